@@ -1,0 +1,191 @@
+//! What one lookup in the routing table costs with 10 and with 10,000 routes.
+//!
+//! Both tables hold the same ten routes and answer the same requests, all meant for those ten,
+//! so that the difference is what the other 9,990 routes cost. A third figure asks the large table
+//! for all of its routes in turn, which adds the cache misses of a table that is used all over.
+//!
+//! Without `--bench`, as under `cargo test`, it only runs once to see that it works.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark reads the clock and prints what it finds"
+)]
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::hint::black_box;
+use std::time::Instant;
+
+use http::Method;
+use l7lb::route::{HostPattern, Matcher, Methods, PathPattern, Table};
+
+const LARGE: usize = 10_000;
+const ROUNDS: usize = 60;
+const FINDS: usize = 50_000;
+const WORDS: usize = 120;
+
+/// Host, path, whether exact, methods.
+const SHARED: [(&str, &str, bool, &str); 10] = [
+    ("*", "/", false, "*"),
+    ("*", "/health", true, "GET"),
+    ("*", "/static/assets", false, "*"),
+    ("www.example.com", "/", false, "*"),
+    ("www.example.com", "/apiA", false, "*"),
+    ("www.example.com", "/apiA/v1/users", false, "GET,POST"),
+    ("www.example.com", "/shop/cart/items/list", false, "*"),
+    ("*.apps.example.org", "/", false, "*"),
+    ("*.apps.example.org", "/apiB/v2", false, "*"),
+    ("admin.example.com", "/login", true, "POST"),
+];
+
+const REQUESTS: [(&str, &str, Method); 16] = [
+    ("other.test", "/", Method::GET),
+    ("other.test", "/health", Method::GET),
+    ("other.test", "/static/assets/logo.png", Method::GET),
+    ("www.example.com", "/", Method::GET),
+    ("www.example.com", "/index.html", Method::GET),
+    ("www.example.com", "/apiA", Method::GET),
+    ("www.example.com", "/apiA/v1/users", Method::POST),
+    ("www.example.com", "/apiA/v1/users/4711", Method::GET),
+    ("www.example.com", "/apiA/v1/users/4711", Method::DELETE),
+    ("www.example.com:8443", "/shop/cart/items/list", Method::GET),
+    ("WWW.example.com", "/shop/cart/items/list/2", Method::GET),
+    ("one.apps.example.org", "/apiB/v2/things/17", Method::PUT),
+    ("two.one.apps.example.org", "/apiB/v2", Method::GET),
+    ("one.apps.example.org", "/favicon.ico", Method::GET),
+    ("admin.example.com", "/login", Method::POST),
+    ("admin.example.com", "/login", Method::GET),
+];
+
+type Failure = Box<dyn Error>;
+
+/// A linear congruential generator, so that every run has the same routes.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        usize::try_from(self.0 >> 33).unwrap_or_default() % limit
+    }
+
+    /// One in ten routes shares a host with the ten; the others are spread over many hosts.
+    fn host(&mut self) -> String {
+        match self.below(20) {
+            0 => "*".to_owned(),
+            1 => "www.example.com".to_owned(),
+            2..=4 => format!("*.zone{}.example.org", self.below(100)),
+            _ => format!("host{}.example.net", self.below(1_000)),
+        }
+    }
+
+    fn path(&mut self) -> String {
+        (0..=self.below(4))
+            .map(|_| format!("/word{}", self.below(WORDS)))
+            .collect()
+    }
+
+    fn matcher(&mut self) -> Result<Matcher, Failure> {
+        let methods = if self.below(5) == 0 { "GET,POST" } else { "*" };
+        let exact = self.below(10) == 0;
+        matcher(&self.host(), &self.path(), exact, methods)
+    }
+}
+
+fn matcher(host: &str, path: &str, exact: bool, methods: &str) -> Result<Matcher, Failure> {
+    Ok(Matcher {
+        host: host.parse::<HostPattern>()?,
+        path: PathPattern::new(path, exact)?,
+        methods: methods.parse::<Methods>()?,
+    })
+}
+
+/// The ten shared routes and as many others as make `count`.
+fn table(count: usize) -> Result<Table<usize>, Failure> {
+    let mut random = Random(7);
+    let mut seen = HashSet::new();
+    let mut routes = Vec::with_capacity(count);
+    for (host, path, exact, methods) in SHARED {
+        routes.push(matcher(host, path, exact, methods)?);
+    }
+    while routes.len() < count {
+        let matcher = random.matcher()?;
+        if seen.insert(matcher.to_string()) {
+            routes.push(matcher);
+        }
+    }
+    let numbered = routes.into_iter().zip(0..);
+    Table::build(numbered).map_err(|found| format!("{found:?}").into())
+}
+
+/// Nanoseconds per lookup over one round.
+fn round(table: &Table<usize>, requests: &[(&str, &str, Method)], finds: usize) -> f64 {
+    let start = Instant::now();
+    for (host, path, method) in requests.iter().cycle().take(finds) {
+        black_box(table.find(Some(black_box(host)), black_box(path), method));
+    }
+    start.elapsed().as_secs_f64() * 1e9 / finds as f64
+}
+
+fn median(mut rounds: Vec<f64>) -> f64 {
+    rounds.sort_by(f64::total_cmp);
+    rounds.get(rounds.len() / 2).copied().unwrap_or_default()
+}
+
+/// A request for each route of the table, in an order that has nothing to do with theirs.
+fn spread(table: &Table<usize>) -> Vec<(String, String, Method)> {
+    let mut requests: Vec<_> = table
+        .iter()
+        .map(|(matcher, _)| {
+            let host = matcher.host.to_string().replace('*', "some");
+            (host, matcher.path.path().to_owned(), Method::GET)
+        })
+        .collect();
+    let mut random = Random(11);
+    for last in (1..requests.len()).rev() {
+        requests.swap(last, random.below(last + 1));
+    }
+    requests
+}
+
+fn main() -> Result<(), Failure> {
+    let full = std::env::args().any(|argument| argument == "--bench");
+    let (rounds, finds) = if full { (ROUNDS, FINDS) } else { (1, 1_000) };
+    let (small, large) = (table(SHARED.len())?, table(LARGE)?);
+    for (host, path, method) in &REQUESTS {
+        let found = [&small, &large].map(|table| table.find(Some(host), path, method));
+        if found[0].is_none() || found[0] != found[1] {
+            return Err(format!("{host}{path}: {found:?} should be the same route").into());
+        }
+    }
+    let owned = spread(&large);
+    let everywhere: Vec<_> = owned
+        .iter()
+        .map(|(host, path, method)| (&**host, &**path, method.clone()))
+        .collect();
+    // The tables take turns, so that what else the machine does falls on all of them.
+    let (mut few, mut many, mut all) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        few.push(round(&small, &REQUESTS, finds));
+        many.push(round(&large, &REQUESTS, finds));
+        all.push(round(&large, &everywhere, finds));
+    }
+    let (few, many, all) = (median(few), median(many), median(all));
+    println!("{:>6} routes: {few:6.1} ns per find", small.len());
+    println!(
+        "{:>6} routes: {many:6.1} ns per find, the same requests",
+        large.len()
+    );
+    println!(
+        "{:>6} routes: {all:6.1} ns per find, requests for every route",
+        large.len()
+    );
+    println!(
+        "ratio {:.2} for the same requests (aim: at most 1.20)",
+        many / few
+    );
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! `l7lb demo`: five sample backends behind a TLS listener, without a file and without privilege.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, Command, Stdio};
+
+use super::{Failure, logging};
+use crate::config::{Checked, load};
+use crate::server::{self, Start};
+use crate::tls::development;
+
+/// The classic ports of listeners and backends; where one is taken, a free one is used.
+const TLS_PORT: u16 = 8443;
+const PLAIN_PORT: u16 = 8080;
+const BACKEND_PORTS: [u16; 5] = [8081, 8082, 8083, 8084, 8085];
+
+pub(super) fn main() -> Result<(), Failure> {
+    let backends = BACKEND_PORTS.iter().zip(1..).map(|(port, number)| Backend::start(*port, number)).collect::<Result<Vec<_>, _>>()?;
+    let (tls, plain) = (port_or_free(TLS_PORT)?, port_or_free(PLAIN_PORT)?);
+    let ports: Vec<u16> = backends.iter().map(|backend| backend.port).collect();
+    let [one, two, three, four, five] = ports.as_slice() else {
+        return Err(Failure::runtime("the demo has five backends"));
+    };
+    let checked = configuration(&format!(
+        "listeners: [{{ address: '127.0.0.1:{tls}' }}, {{ address: '127.0.0.1:{plain}' }}]\n\
+         pools:\n  \
+           api-a: {{ {HEALTH}, backends: [{{ address: '127.0.0.1:{one}' }}, {{ address: '127.0.0.1:{three}' }}] }}\n  \
+           api-b: {{ {HEALTH}, backends: [{{ address: '127.0.0.1:{two}' }}, {{ address: '127.0.0.1:{four}' }}, {{ address: '127.0.0.1:{five}' }}] }}\n\
+         routes: [{{ path: /apiA, pool: api-a }}, {{ path: /apiB, pool: api-b }}]\n"
+    ))?;
+    explain(tls, plain, &backends);
+    logging::start();
+    server::run(&checked, Start::default()).map_err(Failure::runtime)
+}
+
+/// Quicker than the example's 20 s and 5 s, so that a person who tries it need not wait.
+const HEALTH: &str = "health_check: { type: http, path: /health, interval: 5s, unhealthy_interval: 1s, rise: 1, fall: 2 }";
+
+/// The demo's configuration, with a certificate that lives in memory only.
+fn configuration(yaml: &str) -> Result<Checked, Failure> {
+    let mut checked = load::parse(yaml, "demo", &|_| None).map_err(|diagnostics| {
+        Failure::runtime(diagnostics.iter().map(ToString::to_string).collect::<String>())
+    })?;
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let (_, certificate) = development::certificate(&names).map_err(Failure::runtime)?;
+    if let Some(listener) = checked.listeners.first_mut() {
+        listener.certificates = Some(vec![certificate]);
+    }
+    Ok(checked)
+}
+
+/// A backend of the demo; ends with it.
+struct Backend {
+    process: Child,
+    port: u16,
+    number: u16,
+}
+
+impl Backend {
+    fn start(port: u16, number: u16) -> Result<Self, Failure> {
+        let failed = |e: std::io::Error| Failure::runtime(format!("cannot start sample backend {number}: {e}"));
+        let program = std::env::current_exe().map_err(failed)?;
+        let mut process = Command::new(program)
+            .args(["sample-backend", "--port", &port_or_free(port)?.to_string(), "--name", &format!("backend-{number}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let mut line = String::new();
+        if let Some(stderr) = process.stderr.take() {
+            BufReader::new(stderr).read_line(&mut line).map_err(failed)?;
+        }
+        let port = line.trim().parse().map_err(|_| Failure::runtime(format!("sample backend {number}: {}", line.trim())))?;
+        Ok(Self { process, port, number })
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        // Errors mean that it is gone already.
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+fn port_or_free(port: u16) -> Result<u16, Failure> {
+    let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    let address = bound.and_then(|listener| listener.local_addr());
+    Ok(address.map_err(|e| Failure::runtime(format!("no port is free: {e}")))?.port())
+}
+
+fn explain(tls: u16, plain: u16, backends: &[Backend]) {
+    eprintln!("l7lb demo: https://localhost:{tls} and http://localhost:{plain}, in front of");
+    for Backend { process, port, number } in backends {
+        let route = if matches!(number, 1 | 3) { "/apiA" } else { "/apiB" };
+        eprintln!("  backend-{number}  127.0.0.1:{port}  {route}  (pid {})", process.id());
+    }
+    let (Some(first), Some(third)) = (backends.first(), backends.get(2)) else { return };
+    let (pid, port) = (third.process.id(), first.port);
+    eprintln!(
+        "\nTry in another terminal:\n  \
+         curl -k https://localhost:{tls}/apiA          # twice: backend-1 and backend-3 take turns\n  \
+         curl http://localhost:{plain}/apiB            # backends 2, 4 and 5, in plain HTTP\n  \
+         curl -i http://localhost:{plain}/elsewhere    # no route: 404, with the cause\n  \
+         kill {pid}; curl -k https://localhost:{tls}/apiA   # backend-3 dies: no request fails\n  \
+         curl -X POST http://127.0.0.1:{port}/health/down  # backend-1 calls itself ill: 503 soon, nobody is left\n  \
+         curl -X POST http://127.0.0.1:{port}/health/up    # and is used again\n\
+         Ctrl-C ends it all. One access line for each request follows.\n"
+    );
+}

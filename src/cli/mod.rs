@@ -1,0 +1,98 @@
+//! The command line: what is asked for, and the exit code.
+//!
+//! Exit codes: 0, 2 for faults of usage or configuration, 1 for faults at run time.
+
+mod cert;
+mod check;
+mod demo;
+mod logging;
+mod run;
+mod sample;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The configuration or the command line is wrong.
+const EXIT_USAGE: u8 = 2;
+/// Something failed while running.
+const EXIT_RUNTIME: u8 = 1;
+
+/// An HTTP load balancer on Pingora.
+#[derive(Parser)]
+#[command(name = "l7lb", version, about, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArguments,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve as a configuration file says (the same as `l7lb -c FILE`).
+    Run(RunArguments),
+    /// Try it: five sample backends behind a TLS listener, without any file.
+    Demo,
+    /// Check configuration files and say all that is wrong with them.
+    Check(check::Arguments),
+    /// Write a development certificate for localhost and its key.
+    Cert(cert::Arguments),
+    /// One of the demo's backends.
+    #[command(hide = true)]
+    SampleBackend(sample::Arguments),
+}
+
+/// How to serve. The flags are Pingora's own.
+#[derive(Args)]
+struct RunArguments {
+    /// The configuration file.
+    #[arg(short, long, value_name = "FILE")]
+    conf: Option<PathBuf>,
+    /// Run in the background.
+    #[arg(short, long)]
+    daemon: bool,
+    /// Take the sockets over from the running process, which is then told by SIGQUIT.
+    #[arg(short, long)]
+    upgrade: bool,
+    /// Check the configuration and leave.
+    #[arg(short, long)]
+    test: bool,
+}
+
+/// Does what the command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let CommandLine { command, run } = CommandLine::parse();
+    let result = match command.unwrap_or(Command::Run(run)) {
+        Command::Run(arguments) => run::main(&arguments),
+        Command::Demo => demo::main(),
+        Command::Check(arguments) => check::main(&arguments),
+        Command::Cert(arguments) => cert::main(&arguments),
+        Command::SampleBackend(arguments) => sample::main(arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, message }) => {
+            eprintln!("l7lb: {}", message.trim_end());
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Why a command failed, with its exit code.
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn usage(message: impl Into<String>) -> Self {
+        Self { code: EXIT_USAGE, message: message.into() }
+    }
+
+    fn runtime(message: impl Into<String>) -> Self {
+        Self { code: EXIT_RUNTIME, message: message.into() }
+    }
+}

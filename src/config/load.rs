@@ -1,0 +1,185 @@
+//! From a file to a [`Config`], or to every fault in it at once.
+
+use std::path::Path;
+
+use serde_path_to_error::Segment;
+use serde_yaml::Value;
+
+use super::diagnostic::Diagnostic;
+use super::positions::{Position, Positions};
+use super::tree::{Step, Tree};
+use super::{Checked, Config};
+use crate::fault::{Fault, Faults, Place, nearest};
+
+/// No file has more faults than anybody would read.
+const FAULTS_MAX: usize = 100;
+
+/// Reads a file and proves it consistent.
+///
+/// # Errors
+/// Every fault found, in the order of the file.
+pub fn load(path: &Path) -> Result<Checked, Vec<Diagnostic>> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        let hint = "give the path of a configuration file; conf/l7lb.yaml is an example";
+        vec![Diagnostic { file: file.clone(), position: None, place: String::new(), problem: format!("cannot read it: {e}"), hint: hint.to_owned(), excerpt: None }]
+    })?;
+    parse(&text, &file, &|name| std::env::var(name).ok())
+}
+
+/// Reads the text of a file that is called `file` and proves it consistent.
+///
+/// # Errors
+/// Every fault found, in the order of the file.
+pub fn parse(text: &str, file: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Checked, Vec<Diagnostic>> {
+    let report = Report { file, text, positions: Positions::of(text) };
+    let value = read_yaml(text).map_err(|e| vec![report.syntax(&e)])?;
+    let mut faults = Faults::default();
+    let mut tree = Tree::new(value, Place::root(), &report.positions, variable, &mut faults);
+    let config = shape(&mut tree, &mut faults);
+    let misshapen = faults.into_vec();
+    let checked = config.map(|config| config.check());
+    match checked {
+        Some(Ok(checked)) if misshapen.is_empty() => Ok(checked),
+        Some(Err(inconsistent)) => {
+            let further = inconsistent.into_iter().filter_map(|fault| restore(fault, &tree, &misshapen));
+            Err(report.all(misshapen.iter().cloned().chain(further).collect()))
+        }
+        _ => Err(report.all(misshapen)),
+    }
+}
+
+fn read_yaml(text: &str) -> Result<Value, serde_yaml::Error> {
+    let mut value: Value = serde_yaml::from_str(text)?;
+    value.apply_merge()?;
+    // An empty file is an empty mapping: its faults are what is missing.
+    Ok(if value.is_null() { Value::Mapping(serde_yaml::Mapping::new()) } else { value })
+}
+
+/// Reads the tree into a [`Config`], cutting out what does not fit and noting why.
+fn shape(tree: &mut Tree, faults: &mut Faults) -> Option<Config> {
+    for _ in 0..FAULTS_MAX {
+        match serde_path_to_error::deserialize::<_, Config>(tree.to_value()) {
+            Ok(config) => return Some(config),
+            Err(e) => {
+                let steps = steps(e.path());
+                let node = tree.walk(&steps);
+                let problem = e.inner().to_string();
+                let missing = problem.starts_with("missing field");
+                // What is missing because it was cut out has been reported already.
+                if !(missing && node.damaged) {
+                    let (problem, hint) = explain(&problem);
+                    faults.add(node.origin.clone(), problem, hint);
+                }
+                if !tree.cut(&steps) {
+                    return None;
+                }
+            }
+        }
+    }
+    None
+}
+
+fn steps(path: &serde_path_to_error::Path) -> Vec<Step> {
+    path.iter()
+        .filter_map(|segment| match segment {
+            Segment::Map { key } => Some(Step::Key(key.clone())),
+            Segment::Seq { index } => Some(Step::Index(*index)),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        })
+        .collect()
+}
+
+/// Turns serde's words into a problem and what would be right.
+fn explain(message: &str) -> (String, String) {
+    let mut words = message.split('`').skip(1).step_by(2);
+    let unknown = words.next().unwrap_or_default();
+    let known: Vec<&str> = words.collect();
+    let all = || format!("known here: {}", known.join(", "));
+    if message.starts_with("unknown field") {
+        let hint = nearest(unknown, known.iter().copied()).map_or_else(all, |near| format!("did you mean `{near}`?"));
+        return (format!("unknown key `{unknown}`"), hint);
+    }
+    if message.starts_with("unknown variant") {
+        let hint = nearest(unknown, known.iter().copied()).map_or_else(all, |near| format!("did you mean `{near}`? {}", all()));
+        return (format!("unknown value `{unknown}`"), hint);
+    }
+    if message.starts_with("missing field") {
+        return (format!("the key `{unknown}` is missing"), format!("add `{unknown}: …`"));
+    }
+    (message.to_owned(), String::new())
+}
+
+/// Puts a fault found in what was left back to its place in the file; `None` where it is but a
+/// consequence of something that was cut out.
+fn restore(fault: Fault, tree: &Tree, misshapen: &[Fault]) -> Option<Fault> {
+    if misshapen.is_empty() {
+        return Some(fault);
+    }
+    let node = tree.walk(&steps_of(&fault.place));
+    let origin = node.origin.as_str();
+    let consequence = misshapen.iter().map(|cut| cut.place.as_str()).any(|cut| cut.starts_with(origin) || origin.starts_with(cut));
+    // A route may name a pool that could not be read.
+    let pool_unread = origin.ends_with(".pool") && misshapen.iter().any(|cut| cut.place.as_str().starts_with("pools"));
+    (!consequence && !pool_unread).then(|| Fault { place: node.origin.clone(), ..fault })
+}
+
+/// The steps that a place's text stands for.
+fn steps_of(place: &Place) -> Vec<Step> {
+    place
+        .as_str()
+        .split(['.', '['])
+        .filter(|part| !part.is_empty())
+        .map(|part| match part.strip_suffix(']').and_then(|index| index.parse().ok()) {
+            Some(index) => Step::Index(index),
+            None => Step::Key(part.to_owned()),
+        })
+        .collect()
+}
+
+/// Makes diagnostics for one file.
+struct Report<'a> {
+    file: &'a str,
+    text: &'a str,
+    positions: Positions,
+}
+
+impl Report<'_> {
+    fn all(&self, faults: Vec<Fault>) -> Vec<Diagnostic> {
+        let mut all: Vec<Diagnostic> = faults.into_iter().map(|fault| self.diagnostic(fault)).collect();
+        all.sort_by_key(|diagnostic| diagnostic.position.map(|p| (p.line, p.column)));
+        all.dedup();
+        all
+    }
+
+    fn diagnostic(&self, fault: Fault) -> Diagnostic {
+        let position = self.positions.nearest(&fault.place);
+        Diagnostic {
+            file: self.file.to_owned(),
+            position,
+            place: fault.place.as_str().to_owned(),
+            problem: fault.problem,
+            hint: fault.hint,
+            excerpt: position.and_then(|position| self.excerpt(position)),
+        }
+    }
+
+    fn excerpt(&self, position: Position) -> Option<String> {
+        self.text.lines().nth(position.line.checked_sub(1)?).map(str::to_owned)
+    }
+
+    fn syntax(&self, error: &serde_yaml::Error) -> Diagnostic {
+        let position = error.location().map(|at| Position { line: at.line(), column: at.column() });
+        // serde_yaml ends its message with the position, which is told in front already.
+        let message = error.to_string();
+        let problem = message.split(" at line ").next().unwrap_or(&message).to_owned();
+        Diagnostic {
+            file: self.file.to_owned(),
+            position,
+            place: String::new(),
+            problem,
+            hint: String::new(),
+            excerpt: position.and_then(|position| self.excerpt(position)),
+        }
+    }
+}

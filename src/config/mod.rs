@@ -1,0 +1,132 @@
+//! The configuration: what was written, and the proof that it is consistent.
+//!
+//! Three stages, each made only from the one before: [`Config`] is what was written, [`Checked`] is
+//! proved consistent, and [`crate::snapshot::Snapshot`] is live. `load` and `check` touch no
+//! network and bind nothing, so `l7lb check` is safe to run anywhere.
+//!
+//! - [`load`]: from a file to a [`Checked`], or to every fault at once.
+//! - [`diagnostic`], [`positions`]: how and where a fault is told.
+//! - [`server`], [`listener`], [`routes`]: parts that belong to no room of their own.
+
+pub mod diagnostic;
+mod environment;
+pub mod listener;
+pub mod load;
+pub mod positions;
+pub mod routes;
+pub mod server;
+mod tree;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+use pingora_core::server::configuration::ServerConf;
+use serde::Deserialize;
+
+pub use routes::RouteSpec;
+
+use crate::fault::{Fault, Faults, Place};
+use crate::limit;
+use crate::net::TrustedProxies;
+use crate::observe::access_log;
+use crate::pool;
+use crate::request_limits::{self, RequestLimits};
+use crate::units::PoolName;
+
+/// The whole file, as written. Nothing in it is known to fit together yet.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+pub struct Config {
+    /// Pingora's server settings.
+    pub server: server::Config,
+    /// Where connections are accepted.
+    pub listeners: Vec<listener::Config>,
+    /// The proxies in front of us whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The limit for each client over everything that the balancer serves.
+    pub rate_limit: limit::Config,
+    /// How large requests may be.
+    pub request_limits: request_limits::Config,
+    /// Where the access log goes.
+    pub access_log: access_log::Config,
+    /// Pools of backends by name.
+    pub pools: BTreeMap<PoolName, pool::Config>,
+    /// What goes to which pool.
+    pub routes: Vec<routes::Config>,
+}
+
+/// A consistent configuration: everything in it can be built.
+pub struct Checked {
+    /// Pingora's settings.
+    pub server: ServerConf,
+    /// Where connections are accepted; at least one.
+    pub listeners: Vec<listener::Spec>,
+    /// The proxies in front of us.
+    pub trusted_proxies: TrustedProxies,
+    /// The limit over everything; `None` where it is off.
+    pub rate_limit: Option<limit::Spec>,
+    /// How large requests may be.
+    pub request_limits: RequestLimits,
+    /// Where the access log goes.
+    pub access_log: access_log::Config,
+    /// Pools by name.
+    pub pools: BTreeMap<PoolName, pool::Spec>,
+    /// Routes, each to a pool that exists.
+    pub routes: Vec<RouteSpec>,
+}
+
+/// The most listeners that a graceful upgrade hands over.
+pub const LISTENERS_MAX: usize = 1024;
+
+impl Config {
+    /// Proves the configuration consistent.
+    ///
+    /// # Errors
+    /// Every fault found.
+    pub fn check(&self) -> Result<Checked, Vec<Fault>> {
+        let mut faults = Faults::default();
+        let root = Place::root();
+        let request_limits = self.request_limits.check();
+        let pools: BTreeMap<PoolName, pool::Spec> = self
+            .pools
+            .iter()
+            .map(|(name, pool)| (name.clone(), pool.check(&root.key("pools").key(name.as_str()), &mut faults)))
+            .collect();
+        let checked = Checked {
+            server: self.server.check(&root.key("server"), &mut faults),
+            listeners: self.check_listeners(&root.key("listeners"), &mut faults),
+            trusted_proxies: TrustedProxies::new(self.trusted_proxies.clone()),
+            rate_limit: self.rate_limit.check(&root.key("rate_limit"), &mut faults),
+            request_limits,
+            access_log: self.access_log.clone(),
+            routes: routes::check(&self.routes, &pools, request_limits, &mut faults),
+            pools,
+        };
+        if faults.is_empty() { Ok(checked) } else { Err(faults.into_vec()) }
+    }
+
+    fn check_listeners(&self, place: &Place, faults: &mut Faults) -> Vec<listener::Spec> {
+        if self.listeners.is_empty() {
+            faults.add(place.clone(), "there is no listener", "add for example `listeners: [{ address: 0.0.0.0:8080 }]`");
+        }
+        if self.listeners.len() > LISTENERS_MAX {
+            let problem = format!("{} listeners are more than an upgrade can hand over ({LISTENERS_MAX})", self.listeners.len());
+            faults.add(place.clone(), problem, "listen at [::] instead of at single addresses");
+        }
+        let mut seen = BTreeSet::new();
+        let mut specs = Vec::with_capacity(self.listeners.len());
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let place = place.index(index);
+            let Some(spec) = listener.check(&place, faults) else { continue };
+            if spec.address.port() != 0 && !seen.insert(spec.address) {
+                faults.add(place.key("address"), format!("{} is listened at already", spec.address), "remove one of the two");
+            }
+            specs.push(spec);
+        }
+        specs
+    }
+}
+
+#[cfg(test)]
+mod tests;

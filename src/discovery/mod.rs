@@ -1,0 +1,175 @@
+//! Where a pool's backends are: fixed addresses, or names that are resolved again and again.
+//!
+//! Discovery speaks Pingora's [`ServiceDiscovery`], so the load balancer's own background service
+//! runs it. It starts and keeps going when a name does not resolve: the last good answer stays in
+//! use, and the fault is announced once.
+
+mod target;
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::Extensions;
+use parking_lot::Mutex;
+use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddress;
+use pingora_load_balancing::Backend;
+use pingora_load_balancing::discovery::ServiceDiscovery;
+
+pub use target::Target;
+
+use crate::event::Event;
+use crate::units::PoolName;
+
+/// How often names are resolved again. The resolver of the system has no time to live to offer.
+pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A backend as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Address, or name and port.
+    pub target: Target,
+    /// Share of the traffic relative to the other members; 0 takes none.
+    pub weight: u32,
+}
+
+/// Finds the members of one pool, and hangs the same `T` on the same address each time.
+///
+/// Pingora replaces a backend's extensions whenever the set changes; keeping `T` by address here
+/// is what lets health and counters survive.
+pub struct Discovery<T> {
+    pool: PoolName,
+    members: Vec<Member>,
+    attach: Box<dyn Fn(SocketAddr) -> T + Send + Sync>,
+    attached: Mutex<HashMap<SocketAddr, T>>,
+    last_good: Mutex<HashMap<Target, Vec<SocketAddr>>>,
+    unresolved: Mutex<BTreeSet<Target>>,
+}
+
+impl<T: Clone + Send + Sync + 'static> Discovery<T> {
+    /// Discovery for `pool`; `attach` makes the value for an address that was not there before.
+    pub fn new(pool: PoolName, members: Vec<Member>, attach: impl Fn(SocketAddr) -> T + Send + Sync + 'static) -> Self {
+        Self {
+            pool,
+            members,
+            attach: Box::new(attach),
+            attached: Mutex::default(),
+            last_good: Mutex::default(),
+            unresolved: Mutex::default(),
+        }
+    }
+
+    /// How often to look again: never when every member is an address.
+    #[must_use]
+    pub fn interval(&self) -> Option<Duration> {
+        self.members.iter().any(|member| member.target.is_name()).then_some(RESOLVE_INTERVAL)
+    }
+
+    /// What is attached to the addresses of the last look.
+    #[must_use]
+    pub fn attached(&self) -> Vec<T> {
+        self.attached.lock().values().cloned().collect()
+    }
+
+    async fn addresses(&self, target: &Target) -> Vec<SocketAddr> {
+        match target.resolve().await {
+            Ok(addresses) => {
+                if self.unresolved.lock().remove(target) {
+                    Event::NameResolved { pool: self.pool.clone(), name: target.to_string() }.announce();
+                }
+                self.last_good.lock().insert(target.clone(), addresses.clone());
+                addresses
+            }
+            Err(reason) => {
+                if self.unresolved.lock().insert(target.clone()) {
+                    Event::NameUnresolved { pool: self.pool.clone(), name: target.to_string(), reason }.announce();
+                }
+                self.last_good.lock().get(target).cloned().unwrap_or_default()
+            }
+        }
+    }
+
+    fn backend(&self, address: SocketAddr, weight: u32, before: &HashMap<SocketAddr, T>) -> (Backend, T) {
+        let attached = before.get(&address).cloned().unwrap_or_else(|| (self.attach)(address));
+        let mut ext = Extensions::new();
+        ext.insert(attached.clone());
+        // A weight is at most 1,000 (checked), so it fits whatever usize is.
+        (Backend { addr: PingoraAddress::Inet(address), weight: weight as usize, ext }, attached)
+    }
+}
+
+#[async_trait]
+impl<T: Clone + Send + Sync + 'static> ServiceDiscovery for Discovery<T> {
+    async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
+        let mut found = Vec::with_capacity(self.members.len());
+        for member in self.members.iter().filter(|member| member.weight > 0) {
+            found.extend(self.addresses(&member.target).await.into_iter().map(|address| (address, member.weight)));
+        }
+        let mut attached = self.attached.lock();
+        let mut seen = HashMap::with_capacity(found.len());
+        let mut backends = BTreeSet::new();
+        for (address, weight) in found {
+            if seen.contains_key(&address) {
+                continue;
+            }
+            let (backend, value) = self.backend(address, weight, &attached);
+            backends.insert(backend);
+            seen.insert(address, value);
+        }
+        *attached = seen;
+        Ok((backends, HashMap::new()))
+    }
+}
+
+/// Shared discovery: the pool looks at what is attached while the load balancer owns the looking.
+pub struct Shared<T>(pub Arc<Discovery<T>>);
+
+#[async_trait]
+impl<T: Clone + Send + Sync + 'static> ServiceDiscovery for Shared<T> {
+    async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
+        self.0.discover().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(target: &str, weight: u32) -> Member {
+        Member { target: target.parse().unwrap(), weight }
+    }
+
+    #[tokio::test]
+    async fn the_same_address_keeps_what_is_attached() {
+        let discovery = Discovery::new("p".into(), vec![member("127.0.0.1:1", 1), member("127.0.0.1:2", 2)], Arc::new);
+        let (first, _) = discovery.discover().await.unwrap();
+        let (second, _) = discovery.discover().await.unwrap();
+        let attached = |set: &BTreeSet<Backend>| -> Vec<Arc<SocketAddr>> {
+            set.iter().map(|b| Arc::clone(b.ext.get::<Arc<SocketAddr>>().unwrap())).collect()
+        };
+        assert_eq!(first.len(), 2);
+        assert!(attached(&first).iter().zip(&attached(&second)).all(|(a, b)| Arc::ptr_eq(a, b)));
+        assert_eq!(discovery.interval(), None);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_name_is_no_error_and_weight_zero_is_left_out() {
+        let members = vec![member("does-not-exist.invalid:80", 1), member("127.0.0.1:2", 1), member("127.0.0.1:3", 0)];
+        let discovery = Discovery::new("p".into(), members, |address| address);
+        let (found, _) = discovery.discover().await.unwrap();
+        assert_eq!(found.iter().map(|b| b.addr.to_string()).collect::<Vec<_>>(), ["127.0.0.1:2"]);
+        assert_eq!(discovery.interval(), Some(RESOLVE_INTERVAL));
+        assert_eq!(discovery.unresolved.lock().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_last_good_answer_outlives_a_failing_resolver() {
+        let target: Target = "does-not-exist.invalid:80".parse().unwrap();
+        let discovery = Discovery::new("p".into(), vec![Member { target: target.clone(), weight: 1 }], |address| address);
+        discovery.last_good.lock().insert(target, vec!["127.0.0.9:80".parse().unwrap()]);
+        let (found, _) = discovery.discover().await.unwrap();
+        assert_eq!(found.len(), 1);
+    }
+}

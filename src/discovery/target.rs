@@ -1,0 +1,128 @@
+//! What a backend's `address:` may be: an IP address with a port, or a host name with a port.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+/// Where a backend is said to be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// An address that needs no resolving.
+    Address(SocketAddr),
+    /// A host name and a port.
+    Name {
+        /// The host name.
+        host: String,
+        /// The TCP port.
+        port: u16,
+    },
+}
+
+impl Target {
+    /// Whether it has to be resolved.
+    #[must_use]
+    pub fn is_name(&self) -> bool {
+        matches!(self, Self::Name { .. })
+    }
+
+    /// The addresses at this moment.
+    ///
+    /// # Errors
+    /// The system resolver's answer in words.
+    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
+        match self {
+            Self::Address(address) => Ok(vec![*address]),
+            Self::Name { host, port } => {
+                let found = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(|e| e.to_string())?;
+                let addresses: Vec<SocketAddr> = found.collect();
+                if addresses.is_empty() { Err("the name has no address".to_owned()) } else { Ok(addresses) }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// Why a text is no target: a sentence for the operator.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotATarget(String);
+
+impl fmt::Display for NotATarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Target {
+    type Err = NotATarget;
+
+    fn from_str(text: &str) -> Result<Self, NotATarget> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return if address.port() == 0 { Err(NotATarget(format!("`{text}` has port 0"))) } else { Ok(Self::Address(address)) };
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| NotATarget(format!("`{text}` has no port")))?;
+        let port = port.parse().ok().filter(|port| *port > 0);
+        let port = port.ok_or_else(|| NotATarget(format!("`{text}` has no valid port (1 to 65535)")))?;
+        if !is_host_name(host) {
+            return Err(NotATarget(format!("`{host}` is neither an IP address nor a host name")));
+        }
+        Ok(Self::Name { host: host.to_owned(), port })
+    }
+}
+
+/// Labels of letters, digits, `-` and `_` (Docker's service names have it), not all digits and dots.
+fn is_host_name(host: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let name = host.strip_suffix('.').unwrap_or(host);
+    name.len() <= 253 && name.split('.').all(label) && !name.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_names() {
+        assert_eq!("127.0.0.1:8081".parse(), Ok(Target::Address("127.0.0.1:8081".parse().unwrap())));
+        assert_eq!("[::1]:8081".parse(), Ok(Target::Address("[::1]:8081".parse().unwrap())));
+        for name in ["localhost:80", "backend_1:8081", "a.b.example.com.:443"] {
+            assert_eq!(name.parse::<Target>().unwrap().to_string(), name);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, problem) in [
+            ("127.0.0.1", "has no port"),
+            ("127.0.0.1:0", "has port 0"),
+            ("host:99999", "no valid port"),
+            ("host:http", "no valid port"),
+            ("256.1.1.1:80", "neither an IP address nor a host name"),
+            ("http://host:80", "neither an IP address nor a host name"),
+            ("-x:80", "neither"),
+            (":80", "neither"),
+        ] {
+            let error = text.parse::<Target>().unwrap_err().to_string();
+            assert!(error.contains(problem), "{text}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn localhost_resolves() {
+        let addresses = "localhost:80".parse::<Target>().unwrap().resolve().await.unwrap();
+        assert!(addresses.iter().all(|a| a.ip().is_loopback() && a.port() == 80));
+    }
+}

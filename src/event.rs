@@ -1,0 +1,69 @@
+//! Every notable change while the balancer runs, in one place and in one wording.
+//!
+//! A change is announced once, when it happens; what stays the same is not repeated. The operator's
+//! log is the listener for now.
+
+use std::net::SocketAddr;
+
+use crate::units::PoolName;
+
+/// Something that an operator wants to know.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A backend passed its health checks and takes requests from now on.
+    BackendUp {
+        /// Its pool.
+        pool: PoolName,
+        /// Its address.
+        backend: SocketAddr,
+    },
+    /// A backend failed its health checks and takes no more requests.
+    BackendDown {
+        /// Its pool.
+        pool: PoolName,
+        /// Its address.
+        backend: SocketAddr,
+        /// What the last check saw.
+        reason: String,
+    },
+    /// A backend's name could not be resolved; the last known addresses stay in use.
+    NameUnresolved {
+        /// The pool that the backend belongs to.
+        pool: PoolName,
+        /// `host:port` as configured.
+        name: String,
+        /// The resolver's answer.
+        reason: String,
+    },
+    /// A backend's name resolves again.
+    NameResolved {
+        /// The pool that the backend belongs to.
+        pool: PoolName,
+        /// `host:port` as configured.
+        name: String,
+    },
+    /// Log lines were thrown away because the log's destination did not keep up or failed.
+    LogLinesLost {
+        /// How many since the last such event.
+        lines: u64,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Event {
+    /// Tells the operator.
+    pub fn announce(self) {
+        match self {
+            Self::BackendUp { pool, backend } => log::info!("backend up: pool={pool} backend={backend}"),
+            Self::BackendDown { pool, backend, reason } => {
+                log::warn!("backend down: pool={pool} backend={backend} reason={reason:?}");
+            }
+            Self::NameUnresolved { pool, name, reason } => {
+                log::warn!("name unresolved: pool={pool} name={name} reason={reason:?}");
+            }
+            Self::NameResolved { pool, name } => log::info!("name resolved: pool={pool} name={name}"),
+            Self::LogLinesLost { lines, reason } => log::warn!("access log lines lost: lines={lines} reason={reason:?}"),
+        }
+    }
+}

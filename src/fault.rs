@@ -1,0 +1,118 @@
+//! What is wrong with a configuration, told where it stands, what it is and what would be right.
+//!
+//! Faults are collected, never thrown: whoever mends a file wants all of them at once.
+
+use std::fmt;
+
+/// A position in the configuration, such as `pools.api-a.backends[1].address`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place(String);
+
+impl Place {
+    /// The root of the file.
+    #[must_use]
+    pub fn root() -> Self {
+        Self::default()
+    }
+
+    /// The value of `key` in the mapping here. A key that is no plain word is quoted.
+    #[must_use]
+    pub fn key(&self, key: &str) -> Self {
+        let plain = !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
+        let key = if plain { key.to_owned() } else { format!("{key:?}") };
+        match self.0.as_str() {
+            "" => Self(key),
+            parent => Self(format!("{parent}.{key}")),
+        }
+    }
+
+    /// The element `index` (from 0) of the list here.
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
+        Self(format!("{}[{index}]", self.0))
+    }
+
+    /// A place from its text, as [`Place::as_str`] gives it.
+    #[must_use]
+    pub fn from_text(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// The place as written in messages; empty at the root.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "(file)" } else { &self.0 })
+    }
+}
+
+/// One fault: where, what is wrong, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where it stands.
+    pub place: Place,
+    /// What is wrong, as a sentence without a full stop.
+    pub problem: String,
+    /// What would be right; empty where nothing can be said.
+    pub hint: String,
+}
+
+/// The faults found so far.
+#[derive(Debug, Default)]
+pub struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// Notes a fault.
+    pub fn add(&mut self, place: Place, problem: impl Into<String>, hint: impl Into<String>) {
+        self.0.push(Fault { place, problem: problem.into(), hint: hint.into() });
+    }
+
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The faults, in the order in which they were found.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<Fault> {
+        self.0
+    }
+}
+
+/// The known word nearest to `word`, where one is near enough to be what was meant.
+#[must_use]
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.len().max(word.len()) / 3 + 1)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_read_like_the_file() {
+        let place = Place::root().key("pools").key("api-a").key("backends").index(1).key("address");
+        assert_eq!(place.to_string(), "pools.api-a.backends[1].address");
+        assert_eq!(Place::root().key("a.b").to_string(), "\"a.b\"");
+        assert_eq!(Place::root().to_string(), "(file)");
+    }
+
+    #[test]
+    fn nearest_finds_typing_slips_only() {
+        let known = ["interval", "timeout", "path", "rise"];
+        assert_eq!(nearest("intervall", known), Some("interval"));
+        assert_eq!(nearest("tiemout", known), Some("timeout"));
+        assert_eq!(nearest("colour", known), None);
+    }
+}

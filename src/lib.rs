@@ -1,0 +1,44 @@
+//! l7lb: an HTTP load balancer on Pingora.
+//!
+//! # The map
+//! Modules stand in the order in which they may import each other: earlier ones never name later
+//! ones (`tests/architecture.rs` holds them to it).
+//!
+//! - words: [`units`], [`fault`], [`net`], [`rejection`], [`event`], [`request_limits`]
+//! - mechanisms, pure, with the clock passed in: [`route`], [`limit`]
+//! - parts: [`tls`], [`discovery`], [`pool`], [`observe`]
+//! - stages: [`config`] (written, then checked), [`snapshot`] (live)
+//! - traffic: [`proxy`] (the life of a request), [`listener`] (the front door)
+//! - process: [`server`], [`cli`]; [`sample_backend`] is what the demo and the tests put behind it
+//!
+//! # The life of a request
+//! [`listener::front`] accepts → [`proxy::Proxy`] takes the snapshot, finds out who the client is,
+//! asks the limits, finds the route → the route's [`pool::Pool`] picks a backend → headers in, body,
+//! answer, headers out → one access line. `proxy/mod.rs` reads like this list.
+
+pub mod units;
+pub mod fault;
+pub mod net;
+pub mod rejection;
+pub mod event;
+pub mod request_limits;
+
+pub mod route;
+pub mod limit;
+
+pub mod tls;
+pub mod discovery;
+pub mod pool;
+pub mod observe;
+
+pub mod config;
+pub mod snapshot;
+
+pub mod proxy;
+pub mod listener;
+
+pub mod server;
+pub mod cli;
+
+#[path = "../backends/server.rs"]
+pub mod sample_backend;

@@ -1,0 +1,226 @@
+//! Giving the listening sockets to a new process, so that a restart loses no connection.
+//!
+//! The new process (`--upgrade`) waits at the upgrade socket. The old one, told by SIGQUIT,
+//! connects there and sends each listening socket with its name. The connection stays open: when
+//! the new process accepts, it sends one byte, and only then does the old one stop. If the new
+//! process dies before that, the old one sees the connection end and goes on serving.
+//!
+//! Pingora's own transfer sends all sockets in one message, at most 32 of them with 2 KiB of names,
+//! and stops the old process whatever becomes of the new one.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+
+use super::sockets::Socket;
+
+/// How long the new process waits for the old one to be told.
+const WAIT_FOR_OLD: Duration = Duration::from_secs(60);
+/// How long the old process waits for the new one at each step.
+const WAIT_FOR_NEW: Duration = Duration::from_secs(30);
+/// The longest name of a socket; an address is far shorter.
+const NAME_MAX: usize = 255;
+/// Says that the new process accepts.
+const READY: u8 = b'R';
+
+/// The new process's end: what it took over, and the way to say that it is ready.
+pub struct Received {
+    /// The sockets.
+    pub sockets: Vec<Socket>,
+    /// Tells the old process that it may stop.
+    pub ready: Ready,
+}
+
+/// Tells the old process that it may stop; dropping it without doing so keeps the old one serving.
+pub struct Ready(UnixStream);
+
+impl Ready {
+    /// Sends the word.
+    ///
+    /// # Errors
+    /// When the old process is gone, which is no harm.
+    pub fn tell(mut self) -> io::Result<()> {
+        self.0.write_all(&[READY])
+    }
+}
+
+/// Waits at `path` for the old process and takes its sockets over.
+///
+/// # Errors
+/// In words: when nobody comes, or what comes is not understood.
+#[expect(clippy::disallowed_methods, reason = "waiting for another process happens in real time")]
+pub fn receive(path: &Path) -> io::Result<Received> {
+    make_private_folder(path)?;
+    clear(path)?;
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    let deadline = Instant::now() + WAIT_FOR_OLD;
+    let accepted = loop {
+        match listener.accept() {
+            Ok((stream, _)) => break Ok(stream),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                break Err(io::Error::new(io::ErrorKind::TimedOut, format!("no old process handed its sockets over within {WAIT_FOR_OLD:?}; send it SIGQUIT")));
+            }
+            Err(e) => break Err(e),
+        }
+    };
+    std::fs::remove_file(path).ok();
+    let stream = accepted?;
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(WAIT_FOR_NEW))?;
+    let mut sockets = Vec::new();
+    while let Some((name, fd)) = receive_one(&stream)? {
+        sockets.push(Socket::adopt(name, fd)?);
+    }
+    Ok(Received { sockets, ready: Ready(stream) })
+}
+
+/// Makes the folder around `path`, closed to others, if it is not there yet. Whoever reaches the
+/// upgrade socket can take the listeners over.
+///
+/// # Errors
+/// When the folder cannot be made.
+pub fn make_private_folder(path: &Path) -> io::Result<()> {
+    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) else {
+        return Ok(());
+    };
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot make the folder {}: {e}", folder.display()));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(named)
+}
+
+/// Removes what an earlier process left at `path`.
+fn clear(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Sends the sockets to the new process that waits at `path`, and returns once that one accepts.
+///
+/// # Errors
+/// When there is no new process, or it ended before it was ready. The sockets are still ours.
+pub fn send(path: &Path, sockets: &[(String, RawFd)]) -> io::Result<()> {
+    let mut stream = connect(path)?;
+    stream.set_read_timeout(Some(WAIT_FOR_NEW))?;
+    stream.set_write_timeout(Some(WAIT_FOR_NEW))?;
+    for (name, fd) in sockets {
+        send_one(&stream, name, Some(*fd))?;
+    }
+    send_one(&stream, "", None)?;
+    let mut answer = [0];
+    stream.read_exact(&mut answer).map_err(|e| io::Error::new(e.kind(), format!("the new process did not become ready: {e}")))?;
+    if answer == [READY] { Ok(()) } else { Err(io::Error::other("the new process answered something unknown")) }
+}
+
+/// Connects to the new process, which may need a moment to get to its upgrade socket.
+#[expect(clippy::disallowed_methods, reason = "waiting for another process happens in real time")]
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match UnixStream::connect(path) {
+            Ok(stream) => return Ok(stream),
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+            Err(e) => {
+                let problem = format!("no new process waits at {}: {e}; start one with `--upgrade` first", path.display());
+                return Err(io::Error::new(e.kind(), problem));
+            }
+        }
+    }
+}
+
+/// One message: a byte with the length of the name, the name, and the socket as ancillary data. An
+/// empty name ends the list.
+fn send_one(stream: &UnixStream, name: &str, fd: Option<RawFd>) -> io::Result<()> {
+    let length = u8::try_from(name.len()).map_err(|_| io::Error::other("the name of a socket is too long"))?;
+    let message: Vec<u8> = std::iter::once(length).chain(name.bytes()).collect();
+    let fds: Vec<RawFd> = fd.into_iter().collect();
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let control = if fds.is_empty() { &[][..] } else { &rights[..] };
+    let sent = sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(&message)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    if sent == message.len() { Ok(()) } else { Err(io::Error::other("the message was cut short")) }
+}
+
+fn receive_one(mut stream: &UnixStream) -> io::Result<Option<(String, OwnedFd)>> {
+    let mut length = [0];
+    let fd = receive_with_fd(stream, &mut length)?;
+    let [length] = length;
+    if length == 0 {
+        return Ok(None);
+    }
+    let mut name = [0; NAME_MAX];
+    let name = name.get_mut(..usize::from(length)).ok_or_else(|| io::Error::other("the name of a socket is too long"))?;
+    stream.read_exact(name)?;
+    let name = std::str::from_utf8(name).map_err(io::Error::other)?.to_owned();
+    let fd = fd.ok_or_else(|| io::Error::other(format!("{name} came without its socket")))?;
+    Ok(Some((name, fd)))
+}
+
+/// Reads exactly the first byte of a message, to which its socket is attached.
+#[expect(unsafe_code, reason = "received descriptors are bare numbers")]
+fn receive_with_fd(stream: &UnixStream, first: &mut [u8; 1]) -> io::Result<Option<OwnedFd>> {
+    let mut control = nix::cmsg_space!([RawFd; 1]);
+    let mut slices = [IoSliceMut::new(first)];
+    let message = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    if message.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = part {
+            // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+            return Ok(fds.first().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path() -> std::path::PathBuf {
+        std::env::temp_dir().join(format!("l7lb-handover-{}-{:x}.sock", std::process::id(), fastrand::u64(..)))
+    }
+
+    #[test]
+    fn sockets_arrive_by_name_however_many() {
+        let sockets: Vec<Socket> = (0..100).map(|_| Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap()).collect();
+        let ports: Vec<u16> = sockets.iter().map(|s| s.listener.local_addr().unwrap().port()).collect();
+        let named: Vec<(String, RawFd)> = sockets.iter().enumerate().map(|(i, s)| (format!("socket-{i}"), s.listener.as_raw_fd())).collect();
+        let path = path();
+        let receiving = std::thread::spawn({
+            let path = path.clone();
+            move || {
+                let received = receive(&path).unwrap();
+                received.ready.tell().unwrap();
+                received.sockets
+            }
+        });
+        send(&path, &named).unwrap();
+        let received = receiving.join().unwrap();
+        assert_eq!(received.iter().map(|s| s.listener.local_addr().unwrap().port()).collect::<Vec<_>>(), ports);
+        assert_eq!(received.last().unwrap().name, "socket-99");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_new_process_that_dies_is_noticed() {
+        let path = path();
+        let receiving = std::thread::spawn({
+            let path = path.clone();
+            move || drop(receive(&path).unwrap())
+        });
+        let error = send(&path, &[]).unwrap_err().to_string();
+        receiving.join().unwrap();
+        assert!(error.contains("did not become ready"), "{error}");
+    }
+}

@@ -1,0 +1,20 @@
+//! The front door: accepting connections, TLS handshakes, and closing the door without hurting
+//! anybody.
+//!
+//! This is an accept loop of our own on Pingora's public pieces, because Pingora's has one fixed
+//! TLS configuration, goes on living when it cannot bind, and ends idle connections while a request
+//! may be on its way.
+//!
+//! - [`sockets`]: listening sockets, bound before anything runs.
+//! - [`front`]: the service that accepts and serves.
+//! - [`drain`]: connections that are open, and how they end.
+//! - [`handover`]: giving the sockets to a new process.
+
+pub mod drain;
+pub mod front;
+pub mod handover;
+pub mod sockets;
+
+pub use drain::Drain;
+pub use front::Front;
+pub use sockets::Socket;

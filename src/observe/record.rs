@@ -1,0 +1,253 @@
+//! The facts of one finished request, and how they read as a line.
+//!
+//! Both formats have the same words in the same order. Values that a client chose are escaped, so
+//! that nobody can forge a line.
+
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+
+/// How a line is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// `key=value` pairs.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// One finished request.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// When it arrived.
+    pub time: SystemTime,
+    /// Who sent it.
+    pub client: IpAddr,
+    /// The method.
+    pub method: &'a str,
+    /// The host asked for; empty where none was named.
+    pub host: &'a str,
+    /// The path, without the query: queries carry secrets.
+    pub path: &'a str,
+    /// The protocol version.
+    pub protocol: &'static str,
+    /// The status answered; 0 where the client left before.
+    pub status: u16,
+    /// Bytes of the answer's body.
+    pub bytes: u64,
+    /// From the request's arrival to the last byte of the answer.
+    pub latency: Duration,
+    /// The backend asked last.
+    pub upstream: Option<SocketAddr>,
+    /// From the pick of that backend to its answer's header.
+    pub upstream_latency: Option<Duration>,
+    /// How many backends were asked.
+    pub tries: u32,
+    /// The route.
+    pub route: Option<&'a str>,
+    /// The request id.
+    pub request_id: &'a str,
+    /// Why the balancer answered itself, or what went wrong; empty for a plain answer.
+    pub cause: &'a str,
+}
+
+impl Record<'_> {
+    /// Appends the line, with its line end.
+    pub fn write(&self, format: Format, line: &mut String) {
+        let mut fields = Fields { line, format, first: true };
+        fields.begin();
+        fields.plain("time", format_args!("{}", humantime::format_rfc3339_millis(self.time)));
+        fields.plain("client", format_args!("{}", self.client));
+        fields.text("method", self.method);
+        fields.text("host", self.host);
+        fields.text("path", self.path);
+        fields.plain("protocol", format_args!("{}", self.protocol));
+        fields.number("status", format_args!("{}", self.status));
+        fields.number("bytes", format_args!("{}", self.bytes));
+        fields.millis("latency_ms", Some(self.latency));
+        match self.upstream {
+            Some(upstream) => fields.plain("upstream", format_args!("{upstream}")),
+            None => fields.absent("upstream"),
+        }
+        fields.millis("upstream_latency_ms", self.upstream_latency);
+        fields.number("tries", format_args!("{}", self.tries));
+        match self.route {
+            Some(route) => fields.text("route", route),
+            None => fields.absent("route"),
+        }
+        fields.text("request_id", self.request_id);
+        match self.cause {
+            "" => fields.absent("cause"),
+            cause => fields.plain("cause", format_args!("{cause}")),
+        }
+        fields.end();
+    }
+}
+
+/// Writes named fields in one of the formats. Writing to a `String` cannot fail, hence the `ok`s.
+struct Fields<'a> {
+    line: &'a mut String,
+    format: Format,
+    first: bool,
+}
+
+impl Fields<'_> {
+    fn begin(&mut self) {
+        if self.format == Format::Json {
+            self.line.push('{');
+        }
+    }
+
+    fn end(&mut self) {
+        self.line.push_str(if self.format == Format::Json { "}\n" } else { "\n" });
+    }
+
+    fn key(&mut self, key: &str) {
+        if !self.first {
+            self.line.push(if self.format == Format::Json { ',' } else { ' ' });
+        }
+        self.first = false;
+        match self.format {
+            Format::Text => {
+                self.line.push_str(key);
+                self.line.push('=');
+            }
+            Format::Json => {
+                self.line.push('"');
+                self.line.push_str(key);
+                self.line.push_str("\":");
+            }
+        }
+    }
+
+    /// A value that needs no escaping.
+    fn plain(&mut self, key: &str, value: std::fmt::Arguments<'_>) {
+        self.key(key);
+        let quote = if self.format == Format::Json { "\"" } else { "" };
+        write!(self.line, "{quote}{value}{quote}").ok();
+    }
+
+    fn number(&mut self, key: &str, value: std::fmt::Arguments<'_>) {
+        self.key(key);
+        self.line.write_fmt(value).ok();
+    }
+
+    fn absent(&mut self, key: &str) {
+        self.key(key);
+        self.line.push_str(if self.format == Format::Json { "null" } else { "-" });
+    }
+
+    fn millis(&mut self, key: &str, duration: Option<Duration>) {
+        match duration {
+            Some(duration) => {
+                let micros = duration.as_micros();
+                self.number(key, format_args!("{}.{:03}", micros / 1000, micros % 1000));
+            }
+            None => self.absent(key),
+        }
+    }
+
+    /// A value that somebody outside chose.
+    fn text(&mut self, key: &str, value: &str) {
+        self.key(key);
+        match self.format {
+            Format::Json => {
+                self.line.push('"');
+                self.escape(value);
+                self.line.push('"');
+            }
+            Format::Text if value.is_empty() => self.line.push('-'),
+            // Quoted only where it has to be, so that the common line reads easily.
+            Format::Text if value.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\') => {
+                self.line.push_str(value);
+            }
+            Format::Text => {
+                self.line.push('"');
+                self.escape(value);
+                self.line.push('"');
+            }
+        }
+    }
+
+    fn escape(&mut self, value: &str) {
+        for character in value.chars() {
+            match character {
+                '"' | '\\' => {
+                    self.line.push('\\');
+                    self.line.push(character);
+                }
+                c if c.is_control() => {
+                    write!(self.line, "\\u{:04x}", u32::from(c)).ok();
+                }
+                c => self.line.push(c),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record<'a>() -> Record<'a> {
+        Record {
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+            client: "192.0.2.1".parse().unwrap(),
+            method: "GET",
+            host: "example.com",
+            path: "/apiA",
+            protocol: "HTTP/2",
+            status: 200,
+            bytes: 12,
+            latency: Duration::from_micros(1_234),
+            upstream: Some("127.0.0.1:8081".parse().unwrap()),
+            upstream_latency: Some(Duration::from_micros(987)),
+            tries: 1,
+            route: Some("*/apiA"),
+            request_id: "0123",
+            cause: "",
+        }
+    }
+
+    fn line(record: &Record<'_>, format: Format) -> String {
+        let mut line = String::new();
+        record.write(format, &mut line);
+        line
+    }
+
+    #[test]
+    fn text_reads_easily() {
+        assert_eq!(
+            line(&record(), Format::Text),
+            "time=2023-11-14T22:13:20.123Z client=192.0.2.1 method=GET host=example.com path=/apiA protocol=HTTP/2 \
+             status=200 bytes=12 latency_ms=1.234 upstream=127.0.0.1:8081 upstream_latency_ms=0.987 tries=1 \
+             route=*/apiA request_id=0123 cause=-\n"
+        );
+    }
+
+    #[test]
+    fn json_is_json_whatever_the_client_sends() {
+        let record = Record { path: "/\" \\ \n\u{7f}ü", upstream: None, upstream_latency: None, route: None, cause: "no_route", ..record() };
+        let line = line(&record, Format::Json);
+        assert_eq!(line.matches('\n').count(), 1, "{line}");
+        // YAML is a superset of JSON, so the parser at hand can tell.
+        let value: serde_yaml::Value = serde_yaml::from_str(&line).unwrap();
+        assert_eq!(value["path"].as_str().unwrap(), "/\" \\ \n\u{7f}ü");
+        assert_eq!(value["cause"].as_str().unwrap(), "no_route");
+        assert!(value["upstream"].is_null() && value["route"].is_null());
+        assert_eq!(value["latency_ms"].as_f64().unwrap(), 1.234);
+    }
+
+    #[test]
+    fn nobody_forges_a_line() {
+        let record = Record { path: "/x\ntime=forged", host: "a\" status=200", ..record() };
+        let line = line(&record, Format::Text);
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(line.contains(r#"path="/x\u000atime=forged""#), "{line}");
+        assert!(line.contains(r#"host="a\" status=200""#), "{line}");
+    }
+}

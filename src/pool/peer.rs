@@ -1,0 +1,149 @@
+//! How a pool's backends are reached: protocol, TLS, and how long each step may take.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use pingora_core::protocols::{ALPN, TcpKeepalive};
+use pingora_core::upstreams::peer::HttpPeer;
+use serde::Deserialize;
+
+use crate::fault::{Faults, Place};
+use crate::tls::upstream::Verification;
+use crate::units::Period;
+
+/// The protocol that backends speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1, with or without TLS.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, by prior knowledge.
+    H2c,
+    /// HTTP/2 over TLS only.
+    Http2,
+    /// HTTP/2 or HTTP/1.1 over TLS, as the backend prefers (ALPN).
+    Auto,
+}
+
+impl Protocol {
+    /// Whether the protocol can do with, or without, TLS.
+    #[must_use]
+    pub fn fits_tls(self, tls: bool) -> bool {
+        match self {
+            Self::Http1 => true,
+            Self::H2c => !tls,
+            Self::Http2 | Self::Auto => tls,
+        }
+    }
+
+    fn alpn(self) -> ALPN {
+        match self {
+            Self::Http1 => ALPN::H1,
+            Self::H2c | Self::Http2 => ALPN::H2,
+            Self::Auto => ALPN::H2H1,
+        }
+    }
+}
+
+/// The `timeouts:` block of a pool or a route, as written; what a route leaves out, its pool says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimeoutsConfig {
+    /// For establishing a TCP connection; a TLS handshake may take 3 s on top.
+    pub connect: Option<Period>,
+    /// From the end of the request to the first byte of the answer.
+    pub first_byte: Option<Period>,
+    /// For each pause while bytes are read or written.
+    pub idle: Option<Period>,
+}
+
+/// How long the steps of a request to a backend may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For establishing a TCP connection.
+    pub connect: Duration,
+    /// From the end of the request to the first byte of the answer.
+    pub first_byte: Duration,
+    /// For each pause while bytes are read or written.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(2), first_byte: Duration::from_secs(30), idle: Duration::from_secs(60) }
+    }
+}
+
+impl TimeoutsConfig {
+    /// Fills in what is left out from `base`.
+    pub fn check(&self, base: Timeouts, place: &Place, faults: &mut Faults) -> Timeouts {
+        let mut read = |key: &str, written: Option<Period>, otherwise: Duration| match written {
+            Some(Period(Duration::ZERO)) => {
+                faults.add(place.key(key), "must be longer than nothing", "write for example 30s");
+                otherwise
+            }
+            Some(Period(period)) => period,
+            None => otherwise,
+        };
+        Timeouts {
+            connect: read("connect", self.connect, base.connect),
+            first_byte: read("first_byte", self.first_byte, base.first_byte),
+            idle: read("idle", self.idle, base.idle),
+        }
+    }
+}
+
+/// What a TLS handshake may take beyond the TCP connection.
+const TLS_HANDSHAKE: Duration = Duration::from_secs(3);
+
+/// Requests at once on one HTTP/2 connection to a backend; Pingora's own default is 1.
+const H2_STREAMS: usize = 100;
+
+/// Everything that a connection to a backend needs but its address.
+#[derive(Clone)]
+pub struct Template {
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// TLS, where the pool speaks it.
+    pub tls: Option<Verification>,
+    /// How long each step may take.
+    pub timeouts: Timeouts,
+    /// How long an unused connection is kept. Shorter than what backends commonly allow (60 s), so
+    /// that it is we who close and no request meets a closing connection.
+    pub keepalive_timeout: Duration,
+}
+
+impl Template {
+    /// The peer for the backend at `address`.
+    #[must_use]
+    pub fn peer(&self, address: SocketAddr) -> HttpPeer {
+        let server_name = self.tls.as_ref().map(|tls| tls.server_name.clone()).unwrap_or_default();
+        let mut peer = HttpPeer::new(address, self.tls.is_some(), server_name);
+        self.apply(&mut peer);
+        peer
+    }
+
+    fn apply(&self, peer: &mut HttpPeer) {
+        let options = &mut peer.options;
+        options.alpn = self.protocol.alpn();
+        options.max_h2_streams = H2_STREAMS;
+        options.connection_timeout = Some(self.timeouts.connect);
+        let handshake = if self.tls.is_some() { TLS_HANDSHAKE } else { Duration::ZERO };
+        options.total_connection_timeout = Some(self.timeouts.connect + handshake);
+        options.read_timeout = Some(self.timeouts.first_byte.max(self.timeouts.idle));
+        options.write_timeout = Some(self.timeouts.idle);
+        options.idle_timeout = Some(self.keepalive_timeout);
+        options.tcp_keepalive = Some(TcpKeepalive {
+            idle: Duration::from_secs(60),
+            interval: Duration::from_secs(10),
+            count: 3,
+            user_timeout: Duration::ZERO,
+        });
+        if let Some(tls) = &self.tls {
+            options.verify_cert = tls.verify;
+            options.verify_hostname = tls.verify;
+            options.ca.clone_from(&tls.authorities);
+        }
+    }
+}

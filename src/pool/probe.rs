@@ -1,0 +1,141 @@
+//! One health check on the wire: Pingora's own HTTP and TCP checks, asked when a backend is due.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_load_balancing::Backend;
+use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck, TcpHealthCheck};
+use tokio::sync::watch;
+
+use super::endpoint::{Endpoint, Health};
+use super::health::{HttpRequest, Question, Spec};
+use super::peer::Template;
+use crate::event::Event;
+use crate::units::PoolName;
+
+/// The health check of one pool, in the form that Pingora's background service runs.
+pub struct Probe {
+    pool: PoolName,
+    spec: Spec,
+    check: Box<dyn HealthCheck + Send + Sync>,
+    /// Touched after each finished check, for those who wait for the first ones.
+    progress: Arc<watch::Sender<bool>>,
+}
+
+impl Probe {
+    /// A probe of the backends that are reached as `template` says.
+    ///
+    /// # Errors
+    /// When the request cannot be built, which a checked configuration rules out.
+    pub fn new(
+        pool: PoolName,
+        spec: Spec,
+        template: &Template,
+        progress: Arc<watch::Sender<bool>>,
+    ) -> pingora::Result<Self> {
+        let mut peer = template.peer(([0, 0, 0, 0], 1).into());
+        peer.options.connection_timeout = Some(spec.timeout);
+        peer.options.total_connection_timeout = Some(spec.timeout);
+        peer.options.read_timeout = Some(spec.timeout);
+        let check: Box<dyn HealthCheck + Send + Sync> = match &spec.question {
+            Question::Tcp => Box::new(tcp_check(&peer)),
+            Question::Http(request) => Box::new(http_check(request, peer)?),
+        };
+        Ok(Self { pool, spec, check, progress })
+    }
+
+    /// Asks the backend, within the time allowed.
+    async fn ask(&self, target: &Backend) -> Result<(), String> {
+        match tokio::time::timeout(self.spec.timeout, self.check.check(target)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(e)) => Err(reason(&e)),
+            Err(_) => Err(format!("no answer within {:?}", self.spec.timeout)),
+        }
+    }
+
+    fn announce(&self, endpoint: &Endpoint, reason: Option<String>) {
+        let (pool, backend) = (self.pool.clone(), endpoint.address());
+        match reason {
+            None => Event::BackendUp { pool, backend },
+            Some(reason) => Event::BackendDown { pool, backend, reason },
+        }
+        .announce();
+    }
+}
+
+fn tcp_check(peer: &HttpPeer) -> TcpHealthCheck {
+    let mut check = *TcpHealthCheck::new();
+    check.peer_template.sni.clone_from(&peer.sni);
+    check.peer_template.options = peer.options.clone();
+    check
+}
+
+fn http_check(request: &HttpRequest, peer: HttpPeer) -> pingora::Result<HttpHealthCheck> {
+    let host = request.host.clone().unwrap_or_else(|| if peer.sni.is_empty() { "localhost".to_owned() } else { peer.sni.clone() });
+    let mut check = HttpHealthCheck::new("localhost", false);
+    let mut header = RequestHeader::build("GET", request.path.as_bytes(), Some(request.headers.len() + 2))?;
+    header.insert_header(http::header::HOST, host)?;
+    header.insert_header(http::header::USER_AGENT, "l7lb-health-check")?;
+    for (name, value) in &request.headers {
+        header.insert_header(name.clone(), value.as_str())?;
+    }
+    check.req = header;
+    check.peer_template = peer;
+    let expected = request.status.clone();
+    check.validator = Some(Box::new(move |answer: &ResponseHeader| {
+        let status = answer.status.as_u16();
+        if expected.iter().any(|range| range.contains(&status)) {
+            return Ok(());
+        }
+        pingora::Error::e_explain(pingora::ErrorType::HTTPStatus(status), "unexpected status")
+    }));
+    Ok(check)
+}
+
+/// What went wrong, short enough for one line.
+fn reason(error: &pingora::Error) -> String {
+    if let pingora::ErrorType::HTTPStatus(status) = error.etype() {
+        return format!("status {status}");
+    }
+    // A chain of Pingora errors repeats itself from the outside in; its root is what happened.
+    let cause = error.root_cause();
+    match cause.downcast_ref::<pingora::Error>() {
+        Some(root) => root.etype().as_str().to_owned(),
+        None => cause.to_string(),
+    }
+}
+
+#[async_trait]
+impl HealthCheck for Probe {
+    #[expect(clippy::disallowed_methods, reason = "the pool's background task is where check times come from")]
+    async fn check(&self, target: &Backend) -> pingora::Result<()> {
+        let Some(endpoint) = target.ext.get::<Arc<Endpoint>>() else {
+            return Ok(());
+        };
+        let began = std::time::Instant::now();
+        let before = endpoint.health();
+        if endpoint.schedule.lock().is_due(began) {
+            let failure = self.ask(target).await.err();
+            let passed = failure.is_none();
+            let health =
+                endpoint.schedule.lock().observe(before, passed, &self.spec.rhythm, began, fastrand::f64());
+            endpoint.set_health(health);
+            if health != before {
+                self.announce(endpoint, failure);
+            }
+            self.progress.send_modify(|_| ());
+        }
+        match endpoint.health() {
+            Health::Up => Ok(()),
+            Health::Unknown | Health::Down => {
+                pingora::Error::e_explain(pingora::ErrorType::Custom("unhealthy"), "see the event of its state change")
+            }
+        }
+    }
+
+    fn health_threshold(&self, _success: bool) -> usize {
+        1
+    }
+}

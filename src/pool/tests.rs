@@ -1,0 +1,97 @@
+//! Pools without a network: what is picked from what, and what a configuration may say.
+
+use super::*;
+
+fn config(yaml: &str) -> Config {
+    serde_yaml::from_str(yaml).unwrap()
+}
+
+fn faults(yaml: &str) -> Vec<String> {
+    let mut faults = Faults::default();
+    config(yaml).check(&Place::root(), &mut faults);
+    faults.into_vec().into_iter().map(|fault| format!("{}: {}", fault.place, fault.problem)).collect()
+}
+
+async fn pool(yaml: &str) -> Pool {
+    let mut faults = Faults::default();
+    let spec = config(yaml).check(&Place::root(), &mut faults);
+    assert!(faults.is_empty(), "{faults:?}");
+    let pool = Pool::build("p".into(), &spec).unwrap();
+    pool.balancer.update().await.unwrap();
+    pool
+}
+
+fn port(lease: Option<Lease>) -> u16 {
+    lease.map_or(0, |lease| lease.endpoint().address().port())
+}
+
+const THREE: &str = "{health_check: {type: none}, backends: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}, {address: '127.0.0.1:3'}]}";
+
+#[tokio::test]
+async fn the_turn_is_even_from_the_first_request() {
+    let pool = pool(THREE).await;
+    let picked: Vec<u16> = (0..6).map(|_| port(pool.pick(&[]))).collect();
+    assert_eq!(picked, [1, 2, 3, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn weights_are_shares() {
+    let pool = pool("{health_check: {type: none}, backends: [{address: '127.0.0.1:1', weight: 3}, {address: '127.0.0.1:2'}, {address: '127.0.0.1:3', weight: 0}]}").await;
+    let mut counts = [0; 4];
+    for _ in 0..400 {
+        counts[usize::from(port(pool.pick(&[])))] += 1;
+    }
+    assert_eq!(counts, [0, 300, 100, 0]);
+}
+
+#[tokio::test]
+async fn tried_backends_are_not_picked_again() {
+    let pool = pool(THREE).await;
+    let tried: Vec<SocketAddr> = vec!["127.0.0.1:1".parse().unwrap(), "127.0.0.1:3".parse().unwrap()];
+    assert!((0..10).all(|_| port(pool.pick(&tried)) == 2));
+    let all = [tried, vec!["127.0.0.1:2".parse().unwrap()]].concat();
+    assert!(pool.pick(&all).is_none());
+}
+
+#[tokio::test]
+async fn a_backend_is_not_used_before_its_first_pass() {
+    let pool = pool("{backends: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}]}").await;
+    assert!(pool.pick(&[]).is_none());
+    let candidates = pool.candidates();
+    let second = candidates.iter().find(|endpoint| endpoint.address().port() == 2).unwrap();
+    second.set_health(Health::Up);
+    assert!((0..4).all(|_| port(pool.pick(&[])) == 2));
+}
+
+#[tokio::test]
+async fn a_pick_counts_the_request_until_the_lease_ends() {
+    let pool = pool(THREE).await;
+    let lease = pool.pick(&[]).unwrap();
+    assert_eq!(lease.endpoint().in_flight(), 1);
+    let endpoint = Arc::clone(lease.endpoint());
+    drop(lease);
+    assert_eq!(endpoint.in_flight(), 0);
+}
+
+#[test]
+fn members_are_checked() {
+    assert_eq!(faults("{backends: []}"), ["backends: the pool has no backend"]);
+    assert_eq!(faults("{backends: [{address: 'a:1', weight: 0}]}"), ["backends: every backend has weight 0"]);
+    assert_eq!(
+        faults("{backends: [{address: 'a:1'}, {address: 'a:1'}, {address: 'b'}, {address: 'c:1', weight: 1001}]}"),
+        [
+            "backends[1].address: `a:1` is in this pool already",
+            "backends[2].address: `b` has no port",
+            "backends[3].weight: 1001 is more than 1000",
+        ]
+    );
+}
+
+#[test]
+fn protocol_and_tls_must_agree() {
+    let with = |keys: &str| faults(&format!("{{{keys}, backends: [{{address: 'a:1'}}]}}"));
+    assert_eq!(with("protocol: http2"), ["protocol: this protocol needs TLS"]);
+    assert_eq!(with("protocol: h2c, tls: {server_name: a.test}"), ["protocol: h2c is HTTP/2 without TLS"]);
+    assert_eq!(with("protocol: auto, tls: {server_name: 'a b'}"), ["tls.server_name: `a b` is not a DNS name"]);
+    assert_eq!(with("timeouts: {connect: 0s}"), ["timeouts.connect: must be longer than nothing"]);
+}

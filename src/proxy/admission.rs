@@ -1,0 +1,79 @@
+//! May a request pass, and which route takes it?
+//!
+//! The order matters: what is cheap and protects the rest comes first, and the limit over
+//! everything counts before routing, so that a flood of requests for nothing counts too.
+
+use http::{Method, Version, header};
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+
+use super::exchange::Exchange;
+use crate::limit::Limiter;
+use crate::net::ClientKey;
+use crate::rejection::Rejection;
+use crate::request_limits::RequestLimits;
+
+impl Exchange {
+    /// Decides, and remembers the route.
+    pub(super) fn admit(&mut self, session: &Session) -> Result<(), Rejection> {
+        let request = session.as_downstream().req_header();
+        check_size(request, self.snapshot.request_limits)?;
+        check_form(request)?;
+        if let Some(limiter) = self.snapshot.limiter.clone() {
+            self.count(&limiter)?;
+        }
+        let route = self.snapshot.routes.find(host(request), request.uri.path(), &request.method).cloned();
+        let route = self.route.insert(route.ok_or(Rejection::NoRoute)?).clone();
+        if let Some(limiter) = &route.limiter {
+            self.count(limiter)?;
+        }
+        if announced_body(request).is_some_and(|bytes| bytes > route.body_size) {
+            return Err(Rejection::BodyTooLarge);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, limiter: &Limiter) -> Result<(), Rejection> {
+        let verdict = limiter.admit(ClientKey::from(self.client), self.began());
+        self.verdict = Some((verdict, limiter.spec().window));
+        if verdict.admitted { Ok(()) } else { Err(Rejection::RateLimited { retry_after: verdict.retry_after }) }
+    }
+}
+
+fn check_size(request: &RequestHeader, limits: RequestLimits) -> Result<(), Rejection> {
+    // Lengths in memory fit into 64 bits.
+    let target = request.raw_path().len() as u64;
+    if target > limits.target_size {
+        return Err(Rejection::TargetTooLong);
+    }
+    if request.headers.len() > limits.header_count {
+        return Err(Rejection::HeaderTooLarge);
+    }
+    // Name, colon, space, value, line end: what a field takes on the wire of HTTP/1.1.
+    let fields: usize = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if target + fields as u64 > limits.header_size {
+        return Err(Rejection::HeaderTooLarge);
+    }
+    Ok(())
+}
+
+fn check_form(request: &RequestHeader) -> Result<(), Rejection> {
+    if request.method == Method::CONNECT || request.method == Method::TRACE {
+        return Err(Rejection::MethodNotAllowed);
+    }
+    // RFC 9112 §3.2: an HTTP/1.1 request without Host is malformed.
+    if request.version == Version::HTTP_11 && !request.headers.contains_key(header::HOST) {
+        return Err(Rejection::BadRequest);
+    }
+    Ok(())
+}
+
+/// The host asked for: `:authority` of HTTP/2 and the absolute form, else `Host`.
+pub(super) fn host(request: &RequestHeader) -> Option<&str> {
+    let authority = request.uri.authority().map(http::uri::Authority::as_str);
+    authority.or_else(|| request.headers.get(header::HOST)?.to_str().ok())
+}
+
+fn announced_body(request: &RequestHeader) -> Option<u64> {
+    request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}

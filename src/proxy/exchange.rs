@@ -1,0 +1,211 @@
+//! One request and its answer: what is known so far, and what must be undone at its end.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{StatusCode, Version, header};
+use pingora::Error;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_proxy::Session;
+
+use super::first_byte::FirstByte;
+use super::{failover, headers, refuse};
+use crate::limit::Verdict;
+use crate::net::canonical;
+use crate::observe::{AccessLog, Record};
+use crate::pool::Lease;
+use crate::rejection::Rejection;
+use crate::snapshot::{Route, Snapshot};
+
+/// Pingora's context of one request. Dropping it releases everything.
+pub struct Exchange {
+    pub(super) snapshot: Arc<Snapshot>,
+    began: Instant,
+    time: SystemTime,
+    /// The other end of the connection.
+    pub(super) peer: IpAddr,
+    /// Who the request is from: the peer, or what a trusted proxy says.
+    pub(super) client: IpAddr,
+    /// Whether the peer is a trusted proxy.
+    pub(super) trusted: bool,
+    pub(super) tls: bool,
+    pub(super) request_id: String,
+    pub(super) route: Option<Arc<Route>>,
+    /// The limit's answer and its window, for the headers; the route's own where there is one.
+    pub(super) verdict: Option<(Verdict, Duration)>,
+    /// Why the balancer said no, once it has.
+    pub(super) rejection: Option<Rejection>,
+    tried: Vec<SocketAddr>,
+    lease: Option<Lease>,
+    picked: Option<Instant>,
+    upstream_latency: Option<Duration>,
+    first_byte: Option<FirstByte>,
+    body_received: u64,
+}
+
+impl Exchange {
+    /// A request that has just arrived.
+    #[expect(clippy::disallowed_methods, reason = "the request's own clock starts here")]
+    pub(super) fn begin(snapshot: Arc<Snapshot>) -> Self {
+        let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        Self {
+            snapshot,
+            began: Instant::now(),
+            time: SystemTime::now(),
+            peer: nobody,
+            client: nobody,
+            trusted: false,
+            tls: false,
+            request_id: String::new(),
+            route: None,
+            verdict: None,
+            rejection: None,
+            tried: Vec::new(),
+            lease: None,
+            picked: None,
+            upstream_latency: None,
+            first_byte: None,
+            body_received: 0,
+        }
+    }
+
+    /// When the request arrived.
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Finds out who the request is from.
+    pub(super) fn identify(&mut self, session: &Session) {
+        let downstream = session.as_downstream();
+        if let Some(address) = downstream.client_addr().and_then(|address| address.as_inet()) {
+            self.peer = canonical(address.ip());
+        }
+        self.tls = downstream.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        let request = downstream.req_header();
+        self.trusted = self.snapshot.trusted_proxies.contains(self.peer);
+        let forwarded = request.headers.get_all(headers::X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok());
+        self.client = self.snapshot.trusted_proxies.client(self.peer, forwarded);
+        let sent = request.headers.get(headers::X_REQUEST_ID).filter(|_| self.trusted);
+        let sent = sent.and_then(|id| id.to_str().ok()).filter(|id| headers::is_request_id(id));
+        self.request_id = sent.map_or_else(|| format!("{:032x}", fastrand::u128(..)), str::to_owned);
+    }
+
+    /// Picks a backend that was not tried yet.
+    #[expect(clippy::disallowed_methods, reason = "the backend's time counts from here")]
+    pub(super) fn pick(&mut self) -> pingora::Result<Box<HttpPeer>> {
+        let Some(route) = self.route.clone() else {
+            return Err(refuse(self, Rejection::Internal));
+        };
+        self.first_byte = None;
+        match route.pool.pick(&self.tried) {
+            Some(lease) => {
+                let address = lease.endpoint().address();
+                // The lease of a try before ends here, by assignment.
+                self.lease = Some(lease);
+                self.tried.push(address);
+                self.picked = Some(Instant::now());
+                Ok(Box::new(route.template.peer(address)))
+            }
+            None => {
+                // After a failed try, what went wrong there says more than that nobody else is left.
+                let none = Rejection::NoHealthyBackend { retry_after: route.pool.retry_after() };
+                let rejection = self.rejection.unwrap_or(none);
+                Err(refuse(self, rejection))
+            }
+        }
+    }
+
+    /// How many backends were asked.
+    pub(super) fn tries(&self) -> usize {
+        self.tried.len()
+    }
+
+    /// Starts the deadline for the first byte of the answer.
+    pub(super) fn await_first_byte(&mut self, peer: &HttpPeer, fd: RawFd) {
+        if let Some(route) = &self.route {
+            let timeouts = route.template.timeouts;
+            if timeouts.first_byte < timeouts.idle && peer.options.alpn.get_max_http_version() == 1 {
+                self.first_byte = FirstByte::watch(fd, timeouts.first_byte);
+            }
+        }
+    }
+
+    /// Whether the backend did not begin its answer in time.
+    pub(super) fn first_byte_expired(&self) -> bool {
+        self.first_byte.as_ref().is_some_and(FirstByte::expired)
+    }
+
+    /// The answer's header is here. An informational one (100, 103) is not the answer yet, and a
+    /// switch of protocols has no end to wait for.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            return;
+        }
+        self.first_byte = None;
+        self.rejection = None;
+        self.upstream_latency = self.picked.map(|picked| picked.elapsed());
+    }
+
+    /// Whether the backend began its answer.
+    pub(super) fn is_answered(&self) -> bool {
+        self.upstream_latency.is_some()
+    }
+
+    /// Counts a part of the request's body.
+    pub(super) fn count_body(&mut self, bytes: usize) -> pingora::Result<()> {
+        // A length in memory fits into 64 bits.
+        self.body_received += bytes as u64;
+        let allowed = self.route.as_ref().map_or(u64::MAX, |route| route.body_size);
+        if self.body_received > allowed {
+            return Err(refuse(self, Rejection::BodyTooLarge).into_down());
+        }
+        Ok(())
+    }
+
+    /// Writes the access line.
+    pub(super) fn finish(&mut self, session: &Session, e: Option<&Error>, access_log: &AccessLog) {
+        let downstream = session.as_downstream();
+        let request = downstream.req_header();
+        let status = downstream.response_written().map_or(0, |response| response.status.as_u16());
+        let host = request.uri.host().or_else(|| request.headers.get(header::HOST)?.to_str().ok());
+        access_log.write(&Record {
+            time: self.time,
+            client: self.client,
+            method: request.method.as_str(),
+            host: host.unwrap_or_default(),
+            path: request.uri.path(),
+            protocol: protocol(downstream),
+            status,
+            // Bytes sent in one answer fit into 64 bits.
+            bytes: downstream.body_bytes_sent() as u64,
+            latency: self.began.elapsed(),
+            upstream: self.tried.last().copied(),
+            upstream_latency: self.upstream_latency,
+            // At most the two tries of the failover rule.
+            tries: self.tried.len() as u32,
+            route: self.route.as_ref().map(|route| route.name.as_str()),
+            request_id: &self.request_id,
+            cause: self.cause(e),
+        });
+    }
+
+    fn cause(&self, e: Option<&Error>) -> &'static str {
+        match (self.rejection, e) {
+            (Some(rejection), _) => rejection.cause(),
+            (None, Some(e)) if failover::client_is_gone(e) => "client_closed",
+            (None, Some(e)) => failover::classify(self, e).cause(),
+            (None, None) => "",
+        }
+    }
+}
+
+fn protocol(downstream: &ServerSession) -> &'static str {
+    match downstream.req_header().version {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}

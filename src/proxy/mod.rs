@@ -1,0 +1,177 @@
+//! The life of a request, phase by phase: the table of contents of the data path.
+//!
+//! Each hook of Pingora's [`ProxyHttp`] says in a line or two what happens there and who does it.
+//!
+//! - [`exchange`]: what is known about the request so far (Pingora's `CTX`).
+//! - [`admission`]: may it pass? Sizes, limits, and the route that takes it.
+//! - [`headers`]: what is added, replaced and removed on the way in and out.
+//! - [`failover`]: what went wrong, and whether another backend may be tried.
+//! - [`first_byte`]: the deadline for a backend's answer to begin.
+//! - [`respond`]: a rejection becomes an answer.
+
+mod admission;
+mod exchange;
+mod failover;
+mod first_byte;
+mod headers;
+mod respond;
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::Error;
+use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+pub use exchange::Exchange;
+
+use crate::observe::AccessLog;
+use crate::rejection::Rejection;
+use crate::snapshot::Snapshot;
+
+/// How long a client's connection may stay unused, in seconds.
+const CLIENT_KEEPALIVE_SECONDS: u64 = 75;
+/// How long a client may pause in its body, or in taking the answer.
+const CLIENT_IDLE: Duration = Duration::from_secs(30);
+/// How long the rest of a refused request's body is read, to keep the connection.
+const CLIENT_DRAIN: Duration = Duration::from_secs(5);
+
+/// The proxy: reads the live snapshot, logs what it did.
+pub struct Proxy {
+    live: Arc<ArcSwap<Snapshot>>,
+    access_log: AccessLog,
+}
+
+impl Proxy {
+    /// A proxy over what is live.
+    #[must_use]
+    pub fn new(live: Arc<ArcSwap<Snapshot>>, access_log: AccessLog) -> Self {
+        Self { live, access_log }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Exchange;
+
+    /// A request begins with the snapshot of this moment.
+    fn new_ctx(&self) -> Exchange {
+        Exchange::begin(self.live.load_full())
+    }
+
+    /// Nothing is compressed, so Pingora's module is left out: it costs an allocation a request.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    /// Who is it? And close what Pingora leaves open: endless keep-alive, endless pauses.
+    async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<()> {
+        let downstream = session.as_downstream_mut();
+        downstream.set_keepalive(downstream.get_keepalive().map(|_| CLIENT_KEEPALIVE_SECONDS));
+        downstream.set_pipelining_enabled(true);
+        downstream.set_read_timeout(Some(CLIENT_IDLE));
+        downstream.set_write_timeout(Some(CLIENT_IDLE));
+        downstream.set_total_drain_timeout(Some(CLIENT_DRAIN));
+        exchange.identify(session);
+        Ok(())
+    }
+
+    /// May it pass, and where to? A refusal is answered here.
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
+        match exchange.admit(session) {
+            Ok(()) => Ok(false),
+            Err(rejection) => {
+                respond::reject(session, exchange, rejection).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// The route's pool picks a backend; entered again for another try.
+    async fn upstream_peer(&self, _session: &mut Session, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
+        exchange.pick()
+    }
+
+    /// No connection: nothing was sent, so any request may go to another backend.
+    fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, exchange: &mut Exchange, e: Box<Error>) -> Box<Error> {
+        failover::after_connect(exchange, e)
+    }
+
+    /// A connection: from now on the answer is waited for.
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        _reused: bool,
+        peer: &HttpPeer,
+        fd: RawFd,
+        _digest: Option<&Digest>,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
+        exchange.await_first_byte(peer, fd);
+        Ok(())
+    }
+
+    /// What the backend is told about the client.
+    async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, exchange: &mut Exchange) -> pingora::Result<()> {
+        headers::to_backend(session, request, exchange)
+    }
+
+    /// Bodies are counted as they come, also those that did not announce their length.
+    async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, _end: bool, exchange: &mut Exchange) -> pingora::Result<()> {
+        let received = exchange.count_body(body.as_ref().map_or(0, Bytes::len));
+        if received.is_err() {
+            session.set_keepalive(None);
+        }
+        received
+    }
+
+    /// The answer has begun.
+    async fn upstream_response_filter(&self, _session: &mut Session, response: &mut ResponseHeader, exchange: &mut Exchange) -> pingora::Result<()> {
+        exchange.answered(response.status);
+        headers::from_backend(response);
+        Ok(())
+    }
+
+    /// What the client is told beside the answer.
+    async fn response_filter(&self, _session: &mut Session, response: &mut ResponseHeader, exchange: &mut Exchange) -> pingora::Result<()> {
+        headers::to_client(response, exchange)
+    }
+
+    /// The connection broke: may another backend be tried?
+    fn error_while_proxy(&self, _peer: &HttpPeer, session: &mut Session, e: Box<Error>, exchange: &mut Exchange, reused: bool) -> Box<Error> {
+        failover::after_request(session, exchange, e, reused)
+    }
+
+    /// No backend is left to try: the client gets an answer that says why, if it is still there.
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, exchange: &mut Exchange) -> FailToProxy {
+        respond::failure(session, exchange, e).await
+    }
+
+    /// One line for each request.
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, exchange: &mut Exchange) {
+        exchange.finish(session, e, &self.access_log);
+    }
+
+    /// The access log has the cause; Pingora's own line for each failed request would say it twice.
+    fn suppress_error_log(&self, _session: &Session, _exchange: &Exchange, e: &Error) -> bool {
+        log::debug!("request failed: {e}");
+        true
+    }
+
+    /// Likewise for tries that are repeated; the access log has their number.
+    fn suppress_proxy_warn_log(&self, _session: &Session, _exchange: &Exchange, e: &Error, _context: ProxyWarnLogContext) -> bool {
+        log::debug!("try failed: {e}");
+        true
+    }
+}
+
+/// A rejection on its way through Pingora, which only carries its own errors.
+fn refuse(exchange: &mut Exchange, rejection: Rejection) -> Box<Error> {
+    exchange.rejection = Some(rejection);
+    Error::explain(pingora::ErrorType::HTTPStatus(rejection.status()), rejection.cause())
+}

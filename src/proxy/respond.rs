@@ -1,0 +1,79 @@
+//! A rejection becomes an answer: the only place that knows bodies and keep-alive for what the
+//! balancer says itself.
+
+use bytes::Bytes;
+use http::header;
+use pingora::Error;
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, Session};
+
+use super::exchange::Exchange;
+use super::{failover, headers};
+use crate::rejection::Rejection;
+
+/// Answers a request that was refused before any backend was asked.
+pub(super) async fn reject(session: &mut Session, exchange: &mut Exchange, rejection: Rejection) -> pingora::Result<()> {
+    exchange.rejection = Some(rejection);
+    if !rejection.keeps_connection() {
+        session.set_keepalive(None);
+    }
+    write(session, exchange, rejection).await
+}
+
+/// Answers a request that no backend answered, where there is still somebody to answer.
+pub(super) async fn failure(session: &mut Session, exchange: &mut Exchange, e: &Error) -> FailToProxy {
+    let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
+    if exchange.rejection.is_none() && failover::client_is_gone(e) {
+        return nothing;
+    }
+    let rejection = failover::classify(exchange, e);
+    exchange.rejection = Some(rejection);
+    if session.response_written().is_some() {
+        // The answer has begun; all that is left is to cut it off, which ends the connection.
+        return FailToProxy { error_code: rejection.status(), can_reuse_downstream: false };
+    }
+    let reusable = rejection.keeps_connection() && session.as_downstream_mut().is_body_done();
+    if !reusable {
+        session.set_keepalive(None);
+    }
+    match write(session, exchange, rejection).await {
+        Ok(()) => FailToProxy { error_code: rejection.status(), can_reuse_downstream: reusable },
+        Err(e) => {
+            log::debug!("cannot answer the client: {e}");
+            nothing
+        }
+    }
+}
+
+async fn write(session: &mut Session, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {
+    let (content_type, body) = body(session.req_header(), exchange, rejection);
+    let mut response = ResponseHeader::build(rejection.status(), Some(8))?;
+    response.insert_header(header::CONTENT_TYPE, content_type)?;
+    response.insert_header(header::CONTENT_LENGTH, body.len())?;
+    response.insert_header(header::CACHE_CONTROL, "no-store")?;
+    if let Some(retry_after) = rejection.retry_after() {
+        // "0" would invite the client back at once.
+        response.insert_header(header::RETRY_AFTER, headers::whole_seconds(retry_after).max(1))?;
+    }
+    headers::to_client(&mut response, exchange)?;
+    let without_body = session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(response), without_body).await?;
+    if !without_body {
+        session.write_response_body(Some(Bytes::from(body)), true).await?;
+    }
+    Ok(())
+}
+
+fn body(request: &RequestHeader, exchange: &Exchange, rejection: Rejection) -> (&'static str, String) {
+    let (status, cause, message, id) = (rejection.status(), rejection.cause(), rejection.message(), &exchange.request_id);
+    if wants_json(request) {
+        let body = format!("{{\"status\":{status},\"cause\":\"{cause}\",\"message\":\"{message}\",\"request_id\":\"{id}\"}}\n");
+        return ("application/json", body);
+    }
+    ("text/plain; charset=utf-8", format!("{status} {cause}\n{message}\nRequest id: {id}\n"))
+}
+
+fn wants_json(request: &RequestHeader) -> bool {
+    let mut accepted = request.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.any(|value| value.contains("application/json") || value.contains("+json"))
+}

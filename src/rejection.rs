@@ -1,0 +1,137 @@
+//! Why the balancer itself said no: one stable word for each cause, with its status.
+//!
+//! The word goes to the access log and to the client's error page; it is an interface, so it never
+//! changes its meaning. Only [`crate::proxy`] knows how a rejection becomes bytes.
+
+use std::time::Duration;
+
+/// A request that the balancer answered itself instead of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// The request breaks HTTP's rules in a way that a backend must not see.
+    BadRequest,
+    /// CONNECT and TRACE are refused.
+    MethodNotAllowed,
+    /// No route takes the request.
+    NoRoute,
+    /// The body is larger than the route allows.
+    BodyTooLarge,
+    /// The request target is too long.
+    TargetTooLong,
+    /// The header has too many bytes or too many fields.
+    HeaderTooLarge,
+    /// The client sent more requests than its limit.
+    RateLimited {
+        /// When a further request would pass.
+        retry_after: Duration,
+    },
+    /// The client was too slow in sending its body.
+    BodyTimeout,
+    /// No backend of the pool may take requests.
+    NoHealthyBackend {
+        /// When the next health check could change that.
+        retry_after: Duration,
+    },
+    /// No backend accepted a connection.
+    ConnectFailed,
+    /// No backend accepted a connection in time.
+    ConnectTimeout,
+    /// The backend closed the connection or broke HTTP's rules.
+    BackendFailed,
+    /// The backend's certificate could not be verified, or TLS failed otherwise.
+    BackendTlsFailed,
+    /// The backend did not begin its answer in time.
+    FirstByteTimeout,
+    /// The backend stopped in the middle of its answer for too long.
+    IdleTimeout,
+    /// A fault of the balancer itself.
+    Internal,
+}
+
+impl Rejection {
+    /// The stable word for logs, error pages and metrics.
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::NoRoute => "no_route",
+            Self::BodyTooLarge => "body_too_large",
+            Self::TargetTooLong => "target_too_long",
+            Self::HeaderTooLarge => "header_too_large",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::BodyTimeout => "body_timeout",
+            Self::NoHealthyBackend { .. } => "no_healthy_backend",
+            Self::ConnectFailed => "connect_failed",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::BackendFailed => "backend_failed",
+            Self::BackendTlsFailed => "backend_tls_failed",
+            Self::FirstByteTimeout => "first_byte_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The HTTP status of the answer.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::NoRoute => 404,
+            Self::MethodNotAllowed => 405,
+            Self::BodyTimeout => 408,
+            Self::BodyTooLarge => 413,
+            Self::TargetTooLong => 414,
+            Self::RateLimited { .. } => 429,
+            Self::HeaderTooLarge => 431,
+            Self::Internal => 500,
+            Self::ConnectFailed | Self::BackendFailed | Self::BackendTlsFailed => 502,
+            Self::NoHealthyBackend { .. } => 503,
+            Self::ConnectTimeout | Self::FirstByteTimeout | Self::IdleTimeout => 504,
+        }
+    }
+
+    /// What the client is told, as a sentence. It says nothing about what is behind the balancer.
+    #[must_use]
+    pub fn message(&self) -> &'static str {
+        match self {
+            Self::BadRequest => "The request is malformed.",
+            Self::MethodNotAllowed => "The method is not allowed.",
+            Self::NoRoute => "Nothing is served at this address.",
+            Self::BodyTooLarge => "The request body is too large.",
+            Self::TargetTooLong => "The request target is too long.",
+            Self::HeaderTooLarge => "The request header is too large.",
+            Self::RateLimited { .. } => "Too many requests.",
+            Self::BodyTimeout => "The request body was sent too slowly.",
+            Self::NoHealthyBackend { .. } => "The service is not available at the moment.",
+            Self::ConnectFailed | Self::BackendFailed | Self::BackendTlsFailed => "The service failed to answer.",
+            Self::ConnectTimeout | Self::FirstByteTimeout | Self::IdleTimeout => {
+                "The service did not answer in time."
+            }
+            Self::Internal => "Something went wrong.",
+        }
+    }
+
+    /// The value of `Retry-After`, where the client can do something with it.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after } | Self::NoHealthyBackend { retry_after } => Some(*retry_after),
+            _ => None,
+        }
+    }
+
+    /// Whether the connection's framing can still be trusted, so that it may stay open.
+    #[must_use]
+    pub fn keeps_connection(&self) -> bool {
+        !matches!(
+            self,
+            Self::BadRequest
+                | Self::MethodNotAllowed
+                | Self::BodyTooLarge
+                | Self::TargetTooLong
+                | Self::HeaderTooLarge
+                | Self::BodyTimeout
+        )
+    }
+}

@@ -1,0 +1,229 @@
+//! Tests of the rules in the module's documentation, each under its number.
+
+use http::Method;
+
+use super::{HostPattern, Matcher, PathPattern, Table};
+
+/// A matcher from `METHODS HOST PATH`, where a `=` in front of the path makes it exact.
+pub(super) fn matcher(text: &str) -> Matcher {
+    let parts: Vec<&str> = text.split(' ').collect();
+    let path = parts[2].strip_prefix('=');
+    Matcher {
+        host: parts[1].parse().unwrap(),
+        path: PathPattern::new(path.unwrap_or(parts[2]), path.is_some()).unwrap(),
+        methods: parts[0].parse().unwrap(),
+    }
+}
+
+pub(super) fn table(texts: &[&'static str]) -> Table<&'static str> {
+    Table::build(texts.iter().map(|text| (matcher(text), *text))).unwrap()
+}
+
+/// Asserts which of the routes takes a GET.
+#[track_caller]
+pub(super) fn takes(table: &Table<&'static str>, host: &str, path: &str, route: Option<&str>) {
+    let found = table.find(Some(host), path, &Method::GET).copied();
+    assert_eq!(found, route, "{host} {path}");
+}
+
+#[test]
+fn rule_1_prefix_takes_whole_segments() {
+    for text in ["* * /apiA", "* * /apiA/"] {
+        let table = table(&[text]);
+        for path in [
+            "/apiA",
+            "/apiA/",
+            "/apiA/x",
+            "/apiA//",
+            "/apiA//x",
+            "/apiA/x/y/",
+        ] {
+            takes(&table, "a", path, Some(text));
+        }
+        for path in [
+            "/apiAB", "/apia", "/api", "/", "", "//apiA", "apiA", "/x/apiA", "/apiA%2F",
+        ] {
+            takes(&table, "a", path, None);
+        }
+    }
+}
+
+#[test]
+fn rule_1_root_takes_everything() {
+    let table = table(&["* * /"]);
+    for path in ["/", "/a", "//", "/a/b/", "*", ""] {
+        takes(&table, "a", path, Some("* * /"));
+    }
+}
+
+#[test]
+fn rule_1_exact_takes_that_path_alone() {
+    let table = table(&["* * =/apiA", "* * =/b/", "* * =/"]);
+    takes(&table, "a", "/apiA", Some("* * =/apiA"));
+    takes(&table, "a", "/b/", Some("* * =/b/"));
+    takes(&table, "a", "/", Some("* * =/"));
+    for path in [
+        "/apiA/", "/apiA/x", "/apia", "/b", "/b//", "/b/x", "", "//", "*",
+    ] {
+        takes(&table, "a", path, None);
+    }
+}
+
+#[test]
+fn rule_2_host_beats_path_beats_method() {
+    let table = table(&[
+        "GET * =/long/path",
+        "* *.a.com /long/path",
+        "* *.b.a.com /long",
+        "* x.b.a.com /",
+        "* * /p",
+        "GET * /p",
+        "* * =/p/q",
+        "GET * /p/q",
+    ]);
+    takes(&table, "other", "/long/path", Some("GET * =/long/path"));
+    takes(
+        &table,
+        "c.a.com",
+        "/long/path",
+        Some("* *.a.com /long/path"),
+    );
+    takes(&table, "c.b.a.com", "/long/path", Some("* *.b.a.com /long"));
+    takes(&table, "x.b.a.com", "/long/path", Some("* x.b.a.com /"));
+    takes(&table, "other", "/p", Some("GET * /p"));
+    takes(&table, "other", "/p/q", Some("* * =/p/q"));
+    takes(&table, "other", "/p/q/", Some("GET * /p/q"));
+    let posted = table.find(None, "/p/q/r", &Method::POST);
+    assert_eq!(posted, Some(&"* * /p"));
+}
+
+#[test]
+fn rule_3_falls_back() {
+    let table = table(&[
+        "* x.a.com /only",
+        "POST *.a.com /p/q",
+        "* *.com /p",
+        "POST * /p/q",
+        "* * =/p/q",
+        "PUT * /",
+    ]);
+    takes(&table, "x.a.com", "/only", Some("* x.a.com /only"));
+    takes(&table, "x.a.com", "/p/q", Some("* *.com /p"));
+    takes(&table, "x.a.org", "/p/q", Some("* * =/p/q"));
+    takes(&table, "x.a.org", "/p/q/r", None);
+    takes(&table, "x.a.com", "/none", None);
+    let find = |host, path| table.find(Some(host), path, &Method::PUT).copied();
+    assert_eq!(find("x.a.com", "/none"), Some("PUT * /"));
+    assert_eq!(find("x.a.org", "/p/q/r"), Some("PUT * /"));
+}
+
+#[test]
+fn rule_4_wildcards_take_labels_in_front() {
+    let route = "* *.example.com /";
+    let table = table(&[route]);
+    for host in [
+        "a.example.com",
+        "a.b.example.com",
+        "A.Example.COM.:8080",
+        "xn--a.example.com",
+    ] {
+        takes(&table, host, "/", Some(route));
+    }
+    let others = [
+        "example.com",
+        "aexample.com",
+        ".example.com",
+        "a..example.com",
+        "com",
+        "",
+    ];
+    for host in others
+        .into_iter()
+        .chain(["a.example.com.org", "a.example.com:x", "."])
+    {
+        takes(&table, host, "/", None);
+    }
+    assert_eq!(table.find(None, "/", &Method::GET), None);
+}
+
+#[test]
+fn rule_4_hosts_compare_without_case_port_and_dot() {
+    let table = table(&["* example.com /", "* [2001:db8::1] /", "* 10.0.0.1 /"]);
+    let named = [
+        "example.com",
+        "EXAMPLE.com",
+        "example.com.",
+        "example.com:80",
+        "Example.com.:8",
+    ];
+    for host in named.into_iter().chain(["example.com:"]) {
+        takes(&table, host, "/", Some("* example.com /"));
+    }
+    for host in ["[2001:db8::1]", "[2001:DB8::1]", "[2001:db8::1]:443"] {
+        takes(&table, host, "/", Some("* [2001:db8::1] /"));
+    }
+    takes(&table, "10.0.0.1:9000", "/", Some("* 10.0.0.1 /"));
+    for host in [
+        "[2001:db8:",
+        "2001:db8::1",
+        "example.com..",
+        "example.com:80:80",
+        ":80",
+        "[",
+    ] {
+        takes(&table, host, "/", None);
+    }
+}
+
+#[test]
+fn rule_4_patterns_made_by_hand_compare_the_same() {
+    let by_hand = Matcher {
+        host: HostPattern::Exact("Example.COM.".into()),
+        ..matcher("* * /")
+    };
+    let table = Table::build([(by_hand, "by hand")]).unwrap();
+    takes(&table, "example.com", "/", Some("by hand"));
+}
+
+#[test]
+fn rule_4_host_longer_than_any_name_is_any_host() {
+    let table = table(&["* *.com /", "* * /any"]);
+    let host = format!("{}com", "A.".repeat(4_000));
+    takes(&table, &host, "/any", Some("* * /any"));
+    takes(&table, &host, "/", None);
+}
+
+#[test]
+fn rule_5_request_paths_are_left_as_they_are() {
+    let table = table(&["* * /ä", "* * /a%20b", "* * /x"]);
+    takes(&table, "a", "/ä/ö", Some("* * /ä"));
+    takes(&table, "a", "/a%20b", Some("* * /a%20b"));
+    takes(&table, "a", "/x/../ä", Some("* * /x"));
+    for path in [
+        "/%C3%A4",
+        "/a\u{308}",
+        "/Ä",
+        "/a b",
+        "/%61%20b",
+        "/./x",
+        "/%78",
+    ] {
+        takes(&table, "a", path, None);
+    }
+}
+
+#[test]
+fn rule_6_methods_compare_as_they_are() {
+    let table = table(&["GET * /", "PURGE * /"]);
+    let find = |name: &[u8]| {
+        table
+            .find(None, "/", &Method::from_bytes(name).unwrap())
+            .copied()
+    };
+    assert_eq!(find(b"GET"), Some("GET * /"));
+    assert_eq!(find(b"PURGE"), Some("PURGE * /"));
+    assert_eq!(
+        (find(b"HEAD"), find(b"get"), find(b"purge")),
+        (None, None, None)
+    );
+}

@@ -1,0 +1,234 @@
+//! The trie of paths of one host: its edges are segments, its nodes carry routes.
+
+use std::collections::HashMap;
+
+use ahash::RandomState;
+use http::Method;
+
+use super::matcher::PathPattern;
+use super::methods::Methods;
+
+/// How many branches of a node are looked at for a near miss.
+const BRANCHES_SEEN: usize = 64;
+
+/// How many branches of a node are followed to a near miss.
+const BRANCHES_FOLLOWED: usize = 3;
+
+/// The paths of one host.
+#[derive(Default)]
+pub(super) struct Trie {
+    root: Node,
+}
+
+#[derive(Default)]
+struct Node {
+    // Boxed, because a map has room for more children than it holds.
+    children: HashMap<Box<str>, Box<Node>, RandomState>,
+    prefix: Endpoint,
+    // Few nodes have exact routes; the others are smaller and nearer to each other this way.
+    exact: Option<Box<Exact>>,
+}
+
+/// The exact routes of a node.
+#[derive(Default)]
+struct Exact {
+    /// For the path as the node spells it.
+    bare: Endpoint,
+    /// For the path with a slash behind it.
+    slash: Endpoint,
+}
+
+/// The routes of one path, told apart by their methods. No method is listed twice, so the list
+/// is no longer than there are methods.
+#[derive(Default)]
+struct Endpoint {
+    listed: Vec<(Method, usize)>,
+    any: Option<usize>,
+}
+
+/// A route that comes close to a path.
+pub(super) struct Near {
+    /// Its position in the table.
+    pub(super) route: usize,
+    /// How many segments it shares with the path.
+    pub(super) depth: usize,
+    /// How many bytes of the next segment differ.
+    pub(super) distance: usize,
+}
+
+impl Trie {
+    /// Adds a route and returns those that take the same requests already.
+    pub(super) fn insert(
+        &mut self,
+        path: &PathPattern,
+        methods: &Methods,
+        route: usize,
+    ) -> Vec<usize> {
+        let mut node = &mut self.root;
+        for segment in path.segments() {
+            node = node.children.entry(segment.into()).or_default();
+        }
+        let endpoint = if !path.is_exact() {
+            &mut node.prefix
+        } else if path.ends_with_slash() {
+            &mut node.exact.get_or_insert_default().slash
+        } else {
+            &mut node.exact.get_or_insert_default().bare
+        };
+        endpoint.insert(methods, route)
+    }
+
+    /// The route that takes the path, in one walk that remembers the best prefix so far.
+    pub(super) fn find(&self, path: &str, method: &Method) -> Option<usize> {
+        let mut node = &self.root;
+        let mut best = node.prefix.find(method);
+        let Some(mut rest) = path.strip_prefix('/') else {
+            return best;
+        };
+        while !rest.is_empty() {
+            let (segment, behind) = split(rest);
+            let Some(child) = node.children.get(segment) else {
+                return best;
+            };
+            node = child;
+            best = node.prefix.find(method).or(best);
+            let Some(behind) = behind else {
+                let exact = node
+                    .exact
+                    .as_ref()
+                    .and_then(|exact| exact.bare.find(method));
+                return exact.or(best);
+            };
+            rest = behind;
+        }
+        let exact = node
+            .exact
+            .as_ref()
+            .and_then(|exact| exact.slash.find(method));
+        exact.or(best)
+    }
+
+    /// Adds routes close to the path: those where the walk ends, and those below the branches
+    /// that look most like the first segment without a branch of its own.
+    pub(super) fn nearest(&self, path: &str, found: &mut Vec<Near>) {
+        let mut node = &self.root;
+        let mut depth = 0;
+        let mut rest = path.strip_prefix('/').unwrap_or(path);
+        let missing = loop {
+            let (segment, behind) = split(rest);
+            let Some(child) = node.children.get(segment) else {
+                break segment;
+            };
+            node = child;
+            depth += 1;
+            rest = behind.unwrap_or_default();
+        };
+        let own = node.routes().map(|route| Near {
+            route,
+            depth,
+            distance: 0,
+        });
+        found.extend(own.take(BRANCHES_FOLLOWED));
+        let mut branches: Vec<_> = node
+            .children
+            .iter()
+            .take(BRANCHES_SEEN)
+            .filter_map(|(name, child)| Some((distance(missing, name)?, name, child)))
+            .collect();
+        branches.sort_by_key(|(distance, name, _)| (*distance, *name));
+        for (distance, _, child) in branches.into_iter().take(BRANCHES_FOLLOWED) {
+            found.extend(child.first().map(|route| Near {
+                route,
+                depth,
+                distance,
+            }));
+        }
+    }
+}
+
+impl Drop for Node {
+    /// Takes the subtree apart in a loop: a path may have more segments than the stack has room
+    /// for nested drops.
+    fn drop(&mut self) {
+        let mut pending: Vec<_> = self.children.drain().collect();
+        while let Some((_, mut child)) = pending.pop() {
+            pending.extend(child.children.drain());
+        }
+    }
+}
+
+impl Node {
+    /// All routes of this very node.
+    fn routes(&self) -> impl Iterator<Item = usize> {
+        let exact = self
+            .exact
+            .iter()
+            .flat_map(|exact| [&exact.bare, &exact.slash]);
+        std::iter::once(&self.prefix)
+            .chain(exact)
+            .flat_map(Endpoint::routes)
+    }
+
+    /// A route of this node, or else of the nearest node below it.
+    fn first(&self) -> Option<usize> {
+        let mut node = self;
+        loop {
+            if let Some(route) = node.routes().next() {
+                return Some(route);
+            }
+            let branches = node.children.iter().take(BRANCHES_SEEN);
+            (_, node) = branches.min_by_key(|(name, _)| *name)?;
+        }
+    }
+}
+
+impl Endpoint {
+    fn insert(&mut self, methods: &Methods, route: usize) -> Vec<usize> {
+        let mut same = Vec::new();
+        if methods.is_any() {
+            same.extend(self.any);
+            self.any = self.any.or(Some(route));
+        }
+        for method in methods.iter() {
+            match self.listed.iter().find(|(listed, _)| listed == method) {
+                Some((_, first)) if same.contains(first) => {}
+                Some((_, first)) => same.push(*first),
+                None => self.listed.push((method.clone(), route)),
+            }
+        }
+        same
+    }
+
+    #[inline]
+    fn find(&self, method: &Method) -> Option<usize> {
+        let listed = self.listed.iter().find(|(listed, _)| listed == method);
+        listed.map(|(_, route)| *route).or(self.any)
+    }
+
+    fn routes(&self) -> impl Iterator<Item = usize> {
+        self.any
+            .into_iter()
+            .chain(self.listed.iter().map(|(_, route)| *route))
+    }
+}
+
+/// The first segment and what stands behind its slash, if it has one.
+#[inline]
+fn split(rest: &str) -> (&str, Option<&str>) {
+    match rest.split_once('/') {
+        Some((segment, behind)) => (segment, Some(behind)),
+        None => (rest, None),
+    }
+}
+
+/// How many bytes lie between the common beginning and the common end of two segments, ignoring
+/// case; `None` if that is more than half of them. Nothing typed yet is close to everything.
+fn distance(typed: &str, name: &str) -> Option<usize> {
+    let same = |(left, right): &(u8, u8)| left.eq_ignore_ascii_case(right);
+    let reversed = typed.bytes().rev().zip(name.bytes().rev());
+    let front = typed.bytes().zip(name.bytes()).take_while(same).count();
+    let back = reversed.take_while(same).count();
+    let common = (front + back).min(typed.len()).min(name.len());
+    let longer = typed.len().max(name.len());
+    (typed.is_empty() || common * 2 >= longer).then_some(longer - common)
+}

@@ -1,0 +1,162 @@
+//! From a checked configuration to a running process: sockets, services, signals.
+//!
+//! The order is what makes a start all or nothing: everything is built first, sockets are bound or
+//! taken over last, and only then does Pingora's server run (and fork, as a daemon). Threads begin
+//! after that, since they would not survive a fork.
+
+mod signals;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{RunArgs, Server};
+use pingora_core::services::background::background_service;
+use pingora_proxy::HttpProxy;
+
+use crate::config::Checked;
+use crate::listener::front::{Door, MakeProxy};
+use crate::listener::handover::{self, Ready};
+use crate::listener::{Drain, Front, Socket};
+use crate::observe::{AccessLog, access_log};
+use crate::pool::Keeper;
+use crate::proxy::Proxy;
+use crate::snapshot::Snapshot;
+use crate::tls;
+use signals::Signals;
+
+/// How the process was asked to start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Start {
+    /// Run in the background.
+    pub daemon: bool,
+    /// Take the sockets over from a running process.
+    pub upgrade: bool,
+}
+
+/// The access log, once it runs; signals want to reach it.
+type LogSlot = Arc<Mutex<Option<AccessLog>>>;
+
+/// Runs until the process is asked to stop.
+///
+/// # Errors
+/// In words, when something cannot be built, bound or taken over. Nothing is left running then.
+#[expect(clippy::disallowed_methods, reason = "the limits' windows are aligned to the start of the process")]
+pub fn run(checked: &Checked, start: Start) -> Result<(), String> {
+    let snapshot = Arc::new(Snapshot::build(checked, std::time::Instant::now())?);
+    let mut acceptors = Vec::with_capacity(checked.listeners.len());
+    for listener in &checked.listeners {
+        acceptors.push(listener.certificates.as_deref().map(tls::acceptor::build).transpose()?);
+    }
+    let conf = ServerConf { daemon: start.daemon || checked.server.daemon, ..clone_of(&checked.server) };
+    let upgrade_sock = PathBuf::from(&conf.upgrade_sock);
+    prepare_folders(&conf).map_err(|e| e.to_string())?;
+
+    let addresses: Vec<SocketAddr> = checked.listeners.iter().map(|listener| listener.address).collect();
+    let (sockets, ready) = sockets(&addresses, start.upgrade.then_some(upgrade_sock.as_path())).map_err(|e| e.to_string())?;
+    let named = sockets.iter().map(|socket| (socket.name.clone(), socket.listener.as_raw_fd())).collect();
+    let doors = sockets.into_iter().zip(acceptors).map(|(socket, acceptor)| Door { socket, acceptor }).collect();
+    serve(Build { conf, snapshot, access_log: checked.access_log.clone() }, doors, Handing { named, upgrade_sock, ready });
+    Ok(())
+}
+
+/// What is served.
+struct Build {
+    conf: ServerConf,
+    snapshot: Arc<Snapshot>,
+    access_log: access_log::Config,
+}
+
+/// What is handed from process to process.
+struct Handing {
+    named: Vec<(String, RawFd)>,
+    upgrade_sock: PathBuf,
+    ready: Option<Ready>,
+}
+
+fn serve(build: Build, doors: Vec<Door>, handing: Handing) {
+    let grace = Duration::from_secs(build.conf.grace_period_seconds.unwrap_or_default());
+    // The grace period is ours to keep: Pingora would sleep through all of it.
+    let conf = ServerConf { grace_period_seconds: Some(0), ..build.conf };
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    // Tells a parent that waits for the daemon (`daemon_wait_for_ready`) that it may go.
+    server.bootstrap_as_a_service();
+
+    let drain = Drain::default();
+    let log_slot = LogSlot::default();
+    let keeper = Keeper::new(build.snapshot.pools.values().cloned().collect());
+    let settled = keeper.settled();
+    let mut health = background_service("health", keeper);
+    health.threads = Some(1);
+    server.add_service(health);
+
+    let make_proxy = make_proxy(Arc::clone(&server.configuration), build.snapshot, build.access_log, Arc::clone(&log_slot));
+    let listening = describe(&doors);
+    let on_ready = move || {
+        log::info!("l7lb {} ready: {listening}", env!("CARGO_PKG_VERSION"));
+        if let Some(Err(e)) = handing.ready.map(Ready::tell) {
+            log::warn!("the old process is gone already: {e}");
+        }
+    };
+    server.add_service(Front::new(doors, make_proxy, on_ready, drain.clone(), settled));
+    let signals = Signals { drain, grace, log_slot, sockets: handing.named, upgrade_sock: handing.upgrade_sock };
+    server.run(RunArgs { shutdown_signal: Box::new(signals) });
+}
+
+fn make_proxy(conf: Arc<ServerConf>, snapshot: Arc<Snapshot>, log: access_log::Config, slot: LogSlot) -> MakeProxy<Proxy> {
+    Box::new(move || {
+        let access_log = AccessLog::start(&log).map_err(|e| e.to_string())?;
+        *slot.lock() = Some(access_log.clone());
+        let live = Arc::new(ArcSwap::new(snapshot));
+        let mut proxy = HttpProxy::new(Proxy::new(live, access_log), conf);
+        proxy.handle_init_modules();
+        Ok(proxy)
+    })
+}
+
+fn describe(doors: &[Door]) -> String {
+    let describe = |door: &Door| {
+        let scheme = if door.acceptor.is_some() { "https" } else { "http" };
+        let address = door.socket.listener.local_addr().map_or_else(|_| door.socket.name.clone(), |address| address.to_string());
+        format!("{scheme}://{address}")
+    };
+    doors.iter().map(describe).collect::<Vec<_>>().join(" ")
+}
+
+/// The sockets for `addresses`: those of the old process where it has them, else new ones. What the
+/// old process has and nobody wants any more is closed here, in the new one.
+fn sockets(addresses: &[SocketAddr], upgrade: Option<&Path>) -> io::Result<(Vec<Socket>, Option<Ready>)> {
+    let (mut inherited, ready) = match upgrade {
+        None => (BTreeMap::new(), None),
+        Some(path) => {
+            let received = handover::receive(path)
+                .map_err(|e| io::Error::new(e.kind(), format!("cannot take sockets over at {}: {e}", path.display())))?;
+            let by_name = received.sockets.into_iter().map(|socket| (socket.name.clone(), socket)).collect();
+            (by_name, Some(received.ready))
+        }
+    };
+    let take = |address: &SocketAddr| inherited.remove(&address.to_string()).map_or_else(|| Socket::bind(*address), Ok);
+    let sockets = addresses.iter().map(take).collect::<io::Result<Vec<_>>>()?;
+    Ok((sockets, ready))
+}
+
+/// Makes the folders of the pid file and the upgrade socket, closed to others where they are new.
+fn prepare_folders(conf: &ServerConf) -> io::Result<()> {
+    handover::make_private_folder(Path::new(&conf.upgrade_sock))?;
+    if conf.daemon {
+        handover::make_private_folder(Path::new(&conf.pid_file))?;
+    }
+    Ok(())
+}
+
+/// Pingora's settings know no `Clone`; their own YAML does.
+fn clone_of(conf: &ServerConf) -> ServerConf {
+    serde_yaml::to_value(conf).and_then(serde_yaml::from_value).unwrap_or_default()
+}

@@ -1,0 +1,239 @@
+//! Units and names as they are written in the configuration: `"5s"`, `"10MiB"`, the name of a pool.
+//!
+//! A number without a unit is refused wherever a unit could be guessed wrong: `timeout: 20` could
+//! mean seconds or milliseconds, and the peers disagree about it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// A length of time, written with its unit: `"250ms"`, `"5s"`, `"1m 30s"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Period(pub Duration);
+
+impl Period {
+    /// A period of whole seconds.
+    #[must_use]
+    pub const fn seconds(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", humantime::format_duration(self.0))
+    }
+}
+
+impl Serialize for Period {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Period {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PeriodVisitor)
+    }
+}
+
+struct PeriodVisitor;
+
+impl Visitor<'_> for PeriodVisitor {
+    type Value = Period;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration with its unit, such as 250ms, 5s or 1m")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Period, E> {
+        humantime::parse_duration(text).map(Period).map_err(|e| {
+            E::custom(format!("`{text}` is not a duration ({e}); write for example 250ms, 5s or 1m"))
+        })
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Period, E> {
+        if number == 0 {
+            return Ok(Period(Duration::ZERO));
+        }
+        Err(E::custom(format!("`{number}` has no unit; write {number}s for seconds or {number}ms for milliseconds")))
+    }
+}
+
+/// A number of bytes, written plain or with a unit: `512`, `"32KiB"`, `"100MiB"`, `"1GB"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+/// Units in the order in which they are tried; binary ones first so that `KiB` is not read as `B`.
+const SIZE_UNITS: [(&str, u64); 7] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("B", 1),
+];
+
+impl Size {
+    /// A size of whole KiB.
+    #[must_use]
+    pub const fn kib(kib: u64) -> Self {
+        Self(kib << 10)
+    }
+
+    /// A size of whole MiB.
+    #[must_use]
+    pub const fn mib(mib: u64) -> Self {
+        Self(mib << 20)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (digits, factor) = SIZE_UNITS
+            .iter()
+            .find_map(|(unit, factor)| text.strip_suffix(unit).map(|digits| (digits, *factor)))
+            .unwrap_or((text, 1));
+        digits.trim_end().parse::<u64>().ok()?.checked_mul(factor).map(Self)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)]
+            .into_iter()
+            .find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor));
+        match whole {
+            Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SizeVisitor)
+    }
+}
+
+struct SizeVisitor;
+
+impl Visitor<'_> for SizeVisitor {
+    type Value = Size;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number of bytes, such as 512, 32KiB or 100MiB")
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Size, E> {
+        Ok(Size(number))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
+        Size::parse(text).ok_or_else(|| {
+            E::custom(format!("`{text}` is not a size; write for example 512, 32KiB or 100MiB"))
+        })
+    }
+}
+
+/// A name that the configuration gives to a thing; cheap to clone into requests and log lines.
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(from = "String", into = "String")]
+        pub struct $type(Arc<str>);
+
+        impl $type {
+            /// The name as written.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<String> for $type {
+            fn from(name: String) -> Self {
+                Self(name.into())
+            }
+        }
+
+        impl From<&str> for $type {
+            fn from(name: &str) -> Self {
+                Self(name.into())
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(name: $type) -> Self {
+                name.0.as_ref().to_owned()
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// The name of a pool of backends.
+    PoolName
+);
+name!(
+    /// The name of a route: the one that the configuration gives, or its matcher's text.
+    RouteName
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn period(yaml: &str) -> Result<Period, String> {
+        serde_yaml::from_str(yaml).map_err(|e| e.to_string())
+    }
+
+    fn size(yaml: &str) -> Result<Size, String> {
+        serde_yaml::from_str(yaml).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn periods_need_a_unit() {
+        assert_eq!(period("5s"), Ok(Period::seconds(5)));
+        assert_eq!(period("1m 30s"), Ok(Period::seconds(90)));
+        assert_eq!(period("250ms"), Ok(Period(Duration::from_millis(250))));
+        assert_eq!(period("0"), Ok(Period(Duration::ZERO)));
+        assert!(period("20").unwrap_err().contains("write 20s for seconds"));
+        assert!(period("5 parsecs").unwrap_err().contains("is not a duration"));
+        assert!(period("-1s").is_err());
+        assert!(period("[1]").is_err());
+    }
+
+    #[test]
+    fn sizes_have_binary_and_decimal_units() {
+        assert_eq!(size("512"), Ok(Size(512)));
+        assert_eq!(size("32KiB"), Ok(Size::kib(32)));
+        assert_eq!(size("100MiB"), Ok(Size::mib(100)));
+        assert_eq!(size("1 GB"), Ok(Size(1_000_000_000)));
+        assert!(size("lots").is_err());
+        assert!(size("99999999999GiB").is_err(), "an overflow is refused, not wrapped");
+    }
+
+    #[test]
+    fn what_is_shown_is_what_can_be_written() {
+        for text in ["32KiB", "100MiB", "1023B"] {
+            assert_eq!(size(text).unwrap().to_string(), text);
+        }
+        assert_eq!(Period::seconds(90).to_string(), "1m 30s");
+    }
+}
