@@ -49,11 +49,7 @@ impl Answers {
     ///
     /// When the connection is to be closed without an answer: `/close` asks for
     /// it, and so does a request body that breaks off.
-    pub(super) async fn answer(
-        &self,
-        request: Request<Incoming>,
-        tape: &Taped,
-    ) -> io::Result<Answer> {
+    pub(super) async fn answer(&self, request: Request<Incoming>, tape: &Taped) -> io::Result<Answer> {
         let (parts, body) = request.into_parts();
         // The tape moves on with every request, not only with those that are
         // echoed, or an earlier request of the same target would be found.
@@ -76,9 +72,7 @@ impl Answers {
     /// neither latency nor errors touch them, so that they stay dependable.
     fn control(&self, method: &Method, segments: &[&str]) -> Option<Answer> {
         let answer = match segments {
-            [.., "health"] if self.healthy.load(Ordering::SeqCst) => {
-                text(StatusCode::OK, "healthy\n")
-            }
+            [.., "health"] if self.healthy.load(Ordering::SeqCst) => text(StatusCode::OK, "healthy\n"),
             [.., "health"] => text(StatusCode::SERVICE_UNAVAILABLE, "unhealthy\n"),
             [.., "health", "up" | "down"] if method != Method::POST => {
                 text(StatusCode::METHOD_NOT_ALLOWED, "use POST\n")
@@ -128,12 +122,10 @@ impl Answers {
                 Ok(length) => streamed("application/octet-stream", bodies::alphabet(length)),
                 Err(_) => misread("/bytes/N needs a number of bytes"),
             },
-            [.., "slow-body", chunks, pause] => {
-                match (chunks.parse(), humantime::parse_duration(pause)) {
-                    (Ok(chunks), Ok(pause)) => streamed("text/plain", bodies::slow(chunks, pause)),
-                    _ => misread("/slow-body/N/50ms needs a number of chunks and a pause"),
-                }
-            }
+            [.., "slow-body", chunks, pause] => match (chunks.parse(), humantime::parse_duration(pause)) {
+                (Ok(chunks), Ok(pause)) => streamed("text/plain", bodies::slow(chunks, pause)),
+                _ => misread("/slow-body/N/50ms needs a number of chunks and a pause"),
+            },
             [.., "upload"] => text(StatusCode::OK, format!("{length}\n")),
             [.., "echo"] => echo(parts, head, length),
             _ => text(StatusCode::OK, self.greeting()),
@@ -187,10 +179,7 @@ async fn delay(pause: &str) -> Answer {
         Err(_) => return misread("/delay/250ms needs a duration"),
     };
     tokio::time::sleep(pause).await;
-    text(
-        StatusCode::OK,
-        format!("after {}\n", humantime::format_duration(pause)),
-    )
+    text(StatusCode::OK, format!("after {}\n", humantime::format_duration(pause)))
 }
 
 /// What arrived, as JSON. The headers of HTTP/1 are exactly those of the wire;
@@ -210,10 +199,7 @@ fn echo(parts: &Parts, head: Option<String>, length: u64) -> Answer {
     // Where HTTP/1 has the Host header, HTTP/2 has the authority in the target.
     let authority = match parts.uri.authority() {
         Some(authority) => Some(authority.to_string()),
-        None => parts
-            .headers
-            .get(HOST)
-            .map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned()),
+        None => parts.headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned()),
     };
     let target = match parts.uri.path_and_query() {
         Some(target) if parts.version == Version::HTTP_2 => target.to_string(),
@@ -258,9 +244,7 @@ fn streamed(kind: &'static str, body: AnswerBody) -> Answer {
 /// The answer to HEAD: the same head with the length that the body would have.
 fn without_body(mut answer: Answer) -> Answer {
     if let Some(length) = answer.body().size_hint().exact() {
-        answer
-            .headers_mut()
-            .insert(CONTENT_LENGTH, HeaderValue::from(length));
+        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     answer.map(|_| Empty::new().boxed())
 }

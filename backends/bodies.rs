@@ -56,11 +56,7 @@ impl Body for Alphabet {
 
 /// A body of `length` bytes: the alphabet over and over.
 pub(super) fn alphabet(length: u64) -> AnswerBody {
-    Alphabet {
-        block: block(),
-        left: length,
-    }
-    .boxed()
+    Alphabet { block: block(), left: length }.boxed()
 }
 
 /// A body of so many lines `chunk 1`, `chunk 2`, … with a pause between them

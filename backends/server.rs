@@ -59,12 +59,9 @@ pub struct Settings {
 /// When the port cannot be listened on; the message names it.
 pub async fn bind(settings: &Settings) -> io::Result<TcpListener> {
     let (address, port) = (settings.address, settings.port);
-    TcpListener::bind((address, port)).await.map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("cannot listen on port {port} of {address}: {error}"),
-        )
-    })
+    TcpListener::bind((address, port))
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on port {port} of {address}: {error}")))
 }
 
 /// Serves on the listener until `stop` completes, then lets the requests in

@@ -65,10 +65,7 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, limit: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         usize::try_from(self.0 >> 33).unwrap_or_default() % limit
     }
 
@@ -83,9 +80,7 @@ impl Random {
     }
 
     fn path(&mut self) -> String {
-        (0..=self.below(4))
-            .map(|_| format!("/word{}", self.below(WORDS)))
-            .collect()
+        (0..=self.below(4)).map(|_| format!("/word{}", self.below(WORDS))).collect()
     }
 
     fn matcher(&mut self) -> Result<Matcher, Failure> {
@@ -162,10 +157,7 @@ fn main() -> Result<(), Failure> {
         }
     }
     let owned = spread(&large);
-    let everywhere: Vec<_> = owned
-        .iter()
-        .map(|(host, path, method)| (&**host, &**path, method.clone()))
-        .collect();
+    let everywhere: Vec<_> = owned.iter().map(|(host, path, method)| (&**host, &**path, method.clone())).collect();
     // The tables take turns, so that what else the machine does falls on all of them.
     let (mut few, mut many, mut all) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
@@ -175,17 +167,8 @@ fn main() -> Result<(), Failure> {
     }
     let (few, many, all) = (median(few), median(many), median(all));
     println!("{:>6} routes: {few:6.1} ns per find", small.len());
-    println!(
-        "{:>6} routes: {many:6.1} ns per find, the same requests",
-        large.len()
-    );
-    println!(
-        "{:>6} routes: {all:6.1} ns per find, requests for every route",
-        large.len()
-    );
-    println!(
-        "ratio {:.2} for the same requests (aim: at most 1.20)",
-        many / few
-    );
+    println!("{:>6} routes: {many:6.1} ns per find, the same requests", large.len());
+    println!("{:>6} routes: {all:6.1} ns per find, requests for every route", large.len());
+    println!("ratio {:.2} for the same requests (aim: at most 1.20)", many / few);
     Ok(())
 }

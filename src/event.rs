@@ -55,15 +55,21 @@ impl Event {
     /// Tells the operator.
     pub fn announce(self) {
         match self {
-            Self::BackendUp { pool, backend } => log::info!("backend up: pool={pool} backend={backend}"),
+            Self::BackendUp { pool, backend } => {
+                log::info!("backend up: pool={pool} backend={backend}")
+            }
             Self::BackendDown { pool, backend, reason } => {
                 log::warn!("backend down: pool={pool} backend={backend} reason={reason:?}");
             }
             Self::NameUnresolved { pool, name, reason } => {
                 log::warn!("name unresolved: pool={pool} name={name} reason={reason:?}");
             }
-            Self::NameResolved { pool, name } => log::info!("name resolved: pool={pool} name={name}"),
-            Self::LogLinesLost { lines, reason } => log::warn!("access log lines lost: lines={lines} reason={reason:?}"),
+            Self::NameResolved { pool, name } => {
+                log::info!("name resolved: pool={pool} name={name}")
+            }
+            Self::LogLinesLost { lines, reason } => {
+                log::warn!("access log lines lost: lines={lines} reason={reason:?}")
+            }
         }
     }
 }

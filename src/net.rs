@@ -99,7 +99,8 @@ mod tests {
     }
 
     fn client(trusted: &[&str], peer: &str, lines: &[&str]) -> IpAddr {
-        TrustedProxies::new(trusted.iter().map(|net| net.parse().unwrap()).collect()).client(ip(peer), lines.iter().copied())
+        TrustedProxies::new(trusted.iter().map(|net| net.parse().unwrap()).collect())
+            .client(ip(peer), lines.iter().copied())
     }
 
     #[test]

@@ -105,9 +105,7 @@ impl Rejection {
             Self::BodyTimeout => "The request body was sent too slowly.",
             Self::NoHealthyBackend { .. } => "The service is not available at the moment.",
             Self::ConnectFailed | Self::BackendFailed | Self::BackendTlsFailed => "The service failed to answer.",
-            Self::ConnectTimeout | Self::FirstByteTimeout | Self::IdleTimeout => {
-                "The service did not answer in time."
-            }
+            Self::ConnectTimeout | Self::FirstByteTimeout | Self::IdleTimeout => "The service did not answer in time.",
             Self::Internal => "Something went wrong.",
         }
     }

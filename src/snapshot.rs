@@ -58,7 +58,8 @@ impl Snapshot {
         for spec in &checked.routes {
             routes.push((spec.matcher.clone(), Arc::new(Route::build(spec, &pools, now)?)));
         }
-        let routes = Table::build(routes).map_err(|duplicates| duplicates.iter().map(ToString::to_string).collect::<String>())?;
+        let routes = Table::build(routes)
+            .map_err(|duplicates| duplicates.iter().map(ToString::to_string).collect::<String>())?;
         Ok(Self {
             routes,
             pools,

@@ -50,9 +50,9 @@ impl Visitor<'_> for PeriodVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Period, E> {
-        humantime::parse_duration(text).map(Period).map_err(|e| {
-            E::custom(format!("`{text}` is not a duration ({e}); write for example 250ms, 5s or 1m"))
-        })
+        humantime::parse_duration(text)
+            .map(Period)
+            .map_err(|e| E::custom(format!("`{text}` is not a duration ({e}); write for example 250ms, 5s or 1m")))
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<Period, E> {
@@ -138,9 +138,8 @@ impl Visitor<'_> for SizeVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
-        Size::parse(text).ok_or_else(|| {
-            E::custom(format!("`{text}` is not a size; write for example 512, 32KiB or 100MiB"))
-        })
+        Size::parse(text)
+            .ok_or_else(|| E::custom(format!("`{text}` is not a size; write for example 512, 32KiB or 100MiB")))
     }
 }
 

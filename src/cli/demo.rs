@@ -15,7 +15,11 @@ const PLAIN_PORT: u16 = 8080;
 const BACKEND_PORTS: [u16; 5] = [8081, 8082, 8083, 8084, 8085];
 
 pub(super) fn main() -> Result<(), Failure> {
-    let backends = BACKEND_PORTS.iter().zip(1..).map(|(port, number)| Backend::start(*port, number)).collect::<Result<Vec<_>, _>>()?;
+    let backends = BACKEND_PORTS
+        .iter()
+        .zip(1..)
+        .map(|(port, number)| Backend::start(*port, number))
+        .collect::<Result<Vec<_>, _>>()?;
     let (tls, plain) = (port_or_free(TLS_PORT)?, port_or_free(PLAIN_PORT)?);
     let ports: Vec<u16> = backends.iter().map(|backend| backend.port).collect();
     let [one, two, three, four, five] = ports.as_slice() else {
@@ -34,13 +38,13 @@ pub(super) fn main() -> Result<(), Failure> {
 }
 
 /// Quicker than the example's 20 s and 5 s, so that a person who tries it need not wait.
-const HEALTH: &str = "health_check: { type: http, path: /health, interval: 5s, unhealthy_interval: 1s, rise: 1, fall: 2 }";
+const HEALTH: &str =
+    "health_check: { type: http, path: /health, interval: 5s, unhealthy_interval: 1s, rise: 1, fall: 2 }";
 
 /// The demo's configuration, with a certificate that lives in memory only.
 fn configuration(yaml: &str) -> Result<Checked, Failure> {
-    let mut checked = load::parse(yaml, "demo", &|_| None).map_err(|diagnostics| {
-        Failure::runtime(diagnostics.iter().map(ToString::to_string).collect::<String>())
-    })?;
+    let mut checked = load::parse(yaml, "demo", &|_| None)
+        .map_err(|diagnostics| Failure::runtime(diagnostics.iter().map(ToString::to_string).collect::<String>()))?;
     let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
     let (_, certificate) = development::certificate(&names).map_err(Failure::runtime)?;
     if let Some(listener) = checked.listeners.first_mut() {
@@ -61,7 +65,13 @@ impl Backend {
         let failed = |e: std::io::Error| Failure::runtime(format!("cannot start sample backend {number}: {e}"));
         let program = std::env::current_exe().map_err(failed)?;
         let mut process = Command::new(program)
-            .args(["sample-backend", "--port", &port_or_free(port)?.to_string(), "--name", &format!("backend-{number}")])
+            .args([
+                "sample-backend",
+                "--port",
+                &port_or_free(port)?.to_string(),
+                "--name",
+                &format!("backend-{number}"),
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -71,7 +81,8 @@ impl Backend {
         if let Some(stderr) = process.stderr.take() {
             BufReader::new(stderr).read_line(&mut line).map_err(failed)?;
         }
-        let port = line.trim().parse().map_err(|_| Failure::runtime(format!("sample backend {number}: {}", line.trim())))?;
+        let port =
+            line.trim().parse().map_err(|_| Failure::runtime(format!("sample backend {number}: {}", line.trim())))?;
         Ok(Self { process, port, number })
     }
 }
@@ -96,7 +107,9 @@ fn explain(tls: u16, plain: u16, backends: &[Backend]) {
         let route = if matches!(number, 1 | 3) { "/apiA" } else { "/apiB" };
         eprintln!("  backend-{number}  127.0.0.1:{port}  {route}  (pid {})", process.id());
     }
-    let (Some(first), Some(third)) = (backends.first(), backends.get(2)) else { return };
+    let (Some(first), Some(third)) = (backends.first(), backends.get(2)) else {
+        return;
+    };
     let (pid, port) = (third.process.id(), first.port);
     eprintln!(
         "\nTry in another terminal:\n  \

@@ -6,7 +6,9 @@ use crate::server::{self, Start};
 
 pub(super) fn main(arguments: &RunArguments) -> Result<(), Failure> {
     let Some(file) = &arguments.conf else {
-        return Err(Failure::usage("no configuration file is given: `l7lb run --conf FILE`, or `l7lb demo` to try it without one"));
+        return Err(Failure::usage(
+            "no configuration file is given: `l7lb run --conf FILE`, or `l7lb demo` to try it without one",
+        ));
     };
     let checked = load(file)?;
     if arguments.test {

@@ -7,7 +7,7 @@
 ///
 /// # Errors
 /// Says which variable is not set, or what is wrong with the notation.
-pub fn substitute(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
+pub(super) fn substitute(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
     if !text.contains('$') {
         return Ok(None);
     }
@@ -19,7 +19,8 @@ pub fn substitute(text: &str, variable: impl Fn(&str) -> Option<String>) -> Resu
             filled.push('$');
             rest = after;
         } else if let Some(after) = after.strip_prefix('{') {
-            let (inside, after) = after.split_once('}').ok_or_else(|| format!("`{text}` opens `${{` without closing it"))?;
+            let (inside, after) =
+                after.split_once('}').ok_or_else(|| format!("`{text}` opens `${{` without closing it"))?;
             filled.push_str(&value_of(inside, &variable)?);
             rest = after;
         } else {

@@ -22,7 +22,14 @@ pub fn load(path: &Path) -> Result<Checked, Vec<Diagnostic>> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|e| {
         let hint = "give the path of a configuration file; conf/l7lb.yaml is an example";
-        vec![Diagnostic { file: file.clone(), position: None, place: String::new(), problem: format!("cannot read it: {e}"), hint: hint.to_owned(), excerpt: None }]
+        vec![Diagnostic {
+            file: file.clone(),
+            position: None,
+            place: String::new(),
+            problem: format!("cannot read it: {e}"),
+            hint: hint.to_owned(),
+            excerpt: None,
+        }]
     })?;
     parse(&text, &file, &|name| std::env::var(name).ok())
 }
@@ -101,7 +108,8 @@ fn explain(message: &str) -> (String, String) {
         return (format!("unknown key `{unknown}`"), hint);
     }
     if message.starts_with("unknown variant") {
-        let hint = nearest(unknown, known.iter().copied()).map_or_else(all, |near| format!("did you mean `{near}`? {}", all()));
+        let hint = nearest(unknown, known.iter().copied())
+            .map_or_else(all, |near| format!("did you mean `{near}`? {}", all()));
         return (format!("unknown value `{unknown}`"), hint);
     }
     if message.starts_with("missing field") {
@@ -118,7 +126,8 @@ fn restore(fault: Fault, tree: &Tree, misshapen: &[Fault]) -> Option<Fault> {
     }
     let node = tree.walk(&steps_of(&fault.place));
     let origin = node.origin.as_str();
-    let consequence = misshapen.iter().map(|cut| cut.place.as_str()).any(|cut| cut.starts_with(origin) || origin.starts_with(cut));
+    let consequence =
+        misshapen.iter().map(|cut| cut.place.as_str()).any(|cut| cut.starts_with(origin) || origin.starts_with(cut));
     // A route may name a pool that could not be read.
     let pool_unread = origin.ends_with(".pool") && misshapen.iter().any(|cut| cut.place.as_str().starts_with("pools"));
     (!consequence && !pool_unread).then(|| Fault { place: node.origin.clone(), ..fault })

@@ -108,19 +108,30 @@ impl Config {
 
     fn check_listeners(&self, place: &Place, faults: &mut Faults) -> Vec<listener::Spec> {
         if self.listeners.is_empty() {
-            faults.add(place.clone(), "there is no listener", "add for example `listeners: [{ address: 0.0.0.0:8080 }]`");
+            faults.add(
+                place.clone(),
+                "there is no listener",
+                "add for example `listeners: [{ address: 0.0.0.0:8080 }]`",
+            );
         }
         if self.listeners.len() > LISTENERS_MAX {
-            let problem = format!("{} listeners are more than an upgrade can hand over ({LISTENERS_MAX})", self.listeners.len());
+            let problem =
+                format!("{} listeners are more than an upgrade can hand over ({LISTENERS_MAX})", self.listeners.len());
             faults.add(place.clone(), problem, "listen at [::] instead of at single addresses");
         }
         let mut seen = BTreeSet::new();
         let mut specs = Vec::with_capacity(self.listeners.len());
         for (index, listener) in self.listeners.iter().enumerate() {
             let place = place.index(index);
-            let Some(spec) = listener.check(&place, faults) else { continue };
+            let Some(spec) = listener.check(&place, faults) else {
+                continue;
+            };
             if spec.address.port() != 0 && !seen.insert(spec.address) {
-                faults.add(place.key("address"), format!("{} is listened at already", spec.address), "remove one of the two");
+                faults.add(
+                    place.key("address"),
+                    format!("{} is listened at already", spec.address),
+                    "remove one of the two",
+                );
             }
             specs.push(spec);
         }

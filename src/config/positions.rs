@@ -58,7 +58,8 @@ impl Positions {
         loop {
             let here = Place::from_text(place);
             // A key is what a reader looks for; list elements have none.
-            if let Some(position) = self.keys.get(&here).copied().or_else(|| self.values.get(&here).map(|n| n.position)) {
+            if let Some(position) = self.keys.get(&here).copied().or_else(|| self.values.get(&here).map(|n| n.position))
+            {
                 return Some(position);
             }
             place = place.rfind(['.', '[']).and_then(|end| place.get(..end))?;
@@ -127,7 +128,8 @@ impl Walk {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "server: { threads: 2 }\npools:\n  api-a:\n    backends:\n      - { address: a }\n      - address: 'b'\n";
+    const TEXT: &str =
+        "server: { threads: 2 }\npools:\n  api-a:\n    backends:\n      - { address: a }\n      - address: 'b'\n";
 
     fn at(place: &str) -> Option<(usize, usize)> {
         Positions::of(TEXT).nearest(&Place::from_text(place)).map(|p| (p.line, p.column))

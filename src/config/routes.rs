@@ -72,7 +72,8 @@ pub fn check(
     if routes.is_empty() {
         faults.add(place.clone(), "there is no route", "add for example `routes: [{ path: /, pool: NAME }]`");
     }
-    let check = |(index, route): (usize, &Config)| Some((index, route.check(&place.index(index), pools, limits, faults)?));
+    let check =
+        |(index, route): (usize, &Config)| Some((index, route.check(&place.index(index), pools, limits, faults)?));
     let specs: Vec<(usize, RouteSpec)> = routes.iter().enumerate().filter_map(check).collect();
     if let Err(duplicates) = Table::build(specs.iter().map(|(index, spec)| (spec.matcher.clone(), *index))) {
         for duplicate in duplicates {
@@ -100,7 +101,10 @@ impl Config {
             let near = nearest(self.pool.as_str(), pools.keys().map(PoolName::as_str));
             let hint = match near {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("define it under `pools`; known: {}", pools.keys().map(PoolName::as_str).collect::<Vec<_>>().join(", ")),
+                None => format!(
+                    "define it under `pools`; known: {}",
+                    pools.keys().map(PoolName::as_str).collect::<Vec<_>>().join(", ")
+                ),
             };
             faults.add(place.key("pool"), format!("there is no pool `{}`", self.pool), hint);
         }
@@ -120,7 +124,9 @@ impl Config {
         let host = match self.host.as_deref().map(str::parse::<HostPattern>) {
             None => Some(HostPattern::Any),
             Some(parsed) => parsed
-                .map_err(|e| faults.add(place.key("host"), e.to_string(), "write for example www.example.com or *.example.com"))
+                .map_err(|e| {
+                    faults.add(place.key("host"), e.to_string(), "write for example www.example.com or *.example.com")
+                })
                 .ok(),
         };
         let methods = self.methods(&place.key("methods"), faults);
@@ -128,18 +134,28 @@ impl Config {
     }
 
     fn methods(&self, place: &Place, faults: &mut Faults) -> Option<Methods> {
-        let Some(names) = &self.methods else { return Some(Methods::any()) };
+        let Some(names) = &self.methods else {
+            return Some(Methods::any());
+        };
         let mut methods = Vec::with_capacity(names.len());
         for (index, name) in names.iter().enumerate() {
             match Method::from_bytes(name.as_bytes()) {
-                Ok(Method::CONNECT | Method::TRACE) => faults.add(place.index(index), format!("{name} is never served"), "remove it"),
+                Ok(Method::CONNECT | Method::TRACE) => {
+                    faults.add(place.index(index), format!("{name} is never served"), "remove it")
+                }
                 Ok(method) if name.bytes().any(|b| b.is_ascii_lowercase()) => {
-                    faults.add(place.index(index), format!("`{method}` is not a method; methods are upper case"), format!("write {}", name.to_uppercase()));
+                    faults.add(
+                        place.index(index),
+                        format!("`{method}` is not a method; methods are upper case"),
+                        format!("write {}", name.to_uppercase()),
+                    );
                 }
                 Ok(method) => methods.push(method),
                 Err(_) => faults.add(place.index(index), format!("`{name}` is not a method"), "write for example GET"),
             }
         }
-        Methods::of(methods).map_err(|e| faults.add(place.clone(), e.to_string(), "remove the key to take every method")).ok()
+        Methods::of(methods)
+            .map_err(|e| faults.add(place.clone(), e.to_string(), "remove the key to take every method"))
+            .ok()
     }
 }

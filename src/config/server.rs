@@ -62,16 +62,26 @@ const UPSTREAM_KEEPALIVE_POOL_SIZE: usize = 1024;
 impl Config {
     /// Proves the block consistent and fills in our defaults.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> ServerConf {
-        for (key, value) in [("threads", self.threads), ("listener_tasks_per_fd", self.listener_tasks_per_fd), ("max_retries", self.max_retries)] {
+        for (key, value) in [
+            ("threads", self.threads),
+            ("listener_tasks_per_fd", self.listener_tasks_per_fd),
+            ("max_retries", self.max_retries),
+        ] {
             if value == Some(0) {
                 faults.add(place.key(key), "must be at least 1", "");
             }
         }
-        for (key, addresses) in [("client_bind_to_ipv4", &self.client_bind_to_ipv4), ("client_bind_to_ipv6", &self.client_bind_to_ipv6)] {
+        for (key, addresses) in
+            [("client_bind_to_ipv4", &self.client_bind_to_ipv4), ("client_bind_to_ipv6", &self.client_bind_to_ipv6)]
+        {
             for (index, address) in addresses.iter().enumerate() {
                 let fits = address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_ipv6() == key.ends_with('6'));
                 if !fits {
-                    faults.add(place.key(key).index(index), format!("`{address}` is not an address of that family"), "write an IP address without a port");
+                    faults.add(
+                        place.key(key).index(index),
+                        format!("`{address}` is not an address of that family"),
+                        "write an IP address without a port",
+                    );
                 }
             }
         }
@@ -80,7 +90,11 @@ impl Config {
         }
         let scale = self.runtime_metrics_poll_time_histogram_scale.clone().map(serde_yaml::from_value).transpose();
         if scale.is_err() {
-            faults.add(place.key("runtime_metrics_poll_time_histogram_scale"), "unknown value", "write `linear` or `log`");
+            faults.add(
+                place.key("runtime_metrics_poll_time_histogram_scale"),
+                "unknown value",
+                "write `linear` or `log`",
+            );
         }
         ServerConf {
             runtime_metrics_poll_time_histogram_scale: scale.unwrap_or_default(),
@@ -125,7 +139,8 @@ impl Config {
                 .or(base.fast_timeout_to_tokio_threshold_seconds),
             runtime_metrics_poll_time_histogram: this.runtime_metrics_poll_time_histogram,
             runtime_metrics_poll_time_histogram_scale: None,
-            runtime_metrics_poll_time_histogram_resolution_micros: this.runtime_metrics_poll_time_histogram_resolution_micros,
+            runtime_metrics_poll_time_histogram_resolution_micros: this
+                .runtime_metrics_poll_time_histogram_resolution_micros,
             runtime_metrics_poll_time_histogram_buckets: this.runtime_metrics_poll_time_histogram_buckets,
             daemon_wait_for_ready: this.daemon_wait_for_ready,
             daemon_ready_timeout_seconds: this.daemon_ready_timeout_seconds,

@@ -12,11 +12,11 @@ use crate::fault::{Faults, Place};
 
 /// A node and the place that it had in the file.
 #[derive(Debug)]
-pub struct Tree {
+pub(super) struct Tree {
     /// Its place in the file.
-    pub origin: Place,
+    pub(super) origin: Place,
     /// Whether something was cut out of it.
-    pub damaged: bool,
+    pub(super) damaged: bool,
     kind: Kind,
 }
 
@@ -29,7 +29,7 @@ enum Kind {
 
 /// A step down the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     /// To the value of a key.
     Key(String),
     /// To an element of a list.
@@ -38,7 +38,7 @@ pub enum Step {
 
 impl Tree {
     /// Takes over a parsed value, filling in environment variables on the way.
-    pub fn new(
+    pub(super) fn new(
         value: Value,
         origin: Place,
         positions: &Positions,
@@ -65,7 +65,7 @@ impl Tree {
 
     /// The value as it is now, without what was cut out.
     #[must_use]
-    pub fn to_value(&self) -> Value {
+    pub(super) fn to_value(&self) -> Value {
         match &self.kind {
             Kind::Scalar(value) => value.clone(),
             Kind::Sequence(items) => Value::Sequence(items.iter().map(Self::to_value).collect()),
@@ -97,14 +97,16 @@ impl Tree {
 
     /// The node that `steps` lead to, or the last one on the way.
     #[must_use]
-    pub fn walk(&self, steps: &[Step]) -> &Self {
+    pub(super) fn walk(&self, steps: &[Step]) -> &Self {
         steps.iter().try_fold(self, |tree, step| tree.child(step).ok_or(tree)).unwrap_or_else(|last| last)
     }
 
     /// Cuts out the node that `steps` lead to and marks its parent damaged; false at the root or
     /// where there is nothing to cut.
-    pub fn cut(&mut self, steps: &[Step]) -> bool {
-        let Some((last, way)) = steps.split_last() else { return false };
+    pub(super) fn cut(&mut self, steps: &[Step]) -> bool {
+        let Some((last, way)) = steps.split_last() else {
+            return false;
+        };
         let mut parent = self;
         for step in way {
             match parent.child_mut(step) {

@@ -167,7 +167,8 @@ mod tests {
     #[tokio::test]
     async fn the_last_good_answer_outlives_a_failing_resolver() {
         let target: Target = "does-not-exist.invalid:80".parse().unwrap();
-        let discovery = Discovery::new("p".into(), vec![Member { target: target.clone(), weight: 1 }], |address| address);
+        let discovery =
+            Discovery::new("p".into(), vec![Member { target: target.clone(), weight: 1 }], |address| address);
         discovery.last_good.lock().insert(target, vec!["127.0.0.9:80".parse().unwrap()]);
         let (found, _) = discovery.discover().await.unwrap();
         assert_eq!(found.len(), 1);

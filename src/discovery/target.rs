@@ -65,7 +65,11 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, NotATarget> {
         if let Ok(address) = text.parse::<SocketAddr>() {
-            return if address.port() == 0 { Err(NotATarget(format!("`{text}` has port 0"))) } else { Ok(Self::Address(address)) };
+            return if address.port() == 0 {
+                Err(NotATarget(format!("`{text}` has port 0")))
+            } else {
+                Ok(Self::Address(address))
+            };
         }
         let (host, port) = text.rsplit_once(':').ok_or_else(|| NotATarget(format!("`{text}` has no port")))?;
         let port = port.parse().ok().filter(|port| *port > 0);

@@ -1,83 +1,95 @@
-//! The exact table of clients: sets of eight, each behind its own lock, hashed with a seed that
-//! nobody outside knows, so that nobody can fill a set of somebody else.
-
-use std::hash::BuildHasher;
+//! The exact table: a fixed number of places for the clients that matter most.
+//!
+//! It is set-associative like a processor's cache: a client's key is hashed to one set of eight
+//! places, and only there is it ever looked for. A request therefore takes one small lock that is
+//! shared with one in sixteen thousand of the other clients, and looks at one cache line of keys.
+//! The hash is seeded at random for each limiter, so nobody can choose addresses that share a set
+//! with a victim.
 
 use ahash::RandomState;
 use parking_lot::Mutex;
 
-use super::Verdict;
-use super::algorithm::{Algorithm, Rule, State};
-use super::forgotten::Forgotten;
 use crate::net::ClientKey;
 
-const WAYS: usize = 8;
-const SETS: usize = 1 << 14;
+/// Places in a set.
+const PLACES: usize = 8;
 
-/// One client. A `Copy` of 32 bytes, so a set fills four cache lines.
-#[derive(Clone, Copy)]
-struct Entry {
-    client: ClientKey,
-    state: State,
-    /// What the client is taken to have used when it came; only what it used since is remembered
-    /// when it is forgotten again.
-    recalled: u32,
-    occupied: bool,
-}
+/// How many bits of the hash choose the set: 2^14 sets.
+const SET_BITS: u32 = 14;
 
-const VACANT: Entry =
-    Entry { client: ClientKey(0), state: State::VACANT, recalled: 0, occupied: false };
-
-type Set = Mutex<[Entry; WAYS]>;
-
-/// All clients that are known exactly, and the memory of those that are not.
-pub(super) struct Table {
-    rule: Rule,
+/// The table. Its size never changes.
+pub(super) struct Table<U> {
+    sets: Box<[Mutex<Set<U>>]>,
     seed: RandomState,
-    sets: Box<[Set]>,
-    forgotten: Forgotten,
 }
 
-impl Table {
-    pub(super) fn new(rule: Rule) -> Self {
-        let sets = (0..SETS).map(|_| Mutex::new([VACANT; WAYS])).collect();
-        Self { rule, seed: RandomState::new(), sets, forgotten: Forgotten::default() }
+impl<U: Copy + Default + PartialEq> Table<U> {
+    /// An empty table with a seed of its own.
+    pub(super) fn new() -> Self {
+        let sets = (0..1_u32 << SET_BITS).map(|_| Mutex::new(Set::new())).collect();
+        Self { sets, seed: RandomState::new() }
     }
 
-    /// Decides about one request of `client` at `now`.
-    pub(super) fn admit(&self, client: ClientKey, now: u64) -> Verdict {
-        // The set index takes 14 bits of the hash; nothing else of it is needed.
-        let index = (self.seed.hash_one(client.0) as usize) % SETS;
-        let Some(set) = self.sets.get(index) else {
-            return self.rule.admit(&mut self.rule.start(0, now), now);
-        };
-        let mut set = set.lock();
-        if let Some(known) = set.iter_mut().find(|entry| entry.occupied && entry.client == client) {
-            return self.rule.admit(&mut known.state, now);
-        }
-        let recalled = self.recall(client, now);
-        let mut entry = Entry { client, state: self.rule.start(recalled, now), recalled, occupied: true };
-        let verdict = self.rule.admit(&mut entry.state, now);
-        self.place(&mut set, entry, now);
-        verdict
+    /// The set that `client` belongs to. There always is one; the option is what looking it up
+    /// without the possibility of a panic returns.
+    pub(super) fn set(&self, client: ClientKey) -> Option<&Mutex<Set<U>>> {
+        let upper = self.seed.hash_one(client) >> (u64::BITS - SET_BITS);
+        self.sets.get(usize::try_from(upper).ok()?)
     }
 
-    /// Puts an entry where there is room, or in place of the one that used least.
-    fn place(&self, set: &mut [Entry; WAYS], entry: Entry, now: u64) {
-        let free = |entry: &&mut Entry| !entry.occupied || self.rule.is_spent(&entry.state, now);
-        if let Some(room) = set.iter_mut().find(free) {
-            *room = entry;
-            return;
-        }
-        if let Some(least) = set.iter_mut().min_by_key(|entry| self.rule.used(&entry.state, now)) {
-            let used = self.rule.used(&least.state, now).saturating_sub(least.recalled);
-            self.forgotten.remember(least.client, used, now / self.rule.window);
-            *least = entry;
-        }
+    /// How many clients the table can hold.
+    pub(super) fn places(&self) -> usize {
+        self.sets.len() * PLACES
     }
 
-    fn recall(&self, client: ClientKey, now: u64) -> u32 {
-        let reach = if self.rule.algorithm == Algorithm::FixedWindow { 0 } else { self.rule.reach(now) };
-        self.forgotten.recall(client, now / self.rule.window, reach)
+    /// Bytes that the table takes.
+    pub(super) fn size_bytes(&self) -> usize {
+        size_of_val::<[Mutex<Set<U>>]>(&self.sets)
+    }
+}
+
+/// Eight places. Keys lie together, apart from the usages, so that one cache line answers whether a
+/// client is there.
+pub(super) struct Set<U> {
+    clients: [ClientKey; PLACES],
+    usages: [U; PLACES],
+    /// The place after the one that was taken last. Among equally light clients the one that has
+    /// been there longest goes first, so that each has time to become heavier.
+    next: u8,
+}
+
+impl<U: Copy + Default + PartialEq> Set<U> {
+    fn new() -> Self {
+        Self { clients: [ClientKey(0); PLACES], usages: [U::default(); PLACES], next: 0 }
+    }
+
+    /// The usage of `client` if it has a place. A place with the default usage is free, whatever
+    /// key stands there.
+    pub(super) fn find(&mut self, client: ClientKey) -> Option<&mut U> {
+        let places = self.clients.iter().zip(self.usages.iter_mut());
+        let mut own = places.filter(|(key, usage)| **key == client && **usage != U::default());
+        own.next().map(|(_, usage)| usage)
+    }
+
+    /// Gives `client` the place of the lightest in the set, unless it is lighter than all of them.
+    ///
+    /// Returns who is left without a place and must be remembered elsewhere: the one that was
+    /// there, or `client` itself; nobody if a place was free or what stood there weighed nothing.
+    pub(super) fn place(&mut self, client: ClientKey, usage: U, weight: impl Fn(&U) -> u128) -> Option<(ClientKey, U)> {
+        let next = usize::from(self.next);
+        let turn = |index: usize| (index + PLACES - next) % PLACES;
+        let places = self.clients.iter_mut().zip(self.usages.iter_mut()).enumerate();
+        let (index, (key, held), lightest) = places
+            .map(|(index, place)| (index, weight(place.1), place))
+            .min_by_key(|(index, weight, _)| (*weight, turn(*index)))
+            .map(|(index, weight, place)| (index, place, weight))?;
+        if lightest > weight(&usage) {
+            return Some((client, usage));
+        }
+        let left = (*key, *held);
+        (*key, *held) = (client, usage);
+        // The index is below eight, so it fits and the fallback is never taken.
+        self.next = u8::try_from((index + 1) % PLACES).unwrap_or(0);
+        (lightest > 0).then_some(left)
     }
 }

@@ -72,7 +72,8 @@ impl Drain {
         let begun = Instant::now();
         self.begun.send_replace(true);
         let mut connections = self.connections.subscribe();
-        let mut all_closed = async |until: Instant| timeout_at(until, connections.wait_for(|open| *open == 0)).await.is_ok();
+        let mut all_closed =
+            async |until: Instant| timeout_at(until, connections.wait_for(|open| *open == 0)).await.is_ok();
         if all_closed(begun + SILENCE.min(grace)).await {
             return 0;
         }

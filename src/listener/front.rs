@@ -93,7 +93,11 @@ where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
-    async fn process_new_http(self: &Arc<Self>, session: ServerSession, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
         self.proxy.process_new_http(session, shutdown).await
     }
 
@@ -109,7 +113,9 @@ where
     P::CTX: Send + Sync,
 {
     async fn start_service(&mut self, _fds: Option<ListenFds>, mut shutdown: ShutdownWatch, _per_fd: usize) {
-        let Some(start) = self.start.lock().take() else { return };
+        let Some(start) = self.start.lock().take() else {
+            return;
+        };
         // The sockets listen already, so clients that come early wait and are not refused.
         self.settled.wait_for(|settled| *settled).await.ok();
         let server = match (start.make_proxy)() {

@@ -68,7 +68,10 @@ pub fn receive(path: &Path) -> io::Result<Received> {
                 std::thread::sleep(Duration::from_millis(20));
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                break Err(io::Error::new(io::ErrorKind::TimedOut, format!("no old process handed its sockets over within {WAIT_FOR_OLD:?}; send it SIGQUIT")));
+                break Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("no old process handed its sockets over within {WAIT_FOR_OLD:?}; send it SIGQUIT"),
+                ));
             }
             Err(e) => break Err(e),
         }
@@ -118,7 +121,9 @@ pub fn send(path: &Path, sockets: &[(String, RawFd)]) -> io::Result<()> {
     }
     send_one(&stream, "", None)?;
     let mut answer = [0];
-    stream.read_exact(&mut answer).map_err(|e| io::Error::new(e.kind(), format!("the new process did not become ready: {e}")))?;
+    stream
+        .read_exact(&mut answer)
+        .map_err(|e| io::Error::new(e.kind(), format!("the new process did not become ready: {e}")))?;
     if answer == [READY] { Ok(()) } else { Err(io::Error::other("the new process answered something unknown")) }
 }
 
@@ -131,7 +136,8 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
             Ok(stream) => return Ok(stream),
             Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
             Err(e) => {
-                let problem = format!("no new process waits at {}: {e}; start one with `--upgrade` first", path.display());
+                let problem =
+                    format!("no new process waits at {}: {e}; start one with `--upgrade` first", path.display());
                 return Err(io::Error::new(e.kind(), problem));
             }
         }
@@ -158,7 +164,8 @@ fn receive_one(mut stream: &UnixStream) -> io::Result<Option<(String, OwnedFd)>>
         return Ok(None);
     }
     let mut name = [0; NAME_MAX];
-    let name = name.get_mut(..usize::from(length)).ok_or_else(|| io::Error::other("the name of a socket is too long"))?;
+    let name =
+        name.get_mut(..usize::from(length)).ok_or_else(|| io::Error::other("the name of a socket is too long"))?;
     stream.read_exact(name)?;
     let name = std::str::from_utf8(name).map_err(io::Error::other)?.to_owned();
     let fd = fd.ok_or_else(|| io::Error::other(format!("{name} came without its socket")))?;
@@ -195,7 +202,8 @@ mod tests {
     fn sockets_arrive_by_name_however_many() {
         let sockets: Vec<Socket> = (0..100).map(|_| Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap()).collect();
         let ports: Vec<u16> = sockets.iter().map(|s| s.listener.local_addr().unwrap().port()).collect();
-        let named: Vec<(String, RawFd)> = sockets.iter().enumerate().map(|(i, s)| (format!("socket-{i}"), s.listener.as_raw_fd())).collect();
+        let named: Vec<(String, RawFd)> =
+            sockets.iter().enumerate().map(|(i, s)| (format!("socket-{i}"), s.listener.as_raw_fd())).collect();
         let path = path();
         let receiving = std::thread::spawn({
             let path = path.clone();

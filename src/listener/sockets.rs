@@ -27,7 +27,9 @@ impl Socket {
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let listener = listen(address).map_err(|e| {
             let hint = match e.kind() {
-                io::ErrorKind::AddrInUse => ": another process listens there; stop it, or take its sockets over with `--upgrade`",
+                io::ErrorKind::AddrInUse => {
+                    ": another process listens there; stop it, or take its sockets over with `--upgrade`"
+                }
                 io::ErrorKind::PermissionDenied => ": ports below 1024 need root or CAP_NET_BIND_SERVICE",
                 _ => "",
             };

@@ -101,8 +101,11 @@ enum Destination {
 
 impl Destination {
     fn open(path: Option<PathBuf>) -> io::Result<Self> {
-        let Some(path) = path else { return Ok(Self::Stdout) };
-        let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot open the access log {}: {e}", path.display()));
+        let Some(path) = path else {
+            return Ok(Self::Stdout);
+        };
+        let named =
+            |e: io::Error| io::Error::new(e.kind(), format!("cannot open the access log {}: {e}", path.display()));
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(named)?;
         Ok(Self::File { path, file })
     }
@@ -176,7 +179,9 @@ impl Writer {
     }
 
     fn reopen(&mut self) {
-        let Destination::File { path, .. } = &self.destination else { return };
+        let Destination::File { path, .. } = &self.destination else {
+            return;
+        };
         match Destination::open(Some(path.clone())) {
             Ok(destination) => self.destination = destination,
             // The old file is still open, so lines go on being written there.

@@ -231,7 +231,14 @@ mod tests {
 
     #[test]
     fn json_is_json_whatever_the_client_sends() {
-        let record = Record { path: "/\" \\ \n\u{7f}ü", upstream: None, upstream_latency: None, route: None, cause: "no_route", ..record() };
+        let record = Record {
+            path: "/\" \\ \n\u{7f}ü",
+            upstream: None,
+            upstream_latency: None,
+            route: None,
+            cause: "no_route",
+            ..record()
+        };
         let line = line(&record, Format::Json);
         assert_eq!(line.matches('\n').count(), 1, "{line}");
         // YAML is a superset of JSON, so the parser at hand can tell.

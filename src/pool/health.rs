@@ -329,7 +329,8 @@ mod tests {
 
     #[test]
     fn settings_are_checked() {
-        let Some(Spec { question: Question::Http(http), .. }) = check("{type: http, path: /health, status: [200, 300-399]}").unwrap()
+        let Some(Spec { question: Question::Http(http), .. }) =
+            check("{type: http, path: /health, status: [200, 300-399]}").unwrap()
         else {
             panic!("an HTTP check was written")
         };
@@ -338,7 +339,9 @@ mod tests {
         assert_eq!(check("{type: tcp, path: /x}"), Err(vec!["path".to_owned()]));
         assert_eq!(
             check("{type: http, path: health, status: [99, 2xx, 299-200], rise: 0, timeout: 0s, headers: {'a b': c}}"),
-            Err(["timeout", "rise", "path", "headers", "status[0]", "status[1]", "status[2]"].map(str::to_owned).to_vec())
+            Err(["timeout", "rise", "path", "headers", "status[0]", "status[1]", "status[2]"]
+                .map(str::to_owned)
+                .to_vec())
         );
     }
 }

@@ -112,7 +112,10 @@ impl Config {
             let (problem, hint) = if self.tls.is_some() {
                 ("h2c is HTTP/2 without TLS", "write `protocol: http2`, or remove `tls`")
             } else {
-                ("this protocol needs TLS", "add `tls: { server_name: … }`, or write `protocol: h2c` for HTTP/2 without TLS")
+                (
+                    "this protocol needs TLS",
+                    "add `tls: { server_name: … }`, or write `protocol: h2c` for HTTP/2 without TLS",
+                )
             };
             faults.add(place.key("protocol"), problem, hint);
         }
@@ -137,12 +140,20 @@ impl Config {
             match backend.address.parse::<Target>() {
                 Err(e) => faults.add(place.key("address"), e.to_string(), "write address:port, such as 127.0.0.1:8081"),
                 Ok(target) if !seen.insert(target.clone()) => {
-                    faults.add(place.key("address"), format!("`{target}` is in this pool already"), "use `weight` for a larger share");
+                    faults.add(
+                        place.key("address"),
+                        format!("`{target}` is in this pool already"),
+                        "use `weight` for a larger share",
+                    );
                 }
                 Ok(target) => members.push(Member { target, weight: backend.weight }),
             }
             if backend.weight > WEIGHT_MAX {
-                faults.add(place.key("weight"), format!("{} is more than {WEIGHT_MAX}", backend.weight), "weights are relative: divide them all");
+                faults.add(
+                    place.key("weight"),
+                    format!("{} is more than {WEIGHT_MAX}", backend.weight),
+                    "weights are relative: divide them all",
+                );
             }
         }
         let total: u32 = self.backends.iter().map(|backend| backend.weight.min(WEIGHT_MAX)).sum();
@@ -151,7 +162,11 @@ impl Config {
         } else if total == 0 {
             faults.add(place.clone(), "every backend has weight 0", "give at least one a weight of 1 or more");
         } else if total > WEIGHTS_MAX {
-            faults.add(place.clone(), format!("the weights add up to {total}, more than {WEIGHTS_MAX}"), "weights are relative: divide them all");
+            faults.add(
+                place.clone(),
+                format!("the weights add up to {total}, more than {WEIGHTS_MAX}"),
+                "weights are relative: divide them all",
+            );
         }
         members
     }
@@ -216,7 +231,8 @@ impl Pool {
     #[must_use]
     pub fn pick(&self, tried: &[SocketAddr]) -> Option<Lease> {
         let eligible = |backend: &pingora_load_balancing::Backend, healthy: bool| {
-            healthy && endpoint_of(backend).is_some_and(|endpoint| endpoint.is_up() && !tried.contains(&endpoint.address()))
+            healthy
+                && endpoint_of(backend).is_some_and(|endpoint| endpoint.is_up() && !tried.contains(&endpoint.address()))
         };
         let backend = self.balancer.select_with(b"", PICK_ITERATIONS, eligible)?;
         endpoint_of(&backend).map(|endpoint| Lease::new(Arc::clone(endpoint)))

@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::units::PoolName;
 
 /// The health check of one pool, in the form that Pingora's background service runs.
-pub struct Probe {
+pub(super) struct Probe {
     pool: PoolName,
     spec: Spec,
     check: Box<dyn HealthCheck + Send + Sync>,
@@ -29,7 +29,7 @@ impl Probe {
     ///
     /// # Errors
     /// When the request cannot be built, which a checked configuration rules out.
-    pub fn new(
+    pub(super) fn new(
         pool: PoolName,
         spec: Spec,
         template: &Template,
@@ -73,7 +73,10 @@ fn tcp_check(peer: &HttpPeer) -> TcpHealthCheck {
 }
 
 fn http_check(request: &HttpRequest, peer: HttpPeer) -> pingora::Result<HttpHealthCheck> {
-    let host = request.host.clone().unwrap_or_else(|| if peer.sni.is_empty() { "localhost".to_owned() } else { peer.sni.clone() });
+    let host = request
+        .host
+        .clone()
+        .unwrap_or_else(|| if peer.sni.is_empty() { "localhost".to_owned() } else { peer.sni.clone() });
     let mut check = HttpHealthCheck::new("localhost", false);
     let mut header = RequestHeader::build("GET", request.path.as_bytes(), Some(request.headers.len() + 2))?;
     header.insert_header(http::header::HOST, host)?;
@@ -119,8 +122,7 @@ impl HealthCheck for Probe {
         if endpoint.schedule.lock().is_due(began) {
             let failure = self.ask(target).await.err();
             let passed = failure.is_none();
-            let health =
-                endpoint.schedule.lock().observe(before, passed, &self.spec.rhythm, began, fastrand::f64());
+            let health = endpoint.schedule.lock().observe(before, passed, &self.spec.rhythm, began, fastrand::f64());
             endpoint.set_health(health);
             if health != before {
                 self.announce(endpoint, failure);

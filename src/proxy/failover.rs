@@ -46,7 +46,14 @@ fn is_late(exchange: &Exchange, e: &Error) -> bool {
 /// Whether the client went away, so that nobody is left to be told anything.
 pub(super) fn client_is_gone(e: &Error) -> bool {
     *e.esource() == ErrorSource::Downstream
-        && matches!(e.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError | ErrorType::WriteTimedout | ErrorType::H2Error)
+        && matches!(
+            e.etype(),
+            ErrorType::ConnectionClosed
+                | ErrorType::ReadError
+                | ErrorType::WriteError
+                | ErrorType::WriteTimedout
+                | ErrorType::H2Error
+        )
 }
 
 /// The cause behind one of Pingora's errors.
@@ -61,7 +68,9 @@ pub(super) fn classify(exchange: &Exchange, e: &Error) -> Rejection {
         (ErrorType::ReadTimedout, ErrorSource::Downstream) => Rejection::BodyTimeout,
         (_, ErrorSource::Downstream) => Rejection::BadRequest,
         (ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout, _) => Rejection::ConnectTimeout,
-        (ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError, _) => Rejection::BackendTlsFailed,
+        (ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError, _) => {
+            Rejection::BackendTlsFailed
+        }
         (
             ErrorType::ConnectRefused
             | ErrorType::ConnectNoRoute

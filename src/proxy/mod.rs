@@ -98,7 +98,13 @@ impl ProxyHttp for Proxy {
     }
 
     /// No connection: nothing was sent, so any request may go to another backend.
-    fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, exchange: &mut Exchange, e: Box<Error>) -> Box<Error> {
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        exchange: &mut Exchange,
+        e: Box<Error>,
+    ) -> Box<Error> {
         failover::after_connect(exchange, e)
     }
 
@@ -117,12 +123,23 @@ impl ProxyHttp for Proxy {
     }
 
     /// What the backend is told about the client.
-    async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, exchange: &mut Exchange) -> pingora::Result<()> {
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
         headers::to_backend(session, request, exchange)
     }
 
     /// Bodies are counted as they come, also those that did not announce their length.
-    async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, _end: bool, exchange: &mut Exchange) -> pingora::Result<()> {
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
         let received = exchange.count_body(body.as_ref().map_or(0, Bytes::len));
         if received.is_err() {
             session.set_keepalive(None);
@@ -131,19 +148,36 @@ impl ProxyHttp for Proxy {
     }
 
     /// The answer has begun.
-    async fn upstream_response_filter(&self, _session: &mut Session, response: &mut ResponseHeader, exchange: &mut Exchange) -> pingora::Result<()> {
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
         exchange.answered(response.status);
         headers::from_backend(response);
         Ok(())
     }
 
     /// What the client is told beside the answer.
-    async fn response_filter(&self, _session: &mut Session, response: &mut ResponseHeader, exchange: &mut Exchange) -> pingora::Result<()> {
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
         headers::to_client(response, exchange)
     }
 
     /// The connection broke: may another backend be tried?
-    fn error_while_proxy(&self, _peer: &HttpPeer, session: &mut Session, e: Box<Error>, exchange: &mut Exchange, reused: bool) -> Box<Error> {
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        e: Box<Error>,
+        exchange: &mut Exchange,
+        reused: bool,
+    ) -> Box<Error> {
         failover::after_request(session, exchange, e, reused)
     }
 
@@ -164,7 +198,13 @@ impl ProxyHttp for Proxy {
     }
 
     /// Likewise for tries that are repeated; the access log has their number.
-    fn suppress_proxy_warn_log(&self, _session: &Session, _exchange: &Exchange, e: &Error, _context: ProxyWarnLogContext) -> bool {
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _exchange: &Exchange,
+        e: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
         log::debug!("try failed: {e}");
         true
     }

@@ -12,7 +12,11 @@ use super::{failover, headers};
 use crate::rejection::Rejection;
 
 /// Answers a request that was refused before any backend was asked.
-pub(super) async fn reject(session: &mut Session, exchange: &mut Exchange, rejection: Rejection) -> pingora::Result<()> {
+pub(super) async fn reject(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    rejection: Rejection,
+) -> pingora::Result<()> {
     exchange.rejection = Some(rejection);
     if !rejection.keeps_connection() {
         session.set_keepalive(None);
@@ -65,9 +69,12 @@ async fn write(session: &mut Session, exchange: &Exchange, rejection: Rejection)
 }
 
 fn body(request: &RequestHeader, exchange: &Exchange, rejection: Rejection) -> (&'static str, String) {
-    let (status, cause, message, id) = (rejection.status(), rejection.cause(), rejection.message(), &exchange.request_id);
+    let (status, cause, message, id) =
+        (rejection.status(), rejection.cause(), rejection.message(), &exchange.request_id);
     if wants_json(request) {
-        let body = format!("{{\"status\":{status},\"cause\":\"{cause}\",\"message\":\"{message}\",\"request_id\":\"{id}\"}}\n");
+        let body = format!(
+            "{{\"status\":{status},\"cause\":\"{cause}\",\"message\":\"{message}\",\"request_id\":\"{id}\"}}\n"
+        );
         return ("application/json", body);
     }
     ("text/plain; charset=utf-8", format!("{status} {cause}\n{message}\nRequest id: {id}\n"))

@@ -64,10 +64,7 @@ impl PatternError {
     fn host(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::HostLength(host) => {
-                write!(
-                    f,
-                    "host {host:?} is too long; a host name has at most 253 characters"
-                )
+                write!(f, "host {host:?} is too long; a host name has at most 253 characters")
             }
             Self::HostLabel(host) => write!(
                 f,
@@ -79,14 +76,12 @@ impl PatternError {
                 "host {host:?} has the character {character:?}; only letters, digits, '-', '_' \
                  and '.' are right, and other scripts are written in their \"xn--\" form"
             ),
-            Self::HostPort(host) => write!(
-                f,
-                "host {host:?} has a port; write the host alone, it is compared without the port"
-            ),
-            Self::HostAddress(host) => write!(
-                f,
-                "host {host:?} is not an IPv6 address in brackets; write it like \"[2001:db8::1]\""
-            ),
+            Self::HostPort(host) => {
+                write!(f, "host {host:?} has a port; write the host alone, it is compared without the port")
+            }
+            Self::HostAddress(host) => {
+                write!(f, "host {host:?} is not an IPv6 address in brackets; write it like \"[2001:db8::1]\"")
+            }
             Self::HostWildcard(host) => write!(
                 f,
                 "host {host:?} has a misplaced '*'; it can only be the whole first label, as in \
@@ -112,28 +107,24 @@ impl PatternError {
                 "path {path:?} has the character {character:?}; write it percent-encoded, as \
                  requests have it (a space is %20)"
             ),
-            Self::PathEmptySegment(path) => write!(
-                f,
-                "path {path:?} has two slashes in a row; write one, as in \"/a/b\""
-            ),
-            Self::PathDotSegment(path) => write!(
-                f,
-                "path {path:?} has a segment \".\" or \"..\"; write the path that it leads to"
-            ),
-            Self::PathStart(path) => write!(
-                f,
-                "path {path:?} does not begin with '/'; write it from the root, as in \"/api\""
-            ),
+            Self::PathEmptySegment(path) => {
+                write!(f, "path {path:?} has two slashes in a row; write one, as in \"/a/b\"")
+            }
+            Self::PathDotSegment(path) => {
+                write!(f, "path {path:?} has a segment \".\" or \"..\"; write the path that it leads to")
+            }
+            Self::PathStart(path) => {
+                write!(f, "path {path:?} does not begin with '/'; write it from the root, as in \"/api\"")
+            }
             _ => Ok(()),
         }
     }
 
     fn method(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::MethodName(name) => write!(
-                f,
-                "{name:?} is not a method; write a name like GET, POST or PURGE without spaces"
-            ),
+            Self::MethodName(name) => {
+                write!(f, "{name:?} is not a method; write a name like GET, POST or PURGE without spaces")
+            }
             Self::MethodCase(name) => write!(
                 f,
                 "method {name:?} would never match, methods are case-sensitive; write {:?}",

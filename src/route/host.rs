@@ -32,10 +32,7 @@ impl Hosts {
     pub(super) fn entry(&mut self, host: &HostPattern) -> &mut Trie {
         match host {
             HostPattern::Any => &mut self.any,
-            HostPattern::Exact(name) => self
-                .exact
-                .entry(canonical(name).into_boxed_str())
-                .or_default(),
+            HostPattern::Exact(name) => self.exact.entry(canonical(name).into_boxed_str()).or_default(),
             HostPattern::Wildcard(suffix) => {
                 let mut node = &mut self.wildcards;
                 for label in canonical(suffix).rsplit('.') {
@@ -50,14 +47,8 @@ impl Hosts {
     pub(super) fn find(&self, host: Option<&str>, path: &str, method: &Method) -> Option<usize> {
         host.and_then(|host| {
             with_canonical(host, |name| {
-                let exact = self
-                    .exact
-                    .get(name)
-                    .and_then(|trie| trie.find(path, method));
-                exact.or_else(|| {
-                    self.wildcards
-                        .visit(name, &mut |trie| trie.find(path, method))
-                })
+                let exact = self.exact.get(name).and_then(|trie| trie.find(path, method));
+                exact.or_else(|| self.wildcards.visit(name, &mut |trie| trie.find(path, method)))
             })
         })
         .or_else(|| self.any.find(path, method))
@@ -85,11 +76,7 @@ impl Label {
     /// one. `rest` is what stands in front of this node's suffix.
     ///
     /// The recursion is no deeper than the labels of a host of valid length.
-    fn visit<'a, R>(
-        &'a self,
-        rest: &str,
-        answer: &mut impl FnMut(&'a Trie) -> Option<R>,
-    ) -> Option<R> {
+    fn visit<'a, R>(&'a self, rest: &str, answer: &mut impl FnMut(&'a Trie) -> Option<R>) -> Option<R> {
         let (front, label) = match rest.rsplit_once('.') {
             Some((front, label)) => (Some(front), label),
             None => (None, rest),
@@ -134,8 +121,7 @@ fn bare(host: &str) -> &str {
     let name = match host.rsplit_once(':') {
         // In an IPv6 address only a colon behind the brackets is in front of a port.
         Some((name, port))
-            if port.bytes().all(|byte| byte.is_ascii_digit())
-                && name.starts_with('[') == name.ends_with(']') =>
+            if port.bytes().all(|byte| byte.is_ascii_digit()) && name.starts_with('[') == name.ends_with(']') =>
         {
             name
         }

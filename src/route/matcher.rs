@@ -77,11 +77,7 @@ impl FromStr for HostPattern {
         };
         check_name(text, name.strip_suffix('.').unwrap_or(name))?;
         let name = canonical(name);
-        Ok(if wildcard {
-            Self::Wildcard(name)
-        } else {
-            Self::Exact(name)
-        })
+        Ok(if wildcard { Self::Wildcard(name) } else { Self::Exact(name) })
     }
 }
 
@@ -112,10 +108,7 @@ fn check_name(text: &str, name: &str) -> Result<(), PatternError> {
             _ => return Err(PatternError::HostCharacter(whole(), character)),
         }
     }
-    if name
-        .split('.')
-        .any(|label| label.is_empty() || label.len() > LONGEST_LABEL)
-    {
+    if name.split('.').any(|label| label.is_empty() || label.len() > LONGEST_LABEL) {
         return Err(PatternError::HostLabel(whole()));
     }
     if name.len() > LONGEST_HOST {
@@ -125,8 +118,7 @@ fn check_name(text: &str, name: &str) -> Result<(), PatternError> {
 }
 
 fn is_port(name: &str) -> bool {
-    name.split_once(':')
-        .is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
+    name.split_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Which paths a route takes: everything below a prefix of whole segments, or one path.
@@ -213,8 +205,5 @@ fn check_path(path: &str) -> Result<(), PatternError> {
 
 /// Whether clients resolve the segment away, which they also do when its dots are escaped.
 fn is_dot_segment(segment: &str) -> bool {
-    matches!(
-        segment.to_ascii_lowercase().replace("%2e", ".").as_str(),
-        "." | ".."
-    )
+    matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
 }

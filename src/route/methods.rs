@@ -105,9 +105,7 @@ fn parse<'a>(names: impl Iterator<Item = &'a str>) -> Result<Vec<Method>, Patter
 fn parse_one(name: &str) -> Result<Method, PatternError> {
     let method = Method::from_str(name).map_err(|_| PatternError::MethodName(name.to_owned()))?;
     // The http crate takes "get" for an extension method of that name, which nobody sends.
-    let capital = STANDARD
-        .iter()
-        .any(|known| known.as_str().eq_ignore_ascii_case(name));
+    let capital = STANDARD.iter().any(|known| known.as_str().eq_ignore_ascii_case(name));
     if capital && !STANDARD.contains(&method) {
         return Err(PatternError::MethodCase(name.to_owned()));
     }

@@ -100,9 +100,7 @@ impl std::error::Error for Duplicate {}
 impl<T: fmt::Debug> fmt::Debug for Table<T> {
     /// Shows the routes in their order; the index says no more than they do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let routes = self
-            .iter()
-            .map(|(matcher, payload)| (matcher.to_string(), payload));
+        let routes = self.iter().map(|(matcher, payload)| (matcher.to_string(), payload));
         f.debug_map().entries(routes).finish()
     }
 }
@@ -122,24 +120,12 @@ impl<T> Table<T> {
             let trie = hosts.entry(&matcher.host);
             for first in trie.insert(&matcher.path, &matcher.methods, route) {
                 let matcher = matcher.to_string();
-                duplicates.push(Duplicate {
-                    first,
-                    second: route,
-                    matcher,
-                });
+                duplicates.push(Duplicate { first, second: route, matcher });
             }
             matchers.push(matcher);
             payloads.push(payload);
         }
-        if duplicates.is_empty() {
-            Ok(Self {
-                hosts,
-                matchers,
-                payloads,
-            })
-        } else {
-            Err(duplicates)
-        }
+        if duplicates.is_empty() { Ok(Self { hosts, matchers, payloads }) } else { Err(duplicates) }
     }
 
     /// The payload of the route that takes the request, if there is one.
@@ -177,11 +163,6 @@ impl<T> Table<T> {
         }
         // The sort is stable, so that of equally close routes the more specific host leads.
         found.sort_by_key(|near| (near.distance, std::cmp::Reverse(near.depth)));
-        found
-            .iter()
-            .take(NEAREST)
-            .filter_map(|near| self.matchers.get(near.route))
-            .map(Matcher::to_string)
-            .collect()
+        found.iter().take(NEAREST).filter_map(|near| self.matchers.get(near.route)).map(Matcher::to_string).collect()
     }
 }

@@ -5,9 +5,8 @@ use http::Method;
 use super::{HostPattern, Matcher, Methods, PathPattern, Table};
 
 const HOSTS: [&str; 8] = ["*", "a", "b.a", "c.b.a", "*.a", "*.b.a", "*.c.b.a", "d"];
-const REQUEST_HOSTS: [&str; 12] = [
-    "a", "A.", "b.a:80", "c.b.a", "x.c.B.a", "x.a", "x.y.b.a", "d", "x.d", ".a", "x..b.a", "[::1]",
-];
+const REQUEST_HOSTS: [&str; 12] =
+    ["a", "A.", "b.a:80", "c.b.a", "x.c.B.a", "x.a", "x.y.b.a", "d", "x.d", ".a", "x..b.a", "[::1]"];
 const SEGMENTS: [&str; 5] = ["p", "q", "P", "pq", "é"];
 const METHODS: [Method; 3] = [Method::GET, Method::POST, Method::PUT];
 
@@ -16,10 +15,7 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, limit: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         usize::try_from(self.0 >> 33).unwrap() % limit
     }
 
@@ -96,9 +92,7 @@ fn rank(matcher: &Matcher, request: &Request) -> Option<(usize, usize, bool)> {
 }
 
 fn reference(routes: &[(Matcher, usize)], request: &Request) -> Option<usize> {
-    let ranked = routes
-        .iter()
-        .filter_map(|(matcher, id)| Some((rank(matcher, request)?, *id)));
+    let ranked = routes.iter().filter_map(|(matcher, id)| Some((rank(matcher, request)?, *id)));
     ranked.max().map(|(_, id)| id)
 }
 
@@ -109,10 +103,7 @@ fn same(left: &Matcher, right: &Matcher) -> bool {
         false => matcher.path.path().trim_end_matches('/').to_owned(),
     };
     let methods = match (left.methods.is_any(), right.methods.is_any()) {
-        (false, false) => left
-            .methods
-            .iter()
-            .any(|method| right.methods.takes(method)),
+        (false, false) => left.methods.iter().any(|method| right.methods.takes(method)),
         (left, right) => left && right,
     };
     let place = left.host == right.host && left.path.is_exact() == right.path.is_exact();
@@ -154,9 +145,7 @@ fn agrees_with_a_plain_reading_of_the_rules() {
         let table = Table::build(routes.iter().cloned()).unwrap();
         for _ in 0..250 {
             let request = request(&mut random);
-            let found = table
-                .find(request.host, &request.path, &request.method)
-                .copied();
+            let found = table.find(request.host, &request.path, &request.method).copied();
             let expected = reference(&routes, &request);
             assert_eq!(found, expected, "{:?} {:?}", request.host, request.path);
             hits += usize::from(found.is_some());
@@ -193,11 +182,10 @@ fn finds_exactly_the_tables_with_duplicates() {
         let mut pairs = (0..8).flat_map(|second| (0..second).map(move |first| (first, second)));
         let expected = pairs.any(|(first, second)| same(&matchers[first], &matchers[second]));
         let built = Table::build(matchers.iter().cloned().map(|matcher| (matcher, ())));
-        let all_clash = built.as_ref().err().is_none_or(|found| {
-            found
-                .iter()
-                .all(|pair| same(&matchers[pair.first], &matchers[pair.second]))
-        });
+        let all_clash = built
+            .as_ref()
+            .err()
+            .is_none_or(|found| found.iter().all(|pair| same(&matchers[pair.first], &matchers[pair.second])));
         assert_eq!(built.is_err(), expected);
         assert!(all_clash);
         clashing += usize::from(expected);

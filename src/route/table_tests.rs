@@ -16,37 +16,15 @@ fn duplicates(texts: &[&str]) -> Vec<(usize, usize)> {
 
 #[test]
 fn duplicates_are_told_in_pairs() {
-    assert_eq!(
-        duplicates(&["* a /p", "* * /p", "* *.a /p", "* a =/p", "GET a /p"]),
-        []
-    );
-    assert_eq!(
-        duplicates(&["* a =/p", "* a =/p/", "GET a /q", "POST,PUT a /q"]),
-        []
-    );
-    assert_eq!(
-        duplicates(&["* a /p", "* A. /p/", "* a /p"]),
-        [(0, 1), (0, 2)]
-    );
-    assert_eq!(
-        duplicates(&["* *.a /", "* * /", "* *.A /", "* * /"]),
-        [(0, 2), (1, 3)]
-    );
-    assert_eq!(
-        duplicates(&["GET a /", "PUT a /", "GET,POST,PUT a /"]),
-        [(0, 2), (1, 2)]
-    );
+    assert_eq!(duplicates(&["* a /p", "* * /p", "* *.a /p", "* a =/p", "GET a /p"]), []);
+    assert_eq!(duplicates(&["* a =/p", "* a =/p/", "GET a /q", "POST,PUT a /q"]), []);
+    assert_eq!(duplicates(&["* a /p", "* A. /p/", "* a /p"]), [(0, 1), (0, 2)]);
+    assert_eq!(duplicates(&["* *.a /", "* * /", "* *.A /", "* * /"]), [(0, 2), (1, 3)]);
+    assert_eq!(duplicates(&["GET a /", "PUT a /", "GET,POST,PUT a /"]), [(0, 2), (1, 2)]);
     assert_eq!(duplicates(&["GET,PUT a /", "PUT,GET a /"]), [(0, 1)]);
     let found = Table::build(["* a /p", "* a /p/"].map(|text| (matcher(text), ()))).unwrap_err();
-    let pair = Duplicate {
-        first: 0,
-        second: 1,
-        matcher: "a/p/".to_owned(),
-    };
-    assert!(
-        pair.to_string()
-            .contains("route 1 (a/p/) takes the same requests as route 0")
-    );
+    let pair = Duplicate { first: 0, second: 1, matcher: "a/p/".to_owned() };
+    assert!(pair.to_string().contains("route 1 (a/p/) takes the same requests as route 0"));
     assert_eq!(found, [pair]);
 }
 
@@ -54,10 +32,7 @@ fn duplicates_are_told_in_pairs() {
 fn iteration_is_in_the_given_order() {
     let texts = ["* b /", "* a /", "* * =/c"];
     let table = table(&texts);
-    assert_eq!(
-        table.iter().map(|(_, text)| *text).collect::<Vec<_>>(),
-        texts
-    );
+    assert_eq!(table.iter().map(|(_, text)| *text).collect::<Vec<_>>(), texts);
     assert!(table.iter().all(|(built, text)| *built == matcher(text)));
     assert_eq!((table.len(), table.is_empty()), (3, false));
     let empty = Table::<()>::build([]).unwrap();
@@ -66,13 +41,7 @@ fn iteration_is_in_the_given_order() {
 
 #[test]
 fn nearest_names_the_closest_of_the_host() {
-    let table = table(&[
-        "* a /users",
-        "* a /orders/v1",
-        "* b /user",
-        "POST * /status",
-        "* * /z",
-    ]);
+    let table = table(&["* a /users", "* a /orders/v1", "* b /user", "POST * /status", "* * /z"]);
     assert_eq!(table.nearest(Some("a"), "/usesr"), ["a/users"]);
     assert_eq!(table.nearest(Some("a"), "/orders"), ["a/orders/v1"]);
     assert_eq!(table.nearest(Some("a"), "/STATUS/x"), ["POST */status"]);
@@ -96,9 +65,5 @@ fn long_paths_of_slashes_cost_their_length() {
     table.nearest(Some("a"), &below);
     // Unoptimised and on a busy machine 160,000 steps take a small fraction of this; the square of
     // the length would take hundreds of times longer.
-    assert!(
-        start.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }

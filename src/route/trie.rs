@@ -58,12 +58,7 @@ pub(super) struct Near {
 
 impl Trie {
     /// Adds a route and returns those that take the same requests already.
-    pub(super) fn insert(
-        &mut self,
-        path: &PathPattern,
-        methods: &Methods,
-        route: usize,
-    ) -> Vec<usize> {
+    pub(super) fn insert(&mut self, path: &PathPattern, methods: &Methods, route: usize) -> Vec<usize> {
         let mut node = &mut self.root;
         for segment in path.segments() {
             node = node.children.entry(segment.into()).or_default();
@@ -93,18 +88,12 @@ impl Trie {
             node = child;
             best = node.prefix.find(method).or(best);
             let Some(behind) = behind else {
-                let exact = node
-                    .exact
-                    .as_ref()
-                    .and_then(|exact| exact.bare.find(method));
+                let exact = node.exact.as_ref().and_then(|exact| exact.bare.find(method));
                 return exact.or(best);
             };
             rest = behind;
         }
-        let exact = node
-            .exact
-            .as_ref()
-            .and_then(|exact| exact.slash.find(method));
+        let exact = node.exact.as_ref().and_then(|exact| exact.slash.find(method));
         exact.or(best)
     }
 
@@ -123,11 +112,7 @@ impl Trie {
             depth += 1;
             rest = behind.unwrap_or_default();
         };
-        let own = node.routes().map(|route| Near {
-            route,
-            depth,
-            distance: 0,
-        });
+        let own = node.routes().map(|route| Near { route, depth, distance: 0 });
         found.extend(own.take(BRANCHES_FOLLOWED));
         let mut branches: Vec<_> = node
             .children
@@ -137,11 +122,7 @@ impl Trie {
             .collect();
         branches.sort_by_key(|(distance, name, _)| (*distance, *name));
         for (distance, _, child) in branches.into_iter().take(BRANCHES_FOLLOWED) {
-            found.extend(child.first().map(|route| Near {
-                route,
-                depth,
-                distance,
-            }));
+            found.extend(child.first().map(|route| Near { route, depth, distance }));
         }
     }
 }
@@ -160,13 +141,8 @@ impl Drop for Node {
 impl Node {
     /// All routes of this very node.
     fn routes(&self) -> impl Iterator<Item = usize> {
-        let exact = self
-            .exact
-            .iter()
-            .flat_map(|exact| [&exact.bare, &exact.slash]);
-        std::iter::once(&self.prefix)
-            .chain(exact)
-            .flat_map(Endpoint::routes)
+        let exact = self.exact.iter().flat_map(|exact| [&exact.bare, &exact.slash]);
+        std::iter::once(&self.prefix).chain(exact).flat_map(Endpoint::routes)
     }
 
     /// A route of this node, or else of the nearest node below it.
@@ -206,9 +182,7 @@ impl Endpoint {
     }
 
     fn routes(&self) -> impl Iterator<Item = usize> {
-        self.any
-            .into_iter()
-            .chain(self.listed.iter().map(|(_, route)| *route))
+        self.any.into_iter().chain(self.listed.iter().map(|(_, route)| *route))
     }
 }
 

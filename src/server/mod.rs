@@ -60,10 +60,15 @@ pub fn run(checked: &Checked, start: Start) -> Result<(), String> {
     prepare_folders(&conf).map_err(|e| e.to_string())?;
 
     let addresses: Vec<SocketAddr> = checked.listeners.iter().map(|listener| listener.address).collect();
-    let (sockets, ready) = sockets(&addresses, start.upgrade.then_some(upgrade_sock.as_path())).map_err(|e| e.to_string())?;
+    let (sockets, ready) =
+        sockets(&addresses, start.upgrade.then_some(upgrade_sock.as_path())).map_err(|e| e.to_string())?;
     let named = sockets.iter().map(|socket| (socket.name.clone(), socket.listener.as_raw_fd())).collect();
     let doors = sockets.into_iter().zip(acceptors).map(|(socket, acceptor)| Door { socket, acceptor }).collect();
-    serve(Build { conf, snapshot, access_log: checked.access_log.clone() }, doors, Handing { named, upgrade_sock, ready });
+    serve(
+        Build { conf, snapshot, access_log: checked.access_log.clone() },
+        doors,
+        Handing { named, upgrade_sock, ready },
+    );
     Ok(())
 }
 
@@ -97,7 +102,8 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing) {
     health.threads = Some(1);
     server.add_service(health);
 
-    let make_proxy = make_proxy(Arc::clone(&server.configuration), build.snapshot, build.access_log, Arc::clone(&log_slot));
+    let make_proxy =
+        make_proxy(Arc::clone(&server.configuration), build.snapshot, build.access_log, Arc::clone(&log_slot));
     let listening = describe(&doors);
     let on_ready = move || {
         log::info!("l7lb {} ready: {listening}", env!("CARGO_PKG_VERSION"));
@@ -110,7 +116,12 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing) {
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
 }
 
-fn make_proxy(conf: Arc<ServerConf>, snapshot: Arc<Snapshot>, log: access_log::Config, slot: LogSlot) -> MakeProxy<Proxy> {
+fn make_proxy(
+    conf: Arc<ServerConf>,
+    snapshot: Arc<Snapshot>,
+    log: access_log::Config,
+    slot: LogSlot,
+) -> MakeProxy<Proxy> {
     Box::new(move || {
         let access_log = AccessLog::start(&log).map_err(|e| e.to_string())?;
         *slot.lock() = Some(access_log.clone());
@@ -124,7 +135,8 @@ fn make_proxy(conf: Arc<ServerConf>, snapshot: Arc<Snapshot>, log: access_log::C
 fn describe(doors: &[Door]) -> String {
     let describe = |door: &Door| {
         let scheme = if door.acceptor.is_some() { "https" } else { "http" };
-        let address = door.socket.listener.local_addr().map_or_else(|_| door.socket.name.clone(), |address| address.to_string());
+        let address =
+            door.socket.listener.local_addr().map_or_else(|_| door.socket.name.clone(), |address| address.to_string());
         format!("{scheme}://{address}")
     };
     doors.iter().map(describe).collect::<Vec<_>>().join(" ")
@@ -136,8 +148,9 @@ fn sockets(addresses: &[SocketAddr], upgrade: Option<&Path>) -> io::Result<(Vec<
     let (mut inherited, ready) = match upgrade {
         None => (BTreeMap::new(), None),
         Some(path) => {
-            let received = handover::receive(path)
-                .map_err(|e| io::Error::new(e.kind(), format!("cannot take sockets over at {}: {e}", path.display())))?;
+            let received = handover::receive(path).map_err(|e| {
+                io::Error::new(e.kind(), format!("cannot take sockets over at {}: {e}", path.display()))
+            })?;
             let by_name = received.sockets.into_iter().map(|socket| (socket.name.clone(), socket)).collect();
             (by_name, Some(received.ready))
         }

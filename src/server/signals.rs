@@ -95,7 +95,11 @@ impl Signals {
         let sent = tokio::task::spawn_blocking(move || handover::send(&path, &sockets)).await;
         match sent {
             Ok(Ok(())) => {
-                log::info!("the new process is ready; finishing {} connections, for at most {:?}", self.drain.open(), self.grace);
+                log::info!(
+                    "the new process is ready; finishing {} connections, for at most {:?}",
+                    self.drain.open(),
+                    self.grace
+                );
                 true
             }
             Ok(Err(e)) => {

@@ -76,8 +76,10 @@ impl Certificate {
 }
 
 fn names_of(certificate: &CertificateDer<'_>) -> Result<Vec<String>, String> {
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| format!("the certificate cannot be read: {e}"))?;
-    let alternative = parsed.subject_alternative_name().map_err(|e| format!("the certificate's names cannot be read: {e}"))?;
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|e| format!("the certificate cannot be read: {e}"))?;
+    let alternative =
+        parsed.subject_alternative_name().map_err(|e| format!("the certificate's names cannot be read: {e}"))?;
     let names = alternative.into_iter().flat_map(|extension| &extension.value.general_names);
     Ok(names
         .filter_map(|name| match name {
