@@ -115,7 +115,11 @@ fn explain(message: &str) -> (String, String) {
     if message.starts_with("missing field") {
         return (format!("the key `{unknown}` is missing"), format!("add `{unknown}: …`"));
     }
-    (message.to_owned(), String::new())
+    // Rust's names of types say nothing to an operator.
+    let message = ["u16", "u32", "u64", "usize"].iter().fold(message.to_owned(), |text, rust| {
+        text.replace(&format!("expected {rust}"), "expected a whole number, not negative")
+    });
+    (message, String::new())
 }
 
 /// Puts a fault found in what was left back to its place in the file; `None` where it is but a
@@ -178,7 +182,9 @@ impl Report<'_> {
     }
 
     fn syntax(&self, error: &serde_yaml::Error) -> Diagnostic {
-        let position = error.location().map(|at| Position { line: at.line(), column: at.column() });
+        let position = self.positions.duplicate().filter(|_| error.to_string().contains("duplicate entry"));
+        let told = || error.location().map(|at| Position { line: at.line(), column: at.column() });
+        let position = position.or_else(told);
         // serde_yaml ends its message with the position, which is told in front already.
         let message = error.to_string();
         let problem = message.split(" at line ").next().unwrap_or(&message).to_owned();

@@ -31,6 +31,7 @@ struct Node {
 pub struct Positions {
     values: HashMap<Place, Node>,
     keys: HashMap<Place, Position>,
+    duplicate: Option<Position>,
 }
 
 /// What the walk is inside of.
@@ -66,6 +67,12 @@ impl Positions {
         }
     }
 
+    /// Where a key stands that its mapping has already, which serde_yaml refuses without a position.
+    #[must_use]
+    pub fn duplicate(&self) -> Option<Position> {
+        self.duplicate
+    }
+
     /// Whether the scalar at `place` was written without quotes, so that its type is open.
     #[must_use]
     pub fn is_plain(&self, place: &Place) -> bool {
@@ -85,7 +92,9 @@ impl Walk {
             Event::Scalar(text, style, ..) => {
                 if let Some(Open::Mapping { place, key: key @ None }) = self.open.last_mut() {
                     let place = place.key(&text);
-                    self.found.keys.insert(place.clone(), position);
+                    if self.found.keys.insert(place.clone(), position).is_some() {
+                        self.found.duplicate.get_or_insert(position);
+                    }
                     *key = Some(place);
                 } else {
                     self.value(position, style == ScalarStyle::Plain);

@@ -154,8 +154,10 @@ impl Config {
                 Err(_) => faults.add(place.index(index), format!("`{name}` is not a method"), "write for example GET"),
             }
         }
-        Methods::of(methods)
-            .map_err(|e| faults.add(place.clone(), e.to_string(), "remove the key to take every method"))
-            .ok()
+        if methods.len() < names.len() {
+            return None;
+        }
+        let hint = "remove the key to take every method";
+        Methods::of(methods).map_err(|e| faults.add(place.clone(), e.to_string(), hint)).ok()
     }
 }

@@ -1,1 +1,134 @@
-//! x
+//! Golden diagnostics: each file in `tests/config/bad` with exactly what is said about it, and every
+//! YAML file of the repository loads.
+//!
+//! `UPDATE_EXPECTED=1 cargo test golden` writes the `.expected` files anew; read the difference.
+
+use std::path::{Path, PathBuf};
+
+use super::load;
+use crate::tls::development;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn yaml_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> =
+        entries.filter(|path| path.extension().is_some_and(|e| e == "yaml" || e == "yml")).collect();
+    files.sort();
+    files
+}
+
+/// What `${NAME}` stands for in these tests: a certificate pair made for the occasion.
+fn variables(folder: &Path) -> impl Fn(&str) -> Option<String> + use<> {
+    let certificate = folder.join("certificate.pem");
+    let (key, other_key) = (folder.join("key.pem"), folder.join("other-key.pem"));
+    let names = ["localhost".to_owned()];
+    let (pem, _) = development::certificate(&names).unwrap();
+    let (other, _) = development::certificate(&names).unwrap();
+    std::fs::write(&certificate, pem.certificate).unwrap();
+    std::fs::write(&key, pem.key).unwrap();
+    std::fs::write(&other_key, other.key).unwrap();
+    move |name| {
+        let path = match name {
+            "CERTIFICATE" | "L7LB_CERTIFICATE" => &certificate,
+            "KEY" | "L7LB_KEY" => &key,
+            "OTHER_KEY" => &other_key,
+            _ => return None,
+        };
+        Some(path.display().to_string())
+    }
+}
+
+#[test]
+fn golden() {
+    let folder = tempfile::tempdir().unwrap();
+    let variables = variables(folder.path());
+    let bad = root().join("tests/config/bad");
+    let files = yaml_files(&bad);
+    assert!(files.len() >= 8, "the bad files are there");
+    for file in files {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let Err(diagnostics) = load::parse(&text, name, &variables) else { panic!("{name} is taken for good") };
+        let said: String = diagnostics.iter().map(|d| format!("{d}\n")).collect();
+        let said = said.replace(&folder.path().display().to_string(), "FOLDER");
+        let expected = file.with_extension("expected");
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            std::fs::write(&expected, &said).unwrap();
+        }
+        assert_eq!(said, std::fs::read_to_string(&expected).unwrap_or_default(), "{name}");
+    }
+}
+
+#[test]
+fn every_configuration_in_the_repository_loads() {
+    let folder = tempfile::tempdir().unwrap();
+    let variables = variables(folder.path());
+    let mut loaded = 0;
+    for folder in ["conf", "tests/config/good"] {
+        for file in yaml_files(&root().join(folder)) {
+            // The classic example names files that `l7lb cert` makes.
+            let text = std::fs::read_to_string(&file).unwrap();
+            let text = text
+                .replace(" certs/localhost.pem", " '${CERTIFICATE}'")
+                .replace(" certs/localhost-key.pem", " '${KEY}'");
+            if let Err(diagnostics) = load::parse(&text, &file.display().to_string(), &variables) {
+                panic!("{}", diagnostics.iter().map(ToString::to_string).collect::<String>());
+            }
+            loaded += 1;
+        }
+    }
+    assert!(loaded >= 4, "only {loaded} files were found");
+}
+
+#[test]
+fn the_reference_shows_every_key_and_its_default() {
+    let text = std::fs::read_to_string(root().join("conf/reference.yaml")).unwrap();
+    let checked = load::parse(&text, "reference", &|_| None).unwrap_or_else(|_| panic!("see the test above"));
+    let minimal = "listeners: [{ address: 0.0.0.0:8080 }]\npools: { example: { backends: [{ address: 127.0.0.1:8081 }] } }\nroutes: [{ path: /, pool: example }]";
+    let default = load::parse(minimal, "minimal", &|_| None).unwrap_or_else(|_| panic!("the minimal file is good"));
+    assert_eq!(checked.request_limits, default.request_limits);
+    assert_eq!(checked.access_log, default.access_log);
+    let (shown, real) = (checked.pools.values().next().unwrap(), default.pools.values().next().unwrap());
+    assert_eq!(shown.health_check, real.health_check);
+    assert_eq!(shown.template.timeouts, real.template.timeouts);
+    assert_eq!(shown.template.keepalive_timeout, real.template.keepalive_timeout);
+    assert_eq!(checked.rate_limit, default.rate_limit);
+    assert_eq!(checked.server.grace_period_seconds, default.server.grace_period_seconds);
+    assert_eq!(checked.server.upstream_keepalive_pool_size, default.server.upstream_keepalive_pool_size);
+}
+
+#[test]
+fn variables_are_values_and_cannot_bring_keys() {
+    let text = "listeners: [{ address: '0.0.0.0:${PORT:-8080}' }]\nserver:\n  threads: ${THREADS:-3}\npools: { p: { backends: [{ address: '${EVIL}' }] } }\nroutes: [{ path: /, pool: p }]";
+    let variable = |name: &str| (name == "EVIL").then(|| "127.0.0.1:1', weight: 5, x: '".to_owned());
+    let Err(diagnostics) = load::parse(text, "f", &variable) else { panic!("the address is not one") };
+    assert_eq!(diagnostics.len(), 1, "{diagnostics:?}");
+    assert_eq!(diagnostics[0].place, "pools.p.backends[0].address");
+    let good = load::parse(&text.replace("${EVIL}", "127.0.0.1:1"), "f", &|_| None);
+    assert_eq!(good.map(|c| c.server.threads).unwrap_or_default(), 3, "a number without quotes is a number");
+}
+
+#[test]
+fn odd_files_are_diagnostics_and_no_panic() {
+    for text in [
+        "",
+        "null",
+        "[]",
+        "a",
+        "1",
+        "{",
+        "\u{0}",
+        "? [a]\n: b",
+        "pools: &a [*a]",
+        "server: {threads: -1}",
+        "routes: {}",
+        "{1: 2}",
+        "a: !!binary x",
+        "<<: {server: {}}",
+    ] {
+        assert!(load::parse(text, "f", &|_| None).is_err(), "{text:?}");
+    }
+}

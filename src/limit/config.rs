@@ -57,9 +57,7 @@ impl Config {
             );
         }
         let limit = positive(self.limit, "limit", place, faults);
-        let burst = self
-            .burst
-            .map_or(limit, |burst| positive(Some(burst), "burst", place, faults));
+        let burst = self.burst.map_or(limit, |burst| positive(Some(burst), "burst", place, faults));
         let window = self.window.filter(|window| !window.0.is_zero());
         if window.is_none() {
             faults.add(
@@ -68,12 +66,7 @@ impl Config {
                 "write for example `window: 1m`",
             );
         }
-        Some(Spec {
-            algorithm,
-            limit: limit?,
-            window: window?.0,
-            burst: burst?,
-        })
+        Some(Spec { algorithm, limit: limit?, window: window?.0, burst: burst? })
     }
 
     /// Numbers without a type would silently do nothing. With `type: none` in sight they are a fair
@@ -82,28 +75,15 @@ impl Config {
         let written = self.limit.is_some() || self.window.is_some() || self.burst.is_some();
         if self.r#type.is_none() && written {
             let hint = "add `type: fixed_window`, `sliding_window`, `token_bucket` or `none`";
-            faults.add(
-                place.clone(),
-                "the limit has no `type`, so it does nothing",
-                hint,
-            );
+            faults.add(place.clone(), "the limit has no `type`, so it does nothing", hint);
         }
     }
 }
 
-fn positive(
-    value: Option<u32>,
-    key: &str,
-    place: &Place,
-    faults: &mut Faults,
-) -> Option<NonZeroU32> {
+fn positive(value: Option<u32>, key: &str, place: &Place, faults: &mut Faults) -> Option<NonZeroU32> {
     let positive = value.and_then(NonZeroU32::new);
     if positive.is_none() {
-        faults.add(
-            place.key(key),
-            format!("`{key}` must be at least 1"),
-            format!("write for example `{key}: 100`"),
-        );
+        faults.add(place.key(key), format!("`{key}` must be at least 1"), format!("write for example `{key}: 100`"));
     }
     positive
 }
