@@ -1,1 +1,29 @@
-//! x
+//! l7lb from outside: the real binary, real backends, real signals.
+
+#![allow(missing_docs, reason = "tests are read by their names")]
+
+mod harness;
+
+mod command;
+mod errors;
+mod headers;
+mod health;
+mod life;
+mod limits;
+mod log;
+mod tls;
+mod traffic;
+
+use harness::Backend;
+
+/// The classic example's shape in short: a pool of these backends at `/apiA`, with quick checks.
+fn one_pool(port: u16, backends: &[&Backend], more: &str) -> String {
+    let backends: Vec<String> =
+        backends.iter().map(|backend| format!("{{ address: '127.0.0.1:{}' }}", backend.port)).collect();
+    format!(
+        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
+         pools:\n  a: {{ health_check: {{ type: http, path: /health, interval: 200ms, unhealthy_interval: 100ms, timeout: 500ms, rise: 1, fall: 2 }}, backends: [{}] }}\n\
+         routes: [{{ path: /apiA, pool: a }}]\n{more}",
+        backends.join(", ")
+    )
+}

@@ -1,0 +1,59 @@
+//! The access log: one line for each request, in both formats, through a rotation.
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::harness::client::{get, get_with};
+use crate::harness::{Backend, Lab, PATIENCE, eventually, free_port};
+use crate::one_pool;
+
+#[test]
+fn json_lines_say_all_there_is_to_say() {
+    let backend = Backend::start("one");
+    let port = free_port();
+    let lab = Lab::start(&one_pool(port, &[&backend], "access_log: { format: json }"));
+    let answer = get_with(port, "/apiA/x?secret=1", "User-Agent: test\r\n");
+    let line: Value = serde_json::from_str(&lab.wait_for_access("/apiA/x")).unwrap();
+    assert_eq!(line["client"], "127.0.0.1");
+    assert_eq!(line["method"], "GET");
+    assert_eq!(line["host"], "localhost");
+    assert_eq!(line["path"], "/apiA/x", "without the query, which may be secret");
+    assert_eq!(line["status"], 200);
+    assert_eq!(line["bytes"], answer.body.len());
+    assert_eq!(line["upstream"], format!("127.0.0.1:{}", backend.port));
+    assert_eq!(line["tries"], 1);
+    assert_eq!(line["route"], "*/apiA");
+    assert_eq!(line["request_id"], answer.header("x-request-id"));
+    assert!(line["cause"].is_null());
+    assert!(line["latency_ms"].as_f64().unwrap() >= line["upstream_latency_ms"].as_f64().unwrap());
+}
+
+#[test]
+fn a_file_survives_rotation() {
+    let backend = Backend::start("one");
+    let port = free_port();
+    let lab = Lab::start(&one_pool(port, &[&backend], "access_log: { file: '{folder}/access.log' }"));
+    let (current, rotated) = (lab.folder().join("access.log"), lab.folder().join("access.log.1"));
+    let holds =
+        |file: &std::path::Path, word: &str| std::fs::read_to_string(file).is_ok_and(|text| text.contains(word));
+    get(port, "/before");
+    eventually("the first line is written", PATIENCE, || holds(&current, "/before"));
+    std::fs::rename(&current, &rotated).unwrap();
+    lab.signal(Signal::SIGUSR1);
+    eventually("the file is opened anew", PATIENCE, || current.exists());
+    get(port, "/after");
+    eventually("the next line is in the new file", PATIENCE, || holds(&current, "/after"));
+    assert!(!holds(&rotated, "/after") && !holds(&current, "/before"));
+}
+
+#[test]
+fn a_client_that_leaves_is_logged_as_gone() {
+    let backend = Backend::start("one");
+    let port = free_port();
+    let lab = Lab::start(&one_pool(port, &[&backend], ""));
+    let mut stream = crate::harness::client::connect(port);
+    std::io::Write::write_all(&mut stream, b"GET /apiA/delay/2s HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    drop(stream);
+    assert!(lab.wait_for_access("/delay/").contains("cause=client_closed"));
+}
