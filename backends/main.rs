@@ -81,6 +81,6 @@ fn announce(name: &str, listener: &TcpListener) -> io::Result<()> {
     let address = listener.local_addr()?;
     let line = format!("backend {name} listening on http://{address}");
     // Not println: it panics when nobody reads the output.
-    let _ = writeln!(io::stdout(), "{line}");
+    writeln!(io::stdout(), "{line}").ok();
     Ok(())
 }

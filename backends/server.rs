@@ -83,14 +83,15 @@ pub async fn serve(listener: TcpListener, settings: Settings, stop: impl Future<
     // instead of sitting in the accept queue.
     drop(listener);
     // Running out of time is no error: what still hangs is cut off by design.
-    let _ = tokio::time::timeout(FINISH_WITHIN, graceful.shutdown()).await;
+    // Whoever has not finished by then is cut off.
+    tokio::time::timeout(FINISH_WITHIN, graceful.shutdown()).await.ok();
 }
 
 /// Serves one connection on a task of its own.
 fn keep_connection(stream: TcpStream, answers: &Arc<Answers>, graceful: &GracefulShutdown) {
     // Without it small answers can wait for the peer's delayed acknowledgement.
     // A failure only costs that, so it is not worth dropping the connection.
-    let _ = stream.set_nodelay(true);
+    stream.set_nodelay(true).ok();
     let (stream, tape) = TapedStream::new(stream);
     let answers = Arc::clone(answers);
     let watcher = graceful.watcher();
@@ -106,6 +107,6 @@ fn keep_connection(stream: TcpStream, answers: &Arc<Answers>, graceful: &Gracefu
         let server = auto::Builder::new(TokioExecutor::new());
         let connection = server.serve_connection(TokioIo::new(stream), service);
         // A connection that breaks, or that /close breaks, concerns only its peer.
-        let _ = watcher.watch(connection.into_owned()).await;
+        watcher.watch(connection.into_owned()).await.ok();
     });
 }

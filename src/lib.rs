@@ -16,29 +16,31 @@
 //! asks the limits, finds the route → the route's [`pool::Pool`] picks a backend → headers in, body,
 //! answer, headers out → one access line. `proxy/mod.rs` reads like this list.
 
-pub mod event;
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests take an instant to start from"))]
+
+pub mod units;
 pub mod fault;
 pub mod net;
 pub mod rejection;
+pub mod event;
 pub mod request_limits;
-pub mod units;
 
-pub mod limit;
 pub mod route;
+pub mod limit;
 
-pub mod discovery;
-pub mod observe;
-pub mod pool;
 pub mod tls;
+pub mod discovery;
+pub mod pool;
+pub mod observe;
 
 pub mod config;
 pub mod snapshot;
 
-pub mod listener;
 pub mod proxy;
+pub mod listener;
 
-pub mod cli;
 pub mod server;
+pub mod cli;
 
 #[path = "../backends/server.rs"]
 pub mod sample_backend;

@@ -41,7 +41,8 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     eprintln!("{port}");
     let demo_is_gone = async {
         let mut nothing = [0];
-        tokio::io::stdin().read(&mut nothing).await.ok();
+        // Nothing is ever sent; whatever the read returns, the other end is closed.
+        tokio::io::stdin().read_exact(&mut nothing).await.ok();
     };
     sample_backend::serve(listener, settings, demo_is_gone).await;
     // A read of standard input cannot be called off, so the process is ended here.

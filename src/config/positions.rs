@@ -164,7 +164,8 @@ mod tests {
 
     #[test]
     fn broken_text_is_no_panic() {
-        Positions::of("a: [b\nc: {");
-        Positions::of("\t\0 - : - [[[");
+        for text in ["a: [b\nc: {", "\t\0 - : - [[["] {
+            assert_eq!(Positions::of(text).nearest(&Place::from_text("z")), None);
+        }
     }
 }

@@ -214,6 +214,17 @@ impl Config {
     }
 }
 
+/// One finished check.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// Whether the backend passed.
+    pub passed: bool,
+    /// When the check began.
+    pub began: Instant,
+    /// A number in 0..1 that shifts the next check by up to 10 % either way.
+    pub jitter: f64,
+}
+
 /// When a backend is checked next, and what the checks so far add up to. Pure: time is passed in.
 #[derive(Debug, Default)]
 pub struct Schedule {
@@ -229,10 +240,9 @@ impl Schedule {
         self.due.is_none_or(|due| due <= now)
     }
 
-    /// Takes in the answer of a check that began at `began` and says what the backend's health is now.
-    ///
-    /// `jitter` is a number in 0..1 that shifts the next check by up to 10 % either way.
-    pub fn observe(&mut self, health: Health, passed: bool, rhythm: &Rhythm, began: Instant, jitter: f64) -> Health {
+    /// Takes in the answer of a check and says what the backend's health is now.
+    pub fn observe(&mut self, health: Health, answer: Answer, rhythm: &Rhythm) -> Health {
+        let passed = answer.passed;
         let needed = match (health, passed) {
             // The first answer of all decides: a start-up must not take `rise` intervals.
             (Health::Unknown, _) => 1,
@@ -242,13 +252,13 @@ impl Schedule {
         };
         self.against = if needed == 0 { 0 } else { self.against + 1 };
         let changed = needed > 0 && self.against >= needed;
-        let answer = if passed { Health::Up } else { Health::Down };
-        let health = if changed { answer } else { health };
+        let said = if passed { Health::Up } else { Health::Down };
+        let health = if changed { said } else { health };
         if changed {
             self.against = 0;
         }
         let interval = if health == Health::Up && passed { rhythm.interval } else { rhythm.unhealthy_interval };
-        self.due = Some(began + interval.mul_f64(0.9 + 0.2 * jitter));
+        self.due = Some(answer.began + interval.mul_f64(0.9 + 0.2 * answer.jitter));
         health
     }
 }
@@ -276,7 +286,7 @@ mod tests {
         answers
             .iter()
             .map(|passed| {
-                health = schedule.observe(health, *passed, &RHYTHM, began, 0.5);
+                health = schedule.observe(health, Answer { passed: *passed, began, jitter: 0.5 }, &RHYTHM);
                 health
             })
             .collect()
@@ -301,7 +311,7 @@ mod tests {
         let next = |health, passed, jitter| {
             let mut schedule = Schedule::default();
             assert!(schedule.is_due(began));
-            schedule.observe(health, passed, &RHYTHM, began, jitter);
+            schedule.observe(health, Answer { passed, began, jitter }, &RHYTHM);
             schedule.due.unwrap() - began
         };
         assert_eq!(next(Health::Up, true, 0.5), Duration::from_secs(20));
@@ -315,7 +325,7 @@ mod tests {
     fn it_is_due_when_its_time_has_come() {
         let began = Instant::now();
         let mut schedule = Schedule::default();
-        schedule.observe(Health::Unknown, true, &RHYTHM, began, 0.5);
+        schedule.observe(Health::Unknown, Answer { passed: true, began, jitter: 0.5 }, &RHYTHM);
         assert!(!schedule.is_due(began + Duration::from_secs(19)));
         assert!(schedule.is_due(began + Duration::from_secs(20)));
     }

@@ -10,7 +10,7 @@ use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck, TcpHeal
 use tokio::sync::watch;
 
 use super::endpoint::{Endpoint, Health};
-use super::health::{HttpRequest, Question, Spec};
+use super::health::{Answer, HttpRequest, Question, Spec};
 use super::peer::Template;
 use crate::event::Event;
 use crate::units::PoolName;
@@ -121,8 +121,8 @@ impl HealthCheck for Probe {
         let before = endpoint.health();
         if endpoint.schedule.lock().is_due(began) {
             let failure = self.ask(target).await.err();
-            let passed = failure.is_none();
-            let health = endpoint.schedule.lock().observe(before, passed, &self.spec.rhythm, began, fastrand::f64());
+            let answer = Answer { passed: failure.is_none(), began, jitter: fastrand::f64() };
+            let health = endpoint.schedule.lock().observe(before, answer, &self.spec.rhythm);
             endpoint.set_health(health);
             if health != before {
                 self.announce(endpoint, failure);

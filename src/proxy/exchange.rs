@@ -5,18 +5,20 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{StatusCode, Version, header};
+use http::{StatusCode, Version};
 use pingora::Error;
+use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_proxy::Session;
 
-use super::first_byte::FirstByte;
-use super::{failover, headers, refuse};
+use super::first_byte::{Deadlines, Ends, FirstByte};
+use super::{admission, failover, headers, refuse};
 use crate::limit::Verdict;
 use crate::net::canonical;
 use crate::observe::{AccessLog, Record};
 use crate::pool::Lease;
+use crate::pool::peer::Protocol;
 use crate::rejection::Rejection;
 use crate::snapshot::{Route, Snapshot};
 
@@ -93,24 +95,35 @@ impl Exchange {
         self.request_id = sent.map_or_else(|| format!("{:032x}", fastrand::u128(..)), str::to_owned);
     }
 
-    /// Picks a backend that was not tried yet.
+    /// Picks the first backend, before Pingora begins its tries: after a failed try it always ends
+    /// the client's connection, and a pool without a healthy backend is no reason for that.
+    pub(super) fn reserve(&mut self) -> Result<(), Rejection> {
+        let route = self.route.as_ref().ok_or(Rejection::Internal)?;
+        let none = Rejection::NoHealthyBackend { retry_after: route.pool.retry_after() };
+        self.lease = Some(route.pool.pick(&self.tried).ok_or(none)?);
+        Ok(())
+    }
+
+    /// The backend of the next try: the reserved one, then one that was not tried yet.
     #[expect(clippy::disallowed_methods, reason = "the backend's time counts from here")]
-    pub(super) fn pick(&mut self) -> pingora::Result<Box<HttpPeer>> {
+    pub(super) fn next_peer(&mut self) -> pingora::Result<Box<HttpPeer>> {
         let Some(route) = self.route.clone() else {
             return Err(refuse(self, Rejection::Internal));
         };
         self.first_byte = None;
-        match route.pool.pick(&self.tried) {
+        if !self.tried.is_empty() {
+            // The lease of the try before ends here, by assignment.
+            self.lease = route.pool.pick(&self.tried);
+        }
+        match &self.lease {
             Some(lease) => {
                 let address = lease.endpoint().address();
-                // The lease of a try before ends here, by assignment.
-                self.lease = Some(lease);
                 self.tried.push(address);
                 self.picked = Some(Instant::now());
                 Ok(Box::new(route.template.peer(address)))
             }
             None => {
-                // After a failed try, what went wrong there says more than that nobody else is left.
+                // What went wrong in the try before says more than that nobody else is left.
                 let none = Rejection::NoHealthyBackend { retry_after: route.pool.retry_after() };
                 let rejection = self.rejection.unwrap_or(none);
                 Err(refuse(self, rejection))
@@ -123,13 +136,19 @@ impl Exchange {
         self.tried.len()
     }
 
-    /// Starts the deadline for the first byte of the answer.
-    pub(super) fn await_first_byte(&mut self, peer: &HttpPeer, fd: RawFd) {
-        if let Some(route) = &self.route {
-            let timeouts = route.template.timeouts;
-            if timeouts.first_byte < timeouts.idle && peer.options.alpn.get_max_http_version() == 1 {
-                self.first_byte = FirstByte::watch(fd, timeouts.first_byte);
-            }
+    /// Starts the deadline for the first byte of the answer. Many answers share one HTTP/2 connection,
+    /// which cannot be shut down for one of them: there Pingora's read timeout is all there is.
+    #[expect(clippy::disallowed_methods, reason = "the deadline counts from here")]
+    pub(super) fn await_first_byte(&mut self, deadlines: &Deadlines, fd: RawFd, digest: Option<&Digest>) {
+        let Some(route) = &self.route else { return };
+        let timeouts = route.template.timeouts;
+        if timeouts.first_byte >= timeouts.idle || route.template.protocol != Protocol::Http1 {
+            return;
+        }
+        let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
+        if let (Some(local), Some(backend)) = (local, self.tried.last()) {
+            let ends = Ends { local: *local, backend: *backend };
+            self.first_byte = Some(deadlines.watch(fd, ends, Instant::now() + timeouts.first_byte));
         }
     }
 
@@ -170,7 +189,7 @@ impl Exchange {
         let downstream = session.as_downstream();
         let request = downstream.req_header();
         let status = downstream.response_written().map_or(0, |response| response.status.as_u16());
-        let host = request.uri.host().or_else(|| request.headers.get(header::HOST)?.to_str().ok());
+        let host = admission::host(request);
         access_log.write(&Record {
             time: self.time,
             client: self.client,

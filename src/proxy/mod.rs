@@ -31,6 +31,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 pub use exchange::Exchange;
+use first_byte::Deadlines;
 
 use crate::observe::AccessLog;
 use crate::rejection::Rejection;
@@ -47,13 +48,17 @@ const CLIENT_DRAIN: Duration = Duration::from_secs(5);
 pub struct Proxy {
     live: Arc<ArcSwap<Snapshot>>,
     access_log: AccessLog,
+    deadlines: Deadlines,
 }
 
 impl Proxy {
-    /// A proxy over what is live.
+    /// A proxy over what is live. Must be called inside the runtime that serves, where the sweep
+    /// of deadlines runs.
     #[must_use]
     pub fn new(live: Arc<ArcSwap<Snapshot>>, access_log: AccessLog) -> Self {
-        Self { live, access_log }
+        let deadlines = Deadlines::default();
+        tokio::spawn(deadlines.clone().sweep());
+        Self { live, access_log, deadlines }
     }
 }
 
@@ -92,9 +97,20 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    /// The route's pool picks a backend; entered again for another try.
+    /// The route's pool picks a backend. Without one the answer is given here.
+    async fn proxy_upstream_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
+        match exchange.reserve() {
+            Ok(()) => Ok(true),
+            Err(rejection) => {
+                respond::reject(session, exchange, rejection).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// How that backend is reached; entered again for another try, then with another backend.
     async fn upstream_peer(&self, _session: &mut Session, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
-        exchange.pick()
+        exchange.next_peer()
     }
 
     /// No connection: nothing was sent, so any request may go to another backend.
@@ -113,12 +129,12 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         _reused: bool,
-        peer: &HttpPeer,
+        _peer: &HttpPeer,
         fd: RawFd,
-        _digest: Option<&Digest>,
+        digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        exchange.await_first_byte(peer, fd);
+        exchange.await_first_byte(&self.deadlines, fd, digest);
         Ok(())
     }
 

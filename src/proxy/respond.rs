@@ -36,12 +36,10 @@ pub(super) async fn failure(session: &mut Session, exchange: &mut Exchange, e: &
         // The answer has begun; all that is left is to cut it off, which ends the connection.
         return FailToProxy { error_code: rejection.status(), can_reuse_downstream: false };
     }
-    let reusable = rejection.keeps_connection() && session.as_downstream_mut().is_body_done();
-    if !reusable {
-        session.set_keepalive(None);
-    }
+    // Pingora ends the client's connection after a failed try, so the answer has to say so.
+    session.set_keepalive(None);
     match write(session, exchange, rejection).await {
-        Ok(()) => FailToProxy { error_code: rejection.status(), can_reuse_downstream: reusable },
+        Ok(()) => FailToProxy { error_code: rejection.status(), can_reuse_downstream: false },
         Err(e) => {
             log::debug!("cannot answer the client: {e}");
             nothing

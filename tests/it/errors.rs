@@ -171,12 +171,20 @@ fn error_pages_are_short_say_the_cause_and_never_the_software() {
 }
 
 #[test]
-fn the_connection_survives_an_error_where_http_allows_it() {
+fn the_connection_survives_an_error_where_http_and_pingora_allow_it() {
+    let backend = Backend::start("ill");
+    backend.set_health(false);
+    let port = free_port();
+    let _lab = Lab::start(&one_pool(port, &[&backend], ""));
+    let mut stream = client::connect(port);
+    for (path, status) in [("/nowhere", 404), ("/apiA", 503), ("/nowhere", 404)] {
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let answer = client::read_answer(&mut stream);
+        assert_eq!((answer.status, answer.header("connection")), (status, "keep-alive"));
+    }
+
+    // After a failed try Pingora ends the connection, and the answer says so.
     let port = free_port();
     let _lab = scripted_lab(port, &[("refuses", free_port())]);
-    let mut stream = client::connect(port);
-    for (path, status) in [("/nowhere", 404), ("/refuses", 502), ("/nowhere", 404)] {
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        assert_eq!(client::read_answer(&mut stream).status, status);
-    }
+    assert_eq!(get(port, "/refuses").header("connection"), "close");
 }

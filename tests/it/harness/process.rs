@@ -16,9 +16,16 @@ use super::ports::free_port;
 /// How long anything may take that should happen at once.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Lines that a process has written so far, with somebody to wait for more.
+/// Lines that a process has written so far, and whether there will be no more.
+#[derive(Default)]
+struct Written {
+    lines: Vec<String>,
+    ended: bool,
+}
+
+/// What a process has written, with somebody to wait for more.
 #[derive(Clone, Default)]
-struct Lines(Arc<(Mutex<(Vec<String>, bool)>, Condvar)>);
+struct Lines(Arc<(Mutex<Written>, Condvar)>);
 
 impl Lines {
     /// Reads `source` to its end on a thread of its own.
@@ -27,17 +34,17 @@ impl Lines {
         let (writer, source) = (lines.clone(), BufReader::new(source));
         std::thread::spawn(move || {
             for line in source.lines().map_while(Result::ok) {
-                writer.0.0.lock().unwrap().0.push(line);
+                writer.0.0.lock().unwrap().lines.push(line);
                 writer.0.1.notify_all();
             }
-            writer.0.0.lock().unwrap().1 = true;
+            writer.0.0.lock().unwrap().ended = true;
             writer.0.1.notify_all();
         });
         lines
     }
 
     fn all(&self) -> Vec<String> {
-        self.0.0.lock().unwrap().0.clone()
+        self.0.0.lock().unwrap().lines.clone()
     }
 
     /// Waits for a line that contains `pattern`; `None` when the process ended or time ran out.
@@ -45,11 +52,11 @@ impl Lines {
         let until = Instant::now() + patience;
         let mut state = self.0.0.lock().unwrap();
         loop {
-            if let Some(line) = state.0.iter().find(|line| line.contains(pattern)) {
+            if let Some(line) = state.lines.iter().find(|line| line.contains(pattern)) {
                 return Some(line.clone());
             }
             let left = until.saturating_duration_since(Instant::now());
-            if state.1 || left.is_zero() {
+            if state.ended || left.is_zero() {
                 return None;
             }
             state = self.0.1.wait_timeout(state, left).unwrap().0;
@@ -155,12 +162,6 @@ impl Lab {
             status.is_some()
         });
         status.unwrap()
-    }
-
-    pub fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 }
 
