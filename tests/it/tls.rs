@@ -38,7 +38,7 @@ fn http1_and_http2_over_tls() {
         get_h2(stream, &format!("https://localhost:{port}/apiA")).await
     });
     assert_eq!(answer, (200, "Hello from one\n".to_owned()));
-    assert!(lab.wait_for_access("protocol=HTTP/2").contains("host=localhost "));
+    assert!(lab.wait_for_access("protocol=HTTP/2").contains("host=localhost"));
 }
 
 #[test]

@@ -1,0 +1,26 @@
+# Two stages: build with Rust and a C compiler, run with neither.
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+RUN apt-get update && apt-get install -y --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
+COPY Cargo.toml Cargo.lock ./
+COPY src src
+COPY backends backends
+COPY benches benches
+COPY examples examples
+COPY tests tests
+RUN cargo build --release --locked --bins
+
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin l7lb
+COPY --from=build /src/target/release/l7lb /src/target/release/backend /usr/local/bin/
+# Certificates and keys are mounted, never part of the image.
+COPY conf/docker.yaml /etc/l7lb/l7lb.yaml
+WORKDIR /etc/l7lb
+USER l7lb
+EXPOSE 8080 8443
+# SIGTERM finishes what is in flight.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/usr/local/bin/l7lb"]
+CMD ["run", "--conf", "/etc/l7lb/l7lb.yaml"]

@@ -1,0 +1,179 @@
+//! The layout, held by a test: who may import whom, who owns what, how long a file may be.
+//!
+//! `docs/architecture.md` says why.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
+
+use std::path::{Path, PathBuf};
+
+/// Modules in layers. A module may import earlier layers and, within its own, the modules before it.
+const ORDER: [&str; 18] = [
+    "units",
+    "fault",
+    "net",
+    "rejection",
+    "event",
+    "request_limits", // words
+    "route",
+    "limit", // mechanisms
+    "tls",
+    "discovery",
+    "pool",
+    "observe", // parts
+    "config",
+    "snapshot", // stages
+    "proxy",
+    "listener", // traffic
+    "server",
+    "cli", // process
+];
+
+/// Imports that the order would allow but the design does not.
+const FORBIDDEN: [(&str, &str); 4] =
+    [("proxy", "config"), ("listener", "config"), ("listener", "proxy"), ("listener", "pool")];
+
+/// Words that only some modules may say.
+const OWNERS: [(&str, &[&str]); 6] = [
+    ("use pingora_load_balancing", &["pool", "discovery"]),
+    ("use pingora_limits", &["limit"]),
+    ("impl ProxyHttp", &["proxy"]),
+    ("serde_yaml::from_str", &["config"]),
+    ("rustls::ServerConfig", &["tls"]),
+    ("Server::new_with_opt_and_conf", &["server"]),
+];
+
+const LINES_MAX: usize = 500;
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The module that a file below `src` belongs to.
+fn module(file: &Path) -> String {
+    let below = file.strip_prefix(root().join("src")).unwrap();
+    below.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned()
+}
+
+/// The text without comments and without what is for tests only.
+fn code(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).unwrap();
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
+}
+
+fn is_test(file: &Path) -> bool {
+    file.file_stem().is_some_and(|stem| stem.to_str().unwrap().ends_with("tests"))
+}
+
+fn sources() -> Vec<PathBuf> {
+    files(&root().join("src")).into_iter().filter(|file| !is_test(file)).collect()
+}
+
+fn layer(module: &str) -> Option<usize> {
+    ORDER.iter().position(|known| *known == module)
+}
+
+#[test]
+fn every_module_has_its_place_and_imports_point_down() {
+    let mut faults = Vec::new();
+    for file in sources() {
+        let from = module(&file);
+        if ["lib", "main"].contains(&from.as_str()) {
+            continue;
+        }
+        let Some(own) = layer(&from) else {
+            faults.push(format!("{}: `{from}` has no place in the order", file.display()));
+            continue;
+        };
+        for (other, to) in ORDER.iter().enumerate() {
+            let imports =
+                code(&file).contains(&format!("crate::{to}::")) || code(&file).contains(&format!("use crate::{to};"));
+            let allowed = other < own && !FORBIDDEN.contains(&(from.as_str(), to));
+            if imports && other != own && !allowed {
+                faults.push(format!("{}: `{from}` imports `{to}`", file.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn each_library_has_its_owner() {
+    let mut faults = Vec::new();
+    for file in sources() {
+        for (word, owners) in OWNERS {
+            if code(&file).contains(word) && !owners.contains(&module(&file).as_str()) {
+                faults.push(format!("{}: `{word}` belongs to {owners:?}", file.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn files_say_what_they_are_for_and_stay_short() {
+    let mut faults = Vec::new();
+    for folder in ["src", "backends", "tests", "benches", "examples"] {
+        for file in files(&root().join(folder)) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            if !text.starts_with("//!") {
+                faults.push(format!("{}: does not open with what it is for", file.display()));
+            }
+            if text.lines().count() > LINES_MAX {
+                faults.push(format!("{}: longer than {LINES_MAX} lines", file.display()));
+            }
+            let stem = file.file_stem().unwrap().to_str().unwrap();
+            if ["util", "utils", "helper", "helpers", "common", "manager"].contains(&stem) {
+                faults.push(format!("{}: a name that says nothing", file.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn there_is_no_static_but_the_allocator() {
+    for file in sources() {
+        let statics = code(&file)
+            .lines()
+            .filter(|line| line.trim_start().starts_with("static ") || line.contains("pub static "))
+            .count();
+        let allowed = usize::from(file.ends_with("src/main.rs"));
+        assert_eq!(statics, allowed, "{}", file.display());
+    }
+}
+
+/// Every row of the README's table of features names a test, and the test exists.
+#[test]
+fn every_claim_of_the_readme_has_a_test() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let tests: String = ["src", "tests"]
+        .iter()
+        .flat_map(|folder| files(&root().join(folder)))
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect();
+    let rows: Vec<&str> = readme.lines().filter(|line| line.starts_with("| ") && line.contains("](")).collect();
+    assert!(rows.len() >= 15, "the table is there");
+    for row in rows {
+        let named: Vec<&str> =
+            row.split('`').skip(1).step_by(2).filter(|word| tests.contains(&format!("fn {word}("))).collect();
+        assert!(!named.is_empty(), "no existing test is named in: {row}");
+        for link in row.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            assert!(root().join(link).exists(), "{link} in: {row}");
+        }
+    }
+}
