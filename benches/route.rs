@@ -4,7 +4,7 @@
 //! so that the difference is what the other 9,990 routes cost. A third figure asks the large table
 //! for all of its routes in turn, which adds the cache misses of a table that is used all over.
 //!
-//! Without `--bench`, as under `cargo test`, it only runs once to see that it works.
+//! Without `--bench`, as under `cargo test --benches`, it only runs once to see that it works.
 
 #![expect(
     clippy::print_stdout,

@@ -16,6 +16,7 @@
 //! asks the limits, finds the route → the route's [`pool::Pool`] picks a backend → headers in, body,
 //! answer, headers out → one access line. `proxy/mod.rs` reads like this list.
 
+#![allow(rustdoc::private_intra_doc_links, reason = "the documentation is read with private items")]
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests take an instant to start from"))]
 
 pub mod units;

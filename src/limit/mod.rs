@@ -21,7 +21,7 @@
 //! # Memory
 //!
 //! The table takes 3.3 MB (3.1 MiB) for windows and 4.3 MB (4.1 MiB) for buckets, the sketches take
-//! 2 MiB each and are allocated when the first client has to give way: at most 8.2 MiB a limiter,
+//! 2 MiB each and are allocated when the first client has to give way: at most 8.3 MiB a limiter,
 //! whatever the number of clients.
 //!
 //! # When it errs, and in which direction

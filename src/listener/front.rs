@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::buffered::Buffered;
 use super::drain::{Connection, Drain};
 use super::sockets::Socket;
 
@@ -232,14 +233,14 @@ async fn pause_after(e: &io::Error) {
     tokio::time::sleep(EXHAUSTED_PAUSE).await;
 }
 
-fn plain(tcp: TcpStream, peer: SocketAddr) -> Result<L4Stream, String> {
+fn plain(tcp: TcpStream, peer: SocketAddr) -> Result<Buffered, String> {
     tcp.set_nodelay(true).map_err(|e| e.to_string())?;
     let digest = SocketDigest::from_raw_fd(tcp.as_raw_fd());
     // A new cell is empty, so this sets it.
     digest.peer_addr.set(Some(peer.into())).ok();
     let mut stream: L4Stream = tcp.into();
     stream.set_socket_digest(digest);
-    Ok(stream)
+    Ok(Buffered::new(stream))
 }
 
 async fn handshake(tcp: TcpStream, peer: SocketAddr, acceptor: &Acceptor) -> Result<Stream, String> {

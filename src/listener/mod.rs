@@ -7,9 +7,11 @@
 //!
 //! - [`sockets`]: listening sockets, bound before anything runs.
 //! - [`front`]: the service that accepts and serves.
+//! - [`buffered`]: a connection with a small write buffer.
 //! - [`drain`]: connections that are open, and how they end.
 //! - [`handover`]: giving the sockets to a new process.
 
+mod buffered;
 pub mod drain;
 pub mod front;
 pub mod handover;

@@ -110,8 +110,9 @@ impl<T> Table<T> {
     ///
     /// # Errors
     ///
-    /// Returns every pair of routes with the same host, path and exactness whose methods overlap:
-    /// both without a list, or with a method in common.
+    /// Returns the routes with the same host, path and exactness whose methods overlap: both
+    /// without a list, or with a method in common. Each is paired with the first route that has
+    /// what they share, so three routes alike are two pairs.
     pub fn build(routes: impl IntoIterator<Item = (Matcher, T)>) -> Result<Self, Vec<Duplicate>> {
         let mut hosts = host::Hosts::default();
         let (mut matchers, mut payloads) = (Vec::new(), Vec::new());

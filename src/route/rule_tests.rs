@@ -140,6 +140,18 @@ fn rule_4_host_longer_than_any_name_is_any_host() {
 }
 
 #[test]
+fn rule_4_longest_host_is_still_a_host() {
+    let longest = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61)].join(".");
+    assert_eq!(longest.len(), 253);
+    let longest_matcher = Matcher { host: longest.parse().unwrap(), ..matcher("* * /") };
+    let table = Table::build([(longest_matcher, "longest"), (matcher("* * /"), "any")]).unwrap();
+    takes(&table, &longest, "/", Some("longest"));
+    takes(&table, &format!("{}.:8080", longest.to_uppercase()), "/", Some("longest"));
+    takes(&table, &format!("{longest}d"), "/", Some("any"));
+    assert!(format!("{longest}d").parse::<HostPattern>().is_err());
+}
+
+#[test]
 fn rule_5_request_paths_are_left_as_they_are() {
     let table = table(&["* * /ä", "* * /a%20b", "* * /x"]);
     takes(&table, "a", "/ä/ö", Some("* * /ä"));

@@ -1,21 +1,59 @@
-//! Ports that are free, from below the range that outgoing connections take theirs from.
+//! Port numbers that neither another test nor the kernel hands out meanwhile.
 
-use std::net::TcpListener;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-const FIRST: u16 = 20_000;
-const COUNT: u16 = 12_000;
+/// The ports given out: below the ephemeral range, so that no outgoing
+/// connection takes one between its choice and its use.
+const FIRST: u32 = 20_000;
+const COUNT: u32 = 12_000;
 
-/// A port that nobody listens at, never the same twice in a process.
+/// How far apart processes with neighbouring ids start: test runners start one
+/// process per test, and few tests need more ports than this.
+const STRIDE: u32 = 97;
+
+static TAKEN: AtomicU32 = AtomicU32::new(0);
+static CLAIMS: Mutex<Vec<UnixDatagram>> = Mutex::new(Vec::new());
+
+/// A port that is free and stays this process's own: no other call gets it,
+/// neither here nor in another test process that runs at the same time.
 pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Processes that test at the same time begin at different places.
-    let start = (std::process::id().wrapping_mul(977) % u32::from(COUNT)) as u16;
-    for _ in 0..COUNT {
-        let port = FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+    let offset = std::process::id().wrapping_mul(STRIDE) % COUNT;
+    loop {
+        let taken = TAKEN.fetch_add(1, Ordering::SeqCst);
+        assert!(taken < COUNT, "no port from 20000 to 31999 is free");
+        let port = u16::try_from(FIRST + (offset + taken) % COUNT).expect("below 32000");
+        if claim(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
         }
     }
-    panic!("no port is free");
+}
+
+/// A free port as an address on the loopback.
+pub fn free_address() -> SocketAddr {
+    loopback(free_port())
+}
+
+/// The address of a port on the loopback.
+pub fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Claims the port among all test processes by binding a socket name in the
+/// abstract namespace: the kernel frees it with the process, however it ends,
+/// and no file stays behind.
+fn claim(port: u16) -> bool {
+    let name = format!("l7lb-test-port-{port}");
+    let address = UnixAddress::from_abstract_name(name).expect("a short name");
+    match UnixDatagram::bind_addr(&address) {
+        Ok(socket) => {
+            let mut claims = CLAIMS.lock().unwrap_or_else(PoisonError::into_inner);
+            claims.push(socket);
+            true
+        }
+        Err(_) => false,
+    }
 }

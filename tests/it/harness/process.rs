@@ -1,247 +1,219 @@
-//! Real processes: `l7lb` with a folder of its own, and sample backends. Dropping one kills it, so a
-//! failing test leaves nothing running.
+//! Runs a program, captures what it prints line by line, and leaves nothing of
+//! it running.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
-use super::client::{self, Answer};
-use super::ports::free_port;
+/// The environment variable that marks a program and all that it starts.
+const MARK: &str = "L7LB_TEST_MARK";
 
-/// How long anything may take that should happen at once.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+static MARKS: AtomicU32 = AtomicU32::new(0);
 
-/// Lines that a process has written so far, and whether there will be no more.
+/// The lines of one output, shared between its reader and the test.
+#[derive(Clone, Default)]
+pub struct Captured {
+    shared: Arc<(Mutex<Output>, Condvar)>,
+}
+
 #[derive(Default)]
-struct Written {
+struct Output {
     lines: Vec<String>,
     ended: bool,
 }
 
-/// What a process has written, with somebody to wait for more.
-#[derive(Clone, Default)]
-struct Lines(Arc<(Mutex<Written>, Condvar)>);
-
-impl Lines {
-    /// Reads `source` to its end on a thread of its own.
-    fn follow(source: impl Read + Send + 'static) -> Self {
-        let lines = Self::default();
-        let (writer, source) = (lines.clone(), BufReader::new(source));
-        std::thread::spawn(move || {
-            for line in source.lines().map_while(Result::ok) {
-                writer.0.0.lock().unwrap().lines.push(line);
-                writer.0.1.notify_all();
+impl Captured {
+    fn read(source: impl Read + Send + 'static) -> Self {
+        let captured = Self::default();
+        let writer = captured.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(source).split(b'\n') {
+                let Ok(line) = line else { break };
+                let line = String::from_utf8_lossy(&line).into_owned();
+                writer.lock().lines.push(line);
+                writer.shared.1.notify_all();
             }
-            writer.0.0.lock().unwrap().ended = true;
-            writer.0.1.notify_all();
+            writer.lock().ended = true;
+            writer.shared.1.notify_all();
         });
-        lines
+        captured
     }
 
-    fn all(&self) -> Vec<String> {
-        self.0.0.lock().unwrap().lines.clone()
+    fn lock(&self) -> MutexGuard<'_, Output> {
+        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a line that contains `pattern`; `None` when the process ended or time ran out.
-    fn wait_for(&self, pattern: &str, patience: Duration) -> Option<String> {
-        let until = Instant::now() + patience;
-        let mut state = self.0.0.lock().unwrap();
+    /// All lines so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.lock().lines.clone()
+    }
+
+    /// All lines so far as one text.
+    pub fn text(&self) -> String {
+        let mut text = self.lines().join("\n");
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text
+    }
+
+    /// The `nth` line (from 1) that contains the pattern, as soon as it is
+    /// there; nothing when the time is over or the output has ended before.
+    pub fn wait_for(&self, pattern: &str, nth: usize, within: Duration) -> Option<String> {
+        let deadline = Instant::now() + within;
+        let mut output = self.lock();
+        let mut seen = 0;
+        let mut found = 0;
         loop {
-            if let Some(line) = state.lines.iter().find(|line| line.contains(pattern)) {
-                return Some(line.clone());
+            while seen < output.lines.len() {
+                found += usize::from(output.lines[seen].contains(pattern));
+                if found == nth {
+                    return Some(output.lines[seen].clone());
+                }
+                seen += 1;
             }
-            let left = until.saturating_duration_since(Instant::now());
-            if state.ended || left.is_zero() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if output.ended || left.is_zero() {
                 return None;
             }
-            state = self.0.1.wait_timeout(state, left).unwrap().0;
+            let waited = self.shared.1.wait_timeout(output, left);
+            output = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Waits until the output has ended.
+    pub fn wait_for_end(&self, within: Duration) {
+        let output = self.lock();
+        let waited = self
+            .shared
+            .1
+            .wait_timeout_while(output, within, |output| !output.ended);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-/// One `l7lb` process with a folder.
-pub struct Lab {
-    folder: Arc<tempfile::TempDir>,
+/// A running program. Dropping it kills it, and whatever it started, and reaps it.
+pub struct Process {
     child: Child,
-    stdout: Lines,
-    stderr: Lines,
+    mark: String,
+    status: Option<ExitStatus>,
+    stdout: Captured,
+    stderr: Captured,
 }
 
-impl Lab {
-    /// Runs `l7lb` with this configuration until it is ready. `{folder}` in the text becomes the
-    /// lab's folder, where a certificate for localhost lies ready.
-    pub fn start(yaml: &str) -> Self {
-        let folder = Arc::new(tempfile::tempdir().unwrap());
-        Self::configure(folder.path(), yaml);
-        let lab = Self::spawn(folder, &[]);
-        lab.wait_until_ready();
-        lab
-    }
-
-    /// Writes the configuration and a certificate into `folder`.
-    pub fn configure(folder: &Path, yaml: &str) -> PathBuf {
-        let file = folder.join("l7lb.yaml");
-        // Each lab has its own upgrade socket, so that labs do not meet.
-        let own = format!(
-            "server: {{ threads: 2, upgrade_sock: '{0}/upgrade.sock', pid_file: '{0}/l7lb.pid' }}\n",
-            folder.display()
-        );
-        let yaml = if yaml.contains("server:") { yaml.to_owned() } else { own + yaml };
-        std::fs::write(&file, yaml.replace("{folder}", &folder.display().to_string())).unwrap();
-        if !folder.join("localhost.pem").exists() {
-            let made = run(&["cert", "--folder", &folder.display().to_string()]);
-            assert!(made.status.success(), "{made:?}");
-        }
-        file
-    }
-
-    fn spawn(folder: Arc<tempfile::TempDir>, arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_l7lb"))
-            .args(["run", "--conf"])
-            .arg(folder.path().join("l7lb.yaml"))
-            .args(arguments)
-            .current_dir(folder.path())
+impl Process {
+    /// Starts the program with its outputs captured and nothing on its input.
+    pub fn start(mut command: Command) -> Self {
+        let number = MARKS.fetch_add(1, Ordering::SeqCst);
+        let mark = format!("{}-{number}", std::process::id());
+        let mut child = command
+            .env(MARK, &mark)
+            // It stays in the test's process group on purpose: a test runner
+            // that gives up on a test kills the group, and so this too.
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
-        let stdout = Lines::follow(child.stdout.take().unwrap());
-        let stderr = Lines::follow(child.stderr.take().unwrap());
-        Self { folder, child, stdout, stderr }
+            .unwrap_or_else(|error| panic!("cannot start {:?}: {error}", command.get_program()));
+        let stdout = Captured::read(child.stdout.take().expect("piped"));
+        let stderr = Captured::read(child.stderr.take().expect("piped"));
+        Self {
+            child,
+            mark,
+            status: None,
+            stdout,
+            stderr,
+        }
     }
 
-    /// Starts a second process on the same configuration that takes this one's sockets over.
-    pub fn successor(&self) -> Self {
-        Self::spawn(Arc::clone(&self.folder), &["--upgrade"])
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
-    pub fn wait_until_ready(&self) {
-        self.wait_for_log(" ready: ");
+    /// What it wrote to its standard output.
+    pub fn stdout(&self) -> &Captured {
+        &self.stdout
     }
 
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    /// What it wrote to its standard error.
+    pub fn stderr(&self) -> &Captured {
+        &self.stderr
     }
 
-    pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().expect("own child");
+        }
+        self.status
     }
 
-    /// Waits for a line of the operator's log.
-    pub fn wait_for_log(&self, pattern: &str) -> String {
-        self.stderr
-            .wait_for(pattern, PATIENCE)
-            .unwrap_or_else(|| panic!("no `{pattern}` in the log:\n{}", self.stderr.all().join("\n")))
+    /// Sends it a signal. It must not have been seen to end before: its id may
+    /// be another process's by then.
+    pub fn signal(&mut self, signal: Signal) {
+        let ended = self.ended();
+        assert!(ended.is_none(), "no {signal}: it has ended with {ended:?}");
+        signal::kill(as_pid(self.pid()), signal).expect("own child");
     }
 
-    pub fn log(&self) -> String {
-        self.stderr.all().join("\n")
+    /// Waits for its end, and for the last of its output.
+    pub fn wait_exit(&mut self, within: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(status) = self.ended() {
+                // Short: a process it left behind may hold the output open.
+                self.stdout.wait_for_end(Duration::from_secs(1));
+                self.stderr.wait_for_end(Duration::from_secs(1));
+                return Some(status);
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
-    /// Waits for an access line.
-    pub fn wait_for_access(&self, pattern: &str) -> String {
-        self.stdout
-            .wait_for(pattern, PATIENCE)
-            .unwrap_or_else(|| panic!("no `{pattern}` in the access log:\n{}", self.stdout.all().join("\n")))
-    }
-
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
-    }
-
-    /// Waits for the process to end by itself.
-    pub fn wait_exit(&mut self, patience: Duration) -> ExitStatus {
-        let mut status = None;
-        eventually("the process ends", patience, || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap()
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-/// Runs `l7lb` to its end.
-pub fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_l7lb")).args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-/// One sample backend.
-pub struct Backend {
-    pub port: u16,
-    name: String,
-    arguments: Vec<String>,
-    child: Child,
-}
-
-impl Backend {
-    pub fn start(name: &str) -> Self {
-        Self::start_with(name, &[])
-    }
-
-    pub fn start_with(name: &str, arguments: &[&str]) -> Self {
-        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        let port = free_port();
-        let child = Self::spawn(port, name, &arguments);
-        Self { port, name: name.to_owned(), arguments, child }
-    }
-
-    fn spawn(port: u16, name: &str, arguments: &[String]) -> Child {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_backend"))
-            .args(["--port", &port.to_string(), "--name", name])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = Lines::follow(child.stdout.take().unwrap());
-        assert!(lines.wait_for("listening", PATIENCE).is_some(), "backend {name} does not listen at {port}");
-        child
-    }
-
+    /// Kills it at once, and reaps it.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    pub fn restart(&mut self) {
-        self.child = Self::spawn(self.port, &self.name, &self.arguments);
-    }
-
-    pub fn set_health(&self, well: bool) {
-        let word = if well { "up" } else { "down" };
-        let answer = self
-            .ask(&format!("POST /health/{word} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
-        assert!(answer.status < 300, "{answer:?}");
-    }
-
-    fn ask(&self, request: &str) -> Answer {
-        client::exchange(self.port, request.as_bytes())
+        if self.ended().is_none() {
+            self.child.kill().expect("own child");
+            self.status = Some(self.child.wait().expect("own child"));
+        }
     }
 }
 
-impl Drop for Backend {
+impl Drop for Process {
     fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+        self.kill();
+        // What it started has left our family tree with its death, but still
+        // carries the mark in its environment.
+        for pid in marked(&self.mark) {
+            let _ = signal::kill(as_pid(pid), Signal::SIGKILL);
+        }
     }
 }
 
-/// Looks again and again for what has no event to wait for.
-pub fn eventually(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + patience;
-    while !holds() {
-        assert!(Instant::now() < until, "not within {patience:?}: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+/// The running processes that carry the mark.
+pub fn marked(mark: &str) -> Vec<u32> {
+    let wanted = format!("{MARK}={mark}").into_bytes();
+    let processes = fs::read_dir("/proc").expect("Linux");
+    processes
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|entry| entry == wanted)
+        })
+        .collect()
+}
+
+fn as_pid(pid: u32) -> Pid {
+    Pid::from_raw(i32::try_from(pid).expect("a process id"))
 }
