@@ -4,9 +4,7 @@
 //! spends one quota just before it and the next just after it passes twice the limit in an instant.
 
 use super::Spec;
-use super::forgotten::Forgotten;
 use super::rule::{Outcome, Rule, nanoseconds, narrow_count};
-use crate::net::ClientKey;
 
 /// The rule with its numbers.
 pub(super) struct FixedWindow {
@@ -63,13 +61,40 @@ impl Rule for FixedWindow {
         u128::from(self.as_of(*usage, now).count)
     }
 
-    fn forget(&self, forgotten: &Forgotten, client: ClientKey, usage: &WindowUsage, _now: u64) {
-        forgotten.raise(usage.start / self.window, client, u64::from(usage.count));
+    fn amounts(&self, usage: &WindowUsage, _now: u64) -> [(u64, u64); 2] {
+        [(usage.start / self.window, u64::from(usage.count)), (0, 0)]
     }
 
-    fn recall(&self, forgotten: &Forgotten, client: ClientKey, now: u64) -> WindowUsage {
+    fn recall(&self, now: u64, estimate: impl Fn(u64) -> u64) -> WindowUsage {
         let generation = now / self.window;
-        let count = narrow_count(forgotten.estimate(generation, client)).min(self.limit);
+        let count = narrow_count(estimate(generation)).min(self.limit);
         WindowUsage { start: generation * self.window, count }
+    }
+
+    fn tolerable_noise(&self) -> u64 {
+        u64::from(self.limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use super::super::Algorithm;
+    use super::*;
+
+    #[test]
+    fn a_window_ends_where_the_next_begins() {
+        let limit = NonZeroU32::new(2).unwrap();
+        let window = Duration::from_nanos(1000);
+        let rule = FixedWindow::new(&Spec { algorithm: Algorithm::FixedWindow, limit, window, burst: limit });
+        let mut usage = WindowUsage::default();
+        let passes = |usage: &mut WindowUsage, now| rule.admit(usage, now).refused_until.is_none();
+        assert!(passes(&mut usage, 2500) && passes(&mut usage, 2999));
+        assert_eq!(rule.admit(&mut usage, 2999).refused_until, Some(3000));
+        assert_eq!((rule.weight(&usage, 2999), rule.weight(&usage, 3000)), (2, 0));
+        assert!(passes(&mut usage, 3000) && passes(&mut usage, 3001));
+        assert!(!passes(&mut usage, 2999), "a clock that went back gives no second quota");
     }
 }

@@ -1,14 +1,16 @@
 //! What is remembered of clients that lost their place in the table: two count-min sketches.
 //!
 //! A sketch ([`Estimator`], from pingora-limits) adds each client's amount to one counter in each
-//! of eight rows, and estimates it as the least of the eight. It never reports too little; it
-//! reports too much if others share all eight counters. That *noise* would refuse the innocent in a
+//! of sixteen rows, and estimates it as the least of the sixteen. It never reports too little; it
+//! reports too much if others share all sixteen counters. That *noise* would refuse the innocent in a
 //! flood, so it is measured and taken off: the sketch is asked about keys that no client has, and
-//! whatever it says about those is noise. As long as up to a tenth of the counters are in use there
-//! is none, nothing is taken off, and estimates are exact.
+//! whatever it says about those is noise. As long as less than a third of the counters are
+//! in use there is practically none, nothing is taken off, and estimates are exact.
 //!
-//! Amounts are *raised to*, not added: a client that is forgotten, comes back and is forgotten again
-//! is brought to its present amount, so nothing is counted twice.
+//! Amounts are never put down twice. A client that loses its place *raises* its counters to its
+//! amount, as far as they are lower; noise is left out of that sum, because what is put in for it
+//! would be measured as more noise. A client that got no place *adds* what it has used since it was
+//! estimated a moment before.
 //!
 //! # Rotation
 //!
@@ -33,13 +35,13 @@ use crate::net::ClientKey;
 
 /// Rows of a sketch. While little is forgotten, more rows make noise far less likely than longer
 /// ones do: it takes a collision in every row.
-const ROWS: usize = 8;
+const ROWS: usize = 16;
 
 /// Counters in a row.
-const SLOTS: usize = 1 << 15;
+const SLOTS: usize = 1 << 14;
 
 /// How many keys of nobody a measurement of the noise asks about.
-const PROBES: usize = 32;
+const PROBES: usize = 64;
 
 /// After how many additions to a sketch its noise is measured again.
 const MEASURE_EVERY: u64 = 256;
@@ -56,9 +58,36 @@ impl Forgotten {
         Self { generations: RwLock::new(Generations { newest: 0, current, previous }) }
     }
 
-    /// Sees to it that in `generation` the estimate of `client` is at least `amount`. Generations
-    /// before the two newest are gone, and what would be put there has no more influence.
+    /// Remembers that a client that loses its place has used `amount` in `generation`.
     pub(super) fn raise(&self, generation: u64, client: ClientKey, amount: u64) {
+        self.on_generation(generation, amount, |sketch| sketch.put(client, amount, sketch.raw(client)));
+    }
+
+    /// Remembers that a client that got no place has used `amount` in `generation`, of which
+    /// `estimate` told with the same `tolerable_noise` what was known before.
+    pub(super) fn add(&self, generation: u64, client: ClientKey, amount: u64, tolerable_noise: u64) {
+        self.on_generation(generation, amount, |sketch| {
+            sketch.put(client, amount, sketch.estimate(client, tolerable_noise));
+        });
+    }
+
+    /// What `client` is believed to have used in `generation` when it was forgotten. Nothing is
+    /// believed of a sketch with more than `tolerable_noise`.
+    pub(super) fn estimate(&self, generation: u64, client: ClientKey, tolerable_noise: u64) -> u64 {
+        let generations = self.generations.read();
+        let sketch = generations.holding(generation);
+        sketch.map_or(0, |sketch| sketch.estimate(client, tolerable_noise))
+    }
+
+    /// Whether the newest generation has become noisy, so that a place in the table is better than
+    /// an estimate.
+    pub(super) fn is_noisy(&self) -> bool {
+        self.generations.read().current.noise.load(Ordering::Relaxed) > 0
+    }
+
+    /// Lets `put` have the sketch of `generation`, which becomes the newest if it is newer. A
+    /// generation before the two newest is gone: what would be put there has no more influence.
+    fn on_generation(&self, generation: u64, amount: u64, put: impl FnOnce(&Sketch)) {
         if amount == 0 {
             return;
         }
@@ -66,14 +95,8 @@ impl Forgotten {
             self.generations.write().advance(generation);
         }
         if let Some(sketch) = self.generations.read().holding(generation) {
-            sketch.raise(client, amount);
+            put(sketch);
         }
-    }
-
-    /// What `client` is believed to have used in `generation` when it was forgotten.
-    pub(super) fn estimate(&self, generation: u64, client: ClientKey) -> u64 {
-        let generations = self.generations.read();
-        generations.holding(generation).map_or(0, |sketch| sketch.estimate(client))
     }
 
     /// Bytes that the sketches take once both are in use.
@@ -134,8 +157,9 @@ struct Probe {
 }
 
 impl Sketch {
-    fn raise(&self, client: ClientKey, amount: u64) {
-        let missing = amount.saturating_sub(self.estimate(client));
+    /// Puts down the part of `amount` that is not `known` yet.
+    fn put(&self, client: ClientKey, amount: u64, known: u64) {
+        let missing = amount.saturating_sub(known);
         if missing == 0 {
             return;
         }
@@ -144,18 +168,22 @@ impl Sketch {
         // Relaxed is enough here and below: the numbers guide estimates and guard no other memory.
         let additions = self.additions.fetch_add(1, Ordering::Relaxed) + 1;
         if additions.is_multiple_of(MEASURE_EVERY) {
-            self.noise.store(measured_noise(counters, additions), Ordering::Relaxed);
+            // Noise only grows until the sketch is cleared, so a lucky measurement changes nothing.
+            self.noise.fetch_max(measured_noise(counters, additions), Ordering::Relaxed);
         }
     }
 
-    fn estimate(&self, client: ClientKey) -> u64 {
+    /// The least of the client's counters, noise and all.
+    fn raw(&self, client: ClientKey) -> u64 {
         if self.additions.load(Ordering::Relaxed) == 0 {
             return 0;
         }
-        let Some(counters) = self.counters.get() else {
-            return 0;
-        };
-        least(counters.get(client)).saturating_sub(self.noise.load(Ordering::Relaxed))
+        self.counters.get().map_or(0, |counters| least(counters.get(client)))
+    }
+
+    fn estimate(&self, client: ClientKey, tolerable_noise: u64) -> u64 {
+        let noise = self.noise.load(Ordering::Relaxed);
+        if noise > tolerable_noise { 0 } else { self.raw(client).saturating_sub(noise) }
     }
 
     fn clear(&mut self) {
@@ -183,4 +211,78 @@ fn measured_noise(counters: &Estimator, measurement: u64) -> u64 {
 /// because the innocent must not pay.
 fn least(answer: isize) -> u64 {
     u64::try_from(answer).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: ClientKey = ClientKey(7);
+
+    fn estimate(forgotten: &Forgotten, generation: u64) -> u64 {
+        forgotten.estimate(generation, CLIENT, u64::MAX)
+    }
+
+    #[test]
+    fn nothing_is_counted_twice() {
+        let forgotten = Forgotten::new();
+        for amount in [3, 5, 5, 4] {
+            forgotten.raise(0, CLIENT, amount);
+        }
+        assert_eq!(estimate(&forgotten, 0), 5);
+        forgotten.add(0, CLIENT, 6, u64::MAX);
+        assert_eq!(estimate(&forgotten, 0), 6);
+    }
+
+    #[test]
+    fn generations_come_and_go() {
+        let forgotten = Forgotten::new();
+        forgotten.raise(4, CLIENT, 40);
+        forgotten.raise(5, CLIENT, 50);
+        assert_eq!([3, 4, 5, 6].map(|g| estimate(&forgotten, g)), [0, 40, 50, 0]);
+        forgotten.raise(6, ClientKey(8), 1);
+        assert_eq!([4, 5, 6].map(|g| estimate(&forgotten, g)), [0, 50, 0]);
+        forgotten.raise(4, CLIENT, 1);
+        assert_eq!([4, 5, 6].map(|g| estimate(&forgotten, g)), [0, 50, 0], "what is gone stays gone");
+        forgotten.raise(90, ClientKey(8), 1);
+        assert_eq!([6, 89, 90].map(|g| estimate(&forgotten, g)), [0, 0, 0]);
+    }
+
+    #[test]
+    fn noise_is_taken_off_and_too_much_of_it_says_nothing() {
+        let forgotten = Forgotten::new();
+        for key in 0..5000 {
+            forgotten.add(0, ClientKey(1000 + key), 1, 10);
+        }
+        assert!(!forgotten.is_noisy());
+        for key in 0..200_000 {
+            forgotten.add(0, ClientKey(1_000_000 + key), 1, 0);
+        }
+        assert!(forgotten.is_noisy());
+        let charged = (0..10_000).filter(|key| forgotten.estimate(0, ClientKey(1 << 40 | key), u64::MAX) > 0).count();
+        assert!(charged <= 10, "{charged} of 10,000 are charged for others");
+        forgotten.raise(0, CLIENT, 1_000_000);
+        assert!(estimate(&forgotten, 0) > 999_900);
+        assert_eq!(forgotten.estimate(0, CLIENT, 0), 0);
+    }
+
+    /// Threads that are not of one mind about the time meet the generation that they mean or none.
+    #[test]
+    fn rotation_loses_nothing_that_is_still_held() {
+        let forgotten = Forgotten::new();
+        std::thread::scope(|scope| {
+            for thread in 0..4_u64 {
+                let forgotten = &forgotten;
+                scope.spawn(move || {
+                    for generation in 0..50 {
+                        forgotten.raise(generation, ClientKey(thread), generation + 1);
+                        let seen = forgotten.estimate(generation, ClientKey(thread), u64::MAX);
+                        assert!(seen == generation + 1 || seen == 0, "{seen} in {generation}");
+                    }
+                });
+            }
+        });
+        let last = [0, 1, 2, 3].map(|thread| forgotten.estimate(49, ClientKey(thread), u64::MAX));
+        assert_eq!(last, [50; 4]);
+    }
 }

@@ -5,9 +5,6 @@
 
 use std::time::Duration;
 
-use super::forgotten::Forgotten;
-use crate::net::ClientKey;
-
 /// The algorithm of one limiter with its numbers. Instants are nanoseconds since the limiter's
 /// epoch.
 pub(super) trait Rule {
@@ -22,11 +19,15 @@ pub(super) trait Rule {
     /// is the rule's own: weights are compared only with one another.
     fn weight(&self, usage: &Self::Usage, now: u64) -> u128;
 
-    /// Moves the usage of a client that loses its place into the memory of the forgotten.
-    fn forget(&self, forgotten: &Forgotten, client: ClientKey, usage: &Self::Usage, now: u64);
+    /// What a sketch must remember of `usage`: generations with amounts, the newest first. A usage
+    /// matters in its own generation and the next, never longer.
+    fn amounts(&self, usage: &Self::Usage, now: u64) -> [(u64, u64); 2];
 
-    /// What is known at `now` of a client that has no place in the table.
-    fn recall(&self, forgotten: &Forgotten, client: ClientKey, now: u64) -> Self::Usage;
+    /// The usage of a client without a place, of which `estimate` tells the amount in a generation.
+    fn recall(&self, now: u64, estimate: impl Fn(u64) -> u64) -> Self::Usage;
+
+    /// The noise, in the unit of the amounts, above which estimates mean nothing.
+    fn tolerable_noise(&self) -> u64;
 }
 
 /// What a rule says about one request.

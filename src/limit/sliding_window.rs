@@ -14,9 +14,7 @@
 //! request passes that the formula would refuse. Only `remaining` is rounded, downwards.
 
 use super::Spec;
-use super::forgotten::Forgotten;
 use super::rule::{Outcome, Rule, nanoseconds, narrow, narrow_count, quotient, quotient_up};
-use crate::net::ClientKey;
 
 /// The rule with its numbers.
 pub(super) struct SlidingWindow {
@@ -119,21 +117,95 @@ impl Rule for SlidingWindow {
         self.whole(pair.current).saturating_add(share)
     }
 
-    fn forget(&self, forgotten: &Forgotten, client: ClientKey, usage: &PairUsage, _now: u64) {
+    fn amounts(&self, usage: &PairUsage, _now: u64) -> [(u64, u64); 2] {
         let generation = usage.start / self.window;
-        forgotten.raise(generation, client, u64::from(usage.current));
-        if let Some(before) = generation.checked_sub(1) {
-            forgotten.raise(before, client, u64::from(usage.previous));
-        }
+        // Before the first window there is none, and what would be put there is zero.
+        let before = generation.saturating_sub(1);
+        [(generation, u64::from(usage.current)), (before, u64::from(usage.previous))]
     }
 
-    fn recall(&self, forgotten: &Forgotten, client: ClientKey, now: u64) -> PairUsage {
+    fn recall(&self, now: u64, estimate: impl Fn(u64) -> u64) -> PairUsage {
         let generation = now / self.window;
-        let count = |generation| narrow_count(forgotten.estimate(generation, client)).min(self.limit);
+        let count = |generation| narrow_count(estimate(generation)).min(self.limit);
         PairUsage {
             start: generation * self.window,
             current: count(generation),
             previous: generation.checked_sub(1).map_or(0, count),
         }
+    }
+
+    fn tolerable_noise(&self) -> u64 {
+        u64::from(self.limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use super::super::Algorithm;
+    use super::*;
+
+    const WINDOW: u64 = 1_000_000_000;
+
+    fn rule(limit: u32) -> SlidingWindow {
+        let limit = NonZeroU32::new(limit).unwrap();
+        let window = Duration::from_nanos(WINDOW);
+        SlidingWindow::new(&Spec { algorithm: Algorithm::SlidingWindow, limit, window, burst: limit })
+    }
+
+    fn admitted(rule: &SlidingWindow, usage: &mut PairUsage, requests: u32, now: u64) -> usize {
+        (0..requests).filter(|_| rule.admit(usage, now).refused_until.is_none()).count()
+    }
+
+    #[test]
+    fn half_a_window_later_the_previous_one_counts_half() {
+        let rule = rule(100);
+        let mut usage = PairUsage::default();
+        assert_eq!(admitted(&rule, &mut usage, 110, WINDOW - 1), 100);
+        assert_eq!(admitted(&rule, &mut usage, 110, WINDOW), 0, "just past the edge all of it still counts");
+        assert_eq!(admitted(&rule, &mut usage, 110, WINDOW * 3 / 2), 50);
+        assert_eq!(admitted(&rule, &mut usage, 110, WINDOW * 5 / 2), 75);
+        assert_eq!(admitted(&rule, &mut usage, 110, WINDOW * 9 / 2), 100, "a window was left out");
+    }
+
+    #[test]
+    fn even_traffic_never_exceeds_the_limit_in_any_window() {
+        let rule = rule(20);
+        let mut usage = PairUsage::default();
+        let step = WINDOW / 37;
+        let passed: Vec<u64> =
+            (0..2000).map(|n| n * step).filter(|now| rule.admit(&mut usage, *now).refused_until.is_none()).collect();
+        let most = passed.iter().map(|from| passed.iter().filter(|at| (*from..from + WINDOW).contains(at)).count());
+        // From a standing start twenty pass at once, which is not even; after that it settles.
+        assert!(most.clone().max() < Some(40));
+        assert!(most.skip(200).max() <= Some(21));
+    }
+
+    #[test]
+    fn retry_is_exact_wherever_a_request_is_refused() {
+        for limit in [1, 2, 3, 10] {
+            let rule = rule(limit);
+            let mut usage = PairUsage::default();
+            for now in (0..400).map(|n| n * 23_456_789) {
+                let Some(at) = rule.admit(&mut usage, now).refused_until else { continue };
+                assert!(at > now);
+                let mut copy = usage;
+                assert!(rule.admit(&mut copy, at - 1).refused_until.is_some(), "limit {limit}: too late at {now}");
+                assert_eq!(rule.admit(&mut copy, at).refused_until, None, "limit {limit}: too early at {now}");
+            }
+        }
+    }
+
+    #[test]
+    fn both_windows_are_remembered() {
+        let rule = rule(10);
+        let mut usage = PairUsage::default();
+        admitted(&rule, &mut usage, 6, WINDOW * 4);
+        admitted(&rule, &mut usage, 3, WINDOW * 5);
+        assert_eq!(rule.amounts(&usage, WINDOW * 5), [(5, 3), (4, 6)]);
+        let recalled = rule.recall(WINDOW * 5 + 1, |generation| if generation == 5 { 3 } else { 6 });
+        assert_eq!(recalled, usage);
     }
 }

@@ -53,14 +53,15 @@ impl<U: Copy + Default + PartialEq> Table<U> {
 pub(super) struct Set<U> {
     clients: [ClientKey; PLACES],
     usages: [U; PLACES],
-    /// The place after the one that was taken last. Among equally light clients the one that has
-    /// been there longest goes first, so that each has time to become heavier.
-    next: u8,
+    /// A small pseudo-random sequence that chooses among equally light clients. If the oldest had
+    /// to go, clients that come round in turn would all be pushed out just before they come back,
+    /// and none would ever be counted; of a random choice some survive, and become heavier.
+    chance: u8,
 }
 
 impl<U: Copy + Default + PartialEq> Set<U> {
     fn new() -> Self {
-        Self { clients: [ClientKey(0); PLACES], usages: [U::default(); PLACES], next: 0 }
+        Self { clients: [ClientKey(0); PLACES], usages: [U::default(); PLACES], chance: 0 }
     }
 
     /// The usage of `client` if it has a place. A place with the default usage is free, whatever
@@ -71,25 +72,41 @@ impl<U: Copy + Default + PartialEq> Set<U> {
         own.next().map(|(_, usage)| usage)
     }
 
-    /// Gives `client` the place of the lightest in the set, unless it is lighter than all of them.
-    ///
-    /// Returns who is left without a place and must be remembered elsewhere: the one that was
-    /// there, or `client` itself; nobody if a place was free or what stood there weighed nothing.
-    pub(super) fn place(&mut self, client: ClientKey, usage: U, weight: impl Fn(&U) -> u128) -> Option<(ClientKey, U)> {
-        let next = usize::from(self.next);
-        let turn = |index: usize| (index + PLACES - next) % PLACES;
+    /// Gives `client` the place of the lightest in the set, if it is heavier, or as heavy and
+    /// `ties_move`.
+    pub(super) fn place(
+        &mut self,
+        client: ClientKey,
+        usage: U,
+        ties_move: bool,
+        weight: impl Fn(&U) -> u128,
+    ) -> Placed<U> {
+        // Modulo 256 this passes through all numbers; the upper three bits choose one of the places.
+        self.chance = self.chance.wrapping_mul(5).wrapping_add(3);
+        let first = usize::from(self.chance >> 5);
+        let turn = |index: usize| (index + PLACES - first) % PLACES;
         let places = self.clients.iter_mut().zip(self.usages.iter_mut()).enumerate();
-        let (index, (key, held), lightest) = places
+        let lightest = places
             .map(|(index, place)| (index, weight(place.1), place))
-            .min_by_key(|(index, weight, _)| (*weight, turn(*index)))
-            .map(|(index, weight, place)| (index, place, weight))?;
-        if lightest > weight(&usage) {
-            return Some((client, usage));
+            .min_by_key(|(index, weight, _)| (*weight, turn(*index)));
+        let own = weight(&usage);
+        match lightest {
+            Some((_, lightest, (key, held))) if lightest < own || (lightest == own && ties_move) => {
+                let left = (*key, *held);
+                (*key, *held) = (client, usage);
+                if lightest > 0 { Placed::InsteadOf(left.0, left.1) } else { Placed::Free }
+            }
+            _ => Placed::Nowhere,
         }
-        let left = (*key, *held);
-        (*key, *held) = (client, usage);
-        // The index is below eight, so it fits and the fallback is never taken.
-        self.next = u8::try_from((index + 1) % PLACES).unwrap_or(0);
-        (lightest > 0).then_some(left)
     }
+}
+
+/// What became of a client that asked for a place.
+pub(super) enum Placed<U> {
+    /// It took a place where nothing was lost.
+    Free,
+    /// It took the place of this client, which must be remembered elsewhere.
+    InsteadOf(ClientKey, U),
+    /// All in the set are heavier, or as heavy: it must be remembered elsewhere itself.
+    Nowhere,
 }

@@ -6,9 +6,7 @@
 //! one nanosecond gives back exactly `limit`. Nothing is ever rounded, and nothing can drift.
 
 use super::Spec;
-use super::forgotten::Forgotten;
 use super::rule::{Outcome, Rule, nanoseconds, narrow, narrow_count, quotient, quotient_up};
-use crate::net::ClientKey;
 
 /// In what part of a token the memory of the forgotten counts. What is below is forgiven.
 const PARTS_OF_TOKEN: u64 = 1024;
@@ -118,24 +116,102 @@ impl Rule for TokenBucket {
     /// A debt shrinks while it is forgotten, and a sketch cannot tell when it was put there. What is
     /// remembered is therefore when the debt will be paid, counted from the start of the
     /// generation: that does not change with time.
-    fn forget(&self, forgotten: &Forgotten, client: ClientKey, usage: &BucketUsage, now: u64) {
+    fn amounts(&self, usage: &BucketUsage, now: u64) -> [(u64, u64); 2] {
         let now = now.max(usage.seen);
         let generation = self.generation_at(now);
         let paid_at = self.grains(now).saturating_add(self.debt(usage, now));
         let since = paid_at.saturating_sub(self.generation_start(generation));
         let parts = quotient(since.saturating_mul(u128::from(PARTS_OF_TOKEN)), self.window);
-        forgotten.raise(generation, client, narrow(parts));
+        [(generation, narrow(parts)), (0, 0)]
     }
 
-    fn recall(&self, forgotten: &Forgotten, client: ClientKey, now: u64) -> BucketUsage {
+    fn recall(&self, now: u64, estimate: impl Fn(u64) -> u64) -> BucketUsage {
         let paid_at = |generation: u64| {
-            let parts = u128::from(forgotten.estimate(generation, client));
-            let since = parts.saturating_mul(u128::from(self.window)) / u128::from(PARTS_OF_TOKEN);
-            self.generation_start(generation).saturating_add(since)
+            let since = u128::from(estimate(generation)).saturating_mul(u128::from(self.window));
+            self.generation_start(generation).saturating_add(since / u128::from(PARTS_OF_TOKEN))
         };
         let generation = self.generation_at(now);
         let before = generation.checked_sub(1).map_or(0, paid_at);
         let debt = paid_at(generation).max(before).saturating_sub(self.grains(now));
         self.owing(debt.min(self.capacity), now).0
+    }
+
+    /// The amounts contain the time since the generation began, so one collision weighs as much as
+    /// many tokens. An eighth of the bucket is what can be taken off without estimates becoming
+    /// arbitrary.
+    fn tolerable_noise(&self) -> u64 {
+        narrow(quotient(self.capacity, self.window)).saturating_mul(PARTS_OF_TOKEN / 8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use super::super::Algorithm;
+    use super::*;
+
+    /// Seven tokens per second: one takes a time that is no whole number of nanoseconds.
+    fn sevenths(burst: u32) -> TokenBucket {
+        TokenBucket::new(&Spec {
+            algorithm: Algorithm::TokenBucket,
+            limit: NonZeroU32::new(7).unwrap(),
+            window: Duration::from_secs(1),
+            burst: NonZeroU32::new(burst).unwrap(),
+        })
+    }
+
+    #[test]
+    fn a_bucket_never_drifts() {
+        let rule = sevenths(1);
+        let mut usage = BucketUsage::default();
+        let mut now = 0;
+        for _ in 0..70_000 {
+            assert_eq!(rule.admit(&mut usage, now).refused_until, None);
+            now = rule.admit(&mut usage, now).refused_until.unwrap();
+        }
+        // Each request waits for a whole nanosecond, so 70,000 of them are late by less than as many.
+        assert!((10_000_000_000_000..10_000_000_070_000).contains(&now), "{now}");
+    }
+
+    #[test]
+    fn a_refill_is_neither_early_nor_late() {
+        let rule = sevenths(3);
+        let mut usage = BucketUsage::default();
+        let remaining = [(); 3].map(|()| rule.admit(&mut usage, 5).remaining);
+        assert_eq!(remaining, [2, 1, 0]);
+        let refused = rule.admit(&mut usage, 5);
+        assert_eq!(refused.refused_until, Some(5 + 142_857_143), "a seventh of a second, rounded up");
+        assert_eq!(refused.whole_at, 5 + 428_571_429, "three sevenths of a second, rounded up");
+    }
+
+    #[test]
+    fn a_forgotten_debt_goes_on_being_paid() {
+        let rule = sevenths(70);
+        let mut usage = BucketUsage::default();
+        let now = 25_000_000_000;
+        for _ in 0..70 {
+            rule.admit(&mut usage, now);
+        }
+        let [(generation, amount), _] = rule.amounts(&usage, now);
+        let known = |wanted| if wanted == generation { amount } else { 0 };
+        for (seconds, left) in [(0, 70), (1, 63), (6, 28), (9, 7), (10, 0), (30, 0)] {
+            let later = now + seconds * 1_000_000_000;
+            let recalled = rule.recall(later, known);
+            let debt = rule.debt(&recalled, later);
+            let exact = u128::from(left * rule.window);
+            assert!(debt <= exact && exact - debt <= exact.min(1_000_000), "after {seconds} s: {debt} of {exact}");
+        }
+    }
+
+    #[test]
+    fn an_empty_bucket_and_a_clock_that_went_back_are_told_apart() {
+        let rule = sevenths(3);
+        let mut usage = BucketUsage::default();
+        rule.admit(&mut usage, 600_000_000_000);
+        assert_eq!(rule.admit(&mut usage, 0).remaining, 1);
+        assert_eq!(rule.admit(&mut usage, 300_000_000_000).remaining, 0);
+        assert!(rule.admit(&mut usage, 0).refused_until.is_some(), "no time has passed, so nothing came back");
     }
 }

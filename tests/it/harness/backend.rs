@@ -130,7 +130,9 @@ fn launch(port: u16, name: &str, arguments: &[String]) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_backend"));
     command
         .args(["--port", &port.to_string(), "--name", name])
-        .args(arguments);
+        .args(arguments)
+        // The developer's own setting must not change what the tests see.
+        .env_remove("BACKEND_RESPONSE");
     let mut process = Process::start(command);
     if process.stdout().wait_for(" listening on ", 1, DEADLINE).is_none() {
         process.kill();

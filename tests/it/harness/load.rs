@@ -1,171 +1,247 @@
-//! Load that forgives nothing: every request that got no answer counts as failed, unless the server
-//! said beforehand, by the rules of HTTP, that it would not be answered.
+//! A steady load that sees every failed request: so many tasks that each send
+//! the next request as soon as the last was answered, until told to stop.
+//!
+//! It speaks HTTP/1 on raw sockets and HTTP/2 with the `h2` crate, since a
+//! client with a connection pool repeats some failed requests in silence.
+//! Requests that a server declined in order are no failures: connections that
+//! it closed by `Connection: close`, or while no request was on them, and
+//! HTTP/2 requests above the last id of its GOAWAY, or refused by
+//! REFUSED_STREAM, which the protocol declares safe to send again.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use super::client;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::runtime;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-/// What came of it.
-#[derive(Debug, Default)]
+use super::client::Protocol;
+use super::{eventually, load_http1, load_http2, tls};
+
+/// Waited after a failed request, so that a dead server does not make millions.
+pub(super) const AFTER_FAILURE: Duration = Duration::from_millis(10);
+
+/// What is asked, and how hard.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The protocol to speak.
+    pub protocol: Protocol,
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// The host to ask for, in the request and by SNI.
+    pub host: String,
+    /// The path to ask for.
+    pub path: String,
+    /// How many tasks ask at the same time.
+    pub tasks: usize,
+    /// How many of the tasks share an HTTP/2 connection.
+    pub tasks_per_connection: usize,
+    /// How long each task rests between an answer and the next request.
+    pub pause: Duration,
+}
+
+impl Plan {
+    /// Four tasks that ask for `/` of `localhost` without a pause; tasks that
+    /// speak HTTP/2 share one connection.
+    pub fn new(protocol: Protocol, address: SocketAddr) -> Self {
+        Self {
+            protocol,
+            address,
+            host: "localhost".to_owned(),
+            path: "/".to_owned(),
+            tasks: 4,
+            tasks_per_connection: 4,
+            pause: Duration::ZERO,
+        }
+    }
+}
+
+/// What came of a load.
+#[derive(Debug, Clone, Default)]
 pub struct Report {
-    pub statuses: BTreeMap<u16, usize>,
+    /// Complete answers with a status from 200 to 299.
+    pub ok: u64,
+    /// Requests without a complete answer, each with what went wrong.
     pub failed: Vec<String>,
+    /// Complete answers by status, the good ones included.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Connections opened.
+    pub connections: u64,
+    /// HTTP/2 requests that the server declined in order and that were sent again.
+    pub resent: u64,
+    /// HTTP/1 connections that the server closed while no request was on them.
+    pub closed_idle: u64,
 }
 
 impl Report {
-    pub fn answered(&self) -> usize {
-        self.statuses.values().sum()
+    /// Asserts that there were answers and that all of them were good.
+    ///
+    /// # Panics
+    ///
+    /// When a request failed, or was answered with another status than 2xx.
+    pub fn assert_clean(&self) {
+        let answered: u64 = self.statuses.values().sum();
+        let clean = self.failed.is_empty() && self.ok > 0 && self.ok == answered;
+        assert!(clean, "the load was not clean: {self:#?}");
     }
 }
 
-/// Running load; [`Load::stop`] ends it.
+/// A running load. Dropping it breaks it off.
 pub struct Load {
-    stop: Arc<AtomicBool>,
-    report: Arc<Mutex<Report>>,
-    threads: Vec<JoinHandle<()>>,
+    tally: Tally,
+    phase: watch::Sender<Phase>,
+    worker: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Finishing,
+    BrokenOff,
 }
 
 impl Load {
-    /// HTTP/1.1 over `connections` kept-alive connections and HTTP/2 over `h2` ones, each sending
-    /// one request after the other.
-    pub fn start(port: u16, path: &str, connections: usize, h2: usize) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let report = Arc::new(Mutex::new(Report::default()));
-        let mut threads = Vec::new();
-        for number in 0..connections + h2 {
-            let (stop, report, path) = (Arc::clone(&stop), Arc::clone(&report), path.to_owned());
-            threads.push(std::thread::spawn(move || {
-                if number < connections {
-                    http1(port, &path, &stop, &report)
-                } else {
-                    http2(port, &path, &stop, &report)
-                }
-            }));
+    /// Starts the load, on a thread of its own.
+    pub fn start(plan: Plan) -> Self {
+        let tally = Tally::default();
+        let (phase, watched) = watch::channel(Phase::Running);
+        let shared = tally.clone();
+        let worker = thread::spawn(move || {
+            let runtime = runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(run(plan, shared, Running(watched)));
+        });
+        Self {
+            tally,
+            phase,
+            worker: Some(worker),
         }
-        Self { stop, report, threads }
     }
 
-    pub fn answered(&self) -> usize {
-        self.report.lock().unwrap().answered()
+    /// What came of it so far.
+    pub fn so_far(&self) -> Report {
+        self.tally.lock().clone()
     }
 
-    /// Waits until `count` more requests were answered.
-    pub fn wait_for_more(&self, count: usize) {
-        let until = self.answered() + count;
-        super::eventually("more requests are answered", super::PATIENCE, || self.answered() >= until);
+    /// Waits for so many more good answers from now on: the load has then gone
+    /// on through whatever just happened.
+    ///
+    /// # Panics
+    ///
+    /// When they do not come in time.
+    pub fn wait_for_more(&self, answers: u64, within: Duration) {
+        let wanted = self.tally.lock().ok + answers;
+        eventually("more good answers to the load", within, || {
+            self.tally.lock().ok >= wanted
+        });
     }
 
-    pub fn stop(self) -> Report {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
-            thread.join().unwrap();
+    /// Stops it: each task finishes the request it is on.
+    pub fn stop(mut self) -> Report {
+        self.end(Phase::Finishing);
+        self.so_far()
+    }
+
+    fn end(&mut self, phase: Phase) {
+        self.phase.send_replace(phase);
+        if let Some(worker) = self.worker.take() {
+            assert!(worker.join().is_ok(), "the load itself panicked");
         }
-        Arc::into_inner(self.report).unwrap().into_inner().unwrap()
     }
 }
 
-fn http1(port: u16, path: &str, stop: &AtomicBool, report: &Mutex<Report>) {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let mut connection: Option<TcpStream> = None;
-    while !stop.load(Ordering::Relaxed) {
-        let mut stream = match connection.take() {
-            Some(stream) => stream,
-            None => match TcpStream::connect(("127.0.0.1", port)) {
-                Ok(stream) => stream,
-                Err(e) => {
-                    report.lock().unwrap().failed.push(format!("connect: {e}"));
-                    continue;
-                }
-            },
-        };
-        stream.set_nodelay(true).unwrap();
-        match ask(&mut stream, request.as_bytes()) {
-            Ok((status, keep)) => {
-                *report.lock().unwrap().statuses.entry(status).or_default() += 1;
-                connection = keep.then_some(stream);
+impl Drop for Load {
+    fn drop(&mut self) {
+        // Nothing is left of a load that was stopped; a second panic while a
+        // test panics would hide the first.
+        self.phase.send_replace(Phase::BrokenOff);
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
+        }
+    }
+}
+
+async fn run(plan: Plan, tally: Tally, running: Running) {
+    let mut tasks = JoinSet::new();
+    let plan = Arc::new(plan);
+    match plan.protocol {
+        Protocol::Http1 | Protocol::Http1Tls => {
+            for _ in 0..plan.tasks {
+                let (plan, tally) = (Arc::clone(&plan), tally.clone());
+                tasks.spawn(load_http1::ask(plan, tally, running.clone()));
             }
-            Err(e) => report.lock().unwrap().failed.push(e),
         }
-    }
-}
-
-/// One request; the status and whether the connection stays.
-fn ask(stream: &mut TcpStream, request: &[u8]) -> Result<(u16, bool), String> {
-    stream.write_all(request).map_err(|e| format!("write: {e}"))?;
-    let mut answer = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        match stream.read(&mut buffer) {
-            Ok(0) => return Err(format!("closed after {:?}", String::from_utf8_lossy(&answer))),
-            Ok(bytes) => answer.extend_from_slice(&buffer[..bytes]),
-            Err(e) => return Err(format!("read: {e}")),
-        }
-        let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
-        let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
-        let length: usize = head
-            .lines()
-            .find_map(|line| line.strip_prefix("content-length: "))
-            .map_or(0, |n| n.trim().parse().unwrap());
-        if answer.len() >= end + 4 + length {
-            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-            return Ok((status, !head.contains("connection: close")));
-        }
-    }
-}
-
-fn http2(port: u16, path: &str, stop: &AtomicBool, report: &Mutex<Report>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        while !stop.load(Ordering::Relaxed) {
-            let stream = match tokio::net::TcpStream::connect(("127.0.0.1", port)).await {
-                Ok(stream) => stream,
-                Err(e) => {
-                    report.lock().unwrap().failed.push(format!("h2 connect: {e}"));
-                    continue;
+        Protocol::Http2 | Protocol::Http2Tls => {
+            let mut shared = load_http2::Shared::new(&plan, &tally);
+            for number in 0..plan.tasks {
+                if number % plan.tasks_per_connection.max(1) == 0 {
+                    shared = load_http2::Shared::new(&plan, &tally);
                 }
-            };
-            let Ok((sender, connection)) = h2::client::handshake(stream).await else { continue };
-            tokio::spawn(connection);
-            h2_requests(sender, path, stop, report).await;
-        }
-    });
-}
-
-/// Requests on one connection until it goes away.
-async fn h2_requests(
-    mut sender: h2::client::SendRequest<bytes::Bytes>,
-    path: &str,
-    stop: &AtomicBool,
-    report: &Mutex<Report>,
-) {
-    while !stop.load(Ordering::Relaxed) {
-        // Not ready: the server said goodbye before this request was sent.
-        let Ok(ready) = sender.ready().await else { return };
-        sender = ready;
-        let request = http::Request::get(format!("http://localhost{path}")).body(()).unwrap();
-        let Ok((response, _)) = sender.send_request(request, true) else { return };
-        match response.await {
-            Ok(response) => *report.lock().unwrap().statuses.entry(response.status().as_u16()).or_default() += 1,
-            // Above GOAWAY's last stream or refused: by the protocol, not processed.
-            Err(e) if e.is_go_away() && e.is_remote() || e.reason() == Some(h2::Reason::REFUSED_STREAM) => return,
-            Err(e) => {
-                report.lock().unwrap().failed.push(format!("h2: {e}"));
-                return;
+                tasks.spawn(load_http2::ask(Arc::clone(&shared), running.clone()));
             }
         }
     }
+    let mut breaking = running.0.clone();
+    tokio::select! {
+        () = async { while let Some(ended) = tasks.join_next().await { ended.expect("a task of the load") } } => {}
+        _ = breaking.wait_for(|phase| *phase == Phase::BrokenOff) => {}
+    }
 }
 
-/// Sends `count` requests one after the other and returns the statuses.
-pub fn burst(port: u16, path: &str, count: usize) -> BTreeMap<u16, usize> {
-    let mut statuses = BTreeMap::new();
-    for _ in 0..count {
-        *statuses.entry(client::get(port, path).status).or_default() += 1;
+/// Tells the tasks whether to go on.
+#[derive(Clone)]
+pub(super) struct Running(watch::Receiver<Phase>);
+
+impl Running {
+    /// Whether to send another request.
+    pub(super) fn goes_on(&self) -> bool {
+        *self.0.borrow() == Phase::Running
     }
-    statuses
+}
+
+/// The shared report that the tasks write into.
+#[derive(Clone, Default)]
+pub(super) struct Tally(Arc<Mutex<Report>>);
+
+impl Tally {
+    /// The report, to be changed.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Report> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a complete answer.
+    pub(super) fn answered(&self, status: u16) {
+        let mut report = self.lock();
+        report.ok += u64::from((200..300).contains(&status));
+        *report.statuses.entry(status).or_default() += 1;
+    }
+
+    /// Counts a request without a complete answer.
+    pub(super) fn failed(&self, what: String) {
+        self.lock().failed.push(what);
+    }
+}
+
+/// A connection with or without TLS.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// Connects as the plan says.
+pub(super) async fn connect(plan: &Plan) -> Result<Box<dyn Duplex>, String> {
+    if plan.protocol.is_tls() {
+        let stream = tls::connect(plan.address, &plan.host, plan.protocol.alpn()).await?;
+        return Ok(Box::new(stream));
+    }
+    let stream = TcpStream::connect(plan.address)
+        .await
+        .map_err(|error| format!("connect: {error}"))?;
+    let _ = stream.set_nodelay(true);
+    Ok(Box::new(stream))
 }
