@@ -33,7 +33,9 @@ pub(super) async fn failure(session: &mut Session, exchange: &mut Exchange, e: &
     let rejection = failover::classify(exchange, e);
     exchange.rejection = Some(rejection);
     if session.response_written().is_some() {
-        // The answer has begun; all that is left is to cut it off, which ends the connection.
+        // The answer has begun; all that is left is to cut it off, which ends the connection (on
+        // HTTP/2 the stream). What waits in the write buffer leaves first.
+        session.as_downstream_mut().shutdown().await;
         return FailToProxy { error_code: rejection.status(), can_reuse_downstream: false };
     }
     // Pingora ends the client's connection after a failed try, so the answer has to say so.

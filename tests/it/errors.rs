@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::harness::client::{self, exchange, get, get_with};
-use crate::harness::scripted::Scripted;
-use crate::harness::{Backend, Lab, free_port};
+use crate::lab::client::{self, exchange, get, get_with};
+use crate::lab::scripted::Scripted;
+use crate::lab::{Backend, Lab, free_port};
 use crate::one_pool;
 
 /// A lab with one pool per scripted behaviour, without health checks, at `/NAME`.

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::harness::client::{Answer, exchange, get_with};
-use crate::harness::{Backend, Lab, free_port};
+use crate::lab::client::{Answer, exchange, get_with};
+use crate::lab::{Backend, Lab, free_port};
 use crate::one_pool;
 
 /// The values of a header as the backend received it.

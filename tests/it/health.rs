@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::harness::client::get;
-use crate::harness::scripted::Scripted;
-use crate::harness::{Backend, Lab, PATIENCE, eventually, free_port};
+use crate::lab::client::get;
+use crate::lab::scripted::Scripted;
+use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
 use crate::one_pool;
 
 #[test]

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::client::{self, get, read_answer};
-use crate::harness::load::Load;
-use crate::harness::{Backend, Lab, PATIENCE, eventually, free_port, run};
+use crate::lab::client::{self, get, read_answer};
+use crate::lab::load::Load;
+use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port, run};
 use crate::one_pool;
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::harness::client::{get, get_with};
-use crate::harness::load::burst;
-use crate::harness::{Backend, Lab, free_port};
+use crate::lab::client::{get, get_with};
+use crate::lab::load::burst;
+use crate::lab::{Backend, Lab, free_port};
 use crate::one_pool;
 
 fn lab(port: u16, backend: &Backend, more: &str) -> Lab {

@@ -3,8 +3,8 @@
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::client::{get, get_with};
-use crate::harness::{Backend, Lab, PATIENCE, eventually, free_port};
+use crate::lab::client::{get, get_with};
+use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
 use crate::one_pool;
 
 #[test]
@@ -51,7 +51,7 @@ fn a_client_that_leaves_is_logged_as_gone() {
     let backend = Backend::start("one");
     let port = free_port();
     let lab = Lab::start(&one_pool(port, &[&backend], ""));
-    let mut stream = crate::harness::client::connect(port);
+    let mut stream = crate::lab::client::connect(port);
     std::io::Write::write_all(&mut stream, b"GET /apiA/delay/2s HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     std::thread::sleep(std::time::Duration::from_millis(200));
     drop(stream);

@@ -11,7 +11,7 @@
     reason = "a test that cannot go on fails"
 )]
 
-mod harness;
+mod lab;
 
 mod command;
 mod errors;
@@ -23,7 +23,7 @@ mod log;
 mod tls;
 mod traffic;
 
-use harness::Backend;
+use lab::Backend;
 
 /// The classic example's shape in short: a pool of these backends at `/apiA`, with quick checks.
 fn one_pool(port: u16, backends: &[&Backend], more: &str) -> String {

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 
 use rustls::pki_types::ServerName;
 
-use crate::harness::client::{connect, connect_tls, get_h2, read_answer, tls_config};
-use crate::harness::{Backend, Lab, free_port, run};
+use crate::lab::client::{connect, connect_tls, get_h2, read_answer, tls_config};
+use crate::lab::{Backend, Lab, free_port, run};
 use crate::one_pool;
 
 fn lab(port: u16, backend: &Backend) -> Lab {

@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-use crate::harness::client::{self, get, get_h2};
-use crate::harness::load::Load;
-use crate::harness::{Backend, Lab, free_port};
+use crate::lab::client::{self, get, get_h2};
+use crate::lab::load::Load;
+use crate::lab::{Backend, Lab, free_port};
 use crate::one_pool;
 
 #[test]
@@ -115,7 +115,7 @@ fn killing_a_backend_fails_no_request_and_after_recovery_it_is_used_again() {
 }
 
 fn eventually_used_again(port: u16, name: &str) {
-    crate::harness::eventually("the backend is used again", crate::harness::PATIENCE, || {
+    crate::lab::eventually("the backend is used again", crate::lab::PATIENCE, || {
         get(port, "/apiA").header("x-backend") == name
     });
 }

@@ -1,0 +1,247 @@
+//! Real processes: `l7lb` with a folder of its own, and sample backends. Dropping one kills it, so a
+//! failing test leaves nothing running.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::client::{self, Answer};
+use super::ports::free_port;
+
+/// How long anything may take that should happen at once.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Lines that a process has written so far, and whether there will be no more.
+#[derive(Default)]
+struct Written {
+    lines: Vec<String>,
+    ended: bool,
+}
+
+/// What a process has written, with somebody to wait for more.
+#[derive(Clone, Default)]
+struct Lines(Arc<(Mutex<Written>, Condvar)>);
+
+impl Lines {
+    /// Reads `source` to its end on a thread of its own.
+    fn follow(source: impl Read + Send + 'static) -> Self {
+        let lines = Self::default();
+        let (writer, source) = (lines.clone(), BufReader::new(source));
+        std::thread::spawn(move || {
+            for line in source.lines().map_while(Result::ok) {
+                writer.0.0.lock().unwrap().lines.push(line);
+                writer.0.1.notify_all();
+            }
+            writer.0.0.lock().unwrap().ended = true;
+            writer.0.1.notify_all();
+        });
+        lines
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.0.lock().unwrap().lines.clone()
+    }
+
+    /// Waits for a line that contains `pattern`; `None` when the process ended or time ran out.
+    fn wait_for(&self, pattern: &str, patience: Duration) -> Option<String> {
+        let until = Instant::now() + patience;
+        let mut state = self.0.0.lock().unwrap();
+        loop {
+            if let Some(line) = state.lines.iter().find(|line| line.contains(pattern)) {
+                return Some(line.clone());
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if state.ended || left.is_zero() {
+                return None;
+            }
+            state = self.0.1.wait_timeout(state, left).unwrap().0;
+        }
+    }
+}
+
+/// One `l7lb` process with a folder.
+pub struct Lab {
+    folder: Arc<tempfile::TempDir>,
+    child: Child,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+impl Lab {
+    /// Runs `l7lb` with this configuration until it is ready. `{folder}` in the text becomes the
+    /// lab's folder, where a certificate for localhost lies ready.
+    pub fn start(yaml: &str) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        Self::configure(folder.path(), yaml);
+        let lab = Self::spawn(folder, &[]);
+        lab.wait_until_ready();
+        lab
+    }
+
+    /// Writes the configuration and a certificate into `folder`.
+    pub fn configure(folder: &Path, yaml: &str) -> PathBuf {
+        let file = folder.join("l7lb.yaml");
+        // Each lab has its own upgrade socket, so that labs do not meet.
+        let own = format!(
+            "server: {{ threads: 2, upgrade_sock: '{0}/upgrade.sock', pid_file: '{0}/l7lb.pid' }}\n",
+            folder.display()
+        );
+        let yaml = if yaml.contains("server:") { yaml.to_owned() } else { own + yaml };
+        std::fs::write(&file, yaml.replace("{folder}", &folder.display().to_string())).unwrap();
+        if !folder.join("localhost.pem").exists() {
+            let made = run(&["cert", "--folder", &folder.display().to_string()]);
+            assert!(made.status.success(), "{made:?}");
+        }
+        file
+    }
+
+    fn spawn(folder: Arc<tempfile::TempDir>, arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_l7lb"))
+            .args(["run", "--conf"])
+            .arg(folder.path().join("l7lb.yaml"))
+            .args(arguments)
+            .current_dir(folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = Lines::follow(child.stdout.take().unwrap());
+        let stderr = Lines::follow(child.stderr.take().unwrap());
+        Self { folder, child, stdout, stderr }
+    }
+
+    /// Starts a second process on the same configuration that takes this one's sockets over.
+    pub fn successor(&self) -> Self {
+        Self::spawn(Arc::clone(&self.folder), &["--upgrade"])
+    }
+
+    pub fn wait_until_ready(&self) {
+        self.wait_for_log(" ready: ");
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Waits for a line of the operator's log.
+    pub fn wait_for_log(&self, pattern: &str) -> String {
+        self.stderr
+            .wait_for(pattern, PATIENCE)
+            .unwrap_or_else(|| panic!("no `{pattern}` in the log:\n{}", self.stderr.all().join("\n")))
+    }
+
+    pub fn log(&self) -> String {
+        self.stderr.all().join("\n")
+    }
+
+    /// Waits for an access line.
+    pub fn wait_for_access(&self, pattern: &str) -> String {
+        self.stdout
+            .wait_for(pattern, PATIENCE)
+            .unwrap_or_else(|| panic!("no `{pattern}` in the access log:\n{}", self.stdout.all().join("\n")))
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for the process to end by itself.
+    pub fn wait_exit(&mut self, patience: Duration) -> ExitStatus {
+        let mut status = None;
+        eventually("the process ends", patience, || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Runs `l7lb` to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_l7lb")).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// One sample backend.
+pub struct Backend {
+    pub port: u16,
+    name: String,
+    arguments: Vec<String>,
+    child: Child,
+}
+
+impl Backend {
+    pub fn start(name: &str) -> Self {
+        Self::start_with(name, &[])
+    }
+
+    pub fn start_with(name: &str, arguments: &[&str]) -> Self {
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let port = free_port();
+        let child = Self::spawn(port, name, &arguments);
+        Self { port, name: name.to_owned(), arguments, child }
+    }
+
+    fn spawn(port: u16, name: &str, arguments: &[String]) -> Child {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_backend"))
+            .args(["--port", &port.to_string(), "--name", name])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = Lines::follow(child.stdout.take().unwrap());
+        assert!(lines.wait_for("listening", PATIENCE).is_some(), "backend {name} does not listen at {port}");
+        child
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn restart(&mut self) {
+        self.child = Self::spawn(self.port, &self.name, &self.arguments);
+    }
+
+    pub fn set_health(&self, well: bool) {
+        let word = if well { "up" } else { "down" };
+        let answer = self
+            .ask(&format!("POST /health/{word} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
+        assert!(answer.status < 300, "{answer:?}");
+    }
+
+    fn ask(&self, request: &str) -> Answer {
+        client::exchange(self.port, request.as_bytes())
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Looks again and again for what has no event to wait for.
+pub fn eventually(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + patience;
+    while !holds() {
+        assert!(Instant::now() < until, "not within {patience:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
