@@ -84,6 +84,8 @@ fn http1(port: u16, path: &str, stop: &AtomicBool, report: &Mutex<Report>) {
             },
         };
         stream.set_nodelay(true).unwrap();
+        // A request that hangs is a failure, not the end of the test.
+        stream.set_read_timeout(Some(super::PATIENCE)).unwrap();
         match ask(&mut stream, request.as_bytes()) {
             Ok((status, keep)) => {
                 *report.lock().unwrap().statuses.entry(status).or_default() += 1;
@@ -129,7 +131,13 @@ fn http2(port: u16, path: &str, stop: &AtomicBool, report: &Mutex<Report>) {
                     continue;
                 }
             };
-            let Ok((sender, connection)) = h2::client::handshake(stream).await else { continue };
+            let (sender, connection) = match h2::client::handshake(stream).await {
+                Ok(opened) => opened,
+                Err(e) => {
+                    report.lock().unwrap().failed.push(format!("h2 handshake: {e}"));
+                    continue;
+                }
+            };
             tokio::spawn(connection);
             h2_requests(sender, path, stop, report).await;
         }
