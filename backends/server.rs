@@ -83,7 +83,6 @@ pub async fn serve(listener: TcpListener, settings: Settings, stop: impl Future<
     // instead of sitting in the accept queue.
     drop(listener);
     // Running out of time is no error: what still hangs is cut off by design.
-    // Whoever has not finished by then is cut off.
     tokio::time::timeout(FINISH_WITHIN, graceful.shutdown()).await.ok();
 }
 

@@ -99,8 +99,7 @@ impl Exchange {
     /// the client's connection, and a pool without a healthy backend is no reason for that.
     pub(super) fn reserve(&mut self) -> Result<(), Rejection> {
         let route = self.route.as_ref().ok_or(Rejection::Internal)?;
-        let none = Rejection::NoHealthyBackend { retry_after: route.pool.retry_after() };
-        self.lease = Some(route.pool.pick(&self.tried).ok_or(none)?);
+        self.lease = Some(route.pool.pick(&self.tried).ok_or_else(|| no_backend(route))?);
         Ok(())
     }
 
@@ -124,8 +123,7 @@ impl Exchange {
             }
             None => {
                 // What went wrong in the try before says more than that nobody else is left.
-                let none = Rejection::NoHealthyBackend { retry_after: route.pool.retry_after() };
-                let rejection = self.rejection.unwrap_or(none);
+                let rejection = self.rejection.unwrap_or_else(|| no_backend(&route));
                 Err(refuse(self, rejection))
             }
         }
@@ -219,6 +217,10 @@ impl Exchange {
             (None, None) => "",
         }
     }
+}
+
+fn no_backend(route: &Route) -> Rejection {
+    Rejection::NoHealthyBackend { retry_after: route.pool.retry_after() }
 }
 
 fn protocol(downstream: &ServerSession) -> &'static str {
