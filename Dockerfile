@@ -1,8 +1,8 @@
 # Two stages: build with Rust and a C compiler, run with neither.
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
-RUN apt-get update && apt-get install -y --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
 COPY Cargo.toml Cargo.lock ./
+COPY vendor vendor
 COPY src src
 COPY backends backends
 COPY benches benches
