@@ -5,7 +5,7 @@
 //! ones (`tests/architecture.rs` holds them to it).
 //!
 //! - words: [`units`], [`fault`], [`net`], [`rejection`], [`event`], [`request_limits`]
-//! - mechanisms, pure, with the clock passed in: [`route`], [`limit`]
+//! - mechanisms, pure, with the clock passed in: [`route`], [`limit`], [`proxy_protocol`]
 //! - parts: [`tls`], [`discovery`], [`pool`], [`observe`]
 //! - stages: [`config`] (written, then checked), [`snapshot`] (live)
 //! - traffic: [`proxy`] (the life of a request), [`listener`] (the front door)
@@ -28,6 +28,7 @@ pub mod request_limits;
 
 pub mod route;
 pub mod limit;
+pub mod proxy_protocol;
 
 pub mod tls;
 pub mod discovery;

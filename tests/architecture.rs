@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 /// Modules in layers. A module may import earlier layers and, within its own, the modules before it.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "units",
     "fault",
     "net",
@@ -15,7 +15,8 @@ const ORDER: [&str; 18] = [
     "event",
     "request_limits", // words
     "route",
-    "limit", // mechanisms
+    "limit",
+    "proxy_protocol", // mechanisms
     "tls",
     "discovery",
     "pool",
