@@ -9,10 +9,12 @@
 //! - [`front`]: the service that accepts and serves.
 //! - [`buffered`]: a connection with a small write buffer.
 //! - [`drain`]: connections that are open, and how they end.
+//! - [`flood`]: HTTP/2 frames that cost us work without being requests.
 //! - [`handover`]: giving the sockets to a new process.
 
 mod buffered;
 pub mod drain;
+pub mod flood;
 pub mod front;
 pub mod handover;
 pub mod sockets;
