@@ -8,11 +8,15 @@
 //! - [`sockets`]: listening sockets, bound before anything runs.
 //! - [`front`]: the service that accepts and serves.
 //! - [`buffered`]: a connection with a small write buffer.
+//! - [`caps`]: how many connections may be open, in all and for each client.
+//! - [`descriptors`]: the limit of open files, which bounds them.
 //! - [`drain`]: connections that are open, and how they end.
 //! - [`flood`]: HTTP/2 frames that cost us work without being requests.
 //! - [`handover`]: giving the sockets to a new process.
 
 mod buffered;
+pub mod caps;
+pub mod descriptors;
 pub mod drain;
 pub mod flood;
 pub mod front;
