@@ -4,7 +4,8 @@
 //! Modules stand in the order in which they may import each other: earlier ones never name later
 //! ones (`tests/architecture.rs` holds them to it).
 //!
-//! - words: [`units`], [`fault`], [`net`], [`rejection`], [`event`], [`request_limits`]
+//! - words: [`units`], [`fault`], [`net`], [`rejection`], [`target`],
+//!   [`event`], [`request_limits`]
 //! - mechanisms, pure, with the clock passed in: [`route`], [`limit`]
 //! - parts: [`tls`], [`discovery`], [`pool`], [`observe`]
 //! - stages: [`config`] (written, then checked), [`snapshot`] (live)
@@ -23,6 +24,7 @@ pub mod units;
 pub mod fault;
 pub mod net;
 pub mod rejection;
+pub mod target;
 pub mod event;
 pub mod request_limits;
 

@@ -27,6 +27,8 @@ pub enum Rejection {
     },
     /// The client was too slow in sending its body.
     BodyTimeout,
+    /// The request expects something else than `100-continue`.
+    ExpectationFailed,
     /// No backend of the pool may take requests.
     NoHealthyBackend {
         /// When the next health check could change that.
@@ -61,6 +63,7 @@ impl Rejection {
             Self::HeaderTooLarge => "header_too_large",
             Self::RateLimited { .. } => "rate_limited",
             Self::BodyTimeout => "body_timeout",
+            Self::ExpectationFailed => "expectation_failed",
             Self::NoHealthyBackend { .. } => "no_healthy_backend",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
@@ -82,6 +85,7 @@ impl Rejection {
             Self::BodyTimeout => 408,
             Self::BodyTooLarge => 413,
             Self::TargetTooLong => 414,
+            Self::ExpectationFailed => 417,
             Self::RateLimited { .. } => 429,
             Self::HeaderTooLarge => 431,
             Self::Internal => 500,
@@ -103,6 +107,7 @@ impl Rejection {
             Self::HeaderTooLarge => "The request header is too large.",
             Self::RateLimited { .. } => "Too many requests.",
             Self::BodyTimeout => "The request body was sent too slowly.",
+            Self::ExpectationFailed => "The expectation cannot be met.",
             Self::NoHealthyBackend { .. } => "The service is not available at the moment.",
             Self::ConnectFailed | Self::BackendFailed | Self::BackendTlsFailed => "The service failed to answer.",
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::IdleTimeout => "The service did not answer in time.",
@@ -130,6 +135,24 @@ impl Rejection {
                 | Self::TargetTooLong
                 | Self::HeaderTooLarge
                 | Self::BodyTimeout
+                | Self::ExpectationFailed
         )
+    }
+}
+
+/// A rejection with what exactly was wrong, for logs. The client is told the rejection alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The answer.
+    pub rejection: Rejection,
+    /// What was wrong, in a few words without anything that the client sent.
+    pub detail: &'static str,
+}
+
+impl Refusal {
+    /// A refusal with status 400.
+    #[must_use]
+    pub const fn bad_request(detail: &'static str) -> Self {
+        Self { rejection: Rejection::BadRequest, detail }
     }
 }

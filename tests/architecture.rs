@@ -7,11 +7,12 @@
 use std::path::{Path, PathBuf};
 
 /// Modules in layers. A module may import earlier layers and, within its own, the modules before it.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "units",
     "fault",
     "net",
     "rejection",
+    "target",
     "event",
     "request_limits", // words
     "route",
