@@ -6,7 +6,7 @@
 //!
 //! - words: [`units`], [`fault`], [`net`], [`rejection`], [`target`],
 //!   [`event`], [`request_limits`]
-//! - mechanisms, pure, with the clock passed in: [`route`], [`limit`]
+//! - mechanisms, pure, with the clock passed in: [`http1`], [`route`], [`limit`]
 //! - parts: [`tls`], [`discovery`], [`pool`], [`observe`]
 //! - stages: [`config`] (written, then checked), [`snapshot`] (live)
 //! - traffic: [`proxy`] (the life of a request), [`listener`] (the front door)
@@ -28,6 +28,7 @@ pub mod target;
 pub mod event;
 pub mod request_limits;
 
+pub mod http1;
 pub mod route;
 pub mod limit;
 

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 /// Modules in layers. A module may import earlier layers and, within its own, the modules before it.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 20] = [
     "units",
     "fault",
     "net",
@@ -15,6 +15,7 @@ const ORDER: [&str; 19] = [
     "target",
     "event",
     "request_limits", // words
+    "http1",
     "route",
     "limit", // mechanisms
     "tls",
