@@ -5,7 +5,8 @@
 //! ones (`tests/architecture.rs` holds them to it).
 //!
 //! - words: [`units`], [`fault`], [`net`], [`rejection`], [`target`],
-//!   [`event`], [`request_limits`]
+//!   [`event`], [`request_limits`],
+//!   [`client_timeouts`], [`connection_limits`]
 //! - mechanisms, pure, with the clock passed in: [`http1`], [`route`], [`limit`]
 //! - parts: [`tls`], [`discovery`], [`pool`], [`observe`]
 //! - stages: [`config`] (written, then checked), [`snapshot`] (live)
@@ -24,9 +25,13 @@ pub mod units;
 pub mod fault;
 pub mod net;
 pub mod rejection;
+pub mod connection;
+pub mod request_id;
 pub mod target;
 pub mod event;
 pub mod request_limits;
+pub mod client_timeouts;
+pub mod connection_limits;
 
 pub mod http1;
 pub mod route;
