@@ -4,8 +4,10 @@
 //! Modules stand in the order in which they may import each other: earlier ones never name later
 //! ones (`tests/architecture.rs` holds them to it).
 //!
-//! - words: [`units`], [`fault`], [`net`], [`rejection`], [`event`], [`request_limits`]
-//! - mechanisms, pure, with the clock passed in: [`route`], [`limit`], [`proxy_protocol`]
+//! - words: [`units`], [`fault`], [`net`], [`rejection`], [`target`],
+//!   [`event`], [`request_limits`],
+//!   [`client_timeouts`], [`connection_limits`]
+//! - mechanisms, pure, with the clock passed in: [`http1`], [`route`], [`limit`], [`proxy_protocol`]
 //! - parts: [`tls`], [`discovery`], [`pool`], [`observe`]
 //! - stages: [`config`] (written, then checked), [`snapshot`] (live)
 //! - traffic: [`proxy`] (the life of a request), [`listener`] (the front door)
@@ -23,9 +25,15 @@ pub mod units;
 pub mod fault;
 pub mod net;
 pub mod rejection;
+pub mod connection;
+pub mod request_id;
+pub mod target;
 pub mod event;
 pub mod request_limits;
+pub mod client_timeouts;
+pub mod connection_limits;
 
+pub mod http1;
 pub mod route;
 pub mod limit;
 pub mod proxy_protocol;

@@ -13,6 +13,7 @@ use crate::pool::Pool;
 use crate::pool::peer::Template;
 use crate::request_limits::RequestLimits;
 use crate::route::Table;
+use crate::target::Encoded;
 use crate::units::{PoolName, RouteName};
 
 /// The live form of a configuration.
@@ -41,6 +42,8 @@ pub struct Route {
     pub limiter: Option<Arc<Limiter>>,
     /// Bytes of the largest body.
     pub body_size: u64,
+    /// Escapes that paths may have; a path with another is refused.
+    pub allow_encoded: Encoded,
 }
 
 impl Snapshot {
@@ -79,6 +82,7 @@ impl Route {
             template: Template { timeouts: spec.timeouts, ..pool.template().clone() },
             limiter: limiter(spec.rate_limit, now),
             body_size: spec.body_size,
+            allow_encoded: spec.allow_encoded,
         })
     }
 }

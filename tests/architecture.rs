@@ -7,13 +7,19 @@
 use std::path::{Path, PathBuf};
 
 /// Modules in layers. A module may import earlier layers and, within its own, the modules before it.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 25] = [
     "units",
     "fault",
     "net",
     "rejection",
+    "connection",
+    "request_id",
+    "target",
     "event",
-    "request_limits", // words
+    "request_limits",
+    "client_timeouts",
+    "connection_limits", // words
+    "http1",
     "route",
     "limit",
     "proxy_protocol", // mechanisms

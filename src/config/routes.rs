@@ -11,6 +11,7 @@ use crate::pool;
 use crate::pool::peer::{Timeouts, TimeoutsConfig};
 use crate::request_limits::RequestLimits;
 use crate::route::{HostPattern, Matcher, Methods, PathPattern, Table};
+use crate::target::{self, Encoded};
 use crate::units::{PoolName, RouteName, Size};
 
 /// One route, as written.
@@ -42,6 +43,21 @@ pub struct Config {
     /// The largest body, where it differs from `request_limits.body_size`.
     #[serde(default)]
     pub body_size: Option<Size>,
+    /// Characters that paths may have escaped; others are refused.
+    #[serde(default)]
+    pub allow_encoded: Vec<EncodedCharacter>,
+}
+
+/// A character whose escape backends disagree about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EncodedCharacter {
+    /// `%2F`.
+    Slash,
+    /// `%5C`.
+    Backslash,
+    /// `%00`.
+    Nul,
 }
 
 /// A checked route.
@@ -59,6 +75,8 @@ pub struct RouteSpec {
     pub timeouts: Timeouts,
     /// Bytes of the largest body.
     pub body_size: u64,
+    /// Escapes that paths may have; see [`Encoded::permits`].
+    pub allow_encoded: Encoded,
 }
 
 /// Proves the routes consistent with each other and with the pools.
@@ -114,13 +132,20 @@ impl Config {
         let matcher = self.matcher(place, faults)?;
         let name = self.name.clone().unwrap_or_else(|| matcher.to_string().into());
         let body_size = self.body_size.map_or(limits.body_size, |size| size.0);
-        Some(RouteSpec { name, matcher, pool: self.pool.clone(), rate_limit, timeouts, body_size })
+        let allow_encoded = self.allow_encoded();
+        Some(RouteSpec { name, matcher, pool: self.pool.clone(), rate_limit, timeouts, body_size, allow_encoded })
+    }
+
+    fn allow_encoded(&self) -> Encoded {
+        Encoded {
+            slash: self.allow_encoded.contains(&EncodedCharacter::Slash),
+            backslash: self.allow_encoded.contains(&EncodedCharacter::Backslash),
+            nul: self.allow_encoded.contains(&EncodedCharacter::Nul),
+        }
     }
 
     fn matcher(&self, place: &Place, faults: &mut Faults) -> Option<Matcher> {
-        let path = PathPattern::new(self.path.as_str(), self.exact)
-            .map_err(|e| faults.add(place.key("path"), e.to_string(), "write for example /api"))
-            .ok();
+        let path = self.path(&place.key("path"), faults);
         let host = match self.host.as_deref().map(str::parse::<HostPattern>) {
             None => Some(HostPattern::Any),
             Some(parsed) => parsed
@@ -131,6 +156,29 @@ impl Config {
         };
         let methods = self.methods(&place.key("methods"), faults);
         Some(Matcher { host: host?, path: path?, methods: methods? })
+    }
+
+    /// The path, in the form to which requests are brought: another would never match.
+    fn path(&self, place: &Place, faults: &mut Faults) -> Option<PathPattern> {
+        let pattern = PathPattern::new(self.path.as_str(), self.exact)
+            .map_err(|e| faults.add(place.clone(), e.to_string(), "write for example /api"))
+            .ok()?;
+        match target::normalise(&self.path) {
+            Err(refusal) => {
+                let problem = format!("no request has the path {:?}: {}", self.path, refusal.detail);
+                faults.add(place.clone(), problem, "write it percent-encoded, as requests have it");
+            }
+            Ok(normalised) if normalised.path != self.path => {
+                let problem = format!("requests for `{}` are normalised before they are routed", self.path);
+                faults.add(place.clone(), problem, format!("write {}", normalised.path));
+            }
+            Ok(normalised) if !self.allow_encoded().permits(normalised.encoded) => {
+                let problem = format!("requests for `{}` are refused for an escape in it", self.path);
+                faults.add(place.clone(), problem, "name the character in `allow_encoded`: slash, backslash or nul");
+            }
+            Ok(_) => return Some(pattern),
+        }
+        None
     }
 
     fn methods(&self, place: &Place, faults: &mut Faults) -> Option<Methods> {

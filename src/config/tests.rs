@@ -4,8 +4,11 @@
 //! `UPDATE_EXPECTED=1 cargo test golden` writes the `.expected` files anew; read the difference.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::load;
+use crate::snapshot::Snapshot;
+use crate::target::Encoded;
 use crate::tls::development;
 
 fn root() -> PathBuf {
@@ -96,8 +99,20 @@ fn the_reference_shows_every_key_and_its_default() {
     assert_eq!(shown.template.timeouts, real.template.timeouts);
     assert_eq!(shown.template.keepalive_timeout, real.template.keepalive_timeout);
     assert_eq!(checked.rate_limit, default.rate_limit);
+    assert_eq!(checked.routes[0].allow_encoded, default.routes[0].allow_encoded);
     assert_eq!(checked.server.grace_period_seconds, default.server.grace_period_seconds);
     assert_eq!(checked.server.upstream_keepalive_pool_size, default.server.upstream_keepalive_pool_size);
+}
+
+#[test]
+fn a_route_allows_the_escapes_that_it_names_and_no_other() {
+    let text = "listeners: [{ address: 0.0.0.0:8080 }]\npools: { p: { backends: [{ address: 127.0.0.1:1 }] } }\nroutes:\n  - { path: /, pool: p }\n  - { path: /a, pool: p, allow_encoded: [nul, slash, slash] }\n  - { path: /b, pool: p, allow_encoded: [backslash] }";
+    let checked = load::parse(text, "f", &|_| None).unwrap_or_else(|e| panic!("{e:?}"));
+    let none = Encoded::default();
+    let wanted = [none, Encoded { slash: true, nul: true, ..none }, Encoded { backslash: true, ..none }];
+    assert_eq!(checked.routes.iter().map(|route| route.allow_encoded).collect::<Vec<_>>(), wanted);
+    let snapshot = Snapshot::build(&checked, Instant::now()).unwrap();
+    assert_eq!(snapshot.routes.iter().map(|(_, route)| route.allow_encoded).collect::<Vec<_>>(), wanted);
 }
 
 #[test]
