@@ -97,6 +97,7 @@ fn the_reference_shows_every_key_and_its_default() {
     let (shown, real) = (checked.pools.values().next().unwrap(), default.pools.values().next().unwrap());
     assert_eq!(shown.health_check, real.health_check);
     assert_eq!(shown.template.timeouts, real.template.timeouts);
+    assert_eq!(shown.template.proxy_protocol.is_some(), real.template.proxy_protocol.is_some());
     assert_eq!(shown.template.keepalive_timeout, real.template.keepalive_timeout);
     assert_eq!(checked.rate_limit, default.rate_limit);
     assert_eq!(checked.routes[0].allow_encoded, default.routes[0].allow_encoded);

@@ -6,6 +6,7 @@
 //!
 //! - [`health`]: what checks ask, how often, what the answers mean; [`probe`]: one check on the wire.
 //! - [`peer`]: how a backend is reached.
+//! - [`proxy_protocol`]: telling backends the client's address before anything else.
 //! - [`keeper`]: the background service that runs all pools.
 
 pub mod endpoint;
@@ -13,6 +14,7 @@ pub mod health;
 pub mod keeper;
 pub mod peer;
 mod probe;
+pub mod proxy_protocol;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -29,6 +31,7 @@ pub use endpoint::{Endpoint, Health, Lease};
 pub use keeper::Keeper;
 use peer::{Protocol, Template, Timeouts, TimeoutsConfig};
 use probe::Probe;
+use proxy_protocol::ProxyProtocol;
 
 use crate::discovery::{Discovery, Member, Shared, Target};
 use crate::fault::{Faults, Place};
@@ -57,6 +60,9 @@ pub struct Config {
     /// TLS towards the backends; without it they are spoken to in plain.
     #[serde(default)]
     pub tls: Option<upstream::Config>,
+    /// PROXY protocol ahead of each connection; without it backends see only our address.
+    #[serde(default)]
+    pub proxy_protocol: Option<proxy_protocol::Version>,
     /// How their health is checked.
     #[serde(default)]
     pub health_check: health::Config,
@@ -124,6 +130,7 @@ impl Config {
             tls,
             timeouts: self.timeouts.check(Timeouts::default(), &place.key("timeouts"), faults),
             keepalive_timeout: self.keepalive_timeout.0,
+            proxy_protocol: self.proxy_protocol.map(ProxyProtocol::new),
         };
         Spec {
             template,

@@ -7,6 +7,7 @@ use pingora_core::protocols::{ALPN, TcpKeepalive};
 use pingora_core::upstreams::peer::HttpPeer;
 use serde::Deserialize;
 
+use super::proxy_protocol::ProxyProtocol;
 use crate::fault::{Faults, Place};
 use crate::tls::upstream::Verification;
 use crate::units::Period;
@@ -112,6 +113,8 @@ pub struct Template {
     /// How long an unused connection is kept. Shorter than what backends commonly allow (60 s), so
     /// that it is we who close and no request meets a closing connection.
     pub keepalive_timeout: Duration,
+    /// How backends are told who the client is before anything else, where they are.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl Template {

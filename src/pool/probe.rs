@@ -39,6 +39,9 @@ impl Probe {
         peer.options.connection_timeout = Some(spec.timeout);
         peer.options.total_connection_timeout = Some(spec.timeout);
         peer.options.read_timeout = Some(spec.timeout);
+        if let Some(proxy_protocol) = &template.proxy_protocol {
+            proxy_protocol.introduce_ourselves(&mut peer);
+        }
         let check: Box<dyn HealthCheck + Send + Sync> = match &spec.question {
             Question::Tcp => Box::new(tcp_check(&peer)),
             Question::Http(request) => Box::new(http_check(request, peer)?),

@@ -19,6 +19,7 @@ use crate::limit::Verdict;
 use crate::observe::{AccessLog, Record};
 use crate::pool::Lease;
 use crate::pool::peer::Protocol;
+use crate::pool::proxy_protocol::ClientConnection;
 use crate::rejection::{Refusal, Rejection};
 use crate::request_id::RequestId;
 use crate::snapshot::{Route, Snapshot};
@@ -127,13 +128,29 @@ impl Exchange {
                 let address = lease.endpoint().address();
                 self.tried.push(address);
                 self.picked = Some(Instant::now());
-                Ok(Box::new(route.template.peer(address)))
+                let mut peer = route.template.peer(address);
+                if let Some(proxy_protocol) = &route.template.proxy_protocol {
+                    proxy_protocol.introduce(&mut peer, self.client_connection());
+                }
+                Ok(Box::new(peer))
             }
             None => {
                 // What went wrong in the try before says more than that nobody else is left.
                 let rejection = self.rejection.unwrap_or_else(|| no_backend(&route));
                 Err(refuse(self, rejection))
             }
+        }
+    }
+
+    /// Who a backend is told that its connection is for. A client behind a trusted proxy has an address,
+    /// but its port is not known.
+    fn client_connection(&self) -> ClientConnection {
+        let connection = self.connection.as_deref();
+        let peer = connection.map(|connection| connection.peer).filter(|peer| peer.ip() == self.client);
+        let local = connection.and_then(|connection| connection.local);
+        ClientConnection {
+            client: peer.unwrap_or(SocketAddr::new(self.client, 0)),
+            local: local.unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0)),
         }
     }
 

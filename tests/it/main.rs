@@ -20,6 +20,7 @@ mod health;
 mod life;
 mod limits;
 mod log;
+mod proxy_protocol;
 mod tls;
 mod traffic;
 

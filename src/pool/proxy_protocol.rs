@@ -1,0 +1,187 @@
+//! Telling backends the client's address ahead of the first byte, by PROXY protocol version 2.
+//!
+//! The header speaks for everything that follows on its connection, so such a connection belongs to one
+//! client. Pingora keeps connections by a hash of the peer; [`ProxyProtocol::introduce`] mixes both ends
+//! of the client's connection into it, with a secret seed, so that nobody can choose addresses that meet
+//! another client's. What is kept for a client that has left goes with `keepalive_timeout`, or earlier
+//! when the pool of idle connections is full.
+//!
+//! The connection is made here, since Pingora has no step between TCP and TLS. Hence
+//! `server.client_bind_to_ipv4` and `_ipv6` have no effect on such a pool.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::RandomState;
+use async_trait::async_trait;
+use pingora::{Error, ErrorType};
+use pingora_core::connectors::L4Connect;
+use pingora_core::protocols::l4::ext::connect;
+use pingora_core::protocols::l4::socket::SocketAddr as PeerAddress;
+use pingora_core::protocols::l4::stream::Stream;
+use pingora_core::upstreams::peer::HttpPeer;
+use serde::Deserialize;
+use tokio::io::AsyncWriteExt;
+
+use crate::proxy_protocol::{encode_local, encode_v2};
+
+/// The version that a pool's backends expect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Version {
+    /// The binary one.
+    V2,
+}
+
+/// Both ends of a client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientConnection {
+    /// The client; port 0 where only its address is known.
+    pub client: SocketAddr,
+    /// The address that it connected to.
+    pub local: SocketAddr,
+}
+
+/// How a pool's backends are told who the client is.
+#[derive(Clone)]
+pub struct ProxyProtocol {
+    seed: RandomState,
+}
+
+impl ProxyProtocol {
+    /// PROXY protocol in `version`.
+    #[must_use]
+    pub fn new(version: Version) -> Self {
+        let Version::V2 = version;
+        Self { seed: RandomState::new() }
+    }
+
+    /// Makes `peer` a backend for this client alone. Its connection timeout must have been set.
+    pub fn introduce(&self, peer: &mut HttpPeer, connection: ClientConnection) {
+        peer.group_key = self.seed.hash_one(connection);
+        open_with(peer, encode_v2(connection.client, connection.local));
+    }
+
+    /// Makes connections to `peer` such that nobody else asked for, as health checks do.
+    pub fn introduce_ourselves(&self, peer: &mut HttpPeer) {
+        open_with(peer, encode_local().to_vec());
+    }
+}
+
+fn open_with(peer: &mut HttpPeer, header: Vec<u8>) {
+    let limit = peer.options.connection_timeout.unwrap_or(Duration::MAX);
+    peer.options.custom_l4 = Some(Arc::new(HeaderFirst { header, limit }));
+}
+
+/// Connects and writes the header before anything else.
+#[derive(Debug)]
+struct HeaderFirst {
+    header: Vec<u8>,
+    /// How long connecting may take; Pingora leaves that to whoever connects.
+    limit: Duration,
+}
+
+#[async_trait]
+impl L4Connect for HeaderFirst {
+    async fn connect(&self, address: &PeerAddress) -> pingora::Result<Stream> {
+        let Some(address) = address.as_inet() else {
+            return Error::e_explain(ErrorType::ConnectError, "a backend has an IP address");
+        };
+        match tokio::time::timeout(self.limit, self.open(address)).await {
+            Ok(opened) => opened,
+            Err(e) => Err(Error::because(ErrorType::ConnectTimedout, format!("connecting to {address}"), e)),
+        }
+    }
+}
+
+impl HeaderFirst {
+    async fn open(&self, address: &SocketAddr) -> pingora::Result<Stream> {
+        let mut stream = connect(address, None).await?;
+        // Nothing of the request has been sent yet, so a failure here is one of connecting.
+        let failed = |e| Error::because(ErrorType::ConnectError, format!("PROXY protocol header to {address}"), e);
+        stream.write_all(&self.header).await.map_err(failed)?;
+        Ok(stream.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pingora_core::upstreams::peer::Peer;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn connection(client: &str, local: &str) -> ClientConnection {
+        ClientConnection { client: client.parse().unwrap(), local: local.parse().unwrap() }
+    }
+
+    fn backend(address: SocketAddr) -> HttpPeer {
+        let mut peer = HttpPeer::new(address, false, String::new());
+        peer.options.connection_timeout = Some(Duration::from_secs(5));
+        peer
+    }
+
+    #[test]
+    fn connections_are_kept_for_one_client() {
+        let protocol = ProxyProtocol::new(Version::V2);
+        let key = |client: &str, local: &str| {
+            let mut peer = backend(([127, 0, 0, 1], 1).into());
+            protocol.introduce(&mut peer, connection(client, local));
+            peer.reuse_hash()
+        };
+        let own = key("192.0.2.1:1000", "192.0.2.9:443");
+        assert_eq!(own, key("192.0.2.1:1000", "192.0.2.9:443"));
+        for (client, local) in [
+            ("192.0.2.1:1001", "192.0.2.9:443"),
+            ("192.0.2.2:1000", "192.0.2.9:443"),
+            ("192.0.2.1:1000", "192.0.2.9:80"),
+            ("192.0.2.9:443", "192.0.2.1:1000"),
+        ] {
+            assert_ne!(own, key(client, local), "{client} {local}");
+        }
+        assert_ne!(own, backend(([127, 0, 0, 1], 1).into()).reuse_hash());
+    }
+
+    #[tokio::test]
+    async fn the_header_comes_first() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = backend(listener.local_addr().unwrap());
+        let protocol = ProxyProtocol::new(Version::V2);
+        for local in [false, true] {
+            let said = connection("192.0.2.1:1000", "192.0.2.9:443");
+            let expected = if local {
+                protocol.introduce_ourselves(&mut peer);
+                encode_local().to_vec()
+            } else {
+                protocol.introduce(&mut peer, said);
+                encode_v2(said.client, said.local)
+            };
+            let connector = peer.options.custom_l4.clone().unwrap();
+            let mut stream = connector.connect(peer.address()).await.unwrap();
+            stream.write_all(b"and more").await.unwrap();
+            let (mut accepted, _) = listener.accept().await.unwrap();
+            drop(stream);
+            let mut received = Vec::new();
+            accepted.read_to_end(&mut received).await.unwrap();
+            assert_eq!(received, [expected.as_slice(), b"and more"].concat());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_one_of_connecting() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut peer = backend(closed);
+        let protocol = ProxyProtocol::new(Version::V2);
+        protocol.introduce_ourselves(&mut peer);
+        let connector = peer.options.custom_l4.clone().unwrap();
+        let error = connector.connect(peer.address()).await.unwrap_err();
+        assert_eq!(*error.etype(), ErrorType::ConnectRefused);
+        peer.options.connection_timeout = Some(Duration::ZERO);
+        protocol.introduce_ourselves(&mut peer);
+        let connector = peer.options.custom_l4.clone().unwrap();
+        let error = connector.connect(peer.address()).await.unwrap_err();
+        assert!(matches!(error.etype(), ErrorType::ConnectTimedout | ErrorType::ConnectRefused), "{error}");
+    }
+}
