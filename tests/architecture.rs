@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 /// Modules in layers. A module may import earlier layers and, within its own, the modules before it.
-const ORDER: [&str; 24] = [
+const ORDER: &[&str] = &[
     "units",
     "fault",
     "net",
@@ -21,7 +21,8 @@ const ORDER: [&str; 24] = [
     "connection_limits", // words
     "http1",
     "route",
-    "limit", // mechanisms
+    "limit",
+    "proxy_protocol", // mechanisms
     "tls",
     "discovery",
     "pool",

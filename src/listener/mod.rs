@@ -7,11 +7,16 @@
 //! - [`front`]: the service, and its workers; [`service`]: what each of them serves with.
 //! - [`accept`]: what happens to a connection before HTTP.
 //! - [`http1`], [`http2`]: request after request; [`stream`], [`body`], [`stall`]: the bytes below.
+//! - [`caps`], [`descriptors`]: how many connections may be open; [`flood`]: HTTP/2 frames that cost us
+//!   work without being requests.
 //! - [`drain`]: connections that are open, and how they end.
 
 mod accept;
 mod body;
+pub mod caps;
+pub mod descriptors;
 pub mod drain;
+pub mod flood;
 pub mod front;
 pub mod handover;
 mod http1;
