@@ -4,9 +4,8 @@
 //! Modules stand in the order in which they may import each other: earlier ones never name later
 //! ones (`tests/architecture.rs` holds them to it).
 //!
-//! - words: [`units`], [`fault`], [`net`], [`rejection`], [`target`],
-//!   [`event`], [`request_limits`],
-//!   [`client_timeouts`], [`connection_limits`]
+//! - words: [`units`], [`fault`], [`net`], [`rejection`], [`connection`], [`request_id`], [`target`],
+//!   [`event`], [`request_limits`], [`client_timeouts`], [`connection_limits`]
 //! - mechanisms, pure, with the clock passed in: [`http1`], [`route`], [`limit`], [`proxy_protocol`]
 //! - parts: [`tls`], [`discovery`], [`pool`], [`observe`]
 //! - stages: [`config`] (written, then checked), [`snapshot`] (live)

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 /// Modules in layers. A module may import earlier layers and, within its own, the modules before it.
-const ORDER: [&str; 25] = [
+const ORDER: &[&str] = &[
     "units",
     "fault",
     "net",

@@ -7,9 +7,9 @@
 //! - [`front`]: the service, and its workers; [`service`]: what each of them serves with.
 //! - [`accept`]: what happens to a connection before HTTP.
 //! - [`http1`], [`http2`]: request after request; [`stream`], [`body`], [`stall`]: the bytes below.
-//! - [`drain`]: connections that are open, and how they end; [`caps`]: how many there may be;
-//!   [`descriptors`]: the limit of open files, which bounds them.
-//! - [`flood`]: HTTP/2 frames that cost us work without being requests.
+//! - [`caps`], [`descriptors`]: how many connections may be open; [`flood`]: HTTP/2 frames that cost us
+//!   work without being requests.
+//! - [`drain`]: connections that are open, and how they end.
 
 mod accept;
 mod body;
