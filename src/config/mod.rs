@@ -103,6 +103,7 @@ impl Config {
             .iter()
             .map(|(name, pool)| (name.clone(), pool.check(&root.key("pools").key(name.as_str()), &mut faults)))
             .collect();
+        self.check_source_addresses(&root.key("pools"), &mut faults);
         let checked = Checked {
             server: self.server.check(&root.key("server"), &mut faults),
             listeners: self.check_listeners(&root.key("listeners"), &mut faults),
@@ -116,6 +117,21 @@ impl Config {
             pools,
         };
         if faults.is_empty() { Ok(checked) } else { Err(faults.into_vec()) }
+    }
+
+    /// Pingora gives the source address to connections that it makes itself, and those with a header of
+    /// the PROXY protocol are made by us.
+    fn check_source_addresses(&self, pools: &Place, faults: &mut Faults) {
+        if self.server.client_bind_to_ipv4.is_empty() && self.server.client_bind_to_ipv6.is_empty() {
+            return;
+        }
+        for (name, _) in self.pools.iter().filter(|(_, pool)| pool.proxy_protocol.is_some()) {
+            faults.add(
+                pools.key(name.as_str()).key("proxy_protocol"),
+                "connections with this header cannot have a source address of `server.client_bind_to_ipv4` or `_ipv6`",
+                "remove one of the two",
+            );
+        }
     }
 
     fn check_listeners(&self, place: &Place, faults: &mut Faults) -> Vec<listener::Spec> {

@@ -7,7 +7,7 @@
 //! when the pool of idle connections is full.
 //!
 //! The connection is made here, since Pingora has no step between TCP and TLS. Hence
-//! `server.client_bind_to_ipv4` and `_ipv6` have no effect on such a pool.
+//! `server.client_bind_to_ipv4` and `_ipv6` cannot apply, and a configuration with both is refused.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -6,14 +6,15 @@
 //! nothing. What it does not understand it leaves to the h2 library, which reads the same bytes after it.
 //!
 //! # Which attack is caught where
-//! "h2" is the h2 library (0.4.20) as Pingora 0.9.1 sets it up, "here" is this meter.
+//! "h2" is the h2 library (0.4.20) with its defaults and the size of a header that is configured,
+//! "here" is this meter.
 //!
 //! | attack | caught by |
 //! |---|---|
 //! | rapid reset: request and RST_STREAM in turn (CVE-2023-44487) | here: [`Limits::resets`]; h2 ends a connection with 20 reset streams that nobody took up yet, which a fast proxy never lets happen |
-//! | MadeYouReset: invalid frames make us reset (CVE-2025-8671); reset flood (CVE-2019-9514) | h2: 1,024 resets of its own, refused streams included, in a connection's life; Pingora: 32 malformed requests |
+//! | MadeYouReset: invalid frames make us reset (CVE-2025-8671); reset flood (CVE-2019-9514) | h2: 1,024 resets of its own, refused streams included, in a connection's life; [`super::http2`]: 32 malformed requests |
 //! | CONTINUATION without end (CVE-2024-27316 and others, VU#421644) | h2: five that are not the last; here: [`Limits::continuations`] and [`Limits::header_block`], before anything is stored |
-//! | header bomb by HPACK (CVE-2016-6581) | h2: 64 KiB of decoded header |
+//! | header bomb by HPACK (CVE-2016-6581) | h2: `request_limits.header_size` after decompression |
 //! | ping flood (CVE-2019-9512) | h2 reads nothing more while an answer waits, so memory is safe; here: [`Limits::pings`] |
 //! | settings flood (CVE-2019-9515) | likewise; here: [`Limits::settings`] |
 //! | priority shuffling (CVE-2019-9513) | h2 keeps no tree of priorities; here: [`Limits::priorities`] |
