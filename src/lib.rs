@@ -4,9 +4,9 @@
 //! Modules stand in the order in which they may import each other: earlier ones never name later
 //! ones (`tests/architecture.rs` holds them to it).
 //!
-//! - words: [`units`], [`fault`], [`net`], [`rejection`], [`target`],
-//!   [`event`], [`request_limits`]
-//! - mechanisms, pure, with the clock passed in: [`http1`], [`route`], [`limit`]
+//! - words: [`units`], [`fault`], [`net`], [`rejection`], [`connection`], [`request_id`], [`target`],
+//!   [`event`], [`request_limits`], [`client_timeouts`], [`connection_limits`]
+//! - mechanisms, pure, with the clock passed in: [`http1`], [`route`], [`limit`], [`proxy_protocol`]
 //! - parts: [`tls`], [`discovery`], [`pool`], [`observe`]
 //! - stages: [`config`] (written, then checked), [`snapshot`] (live)
 //! - traffic: [`proxy`] (the life of a request), [`listener`] (the front door)
@@ -24,13 +24,18 @@ pub mod units;
 pub mod fault;
 pub mod net;
 pub mod rejection;
+pub mod connection;
+pub mod request_id;
 pub mod target;
 pub mod event;
 pub mod request_limits;
+pub mod client_timeouts;
+pub mod connection_limits;
 
 pub mod http1;
 pub mod route;
 pub mod limit;
+pub mod proxy_protocol;
 
 pub mod tls;
 pub mod discovery;

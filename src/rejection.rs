@@ -25,6 +25,8 @@ pub enum Rejection {
         /// When a further request would pass.
         retry_after: Duration,
     },
+    /// The client was too slow in sending its header.
+    HeaderTimeout,
     /// The client was too slow in sending its body.
     BodyTimeout,
     /// The request expects something else than `100-continue`.
@@ -62,6 +64,7 @@ impl Rejection {
             Self::TargetTooLong => "target_too_long",
             Self::HeaderTooLarge => "header_too_large",
             Self::RateLimited { .. } => "rate_limited",
+            Self::HeaderTimeout => "header_timeout",
             Self::BodyTimeout => "body_timeout",
             Self::ExpectationFailed => "expectation_failed",
             Self::NoHealthyBackend { .. } => "no_healthy_backend",
@@ -82,7 +85,7 @@ impl Rejection {
             Self::BadRequest => 400,
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
-            Self::BodyTimeout => 408,
+            Self::HeaderTimeout | Self::BodyTimeout => 408,
             Self::BodyTooLarge => 413,
             Self::TargetTooLong => 414,
             Self::ExpectationFailed => 417,
@@ -106,6 +109,7 @@ impl Rejection {
             Self::TargetTooLong => "The request target is too long.",
             Self::HeaderTooLarge => "The request header is too large.",
             Self::RateLimited { .. } => "Too many requests.",
+            Self::HeaderTimeout => "The request header was sent too slowly.",
             Self::BodyTimeout => "The request body was sent too slowly.",
             Self::ExpectationFailed => "The expectation cannot be met.",
             Self::NoHealthyBackend { .. } => "The service is not available at the moment.",
@@ -124,6 +128,19 @@ impl Rejection {
         }
     }
 
+    /// The body of the answer with its media type: JSON where the client asks for it, else text.
+    #[must_use]
+    pub fn page(&self, json: bool, request_id: &str) -> (&'static str, String) {
+        let (status, cause, message) = (self.status(), self.cause(), self.message());
+        if json {
+            let body = format!(
+                "{{\"status\":{status},\"cause\":\"{cause}\",\"message\":\"{message}\",\"request_id\":\"{request_id}\"}}\n"
+            );
+            return ("application/json", body);
+        }
+        ("text/plain; charset=utf-8", format!("{status} {cause}\n{message}\nRequest id: {request_id}\n"))
+    }
+
     /// Whether the connection's framing can still be trusted, so that it may stay open.
     #[must_use]
     pub fn keeps_connection(&self) -> bool {
@@ -134,6 +151,7 @@ impl Rejection {
                 | Self::BodyTooLarge
                 | Self::TargetTooLong
                 | Self::HeaderTooLarge
+                | Self::HeaderTimeout
                 | Self::BodyTimeout
                 | Self::ExpectationFailed
         )

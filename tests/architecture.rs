@@ -7,17 +7,22 @@
 use std::path::{Path, PathBuf};
 
 /// Modules in layers. A module may import earlier layers and, within its own, the modules before it.
-const ORDER: [&str; 20] = [
+const ORDER: &[&str] = &[
     "units",
     "fault",
     "net",
     "rejection",
+    "connection",
+    "request_id",
     "target",
     "event",
-    "request_limits", // words
+    "request_limits",
+    "client_timeouts",
+    "connection_limits", // words
     "http1",
     "route",
-    "limit", // mechanisms
+    "limit",
+    "proxy_protocol", // mechanisms
     "tls",
     "discovery",
     "pool",

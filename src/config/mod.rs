@@ -25,6 +25,8 @@ use serde::Deserialize;
 
 pub use routes::RouteSpec;
 
+use crate::client_timeouts::{self, ClientTimeouts};
+use crate::connection_limits::{self, ConnectionLimits};
 use crate::fault::{Fault, Faults, Place};
 use crate::limit;
 use crate::net::TrustedProxies;
@@ -48,6 +50,10 @@ pub struct Config {
     pub rate_limit: limit::Config,
     /// How large requests may be.
     pub request_limits: request_limits::Config,
+    /// How long clients may take.
+    pub client_timeouts: client_timeouts::Config,
+    /// How many connections there may be, and how much each may carry.
+    pub connection_limits: connection_limits::Config,
     /// Where the access log goes.
     pub access_log: access_log::Config,
     /// Pools of backends by name.
@@ -68,6 +74,10 @@ pub struct Checked {
     pub rate_limit: Option<limit::Spec>,
     /// How large requests may be.
     pub request_limits: RequestLimits,
+    /// How long clients may take.
+    pub client_timeouts: ClientTimeouts,
+    /// How many connections there may be, and how much each may carry.
+    pub connection_limits: ConnectionLimits,
     /// Where the access log goes.
     pub access_log: access_log::Config,
     /// Pools by name.
@@ -99,6 +109,8 @@ impl Config {
             trusted_proxies: TrustedProxies::new(self.trusted_proxies.clone()),
             rate_limit: self.rate_limit.check(&root.key("rate_limit"), &mut faults),
             request_limits,
+            client_timeouts: self.client_timeouts.check(&root.key("client_timeouts"), &mut faults),
+            connection_limits: self.connection_limits.check(&root.key("connection_limits"), &mut faults),
             access_log: self.access_log.clone(),
             routes: routes::check(&self.routes, &pools, request_limits, &mut faults),
             pools,

@@ -117,7 +117,7 @@ impl Config {
             working_directory: this.working_directory,
             threads: this.threads.unwrap_or_else(cores),
             listener_tasks_per_fd: this.listener_tasks_per_fd.unwrap_or(base.listener_tasks_per_fd),
-            work_stealing: this.work_stealing.unwrap_or(base.work_stealing),
+            work_stealing: this.work_stealing.unwrap_or(false),
             runtime_enable_alt_timer: this.runtime_enable_alt_timer,
             ca_file: this.ca_file,
             grace_period_seconds: Some(this.grace_period_seconds.unwrap_or(GRACE_SECONDS)),

@@ -33,9 +33,9 @@ impl Default for Drain {
 }
 
 /// One open connection; dropping it ends the count.
-pub struct Connection(Arc<watch::Sender<usize>>);
+pub struct Open(Arc<watch::Sender<usize>>);
 
-impl Drop for Connection {
+impl Drop for Open {
     fn drop(&mut self) {
         self.0.send_modify(|open| *open -= 1);
     }
@@ -44,9 +44,9 @@ impl Drop for Connection {
 impl Drain {
     /// Counts a connection.
     #[must_use]
-    pub fn connection(&self) -> Connection {
+    pub fn connection(&self) -> Open {
         self.connections.send_modify(|open| *open += 1);
-        Connection(Arc::clone(&self.connections))
+        Open(Arc::clone(&self.connections))
     }
 
     /// How many connections are open.

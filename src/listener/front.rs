@@ -1,59 +1,67 @@
-//! The service that accepts connections and hands them to the proxy.
+//! The service that accepts connections: a worker for each core, each with sockets, a runtime and a
+//! proxy of its own, so that a connection lives and dies on one core.
+//!
+//! With `work_stealing` there is one worker on Pingora's own runtime instead, whose threads take
+//! each other's work.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
-use pingora_core::listeners::tls::Acceptor;
-use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::l4::stream::Stream as L4Stream;
-use pingora_core::protocols::{GetSocketDigest, SocketDigest, Stream};
+use pingora_core::apps::HttpServerApp;
 use pingora_core::server::{ListenFds, ShutdownWatch};
-use pingora_core::services::Service;
+use pingora_core::services::Service as PingoraService;
 use pingora_proxy::{HttpProxy, ProxyHttp};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
 
-use super::buffered::Buffered;
-use super::drain::{Connection, Drain};
+use super::accept::{Entrance, accept};
+use super::drain::Drain;
+use super::service::{Rules, Service};
 use super::sockets::Socket;
+use crate::observe::AccessLog;
 
-/// How long a TLS handshake, or the first byte of a plain connection, may take.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// How long an HTTP/2 connection may stay without a stream.
-const H2_IDLE: Duration = Duration::from_secs(75);
-/// How many requests a connection may carry; then the client connects anew, which spreads load.
-const REQUESTS_MAX: u32 = 10_000;
-/// How long accepting pauses when the process has no file descriptor left.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
-
-/// A socket with what it needs to answer.
+/// A listener: its sockets, and what happens to those who come in.
 pub struct Door {
-    /// The socket.
-    pub socket: Socket,
-    /// TLS, where the listener speaks it.
-    pub acceptor: Option<Acceptor>,
+    /// One for each worker, or more after an upgrade from a process with more workers.
+    pub sockets: Vec<Socket>,
+    /// What happens behind it.
+    pub entrance: Arc<Entrance>,
 }
 
-/// What the service needs once it runs; made late, because a daemon has no threads before it forked.
-pub type MakeProxy<P> = Box<dyn FnOnce() -> Result<HttpProxy<P>, String> + Send + Sync>;
+/// What the service needs once it runs.
+pub struct Makings<P> {
+    /// Makes a worker's proxy; called inside the worker's runtime.
+    pub proxy: Box<dyn Fn() -> HttpProxy<P> + Send + Sync>,
+    /// Where refused requests are logged.
+    pub access_log: AccessLog,
+}
+
+/// Makes it; called late, because a daemon has no threads before it forked.
+pub type Prepare<P> = Box<dyn FnOnce() -> Result<Makings<P>, String> + Send + Sync>;
+
+/// How the work is shared among threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// So many, each with a thread of its own.
+    Apart(usize),
+    /// One on so many threads.
+    Together(usize),
+}
 
 /// The service of all listeners.
 pub struct Front<P> {
     start: Mutex<Option<Start<P>>>,
+    workers: Workers,
+    rules: Rules,
     drain: Drain,
     settled: watch::Receiver<bool>,
 }
 
 struct Start<P> {
     doors: Vec<Door>,
-    make_proxy: MakeProxy<P>,
+    prepare: Prepare<P>,
     on_ready: Box<dyn FnOnce() + Send + Sync>,
 }
 
@@ -61,54 +69,18 @@ impl<P> Front<P> {
     /// A front of `doors`. It accepts once `settled` is true and then calls `on_ready`.
     pub fn new(
         doors: Vec<Door>,
-        make_proxy: MakeProxy<P>,
+        prepare: Prepare<P>,
         on_ready: impl FnOnce() + Send + Sync + 'static,
-        drain: Drain,
-        settled: watch::Receiver<bool>,
+        (workers, rules): (Workers, Rules),
+        (drain, settled): (Drain, watch::Receiver<bool>),
     ) -> Self {
-        let start = Start { doors, make_proxy, on_ready: Box::new(on_ready) };
-        Self { start: Mutex::new(Some(start)), drain, settled }
-    }
-}
-
-/// The options of both kinds of connection. CONNECT is let through to be refused, and logged, by
-/// the proxy itself.
-fn options(h2c: bool) -> HttpServerOptions {
-    let mut options = HttpServerOptions::default();
-    options.h2c = h2c;
-    options.allow_connect_method_proxying = true;
-    options.h2_idle_timeout = Some(H2_IDLE);
-    options.keepalive_request_limit = Some(REQUESTS_MAX);
-    options
-}
-
-/// The same proxy, for connections that were seen to speak HTTP/2 without TLS.
-struct H2c<P> {
-    proxy: Arc<HttpProxy<P>>,
-    options: HttpServerOptions,
-}
-
-#[async_trait]
-impl<P> HttpServerApp for H2c<P>
-where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
-{
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        self.proxy.process_new_http(session, shutdown).await
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
+        let start = Start { doors, prepare, on_ready: Box::new(on_ready) };
+        Self { start: Mutex::new(Some(start)), workers, rules, drain, settled }
     }
 }
 
 #[async_trait]
-impl<P> Service for Front<P>
+impl<P> PingoraService for Front<P>
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
@@ -119,153 +91,115 @@ where
         };
         // The sockets listen already, so clients that come early wait and are not refused.
         self.settled.wait_for(|settled| *settled).await.ok();
-        let server = match (start.make_proxy)() {
-            Ok(mut proxy) => {
-                proxy.server_options = Some(options(false));
-                let proxy = Arc::new(proxy);
-                let h2c = Arc::new(H2c { proxy: Arc::clone(&proxy), options: options(true) });
-                Server { proxy, h2c, drain: self.drain.clone() }
-            }
-            Err(e) => {
-                log::error!("{e}");
-                std::process::exit(1);
-            }
-        };
-        let mut loops = JoinSet::new();
-        for door in start.doors {
-            match TcpListener::from_std(door.socket.listener) {
-                Ok(listener) => drop(loops.spawn(server.clone().accept(listener, door.acceptor.map(Arc::new)))),
-                Err(e) => {
-                    log::error!("cannot accept at {}: {e}", door.socket.name);
-                    std::process::exit(1);
-                }
-            }
+        if let Err(e) = self.serve(start).await {
+            log::error!("{e}");
+            std::process::exit(1);
         }
-        (start.on_ready)();
-        let mut silent = self.drain.silent();
-        tokio::select! {
-            _ = silent.wait_for(|silent| *silent) => {}
-            _ = shutdown.wait_for(|shutdown| *shutdown) => {}
-        }
-        server.proxy.http_cleanup().await;
         shutdown.wait_for(|shutdown| *shutdown).await.ok();
     }
 
     fn name(&self) -> &'static str {
         "front"
     }
-}
 
-struct Server<P> {
-    proxy: Arc<HttpProxy<P>>,
-    h2c: Arc<H2c<P>>,
-    drain: Drain,
-}
-
-impl<P> Clone for Server<P> {
-    fn clone(&self) -> Self {
-        Self { proxy: Arc::clone(&self.proxy), h2c: Arc::clone(&self.h2c), drain: self.drain.clone() }
+    fn threads(&self) -> Option<usize> {
+        match self.workers {
+            Workers::Apart(_) => Some(1),
+            Workers::Together(threads) => Some(threads),
+        }
     }
 }
 
-impl<P> Server<P>
+impl<P> Front<P>
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
-    /// Accepts until draining begins.
-    async fn accept(self, listener: TcpListener, acceptor: Option<Arc<Acceptor>>) {
-        let mut begun = self.drain.begun();
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                _ = begun.wait_for(|begun| *begun) => return,
-                accepted = listener.accept() => accepted,
+    /// Starts the workers, and returns once all of them accept.
+    async fn serve(&self, start: Start<P>) -> Result<(), String> {
+        let makings = Arc::new((start.prepare)()?);
+        let shares = share(start.doors, if let Workers::Apart(workers) = self.workers { workers } else { 1 });
+        let (ready, mut all_ready) = mpsc::channel(shares.len().max(1));
+        for (number, doors) in shares.into_iter().enumerate() {
+            let worker = Worker {
+                doors,
+                makings: Arc::clone(&makings),
+                rules: self.rules,
+                drain: self.drain.clone(),
+                ready: ready.clone(),
             };
-            match accepted {
-                Ok((tcp, peer)) => {
-                    let connection = self.drain.connection();
-                    tokio::spawn(self.clone().serve(tcp, peer, acceptor.clone(), connection));
-                }
-                Err(e) => pause_after(&e).await,
+            match self.workers {
+                Workers::Together(_) => drop(tokio::spawn(worker.run())),
+                Workers::Apart(_) => start_thread(number, worker).map_err(|e| format!("cannot start a worker: {e}"))?,
             }
         }
+        drop(ready);
+        while let Some(outcome) = all_ready.recv().await {
+            outcome.map_err(|e: io::Error| format!("cannot accept: {e}"))?;
+        }
+        (start.on_ready)();
+        Ok(())
     }
+}
 
-    /// Serves one connection to its end.
-    async fn serve(self, tcp: TcpStream, peer: SocketAddr, acceptor: Option<Arc<Acceptor>>, _connection: Connection) {
-        let begun = self.drain.begun();
-        let served = async {
-            match acceptor {
-                Some(acceptor) => {
-                    let stream = within_limit(handshake(tcp, peer, &acceptor)).await?;
-                    self.proxy.process_new(stream, &begun).await;
-                }
-                None if within_limit(speaks_h2(&tcp)).await? => {
-                    self.h2c.process_new(Box::new(plain(tcp, peer)?), &begun).await;
-                }
-                None => {
-                    self.proxy.process_new(Box::new(plain(tcp, peer)?), &begun).await;
-                }
+/// Deals the sockets out: each worker gets one of each door where there are enough.
+fn share(doors: Vec<Door>, workers: usize) -> Vec<Vec<(Arc<Entrance>, Socket)>> {
+    let mut shares: Vec<Vec<_>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
+    for door in doors {
+        // Round and round, so that no socket is left whose clients would wait for ever.
+        let mut next = 0;
+        for socket in door.sockets {
+            let worker = next % shares.len();
+            if let Some(share) = shares.get_mut(worker) {
+                share.push((Arc::clone(&door.entrance), socket));
             }
-            Ok::<(), String>(())
-        };
-        if let Err(e) = served.await {
-            log::debug!("connection from {peer}: {e}");
+            next += 1;
         }
     }
+    shares
 }
 
-async fn within_limit<T>(step: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    match tokio::time::timeout(HANDSHAKE_LIMIT, step).await {
-        Ok(done) => done,
-        Err(_) => Err(format!("nothing within {HANDSHAKE_LIMIT:?}")),
-    }
+fn start_thread<P>(number: usize, worker: Worker<P>) -> io::Result<()>
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = thread::Builder::new().name(format!("worker {number}"));
+    thread.spawn(move || runtime.block_on(worker.run()))?;
+    Ok(())
 }
 
-/// An accept error that concerns one connection is passed over; one that concerns the process is
-/// waited out, since the next accept would fail the same way at once.
-async fn pause_after(e: &io::Error) {
-    if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
-        return;
-    }
-    log::error!("cannot accept a connection: {e}");
-    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+/// One worker before it runs.
+struct Worker<P> {
+    doors: Vec<(Arc<Entrance>, Socket)>,
+    makings: Arc<Makings<P>>,
+    rules: Rules,
+    drain: Drain,
+    ready: mpsc::Sender<io::Result<()>>,
 }
 
-fn plain(tcp: TcpStream, peer: SocketAddr) -> Result<Buffered, String> {
-    tcp.set_nodelay(true).map_err(|e| e.to_string())?;
-    let digest = SocketDigest::from_raw_fd(tcp.as_raw_fd());
-    // A new cell is empty, so this sets it.
-    digest.peer_addr.set(Some(peer.into())).ok();
-    let mut stream: L4Stream = tcp.into();
-    stream.set_socket_digest(digest);
-    Ok(Buffered::new(stream))
-}
-
-async fn handshake(tcp: TcpStream, peer: SocketAddr, acceptor: &Acceptor) -> Result<Stream, String> {
-    let stream = acceptor.tls_handshake(plain(tcp, peer)?).await.map_err(|e| e.to_string())?;
-    Ok(Box::new(stream))
-}
-
-/// The first bytes of HTTP/2's connection preface (RFC 9113 §3.4). No HTTP/1 request begins so:
-/// `PRI` is reserved for this very purpose.
-const PREFACE: &[u8; 4] = b"PRI ";
-
-/// Looks at the first bytes of a plain connection without taking them. Pingora's own look waits
-/// for 24 bytes without limit, which a short HTTP/1 request never sends.
-async fn speaks_h2(tcp: &TcpStream) -> Result<bool, String> {
-    let mut seen = [0; PREFACE.len()];
-    loop {
-        let bytes = tcp.peek(&mut seen).await.map_err(|e| e.to_string())?;
-        let seen = seen.get(..bytes).unwrap_or_default();
-        if !PREFACE.starts_with(seen) || seen.is_empty() {
-            return Ok(false);
+impl<P> Worker<P>
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    /// Runs until the process ends.
+    async fn run(self) {
+        let proxy = (self.makings.proxy)();
+        let service = Arc::new(Service::new(proxy, self.makings.access_log.clone(), self.drain.clone(), &self.rules));
+        for (entrance, socket) in self.doors {
+            match socket.into_incoming() {
+                Ok(incoming) => drop(tokio::spawn(accept(Arc::clone(&service), incoming, entrance))),
+                // Whoever waits for all workers hears of it, or has heard of another one already.
+                Err(e) => return drop(self.ready.send(Err(e)).await),
+            }
         }
-        if seen.len() == PREFACE.len() {
-            return Ok(true);
-        }
-        // A part of the preface: peek would return the same part at once, so give the rest time.
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        self.ready.send(Ok(())).await.ok();
+        drop(self.ready);
+        // The runtime lives as long as this does.
+        self.drain.silent().wait_for(|silent| *silent).await.ok();
+        service.proxy.http_cleanup().await;
+        std::future::pending::<()>().await;
     }
 }

@@ -200,7 +200,8 @@ mod tests {
 
     #[test]
     fn sockets_arrive_by_name_however_many() {
-        let sockets: Vec<Socket> = (0..100).map(|_| Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap()).collect();
+        let sockets: Vec<Socket> =
+            (0..100).flat_map(|_| Socket::group("127.0.0.1:0".parse().unwrap(), 1, Vec::new()).unwrap()).collect();
         let ports: Vec<u16> = sockets.iter().map(|s| s.listener.local_addr().unwrap().port()).collect();
         let named: Vec<(String, RawFd)> =
             sockets.iter().enumerate().map(|(i, s)| (format!("socket-{i}"), s.listener.as_raw_fd())).collect();

@@ -53,6 +53,8 @@ pub struct Record<'a> {
     pub request_id: &'a str,
     /// Why the balancer answered itself, or what went wrong; empty for a plain answer.
     pub cause: &'a str,
+    /// What exactly was wrong with a refused request, in a few words; empty where the cause says all.
+    pub detail: &'a str,
 }
 
 impl Record<'_> {
@@ -83,6 +85,9 @@ impl Record<'_> {
         match self.cause {
             "" => fields.absent("cause"),
             cause => fields.plain("cause", format_args!("{cause}")),
+        }
+        if !self.detail.is_empty() {
+            fields.text("detail", self.detail);
         }
         fields.end();
     }
@@ -210,6 +215,7 @@ mod tests {
             route: Some("*/apiA"),
             request_id: "0123",
             cause: "",
+            detail: "",
         }
     }
 

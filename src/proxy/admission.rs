@@ -3,6 +3,8 @@
 //! The order matters: what is cheap and protects the rest comes first, and the limit over
 //! everything counts before routing, so that a flood of requests for nothing counts too.
 
+use std::borrow::Cow;
+
 use http::{Method, Version, header};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
@@ -10,20 +12,30 @@ use pingora_proxy::Session;
 use super::exchange::Exchange;
 use crate::limit::Limiter;
 use crate::net::ClientKey;
-use crate::rejection::Rejection;
+use crate::rejection::{Refusal, Rejection};
 use crate::request_limits::RequestLimits;
+use crate::target::{self, Encoded};
 
 impl Exchange {
     /// Decides, and remembers the route.
-    pub(super) fn admit(&mut self, session: &Session) -> Result<(), Rejection> {
-        let request = session.as_downstream().req_header();
+    pub(super) fn admit(&mut self, session: &mut Session) -> Result<(), Rejection> {
+        let request = session.as_downstream_mut().req_header_mut();
         check_size(request, self.snapshot.request_limits)?;
         check_form(request)?;
+        let encoded = normalise(request).map_err(|refusal| {
+            self.detail = refusal.detail;
+            refusal.rejection
+        })?;
+        let request = &*request;
         if let Some(limiter) = self.snapshot.limiter.clone() {
             self.count(&limiter)?;
         }
         let route = self.snapshot.routes.find(host(request), request.uri.path(), &request.method).cloned();
         let route = self.route.insert(route.ok_or(Rejection::NoRoute)?).clone();
+        if !route.allow_encoded.permits(encoded) {
+            self.detail = "an escape in the path that the route does not allow";
+            return Err(Rejection::BadRequest);
+        }
         if let Some(limiter) = &route.limiter {
             self.count(limiter)?;
         }
@@ -66,6 +78,33 @@ fn check_form(request: &RequestHeader) -> Result<(), Rejection> {
         return Err(Rejection::BadRequest);
     }
     Ok(())
+}
+
+/// Brings the path into the one form that is routed, logged and forwarded alike, and the target into
+/// origin form. Returns the escapes that not every route allows.
+fn normalise(request: &mut RequestHeader) -> Result<Encoded, Refusal> {
+    if request.version == Version::HTTP_2 {
+        // On HTTP/1 the listener has looked at it.
+        target::check(request.raw_path())?;
+    }
+    let normalised = target::normalise(request.uri.path())?;
+    let encoded = normalised.encoded;
+    let changed = match normalised.path {
+        Cow::Owned(path) => Some(path),
+        Cow::Borrowed(path) if request.raw_path().starts_with(path.as_bytes()) => None,
+        Cow::Borrowed(path) => Some(path.to_owned()),
+    };
+    if let Some(path) = changed {
+        let mut parts = request.uri.clone().into_parts();
+        let target = match request.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path,
+        };
+        let malformed = || Refusal::bad_request("a path that cannot be normalised");
+        parts.path_and_query = Some(target.try_into().map_err(|_| malformed())?);
+        request.set_uri(http::Uri::from_parts(parts).map_err(|_| malformed())?);
+    }
+    Ok(encoded)
 }
 
 /// The host asked for: `:authority` of HTTP/2 and the absolute form, else `Host`.

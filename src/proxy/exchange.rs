@@ -14,12 +14,13 @@ use pingora_proxy::Session;
 
 use super::first_byte::{Deadlines, Ends, FirstByte};
 use super::{admission, failover, headers, refuse};
+use crate::connection::Connection;
 use crate::limit::Verdict;
-use crate::net::canonical;
 use crate::observe::{AccessLog, Record};
 use crate::pool::Lease;
 use crate::pool::peer::Protocol;
-use crate::rejection::Rejection;
+use crate::rejection::{Refusal, Rejection};
+use crate::request_id::RequestId;
 use crate::snapshot::{Route, Snapshot};
 
 /// Pingora's context of one request. Dropping it releases everything.
@@ -27,19 +28,20 @@ pub struct Exchange {
     pub(super) snapshot: Arc<Snapshot>,
     began: Instant,
     time: SystemTime,
-    /// The other end of the connection.
-    pub(super) peer: IpAddr,
+    /// The connection that it came on; every session of the listener's has one.
+    pub(super) connection: Option<Arc<Connection>>,
     /// Who the request is from: the peer, or what a trusted proxy says.
     pub(super) client: IpAddr,
     /// Whether the peer is a trusted proxy.
     pub(super) trusted: bool,
-    pub(super) tls: bool,
-    pub(super) request_id: String,
+    pub(super) request_id: RequestId,
     pub(super) route: Option<Arc<Route>>,
     /// The limit's answer and its window, for the headers; the route's own where there is one.
     pub(super) verdict: Option<(Verdict, Duration)>,
     /// Why the balancer said no, once it has.
     pub(super) rejection: Option<Rejection>,
+    /// What exactly was wrong with it, for the log.
+    pub(super) detail: &'static str,
     tried: Vec<SocketAddr>,
     lease: Option<Lease>,
     picked: Option<Instant>,
@@ -57,14 +59,14 @@ impl Exchange {
             snapshot,
             began: Instant::now(),
             time: SystemTime::now(),
-            peer: nobody,
+            connection: None,
             client: nobody,
             trusted: false,
-            tls: false,
-            request_id: String::new(),
+            request_id: RequestId::random(),
             route: None,
             verdict: None,
             rejection: None,
+            detail: "",
             tried: Vec::new(),
             lease: None,
             picked: None,
@@ -82,17 +84,23 @@ impl Exchange {
     /// Finds out who the request is from.
     pub(super) fn identify(&mut self, session: &Session) {
         let downstream = session.as_downstream();
-        if let Some(address) = downstream.client_addr().and_then(|address| address.as_inet()) {
-            self.peer = canonical(address.ip());
+        let Some(connection) = downstream.digest().and_then(Connection::of) else { return };
+        self.connection = Some(Arc::clone(connection));
+        self.client = connection.peer.ip();
+        self.trusted = self.snapshot.trusted_proxies.contains(self.client);
+        if self.trusted {
+            let request = downstream.req_header();
+            let forwarded = request.headers.get_all(headers::X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok());
+            self.client = self.snapshot.trusted_proxies.client(self.client, forwarded);
+            if let Some(given) = request.headers.get(headers::X_REQUEST_ID).and_then(RequestId::given) {
+                self.request_id = given;
+            }
         }
-        self.tls = downstream.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        let request = downstream.req_header();
-        self.trusted = self.snapshot.trusted_proxies.contains(self.peer);
-        let forwarded = request.headers.get_all(headers::X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok());
-        self.client = self.snapshot.trusted_proxies.client(self.peer, forwarded);
-        let sent = request.headers.get(headers::X_REQUEST_ID).filter(|_| self.trusted);
-        let sent = sent.and_then(|id| id.to_str().ok()).filter(|id| headers::is_request_id(id));
-        self.request_id = sent.map_or_else(|| format!("{:032x}", fastrand::u128(..)), str::to_owned);
+    }
+
+    /// What was wrong with the request's body, if the listener found something.
+    pub(super) fn fault(&self) -> Option<Refusal> {
+        self.connection.as_ref()?.fault()
     }
 
     /// Picks the first backend, before Pingora begins its tries: after a failed try it always ends
@@ -158,7 +166,11 @@ impl Exchange {
     /// The answer's header is here. An informational one (100, 103) is not the answer yet, and a
     /// switch of protocols has no end to wait for.
     pub(super) fn answered(&mut self, status: StatusCode) {
-        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            if let Some(connection) = &self.connection {
+                connection.switch();
+            }
+        } else if status.is_informational() {
             return;
         }
         self.first_byte = None;
@@ -204,8 +216,9 @@ impl Exchange {
             // At most the two tries of the failover rule.
             tries: self.tried.len() as u32,
             route: self.route.as_ref().map(|route| route.name.as_str()),
-            request_id: &self.request_id,
+            request_id: self.request_id.as_str(),
             cause: self.cause(e),
+            detail: self.fault().map_or(self.detail, |fault| fault.detail),
         });
     }
 

@@ -1,11 +1,9 @@
 //! Header fields: what backends are told about the client, what clients may not say themselves, and
 //! what belongs to one connection only.
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::Session;
 
-use super::admission;
 use super::exchange::Exchange;
 use crate::limit::Verdict;
 
@@ -15,38 +13,70 @@ pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwa
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What only a proxy may say, so that it is dropped from anybody who is not a trusted one.
-const FOR_PROXIES_ONLY: [&str; 6] =
-    ["forwarded", "x-real-ip", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-server", "x-client-cert"];
+fn is_for_proxies_only(name: &str) -> bool {
+    matches!(name, "forwarded" | "x-real-ip" | "x-forwarded-port" | "x-forwarded-prefix" | "x-forwarded-server")
+}
 
 /// What concerns one connection and must not be passed on (RFC 9110 §7.6.1). `Transfer-Encoding`
 /// and `Connection` itself are Pingora's to handle.
-const HOP_BY_HOP: [&str; 4] = ["keep-alive", "proxy-authenticate", "proxy-connection", "trailer"];
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(name, "keep-alive" | "proxy-authenticate" | "proxy-connection" | "trailer")
+}
 
-/// Tells the backend who the client is.
-pub(super) fn to_backend(session: &Session, request: &mut RequestHeader, exchange: &Exchange) -> pingora::Result<()> {
-    if !exchange.trusted {
-        for name in FOR_PROXIES_ONLY {
-            request.remove_header(name);
-        }
+/// Tells the backend who the client is, and nothing that the client may not say.
+pub(super) fn to_backend(request: &mut RequestHeader, exchange: &Exchange) -> pingora::Result<()> {
+    let Some(connection) = &exchange.connection else { return Ok(()) };
+    let forbidden = |name: &&HeaderName| {
+        // Many servers read `x_real_ip` as `x-real-ip`, so that an underscore gets past all rules.
+        name.as_str().contains('_') || (!exchange.trusted && is_for_proxies_only(name.as_str()))
+    };
+    remove(request, forbidden);
+    let mut forwarded_for = connection.peer_text.clone();
+    if exchange.trusted && request.headers.contains_key(&X_FORWARDED_FOR) {
+        forwarded_for = extend(&request.headers, &forwarded_for)?;
     }
-    let before = request.headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok());
-    let mut forwarded_for = if exchange.trusted { before.collect::<Vec<_>>().join(", ") } else { String::new() };
-    if !forwarded_for.is_empty() {
-        forwarded_for.push_str(", ");
+    request.insert_header("X-Forwarded-For", forwarded_for)?;
+    let kept = |request: &RequestHeader, name: HeaderName| exchange.trusted && request.headers.contains_key(name);
+    if !kept(request, X_FORWARDED_PROTO) {
+        let proto = HeaderValue::from_static(if connection.tls { "https" } else { "http" });
+        request.insert_header("X-Forwarded-Proto", proto)?;
     }
-    forwarded_for.push_str(&exchange.peer.to_string());
-    request.insert_header(X_FORWARDED_FOR, forwarded_for)?;
-    let kept = |name: &HeaderName| exchange.trusted && session.req_header().headers.contains_key(name);
-    if !kept(&X_FORWARDED_PROTO) {
-        request.insert_header(X_FORWARDED_PROTO, if exchange.tls { "https" } else { "http" })?;
-    }
-    if !kept(&X_FORWARDED_HOST) {
-        match admission::host(session.req_header()) {
-            Some(host) => request.insert_header(X_FORWARDED_HOST, host)?,
+    if !kept(request, X_FORWARDED_HOST) {
+        match forwarded_host(request) {
+            Some(host) => request.insert_header("X-Forwarded-Host", host)?,
             None => drop(request.remove_header(&X_FORWARDED_HOST)),
         }
     }
-    request.insert_header(X_REQUEST_ID, exchange.request_id.as_str())
+    request.insert_header("X-Request-Id", exchange.request_id.to_value())
+}
+
+/// Removes the fields whose names are `forbidden`; mostly there are none.
+fn remove(request: &mut RequestHeader, forbidden: impl Fn(&&HeaderName) -> bool) {
+    let names: Vec<HeaderName> = request.headers.keys().filter(forbidden).cloned().collect();
+    for name in names {
+        request.remove_header(&name);
+    }
+}
+
+/// The hops that a trusted proxy told of, and `last` behind them.
+fn extend(headers: &HeaderMap, last: &HeaderValue) -> pingora::Result<HeaderValue> {
+    let mut hops = Vec::new();
+    for hop in headers.get_all(&X_FORWARDED_FOR).iter().chain([last]).filter(|hop| !hop.is_empty()) {
+        if !hops.is_empty() {
+            hops.extend_from_slice(b", ");
+        }
+        hops.extend_from_slice(hop.as_bytes());
+    }
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(hops))
+        .map_err(|_| pingora::Error::explain(pingora::ErrorType::InvalidHTTPHeader, "X-Forwarded-For"))
+}
+
+/// The host that was asked for, as a header value; without copying where `Host` says it.
+fn forwarded_host(request: &RequestHeader) -> Option<HeaderValue> {
+    match request.uri.authority() {
+        Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
+        None => request.headers.get(header::HOST).cloned(),
+    }
 }
 
 /// Removes from an answer what concerns the connection to the backend only.
@@ -54,20 +84,22 @@ pub(super) fn from_backend(response: &mut ResponseHeader) {
     if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
-    for name in nominated(&response.headers) {
+    let nominated = nominated(&response.headers);
+    let listed = response.headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned();
+    let names: Vec<HeaderName> = nominated.into_iter().chain(listed).collect();
+    for name in names {
         response.remove_header(&name);
-    }
-    for name in HOP_BY_HOP {
-        response.remove_header(name);
     }
 }
 
 /// The fields that `Connection` names, which are hop-by-hop too.
 fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     let listed = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let names = listed.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok());
-    // What frames the answer is never a matter of nomination.
+    let named = listed.flat_map(|value| value.split(',')).map(str::trim);
+    // What frames the answer is never a matter of nomination; two words are no names at all.
+    let names = named.filter(|name| !name.eq_ignore_ascii_case("close") && !name.eq_ignore_ascii_case("keep-alive"));
     names
+        .filter_map(|name| name.parse().ok())
         .filter(|name| {
             *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING && *name != header::CONNECTION
         })
@@ -76,7 +108,7 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 
 /// Tells the client what belongs to every answer.
 pub(super) fn to_client(response: &mut ResponseHeader, exchange: &Exchange) -> pingora::Result<()> {
-    response.insert_header(X_REQUEST_ID, exchange.request_id.as_str())?;
+    response.insert_header("X-Request-Id", exchange.request_id.to_value())?;
     if let Some((verdict, window)) = &exchange.verdict {
         rate_limit(response, verdict, *window)?;
     }
@@ -95,11 +127,6 @@ fn rate_limit(response: &mut ResponseHeader, verdict: &Verdict, window: std::tim
 /// Rounded up, so that who waits as told does not come too early.
 pub(super) fn whole_seconds(duration: std::time::Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
-}
-
-/// Whether a request id of a trusted proxy may be passed on and logged as it is.
-pub(super) fn is_request_id(id: &str) -> bool {
-    (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(&b))
 }
 
 #[cfg(test)]
@@ -131,13 +158,5 @@ mod tests {
         assert_eq!(whole_seconds(Duration::from_millis(1)), 1);
         assert_eq!(whole_seconds(Duration::from_secs(2)), 2);
         assert_eq!(whole_seconds(Duration::ZERO), 0);
-    }
-
-    #[test]
-    fn request_ids_are_plain_words() {
-        assert!(is_request_id("4bf92f35-77b3"));
-        assert!(
-            !is_request_id("") && !is_request_id("a b") && !is_request_id("a\"b") && !is_request_id(&"x".repeat(129))
-        );
     }
 }

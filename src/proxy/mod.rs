@@ -37,9 +37,7 @@ use crate::observe::AccessLog;
 use crate::rejection::Rejection;
 use crate::snapshot::Snapshot;
 
-/// How long a client's connection may stay unused, in seconds.
-const CLIENT_KEEPALIVE_SECONDS: u64 = 75;
-/// How long a client may pause in its body, or in taking the answer.
+/// How long an HTTP/2 client may pause in taking its answer.
 const CLIENT_IDLE: Duration = Duration::from_secs(30);
 /// How long the rest of a refused request's body is read, to keep the connection.
 const CLIENT_DRAIN: Duration = Duration::from_secs(5);
@@ -74,14 +72,13 @@ impl ProxyHttp for Proxy {
     /// Nothing is compressed, so Pingora's module is left out: it costs an allocation a request.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    /// Who is it? And close what Pingora leaves open: endless keep-alive, endless pauses.
+    /// Who is it?
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<()> {
-        let downstream = session.as_downstream_mut();
-        downstream.set_keepalive(downstream.get_keepalive().map(|_| CLIENT_KEEPALIVE_SECONDS));
-        downstream.set_pipelining_enabled(true);
-        downstream.set_read_timeout(Some(CLIENT_IDLE));
-        downstream.set_write_timeout(Some(CLIENT_IDLE));
-        downstream.set_total_drain_timeout(Some(CLIENT_DRAIN));
+        if session.is_http2() {
+            // On HTTP/1 the listener's stream keeps the time.
+            session.as_downstream_mut().set_write_timeout(Some(CLIENT_IDLE));
+        }
+        session.as_downstream_mut().set_total_drain_timeout(Some(CLIENT_DRAIN));
         exchange.identify(session);
         Ok(())
     }
@@ -141,11 +138,11 @@ impl ProxyHttp for Proxy {
     /// What the backend is told about the client.
     async fn upstream_request_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         request: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        headers::to_backend(session, request, exchange)
+        headers::to_backend(request, exchange)
     }
 
     /// Bodies are counted as they come, also those that did not announce their length.

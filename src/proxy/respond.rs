@@ -27,6 +27,9 @@ pub(super) async fn reject(
 /// Answers a request that no backend answered, where there is still somebody to answer.
 pub(super) async fn failure(session: &mut Session, exchange: &mut Exchange, e: &Error) -> FailToProxy {
     let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
+    if let Some(fault) = exchange.fault() {
+        exchange.rejection = Some(fault.rejection);
+    }
     if exchange.rejection.is_none() && failover::client_is_gone(e) {
         return nothing;
     }
@@ -50,7 +53,7 @@ pub(super) async fn failure(session: &mut Session, exchange: &mut Exchange, e: &
 }
 
 async fn write(session: &mut Session, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {
-    let (content_type, body) = body(session.req_header(), exchange, rejection);
+    let (content_type, body) = rejection.page(wants_json(session.req_header()), exchange.request_id.as_str());
     let mut response = ResponseHeader::build(rejection.status(), Some(8))?;
     response.insert_header(header::CONTENT_TYPE, content_type)?;
     response.insert_header(header::CONTENT_LENGTH, body.len())?;
@@ -66,18 +69,6 @@ async fn write(session: &mut Session, exchange: &Exchange, rejection: Rejection)
         session.write_response_body(Some(Bytes::from(body)), true).await?;
     }
     Ok(())
-}
-
-fn body(request: &RequestHeader, exchange: &Exchange, rejection: Rejection) -> (&'static str, String) {
-    let (status, cause, message, id) =
-        (rejection.status(), rejection.cause(), rejection.message(), &exchange.request_id);
-    if wants_json(request) {
-        let body = format!(
-            "{{\"status\":{status},\"cause\":\"{cause}\",\"message\":\"{message}\",\"request_id\":\"{id}\"}}\n"
-        );
-        return ("application/json", body);
-    }
-    ("text/plain; charset=utf-8", format!("{status} {cause}\n{message}\nRequest id: {id}\n"))
 }
 
 fn wants_json(request: &RequestHeader) -> bool {

@@ -16,15 +16,17 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use pingora_core::apps::HttpServerOptions;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
 use pingora_proxy::HttpProxy;
 
 use crate::config::Checked;
-use crate::listener::front::{Door, MakeProxy};
+use crate::connection::Policy;
+use crate::listener::front::{Door, Makings, Prepare, Workers};
 use crate::listener::handover::{self, Ready};
-use crate::listener::{Drain, Front, Socket};
+use crate::listener::{Drain, Entrance, Front, Rules, Socket};
 use crate::observe::{AccessLog, access_log};
 use crate::pool::Keeper;
 use crate::proxy::Proxy;
@@ -60,12 +62,20 @@ pub fn run(checked: &Checked, start: Start) -> Result<(), String> {
     prepare_folders(&conf).map_err(|e| e.to_string())?;
 
     let addresses: Vec<SocketAddr> = checked.listeners.iter().map(|listener| listener.address).collect();
-    let (sockets, ready) =
-        sockets(&addresses, start.upgrade.then_some(upgrade_sock.as_path())).map_err(|e| e.to_string())?;
-    let named = sockets.iter().map(|socket| (socket.name.clone(), socket.listener.as_raw_fd())).collect();
-    let doors = sockets.into_iter().zip(acceptors).map(|(socket, acceptor)| Door { socket, acceptor }).collect();
+    let workers = if conf.work_stealing { Workers::Together(conf.threads) } else { Workers::Apart(conf.threads) };
+    let (groups, ready) =
+        sockets(&addresses, workers, start.upgrade.then_some(upgrade_sock.as_path())).map_err(|e| e.to_string())?;
+    let named = groups.iter().flatten().map(|socket| (socket.name.clone(), socket.listener.as_raw_fd())).collect();
+    let entrances =
+        acceptors.into_iter().map(|acceptor| Arc::new(Entrance { acceptor, policy: Arc::new(Policy::default()) }));
+    let doors = groups.into_iter().zip(entrances).map(|(sockets, entrance)| Door { sockets, entrance }).collect();
+    let rules = Rules {
+        timeouts: checked.client_timeouts,
+        limits: checked.connection_limits,
+        request_limits: checked.request_limits,
+    };
     serve(
-        Build { conf, snapshot, access_log: checked.access_log.clone() },
+        Build { conf, snapshot, access_log: checked.access_log.clone(), workers, rules },
         doors,
         Handing { named, upgrade_sock, ready },
     );
@@ -77,6 +87,8 @@ struct Build {
     conf: ServerConf,
     snapshot: Arc<Snapshot>,
     access_log: access_log::Config,
+    workers: Workers,
+    rules: Rules,
 }
 
 /// What is handed from process to process.
@@ -102,8 +114,7 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing) {
     health.threads = Some(1);
     server.add_service(health);
 
-    let make_proxy =
-        make_proxy(Arc::clone(&server.configuration), build.snapshot, build.access_log, Arc::clone(&log_slot));
+    let prepare = prepare(Arc::clone(&server.configuration), build.snapshot, build.access_log, Arc::clone(&log_slot));
     let listening = describe(&doors);
     let on_ready = move || {
         log::info!("l7lb {} ready: {listening}", env!("CARGO_PKG_VERSION"));
@@ -111,53 +122,71 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing) {
             log::warn!("the old process is gone already: {e}");
         }
     };
-    server.add_service(Front::new(doors, make_proxy, on_ready, drain.clone(), settled));
+    let how = (build.workers, build.rules);
+    server.add_service(Front::new(doors, prepare, on_ready, how, (drain.clone(), settled)));
     let signals = Signals { drain, grace, log_slot, sockets: handing.named, upgrade_sock: handing.upgrade_sock };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
 }
 
-fn make_proxy(
-    conf: Arc<ServerConf>,
-    snapshot: Arc<Snapshot>,
-    log: access_log::Config,
-    slot: LogSlot,
-) -> MakeProxy<Proxy> {
+fn prepare(conf: Arc<ServerConf>, snapshot: Arc<Snapshot>, log: access_log::Config, slot: LogSlot) -> Prepare<Proxy> {
     Box::new(move || {
         let access_log = AccessLog::start(&log).map_err(|e| e.to_string())?;
         *slot.lock() = Some(access_log.clone());
         let live = Arc::new(ArcSwap::new(snapshot));
-        let mut proxy = HttpProxy::new(Proxy::new(live, access_log), conf);
-        proxy.handle_init_modules();
-        Ok(proxy)
+        let proxy = {
+            let access_log = access_log.clone();
+            move || {
+                let mut proxy = HttpProxy::new(Proxy::new(Arc::clone(&live), access_log.clone()), Arc::clone(&conf));
+                proxy.server_options = Some(options());
+                proxy.handle_init_modules();
+                proxy
+            }
+        };
+        Ok(Makings { proxy: Box::new(proxy), access_log })
     })
+}
+
+/// CONNECT is let through to be refused, and logged, by the proxy itself.
+fn options() -> HttpServerOptions {
+    let mut options = HttpServerOptions::default();
+    options.allow_connect_method_proxying = true;
+    options
 }
 
 fn describe(doors: &[Door]) -> String {
     let describe = |door: &Door| {
-        let scheme = if door.acceptor.is_some() { "https" } else { "http" };
-        let address =
-            door.socket.listener.local_addr().map_or_else(|_| door.socket.name.clone(), |address| address.to_string());
-        format!("{scheme}://{address}")
+        let scheme = if door.entrance.acceptor.is_some() { "https" } else { "http" };
+        let first = door.sockets.first()?;
+        let address = first.listener.local_addr().map_or_else(|_| first.name.clone(), |address| address.to_string());
+        Some(format!("{scheme}://{address}"))
     };
-    doors.iter().map(describe).collect::<Vec<_>>().join(" ")
+    doors.iter().filter_map(describe).collect::<Vec<_>>().join(" ")
 }
 
-/// The sockets for `addresses`: those of the old process where it has them, else new ones. What the
-/// old process has and nobody wants any more is closed here, in the new one.
-fn sockets(addresses: &[SocketAddr], upgrade: Option<&Path>) -> io::Result<(Vec<Socket>, Option<Ready>)> {
-    let (mut inherited, ready) = match upgrade {
-        None => (BTreeMap::new(), None),
-        Some(path) => {
-            let received = handover::receive(path).map_err(|e| {
-                io::Error::new(e.kind(), format!("cannot take sockets over at {}: {e}", path.display()))
-            })?;
-            let by_name = received.sockets.into_iter().map(|socket| (socket.name.clone(), socket)).collect();
-            (by_name, Some(received.ready))
+/// The sockets for `addresses`, so many for each as there are workers: those of the old process
+/// where it has them, else new ones. What the old process has and nobody wants any more is closed
+/// here, in the new one.
+fn sockets(
+    addresses: &[SocketAddr],
+    workers: Workers,
+    upgrade: Option<&Path>,
+) -> io::Result<(Vec<Vec<Socket>>, Option<Ready>)> {
+    let mut inherited: BTreeMap<String, Vec<Socket>> = BTreeMap::new();
+    let mut ready = None;
+    if let Some(path) = upgrade {
+        let received = handover::receive(path)
+            .map_err(|e| io::Error::new(e.kind(), format!("cannot take sockets over at {}: {e}", path.display())))?;
+        for socket in received.sockets {
+            inherited.entry(socket.name.clone()).or_default().push(socket);
         }
+        ready = Some(received.ready);
+    }
+    let count = if let Workers::Apart(workers) = workers { workers } else { 1 };
+    let take = |address: &SocketAddr| {
+        Socket::group(*address, count, inherited.remove(&address.to_string()).unwrap_or_default())
     };
-    let take = |address: &SocketAddr| inherited.remove(&address.to_string()).map_or_else(|| Socket::bind(*address), Ok);
-    let sockets = addresses.iter().map(take).collect::<io::Result<Vec<_>>>()?;
-    Ok((sockets, ready))
+    let groups = addresses.iter().map(take).collect::<io::Result<Vec<_>>>()?;
+    Ok((groups, ready))
 }
 
 /// Makes the folders of the pid file and the upgrade socket, closed to others where they are new.

@@ -1,0 +1,115 @@
+//! What is known about a client's connection: made by the listener that owns it, read by every
+//! request on it.
+//!
+//! The two cannot import each other, so what one has to tell the other goes through here: who is at
+//! the other end and how it came, towards the requests; that a backend agreed to switch protocols,
+//! towards the listener; what was wrong with a body, towards the requests again.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use http::HeaderValue;
+use pingora_core::protocols::Digest;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+
+use crate::rejection::Refusal;
+
+/// What a listener does to every request, whatever its route.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Sends clients to the same address over HTTPS, at this port.
+    pub redirect_to_https: Option<u16>,
+    /// The value of `Strict-Transport-Security` on every answer.
+    pub strict_transport_security: Option<HeaderValue>,
+}
+
+/// One connection of a client.
+#[derive(Debug)]
+pub struct Connection {
+    /// The client's end: the socket's, or what a trusted proxy said by the PROXY protocol.
+    pub peer: SocketAddr,
+    /// Our end, likewise.
+    pub local: Option<SocketAddr>,
+    /// The peer's address as a header field says it.
+    pub peer_text: HeaderValue,
+    /// Whether it came over TLS.
+    pub tls: bool,
+    /// What its listener does to every request.
+    pub policy: Arc<Policy>,
+    switched: AtomicBool,
+    fault: OnceLock<Refusal>,
+}
+
+impl Connection {
+    /// A connection on which nothing has happened yet.
+    #[must_use]
+    pub fn new(peer: SocketAddr, local: Option<SocketAddr>, tls: bool, policy: Arc<Policy>) -> Self {
+        Self {
+            peer,
+            local,
+            peer_text: text_of(peer.ip()),
+            tls,
+            policy,
+            switched: AtomicBool::new(false),
+            fault: OnceLock::new(),
+        }
+    }
+
+    /// The connection in the form in which Pingora carries it along with every session: the digest
+    /// of a proxy in between has room for anything. Downstream Pingora never looks at it.
+    #[must_use]
+    pub fn carry(self: &Arc<Self>) -> Arc<ProxyDigest> {
+        let nothing = Box::new(http::Response::new(()).into_parts().0.into());
+        Arc::new(ProxyDigest::new(nothing, Some(Box::new(Arc::clone(self)))))
+    }
+
+    /// The connection that a session of Pingora's came from.
+    #[must_use]
+    pub fn of(digest: &Digest) -> Option<&Arc<Self>> {
+        digest.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+    }
+
+    /// Says that the protocol was switched (101): from here on the bytes are no longer HTTP.
+    pub fn switch(&self) {
+        self.switched.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the protocol was switched.
+    #[must_use]
+    pub fn is_switched(&self) -> bool {
+        self.switched.load(Ordering::Relaxed)
+    }
+
+    /// Says what was wrong with the body that is being received. The first word counts: nothing
+    /// behind it can be read.
+    pub fn blame(&self, refusal: Refusal) {
+        self.fault.get_or_init(|| refusal);
+    }
+
+    /// What was wrong with the body that was being received.
+    #[must_use]
+    pub fn fault(&self) -> Option<Refusal> {
+        self.fault.get().copied()
+    }
+}
+
+fn text_of(address: IpAddr) -> HeaderValue {
+    // The text of an address is plain ASCII; a header field can always say it.
+    HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_fault_counts() {
+        let connection = Connection::new("192.0.2.1:9".parse().unwrap(), None, false, Arc::default());
+        assert_eq!(connection.peer_text, "192.0.2.1");
+        assert_eq!(connection.fault(), None);
+        connection.blame(Refusal::bad_request("one"));
+        connection.blame(Refusal::bad_request("two"));
+        assert_eq!(connection.fault().map(|fault| fault.detail), Some("one"));
+    }
+}

@@ -1,0 +1,205 @@
+//! HTTP/2 on one connection: streams are handed to Pingora, the connection is kept within limits.
+//!
+//! The loop is Pingora's own with what that leaves out: a limit on age and requests, GOAWAY before
+//! an idle connection is closed, one budget of malformed requests for the whole connection, an
+//! access line for each of them, and GOAWAY when the client floods (see [`super::flood`]).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use h2::Reason;
+use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options};
+use pingora_core::protocols::{Digest, GetProxyDigest, GetSocketDigest, Ssl, Stream};
+use pingora_proxy::ProxyHttp;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+use super::service::Service;
+use super::stream::ClientStream;
+use crate::connection::Connection as ClientConnection;
+use crate::observe::Record;
+use crate::rejection::{Refusal, Rejection};
+use crate::request_id::RequestId;
+
+/// Malformed requests that end the connection.
+const MALFORMED_MAX: usize = 32;
+/// How long the client may take to hear that the connection ends.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Bytes that a client may send on a stream, and in all, before it is told that more may come.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+
+type Connection = h2::server::Connection<Stream, Bytes>;
+
+/// How many requests are being answered, and who waits for there to be none.
+#[derive(Default)]
+struct Active {
+    count: AtomicUsize,
+    none: Notify,
+}
+
+/// One of them; dropping it ends the count.
+struct Streaming(Arc<Active>);
+
+impl Streaming {
+    fn new(active: &Arc<Active>) -> Self {
+        active.count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(active))
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.none.notify_one();
+        }
+    }
+}
+
+impl Active {
+    /// Ready once there was nothing to do for `limit`; dropped and made anew with every request.
+    async fn idle(&self, limit: Duration) {
+        while self.count.load(Ordering::Relaxed) != 0 {
+            self.none.notified().await;
+        }
+        tokio::time::sleep(limit).await;
+    }
+}
+
+fn options<P>(service: &Service<P>) -> H2Options {
+    let mut options = default_h2_options();
+    let header_size = service.request_limits().header_size;
+    options
+        .max_concurrent_streams(service.limits.streams)
+        .max_header_list_size(u32::try_from(header_size).unwrap_or(u32::MAX))
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    options
+}
+
+/// Serves the connection to its end.
+pub(super) async fn serve<P>(service: &Arc<Service<P>>, mut stream: ClientStream)
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    stream.open();
+    let client = Arc::clone(stream.connection());
+    let digest = Arc::new(Digest {
+        ssl_digest: stream.get_ssl_digest(),
+        timing_digest: Vec::new(),
+        proxy_digest: stream.get_proxy_digest(),
+        socket_digest: stream.get_socket_digest(),
+    });
+    let handshake = options(service).handshake(Box::new(stream) as Stream);
+    let mut connection = match timeout(service.timeouts.handshake, handshake).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(e)) => return log::debug!("no HTTP/2 with {}: {e}", client.peer),
+        Err(_) => return log::debug!("no HTTP/2 with {} in time", client.peer),
+    };
+    let ended = accept(service, &mut connection, &digest).await;
+    if let Ended::Abruptly = ended {
+        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+    }
+    // GOAWAY still has to leave; whether the client takes it is its own matter.
+    timeout(FAREWELL, std::future::poll_fn(|cx| connection.poll_closed(cx))).await.ok();
+}
+
+/// How the connection came to its end.
+enum Ended {
+    /// The client or the transport ended it, or it was left in peace.
+    InOrder,
+    /// The client abused it.
+    Abruptly,
+}
+
+async fn accept<P>(service: &Arc<Service<P>>, connection: &mut Connection, digest: &Arc<Digest>) -> Ended
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    let active = Arc::new(Active::default());
+    let retire = Instant::now() + service.limits.age;
+    let mut begun = service.drain.begun();
+    let (mut requests, mut malformed, mut leaving) = (0, 0, false);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = begun.wait_for(|begun| *begun), if !leaving => {
+                connection.graceful_shutdown();
+                leaving = true;
+                continue;
+            }
+            accepted = HttpSession::from_h2_conn(connection, Arc::clone(digest)) => accepted,
+            () = active.idle(service.timeouts.keepalive) => {
+                // Nobody asks for anything: the client is told, and the connection is over.
+                connection.graceful_shutdown();
+                return Ended::InOrder;
+            }
+        };
+        match accepted {
+            Ok(Some(H2Accept::Session(session))) => {
+                requests += 1;
+                if !leaving && (requests >= service.limits.requests || Instant::now() >= retire) {
+                    connection.graceful_shutdown();
+                    leaving = true;
+                }
+                pass(service, session, Streaming::new(&active));
+            }
+            Ok(Some(H2Accept::Rejected)) => {
+                log_malformed(service, digest);
+                malformed += 1;
+                if malformed >= MALFORMED_MAX {
+                    return Ended::Abruptly;
+                }
+            }
+            Ok(None) => return Ended::InOrder,
+            Err(e) => {
+                log::debug!("HTTP/2 connection: {e}");
+                return Ended::InOrder;
+            }
+        }
+    }
+}
+
+/// Has Pingora answer one request, beside the others.
+fn pass<P>(service: &Arc<Service<P>>, session: HttpSession, streaming: Streaming)
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    let service = Arc::clone(service);
+    tokio::spawn(async move {
+        let _streaming = streaming;
+        let begun = service.drain.begun();
+        service.proxy.process_new_http(ServerSession::new_http2(session), &begun).await;
+    });
+}
+
+/// The line for a request that never became one. What it asked for is not known any more.
+fn log_malformed<P>(service: &Service<P>, digest: &Digest) {
+    let refusal = Refusal { rejection: Rejection::BadRequest, detail: "a malformed HTTP/2 request" };
+    let Some(client) = ClientConnection::of(digest) else { return };
+    service.access_log.write(&Record {
+        time: SystemTime::now(),
+        client: client.peer.ip(),
+        method: "",
+        host: "",
+        path: "",
+        protocol: "HTTP/2",
+        status: refusal.rejection.status(),
+        bytes: 0,
+        latency: Duration::ZERO,
+        upstream: None,
+        upstream_latency: None,
+        tries: 0,
+        route: None,
+        request_id: RequestId::random().as_str(),
+        cause: refusal.rejection.cause(),
+        detail: refusal.detail,
+    });
+}

@@ -1,0 +1,361 @@
+//! A client's connection as Pingora sees it: bytes that were looked at first, deadlines on both
+//! directions, and a small write buffer.
+//!
+//! The listener reads a request's head itself ([`ClientStream::read_head`]), decides whether it is
+//! legal, and only then gives the stream to Pingora, which reads the body through it and never gets
+//! a byte of the next request: what comes behind a message waits in `unread`. Between requests
+//! nothing of Pingora's exists, which is why an idle connection takes so little memory.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::{ALPN, tls::SslDigest};
+use pingora_core::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
+    UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::body::Message;
+use super::stall::Stall;
+use crate::client_timeouts::ClientTimeouts;
+use crate::connection::Connection;
+use crate::http1::{Head, HeadReader};
+use crate::rejection::{Refusal, Rejection};
+use crate::request_limits::RequestLimits;
+
+/// Small writes are gathered up to here, so that header and body of a short answer leave in one
+/// system call and one packet.
+const GATHER: usize = 1460;
+/// Bytes taken from the connection at once while a head is awaited.
+const CHUNK: usize = 4096;
+/// Bytes of further requests that are read ahead while one is being answered.
+const AHEAD: usize = 16 * 1024;
+
+/// The connection.
+#[derive(Debug)]
+pub(super) struct ClientStream {
+    io: Stream,
+    connection: Arc<Connection>,
+    digest: Arc<ProxyDigest>,
+    timeouts: Arc<ClientTimeouts>,
+    /// Read from the connection, but not given to anybody yet.
+    unread: BytesMut,
+    /// Given to be written, but not written yet.
+    unsent: BytesMut,
+    message: Message,
+    reading: Stall,
+    writing: Stall,
+}
+
+/// What a wait for the next request came to.
+pub(super) enum Arrival {
+    /// The bytes of a legal head.
+    Request(BytesMut),
+    /// Nobody asks for anything any more.
+    Closed,
+    /// Something that is refused. The bytes are for the log.
+    Refused(Refusal, BytesMut),
+}
+
+impl ClientStream {
+    /// The stream of `connection` over `io`, with `unread` bytes that were taken from it already.
+    pub(super) fn new(
+        io: Stream,
+        connection: Arc<Connection>,
+        timeouts: Arc<ClientTimeouts>,
+        unread: BytesMut,
+    ) -> Self {
+        let digest = connection.carry();
+        Self {
+            io,
+            connection,
+            digest,
+            timeouts,
+            unread,
+            unsent: BytesMut::new(),
+            message: Message::Nothing,
+            reading: Stall::default(),
+            writing: Stall::default(),
+        }
+    }
+
+    /// What is known about the connection.
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// From here on the bytes are none of this stream's business: HTTP/2 has its own rules.
+    pub(super) fn open(&mut self) {
+        self.message = Message::Opaque;
+    }
+
+    /// Whether the request that was read last was taken to its end, so that another may follow.
+    pub(super) fn is_at_end(&self) -> bool {
+        matches!(self.message, Message::Nothing)
+    }
+
+    /// Waits for the next head. `closing` is ready when a silent connection is to be closed.
+    pub(super) async fn read_head(
+        &mut self,
+        limits: &RequestLimits,
+        first: bool,
+        mut closing: Pin<&mut (impl Future<Output = ()> + Send)>,
+    ) -> Arrival {
+        let mut reader = HeadReader::default();
+        std::future::poll_fn(|cx| self.poll_head(cx, &mut reader, (limits, first), closing.as_mut())).await
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut HeadReader,
+        (limits, first): (&RequestLimits, bool),
+        closing: Pin<&mut impl Future<Output = ()>>,
+    ) -> Poll<Arrival> {
+        loop {
+            match reader.inspect(&self.unread, limits) {
+                Ok(Some(head)) => return Poll::Ready(self.take(head)),
+                Ok(None) => {}
+                Err(refusal) => return Poll::Ready(self.refuse(refusal)),
+            }
+            let silent = self.unread.is_empty();
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Arrival::Closed),
+                // The head as a whole has a deadline, which begins with its first byte.
+                Poll::Ready(Ok(_)) if silent => self.reading.progress(),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending if silent => {
+                    let limit = if first { self.timeouts.header } else { self.timeouts.keepalive };
+                    if closing.poll(cx).is_ready() || self.reading.poll(cx, limit).is_ready() {
+                        return Poll::Ready(Arrival::Closed);
+                    }
+                    return Poll::Pending;
+                }
+                Poll::Pending => {
+                    ready!(self.reading.poll(cx, self.timeouts.header));
+                    let late =
+                        Refusal { rejection: Rejection::HeaderTimeout, detail: "the header was sent too slowly" };
+                    return Poll::Ready(self.refuse(late));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, head: Head) -> Arrival {
+        self.reading.progress();
+        self.message = Message::of(head.body, &self.timeouts);
+        self.unread.advance(head.start);
+        let length = head.length.saturating_sub(head.start);
+        // Splitting turns the buffer into a shared one, which costs; mostly there is nothing behind.
+        let bytes =
+            if self.unread.len() == length { std::mem::take(&mut self.unread) } else { self.unread.split_to(length) };
+        Arrival::Request(bytes)
+    }
+
+    fn refuse(&mut self, refusal: Refusal) -> Arrival {
+        Arrival::Refused(refusal, std::mem::take(&mut self.unread))
+    }
+
+    /// Reads what there is into `unread`; 0 at the end of the stream.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // On the stack, so that a connection which waits has no buffer.
+        let mut space = [MaybeUninit::uninit(); CHUNK];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
+        self.unread.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    /// Whether the client is still there while its answer is made. What it sends meanwhile is the
+    /// beginning of its next request.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.unread.len() < AHEAD {
+            if ready!(self.poll_fill(cx))? == 0 {
+                // With a request waiting, the client only said that no more will follow.
+                return if self.unread.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
+        }
+        // Asked again for the next request.
+        Poll::Pending
+    }
+
+    /// Reads a part of the current message into `buffer`, and keeps what is behind the message.
+    fn poll_message(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        if self.unread.is_empty() {
+            if Pin::new(&mut self.io).poll_read(cx, buffer)?.is_pending() {
+                let Some(limit) = self.message.limit(&self.timeouts) else { return Poll::Pending };
+                ready!(self.reading.poll(cx, limit));
+                return Poll::Ready(Err(self.blame(self.message.overdue())));
+            }
+        } else {
+            let length = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(self.unread.get(..length).unwrap_or_default());
+            self.unread.advance(length);
+        }
+        self.reading.progress();
+        let received = buffer.filled().get(before..).unwrap_or_default();
+        let own = match self.message.advance(received) {
+            Ok(own) => own,
+            Err(refusal) => return Poll::Ready(Err(self.blame(refusal))),
+        };
+        if own < received.len() {
+            // Bytes of the next request came along; they go back in front of what is unread.
+            let behind = received.get(own..).unwrap_or_default();
+            let mut unread = BytesMut::with_capacity(behind.len() + self.unread.len());
+            unread.extend_from_slice(behind);
+            unread.extend_from_slice(&self.unread);
+            self.unread = unread;
+            buffer.set_filled(before + own);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn blame(&self, refusal: Refusal) -> io::Error {
+        self.connection.blame(refusal);
+        io::Error::new(io::ErrorKind::InvalidData, refusal.detail)
+    }
+
+    /// Waits for the client to take bytes, but not for ever.
+    fn poll_writable<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        ready!(self.writing.poll(cx, self.timeouts.write));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take its answer")))
+    }
+
+    /// Writes what was gathered.
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            match Pin::new(&mut self.io).poll_write(cx, &self.unsent) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => self.wrote(written),
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => return self.poll_writable(cx),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn wrote(&mut self, bytes: usize) {
+        self.writing.progress();
+        self.unsent.advance(bytes.min(self.unsent.len()));
+        if self.unsent.is_empty() {
+            // The next answer gets a buffer of its own; an idle connection has none.
+            self.unsent = BytesMut::new();
+        }
+        if matches!(self.message, Message::Tunnel) {
+            // In a tunnel either direction is a sign of life.
+            self.reading.progress();
+        }
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.is_at_end() {
+            if !self.connection.is_switched() {
+                return self.poll_idle(cx);
+            }
+            self.message = Message::Tunnel;
+        }
+        self.poll_message(cx, buffer)
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.unsent.len() + bytes.len() <= GATHER {
+            if self.unsent.is_empty() {
+                self.unsent.reserve(GATHER);
+            }
+            self.unsent.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        loop {
+            let this = &mut *self;
+            let slices = [IoSlice::new(&this.unsent), IoSlice::new(bytes)];
+            let slices = if this.unsent.is_empty() { slices.get(1..) } else { Some(&slices[..]) };
+            match Pin::new(&mut this.io).poll_write_vectored(cx, slices.unwrap_or_default()) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    let behind = written.saturating_sub(this.unsent.len());
+                    this.wrote(written);
+                    if behind > 0 {
+                        return Poll::Ready(Ok(behind));
+                    }
+                }
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => return this.poll_writable(cx),
+            }
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_unsent(cx))?;
+        match Pin::new(&mut self.io).poll_flush(cx) {
+            Poll::Pending => self.poll_writable(cx),
+            done @ Poll::Ready(_) => done,
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_unsent(cx))?;
+        match Pin::new(&mut self.io).poll_shutdown(cx) {
+            Poll::Pending => self.poll_writable(cx),
+            done @ Poll::Ready(_) => done,
+        }
+    }
+}
+
+#[async_trait]
+impl Shutdown for ClientStream {
+    async fn shutdown(&mut self) {
+        if let Err(e) = tokio::io::AsyncWriteExt::shutdown(self).await {
+            log::debug!("cannot close a connection in order: {e}");
+        }
+    }
+}
+
+#[async_trait]
+impl Peek for ClientStream {}
+
+impl UniqueID for ClientStream {
+    fn id(&self) -> UniqueIDType {
+        self.io.id()
+    }
+}
+
+impl Ssl for ClientStream {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.io.get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.io.selected_alpn_proto()
+    }
+}
+
+impl GetTimingDigest for ClientStream {
+    /// Nobody asks, and Pingora would allocate for it with every request.
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for ClientStream {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(Arc::clone(&self.digest))
+    }
+}
+
+impl GetSocketDigest for ClientStream {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.io.get_socket_digest()
+    }
+}
