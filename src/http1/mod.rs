@@ -7,7 +7,7 @@
 //!
 //! - [`HeadReader`] takes the request line and the header: is it legal, and what body follows?
 //! - [`Chunked`] finds the end of a chunked body.
-//! - [`glimpse`] reads from refused bytes what the access log should say.
+//! - [`fn@glimpse`] reads from refused bytes what the access log should say.
 //!
 //! # What is refused, beyond what RFC 9112 asks for
 //! Bare CR or LF, more than one space in the request line, obsolete folding, all versions but 1.0 and
