@@ -9,7 +9,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
-use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::{GetSocketDigest, SocketDigest, Stream};
@@ -23,6 +22,7 @@ use tokio::task::JoinSet;
 use super::buffered::Buffered;
 use super::drain::{Connection, Drain};
 use super::sockets::Socket;
+use crate::tls::Terminator;
 
 /// How long a TLS handshake, or the first byte of a plain connection, may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ pub struct Door {
     /// The socket.
     pub socket: Socket,
     /// TLS, where the listener speaks it.
-    pub acceptor: Option<Acceptor>,
+    pub tls: Option<Arc<Terminator>>,
 }
 
 /// What the service needs once it runs; made late, because a daemon has no threads before it forked.
@@ -134,7 +134,7 @@ where
         let mut loops = JoinSet::new();
         for door in start.doors {
             match TcpListener::from_std(door.socket.listener) {
-                Ok(listener) => drop(loops.spawn(server.clone().accept(listener, door.acceptor.map(Arc::new)))),
+                Ok(listener) => drop(loops.spawn(server.clone().accept(listener, door.tls))),
                 Err(e) => {
                     log::error!("cannot accept at {}: {e}", door.socket.name);
                     std::process::exit(1);
@@ -174,7 +174,7 @@ where
     P::CTX: Send + Sync,
 {
     /// Accepts until draining begins.
-    async fn accept(self, listener: TcpListener, acceptor: Option<Arc<Acceptor>>) {
+    async fn accept(self, listener: TcpListener, tls: Option<Arc<Terminator>>) {
         let mut begun = self.drain.begun();
         loop {
             let accepted = tokio::select! {
@@ -185,7 +185,7 @@ where
             match accepted {
                 Ok((tcp, peer)) => {
                     let connection = self.drain.connection();
-                    tokio::spawn(self.clone().serve(tcp, peer, acceptor.clone(), connection));
+                    tokio::spawn(self.clone().serve(tcp, peer, tls.clone(), connection));
                 }
                 Err(e) => pause_after(&e).await,
             }
@@ -193,12 +193,12 @@ where
     }
 
     /// Serves one connection to its end.
-    async fn serve(self, tcp: TcpStream, peer: SocketAddr, acceptor: Option<Arc<Acceptor>>, _connection: Connection) {
+    async fn serve(self, tcp: TcpStream, peer: SocketAddr, tls: Option<Arc<Terminator>>, _connection: Connection) {
         let begun = self.drain.begun();
         let served = async {
-            match acceptor {
-                Some(acceptor) => {
-                    let stream = within_limit(handshake(tcp, peer, &acceptor)).await?;
+            match tls {
+                Some(tls) => {
+                    let stream = within_limit(handshake(tcp, peer, &tls)).await?;
                     self.proxy.process_new(stream, &begun).await;
                 }
                 None if within_limit(speaks_h2(&tcp)).await? => {
@@ -243,9 +243,8 @@ fn plain(tcp: TcpStream, peer: SocketAddr) -> Result<Buffered, String> {
     Ok(Buffered::new(stream))
 }
 
-async fn handshake(tcp: TcpStream, peer: SocketAddr, acceptor: &Acceptor) -> Result<Stream, String> {
-    let stream = acceptor.tls_handshake(plain(tcp, peer)?).await.map_err(|e| e.to_string())?;
-    Ok(Box::new(stream))
+async fn handshake(tcp: TcpStream, peer: SocketAddr, tls: &Terminator) -> Result<Stream, String> {
+    Ok(Box::new(tls.handshake(plain(tcp, peer)?).await?))
 }
 
 /// The first bytes of HTTP/2's connection preface (RFC 9113 §3.4). No HTTP/1 request begins so:

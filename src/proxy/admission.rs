@@ -12,6 +12,7 @@ use crate::limit::Limiter;
 use crate::net::ClientKey;
 use crate::rejection::Rejection;
 use crate::request_limits::RequestLimits;
+use crate::tls::Established;
 
 impl Exchange {
     /// Decides, and remembers the route.
@@ -22,6 +23,7 @@ impl Exchange {
         if let Some(limiter) = self.snapshot.limiter.clone() {
             self.count(&limiter)?;
         }
+        check_direction(session, request)?;
         let route = self.snapshot.routes.find(host(request), request.uri.path(), &request.method).cloned();
         let route = self.route.insert(route.ok_or(Rejection::NoRoute)?).clone();
         if let Some(limiter) = &route.limiter {
@@ -66,6 +68,16 @@ fn check_form(request: &RequestHeader) -> Result<(), Rejection> {
         return Err(Rejection::BadRequest);
     }
     Ok(())
+}
+
+/// A request for a host that has nothing to do with its TLS connection was meant for another one
+/// (RFC 9110 §7.4).
+fn check_direction(session: &Session, request: &RequestHeader) -> Result<(), Rejection> {
+    let established = session.as_downstream().digest().and_then(Established::of);
+    match (established, host(request)) {
+        (Some(established), Some(host)) if !established.may_serve(host) => Err(Rejection::Misdirected),
+        _ => Ok(()),
+    }
 }
 
 /// The host asked for: `:authority` of HTTP/2 and the absolute form, else `Host`.

@@ -8,15 +8,29 @@ use pingora_proxy::Session;
 use super::admission;
 use super::exchange::Exchange;
 use crate::limit::Verdict;
+use crate::tls::Established;
 
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Who the client proved to be in its TLS handshake. Only we say so: what begins with this is dropped
+/// from everybody, trusted or not.
+const CLIENT_CERTIFICATE: &str = "x-client-cert";
+
 /// What only a proxy may say, so that it is dropped from anybody who is not a trusted one.
-const FOR_PROXIES_ONLY: [&str; 6] =
-    ["forwarded", "x-real-ip", "x-forwarded-port", "x-forwarded-prefix", "x-forwarded-server", "x-client-cert"];
+const FOR_PROXIES_ONLY: [&str; 8] = [
+    "forwarded",
+    "x-real-ip",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-server",
+    // What other proxies call a client's certificate (RFC 9440 §2.2, and Envoy's own).
+    "client-cert",
+    "client-cert-chain",
+    "x-forwarded-client-cert",
+];
 
 /// What concerns one connection and must not be passed on (RFC 9110 §7.6.1). `Transfer-Encoding`
 /// and `Connection` itself are Pingora's to handle.
@@ -46,7 +60,31 @@ pub(super) fn to_backend(session: &Session, request: &mut RequestHeader, exchang
             None => drop(request.remove_header(&X_FORWARDED_HOST)),
         }
     }
+    client_certificate(session, request)?;
     request.insert_header(X_REQUEST_ID, exchange.request_id.as_str())
+}
+
+/// Tells who the client proved to be, and lets nobody else say it.
+fn client_certificate(session: &Session, request: &mut RequestHeader) -> pingora::Result<()> {
+    let forged: Vec<HeaderName> = request.headers.keys().filter(|name| is_about_client(name)).cloned().collect();
+    for name in &forged {
+        request.remove_header(name);
+    }
+    let established = session.as_downstream().digest().and_then(Established::of);
+    let Some(client) = established.and_then(|established| established.client.as_ref()) else {
+        return Ok(());
+    };
+    request.insert_header("X-Client-Cert-Subject", &client.subject)?;
+    request.insert_header("X-Client-Cert-Fingerprint", &client.fingerprint)?;
+    request.insert_header("X-Client-Cert-Serial", &client.serial)?;
+    request.insert_header("X-Client-Cert-Verified", "true")
+}
+
+/// Whether a name is, or looks to a backend like, one that tells about the client's certificate:
+/// many servers hand `_` and `-` to applications as the same.
+fn is_about_client(name: &HeaderName) -> bool {
+    let name = name.as_str().bytes().map(|byte| if byte == b'_' { b'-' } else { byte });
+    name.take(CLIENT_CERTIFICATE.len()).eq(CLIENT_CERTIFICATE.bytes())
 }
 
 /// Removes from an answer what concerns the connection to the backend only.

@@ -29,7 +29,7 @@ use crate::observe::{AccessLog, access_log};
 use crate::pool::Keeper;
 use crate::proxy::Proxy;
 use crate::snapshot::Snapshot;
-use crate::tls;
+use crate::tls::{Terminator, Watcher};
 use signals::Signals;
 
 /// How the process was asked to start.
@@ -51,9 +51,10 @@ type LogSlot = Arc<Mutex<Option<AccessLog>>>;
 #[expect(clippy::disallowed_methods, reason = "the limits' windows are aligned to the start of the process")]
 pub fn run(checked: &Checked, start: Start) -> Result<(), String> {
     let snapshot = Arc::new(Snapshot::build(checked, std::time::Instant::now())?);
-    let mut acceptors = Vec::with_capacity(checked.listeners.len());
+    let mut terminators = Vec::with_capacity(checked.listeners.len());
     for listener in &checked.listeners {
-        acceptors.push(listener.certificates.as_deref().map(tls::acceptor::build).transpose()?);
+        let terminator = |settings| Terminator::new(listener.address.to_string(), settings).map(Arc::new);
+        terminators.push(listener.tls.as_ref().map(terminator).transpose()?);
     }
     let conf = ServerConf { daemon: start.daemon || checked.server.daemon, ..clone_of(&checked.server) };
     let upgrade_sock = PathBuf::from(&conf.upgrade_sock);
@@ -63,7 +64,7 @@ pub fn run(checked: &Checked, start: Start) -> Result<(), String> {
     let (sockets, ready) =
         sockets(&addresses, start.upgrade.then_some(upgrade_sock.as_path())).map_err(|e| e.to_string())?;
     let named = sockets.iter().map(|socket| (socket.name.clone(), socket.listener.as_raw_fd())).collect();
-    let doors = sockets.into_iter().zip(acceptors).map(|(socket, acceptor)| Door { socket, acceptor }).collect();
+    let doors = sockets.into_iter().zip(terminators).map(|(socket, tls)| Door { socket, tls }).collect();
     serve(
         Build { conf, snapshot, access_log: checked.access_log.clone() },
         doors,
@@ -101,6 +102,7 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing) {
     let mut health = background_service("health", keeper);
     health.threads = Some(1);
     server.add_service(health);
+    watch_files(&mut server, &doors);
 
     let make_proxy =
         make_proxy(Arc::clone(&server.configuration), build.snapshot, build.access_log, Arc::clone(&log_slot));
@@ -114,6 +116,16 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing) {
     server.add_service(Front::new(doors, make_proxy, on_ready, drain.clone(), settled));
     let signals = Signals { drain, grace, log_slot, sockets: handing.named, upgrade_sock: handing.upgrade_sock };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
+}
+
+/// Certificates and keys are read again when their files change.
+fn watch_files(server: &mut Server, doors: &[Door]) {
+    let terminators: Vec<_> = doors.iter().filter_map(|door| door.tls.clone()).collect();
+    if !terminators.is_empty() {
+        let mut watcher = background_service("certificates", Watcher::new(terminators));
+        watcher.threads = Some(1);
+        server.add_service(watcher);
+    }
 }
 
 fn make_proxy(
@@ -134,7 +146,7 @@ fn make_proxy(
 
 fn describe(doors: &[Door]) -> String {
     let describe = |door: &Door| {
-        let scheme = if door.acceptor.is_some() { "https" } else { "http" };
+        let scheme = if door.tls.is_some() { "https" } else { "http" };
         let address =
             door.socket.listener.local_addr().map_or_else(|_| door.socket.name.clone(), |address| address.to_string());
         format!("{scheme}://{address}")
