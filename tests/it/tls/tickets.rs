@@ -67,6 +67,20 @@ fn machines_with_the_same_keys_resume_each_others_sessions_and_keys_rotate() {
 }
 
 #[test]
+fn a_new_certificate_ends_no_session() {
+    let (backend, authority) = (Backend::start("one"), Authority::new("authority"));
+    let (port, folder) = (free_port(), Arc::new(tempfile::tempdir().unwrap()));
+    authority.issue(&["a.test"]).write(folder.path(), "one");
+    let tls = "{ certificates: [{ certificate: '{folder}/one.pem', key: '{folder}/one-key.pem' }] }";
+    let lab = Lab::start_in(Arc::clone(&folder), &with_tls(port, &backend, tls));
+    let config = Client::new(&authority).config();
+    assert_eq!(visit(port, &config), Full);
+    authority.issue(&["a.test"]).write(folder.path(), "one");
+    lab.wait_for_log("certificate loaded");
+    assert_eq!(visit(port, &config), Resumed);
+}
+
+#[test]
 fn a_ticket_does_not_get_around_client_certificates() {
     let (backend, authority, folder) =
         (Backend::start("one"), Authority::new("authority"), tempfile::tempdir().unwrap());
