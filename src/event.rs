@@ -4,6 +4,7 @@
 //! log is the listener for now.
 
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use crate::units::PoolName;
 
@@ -42,6 +43,42 @@ pub enum Event {
         /// `host:port` as configured.
         name: String,
     },
+    /// A certificate was read anew and is shown from now on.
+    CertificateLoaded {
+        /// The listener's address.
+        listener: String,
+        /// Its file.
+        certificate: String,
+        /// Its serial number in hexadecimal digits.
+        serial: String,
+    },
+    /// Authorities, revocation lists or ticket keys were read anew and hold from now on.
+    TlsFileLoaded {
+        /// The listener's address.
+        listener: String,
+        /// The file.
+        file: String,
+    },
+    /// A file of a listener's TLS has changed and cannot be used; what was there before stays.
+    TlsReloadFailed {
+        /// The listener's address.
+        listener: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A certificate ends soon, or has ended.
+    CertificateExpires {
+        /// The listener's address.
+        listener: String,
+        /// Its first name.
+        certificate: String,
+        /// Its serial number in hexadecimal digits.
+        serial: String,
+        /// When it ends.
+        expires: SystemTime,
+        /// Whether that is past.
+        expired: bool,
+    },
     /// Log lines were thrown away because the log's destination did not keep up or failed.
     LogLinesLost {
         /// How many since the last such event.
@@ -66,6 +103,22 @@ impl Event {
             }
             Self::NameResolved { pool, name } => {
                 log::info!("name resolved: pool={pool} name={name}")
+            }
+            Self::CertificateLoaded { listener, certificate, serial } => {
+                log::info!("certificate loaded: listener={listener} certificate={certificate} serial={serial}");
+            }
+            Self::TlsFileLoaded { listener, file } => {
+                log::info!("TLS file loaded: listener={listener} file={file}");
+            }
+            Self::TlsReloadFailed { listener, reason } => {
+                log::error!("TLS files not reloaded, the old ones stay in use: listener={listener} reason={reason:?}");
+            }
+            Self::CertificateExpires { listener, certificate, serial, expires, expired } => {
+                let expires = humantime::format_rfc3339_seconds(expires);
+                let state = if expired { "has expired" } else { "expires soon" };
+                log::warn!(
+                    "certificate {state}: listener={listener} certificate={certificate} serial={serial} expires={expires}"
+                );
             }
             Self::LogLinesLost { lines, reason } => {
                 log::warn!("access log lines lost: lines={lines} reason={reason:?}")

@@ -12,6 +12,8 @@ pub enum Rejection {
     BadRequest,
     /// CONNECT and TRACE are refused.
     MethodNotAllowed,
+    /// The host asked for does not belong to the server name of the TLS connection.
+    Misdirected,
     /// No route takes the request.
     NoRoute,
     /// The body is larger than the route allows.
@@ -59,6 +61,7 @@ impl Rejection {
         match self {
             Self::BadRequest => "bad_request",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::Misdirected => "misdirected",
             Self::NoRoute => "no_route",
             Self::BodyTooLarge => "body_too_large",
             Self::TargetTooLong => "target_too_long",
@@ -90,6 +93,7 @@ impl Rejection {
             Self::TargetTooLong => 414,
             Self::ExpectationFailed => 417,
             Self::RateLimited { .. } => 429,
+            Self::Misdirected => 421,
             Self::HeaderTooLarge => 431,
             Self::Internal => 500,
             Self::ConnectFailed | Self::BackendFailed | Self::BackendTlsFailed => 502,
@@ -104,6 +108,7 @@ impl Rejection {
         match self {
             Self::BadRequest => "The request is malformed.",
             Self::MethodNotAllowed => "The method is not allowed.",
+            Self::Misdirected => "This host is not served on this connection.",
             Self::NoRoute => "Nothing is served at this address.",
             Self::BodyTooLarge => "The request body is too large.",
             Self::TargetTooLong => "The request target is too long.",

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use super::{Failure, logging};
 use crate::config::{Checked, load};
 use crate::server::{self, Start};
-use crate::tls::development;
+use crate::tls::{Settings, development};
 
 /// The classic ports of listeners and backends; where one is taken, a free one is used.
 const TLS_PORT: u16 = 8443;
@@ -48,7 +48,7 @@ fn configuration(yaml: &str) -> Result<Checked, Failure> {
     let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
     let (_, certificate) = development::certificate(&names).map_err(Failure::runtime)?;
     if let Some(listener) = checked.listeners.first_mut() {
-        listener.certificates = Some(vec![certificate]);
+        listener.tls = Some(Settings::in_memory(certificate));
     }
     Ok(checked)
 }

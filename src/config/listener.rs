@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 
 use crate::fault::{Faults, Place};
-use crate::tls::{self, Certificate};
+use crate::tls;
 
 /// One listener, as written.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -23,12 +23,12 @@ pub struct Config {
 pub struct Spec {
     /// Where to listen.
     pub address: SocketAddr,
-    /// The certificates to show; `None` for plain HTTP.
-    pub certificates: Option<Vec<Certificate>>,
+    /// How TLS is spoken; `None` for plain HTTP.
+    pub tls: Option<tls::Settings>,
 }
 
 impl Config {
-    /// Proves the listener consistent, reading its certificates.
+    /// Proves the listener consistent, reading its files.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Spec> {
         let address = self.address.parse::<SocketAddr>();
         if address.is_err() {
@@ -38,7 +38,8 @@ impl Config {
                 "write for example 0.0.0.0:8080, or [::]:8080 for IPv4 and IPv6",
             );
         }
-        let certificates = self.tls.as_ref().map(|tls| tls.check(&place.key("tls"), faults));
-        Some(Spec { address: address.ok()?, certificates })
+        let tls = self.tls.as_ref().map(|tls| tls.check(&place.key("tls"), faults));
+        // Faulty TLS is no plain HTTP; the faults keep it from being served.
+        Some(Spec { address: address.ok()?, tls: tls.flatten() })
     }
 }

@@ -27,17 +27,20 @@ fn yaml_files(folder: &Path) -> Vec<PathBuf> {
 fn variables(folder: &Path) -> impl Fn(&str) -> Option<String> + use<> {
     let certificate = folder.join("certificate.pem");
     let (key, other_key) = (folder.join("key.pem"), folder.join("other-key.pem"));
+    let ticket_keys = folder.join("ticket-keys");
     let names = ["localhost".to_owned()];
     let (pem, _) = development::certificate(&names).unwrap();
     let (other, _) = development::certificate(&names).unwrap();
     std::fs::write(&certificate, pem.certificate).unwrap();
     std::fs::write(&key, pem.key).unwrap();
     std::fs::write(&other_key, other.key).unwrap();
+    std::fs::write(&ticket_keys, "A".repeat(64)).unwrap();
     move |name| {
         let path = match name {
             "CERTIFICATE" | "L7LB_CERTIFICATE" => &certificate,
             "KEY" | "L7LB_KEY" => &key,
             "OTHER_KEY" => &other_key,
+            "TICKET_KEYS" => &ticket_keys,
             _ => return None,
         };
         Some(path.display().to_string())

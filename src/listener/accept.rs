@@ -1,13 +1,12 @@
 //! From a socket to a connection that speaks HTTP: accept, PROXY protocol, TLS, and which HTTP.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::{ALPN, GetSocketDigest, SocketDigest, Stream};
 use pingora_proxy::ProxyHttp;
@@ -21,6 +20,7 @@ use super::stream::ClientStream;
 use super::{http1, http2};
 use crate::connection::{Connection, Policy};
 use crate::net::canonical;
+use crate::tls::Terminator;
 
 /// How long accepting pauses when the process has no file descriptor left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -28,7 +28,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// What happens to connections of one listener.
 pub struct Entrance {
     /// TLS, where the listener speaks it.
-    pub acceptor: Option<Acceptor>,
+    pub tls: Option<Arc<Terminator>>,
     /// What is done to every request.
     pub policy: Arc<Policy>,
 }
@@ -96,9 +96,9 @@ async fn arrive<P>(
     };
     let plain = prepare(tcp, peer).map_err(|e| e.to_string())?;
     let timeouts = Arc::clone(&service.timeouts);
-    match &entrance.acceptor {
-        Some(acceptor) => {
-            let stream: Stream = Box::new(acceptor.tls_handshake(plain).await.map_err(|e| e.to_string())?);
+    match &entrance.tls {
+        Some(tls) => {
+            let stream: Stream = Box::new(tls.handshake(plain).await?);
             let h2 = stream.selected_alpn_proto() == Some(ALPN::H2);
             Ok((ClientStream::new(stream, connection(true), timeouts, BytesMut::new()), h2))
         }
@@ -141,6 +141,3 @@ async fn speaks_h2(stream: &mut Stream, read: &mut BytesMut) -> io::Result<bool>
         }
     }
 }
-
-/// The address that stands for clients of a Unix-domain socket, which have none.
-pub(super) const NO_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);

@@ -147,13 +147,11 @@ fn share(doors: Vec<Door>, workers: usize) -> Vec<Vec<(Arc<Entrance>, Socket)>> 
     let mut shares: Vec<Vec<_>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
     for door in doors {
         // Round and round, so that no socket is left whose clients would wait for ever.
-        let mut next = 0;
-        for socket in door.sockets {
-            let worker = next % shares.len();
-            if let Some(share) = shares.get_mut(worker) {
+        let workers = shares.len();
+        for (number, socket) in door.sockets.into_iter().enumerate() {
+            if let Some(share) = shares.get_mut(number % workers) {
                 share.push((Arc::clone(&door.entrance), socket));
             }
-            next += 1;
         }
     }
     shares

@@ -123,6 +123,7 @@ impl Template {
     pub fn peer(&self, address: SocketAddr) -> HttpPeer {
         let server_name = self.tls.as_ref().map(|tls| tls.server_name.clone()).unwrap_or_default();
         let mut peer = HttpPeer::new(address, self.tls.is_some(), server_name);
+        peer.client_cert_key = self.tls.as_ref().and_then(|tls| tls.client.clone());
         self.apply(&mut peer);
         peer
     }

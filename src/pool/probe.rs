@@ -70,7 +70,11 @@ impl Probe {
 
 fn tcp_check(peer: &HttpPeer) -> TcpHealthCheck {
     let mut check = *TcpHealthCheck::new();
-    check.peer_template.sni.clone_from(&peer.sni);
+    // This kind of peer knows no certificate of ours; a backend that asks for one would refuse the
+    // handshake, so the connection itself has to do.
+    if peer.client_cert_key.is_none() {
+        check.peer_template.sni.clone_from(&peer.sni);
+    }
     check.peer_template.options = peer.options.clone();
     check
 }

@@ -15,21 +15,23 @@ use crate::net::ClientKey;
 use crate::rejection::{Refusal, Rejection};
 use crate::request_limits::RequestLimits;
 use crate::target::{self, Encoded};
+use crate::tls::Established;
 
 impl Exchange {
     /// Decides, and remembers the route.
     pub(super) fn admit(&mut self, session: &mut Session) -> Result<(), Rejection> {
-        let request = session.as_downstream_mut().req_header_mut();
+        let request = session.as_downstream().req_header();
         check_size(request, self.snapshot.request_limits)?;
         check_form(request)?;
-        let encoded = normalise(request).map_err(|refusal| {
-            self.detail = refusal.detail;
-            refusal.rejection
-        })?;
-        let request = &*request;
         if let Some(limiter) = self.snapshot.limiter.clone() {
             self.count(&limiter)?;
         }
+        check_direction(session, request)?;
+        let encoded = normalise(session.as_downstream_mut().req_header_mut()).map_err(|refusal| {
+            self.detail = refusal.detail;
+            refusal.rejection
+        })?;
+        let request = session.as_downstream().req_header();
         let route = self.snapshot.routes.find(host(request), request.uri.path(), &request.method).cloned();
         let route = self.route.insert(route.ok_or(Rejection::NoRoute)?).clone();
         if !route.allow_encoded.permits(encoded) {
@@ -105,6 +107,16 @@ fn normalise(request: &mut RequestHeader) -> Result<Encoded, Refusal> {
         request.set_uri(http::Uri::from_parts(parts).map_err(|_| malformed())?);
     }
     Ok(encoded)
+}
+
+/// A request for a host that has nothing to do with its TLS connection was meant for another one
+/// (RFC 9110 §7.4).
+fn check_direction(session: &Session, request: &RequestHeader) -> Result<(), Rejection> {
+    let established = session.as_downstream().digest().and_then(Established::of);
+    match (established, host(request)) {
+        (Some(established), Some(host)) if !established.may_serve(host) => Err(Rejection::Misdirected),
+        _ => Ok(()),
+    }
 }
 
 /// The host asked for: `:authority` of HTTP/2 and the absolute form, else `Host`.

@@ -3,18 +3,29 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
 
 use super::exchange::Exchange;
 use crate::limit::Verdict;
+use crate::tls::Established;
 
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Who the client proved to be in its TLS handshake. Only we say so: what begins with this is dropped
+/// from everybody, trusted or not.
+const CLIENT_CERTIFICATE: &str = "x-client-cert";
+
 /// What only a proxy may say, so that it is dropped from anybody who is not a trusted one.
 fn is_for_proxies_only(name: &str) -> bool {
-    matches!(name, "forwarded" | "x-real-ip" | "x-forwarded-port" | "x-forwarded-prefix" | "x-forwarded-server")
+    matches!(
+        name,
+        "forwarded" | "x-real-ip" | "x-forwarded-port" | "x-forwarded-prefix" | "x-forwarded-server"
+        // What other proxies call a client's certificate (RFC 9440 §2.2, and Envoy's own).
+        | "client-cert" | "client-cert-chain" | "x-forwarded-client-cert"
+    )
 }
 
 /// What concerns one connection and must not be passed on (RFC 9110 §7.6.1). `Transfer-Encoding`
@@ -24,11 +35,12 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// Tells the backend who the client is, and nothing that the client may not say.
-pub(super) fn to_backend(request: &mut RequestHeader, exchange: &Exchange) -> pingora::Result<()> {
+pub(super) fn to_backend(session: &Session, request: &mut RequestHeader, exchange: &Exchange) -> pingora::Result<()> {
     let Some(connection) = &exchange.connection else { return Ok(()) };
     let forbidden = |name: &&HeaderName| {
         // Many servers read `x_real_ip` as `x-real-ip`, so that an underscore gets past all rules.
-        name.as_str().contains('_') || (!exchange.trusted && is_for_proxies_only(name.as_str()))
+        let name = name.as_str();
+        name.contains('_') || name.starts_with(CLIENT_CERTIFICATE) || (!exchange.trusted && is_for_proxies_only(name))
     };
     remove(request, forbidden);
     let mut forwarded_for = connection.peer_text.clone();
@@ -47,6 +59,7 @@ pub(super) fn to_backend(request: &mut RequestHeader, exchange: &Exchange) -> pi
             None => drop(request.remove_header(&X_FORWARDED_HOST)),
         }
     }
+    client_certificate(session, request)?;
     request.insert_header("X-Request-Id", exchange.request_id.to_value())
 }
 
@@ -77,6 +90,18 @@ fn forwarded_host(request: &RequestHeader) -> Option<HeaderValue> {
         Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
         None => request.headers.get(header::HOST).cloned(),
     }
+}
+
+/// Tells who the client proved to be in its TLS handshake.
+fn client_certificate(session: &Session, request: &mut RequestHeader) -> pingora::Result<()> {
+    let established = session.as_downstream().digest().and_then(Established::of);
+    let Some(client) = established.and_then(|established| established.client.as_ref()) else {
+        return Ok(());
+    };
+    request.insert_header("X-Client-Cert-Subject", &client.subject)?;
+    request.insert_header("X-Client-Cert-Fingerprint", &client.fingerprint)?;
+    request.insert_header("X-Client-Cert-Serial", &client.serial)?;
+    request.insert_header("X-Client-Cert-Verified", "true")
 }
 
 /// Removes from an answer what concerns the connection to the backend only.

@@ -138,11 +138,11 @@ impl ProxyHttp for Proxy {
     /// What the backend is told about the client.
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        headers::to_backend(request, exchange)
+        headers::to_backend(session, request, exchange)
     }
 
     /// Bodies are counted as they come, also those that did not announce their length.

@@ -31,7 +31,7 @@ use crate::observe::{AccessLog, access_log};
 use crate::pool::Keeper;
 use crate::proxy::Proxy;
 use crate::snapshot::Snapshot;
-use crate::tls;
+use crate::tls::{Terminator, Watcher};
 use signals::Signals;
 
 /// How the process was asked to start.
@@ -53,9 +53,10 @@ type LogSlot = Arc<Mutex<Option<AccessLog>>>;
 #[expect(clippy::disallowed_methods, reason = "the limits' windows are aligned to the start of the process")]
 pub fn run(checked: &Checked, start: Start) -> Result<(), String> {
     let snapshot = Arc::new(Snapshot::build(checked, std::time::Instant::now())?);
-    let mut acceptors = Vec::with_capacity(checked.listeners.len());
+    let mut terminators = Vec::with_capacity(checked.listeners.len());
     for listener in &checked.listeners {
-        acceptors.push(listener.certificates.as_deref().map(tls::acceptor::build).transpose()?);
+        let terminator = |settings| Terminator::new(listener.address.to_string(), settings).map(Arc::new);
+        terminators.push(listener.tls.as_ref().map(terminator).transpose()?);
     }
     let conf = ServerConf { daemon: start.daemon || checked.server.daemon, ..clone_of(&checked.server) };
     let upgrade_sock = PathBuf::from(&conf.upgrade_sock);
@@ -66,8 +67,7 @@ pub fn run(checked: &Checked, start: Start) -> Result<(), String> {
     let (groups, ready) =
         sockets(&addresses, workers, start.upgrade.then_some(upgrade_sock.as_path())).map_err(|e| e.to_string())?;
     let named = groups.iter().flatten().map(|socket| (socket.name.clone(), socket.listener.as_raw_fd())).collect();
-    let entrances =
-        acceptors.into_iter().map(|acceptor| Arc::new(Entrance { acceptor, policy: Arc::new(Policy::default()) }));
+    let entrances = terminators.into_iter().map(|tls| Arc::new(Entrance { tls, policy: Arc::new(Policy::default()) }));
     let doors = groups.into_iter().zip(entrances).map(|(sockets, entrance)| Door { sockets, entrance }).collect();
     let rules = Rules {
         timeouts: checked.client_timeouts,
@@ -113,6 +113,7 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing) {
     let mut health = background_service("health", keeper);
     health.threads = Some(1);
     server.add_service(health);
+    watch_files(&mut server, &doors);
 
     let prepare = prepare(Arc::clone(&server.configuration), build.snapshot, build.access_log, Arc::clone(&log_slot));
     let listening = describe(&doors);
@@ -126,6 +127,16 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing) {
     server.add_service(Front::new(doors, prepare, on_ready, how, (drain.clone(), settled)));
     let signals = Signals { drain, grace, log_slot, sockets: handing.named, upgrade_sock: handing.upgrade_sock };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
+}
+
+/// Certificates and keys are read again when their files change.
+fn watch_files(server: &mut Server, doors: &[Door]) {
+    let terminators: Vec<_> = doors.iter().filter_map(|door| door.entrance.tls.clone()).collect();
+    if !terminators.is_empty() {
+        let mut watcher = background_service("certificates", Watcher::new(terminators));
+        watcher.threads = Some(1);
+        server.add_service(watcher);
+    }
 }
 
 fn prepare(conf: Arc<ServerConf>, snapshot: Arc<Snapshot>, log: access_log::Config, slot: LogSlot) -> Prepare<Proxy> {
@@ -155,7 +166,7 @@ fn options() -> HttpServerOptions {
 
 fn describe(doors: &[Door]) -> String {
     let describe = |door: &Door| {
-        let scheme = if door.entrance.acceptor.is_some() { "https" } else { "http" };
+        let scheme = if door.entrance.tls.is_some() { "https" } else { "http" };
         let first = door.sockets.first()?;
         let address = first.listener.local_addr().map_or_else(|_| first.name.clone(), |address| address.to_string());
         Some(format!("{scheme}://{address}"))

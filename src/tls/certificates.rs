@@ -1,12 +1,13 @@
-//! Certificates from PEM files, and the store that picks one by the name that a client asks for.
+//! Certificates from files: the chain, its key, and what is to be known about them.
 
-use std::collections::HashMap;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use rustls::SignatureAlgorithm;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -45,118 +46,146 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))
 }
 
-/// A certificate chain with its key, proved to belong together, and the names that it is for.
+/// Reads an OCSP response in DER (RFC 6960 §4.2.1), which must be a successful one.
+pub(super) fn read_ocsp(path: &Path) -> Result<Vec<u8>, Unusable> {
+    let unusable =
+        |problem: String| Unusable { problem, hint: "give the response in DER, as `openssl ocsp -respout` writes it" };
+    let der = read(path).map_err(&unusable)?;
+    // OCSPResponse is a SEQUENCE that begins with its status, an ENUMERATED of one byte; 0 is success.
+    let status = der_content(&der).and_then(|content| content.strip_prefix(&[0x0a, 0x01])?.first());
+    match status {
+        Some(0) => Ok(der),
+        Some(status) => Err(unusable(format!("{} says that the responder failed: status {status}", path.display()))),
+        None => Err(unusable(format!("{} is no OCSP response", path.display()))),
+    }
+}
+
+/// What is inside of a SEQUENCE that fills the whole of `der`.
+fn der_content(der: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = der.strip_prefix(&[0x30])?.split_first()?;
+    let (length, content) = match length {
+        0x81..=0x84 => {
+            let (bytes, content) = rest.split_at_checked(usize::from(length & 0x7f))?;
+            (bytes.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)), content)
+        }
+        length => (usize::from(*length), rest),
+    };
+    (content.len() == length).then_some(content)
+}
+
+/// A certificate chain with its key, proved to belong together, and what is to be known about it.
 #[derive(Clone, Debug)]
 pub struct Certificate {
-    key: Arc<CertifiedKey>,
+    pub(super) key: Arc<CertifiedKey>,
+    facts: Facts,
+}
+
+#[derive(Clone, Debug)]
+struct Facts {
     names: Vec<String>,
+    serial: String,
+    expires: SystemTime,
+}
+
+/// The kind of a certificate's key, in the words of the field.
+pub(super) struct Kind(SignatureAlgorithm);
+
+impl Kind {
+    pub(super) fn of(certificate: &Certificate) -> Self {
+        Self(certificate.key.key.algorithm())
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            SignatureAlgorithm::RSA => f.write_str("RSA"),
+            SignatureAlgorithm::ECDSA => f.write_str("ECDSA"),
+            SignatureAlgorithm::ED25519 => f.write_str("Ed25519"),
+            other => write!(f, "{other:?}"),
+        }
+    }
 }
 
 impl Certificate {
     /// Pairs a chain with its key.
     ///
     /// # Errors
-    /// Says in words what does not fit: an unknown kind of key, a key of another certificate, or a
-    /// certificate that cannot be read.
+    /// Says in words what does not fit: no certificate, an unknown kind of key, a key of another
+    /// certificate, or a certificate that cannot be read.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, String> {
-        let names = chain.first().map(names_of).transpose()?.unwrap_or_default();
+        let facts = chain.first().map(Facts::of).ok_or("there is no certificate")??;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let key = CertifiedKey::from_der(chain, key, &provider).map_err(|e| match e {
             rustls::Error::InconsistentKeys(_) => "the key does not belong to the certificate".to_owned(),
             other => other.to_string(),
         })?;
-        Ok(Self { key: Arc::new(key), names })
+        Ok(Self { key: Arc::new(key), facts })
+    }
+
+    /// The same certificate with an OCSP response to staple.
+    #[must_use]
+    pub(super) fn with_ocsp(self, response: Vec<u8>) -> Self {
+        let key = CertifiedKey { ocsp: Some(response), ..CertifiedKey::clone(&self.key) };
+        Self { key: Arc::new(key), ..self }
     }
 
     /// The DNS names that the certificate is for, in lower case, wildcards as `*.example.com`.
     #[must_use]
     pub fn names(&self) -> &[String] {
-        &self.names
+        &self.facts.names
+    }
+
+    /// The serial number in lower-case hexadecimal digits.
+    #[must_use]
+    pub fn serial(&self) -> &str {
+        &self.facts.serial
+    }
+
+    /// When the certificate ceases to be valid.
+    #[must_use]
+    pub fn expires(&self) -> SystemTime {
+        self.facts.expires
+    }
+
+    /// A name that both certificates are for, where their keys are of the same kind.
+    pub(super) fn name_shared_with(&self, other: &Self) -> Option<&str> {
+        if self.key.key.algorithm() != other.key.key.algorithm() {
+            return None;
+        }
+        self.names().iter().find(|name| other.names().contains(name)).map(String::as_str)
     }
 }
 
-fn names_of(certificate: &CertificateDer<'_>) -> Result<Vec<String>, String> {
-    let (_, parsed) =
-        X509Certificate::from_der(certificate).map_err(|e| format!("the certificate cannot be read: {e}"))?;
-    let alternative =
-        parsed.subject_alternative_name().map_err(|e| format!("the certificate's names cannot be read: {e}"))?;
-    let names = alternative.into_iter().flat_map(|extension| &extension.value.general_names);
-    Ok(names
-        .filter_map(|name| match name {
+impl Facts {
+    fn of(certificate: &CertificateDer<'_>) -> Result<Self, String> {
+        let (_, parsed) =
+            X509Certificate::from_der(certificate).map_err(|e| format!("the certificate cannot be read: {e}"))?;
+        let alternative =
+            parsed.subject_alternative_name().map_err(|e| format!("the certificate's names cannot be read: {e}"))?;
+        let names = alternative.into_iter().flat_map(|extension| &extension.value.general_names);
+        let names = names.filter_map(|name| match name {
             GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
             _ => None,
+        });
+        let expires = u64::try_from(parsed.validity.not_after.timestamp()).unwrap_or(0);
+        Ok(Self {
+            names: names.collect(),
+            serial: hexadecimal(parsed.raw_serial()),
+            expires: SystemTime::UNIX_EPOCH + Duration::from_secs(expires),
         })
-        .collect())
-}
-
-/// The certificates of one listener: chosen by exact name, then by wildcard, then the first.
-///
-/// Several certificates may serve the same name with different kinds of keys; the first whose key
-/// the client can verify is shown.
-#[derive(Debug)]
-pub struct Store {
-    by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
-    otherwise: Vec<Arc<CertifiedKey>>,
-}
-
-impl Store {
-    /// A store of `certificates`, of which the first is the one for unknown names.
-    #[must_use]
-    pub fn new(certificates: &[Certificate]) -> Self {
-        let mut by_name: HashMap<String, Vec<Arc<CertifiedKey>>> = HashMap::new();
-        for certificate in certificates {
-            for name in &certificate.names {
-                by_name.entry(name.clone()).or_default().push(Arc::clone(&certificate.key));
-            }
-        }
-        Self { by_name, otherwise: certificates.first().map(|first| Arc::clone(&first.key)).into_iter().collect() }
-    }
-
-    /// The candidates for a server name, best class first.
-    fn candidates(&self, name: Option<&str>) -> &[Arc<CertifiedKey>] {
-        let Some(name) = name.map(str::to_ascii_lowercase) else {
-            return &self.otherwise;
-        };
-        // A wildcard stands for exactly one label (RFC 6125 §6.4.3).
-        let wildcard = || name.split_once('.').and_then(|(_, parent)| self.by_name.get(&format!("*.{parent}")));
-        self.by_name.get(&name).or_else(wildcard).unwrap_or(&self.otherwise)
     }
 }
 
-impl ResolvesServerCert for Store {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let candidates = self.candidates(hello.server_name());
-        let usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
-        candidates.iter().find(usable).or(candidates.first()).cloned()
-    }
+/// Bytes as lower-case hexadecimal digits.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::tls::development;
-
-    fn certificate(names: &[&str]) -> Certificate {
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        development::certificate(&names).unwrap().1
-    }
-
-    fn shown<'a>(store: &Store, name: Option<&str>, of: &'a [Certificate]) -> Option<&'a str> {
-        let key = store.candidates(name).first()?;
-        of.iter().find(|c| Arc::ptr_eq(&c.key, key)).and_then(|c| c.names.first()).map(String::as_str)
-    }
-
-    #[test]
-    fn exact_beats_wildcard_beats_first() {
-        let all = [certificate(&["first.test"]), certificate(&["*.example.test"]), certificate(&["www.example.test"])];
-        let store = Store::new(&all);
-        assert_eq!(shown(&store, Some("www.example.test"), &all), Some("www.example.test"));
-        assert_eq!(shown(&store, Some("WWW.Example.TEST"), &all), Some("www.example.test"));
-        assert_eq!(shown(&store, Some("api.example.test"), &all), Some("*.example.test"));
-        assert_eq!(shown(&store, Some("a.b.example.test"), &all), Some("first.test"), "a wildcard is one label");
-        assert_eq!(shown(&store, Some("other.test"), &all), Some("first.test"));
-        assert_eq!(shown(&store, None, &all), Some("first.test"));
-    }
 
     #[test]
     fn a_key_of_another_certificate_is_refused() {
@@ -165,5 +194,22 @@ mod tests {
         let chain = vec![CertificateDer::from_pem_slice(one.certificate.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(two.key.as_bytes()).unwrap();
         assert_eq!(Certificate::new(chain, key).unwrap_err(), "the key does not belong to the certificate");
+    }
+
+    #[test]
+    fn only_successful_ocsp_responses_are_stapled() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("response.der");
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            read_ocsp(&path).map_err(|e| e.problem.rsplit('/').next().unwrap().to_owned())
+        };
+        assert_eq!(read(&[0x30, 3, 0x0a, 1, 0]).unwrap().len(), 5);
+        assert_eq!(read(&[0x30, 0x82, 0, 3, 0x0a, 1, 0]).unwrap().len(), 7);
+        assert_eq!(read(&[0x30, 3, 0x0a, 1, 3]).unwrap_err(), "response.der says that the responder failed: status 3");
+        for odd in [&b""[..], b"-----BEGIN", &[0x30], &[0x30, 4, 0x0a, 1, 0], &[0x30, 0x84, 1], &[0x31, 3, 0x0a, 1, 0]]
+        {
+            assert_eq!(read(odd).unwrap_err(), "response.der is no OCSP response", "{odd:?}");
+        }
     }
 }

@@ -1,72 +1,35 @@
-//! TLS on both sides: the certificates that listeners show, and how backends are verified.
+//! TLS on both sides: how listeners answer handshakes, and how backends are verified.
 //!
 //! Only this folder knows the TLS library. The rules are the library's own good ones: TLS 1.2 and
 //! 1.3, ECDHE with AES-GCM or ChaCha20-Poly1305 only, X25519MLKEM768 preferred.
 //!
-//! - [`certificates`]: from files to a [`Store`] that picks by server name.
-//! - [`acceptor`]: what a listener needs to answer a handshake.
+//! - [`config`]: what is written about a listener, and the proof that its files fit together.
+//! - [`certificates`], [`store`]: from files to a certificate, and the one that a client is shown.
+//! - [`client_auth`], [`identity`]: whom clients must be vouched for by, and who they proved to be.
+//! - [`tickets`]: keys of session tickets that several machines share.
+//! - [`terminator`]: what a listener holds: handshakes, and what is known after one.
+//! - [`acceptor`]: the library's settings, made from all of these.
+//! - [`watch`]: files are read again when they change, and certificates are seen to expire.
 //! - [`development`]: a self-signed certificate for a first try.
 //! - [`upstream`]: verifying backends.
 
-pub mod acceptor;
+mod acceptor;
 pub mod certificates;
+pub mod client_auth;
+pub mod config;
 pub mod development;
+pub mod identity;
+mod store;
+pub mod terminator;
+pub mod tickets;
 pub mod upstream;
+pub mod watch;
 
-use std::path::PathBuf;
-
-use serde::Deserialize;
-
-pub use certificates::{Certificate, Store};
-
-use crate::fault::{Faults, Place};
-
-/// The `tls:` block of a listener, as written.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// The certificates to choose from by server name; the first is shown to clients that name none
-    /// or an unknown one.
-    pub certificates: Vec<CertificateConfig>,
-}
-
-/// One certificate chain with its key, as written.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CertificateConfig {
-    /// PEM file with the certificate, then its intermediates.
-    pub certificate: PathBuf,
-    /// PEM file with the private key (PKCS #8, PKCS #1 or SEC 1).
-    pub key: PathBuf,
-}
-
-impl Config {
-    /// Reads every certificate and key, and proves that they belong together.
-    pub fn check(&self, place: &Place, faults: &mut Faults) -> Vec<Certificate> {
-        let place = place.key("certificates");
-        if self.certificates.is_empty() {
-            faults.add(place, "no certificate is given", "give at least one, or remove `tls` to serve plain HTTP");
-            return Vec::new();
-        }
-        let load = |(index, files): (usize, &CertificateConfig)| files.check(&place.index(index), faults);
-        self.certificates.iter().enumerate().filter_map(load).collect()
-    }
-}
-
-impl CertificateConfig {
-    fn check(&self, place: &Place, faults: &mut Faults) -> Option<Certificate> {
-        let chain = certificates::read_chain(&self.certificate)
-            .map_err(|e| faults.add(place.key("certificate"), e.problem, e.hint))
-            .ok();
-        let key = certificates::read_key(&self.key).map_err(|e| faults.add(place.key("key"), e.problem, e.hint)).ok();
-        Certificate::new(chain?, key?)
-            .map_err(|problem| {
-                let pair = format!("{} and {}: {problem}", self.certificate.display(), self.key.display());
-                faults.add(place.key("key"), pair, "give the key that the certificate was made for");
-            })
-            .ok()
-    }
-}
+pub use certificates::Certificate;
+pub use config::{Config, Settings};
+pub use identity::ClientIdentity;
+pub use terminator::{Established, Terminator};
+pub use watch::Watcher;
 
 /// Makes aws-lc-rs the process's provider of cryptography, before anybody else chooses another.
 ///

@@ -1,16 +1,16 @@
 //! TLS towards backends: verified against the system's authorities or a pool's own, unless the
-//! configuration says `verify: false` in so many words.
+//! configuration says `verify: false` in so many words; and who we are, to those that ask.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use pingora_core::protocols::tls::CaType;
-use pingora_core::utils::tls::{WrappedX509, parse_x509};
+use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
 use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::certificates;
+use super::certificates::{self, Certificate};
 use crate::fault::{Faults, Place};
 
 /// The `tls:` block of a pool, as written.
@@ -25,6 +25,12 @@ pub struct Config {
     /// Whether the backend's certificate is verified; `false` invites anybody in between.
     #[serde(default = "verify_by_default")]
     pub verify: bool,
+    /// PEM file with the certificate to show to backends that ask, then its intermediates.
+    #[serde(default)]
+    pub client_certificate: Option<PathBuf>,
+    /// PEM file with its private key.
+    #[serde(default)]
+    pub client_key: Option<PathBuf>,
 }
 
 fn verify_by_default() -> bool {
@@ -40,6 +46,8 @@ pub struct Verification {
     pub authorities: Option<Arc<CaType>>,
     /// Whether to verify at all.
     pub verify: bool,
+    /// What to show to backends that ask who we are.
+    pub client: Option<Arc<CertKey>>,
 }
 
 impl Config {
@@ -64,7 +72,45 @@ impl Config {
                 Some(authorities.map_err(|e| faults.add(place.key("ca"), e.problem, e.hint)).ok()?)
             }
         };
-        Some(Verification { server_name: self.server_name.clone(), authorities, verify: self.verify })
+        let client = self.check_client(place, faults);
+        Some(Verification { server_name: self.server_name.clone(), authorities, verify: self.verify, client })
+    }
+
+    /// Reads the certificate for backends with its key, and proves that they belong together.
+    fn check_client(&self, place: &Place, faults: &mut Faults) -> Option<Arc<CertKey>> {
+        let (certificate, key) = match (&self.client_certificate, &self.client_key) {
+            (None, None) => return None,
+            (Some(certificate), Some(key)) => (certificate, key),
+            (Some(_), None) => {
+                faults.add(place.key("client_certificate"), "its key is missing", "add `client_key: FILE`");
+                return None;
+            }
+            (None, Some(_)) => {
+                faults.add(place.key("client_key"), "its certificate is missing", "add `client_certificate: FILE`");
+                return None;
+            }
+        };
+        let chain = certificates::read_chain(certificate)
+            .map_err(|e| faults.add(place.key("client_certificate"), e.problem, e.hint))
+            .ok();
+        let secret =
+            certificates::read_key(key).map_err(|e| faults.add(place.key("client_key"), e.problem, e.hint)).ok();
+        let (chain, secret) = (chain?, secret?);
+        // Pingora's constructor panics on certificates that cannot be read; hence the look at each.
+        let unreadable = chain.iter().any(|der| X509Certificate::from_der(der).is_err());
+        let fits = Certificate::new(chain.clone(), secret.clone_key());
+        match fits {
+            Ok(_) if unreadable => Err("there is something in it that is no certificate".to_owned()),
+            Ok(_) => Ok(()),
+            Err(problem) => Err(problem),
+        }
+        .map_err(|problem| {
+            let pair = format!("{} and {}: {problem}", certificate.display(), key.display());
+            faults.add(place.key("client_key"), pair, "give the key that the certificate was made for");
+        })
+        .ok()?;
+        let chain = chain.iter().map(|der| der.to_vec()).collect();
+        Some(Arc::new(CertKey::new(chain, secret.secret_der().to_vec())))
     }
 }
 

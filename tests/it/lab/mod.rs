@@ -1,11 +1,13 @@
 //! What the tests are made with: real processes, clients that hide nothing, load that forgives
 //! nothing. Traffic stays on the loopback interface.
 
+pub mod authority;
 pub mod client;
 pub mod load;
 mod ports;
 mod process;
 pub mod scripted;
+pub mod tls_backend;
 
 pub use ports::free_port;
 pub use process::{Backend, Lab, PATIENCE, eventually, run};

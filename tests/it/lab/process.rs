@@ -83,6 +83,14 @@ impl Lab {
         lab
     }
 
+    /// Like [`Lab::start`], in a folder whose files the test has written.
+    pub fn start_in(folder: Arc<tempfile::TempDir>, yaml: &str) -> Self {
+        Self::configure(folder.path(), yaml);
+        let lab = Self::spawn(folder, &[]);
+        lab.wait_until_ready();
+        lab
+    }
+
     /// Writes the configuration and a certificate into `folder`.
     pub fn configure(folder: &Path, yaml: &str) -> PathBuf {
         let file = folder.join("l7lb.yaml");

@@ -1,5 +1,10 @@
 //! TLS towards clients: versions, protocols, resumption, the right certificate.
 
+mod backends;
+mod certificates;
+mod client_auth;
+mod tickets;
+
 use std::io::{Read, Write};
 
 use rustls::pki_types::ServerName;
@@ -7,6 +12,13 @@ use rustls::pki_types::ServerName;
 use crate::lab::client::{connect, connect_tls, get_h2, read_answer, tls_config};
 use crate::lab::{Backend, Lab, free_port, run};
 use crate::one_pool;
+
+/// A listener with this `tls:` block before one backend. The lab is told by its yaml, so that a test
+/// can write its files first.
+fn with_tls(port: u16, backend: &Backend, tls: &str) -> String {
+    let plain = format!("127.0.0.1:{port}' }}]\n");
+    one_pool(port, &[backend], "").replace(&plain, &format!("127.0.0.1:{port}', tls: {tls} }}]\n"))
+}
 
 fn lab(port: u16, backend: &Backend) -> Lab {
     let yaml = one_pool(port, &[backend], "");

@@ -1,0 +1,232 @@
+//! The `tls:` block of a listener: what is written, and the proof that its files fit together.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer};
+
+use super::Certificate;
+use super::certificates::{self, Kind};
+use super::client_auth::{self, ClientAuth};
+use super::tickets::{self, Keys};
+use super::watch::Stamps;
+use crate::fault::{Faults, Place};
+
+/// The `tls:` block of a listener, as written.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The certificates to choose from by server name; the first is shown to clients that name none
+    /// or an unknown one.
+    pub certificates: Vec<CertificateConfig>,
+    /// The oldest version that is spoken.
+    #[serde(default)]
+    pub minimum_version: Version,
+    /// The protocols that are offered, the preferred one first.
+    #[serde(default = "both_protocols")]
+    pub alpn: Vec<Protocol>,
+    /// Whether clients show a certificate, and whose.
+    #[serde(default)]
+    pub client_auth: Option<client_auth::Config>,
+    /// File with the keys of session tickets, shared by machines that resume each other's sessions.
+    #[serde(default)]
+    pub ticket_keys: Option<PathBuf>,
+}
+
+fn both_protocols() -> Vec<Protocol> {
+    vec![Protocol::Http2, Protocol::Http1]
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// RFC 5246, with ECDHE and AEAD suites only.
+    #[default]
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Without quotes, YAML takes 1.3 for a number.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(f64),
+            Text(String),
+        }
+        let text = match Written::deserialize(deserializer)? {
+            Written::Number(number) => number.to_string(),
+            Written::Text(text) => text,
+        };
+        match text.as_str() {
+            "1.2" => Ok(Self::Tls12),
+            "1.3" => Ok(Self::Tls13),
+            other => Err(serde::de::Error::unknown_variant(other, &["1.2", "1.3"])),
+        }
+    }
+}
+
+/// A protocol above TLS, by its ALPN name (RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Protocol {
+    /// HTTP/2.
+    #[serde(rename = "h2")]
+    Http2,
+    /// HTTP/1.1.
+    #[serde(rename = "http/1.1")]
+    Http1,
+}
+
+impl Protocol {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Http2 => "h2",
+            Self::Http1 => "http/1.1",
+        }
+    }
+}
+
+/// One certificate chain with its key, as written.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateConfig {
+    /// PEM file with the certificate, then its intermediates.
+    pub certificate: PathBuf,
+    /// PEM file with the private key (PKCS #8, PKCS #1 or SEC 1).
+    pub key: PathBuf,
+    /// DER file with an OCSP response to staple (RFC 6960).
+    #[serde(default)]
+    pub ocsp: Option<PathBuf>,
+}
+
+/// A consistent `tls:` block: what was written, and what its files held when they were read.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What was written; the files are read again when they change.
+    pub(super) config: Config,
+    /// What the files held.
+    pub(super) material: Material,
+    /// What the files looked like just before they were read.
+    pub(super) stamps: Stamps,
+}
+
+/// What the files of a listener hold.
+#[derive(Clone, Debug)]
+pub(super) struct Material {
+    /// One for each entry of [`Config::certificates`], in its order.
+    pub(super) certificates: Vec<Certificate>,
+    pub(super) client_auth: Option<Arc<ClientAuth>>,
+    pub(super) ticket_keys: Option<Arc<Keys>>,
+}
+
+impl Settings {
+    /// Settings with a certificate that lives in memory only; everything else is the default.
+    #[must_use]
+    pub fn in_memory(certificate: Certificate) -> Self {
+        let config = Config { alpn: both_protocols(), ..Config::default() };
+        let material = Material { certificates: vec![certificate], client_auth: None, ticket_keys: None };
+        Self { config, material, stamps: Stamps::default() }
+    }
+}
+
+impl Config {
+    /// Reads every file, and proves that they fit together.
+    pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Settings> {
+        let stamps = Stamps::of(self.files());
+        self.check_alpn(&place.key("alpn"), faults);
+        let certificates = self.check_certificates(&place.key("certificates"), faults);
+        let client_auth = self.client_auth.as_ref().map(|auth| auth.check(&place.key("client_auth"), faults));
+        let ticket_keys = self.ticket_keys.as_ref().map(|path| tickets::read(path, &place.key("ticket_keys"), faults));
+        let material = Material {
+            certificates: certificates?,
+            client_auth: client_auth.map_or(Some(None), |read| read.map(|auth| Some(Arc::new(auth))))?,
+            ticket_keys: ticket_keys.map_or(Some(None), |read| read.map(|keys| Some(Arc::new(keys))))?,
+        };
+        Some(Settings { config: self.clone(), material, stamps })
+    }
+
+    /// Every file that is named.
+    fn files(&self) -> impl Iterator<Item = PathBuf> {
+        let certificates = self.certificates.iter().flat_map(CertificateConfig::files);
+        let client_auth = self.client_auth.iter().flat_map(client_auth::Config::files);
+        certificates.chain(client_auth).chain(&self.ticket_keys).cloned()
+    }
+
+    fn check_alpn(&self, place: &Place, faults: &mut Faults) {
+        if self.alpn.is_empty() {
+            faults.add(place.clone(), "no protocol is given", "write [h2, http/1.1], or leave the key out");
+        }
+        for (index, protocol) in self.alpn.iter().enumerate() {
+            if self.alpn.iter().take(index).any(|before| before == protocol) {
+                faults.add(
+                    place.index(index),
+                    format!("`{}` is given twice", protocol.name()),
+                    "remove one of the two",
+                );
+            }
+        }
+    }
+
+    /// All certificates, or nothing when one of them is faulty.
+    fn check_certificates(&self, place: &Place, faults: &mut Faults) -> Option<Vec<Certificate>> {
+        if self.certificates.is_empty() {
+            faults.add(
+                place.clone(),
+                "no certificate is given",
+                "give at least one, or remove `tls` to serve plain HTTP",
+            );
+            return None;
+        }
+        let read: Vec<Option<Certificate>> = self
+            .certificates
+            .iter()
+            .enumerate()
+            .map(|(index, files)| files.check(&place.index(index), faults))
+            .collect();
+        for (index, certificate) in read.iter().enumerate() {
+            let Some(certificate) = certificate else { continue };
+            let before = read.iter().take(index).enumerate().filter_map(|(index, c)| Some((index, c.as_ref()?)));
+            if let Some((earlier, name)) =
+                before.filter_map(|(i, c)| Some((i, c.name_shared_with(certificate)?))).next()
+            {
+                let kind = Kind::of(certificate);
+                faults.add(
+                    place.index(index).key("certificate"),
+                    format!("`{name}` has a certificate with an {kind} key already, certificates[{earlier}]"),
+                    "remove one of the two; a name may have one certificate for each kind of key",
+                );
+            }
+        }
+        read.into_iter().collect()
+    }
+}
+
+impl CertificateConfig {
+    /// Reads the files and proves that they belong together.
+    pub(super) fn check(&self, place: &Place, faults: &mut Faults) -> Option<Certificate> {
+        let chain = certificates::read_chain(&self.certificate)
+            .map_err(|e| faults.add(place.key("certificate"), e.problem, e.hint))
+            .ok();
+        let key = certificates::read_key(&self.key).map_err(|e| faults.add(place.key("key"), e.problem, e.hint)).ok();
+        let ocsp = self.ocsp.as_ref().map(|path| {
+            certificates::read_ocsp(path).map_err(|e| faults.add(place.key("ocsp"), e.problem, e.hint)).ok()
+        });
+        let certificate = Certificate::new(chain?, key?)
+            .map_err(|problem| {
+                let pair = format!("{} and {}: {problem}", self.certificate.display(), self.key.display());
+                faults.add(place.key("key"), pair, "give the key that the certificate was made for");
+            })
+            .ok()?;
+        match ocsp {
+            None => Some(certificate),
+            Some(response) => Some(certificate.with_ocsp(response?)),
+        }
+    }
+
+    /// The files that the certificate is made of.
+    pub(super) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.certificate, &self.key].into_iter().chain(&self.ocsp)
+    }
+}

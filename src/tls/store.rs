@@ -1,0 +1,159 @@
+//! Which certificate a client is shown, and which hosts the certificates of a listener are for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::Certificate;
+
+/// The certificates of one listener: chosen by exact name, then by wildcard, then the first.
+///
+/// Several certificates may serve the same name with different kinds of keys; the first whose key
+/// the client can verify is shown.
+#[derive(Debug)]
+pub(super) struct Store {
+    by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    otherwise: Vec<Arc<CertifiedKey>>,
+}
+
+impl Store {
+    /// A store of `certificates`, of which the first is the one for unknown names, together with
+    /// those that have its first name and another kind of key.
+    #[must_use]
+    pub(super) fn new(certificates: &[Certificate]) -> Self {
+        let mut by_name: HashMap<String, Vec<Arc<CertifiedKey>>> = HashMap::new();
+        for certificate in certificates {
+            for name in certificate.names() {
+                by_name.entry(name.clone()).or_default().push(Arc::clone(&certificate.key));
+            }
+        }
+        let first = certificates.first();
+        let siblings = first.and_then(|first| first.names().first()).and_then(|name| by_name.get(name)).cloned();
+        let alone = || first.map(|first| Arc::clone(&first.key)).into_iter().collect();
+        Self { otherwise: siblings.unwrap_or_else(alone), by_name }
+    }
+
+    /// The candidates for a server name, best class first.
+    fn candidates(&self, name: Option<&str>) -> &[Arc<CertifiedKey>] {
+        let Some(name) = name.map(str::to_ascii_lowercase) else {
+            return &self.otherwise;
+        };
+        self.named(&name).unwrap_or(&self.otherwise)
+    }
+
+    /// The certificates for a name in lower case.
+    fn named(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
+        // A wildcard stands for exactly one label (RFC 6125 §6.4.3).
+        let wildcard = || name.split_once('.').and_then(|(_, parent)| self.by_name.get(&format!("*.{parent}")));
+        self.by_name.get(name).or_else(wildcard).map(Vec::as_slice)
+    }
+}
+
+impl ResolvesServerCert for Store {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let candidates = self.candidates(hello.server_name());
+        let usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        candidates.iter().find(usable).or(candidates.first()).cloned()
+    }
+}
+
+/// The hosts that the certificates of a listener are for. It outlives their keys: each connection
+/// has the names of its own time.
+#[derive(Debug)]
+pub(super) struct Names(Vec<String>);
+
+impl Names {
+    pub(super) fn of(certificates: &[Certificate]) -> Self {
+        let mut names: Vec<String> = certificates.iter().flat_map(Certificate::names).cloned().collect();
+        names.sort();
+        names.dedup();
+        Self(names)
+    }
+
+    fn cover(&self, host: &str) -> bool {
+        let has = |name: &str| self.0.binary_search_by(|known| known.as_str().cmp(name)).is_ok();
+        has(host) || host.split_once('.').is_some_and(|(_, parent)| has(&format!("*.{parent}")))
+    }
+
+    /// Whether a connection on which the client asked for `server_name` may carry requests for
+    /// `host` (which may have a port), or the two do not belong together (RFC 9110 §7.4).
+    ///
+    /// The host is the server name, as it nearly always is, or one that the listener has a
+    /// certificate for: browsers send requests for several names on one connection (RFC 9113
+    /// §9.1.1). All certificates of a listener go with the same rules for clients, so nobody gets
+    /// around them in this way. Who names no server has said nothing that a host could contradict.
+    pub(super) fn allow(&self, server_name: Option<&str>, host: &str) -> bool {
+        let Some(server_name) = server_name else {
+            return true;
+        };
+        let host = without_port(host);
+        host.eq_ignore_ascii_case(server_name) || self.cover(&host.to_ascii_lowercase())
+    }
+}
+
+/// A host without its port and without the dot of a fully qualified name. A server name has neither.
+fn without_port(host: &str) -> &str {
+    let port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let name = match host.rsplit_once(':') {
+        Some((name, number)) if port(number) => name,
+        _ => host,
+    };
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::development;
+
+    fn certificate(names: &[&str]) -> Certificate {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        development::certificate(&names).unwrap().1
+    }
+
+    fn shown<'a>(store: &Store, name: Option<&str>, of: &'a [Certificate]) -> Option<&'a str> {
+        let key = store.candidates(name).first()?;
+        of.iter().find(|c| Arc::ptr_eq(&c.key, key)).and_then(|c| c.names().first()).map(String::as_str)
+    }
+
+    #[test]
+    fn exact_beats_wildcard_beats_first() {
+        let all = [certificate(&["first.test"]), certificate(&["*.example.test"]), certificate(&["www.example.test"])];
+        let store = Store::new(&all);
+        assert_eq!(shown(&store, Some("www.example.test"), &all), Some("www.example.test"));
+        assert_eq!(shown(&store, Some("WWW.Example.TEST"), &all), Some("www.example.test"));
+        assert_eq!(shown(&store, Some("api.example.test"), &all), Some("*.example.test"));
+        assert_eq!(shown(&store, Some("a.b.example.test"), &all), Some("first.test"), "a wildcard is one label");
+        assert_eq!(shown(&store, Some("other.test"), &all), Some("first.test"));
+        assert_eq!(shown(&store, None, &all), Some("first.test"));
+    }
+
+    #[test]
+    fn a_connection_serves_its_own_name_and_those_with_a_certificate() {
+        let names = Names::of(&[certificate(&["a.test", "b.test"]), certificate(&["*.c.test"])]);
+        for (server_name, host, allowed) in [
+            (Some("a.test"), "a.test", true),
+            (Some("a.test"), "A.Test:8443", true),
+            (Some("a.test"), "a.test.", true),
+            (Some("a.test"), "a.test.:443", true),
+            (Some("a.test"), "b.test", true),
+            (Some("b.test"), "x.C.test:1", true),
+            (Some("a.test"), "c.test", false),
+            (Some("a.test"), "x.y.c.test", false),
+            (Some("a.test"), "other.test", false),
+            (Some("a.test"), "a.test.evil.test", false),
+            (Some("a.test"), "a.test:x", false),
+            (Some("a.test"), "a.test:80:90", false),
+            (Some("a.test"), "", false),
+            (Some("a.test"), "[::1]:443", false),
+            (Some("unknown.test"), "unknown.test", true),
+            (Some("unknown.test"), "a.test", true),
+            (None, "a.test", true),
+            (None, "192.0.2.1:443", true),
+        ] {
+            assert_eq!(names.allow(server_name, host), allowed, "{server_name:?} {host}");
+        }
+    }
+}

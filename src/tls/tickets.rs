@@ -1,0 +1,212 @@
+//! Session tickets whose keys come from a file, so that several machines resume each other's
+//! sessions.
+//!
+//! A ticket is the name of its key, a nonce, and what the TLS library wants to remember, sealed with
+//! AES-256-GCM (RFC 5116). It is bound to the listener's rules for clients (see
+//! [`ClientAuth`](super::client_auth::ClientAuth)), and it carries its own age, since a key may stay
+//! in a file for longer than a ticket should live.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::UnixTime;
+use rustls::server::ProducesTickets;
+
+use crate::fault::{Faults, Place};
+
+/// How long a ticket is taken, in seconds: 12 hours, as the library's own tickets.
+const LIFETIME: u32 = 12 * 60 * 60;
+const NAME: usize = 16;
+const SECRET: usize = 32;
+const TIME: usize = size_of::<u64>();
+
+const HINT: &str = "give a file with one key on each line, as `openssl rand -base64 48` makes them; the first one \
+                    protects new tickets";
+
+/// One key with the name under which tickets call for it.
+struct Key {
+    name: [u8; NAME],
+    secret: RandomizedNonceKey,
+}
+
+/// The keys of a file: the first seals, all open.
+pub struct Keys(Vec<Key>);
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ticket keys", self.0.len())
+    }
+}
+
+/// Reads the keys of a file. What is said about a faulty one never holds a part of it.
+pub(super) fn read(path: &Path, place: &Place, faults: &mut Faults) -> Option<Keys> {
+    let mut fault = |problem: String| faults.add(place.clone(), format!("{}: {problem}", path.display()), HINT);
+    match std::fs::read_to_string(path) {
+        Ok(text) => Keys::parse(&text).map_err(fault).ok(),
+        Err(e) => {
+            fault(format!("cannot read it: {e}"));
+            None
+        }
+    }
+}
+
+impl Keys {
+    /// Keys from lines of base64; empty lines and those that begin with `#` are passed over.
+    ///
+    /// # Errors
+    /// Which line is wrong, in words, or that there is none.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut keys = Vec::new();
+        for (number, line) in (1..).zip(text.lines().map(str::trim)) {
+            if !line.is_empty() && !line.starts_with('#') {
+                keys.push(Key::parse(line).ok_or_else(|| format!("line {number} is not 48 bytes in base64"))?);
+            }
+        }
+        if keys.is_empty() { Err("there is no key in it".to_owned()) } else { Ok(Self(keys)) }
+    }
+
+    fn seal(&self, plain: &[u8], binding: &[u8], now: u64) -> Option<Vec<u8>> {
+        let key = self.0.first()?;
+        let mut sealed = [&now.to_be_bytes(), plain].concat();
+        let nonce = key.secret.seal_in_place_append_tag(Aad::from(key.bound(binding)), &mut sealed).ok()?;
+        let ticket = [key.name.as_slice(), nonce.as_ref(), &sealed].concat();
+        // TLS has 16 bits for a ticket's length.
+        (ticket.len() <= usize::from(u16::MAX)).then_some(ticket)
+    }
+
+    fn open(&self, ticket: &[u8], binding: &[u8], now: u64) -> Option<Vec<u8>> {
+        let (name, rest) = ticket.split_at_checked(NAME)?;
+        let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
+        // Names are no secrets, so they need not be compared in constant time.
+        let key = self.0.iter().find(|key| key.name == *name)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut sealed = sealed.to_vec();
+        let opened = key.secret.open_in_place(nonce, Aad::from(key.bound(binding)), &mut sealed).ok()?;
+        let (sealed_at, plain) = opened.split_first_chunk::<TIME>()?;
+        let age = now.saturating_sub(u64::from_be_bytes(*sealed_at));
+        (age < u64::from(LIFETIME)).then(|| plain.to_vec())
+    }
+}
+
+impl Key {
+    fn parse(line: &str) -> Option<Self> {
+        let bytes = STANDARD.decode(line).ok()?;
+        let (name, secret) = bytes.split_first_chunk::<NAME>()?;
+        if secret.len() != SECRET {
+            return None;
+        }
+        Some(Self { name: *name, secret: RandomizedNonceKey::new(&AES_256_GCM, secret).ok()? })
+    }
+
+    /// What a ticket is authenticated with beside its content.
+    fn bound(&self, binding: &[u8]) -> Vec<u8> {
+        [self.name.as_slice(), binding].concat()
+    }
+}
+
+/// The tickets of one listener.
+#[derive(Debug)]
+pub(super) struct Tickets {
+    keys: Arc<Keys>,
+    binding: Option<[u8; 32]>,
+}
+
+impl Tickets {
+    /// Tickets that hold for listeners with the same keys and the same rules for clients.
+    pub(super) fn new(keys: Arc<Keys>, binding: Option<[u8; 32]>) -> Self {
+        Self { keys, binding }
+    }
+
+    fn binding(&self) -> &[u8] {
+        self.binding.as_ref().map_or(&[], <[u8; 32]>::as_slice)
+    }
+}
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        LIFETIME
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.keys.seal(plain, self.binding(), UnixTime::now().as_secs())
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        self.keys.open(ticket, self.binding(), UnixTime::now().as_secs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(byte: u8) -> String {
+        STANDARD.encode([byte; NAME + SECRET])
+    }
+
+    fn keys(lines: &[u8]) -> Keys {
+        Keys::parse(&lines.iter().map(|byte| line(*byte) + "\n").collect::<String>()).unwrap()
+    }
+
+    #[test]
+    fn the_first_key_seals_and_all_open() {
+        let (old, both, new) = (keys(&[1]), keys(&[2, 1]), keys(&[2]));
+        let (before, after) = (old.seal(b"state", b"", 100).unwrap(), both.seal(b"state", b"", 100).unwrap());
+        assert_eq!(both.open(&before, b"", 100).unwrap(), b"state");
+        assert_eq!(new.open(&after, b"", 100).unwrap(), b"state");
+        assert_eq!(new.open(&before, b"", 100), None, "the old key is gone");
+        assert_eq!(old.open(&after, b"", 100), None, "the new key is not there yet");
+        assert_ne!(old.seal(b"state", b"", 100), Some(before), "a nonce is never used again");
+    }
+
+    #[test]
+    fn tickets_hold_for_the_rules_and_the_time_they_were_made_for() {
+        let keys = keys(&[1]);
+        let ticket = keys.seal(b"state", b"rules", 100).unwrap();
+        let last = 100 + u64::from(LIFETIME) - 1;
+        assert!(keys.open(&ticket, b"rules", last).is_some());
+        assert!(keys.open(&ticket, b"rules", last + 1).is_none());
+        assert!(keys.open(&ticket, b"other", 100).is_none() && keys.open(&ticket, b"", 100).is_none());
+    }
+
+    #[test]
+    fn nothing_but_a_whole_ticket_is_opened() {
+        let keys = keys(&[1]);
+        let ticket = keys.seal(b"state", b"", 100).unwrap();
+        for length in 0..ticket.len() {
+            assert_eq!(keys.open(&ticket[..length], b"", 100), None, "{length}");
+        }
+        for index in 0..ticket.len() {
+            let mut changed = ticket.clone();
+            changed[index] ^= 1;
+            assert_eq!(keys.open(&changed, b"", 100), None, "{index}");
+        }
+        assert_eq!(keys.seal(&vec![0; 65_536], b"", 100), None, "TLS has no room for it");
+    }
+
+    #[test]
+    fn files_are_read_strictly_and_never_quoted() {
+        let good = line(1);
+        assert_eq!(
+            format!("{:?}", Keys::parse(&format!("# ours\n\n {good} \r\n{}\n", line(2))).unwrap()),
+            "2 ticket keys"
+        );
+        for (text, problem) in [
+            ("".to_owned(), "there is no key in it"),
+            ("# none\n".to_owned(), "there is no key in it"),
+            (format!("{good}\nsecret!"), "line 2 is not 48 bytes in base64"),
+            (STANDARD.encode([1; 47]), "line 1 is not 48 bytes in base64"),
+            (STANDARD.encode([1; 80]), "line 1 is not 48 bytes in base64"),
+        ] {
+            assert_eq!(Keys::parse(&text).unwrap_err(), problem);
+        }
+    }
+}

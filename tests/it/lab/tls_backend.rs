@@ -1,0 +1,46 @@
+//! A backend that speaks TLS, as strict as a test wants it.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::server::WebPkiClientVerifier;
+
+use super::authority::{Authority, Issued};
+use super::scripted::Scripted;
+
+/// A backend with this certificate that tells in each answer whether the client showed one; with
+/// `clients`, it refuses those that show none of theirs.
+pub fn start(certificate: &Issued, clients: Option<&Authority>) -> Scripted {
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(authority.der()).unwrap();
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    let config = Arc::new(builder.with_single_cert(vec![certificate.der.clone()], certificate.private_key()).unwrap());
+    Scripted::start(move |tcp| {
+        let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+        let mut stream = rustls::StreamOwned::new(connection, tcp);
+        let mut request = Vec::new();
+        let mut byte = [0];
+        while matches!(stream.read(&mut byte), Ok(1)) {
+            request.push(byte[0]);
+            if request.ends_with(b"\r\n\r\n") {
+                request.clear();
+                let body = if stream.conn.peer_certificates().is_some() { "somebody" } else { "nobody" };
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                if stream.write_all(answer.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        }
+    })
+}
