@@ -102,7 +102,7 @@ async fn refuse<P>(service: &Service<P>, mut stream: ClientStream, refusal: Refu
     let status = if written.await.is_ok() { rejection.status() } else { 0 };
     service.access_log.write(&Record {
         time: SystemTime::now(),
-        client: stream.connection().peer.ip(),
+        client: stream.connection().peer_text(),
         method: seen.method,
         host: seen.host,
         path: seen.target.split(['?', '#']).next().unwrap_or_default(),

@@ -209,7 +209,7 @@ where
 fn log_refused<P>(service: &Service<P>, client: &ClientConnection, refusal: Refusal) {
     service.access_log.write(&Record {
         time: SystemTime::now(),
-        client: client.peer.ip(),
+        client: client.peer_text(),
         method: "",
         host: "",
         path: "",

@@ -21,7 +21,10 @@ impl Exchange {
     /// Decides, and remembers the route.
     pub(super) fn admit(&mut self, session: &mut Session) -> Result<(), Rejection> {
         let request = session.as_downstream().req_header();
-        check_size(request, self.snapshot.request_limits)?;
+        if request.version == Version::HTTP_2 {
+            // On HTTP/1 the listener has looked at it.
+            check_size(request, self.snapshot.request_limits)?;
+        }
         check_form(request)?;
         if let Some(limiter) = self.snapshot.limiter.clone() {
             self.count(&limiter)?;

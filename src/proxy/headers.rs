@@ -109,9 +109,9 @@ pub(super) fn from_backend(response: &mut ResponseHeader) {
     if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
-    let nominated = nominated(&response.headers);
-    let listed = response.headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned();
-    let names: Vec<HeaderName> = nominated.into_iter().chain(listed).collect();
+    let mut names: Vec<HeaderName> =
+        response.headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
+    names.extend(nominated(&response.headers));
     for name in names {
         response.remove_header(&name);
     }
