@@ -27,7 +27,7 @@ use pingora::Error;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use deadlines::Deadlines;
@@ -84,10 +84,13 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    /// May it pass, and where to? A refusal is answered here.
+    /// May it pass, and where to? A refusal is answered here; else it becomes what backends get.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
         match exchange.admit(session) {
-            Ok(()) => Ok(false),
+            Ok(()) => {
+                headers::to_backend(session, exchange);
+                Ok(false)
+            }
             Err(rejection) => {
                 respond::reject(session, exchange, rejection).await?;
                 Ok(true)
@@ -134,16 +137,6 @@ impl ProxyHttp for Proxy {
     ) -> pingora::Result<()> {
         exchange.await_answer(&self.deadlines, fd, digest);
         Ok(())
-    }
-
-    /// What the backend is told about the client.
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        request: &mut RequestHeader,
-        exchange: &mut Exchange,
-    ) -> pingora::Result<()> {
-        headers::to_backend(session, request, exchange)
     }
 
     /// Bodies are counted as they come, also those that did not announce their length.
