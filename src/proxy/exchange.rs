@@ -172,11 +172,10 @@ impl Exchange {
         self.tried.len()
     }
 
-    /// Whether the time of backends is kept by [`super::deadlines`]: over HTTP/1 on both sides. An
-    /// HTTP/2 connection cannot be shut down for one of its streams; there Pingora's timeout is all
-    /// there is.
+    /// Whether the time of backends is kept by [`super::deadlines`]. A connection to an HTTP/2 backend
+    /// cannot be shut down for one of its streams; there Pingora's timeout is all there is.
     fn keeps_time(&self) -> bool {
-        !self.http2 && self.route.as_ref().is_some_and(|route| route.template.protocol == Protocol::Http1)
+        self.route.as_ref().is_some_and(|route| route.template.protocol == Protocol::Http1)
     }
 
     /// Starts the deadline for the first byte of the answer.
@@ -185,12 +184,11 @@ impl Exchange {
             return;
         }
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
-        if let (Some(route), Some(client), Some(local), Some(endpoint)) =
-            (&self.route, &self.connection, local, self.tried.last())
-        {
+        if let (Some(route), Some(local), Some(endpoint)) = (&self.route, local, self.tried.last()) {
             let ends = Ends { local: *local, backend: endpoint.address() };
             let limit = route.template.timeouts.first_byte;
-            self.deadline = Some(deadlines.start(fd, ends, Arc::clone(client), limit));
+            let client = self.connection.clone().filter(|_| !self.http2);
+            self.deadline = Some(deadlines.start(fd, ends, client, limit));
         }
     }
 

@@ -188,6 +188,18 @@ impl ProxyHttp for Proxy {
         headers::to_client(response, exchange)
     }
 
+    /// A part of the answer on its way to the client; the one before it has left.
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end: bool,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<Option<Duration>> {
+        exchange.progress();
+        Ok(None)
+    }
+
     /// The connection broke: may another backend be tried?
     fn error_while_proxy(
         &self,
