@@ -59,6 +59,11 @@ pub(super) fn to_backend(session: &Session, request: &mut RequestHeader, exchang
             None => drop(request.remove_header(&X_FORWARDED_HOST)),
         }
     }
+    if forwarded_host(request).is_none() {
+        // HTTP/1.0 may come without Host, but goes on as HTTP/1.1, which must have one: the address
+        // that the client connected to is the best guess (RFC 9112 §3.3).
+        request.insert_header("Host", connection.local.map_or_else(String::new, |local| local.to_string()))?;
+    }
     client_certificate(session, request)?;
     request.insert_header("X-Request-Id", exchange.request_id.to_value())
 }
@@ -110,7 +115,10 @@ pub(super) fn from_backend(response: &mut ResponseHeader) {
         return;
     }
     let nominated = nominated(&response.headers);
-    let listed = response.headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned();
+    // An answer that asks for another protocol (426) has to name it.
+    let upgrade = response.status != http::StatusCode::UPGRADE_REQUIRED;
+    let belongs = |name: &&HeaderName| is_hop_by_hop(name.as_str()) || upgrade && **name == header::UPGRADE;
+    let listed = response.headers.keys().filter(belongs).cloned();
     let names: Vec<HeaderName> = nominated.into_iter().chain(listed).collect();
     for name in names {
         response.remove_header(&name);
