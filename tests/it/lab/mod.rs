@@ -6,6 +6,7 @@ pub mod client;
 pub mod load;
 mod ports;
 mod process;
+pub mod recorder;
 pub mod scripted;
 pub mod tls_backend;
 
