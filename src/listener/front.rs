@@ -124,7 +124,7 @@ where
             let worker = Worker {
                 doors,
                 makings: Arc::clone(&makings),
-                rules: self.rules,
+                rules: self.rules.clone(),
                 drain: self.drain.clone(),
                 ready: ready.clone(),
             };
@@ -185,7 +185,7 @@ where
     /// Runs until the process ends.
     async fn run(self) {
         let proxy = (self.makings.proxy)();
-        let service = Arc::new(Service::new(proxy, self.makings.access_log.clone(), self.drain.clone(), &self.rules));
+        let service = Arc::new(Service::new(proxy, self.makings.access_log.clone(), self.drain.clone(), self.rules));
         for (entrance, socket) in self.doors {
             match socket.into_incoming() {
                 Ok(incoming) => drop(tokio::spawn(accept(Arc::clone(&service), incoming, entrance))),

@@ -124,7 +124,7 @@ async fn refuse<P>(service: &Service<P>, mut stream: ClientStream, refusal: Refu
 
 /// Reads and throws away until the client is done, within limits.
 async fn linger(mut stream: ClientStream) {
-    stream.open();
+    stream.discard();
     let discard = async {
         let mut thrown = 0;
         let mut space = [0; 4096];

@@ -27,6 +27,9 @@ impl Exchange {
             self.count(&limiter)?;
         }
         check_direction(session, request)?;
+        if self.connection.as_ref().is_some_and(|connection| connection.policy.redirect_to_https.is_some()) {
+            return Err(Rejection::HttpsRequired);
+        }
         let encoded = normalise(session.as_downstream_mut().req_header_mut()).map_err(|refusal| {
             self.detail = refusal.detail;
             refusal.rejection

@@ -14,7 +14,7 @@ use pingora_proxy::Session;
 
 use super::first_byte::{Deadlines, Ends, FirstByte};
 use super::{admission, failover, headers, refuse};
-use crate::connection::Connection;
+use crate::connection::{Connection, Policy};
 use crate::limit::Verdict;
 use crate::observe::{AccessLog, Record};
 use crate::pool::Lease;
@@ -97,6 +97,11 @@ impl Exchange {
                 self.request_id = given;
             }
         }
+    }
+
+    /// What its listener does to every request.
+    pub(super) fn policy(&self) -> Option<&Policy> {
+        self.connection.as_ref().map(|connection| connection.policy.as_ref())
     }
 
     /// What was wrong with the request's body, if the listener found something.

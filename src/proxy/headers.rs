@@ -142,6 +142,9 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 /// Tells the client what belongs to every answer.
 pub(super) fn to_client(response: &mut ResponseHeader, exchange: &Exchange) -> pingora::Result<()> {
     response.insert_header("X-Request-Id", exchange.request_id.to_value())?;
+    if let Some(hsts) = exchange.policy().and_then(|policy| policy.strict_transport_security.as_ref()) {
+        response.insert_header("Strict-Transport-Security", hsts)?;
+    }
     if let Some((verdict, window)) = &exchange.verdict {
         rate_limit(response, verdict, *window)?;
     }

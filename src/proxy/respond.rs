@@ -8,7 +8,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::exchange::Exchange;
-use super::{failover, headers};
+use super::{admission, failover, headers};
 use crate::rejection::Rejection;
 
 /// Answers a request that was refused before any backend was asked.
@@ -62,6 +62,11 @@ async fn write(session: &mut Session, exchange: &Exchange, rejection: Rejection)
         // "0" would invite the client back at once.
         response.insert_header(header::RETRY_AFTER, headers::whole_seconds(retry_after).max(1))?;
     }
+    if rejection == Rejection::HttpsRequired
+        && let Some(location) = over_https(session.req_header(), exchange)
+    {
+        response.insert_header(header::LOCATION, location)?;
+    }
     headers::to_client(&mut response, exchange)?;
     let without_body = session.req_header().method == http::Method::HEAD;
     session.write_response_header(Box::new(response), without_body).await?;
@@ -69,6 +74,18 @@ async fn write(session: &mut Session, exchange: &Exchange, rejection: Rejection)
         session.write_response_body(Some(Bytes::from(body)), true).await?;
     }
     Ok(())
+}
+
+/// The same address over HTTPS; none where the client did not say which host it wants.
+fn over_https(request: &RequestHeader, exchange: &Exchange) -> Option<String> {
+    let port = exchange.policy()?.redirect_to_https?;
+    let authority: http::uri::Authority = admission::host(request)?.parse().ok()?;
+    let host = authority.host();
+    let target = request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    Some(match port {
+        443 => format!("https://{host}{target}"),
+        port => format!("https://{host}:{port}{target}"),
+    })
 }
 
 fn wants_json(request: &RequestHeader) -> bool {
