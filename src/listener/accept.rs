@@ -27,6 +27,11 @@ use crate::tls::Terminator;
 /// How long accepting pauses when the process has no file descriptor left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long nobody may come until the queue of a socket counts as empty.
+const QUEUE_PAUSE: Duration = Duration::from_millis(10);
+/// How long a queue is emptied at most.
+const QUEUE_LIMIT: Duration = Duration::from_millis(100);
+
 /// What happens to connections of one listener.
 pub struct Entrance {
     /// TLS, where the listener speaks it.
@@ -37,33 +42,42 @@ pub struct Entrance {
     pub policy: Arc<Policy>,
 }
 
-/// Accepts until draining begins.
+/// Accepts until draining begins, and whoever stands in the kernel's queue by then: closing the
+/// socket would turn them away with their requests.
 pub(super) async fn accept<P>(service: Arc<Service<P>>, incoming: Incoming, entrance: Arc<Entrance>)
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
-    let mut begun = service.drain.begun();
-    let next = async || {
-        // With all places taken, clients wait in the kernel's queue until somebody leaves.
-        service.caps.wait_for_place().await;
-        incoming.accept().await
-    };
+    let (mut begun, _door) = (service.drain.begun(), service.drain.door());
     loop {
-        let accepted = tokio::select! {
+        tokio::select! {
             biased;
-            _ = begun.wait_for(|begun| *begun) => return,
-            accepted = next() => accepted,
-        };
-        match accepted {
-            Ok((io, peer)) => {
-                let peer = peer.map_or(NO_ADDRESS, |peer| SocketAddr::new(canonical(peer.ip()), peer.port()));
-                let arrival = Arrival { io, peer, entrance: Arc::clone(&entrance) };
-                let open = service.drain.connection();
-                tokio::spawn(serve(Arc::clone(&service), arrival, open));
-            }
-            Err(e) => pause_after(&e).await,
+            _ = begun.wait_for(|begun| *begun) => break,
+            () = admit(&service, &incoming, &entrance) => {}
         }
+    }
+    let rest = async { while timeout(QUEUE_PAUSE, admit(&service, &incoming, &entrance)).await.is_ok() {} };
+    // Under load somebody always comes; that others are still let in must end.
+    timeout(QUEUE_LIMIT, rest).await.ok();
+}
+
+/// Accepts one connection and has it served.
+async fn admit<P>(service: &Arc<Service<P>>, incoming: &Incoming, entrance: &Arc<Entrance>)
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    // With all places taken, clients wait in the kernel's queue until somebody leaves.
+    service.caps.wait_for_place().await;
+    match incoming.accept().await {
+        Ok((io, peer)) => {
+            let peer = peer.map_or(NO_ADDRESS, |peer| SocketAddr::new(canonical(peer.ip()), peer.port()));
+            let arrival = Arrival { io, peer, entrance: Arc::clone(entrance) };
+            let open = service.drain.connection();
+            tokio::spawn(serve(Arc::clone(service), arrival, open));
+        }
+        Err(e) => pause_after(&e).await,
     }
 }
 
