@@ -8,7 +8,10 @@ use crate::target::is_unreserved;
 /// Checks an authority: a name, an IPv4 address, or an IPv6 address in brackets, and perhaps a port.
 /// Names have letters, digits and `-._~` only: RFC 3986 would allow more, but no name in DNS has it,
 /// and what is between commas or behind `%` has two readings.
-pub(super) fn check(text: &[u8]) -> Result<(), Refusal> {
+///
+/// # Errors
+/// [`crate::rejection::Rejection::BadRequest`].
+pub fn check(text: &[u8]) -> Result<(), Refusal> {
     if text.contains(&b'@') {
         return Err(Refusal::bad_request("user information before the host"));
     }
