@@ -48,6 +48,8 @@ pub struct Exchange {
     picked: Option<Instant>,
     upstream_latency: Option<Duration>,
     first_byte: Option<FirstByte>,
+    /// Whether the request's body came to its end.
+    received: bool,
     body_received: u64,
 }
 
@@ -73,6 +75,7 @@ impl Exchange {
             picked: None,
             upstream_latency: None,
             first_byte: None,
+            received: false,
             body_received: 0,
         }
     }
@@ -164,25 +167,45 @@ impl Exchange {
         self.tried.len()
     }
 
-    /// Starts the deadline for the first byte of the answer. Many answers share one HTTP/2 connection,
-    /// which cannot be shut down for one of them: there Pingora's read timeout is all there is.
-    #[expect(clippy::disallowed_methods, reason = "the deadline counts from here")]
-    pub(super) fn await_first_byte(&mut self, deadlines: &Deadlines, fd: RawFd, digest: Option<&Digest>) {
+    /// Starts the deadline for the first byte of the answer, or for the rest of the request. Many answers
+    /// share one HTTP/2 connection, which cannot be shut down for one of them: there Pingora's read timeout
+    /// is all there is.
+    pub(super) fn await_first_byte(
+        &mut self,
+        deadlines: &Deadlines,
+        fd: RawFd,
+        digest: Option<&Digest>,
+        downstream: &mut ServerSession,
+    ) {
         let Some(route) = &self.route else { return };
-        let timeouts = route.template.timeouts;
-        if timeouts.first_byte >= timeouts.idle || route.template.protocol != Protocol::Http1 {
+        if route.template.protocol != Protocol::Http1 {
             return;
         }
+        self.received = downstream.is_body_done();
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
         if let (Some(local), Some(backend)) = (local, self.tried.last()) {
             let ends = Ends { local: *local, backend: *backend };
-            self.first_byte = Some(deadlines.watch(fd, ends, Instant::now() + timeouts.first_byte));
+            self.first_byte = Some(deadlines.watch(fd, ends, self.due(downstream.is_http2())));
         }
     }
 
-    /// Whether the backend did not begin its answer in time.
-    pub(super) fn first_byte_expired(&self) -> bool {
-        self.first_byte.as_ref().is_some_and(FirstByte::expired)
+    /// When what is owed next is late: the body's next part, where nobody else keeps the time, and then
+    /// the answer.
+    #[expect(clippy::disallowed_methods, reason = "the deadline counts from here")]
+    fn due(&self, http2: bool) -> Option<Instant> {
+        let timeouts = self.route.as_ref()?.template.timeouts;
+        let limit = match (self.received, http2) {
+            (true, _) => (timeouts.first_byte < timeouts.idle).then_some(timeouts.first_byte)?,
+            (false, true) => self.snapshot.client_timeouts.body,
+            (false, false) => return None,
+        };
+        Some(Instant::now() + limit)
+    }
+
+    /// Who was late, if anybody was.
+    pub(super) fn overdue(&self) -> Option<Rejection> {
+        let expired = self.first_byte.as_ref().is_some_and(FirstByte::expired);
+        expired.then_some(if self.received { Rejection::FirstByteTimeout } else { Rejection::BodyTimeout })
     }
 
     /// The answer's header is here. An informational one (100, 103) is not the answer yet, and a
@@ -205,8 +228,14 @@ impl Exchange {
         self.upstream_latency.is_some()
     }
 
-    /// Counts a part of the request's body.
-    pub(super) fn count_body(&mut self, bytes: usize) -> pingora::Result<()> {
+    /// Counts a part of the request's body; `last` is its end.
+    pub(super) fn count_body(&mut self, bytes: usize, last: bool, http2: bool) -> pingora::Result<()> {
+        self.received |= last;
+        if (last || http2)
+            && let Some(first_byte) = &self.first_byte
+        {
+            first_byte.set(self.due(http2));
+        }
         // A length in memory fits into 64 bits.
         self.body_received += bytes as u64;
         let allowed = self.route.as_ref().map_or(u64::MAX, |route| route.body_size);

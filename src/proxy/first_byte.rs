@@ -1,4 +1,6 @@
-//! The deadline for the first byte of a backend's answer.
+//! The deadline for the first byte of a backend's answer, and before it, on HTTP/2, for the rest of the
+//! request's body: what a client owes is not the backend's delay. On HTTP/1 the listener's stream keeps
+//! the time of bodies.
 //!
 //! Pingora has one read timeout for header and body. Ours differ, because an answer that has begun
 //! may pause for longer than one may take to begin. Pingora's own is set to the longer of the two;
@@ -32,7 +34,8 @@ pub(super) struct Ends {
 struct Entry {
     fd: RawFd,
     ends: Ends,
-    due: Instant,
+    /// `None` while nothing is owed.
+    due: Option<Instant>,
     expired: bool,
 }
 
@@ -53,8 +56,8 @@ pub(super) struct FirstByte {
 }
 
 impl Deadlines {
-    /// Starts the deadline for the connection behind `fd`.
-    pub(super) fn watch(&self, fd: RawFd, ends: Ends, due: Instant) -> FirstByte {
+    /// Enters the connection behind `fd`, to be shut down when it is `due`.
+    pub(super) fn watch(&self, fd: RawFd, ends: Ends, due: Option<Instant>) -> FirstByte {
         let mut list = self.0.lock();
         let number = list.next;
         list.next = number.wrapping_add(1);
@@ -75,7 +78,8 @@ impl Deadlines {
 
     fn sweep_once(&self, now: Instant) {
         let mut list = self.0.lock();
-        for entry in list.entries.values_mut().filter(|entry| !entry.expired && entry.due <= now) {
+        for entry in list.entries.values_mut().filter(|entry| !entry.expired && entry.due.is_some_and(|due| due <= now))
+        {
             entry.expired = true;
             shut_down(entry.fd, entry.ends);
         }
@@ -83,6 +87,13 @@ impl Deadlines {
 }
 
 impl FirstByte {
+    /// Sets another deadline.
+    pub(super) fn set(&self, due: Option<Instant>) {
+        if let Some(entry) = self.list.0.lock().entries.get_mut(&self.number) {
+            entry.due = due;
+        }
+    }
+
     /// Whether the deadline passed.
     pub(super) fn expired(&self) -> bool {
         self.list.0.lock().entries.get(&self.number).is_some_and(|entry| entry.expired)
@@ -148,11 +159,15 @@ mod tests {
         let (late, _late_end, late_ends) = connection();
         let (early, _early_end, early_ends) = connection();
         let second = Duration::from_secs(1);
-        let overdue = deadlines.watch(late.as_raw_fd(), late_ends, now);
-        let waiting = deadlines.watch(early.as_raw_fd(), early_ends, now + second);
+        let overdue = deadlines.watch(late.as_raw_fd(), late_ends, Some(now));
+        let waiting = deadlines.watch(early.as_raw_fd(), early_ends, Some(now + second));
         deadlines.sweep_once(now);
         assert!(overdue.expired() && is_shut_down(&late));
         assert!(!waiting.expired() && !is_shut_down(&early));
+        waiting.set(None);
+        deadlines.sweep_once(now + second);
+        assert!(!is_shut_down(&early), "nothing is owed");
+        waiting.set(Some(now + second));
         drop(waiting);
         deadlines.sweep_once(now + second);
         assert!(!is_shut_down(&early), "called off");
@@ -166,7 +181,7 @@ mod tests {
         let now = Instant::now();
         let (_one, _one_end, gone) = connection();
         let (innocent, _end, _) = connection();
-        let _watch = deadlines.watch(innocent.as_raw_fd(), gone, now);
+        let _watch = deadlines.watch(innocent.as_raw_fd(), gone, Some(now));
         deadlines.sweep_once(now);
         assert!(!is_shut_down(&innocent));
     }
