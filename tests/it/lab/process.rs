@@ -158,6 +158,11 @@ impl Lab {
             .unwrap_or_else(|| panic!("no `{pattern}` in the access log:\n{}", self.stdout.all().join("\n")))
     }
 
+    /// The process, for `/proc`.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// All access lines so far.
     pub fn access(&self) -> Vec<String> {
         self.stdout.all()

@@ -5,12 +5,15 @@
 //! never be answered nor reach a backend: that would be a smuggled one.
 
 mod chunks;
+mod crowd;
 mod fields;
+mod floods;
 mod framing;
 mod hosts;
 mod http2;
 mod pipelines;
 mod sizes;
+mod slow;
 mod syntax;
 mod targets;
 
