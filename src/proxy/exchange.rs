@@ -51,6 +51,8 @@ pub struct Exchange {
     deadline: Option<Deadline>,
     /// Whether the client speaks HTTP/2, whose connection other requests share.
     http2: bool,
+    /// Whether the request's body came to its end.
+    received: bool,
     body_received: u64,
 }
 
@@ -77,6 +79,7 @@ impl Exchange {
             upstream_latency: None,
             deadline: None,
             http2: false,
+            received: false,
             body_received: 0,
         }
     }
@@ -178,32 +181,56 @@ impl Exchange {
         self.route.as_ref().is_some_and(|route| route.template.protocol == Protocol::Http1)
     }
 
-    /// Starts the deadline for the first byte of the answer.
-    pub(super) fn await_answer(&mut self, deadlines: &Deadlines, fd: RawFd, digest: Option<&Digest>) {
+    /// Starts the deadline for the first byte of the answer, or for the rest of the request.
+    pub(super) fn await_answer(
+        &mut self,
+        deadlines: &Deadlines,
+        fd: RawFd,
+        digest: Option<&Digest>,
+        downstream: &mut ServerSession,
+    ) {
+        self.received = downstream.is_body_done();
         if !self.keeps_time() {
             return;
         }
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
-        if let (Some(route), Some(local), Some(endpoint)) = (&self.route, local, self.tried.last()) {
+        if let (Some(local), Some(endpoint)) = (local, self.tried.last()) {
             let ends = Ends { local: *local, backend: endpoint.address() };
-            let limit = route.template.timeouts.first_byte;
             let client = self.connection.clone().filter(|_| !self.http2);
-            self.deadline = Some(deadlines.start(fd, ends, client, limit));
+            self.deadline = Some(deadlines.start(fd, ends, client, self.patience()));
         }
     }
 
-    /// A part of a body moved in either direction. An answer that has begun may pause for longer than
-    /// one may take to begin.
+    /// How long may pass until what is owed next: a part of the answer, its begin, or a part of the
+    /// request.
+    fn patience(&self) -> Duration {
+        let timeouts = self.route.as_ref().map(|route| route.template.timeouts).unwrap_or_default();
+        match (self.is_answered(), self.received, self.http2) {
+            (true, _, _) => timeouts.idle,
+            (false, true, _) => timeouts.first_byte,
+            (false, false, true) => self.snapshot.client_timeouts.body,
+            // The listener's stream keeps the time of the body.
+            (false, false, false) => Duration::MAX,
+        }
+    }
+
+    /// A part of a body moved in either direction.
     pub(super) fn progress(&self) {
-        if let (Some(deadline), Some(route)) = (&self.deadline, &self.route) {
-            let timeouts = route.template.timeouts;
-            deadline.progress(if self.is_answered() { timeouts.idle } else { timeouts.first_byte });
+        if let Some(deadline) = &self.deadline {
+            deadline.progress(self.patience());
         }
     }
 
-    /// Whether the backend took too long.
-    pub(super) fn is_overdue(&self) -> bool {
-        self.deadline.as_ref().is_some_and(Deadline::expired)
+    /// Who was late, if anybody was.
+    pub(super) fn overdue(&self) -> Option<Rejection> {
+        if !self.deadline.as_ref().is_some_and(Deadline::expired) {
+            return None;
+        }
+        Some(match (self.is_answered(), self.received) {
+            (true, _) => Rejection::IdleTimeout,
+            (false, true) => Rejection::FirstByteTimeout,
+            (false, false) => Rejection::BodyTimeout,
+        })
     }
 
     /// The answer's header is here. An informational one (100, 103) is not the answer yet, and a
@@ -228,8 +255,9 @@ impl Exchange {
         self.upstream_latency.is_some()
     }
 
-    /// Counts a part of the request's body.
-    pub(super) fn count_body(&mut self, bytes: usize) -> pingora::Result<()> {
+    /// Counts a part of the request's body; `last` is its end.
+    pub(super) fn count_body(&mut self, bytes: usize, last: bool) -> pingora::Result<()> {
+        self.received |= last;
         self.progress();
         // A length in memory fits into 64 bits.
         self.body_received += bytes as u64;

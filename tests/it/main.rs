@@ -22,6 +22,7 @@ mod life;
 mod limits;
 mod log;
 mod proxy_protocol;
+mod strict;
 mod tls;
 mod traffic;
 

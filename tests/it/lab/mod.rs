@@ -3,9 +3,11 @@
 
 pub mod authority;
 pub mod client;
+pub mod frames;
 pub mod load;
 mod ports;
 mod process;
+pub mod recorder;
 pub mod scripted;
 pub mod tls_backend;
 
