@@ -213,8 +213,7 @@ where
     let service = Arc::clone(service);
     tokio::spawn(async move {
         let _streaming = streaming;
-        let begun = service.drain.begun();
-        service.proxy.process_new_http(ServerSession::new_http2(session), &begun).await;
+        service.proxy.process_new_http(ServerSession::new_http2(session), &service.begun).await;
     });
 }
 
@@ -222,7 +221,7 @@ where
 fn log_refused<P>(service: &Service<P>, client: &ClientConnection, refusal: Refusal) {
     service.access_log.write(&Record {
         time: SystemTime::now(),
-        client: client.peer.ip(),
+        client: client.peer_text(),
         method: "",
         host: "",
         path: "",

@@ -259,6 +259,7 @@ impl ClientStream {
 
     fn wrote(&mut self, bytes: usize) {
         self.writing.progress();
+        self.connection.take(bytes);
         self.unsent.advance(bytes.min(self.unsent.len()));
         if self.unsent.is_empty() {
             // The next answer gets a buffer of its own; an idle connection has none.

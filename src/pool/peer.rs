@@ -128,6 +128,12 @@ impl Template {
         peer
     }
 
+    /// The longest that any read may take.
+    #[must_use]
+    pub fn read_timeout(&self) -> Duration {
+        self.timeouts.first_byte.max(self.timeouts.idle)
+    }
+
     fn apply(&self, peer: &mut HttpPeer) {
         let options = &mut peer.options;
         options.alpn = self.protocol.alpn();
@@ -135,7 +141,7 @@ impl Template {
         options.connection_timeout = Some(self.timeouts.connect);
         let handshake = if self.tls.is_some() { TLS_HANDSHAKE } else { Duration::ZERO };
         options.total_connection_timeout = Some(self.timeouts.connect + handshake);
-        options.read_timeout = Some(self.timeouts.first_byte.max(self.timeouts.idle));
+        options.read_timeout = Some(self.read_timeout());
         options.write_timeout = Some(self.timeouts.idle);
         options.idle_timeout = Some(self.keepalive_timeout);
         options.tcp_keepalive = Some(TcpKeepalive {

@@ -10,6 +10,7 @@ use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::exchange::Exchange;
+use super::headers;
 use crate::http1::check_authority;
 use crate::limit::Limiter;
 use crate::net::ClientKey;
@@ -22,7 +23,10 @@ impl Exchange {
     /// Decides, and remembers the route.
     pub(super) fn admit(&mut self, session: &mut Session) -> Result<(), Rejection> {
         let request = session.as_downstream().req_header();
-        check_size(request, self.snapshot.request_limits)?;
+        if request.version == Version::HTTP_2 {
+            // On HTTP/1 the listener has looked at it.
+            check_size(request, self.snapshot.request_limits)?;
+        }
         check_form(request).map_err(|refusal| self.because(refusal))?;
         if let Some(limiter) = self.snapshot.limiter.clone() {
             self.count(&limiter)?;
@@ -81,6 +85,10 @@ fn check_size(request: &RequestHeader, limits: RequestLimits) -> Result<(), Reje
 
 /// What the listener checks on HTTP/1 holds for HTTP/2 too, whose requests come here unseen.
 fn check_form(request: &RequestHeader) -> Result<(), Refusal> {
+    let mut named = request.headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    if named.any(|value| !value.split(',').map(str::trim).all(headers::may_nominate)) {
+        return Err(Refusal::bad_request("a field in Connection that is not the connection's"));
+    }
     if request.version != Version::HTTP_2 {
         return Ok(());
     }

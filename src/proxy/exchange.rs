@@ -1,5 +1,6 @@
 //! One request and its answer: what is known so far, and what must be undone at its end.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -12,14 +13,14 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_proxy::Session;
 
-use super::first_byte::{Deadlines, Ends, FirstByte};
+use super::deadlines::{Deadline, Deadlines, Ends};
 use super::{admission, failover, headers, refuse};
 use crate::connection::{Connection, Policy};
 use crate::limit::Verdict;
 use crate::observe::{AccessLog, Record};
-use crate::pool::Lease;
 use crate::pool::peer::Protocol;
 use crate::pool::proxy_protocol::ClientConnection;
+use crate::pool::{Endpoint, Lease};
 use crate::rejection::{Refusal, Rejection};
 use crate::request_id::RequestId;
 use crate::snapshot::{Route, Snapshot};
@@ -43,11 +44,13 @@ pub struct Exchange {
     pub(super) rejection: Option<Rejection>,
     /// What exactly was wrong with it, for the log.
     pub(super) detail: &'static str,
-    tried: Vec<SocketAddr>,
+    tried: Vec<Arc<Endpoint>>,
     lease: Option<Lease>,
     picked: Option<Instant>,
     upstream_latency: Option<Duration>,
-    first_byte: Option<FirstByte>,
+    deadline: Option<Deadline>,
+    /// Whether the client speaks HTTP/2, whose connection other requests share.
+    http2: bool,
     /// Whether the request's body came to its end.
     received: bool,
     body_received: u64,
@@ -74,7 +77,8 @@ impl Exchange {
             lease: None,
             picked: None,
             upstream_latency: None,
-            first_byte: None,
+            deadline: None,
+            http2: false,
             received: false,
             body_received: 0,
         }
@@ -90,6 +94,7 @@ impl Exchange {
         let downstream = session.as_downstream();
         let Some(connection) = downstream.digest().and_then(Connection::of) else { return };
         self.connection = Some(Arc::clone(connection));
+        self.http2 = downstream.is_http2();
         self.client = connection.peer.ip();
         self.trusted = self.snapshot.trusted_proxies.contains(self.client);
         if self.trusted {
@@ -126,17 +131,20 @@ impl Exchange {
         let Some(route) = self.route.clone() else {
             return Err(refuse(self, Rejection::Internal));
         };
-        self.first_byte = None;
+        self.deadline = None;
         if !self.tried.is_empty() {
             // The lease of the try before ends here, by assignment.
             self.lease = route.pool.pick(&self.tried);
         }
         match &self.lease {
             Some(lease) => {
-                let address = lease.endpoint().address();
-                self.tried.push(address);
+                let endpoint = Arc::clone(lease.endpoint());
                 self.picked = Some(Instant::now());
-                let mut peer = route.template.peer(address);
+                let mut peer = route.template.peer(endpoint.address());
+                self.tried.push(endpoint);
+                if self.keeps_time() {
+                    peer.options.read_timeout = None;
+                }
                 if let Some(proxy_protocol) = &route.template.proxy_protocol {
                     proxy_protocol.introduce(&mut peer, self.client_connection());
                 }
@@ -167,60 +175,72 @@ impl Exchange {
         self.tried.len()
     }
 
-    /// Starts the deadline for the first byte of the answer, or for the rest of the request. Many answers
-    /// share one HTTP/2 connection, which cannot be shut down for one of them: there Pingora's read timeout
-    /// is all there is.
-    pub(super) fn await_first_byte(
-        &mut self,
-        deadlines: &Deadlines,
-        fd: RawFd,
-        digest: Option<&Digest>,
-        downstream: &mut ServerSession,
-    ) {
-        let Some(route) = &self.route else { return };
-        if route.template.protocol != Protocol::Http1 {
+    /// Whether the time of backends is kept by [`super::deadlines`]. A connection to an HTTP/2 backend
+    /// cannot be shut down for one of its streams; there Pingora's timeout is all there is.
+    fn keeps_time(&self) -> bool {
+        self.route.as_ref().is_some_and(|route| route.template.protocol == Protocol::Http1)
+    }
+
+    /// Starts the deadline for what is owed: the rest of the request, then the answer.
+    pub(super) fn await_answer(&mut self, deadlines: &Deadlines, fd: RawFd, digest: Option<&Digest>, received: bool) {
+        if !self.keeps_time() {
             return;
         }
-        self.received = downstream.is_body_done();
+        self.received = received;
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
-        if let (Some(local), Some(backend)) = (local, self.tried.last()) {
-            let ends = Ends { local: *local, backend: *backend };
-            self.first_byte = Some(deadlines.watch(fd, ends, self.due(downstream.is_http2())));
+        if let (Some(route), Some(local), Some(endpoint)) = (&self.route, local, self.tried.last()) {
+            let ends = Ends { local: *local, backend: endpoint.address() };
+            let limit = self.limit(route);
+            let client = self.connection.clone().filter(|_| !self.http2);
+            self.deadline = Some(deadlines.start(fd, ends, client, limit));
         }
     }
 
-    /// When what is owed next is late: the body's next part, where nobody else keeps the time, and then
-    /// the answer.
-    #[expect(clippy::disallowed_methods, reason = "the deadline counts from here")]
-    fn due(&self, http2: bool) -> Option<Instant> {
-        let timeouts = self.route.as_ref()?.template.timeouts;
-        let limit = match (self.received, http2) {
-            (true, _) => (timeouts.first_byte < timeouts.idle).then_some(timeouts.first_byte)?,
-            (false, true) => self.snapshot.client_timeouts.body,
-            (false, false) => return None,
-        };
-        Some(Instant::now() + limit)
+    /// A part of a body moved in either direction. An answer that has begun may pause for longer than
+    /// one may take to begin.
+    pub(super) fn progress(&self) {
+        if let (Some(deadline), Some(route)) = (&self.deadline, &self.route) {
+            deadline.progress(self.limit(route));
+        }
     }
 
-    /// Who was late, if anybody was.
+    /// How long whoever is to send something may take. A body that does not go on is the client's delay,
+    /// not the backend's; on HTTP/1 the listener's stream keeps the time of bodies.
+    fn limit(&self, route: &Route) -> Duration {
+        let timeouts = route.template.timeouts;
+        match (self.is_answered(), self.received, self.http2) {
+            (true, ..) => timeouts.idle,
+            (false, true, _) => timeouts.first_byte,
+            (false, false, true) => self.snapshot.client_timeouts.body,
+            (false, false, false) => Duration::MAX,
+        }
+    }
+
+    /// Who took too long, if anybody did.
     pub(super) fn overdue(&self) -> Option<Rejection> {
-        let expired = self.first_byte.as_ref().is_some_and(FirstByte::expired);
-        expired.then_some(if self.received { Rejection::FirstByteTimeout } else { Rejection::BodyTimeout })
+        let expired = self.deadline.as_ref().is_some_and(Deadline::expired);
+        expired.then_some(match (self.is_answered(), self.received) {
+            (true, _) => Rejection::IdleTimeout,
+            (false, true) => Rejection::FirstByteTimeout,
+            (false, false) => Rejection::BodyTimeout,
+        })
     }
 
     /// The answer's header is here. An informational one (100, 103) is not the answer yet, and a
     /// switch of protocols has no end to wait for.
     pub(super) fn answered(&mut self, status: StatusCode) {
         if status == StatusCode::SWITCHING_PROTOCOLS {
+            // From here on the listener keeps the time, for both directions.
+            self.deadline = None;
             if let Some(connection) = &self.connection {
                 connection.switch();
             }
         } else if status.is_informational() {
             return;
         }
-        self.first_byte = None;
         self.rejection = None;
         self.upstream_latency = self.picked.map(|picked| picked.elapsed());
+        self.progress();
     }
 
     /// Whether the backend began its answer.
@@ -229,13 +249,9 @@ impl Exchange {
     }
 
     /// Counts a part of the request's body; `last` is its end.
-    pub(super) fn count_body(&mut self, bytes: usize, last: bool, http2: bool) -> pingora::Result<()> {
+    pub(super) fn count_body(&mut self, bytes: usize, last: bool) -> pingora::Result<()> {
         self.received |= last;
-        if (last || http2)
-            && let Some(first_byte) = &self.first_byte
-        {
-            first_byte.set(self.due(http2));
-        }
+        self.progress();
         // A length in memory fits into 64 bits.
         self.body_received += bytes as u64;
         let allowed = self.route.as_ref().map_or(u64::MAX, |route| route.body_size);
@@ -251,9 +267,13 @@ impl Exchange {
         let request = downstream.req_header();
         let status = downstream.response_written().map_or(0, |response| response.status.as_u16());
         let host = admission::host(request);
+        let client = match &self.connection {
+            Some(connection) if !self.trusted => Cow::Borrowed(connection.peer_text()),
+            _ => Cow::Owned(self.client.to_string()),
+        };
         access_log.write(&Record {
             time: self.time,
-            client: self.client,
+            client: &client,
             method: request.method.as_str(),
             host: host.unwrap_or_default(),
             path: request.uri.path(),
@@ -262,7 +282,7 @@ impl Exchange {
             // Bytes sent in one answer fit into 64 bits.
             bytes: downstream.body_bytes_sent() as u64,
             latency: self.began.elapsed(),
-            upstream: self.tried.last().copied(),
+            upstream: self.tried.last().map(|endpoint| endpoint.text()),
             upstream_latency: self.upstream_latency,
             // At most the two tries of the failover rule.
             tries: self.tried.len() as u32,

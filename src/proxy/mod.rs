@@ -6,19 +6,19 @@
 //! - [`admission`]: may it pass? Sizes, limits, and the route that takes it.
 //! - [`headers`]: what is added, replaced and removed on the way in and out.
 //! - [`failover`]: what went wrong, and whether another backend may be tried.
-//! - [`first_byte`]: the deadline for a backend's answer to begin.
+//! - [`deadlines`]: how long a backend may take.
 //! - [`respond`]: a rejection becomes an answer.
 
 mod admission;
 mod exchange;
 mod failover;
-mod first_byte;
+mod deadlines;
 mod headers;
 mod respond;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -27,11 +27,11 @@ use pingora::Error;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+use deadlines::Deadlines;
 pub use exchange::Exchange;
-use first_byte::Deadlines;
 
 use crate::observe::AccessLog;
 use crate::rejection::Rejection;
@@ -51,8 +51,9 @@ impl Proxy {
     /// A proxy over what is live. Must be called inside the runtime that serves, where the sweep
     /// of deadlines runs.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the epoch of the deadlines")]
     pub fn new(live: Arc<ArcSwap<Snapshot>>, access_log: AccessLog) -> Self {
-        let deadlines = Deadlines::default();
+        let deadlines = Deadlines::new(Instant::now());
         tokio::spawn(deadlines.clone().sweep());
         Self { live, access_log, deadlines }
     }
@@ -81,10 +82,13 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    /// May it pass, and where to? A refusal is answered here.
+    /// May it pass, and where to? A refusal is answered here; else it becomes what backends get.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
         match exchange.admit(session) {
-            Ok(()) => Ok(false),
+            Ok(()) => {
+                headers::to_backend(session, exchange);
+                Ok(false)
+            }
             Err(rejection) => {
                 respond::reject(session, exchange, rejection).await?;
                 Ok(true)
@@ -129,18 +133,9 @@ impl ProxyHttp for Proxy {
         digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        exchange.await_first_byte(&self.deadlines, fd, digest, session.as_downstream_mut());
+        let received = session.as_downstream_mut().is_body_done();
+        exchange.await_answer(&self.deadlines, fd, digest, received);
         Ok(())
-    }
-
-    /// What the backend is told about the client.
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        request: &mut RequestHeader,
-        exchange: &mut Exchange,
-    ) -> pingora::Result<()> {
-        headers::to_backend(session, request, exchange)
     }
 
     /// Bodies are counted as they come, also those that did not announce their length.
@@ -151,7 +146,7 @@ impl ProxyHttp for Proxy {
         last: bool,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        let received = exchange.count_body(body.as_ref().map_or(0, Bytes::len), last, session.is_http2());
+        let received = exchange.count_body(body.as_ref().map_or(0, Bytes::len), last);
         if received.is_err() {
             session.set_keepalive(None);
         }
@@ -170,6 +165,18 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
+    /// A part of the answer.
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end: bool,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<Option<Duration>> {
+        exchange.progress();
+        Ok(None)
+    }
+
     /// What the client is told beside the answer.
     async fn response_filter(
         &self,
@@ -178,6 +185,18 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
         headers::to_client(response, exchange)
+    }
+
+    /// A part of the answer on its way to the client; the one before it has left.
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end: bool,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<Option<Duration>> {
+        exchange.progress();
+        Ok(None)
     }
 
     /// The connection broke: may another backend be tried?
