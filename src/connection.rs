@@ -3,7 +3,7 @@
 //!
 //! The two cannot import each other, so what one has to tell the other goes through here: who is at
 //! the other end and how it came, towards the requests; that a backend agreed to switch protocols,
-//! towards the listener; what was wrong with a body, towards the requests again.
+//! or has answered before the request's end, towards the listener; what was wrong with a body, towards the requests again.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +38,7 @@ pub struct Connection {
     /// What its listener does to every request.
     pub policy: Arc<Policy>,
     switched: AtomicBool,
+    answered: AtomicBool,
     fault: OnceLock<Refusal>,
 }
 
@@ -52,6 +53,7 @@ impl Connection {
             tls,
             policy,
             switched: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
             fault: OnceLock::new(),
         }
     }
@@ -79,6 +81,17 @@ impl Connection {
     #[must_use]
     pub fn is_switched(&self) -> bool {
         self.switched.load(Ordering::Relaxed)
+    }
+
+    /// Says that the answer is complete although the request is not. No other request follows.
+    pub fn end_answer(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the answer was complete before the request was.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Says what was wrong with the body that is being received. The first word counts: nothing

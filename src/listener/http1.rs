@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::BytesMut;
 use pingora_core::apps::HttpServerApp;
@@ -12,6 +12,7 @@ use pingora_proxy::{HttpProxy, ProxyHttp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
+use super::LINGER;
 use super::service::Service;
 use super::stream::{Arrival, ClientStream};
 use crate::http1::glimpse;
@@ -19,9 +20,6 @@ use crate::observe::Record;
 use crate::rejection::Refusal;
 use crate::request_id::RequestId;
 
-/// How long a refused client may take to read why. Closing at once, with bytes of its unread, would
-/// reset the connection and take the answer away from it.
-const LINGER: Duration = Duration::from_secs(2);
 /// How much of what it still sends is thrown away meanwhile.
 const LINGER_BYTES: usize = 1 << 20;
 

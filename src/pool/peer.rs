@@ -128,6 +128,21 @@ impl Template {
         peer
     }
 
+    /// The peer for a request that asks to switch protocols. HTTP/2 has no such switch here, so a
+    /// backend that speaks both is asked by HTTP/1.1; and what is quiet afterwards is a tunnel, which
+    /// may be so for `tunnel_timeout`.
+    #[must_use]
+    pub fn peer_for_upgrade(&self, address: SocketAddr, tunnel_timeout: Duration) -> HttpPeer {
+        let mut peer = self.peer(address);
+        if self.protocol == Protocol::Auto {
+            peer.options.alpn = ALPN::H1;
+        }
+        if matches!(self.protocol, Protocol::Http1 | Protocol::Auto) {
+            peer.options.read_timeout = peer.options.read_timeout.max(Some(tunnel_timeout));
+        }
+        peer
+    }
+
     fn apply(&self, peer: &mut HttpPeer) {
         let options = &mut peer.options;
         options.alpn = self.protocol.alpn();

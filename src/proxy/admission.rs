@@ -23,6 +23,7 @@ impl Exchange {
         let request = session.as_downstream().req_header();
         check_size(request, self.snapshot.request_limits)?;
         check_form(request)?;
+        self.upgrade = request.headers.contains_key(header::UPGRADE);
         if let Some(limiter) = self.snapshot.limiter.clone() {
             self.count(&limiter)?;
         }

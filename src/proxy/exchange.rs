@@ -47,7 +47,13 @@ pub struct Exchange {
     lease: Option<Lease>,
     picked: Option<Instant>,
     upstream_latency: Option<Duration>,
+    /// The connection whose answer is to be waited for once the request is sent.
+    sending: Option<(RawFd, Ends)>,
     first_byte: Option<FirstByte>,
+    /// Whether the client asks to switch protocols.
+    pub(super) upgrade: bool,
+    /// Whether the answer was complete before the request was.
+    ended_early: bool,
     body_received: u64,
 }
 
@@ -72,7 +78,10 @@ impl Exchange {
             lease: None,
             picked: None,
             upstream_latency: None,
+            sending: None,
             first_byte: None,
+            upgrade: false,
+            ended_early: false,
             body_received: 0,
         }
     }
@@ -118,6 +127,7 @@ impl Exchange {
         let Some(route) = self.route.clone() else {
             return Err(refuse(self, Rejection::Internal));
         };
+        self.sending = None;
         self.first_byte = None;
         if !self.tried.is_empty() {
             // The lease of the try before ends here, by assignment.
@@ -128,7 +138,10 @@ impl Exchange {
                 let address = lease.endpoint().address();
                 self.tried.push(address);
                 self.picked = Some(Instant::now());
-                let mut peer = route.template.peer(address);
+                let mut peer = match self.upgrade {
+                    true => route.template.peer_for_upgrade(address, self.snapshot.tunnel_timeout),
+                    false => route.template.peer(address),
+                };
                 if let Some(proxy_protocol) = &route.template.proxy_protocol {
                     proxy_protocol.introduce(&mut peer, self.client_connection());
                 }
@@ -159,19 +172,28 @@ impl Exchange {
         self.tried.len()
     }
 
-    /// Starts the deadline for the first byte of the answer. Many answers share one HTTP/2 connection,
+    /// Notes the connection on which the request is sent. Many answers share one HTTP/2 connection,
     /// which cannot be shut down for one of them: there Pingora's read timeout is all there is.
-    #[expect(clippy::disallowed_methods, reason = "the deadline counts from here")]
-    pub(super) fn await_first_byte(&mut self, deadlines: &Deadlines, fd: RawFd, digest: Option<&Digest>) {
+    pub(super) fn connected(&mut self, fd: RawFd, digest: Option<&Digest>) {
         let Some(route) = &self.route else { return };
         let timeouts = route.template.timeouts;
-        if timeouts.first_byte >= timeouts.idle || route.template.protocol != Protocol::Http1 {
+        let pingora_suffices = timeouts.first_byte >= timeouts.idle && !self.upgrade;
+        let shared = matches!(route.template.protocol, Protocol::H2c | Protocol::Http2)
+            || (route.template.protocol == Protocol::Auto && !self.upgrade);
+        if pingora_suffices || shared {
             return;
         }
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
         if let (Some(local), Some(backend)) = (local, self.tried.last()) {
-            let ends = Ends { local: *local, backend: *backend };
-            self.first_byte = Some(deadlines.watch(fd, ends, Instant::now() + timeouts.first_byte));
+            self.sending = Some((fd, Ends { local: *local, backend: *backend }));
+        }
+    }
+
+    /// Starts the deadline for the first byte of the answer: the request is sent.
+    #[expect(clippy::disallowed_methods, reason = "the deadline counts from here")]
+    pub(super) fn await_first_byte(&mut self, deadlines: &Deadlines) {
+        if let (Some((fd, ends)), Some(route)) = (self.sending.take(), &self.route) {
+            self.first_byte = Some(deadlines.watch(fd, ends, Instant::now() + route.template.timeouts.first_byte));
         }
     }
 
@@ -190,6 +212,7 @@ impl Exchange {
         } else if status.is_informational() {
             return;
         }
+        self.sending = None;
         self.first_byte = None;
         self.rejection = None;
         self.upstream_latency = self.picked.map(|picked| picked.elapsed());
@@ -200,8 +223,21 @@ impl Exchange {
         self.upstream_latency.is_some()
     }
 
-    /// Counts a part of the request's body.
+    /// The answer is complete. Where the request is not, the client is still sending what nobody
+    /// waits for: the listener gives it a moment to notice.
+    pub(super) fn ended(&mut self, session: &mut Session) {
+        let Some(connection) = &self.connection else { return };
+        if !session.is_http2() && !connection.is_switched() && !session.as_downstream_mut().is_body_done() {
+            self.ended_early = true;
+            connection.end_answer();
+        }
+    }
+
+    /// Counts a part of the request's body. What goes through a tunnel is no body.
     pub(super) fn count_body(&mut self, bytes: usize) -> pingora::Result<()> {
+        if self.connection.as_ref().is_some_and(|connection| connection.is_switched()) {
+            return Ok(());
+        }
         // A length in memory fits into 64 bits.
         self.body_received += bytes as u64;
         let allowed = self.route.as_ref().map_or(u64::MAX, |route| route.body_size);
@@ -242,6 +278,8 @@ impl Exchange {
     fn cause(&self, e: Option<&Error>) -> &'static str {
         match (self.rejection, e) {
             (Some(rejection), _) => rejection.cause(),
+            // The answer is whole; that the client did not go on with its request is as it should be.
+            (None, Some(_)) if self.ended_early => "",
             (None, Some(e)) if failover::client_is_gone(e) => "client_closed",
             (None, Some(e)) => failover::classify(self, e).cause(),
             (None, None) => "",

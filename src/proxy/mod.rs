@@ -4,6 +4,7 @@
 //!
 //! - [`exchange`]: what is known about the request so far (Pingora's `CTX`).
 //! - [`admission`]: may it pass? Sizes, limits, and the route that takes it.
+//! - [`framing`]: what an answer's head owes to the client's version.
 //! - [`headers`]: what is added, replaced and removed on the way in and out.
 //! - [`failover`]: what went wrong, and whether another backend may be tried.
 //! - [`first_byte`]: the deadline for a backend's answer to begin.
@@ -13,6 +14,7 @@ mod admission;
 mod exchange;
 mod failover;
 mod first_byte;
+mod framing;
 mod headers;
 mod respond;
 
@@ -79,6 +81,7 @@ impl ProxyHttp for Proxy {
             session.as_downstream_mut().set_write_timeout(Some(CLIENT_IDLE));
         }
         session.as_downstream_mut().set_total_drain_timeout(Some(CLIENT_DRAIN));
+        framing::prepare(session);
         exchange.identify(session);
         Ok(())
     }
@@ -121,7 +124,7 @@ impl ProxyHttp for Proxy {
         failover::after_connect(exchange, e)
     }
 
-    /// A connection: from now on the answer is waited for.
+    /// A connection: the request can be sent.
     async fn connected_to_upstream(
         &self,
         _session: &mut Session,
@@ -131,7 +134,7 @@ impl ProxyHttp for Proxy {
         digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        exchange.await_first_byte(&self.deadlines, fd, digest);
+        exchange.connected(fd, digest);
         Ok(())
     }
 
@@ -145,14 +148,18 @@ impl ProxyHttp for Proxy {
         headers::to_backend(session, request, exchange)
     }
 
-    /// Bodies are counted as they come, also those that did not announce their length.
+    /// Bodies are counted as they come, also those that did not announce their length. With the
+    /// request's end the wait for the answer begins.
     async fn request_body_filter(
         &self,
         session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
+        if end {
+            exchange.await_first_byte(&self.deadlines);
+        }
         let received = exchange.count_body(body.as_ref().map_or(0, Bytes::len));
         if received.is_err() {
             session.set_keepalive(None);
@@ -175,11 +182,32 @@ impl ProxyHttp for Proxy {
     /// What the client is told beside the answer.
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
+        framing::adapt(session, response);
+        if framing::is_interim(response) {
+            return Ok(());
+        }
+        if framing::is_without_body(response) {
+            exchange.ended(session);
+        }
         headers::to_client(response, exchange)
+    }
+
+    /// With the answer's end a request that is still being sent has lost its purpose.
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end: bool,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<Option<Duration>> {
+        if end {
+            exchange.ended(session);
+        }
+        Ok(None)
     }
 
     /// The connection broke: may another backend be tried?

@@ -20,6 +20,7 @@ mod health;
 mod life;
 mod limits;
 mod log;
+mod passage;
 mod proxy_protocol;
 mod tls;
 mod traffic;

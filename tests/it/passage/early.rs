@@ -1,0 +1,101 @@
+//! Answers that come while the request is still being sent.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use super::{Pattern, yaml};
+use crate::lab::client::{connect, read_answer, read_head};
+use crate::lab::scripted::Scripted;
+use crate::lab::{Lab, PATIENCE, free_port};
+
+/// More than all the buffers in between take.
+const BIG: usize = 32 << 20;
+
+/// What a backend does behind its answer.
+type Leave = fn(&mut TcpStream);
+
+#[test]
+fn an_early_answer_is_not_eaten_by_a_reset() {
+    let manners: [Leave; 3] = [
+        // Waits for the client to notice.
+        |stream| drop(stream.read_to_end(&mut Vec::new())),
+        // Says that it is done, and waits as well.
+        |stream| {
+            stream.shutdown(Shutdown::Write).unwrap();
+            stream.read_to_end(&mut Vec::new()).ok();
+        },
+        // Closes in the middle of the upload, which resets its connection.
+        |_| {},
+    ];
+    for leave in manners {
+        let backend = Scripted::start(move |mut stream| {
+            read_head(&mut stream);
+            stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\nenough").unwrap();
+            leave(&mut stream);
+        });
+        let port = free_port();
+        let lab = Lab::start(&yaml(port, backend.port, "", ""));
+        // A client that reads when it is done with writing, or cannot write any more.
+        for length in [600 << 10, BIG] {
+            let mut stream = connect(port);
+            write!(stream, "POST /up-{length} HTTP/1.1\r\nHost: x\r\nContent-Length: {BIG}\r\n\r\n").unwrap();
+            stream.write_all(&vec![b'x'; length]).ok();
+            let answer = read_answer(&mut stream);
+            assert_eq!((answer.status, answer.body.as_str()), (403, "enough"));
+            assert!(length == BIG || answer.header("connection") == "close");
+            if length < BIG {
+                let mut rest = Vec::new();
+                stream.read_to_end(&mut rest).unwrap();
+                assert!(rest.is_empty(), "the connection ends in order");
+            }
+            drop(stream);
+            let line = lab.wait_for_access(&format!("path=/up-{length} "));
+            assert!(line.contains("status=403") && line.contains("cause=-"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_slow_upload_takes_as_long_as_it_takes() {
+    let backend = Scripted::start(|mut stream| {
+        read_head(&mut stream);
+        stream.read_exact(&mut [0; 8]).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+    });
+    let port = free_port();
+    let timeouts = "timeouts: { first_byte: 300ms, idle: 1s },";
+    let _lab = Lab::start(&yaml(port, backend.port, timeouts, ""));
+    let mut stream = connect(port);
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n").unwrap();
+    for _ in 0..8 {
+        // In all longer than the first byte may take, which counts from the request's end.
+        std::thread::sleep(Duration::from_millis(100));
+        stream.write_all(b"x").unwrap();
+    }
+    assert_eq!(read_answer(&mut stream).status, 200);
+}
+
+#[test]
+fn big_bodies_flow_in_both_directions_at_once() {
+    let backend = Scripted::start(|mut stream| {
+        let pattern = Pattern::new();
+        read_head(&mut stream);
+        let mut writer = stream.try_clone().unwrap();
+        // Answers before it has read anything, and waits for its answer to be taken before it reads on.
+        write!(writer, "HTTP/1.1 200 OK\r\nContent-Length: {BIG}\r\n\r\n").unwrap();
+        let answering = std::thread::spawn(move || Pattern::new().write(&mut writer, BIG).unwrap());
+        pattern.check(&mut stream, BIG);
+        answering.join().unwrap();
+    });
+    let port = free_port();
+    let _lab = Lab::start(&yaml(port, backend.port, "", ""));
+    let mut stream = connect(port);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {BIG}\r\n\r\n").unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    let sending = std::thread::spawn(move || Pattern::new().write(&mut writer, BIG).unwrap());
+    assert!(read_head(&mut stream).contains(" 200 "));
+    Pattern::new().check(&mut stream, BIG);
+    sending.join().unwrap();
+}
