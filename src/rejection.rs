@@ -102,6 +102,28 @@ impl Rejection {
         }
     }
 
+    /// The status that a gRPC client is told, by
+    /// <https://grpc.github.io/grpc/core/md_doc_statuscodes.html>. Where gRPC has a mapping of HTTP's
+    /// statuses this is it, but for limits: they are RESOURCE_EXHAUSTED, which says more than UNAVAILABLE.
+    #[must_use]
+    pub fn grpc_status(&self) -> u8 {
+        match self {
+            Self::BodyTooLarge | Self::TargetTooLong | Self::HeaderTooLarge | Self::RateLimited { .. } => 8,
+            Self::NoRoute | Self::MethodNotAllowed => 12,
+            Self::BadRequest | Self::ExpectationFailed | Self::Internal => 13,
+            Self::Misdirected
+            | Self::HeaderTimeout
+            | Self::BodyTimeout
+            | Self::NoHealthyBackend { .. }
+            | Self::ConnectFailed
+            | Self::ConnectTimeout
+            | Self::BackendFailed
+            | Self::BackendTlsFailed
+            | Self::FirstByteTimeout
+            | Self::IdleTimeout => 14,
+        }
+    }
+
     /// What the client is told, as a sentence. It says nothing about what is behind the balancer.
     #[must_use]
     pub fn message(&self) -> &'static str {

@@ -50,6 +50,9 @@ pub struct Exchange {
     /// The connection whose answer is to be waited for once the request is sent.
     sending: Option<(RawFd, Ends)>,
     first_byte: Option<FirstByte>,
+    /// Whether the last try failed on a connection that the backend was about to close, which says
+    /// nothing about the backend.
+    pub(super) stale: bool,
     /// Whether the client asks to switch protocols.
     pub(super) upgrade: bool,
     /// Whether the answer was complete before the request was.
@@ -80,6 +83,7 @@ impl Exchange {
             upstream_latency: None,
             sending: None,
             first_byte: None,
+            stale: false,
             upgrade: false,
             ended_early: false,
             body_received: 0,
@@ -131,7 +135,9 @@ impl Exchange {
         self.first_byte = None;
         if !self.tried.is_empty() {
             // The lease of the try before ends here, by assignment.
-            self.lease = route.pool.pick(&self.tried);
+            // Where nobody else is left, a connection that ended is no reason to give its backend up.
+            let again = || if self.stale { route.pool.pick(&[]) } else { None };
+            self.lease = route.pool.pick(&self.tried).or_else(again);
         }
         match &self.lease {
             Some(lease) => {

@@ -17,6 +17,7 @@ mod command;
 mod errors;
 mod headers;
 mod health;
+mod http2_backends;
 mod life;
 mod limits;
 mod log;

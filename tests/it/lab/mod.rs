@@ -11,3 +11,4 @@ pub mod tls_backend;
 
 pub use ports::free_port;
 pub use process::{Backend, Lab, PATIENCE, eventually, run};
+pub use scripted::server_config;

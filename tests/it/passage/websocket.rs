@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -9,6 +10,7 @@ use nix::sys::signal::Signal;
 use super::{Pattern, yaml};
 use crate::lab::client::{connect, connect_tls, read_answer, read_head, tls_config};
 use crate::lab::scripted::Scripted;
+use crate::lab::server_config;
 use crate::lab::{Lab, PATIENCE, free_port};
 
 const HANDSHAKE: &[u8] = b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -26,12 +28,23 @@ fn echoing(greeting: &'static [u8]) -> Scripted {
         assert!(head.contains("upgrade: websocket\r\n") && head.contains("connection: upgrade\r\n"), "{head}");
         assert!(head.contains("sec-websocket-key: dghlihnhbxbszsbub25jzq==\r\n"), "{head}");
         stream.write_all(&[AGREED, greeting].concat()).unwrap();
+        // Reads on while it writes, as WebSocket servers do (see the known limits).
+        let (heard, say) = std::sync::mpsc::channel::<Vec<u8>>();
+        let mut writer = stream.try_clone().unwrap();
+        let writing = std::thread::spawn(move || {
+            while let Ok(bytes) = say.recv() {
+                if writer.write_all(&bytes).is_err() {
+                    return;
+                }
+            }
+            writer.shutdown(Shutdown::Both).ok();
+        });
         let mut space = [0; 16 << 10];
         while let Ok(bytes @ 1..) = stream.read(&mut space) {
-            if stream.write_all(&space[..bytes]).is_err() {
-                return;
-            }
+            heard.send(space[..bytes].to_vec()).ok();
         }
+        drop(heard);
+        writing.join().unwrap();
     })
 }
 
@@ -102,6 +115,32 @@ fn websockets_work_over_tls() {
     expect(&mut stream, b"hasty");
     stream.write_all(b"more").unwrap();
     expect(&mut stream, b"more");
+}
+
+#[test]
+fn a_backend_that_also_speaks_http2_is_asked_for_upgrades_by_http1() {
+    let config = server_config(&["h2", "http/1.1"]);
+    let backend = Scripted::start(move |stream| {
+        let session = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+        let mut stream = rustls::StreamOwned::new(session, stream);
+        if read_head(&mut stream).is_empty() {
+            return;
+        }
+        assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+        stream.write_all(AGREED).unwrap();
+        let mut space = [0; 64];
+        while let Ok(bytes @ 1..) = stream.read(&mut space) {
+            stream.write_all(&space[..bytes]).unwrap();
+        }
+    });
+    let port = free_port();
+    let pool = "protocol: auto, tls: { server_name: localhost, verify: false },";
+    let _lab = Lab::start(&yaml(port, backend.port, pool, ""));
+    let mut stream = connect(port);
+    stream.write_all(HANDSHAKE).unwrap();
+    switched(&mut stream);
+    stream.write_all(b"hello").unwrap();
+    expect(&mut stream, b"hello");
 }
 
 #[test]
