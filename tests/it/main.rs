@@ -15,6 +15,7 @@ mod lab;
 
 mod command;
 mod errors;
+mod grpc;
 mod headers;
 mod health;
 mod http2_backends;

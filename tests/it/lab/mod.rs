@@ -3,6 +3,7 @@
 
 pub mod authority;
 pub mod client;
+pub mod grpc;
 pub mod load;
 mod ports;
 mod process;
