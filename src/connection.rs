@@ -3,10 +3,11 @@
 //!
 //! The two cannot import each other, so what one has to tell the other goes through here: who is at
 //! the other end and how it came, towards the requests; that a backend agreed to switch protocols,
-//! or has answered before the request's end, towards the listener; what was wrong with a body, towards the requests again.
+//! or has answered before the request's end, towards the listener; what was wrong with a body, towards the
+//! requests again.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
@@ -39,6 +40,7 @@ pub struct Connection {
     pub policy: Arc<Policy>,
     switched: AtomicBool,
     answered: AtomicBool,
+    taken: AtomicU64,
     fault: OnceLock<Refusal>,
 }
 
@@ -54,6 +56,7 @@ impl Connection {
             policy,
             switched: AtomicBool::new(false),
             answered: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
             fault: OnceLock::new(),
         }
     }
@@ -70,6 +73,12 @@ impl Connection {
     #[must_use]
     pub fn of(digest: &Digest) -> Option<&Arc<Self>> {
         digest.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+    }
+
+    /// The peer's address as text.
+    #[must_use]
+    pub fn peer_text(&self) -> &str {
+        self.peer_text.to_str().unwrap_or_default()
     }
 
     /// Says that the protocol was switched (101): from here on the bytes are no longer HTTP.
@@ -92,6 +101,19 @@ impl Connection {
     #[must_use]
     pub fn is_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Says that the client took so many bytes.
+    pub fn take(&self, bytes: usize) {
+        // Only the task that serves the connection writes here, so no addition is lost; a count of
+        // bytes in memory fits into 64 bits.
+        self.taken.store(self.taken() + bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How many bytes the client took so far.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// Says what was wrong with the body that is being received. The first word counts: nothing

@@ -5,7 +5,10 @@
 //! list is walked from right to left, and the first address that is not a trusted proxy is the
 //! client. Walking from the left, as some do by default, lets any client choose its own address.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
 
 use ipnet::IpNet;
 
@@ -59,6 +62,37 @@ fn parse_hop(part: &str) -> Option<IpAddr> {
     Some(canonical(address))
 }
 
+/// Where a listener listens: at a TCP address, or at a Unix-domain socket.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ListenAddress {
+    /// An IP address and a port.
+    Inet(SocketAddr),
+    /// The path of a socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for ListenAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("unix:") {
+            // 107 bytes and a NUL is what a `sockaddr_un` holds.
+            Some(path) if path.starts_with('/') && path.len() < 108 => Ok(Self::Unix(path.into())),
+            Some(_) => Err("is not an absolute path of at most 107 bytes"),
+            None => text.parse().map(Self::Inet).map_err(|_| "is not an IP address with a port"),
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// An IPv4 address that arrived on a dual-stack socket is an IPv4 address.
 #[must_use]
 pub fn canonical(address: IpAddr) -> IpAddr {
@@ -96,6 +130,16 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn listeners_have_a_port_or_a_path() {
+        for text in ["0.0.0.0:80", "[::]:443", "unix:/run/l7lb.sock"] {
+            assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
+        }
+        for text in ["80", "localhost:80", "unix:relative", "unix:", &format!("unix:/{}", "x".repeat(107))] {
+            assert!(text.parse::<ListenAddress>().is_err(), "{text}");
+        }
     }
 
     fn client(trusted: &[&str], peer: &str, lines: &[&str]) -> IpAddr {

@@ -50,6 +50,10 @@ pub enum Rejection {
     FirstByteTimeout,
     /// The backend stopped in the middle of its answer for too long.
     IdleTimeout,
+    /// The listener serves HTTPS only, and this came without.
+    HttpsRequired,
+    /// The client sends frames of HTTP/2 that cost work and ask for nothing.
+    Flood,
     /// A fault of the balancer itself.
     Internal,
 }
@@ -77,6 +81,8 @@ impl Rejection {
             Self::BackendTlsFailed => "backend_tls_failed",
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::IdleTimeout => "idle_timeout",
+            Self::HttpsRequired => "https_required",
+            Self::Flood => "flood",
             Self::Internal => "internal",
         }
     }
@@ -85,6 +91,7 @@ impl Rejection {
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
+            Self::HttpsRequired => 308,
             Self::BadRequest => 400,
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
@@ -95,6 +102,8 @@ impl Rejection {
             Self::RateLimited { .. } => 429,
             Self::Misdirected => 421,
             Self::HeaderTooLarge => 431,
+            // Nobody is answered: the connection ends.
+            Self::Flood => 0,
             Self::Internal => 500,
             Self::ConnectFailed | Self::BackendFailed | Self::BackendTlsFailed => 502,
             Self::NoHealthyBackend { .. } => 503,
@@ -108,7 +117,13 @@ impl Rejection {
     #[must_use]
     pub fn grpc_status(&self) -> u8 {
         match self {
-            Self::BodyTooLarge | Self::TargetTooLong | Self::HeaderTooLarge | Self::RateLimited { .. } => 8,
+            Self::BodyTooLarge
+            | Self::TargetTooLong
+            | Self::HeaderTooLarge
+            | Self::RateLimited { .. }
+            | Self::Flood => 8,
+            // FAILED_PRECONDITION: nothing but another address helps.
+            Self::HttpsRequired => 9,
             Self::NoRoute | Self::MethodNotAllowed => 12,
             Self::BadRequest | Self::ExpectationFailed | Self::Internal => 13,
             Self::Misdirected
@@ -142,6 +157,8 @@ impl Rejection {
             Self::NoHealthyBackend { .. } => "The service is not available at the moment.",
             Self::ConnectFailed | Self::BackendFailed | Self::BackendTlsFailed => "The service failed to answer.",
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::IdleTimeout => "The service did not answer in time.",
+            Self::HttpsRequired => "This is served over HTTPS only.",
+            Self::Flood => "Too many frames.",
             Self::Internal => "Something went wrong.",
         }
     }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::{Checked, RouteSpec};
 use crate::limit::{self, Limiter};
@@ -26,8 +26,6 @@ pub struct Snapshot {
     pub limiter: Option<Arc<Limiter>>,
     /// How large requests may be.
     pub request_limits: RequestLimits,
-    /// How long a tunnel may be silent after a switch of protocols.
-    pub tunnel_timeout: Duration,
     /// The proxies in front of us.
     pub trusted_proxies: TrustedProxies,
 }
@@ -70,7 +68,6 @@ impl Snapshot {
             pools,
             limiter: limiter(checked.rate_limit, now),
             request_limits: checked.request_limits,
-            tunnel_timeout: checked.client_timeouts.tunnel,
             trusted_proxies: checked.trusted_proxies.clone(),
         })
     }

@@ -1,45 +1,169 @@
 //! The `listeners:` list: addresses to accept connections at, in plain or over TLS.
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::sync::Arc;
 
-use serde::Deserialize;
+use http::HeaderValue;
+use ipnet::IpNet;
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
+use crate::connection::Policy;
 use crate::fault::{Faults, Place};
+use crate::net::{ListenAddress, TrustedProxies};
 use crate::tls;
+use crate::units::Period;
 
 /// One listener, as written.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The IP address and port to listen at.
-    pub address: String,
+    /// Where to listen: an IP address and port, `unix:` and a path, or a list of these.
+    pub address: Addresses,
     /// TLS; without it the listener speaks plain HTTP (HTTP/1.1, and HTTP/2 by prior knowledge).
     #[serde(default)]
     pub tls: Option<tls::Config>,
+    /// The proxies in front that begin each connection with a PROXY protocol header.
+    #[serde(default)]
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// The port to which plain requests are sent over HTTPS; nothing else is answered then.
+    #[serde(default)]
+    pub redirect_to_https: Option<u16>,
+    /// `Strict-Transport-Security` on every answer.
+    #[serde(default)]
+    pub strict_transport_security: Option<StrictTransportSecurity>,
+}
+
+/// The `proxy_protocol:` block of a listener.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// Who sends the header; from others it is not read, and what looks like one is a bad request.
+    pub trusted: Vec<IpNet>,
+}
+
+/// The `strict_transport_security:` block (RFC 6797).
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StrictTransportSecurity {
+    /// How long browsers remember that there is HTTPS only.
+    pub max_age: Period,
+    /// Whether subdomains are meant too.
+    #[serde(default)]
+    pub include_subdomains: bool,
+    /// Whether browsers may have it built in.
+    #[serde(default)]
+    pub preload: bool,
+}
+
+impl StrictTransportSecurity {
+    fn to_value(self) -> Option<HeaderValue> {
+        let subdomains = if self.include_subdomains { "; includeSubDomains" } else { "" };
+        let preload = if self.preload { "; preload" } else { "" };
+        HeaderValue::try_from(format!("max-age={}{subdomains}{preload}", self.max_age.0.as_secs())).ok()
+    }
+}
+
+/// One address or several, as written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Addresses(Vec<String>);
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AddressesVisitor)
+    }
+}
+
+struct AddressesVisitor;
+
+impl<'de> Visitor<'de> for AddressesVisitor {
+    type Value = Addresses;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an address such as 0.0.0.0:8080, or a list of them")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Addresses, E> {
+        Ok(Addresses(vec![text.to_owned()]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Addresses, A::Error> {
+        let mut addresses = Vec::new();
+        while let Some(address) = list.next_element()? {
+            addresses.push(address);
+        }
+        Ok(Addresses(addresses))
+    }
 }
 
 /// One checked listener.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// Where to listen.
-    pub address: SocketAddr,
+    /// Where to listen; at least one.
+    pub addresses: Vec<ListenAddress>,
     /// How TLS is spoken; `None` for plain HTTP.
     pub tls: Option<tls::Settings>,
+    /// Who sends PROXY protocol headers.
+    pub proxy_protocol: TrustedProxies,
+    /// What is done to every request.
+    pub policy: Arc<Policy>,
 }
 
 impl Config {
     /// Proves the listener consistent, reading its files.
-    pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Spec> {
-        let address = self.address.parse::<SocketAddr>();
-        if address.is_err() {
+    pub fn check(&self, place: &Place, faults: &mut Faults) -> Spec {
+        let tls = self.tls.as_ref().map(|tls| tls.check(&place.key("tls"), faults));
+        self.check_policy(place, faults);
+        let trusted = self.proxy_protocol.as_ref().map(|proxies| proxies.trusted.clone()).unwrap_or_default();
+        if self.proxy_protocol.is_some() && trusted.is_empty() {
             faults.add(
-                place.key("address"),
-                format!("`{}` is not an IP address with a port", self.address),
-                "write for example 0.0.0.0:8080, or [::]:8080 for IPv4 and IPv6",
+                place.key("proxy_protocol").key("trusted"),
+                "nobody is trusted, so no header would be read",
+                "give the networks of the proxies in front, such as 10.0.0.0/8",
             );
         }
-        let tls = self.tls.as_ref().map(|tls| tls.check(&place.key("tls"), faults));
-        // Faulty TLS is no plain HTTP; the faults keep it from being served.
-        Some(Spec { address: address.ok()?, tls: tls.flatten() })
+        Spec {
+            addresses: self.check_addresses(&place.key("address"), faults),
+            // Faulty TLS is no plain HTTP; the faults keep it from being served.
+            tls: tls.flatten(),
+            proxy_protocol: TrustedProxies::new(trusted),
+            policy: Arc::new(Policy {
+                redirect_to_https: self.redirect_to_https,
+                strict_transport_security: self.strict_transport_security.and_then(StrictTransportSecurity::to_value),
+            }),
+        }
+    }
+
+    fn check_addresses(&self, place: &Place, faults: &mut Faults) -> Vec<ListenAddress> {
+        let hint = "write for example 0.0.0.0:8080, [::]:8080 for IPv4 and IPv6, or unix:/run/l7lb/front.sock";
+        if self.address.0.is_empty() {
+            faults.add(place.clone(), "there is no address", hint);
+        }
+        let mut addresses = Vec::with_capacity(self.address.0.len());
+        for (index, text) in self.address.0.iter().enumerate() {
+            let place = if self.address.0.len() == 1 { place.clone() } else { place.index(index) };
+            match text.parse() {
+                Ok(address) => addresses.push(address),
+                Err(problem) => faults.add(place, format!("`{text}` {problem}"), hint),
+            }
+        }
+        addresses
+    }
+
+    fn check_policy(&self, place: &Place, faults: &mut Faults) {
+        if self.redirect_to_https.is_some() && self.tls.is_some() {
+            faults.add(
+                place.key("redirect_to_https"),
+                "this listener speaks HTTPS already",
+                "write it at the plain listener",
+            );
+        }
+        if self.strict_transport_security.is_some() && self.tls.is_none() {
+            faults.add(
+                place.key("strict_transport_security"),
+                "browsers ignore it without TLS (RFC 6797 §8.1)",
+                "write it at the listener with `tls`",
+            );
+        }
     }
 }

@@ -29,7 +29,7 @@ use crate::client_timeouts::{self, ClientTimeouts};
 use crate::connection_limits::{self, ConnectionLimits};
 use crate::fault::{Fault, Faults, Place};
 use crate::limit;
-use crate::net::TrustedProxies;
+use crate::net::{ListenAddress, TrustedProxies};
 use crate::observe::access_log;
 use crate::pool;
 use crate::request_limits::{self, RequestLimits};
@@ -142,26 +142,27 @@ impl Config {
                 "add for example `listeners: [{ address: 0.0.0.0:8080 }]`",
             );
         }
-        if self.listeners.len() > LISTENERS_MAX {
-            let problem =
-                format!("{} listeners are more than an upgrade can hand over ({LISTENERS_MAX})", self.listeners.len());
-            faults.add(place.clone(), problem, "listen at [::] instead of at single addresses");
-        }
         let mut seen = BTreeSet::new();
         let mut specs = Vec::with_capacity(self.listeners.len());
         for (index, listener) in self.listeners.iter().enumerate() {
             let place = place.index(index);
-            let Some(spec) = listener.check(&place, faults) else {
-                continue;
-            };
-            if spec.address.port() != 0 && !seen.insert(spec.address) {
-                faults.add(
-                    place.key("address"),
-                    format!("{} is listened at already", spec.address),
-                    "remove one of the two",
-                );
+            let spec = listener.check(&place, faults);
+            for address in &spec.addresses {
+                let any_port = matches!(address, ListenAddress::Inet(inet) if inet.port() == 0);
+                if !any_port && !seen.insert(address.clone()) {
+                    faults.add(
+                        place.key("address"),
+                        format!("{address} is listened at already"),
+                        "remove one of the two",
+                    );
+                }
             }
             specs.push(spec);
+        }
+        let addresses: usize = specs.iter().map(|spec| spec.addresses.len()).sum();
+        if addresses > LISTENERS_MAX {
+            let problem = format!("{addresses} listeners are more than an upgrade can hand over ({LISTENERS_MAX})");
+            faults.add(place.clone(), problem, "listen at [::] instead of at single addresses");
         }
         specs
     }

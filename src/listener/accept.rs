@@ -1,60 +1,95 @@
 //! From a socket to a connection that speaks HTTP: accept, PROXY protocol, TLS, and which HTTP.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
-use pingora_core::protocols::{ALPN, GetSocketDigest, SocketDigest, Stream};
+use pingora_core::protocols::{ALPN, GetSocketDigest, Stream};
 use pingora_proxy::ProxyHttp;
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use super::caps::Slot;
 use super::drain::Open;
 use super::service::Service;
+use super::sockets::Incoming;
 use super::stream::ClientStream;
 use super::{http1, http2};
 use crate::connection::{Connection, Policy};
-use crate::net::canonical;
+use crate::net::{TrustedProxies, canonical};
+use crate::proxy_protocol;
 use crate::tls::Terminator;
 
 /// How long accepting pauses when the process has no file descriptor left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long nobody may come until the queue of a socket counts as empty.
+const QUEUE_PAUSE: Duration = Duration::from_millis(10);
+/// How long a queue is emptied at most.
+const QUEUE_LIMIT: Duration = Duration::from_millis(100);
+
 /// What happens to connections of one listener.
 pub struct Entrance {
     /// TLS, where the listener speaks it.
     pub tls: Option<Arc<Terminator>>,
+    /// Peers that begin with a PROXY protocol header; others must not.
+    pub proxy_protocol: TrustedProxies,
     /// What is done to every request.
     pub policy: Arc<Policy>,
 }
 
-/// Accepts until draining begins.
-pub(super) async fn accept<P>(service: Arc<Service<P>>, listener: TcpListener, entrance: Arc<Entrance>)
+/// Accepts until draining begins, and whoever stands in the kernel's queue by then: closing the
+/// socket would turn them away with their requests.
+pub(super) async fn accept<P>(service: Arc<Service<P>>, incoming: Incoming, entrance: Arc<Entrance>)
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
-    let mut begun = service.drain.begun();
+    let (mut begun, _door) = (service.drain.begun(), service.drain.door());
     loop {
-        let accepted = tokio::select! {
+        tokio::select! {
             biased;
-            _ = begun.wait_for(|begun| *begun) => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((tcp, peer)) => {
-                let open = service.drain.connection();
-                tokio::spawn(serve(Arc::clone(&service), tcp, peer, Arc::clone(&entrance), open));
-            }
-            Err(e) => pause_after(&e).await,
+            _ = begun.wait_for(|begun| *begun) => break,
+            () = admit(&service, &incoming, &entrance) => {}
         }
     }
+    let rest = async { while timeout(QUEUE_PAUSE, admit(&service, &incoming, &entrance)).await.is_ok() {} };
+    // Under load somebody always comes; that others are still let in must end.
+    timeout(QUEUE_LIMIT, rest).await.ok();
 }
+
+/// Accepts one connection and has it served.
+async fn admit<P>(service: &Arc<Service<P>>, incoming: &Incoming, entrance: &Arc<Entrance>)
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    // With all places taken, clients wait in the kernel's queue until somebody leaves.
+    service.caps.wait_for_place().await;
+    match incoming.accept().await {
+        Ok((io, peer)) => {
+            let peer = peer.map_or(NO_ADDRESS, |peer| SocketAddr::new(canonical(peer.ip()), peer.port()));
+            let arrival = Arrival { io, peer, entrance: Arc::clone(entrance) };
+            let open = service.drain.connection();
+            tokio::spawn(serve(Arc::clone(service), arrival, open));
+        }
+        Err(e) => pause_after(&e).await,
+    }
+}
+
+/// A connection of which nothing was read yet.
+struct Arrival {
+    io: L4Stream,
+    peer: SocketAddr,
+    entrance: Arc<Entrance>,
+}
+
+/// The address that stands for clients of a Unix-domain socket, which have none.
+const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// An accept error that concerns one connection is passed over; one that concerns the process is
 /// waited out, since the next accept would fail the same way at once.
@@ -67,58 +102,64 @@ async fn pause_after(e: &io::Error) {
 }
 
 /// Serves one connection to its end.
-async fn serve<P>(service: Arc<Service<P>>, tcp: TcpStream, peer: SocketAddr, entrance: Arc<Entrance>, _open: Open)
+async fn serve<P>(service: Arc<Service<P>>, arrival: Arrival, _open: Open)
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
+    let peer = arrival.peer;
     // Boxed, so that the memory for a handshake is not kept as long as the connection.
-    let arriving: std::pin::Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(arrive(&service, tcp, peer, &entrance));
+    let arriving: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(arrive(&service, arrival));
     match timeout(service.timeouts.handshake, arriving).await {
-        Ok(Ok((stream, true))) => http2::serve(&service, stream).await,
-        Ok(Ok((stream, false))) => http1::serve(&service, stream).await,
+        Ok(Ok((stream, _slot, true))) => http2::serve(&service, stream).await,
+        Ok(Ok((stream, _slot, false))) => http1::serve(&service, stream).await,
         Ok(Err(e)) => log::debug!("connection from {peer}: {e}"),
         Err(_) => log::debug!("connection from {peer}: nothing came in time"),
     }
 }
 
 /// Does what comes before HTTP. Returns whether HTTP/2 is spoken.
-async fn arrive<P>(
-    service: &Service<P>,
-    tcp: TcpStream,
-    peer: SocketAddr,
-    entrance: &Entrance,
-) -> Result<(ClientStream, bool), String> {
-    let local = tcp.local_addr().ok();
-    let connection = |tls| {
-        let peer = SocketAddr::new(canonical(peer.ip()), peer.port());
-        Arc::new(Connection::new(peer, local, tls, Arc::clone(&entrance.policy)))
-    };
-    let plain = prepare(tcp, peer).map_err(|e| e.to_string())?;
-    let timeouts = Arc::clone(&service.timeouts);
-    match &entrance.tls {
-        Some(tls) => {
-            let stream: Stream = Box::new(tls.handshake(plain).await?);
-            let h2 = stream.selected_alpn_proto() == Some(ALPN::H2);
-            Ok((ClientStream::new(stream, connection(true), timeouts, BytesMut::new()), h2))
-        }
-        None => {
-            let mut stream: Stream = Box::new(plain);
-            let mut unread = BytesMut::new();
-            let h2 = speaks_h2(&mut stream, &mut unread).await.map_err(|e| e.to_string())?;
-            Ok((ClientStream::new(stream, connection(false), timeouts, unread), h2))
-        }
+async fn arrive<P>(service: &Service<P>, arrival: Arrival) -> Result<(ClientStream, Slot, bool), String> {
+    let Arrival { mut io, peer, entrance } = arrival;
+    let local = io.get_socket_digest().and_then(|digest| digest.local_addr()?.as_inet().copied());
+    let (mut peer, mut local) = (peer, local);
+    if entrance.proxy_protocol.contains(peer.ip()) {
+        let header = introduction(&mut io).await?;
+        peer = header.source.map_or(peer, |source| SocketAddr::new(canonical(source.ip()), source.port()));
+        local = header.destination.or(local);
     }
+    let slot = service.admit(peer).map_err(|e| e.to_string())?;
+    let timeouts = Arc::clone(&service.timeouts);
+    let connection = Arc::new(Connection::new(peer, local, entrance.tls.is_some(), Arc::clone(&entrance.policy)));
+    if let Some(tls) = &entrance.tls {
+        let stream: Stream = Box::new(tls.handshake(io).await?);
+        let h2 = stream.selected_alpn_proto() == Some(ALPN::H2);
+        return Ok((ClientStream::new(stream, connection, timeouts, BytesMut::new()), slot, h2));
+    }
+    let mut stream: Stream = Box::new(io);
+    let mut unread = BytesMut::new();
+    let h2 = speaks_h2(&mut stream, &mut unread).await.map_err(|e| e.to_string())?;
+    Ok((ClientStream::new(stream, connection, timeouts, unread), slot, h2))
 }
 
-fn prepare(tcp: TcpStream, peer: SocketAddr) -> io::Result<L4Stream> {
-    tcp.set_nodelay(true)?;
-    let digest = SocketDigest::from_raw_fd(tcp.as_raw_fd());
-    // A new cell is empty, so this sets it.
-    digest.peer_addr.set(Some(peer.into())).ok();
-    let mut stream: L4Stream = tcp.into();
-    stream.set_socket_digest(digest);
-    Ok(stream)
+/// Reads the PROXY protocol header with which a trusted proxy begins, and nothing behind it.
+async fn introduction(io: &mut L4Stream) -> Result<proxy_protocol::Header, String> {
+    let mut read = Vec::new();
+    loop {
+        match proxy_protocol::parse(&read) {
+            Ok(Some((header, length))) => {
+                io.rewind(read.get(length..).unwrap_or_default());
+                return Ok(header);
+            }
+            Ok(None) => {}
+            Err(malformed) => return Err(format!("PROXY protocol: {malformed}")),
+        }
+        let mut space = [0; 512];
+        match io.read(&mut space).await.map_err(|e| e.to_string())? {
+            0 => return Err("PROXY protocol: the connection ended".to_owned()),
+            bytes => read.extend_from_slice(space.get(..bytes).unwrap_or_default()),
+        }
+    }
 }
 
 /// The first bytes of HTTP/2's connection preface (RFC 9113 §3.4). No HTTP/1 request begins so:

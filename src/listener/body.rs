@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::flood::FrameMeter;
 use crate::client_timeouts::ClientTimeouts;
 use crate::http1::{Body, Chunked};
 use crate::rejection::{Refusal, Rejection};
@@ -19,8 +20,12 @@ pub(super) enum Message {
     Chunked(Chunked, Rate),
     /// To a protocol that was switched to.
     Tunnel,
-    /// To somebody who has rules of its own.
-    Opaque,
+    /// To HTTP/2, which has rules of its own; the meter looks on.
+    Http2(Box<FrameMeter>),
+    /// To nobody: the client flooded, and nothing more is read.
+    Flooded,
+    /// To nobody: they are thrown away.
+    Discarded,
 }
 
 impl Message {
@@ -42,7 +47,15 @@ impl Message {
     pub(super) fn advance(&mut self, received: &[u8]) -> Result<usize, Refusal> {
         match self {
             Self::Nothing => Ok(0),
-            Self::Tunnel | Self::Opaque => Ok(received.len()),
+            Self::Tunnel | Self::Discarded => Ok(received.len()),
+            Self::Flooded => Ok(0),
+            Self::Http2(meter) => match meter.observe(received, Instant::now().into_std()) {
+                Ok(()) => Ok(received.len()),
+                Err(flood) => {
+                    *self = Self::Flooded;
+                    Err(Refusal { rejection: Rejection::Flood, detail: flood.name() })
+                }
+            },
             Self::Length(missing, rate) => {
                 rate.count(received.len())?;
                 let own = usize::try_from(*missing).unwrap_or(usize::MAX).min(received.len());
@@ -69,7 +82,7 @@ impl Message {
         match self {
             Self::Length(..) | Self::Chunked(..) => Some(timeouts.body),
             Self::Tunnel => Some(timeouts.tunnel),
-            Self::Nothing | Self::Opaque => None,
+            Self::Nothing | Self::Http2(_) | Self::Flooded | Self::Discarded => None,
         }
     }
 

@@ -75,7 +75,7 @@ impl std::error::Error for Refused {}
 /// The place of one open connection; dropping it gives the place back.
 pub struct Slot {
     table: Arc<Table>,
-    client: ClientKey,
+    client: Option<ClientKey>,
 }
 
 impl ConnectionCaps {
@@ -93,11 +93,22 @@ impl ConnectionCaps {
         self.0.open.load(Ordering::SeqCst)
     }
 
-    /// Counts a connection of `client`.
+    /// Counts a connection of `client`; `None` is somebody who stands for many and has no cap, such
+    /// as a trusted proxy.
     ///
     /// # Errors
     /// When a cap is reached; nothing is counted then.
-    pub fn admit(&self, client: ClientKey) -> Result<Slot, Refused> {
+    pub fn admit(&self, client: Option<ClientKey>) -> Result<Slot, Refused> {
+        match client {
+            Some(client) => self.admit_client(client),
+            None => {
+                self.0.take_place()?;
+                Ok(Slot { table: Arc::clone(&self.0), client })
+            }
+        }
+    }
+
+    fn admit_client(&self, client: ClientKey) -> Result<Slot, Refused> {
         let table = &self.0;
         // There always is a part; without the possibility of a panic it is an option.
         let mut part = table.part(client).ok_or(Refused::Total)?.lock();
@@ -106,10 +117,9 @@ impl ConnectionCaps {
         if own >= table.per_client {
             return Err(Refused::PerClient);
         }
-        let place = |open: usize| (open < table.total).then_some(open + 1);
-        table.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, place).map_err(|_| Refused::Total)?;
+        table.take_place()?;
         *entry.or_insert(0) += 1;
-        Ok(Slot { table: Arc::clone(table), client })
+        Ok(Slot { table: Arc::clone(table), client: Some(client) })
     }
 
     /// Waits until there is room for one more connection. Nothing is reserved: where several loops accept,
@@ -129,6 +139,12 @@ impl ConnectionCaps {
 }
 
 impl Table {
+    fn take_place(&self) -> Result<(), Refused> {
+        let place = |open: usize| (open < self.total).then_some(open + 1);
+        self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, place).map_err(|_| Refused::Total)?;
+        Ok(())
+    }
+
     fn is_full(&self) -> bool {
         self.open.load(Ordering::SeqCst) >= self.total
     }
@@ -142,8 +158,9 @@ impl Table {
 impl Drop for Slot {
     fn drop(&mut self) {
         let table = &self.table;
-        if let Some(part) = table.part(self.client)
-            && let Entry::Occupied(mut held) = part.lock().entry(self.client)
+        if let Some(client) = self.client
+            && let Some(part) = table.part(client)
+            && let Entry::Occupied(mut held) = part.lock().entry(client)
         {
             *held.get_mut() -= 1;
             if *held.get() == 0 {
@@ -162,8 +179,8 @@ mod tests {
 
     use super::*;
 
-    fn client(text: &str) -> ClientKey {
-        text.parse::<IpAddr>().unwrap().into()
+    fn client(text: &str) -> Option<ClientKey> {
+        Some(text.parse::<IpAddr>().unwrap().into())
     }
 
     fn clients(caps: &ConnectionCaps) -> usize {
@@ -195,14 +212,14 @@ mod tests {
     #[test]
     fn the_total_is_a_cap_and_a_refusal_counts_nothing() {
         let caps = ConnectionCaps::new(3, usize::MAX);
-        let held: Vec<_> = (1..=3).map(|n| caps.admit(ClientKey(n))).collect();
-        assert_eq!(caps.admit(ClientKey(1)).err(), Some(Refused::Total));
-        assert_eq!(caps.admit(ClientKey(4)).err(), Some(Refused::Total));
+        let held: Vec<_> = (1..=3).map(|n| caps.admit(Some(ClientKey(n)))).collect();
+        assert_eq!(caps.admit(Some(ClientKey(1))).err(), Some(Refused::Total));
+        assert_eq!(caps.admit(Some(ClientKey(4))).err(), Some(Refused::Total));
         assert_eq!((caps.open(), clients(&caps)), (3, 3));
         drop(held);
         assert_eq!((caps.open(), clients(&caps)), (0, 0));
-        assert_eq!(ConnectionCaps::new(0, 1).admit(ClientKey(1)).err(), Some(Refused::Total));
-        assert_eq!(ConnectionCaps::new(1, 0).admit(ClientKey(1)).err(), Some(Refused::PerClient));
+        assert_eq!(ConnectionCaps::new(0, 1).admit(Some(ClientKey(1))).err(), Some(Refused::Total));
+        assert_eq!(ConnectionCaps::new(1, 0).admit(Some(ClientKey(1))).err(), Some(Refused::PerClient));
     }
 
     #[test]
@@ -216,7 +233,7 @@ mod tests {
                     let mut held = Vec::new();
                     for _ in 0..20_000 {
                         if random.bool() {
-                            held.extend(caps.admit(ClientKey(random.u64(..12))));
+                            held.extend(caps.admit(Some(ClientKey(random.u64(..12)))));
                         } else if !held.is_empty() {
                             held.swap_remove(random.usize(..held.len()));
                         }
@@ -234,8 +251,8 @@ mod tests {
     async fn at_the_cap_accepting_waits_until_somebody_leaves() {
         let caps = ConnectionCaps::new(2, 2);
         caps.wait_for_place().await;
-        let first = caps.admit(ClientKey(1)).unwrap_or_else(|e| panic!("{e}"));
-        let second = caps.admit(ClientKey(1));
+        let first = caps.admit(Some(ClientKey(1))).unwrap_or_else(|e| panic!("{e}"));
+        let second = caps.admit(Some(ClientKey(1)));
         let mut waits: Vec<_> = (0..2).map(|_| waiting(&caps)).collect();
         for wait in &mut waits {
             assert!(poll_once(wait).await.is_none(), "all places are taken");
@@ -270,7 +287,7 @@ mod tests {
                 let mut admitted = 0;
                 while admitted < 500 {
                     caps.wait_for_place().await;
-                    if let Ok(slot) = caps.admit(ClientKey(n)) {
+                    if let Ok(slot) = caps.admit(Some(ClientKey(n))) {
                         admitted += 1;
                         tokio::task::yield_now().await;
                         drop(slot);

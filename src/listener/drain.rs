@@ -20,6 +20,7 @@ pub struct Drain {
     begun: Arc<watch::Sender<bool>>,
     silent: Arc<watch::Sender<bool>>,
     connections: Arc<watch::Sender<usize>>,
+    doors: Arc<watch::Sender<usize>>,
 }
 
 impl Default for Drain {
@@ -28,11 +29,12 @@ impl Default for Drain {
             begun: Arc::new(watch::Sender::new(false)),
             silent: Arc::new(watch::Sender::new(false)),
             connections: Arc::new(watch::Sender::new(0)),
+            doors: Arc::new(watch::Sender::new(0)),
         }
     }
 }
 
-/// One open connection; dropping it ends the count.
+/// One open connection, or one open door; dropping it ends the count.
 pub struct Open(Arc<watch::Sender<usize>>);
 
 impl Drop for Open {
@@ -47,6 +49,13 @@ impl Drain {
     pub fn connection(&self) -> Open {
         self.connections.send_modify(|open| *open += 1);
         Open(Arc::clone(&self.connections))
+    }
+
+    /// Counts a door at which connections still come in: there may be more of them than are open.
+    #[must_use]
+    pub fn door(&self) -> Open {
+        self.doors.send_modify(|open| *open += 1);
+        Open(Arc::clone(&self.doors))
     }
 
     /// How many connections are open.
@@ -71,9 +80,15 @@ impl Drain {
     pub async fn run(&self, grace: Duration) -> usize {
         let begun = Instant::now();
         self.begun.send_replace(true);
-        let mut connections = self.connections.subscribe();
-        let mut all_closed =
-            async |until: Instant| timeout_at(until, connections.wait_for(|open| *open == 0)).await.is_ok();
+        let (mut doors, mut connections) = (self.doors.subscribe(), self.connections.subscribe());
+        let mut all_closed = async |until: Instant| {
+            let closed = async {
+                // The doors first: behind an open one, no connections may be none yet.
+                doors.wait_for(|open| *open == 0).await.ok();
+                connections.wait_for(|open| *open == 0).await.ok();
+            };
+            timeout_at(until, closed).await.is_ok()
+        };
         if all_closed(begun + SILENCE.min(grace)).await {
             return 0;
         }
@@ -99,6 +114,20 @@ mod tests {
         });
         drain.silent().wait_for(|silent| *silent).await.unwrap();
         drop(connection);
+        assert_eq!(waiting.await.unwrap(), 0);
+
+        let drain = Drain::default();
+        let door = drain.door();
+        let waiting = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.run(Duration::from_secs(30)).await }
+        });
+        drain.begun().wait_for(|begun| *begun).await.unwrap();
+        let late = drain.connection();
+        drop(door);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "somebody came in at the last moment");
+        drop(late);
         assert_eq!(waiting.await.unwrap(), 0);
 
         let drain = Drain::default();

@@ -115,18 +115,20 @@ where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
-    /// Starts the workers, and returns once all of them accept.
+    /// Starts the workers, and opens the doors once all of them are ready.
     async fn serve(&self, start: Start<P>) -> Result<(), String> {
         let makings = Arc::new((start.prepare)()?);
         let shares = share(start.doors, if let Workers::Apart(workers) = self.workers { workers } else { 1 });
+        let open = watch::Sender::new(false);
         let (ready, mut all_ready) = mpsc::channel(shares.len().max(1));
         for (number, doors) in shares.into_iter().enumerate() {
             let worker = Worker {
                 doors,
                 makings: Arc::clone(&makings),
-                rules: self.rules,
+                rules: self.rules.clone(),
                 drain: self.drain.clone(),
                 ready: ready.clone(),
+                open: open.subscribe(),
             };
             match self.workers {
                 Workers::Together(_) => drop(tokio::spawn(worker.run())),
@@ -138,6 +140,7 @@ where
             outcome.map_err(|e: io::Error| format!("cannot accept: {e}"))?;
         }
         (start.on_ready)();
+        open.send_replace(true);
         Ok(())
     }
 }
@@ -175,6 +178,7 @@ struct Worker<P> {
     rules: Rules,
     drain: Drain,
     ready: mpsc::Sender<io::Result<()>>,
+    open: watch::Receiver<bool>,
 }
 
 impl<P> Worker<P>
@@ -183,18 +187,25 @@ where
     P::CTX: Send + Sync,
 {
     /// Runs until the process ends.
-    async fn run(self) {
+    async fn run(mut self) {
         let proxy = (self.makings.proxy)();
-        let service = Arc::new(Service::new(proxy, self.makings.access_log.clone(), self.drain.clone(), &self.rules));
-        for (entrance, socket) in self.doors {
-            match socket.into_incoming() {
-                Ok(incoming) => drop(tokio::spawn(accept(Arc::clone(&service), incoming, entrance))),
-                // Whoever waits for all workers hears of it, or has heard of another one already.
-                Err(e) => return drop(self.ready.send(Err(e)).await),
-            }
-        }
-        self.ready.send(Ok(())).await.ok();
+        let service = Arc::new(Service::new(proxy, self.makings.access_log.clone(), self.drain.clone(), self.rules));
+        let incoming = |(entrance, socket): (_, Socket)| Ok((entrance, socket.into_incoming()?));
+        let doors: io::Result<Vec<_>> = self.doors.into_iter().map(incoming).collect();
+        let (doors, outcome) = match doors {
+            Ok(doors) => (doors, Ok(())),
+            Err(e) => (Vec::new(), Err(e)),
+        };
+        // Whoever waits for all workers hears of it, or has heard of another one already.
+        self.ready.send(outcome).await.ok();
         drop(self.ready);
+        // Nobody is served by half of the workers.
+        if self.open.wait_for(|open| *open).await.is_err() {
+            return;
+        }
+        for (entrance, incoming) in doors {
+            tokio::spawn(accept(Arc::clone(&service), incoming, entrance));
+        }
         // The runtime lives as long as this does.
         self.drain.silent().wait_for(|silent| *silent).await.ok();
         service.proxy.http_cleanup().await;

@@ -193,6 +193,7 @@ fn receive_with_fd(stream: &UnixStream, first: &mut [u8; 1]) -> io::Result<Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
 
     fn path() -> std::path::PathBuf {
         std::env::temp_dir().join(format!("l7lb-handover-{}-{:x}.sock", std::process::id(), fastrand::u64(..)))
@@ -201,10 +202,10 @@ mod tests {
     #[test]
     fn sockets_arrive_by_name_however_many() {
         let sockets: Vec<Socket> =
-            (0..100).flat_map(|_| Socket::group("127.0.0.1:0".parse().unwrap(), 1, Vec::new()).unwrap()).collect();
-        let ports: Vec<u16> = sockets.iter().map(|s| s.listener.local_addr().unwrap().port()).collect();
+            (0..100).flat_map(|_| Socket::group(&"127.0.0.1:0".parse().unwrap(), 1, Vec::new()).unwrap()).collect();
+        let addresses: Vec<String> = sockets.iter().map(Socket::address).collect();
         let named: Vec<(String, RawFd)> =
-            sockets.iter().enumerate().map(|(i, s)| (format!("socket-{i}"), s.listener.as_raw_fd())).collect();
+            sockets.iter().enumerate().map(|(i, s)| (format!("socket-{i}"), s.as_fd().as_raw_fd())).collect();
         let path = path();
         let receiving = std::thread::spawn({
             let path = path.clone();
@@ -216,7 +217,7 @@ mod tests {
         });
         send(&path, &named).unwrap();
         let received = receiving.join().unwrap();
-        assert_eq!(received.iter().map(|s| s.listener.local_addr().unwrap().port()).collect::<Vec<_>>(), ports);
+        assert_eq!(received.iter().map(Socket::address).collect::<Vec<_>>(), addresses);
         assert_eq!(received.last().unwrap().name, "socket-99");
         assert!(!path.exists());
     }

@@ -100,7 +100,7 @@ async fn refuse<P>(service: &Service<P>, mut stream: ClientStream, refusal: Refu
     let status = if written.await.is_ok() { rejection.status() } else { 0 };
     service.access_log.write(&Record {
         time: SystemTime::now(),
-        client: stream.connection().peer.ip(),
+        client: stream.connection().peer_text(),
         method: seen.method,
         host: seen.host,
         path: seen.target.split(['?', '#']).next().unwrap_or_default(),
@@ -122,7 +122,7 @@ async fn refuse<P>(service: &Service<P>, mut stream: ClientStream, refusal: Refu
 
 /// Reads and throws away until the client is done, within limits.
 async fn linger(mut stream: ClientStream) {
-    stream.open();
+    stream.discard();
     let discard = async {
         let mut thrown = 0;
         let mut space = [0; 4096];

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use pingora_proxy::ProxyHttp;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use super::flood::{FrameMeter, Limits};
 use super::service::Service;
 use super::stream::ClientStream;
 use crate::connection::Connection as ClientConnection;
@@ -81,13 +83,26 @@ fn options<P>(service: &Service<P>) -> H2Options {
     options
 }
 
+fn meter<P>(service: &Service<P>) -> FrameMeter {
+    let default = Limits::default();
+    let header_size = u32::try_from(service.request_limits().header_size).unwrap_or(u32::MAX);
+    let limits = Limits { header_block: default.header_block.max(header_size), ..default };
+    FrameMeter::new(limits, Instant::now().into_std())
+}
+
+/// Ready once the meter has found a flood. It is asked in the same breath as the connection that
+/// reads, so nobody need be woken.
+fn flooded(client: &ClientConnection) -> impl Future<Output = Refusal> {
+    std::future::poll_fn(|_| client.fault().map_or(Poll::Pending, Poll::Ready))
+}
+
 /// Serves the connection to its end.
 pub(super) async fn serve<P>(service: &Arc<Service<P>>, mut stream: ClientStream)
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
-    stream.open();
+    stream.speak_http2(meter(service));
     let client = Arc::clone(stream.connection());
     let digest = Arc::new(Digest {
         ssl_digest: stream.get_ssl_digest(),
@@ -101,7 +116,7 @@ where
         Ok(Err(e)) => return log::debug!("no HTTP/2 with {}: {e}", client.peer),
         Err(_) => return log::debug!("no HTTP/2 with {} in time", client.peer),
     };
-    let ended = accept(service, &mut connection, &digest).await;
+    let ended = accept(service, &mut connection, &digest, &client).await;
     if let Ended::Abruptly = ended {
         connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
     }
@@ -117,7 +132,12 @@ enum Ended {
     Abruptly,
 }
 
-async fn accept<P>(service: &Arc<Service<P>>, connection: &mut Connection, digest: &Arc<Digest>) -> Ended
+async fn accept<P>(
+    service: &Arc<Service<P>>,
+    connection: &mut Connection,
+    digest: &Arc<Digest>,
+    client: &ClientConnection,
+) -> Ended
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
@@ -135,6 +155,10 @@ where
                 continue;
             }
             accepted = HttpSession::from_h2_conn(connection, Arc::clone(digest)) => accepted,
+            refusal = flooded(client) => {
+                log_refused(service, client, refusal);
+                return Ended::Abruptly;
+            }
             () = active.idle(service.timeouts.keepalive) => {
                 // Nobody asks for anything: the client is told, and the connection is over.
                 connection.graceful_shutdown();
@@ -151,7 +175,8 @@ where
                 pass(service, session, Streaming::new(&active));
             }
             Ok(Some(H2Accept::Rejected)) => {
-                log_malformed(service, digest);
+                let refusal = Refusal { rejection: Rejection::BadRequest, detail: "a malformed HTTP/2 request" };
+                log_refused(service, client, refusal);
                 malformed += 1;
                 if malformed >= MALFORMED_MAX {
                     return Ended::Abruptly;
@@ -180,13 +205,11 @@ where
     });
 }
 
-/// The line for a request that never became one. What it asked for is not known any more.
-fn log_malformed<P>(service: &Service<P>, digest: &Digest) {
-    let refusal = Refusal { rejection: Rejection::BadRequest, detail: "a malformed HTTP/2 request" };
-    let Some(client) = ClientConnection::of(digest) else { return };
+/// The line for what never became a request. What it asked for is not known any more.
+fn log_refused<P>(service: &Service<P>, client: &ClientConnection, refusal: Refusal) {
     service.access_log.write(&Record {
         time: SystemTime::now(),
-        client: client.peer.ip(),
+        client: client.peer_text(),
         method: "",
         host: "",
         path: "",

@@ -3,9 +3,15 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
+use pingora_core::protocols::l4::stream::Stream;
+use pingora_core::protocols::{GetSocketDigest, SocketDigest};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
+
+use crate::net::ListenAddress;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
@@ -15,24 +21,30 @@ const BACKLOG: i32 = 65_535;
 pub struct Socket {
     /// The address as configured, by which a new process recognises the sockets of a listener.
     pub name: String,
-    /// The socket, not blocking.
-    pub listener: TcpListener,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Inet(TcpListener),
+    Unix(UnixListener),
 }
 
 impl Socket {
     /// Listens at `address` with `count` sockets, among which the kernel spreads connections
-    /// (`SO_REUSEPORT`). Those of an old process that are in `inherited` come first, and none of
-    /// them is left out: connections may be waiting there.
+    /// (`SO_REUSEPORT`); a Unix-domain socket is one that all share. Those of an old process that are
+    /// in `inherited` come first, and none of them is left out: connections may be waiting there.
     ///
     /// # Errors
     /// Names the address and says why not.
-    pub fn group(address: SocketAddr, count: usize, inherited: Vec<Self>) -> io::Result<Vec<Self>> {
+    pub fn group(address: &ListenAddress, count: usize, inherited: Vec<Self>) -> io::Result<Vec<Self>> {
         let mut group = inherited;
         while group.len() < count.max(1) {
-            // The port that the kernel chose, where it was asked to.
-            let at = group.first().map_or(Ok(address), |first| first.listener.local_addr());
-            let listener = at.and_then(|at| listen(at, group.first())).map_err(|e| explain(address, &e))?;
-            group.push(Self { name: address.to_string(), listener });
+            let kind = match address {
+                ListenAddress::Inet(at) => listen(*at, group.first()).map(Kind::Inet),
+                ListenAddress::Unix(path) => listen_unix(path, group.first()).map(Kind::Unix),
+            };
+            group.push(Self { name: address.to_string(), kind: kind.map_err(|e| explain(address, &e))? });
         }
         Ok(group)
     }
@@ -42,22 +54,78 @@ impl Socket {
     /// # Errors
     /// When what was handed over is no socket.
     pub fn adopt(name: String, fd: OwnedFd) -> io::Result<Self> {
-        let listener = TcpListener::from(fd);
-        listener.set_nonblocking(true)?;
-        listener.local_addr()?;
-        Ok(Self { name, listener })
+        let kind = match SockRef::from(&fd).local_addr()?.as_socket() {
+            Some(_) => Kind::Inet(fd.into()),
+            None => Kind::Unix(fd.into()),
+        };
+        let socket = Self { name, kind };
+        SockRef::from(&socket).set_nonblocking(true)?;
+        Ok(socket)
+    }
+
+    /// Where it listens; the port that the kernel chose, where it was asked to.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.inet().map_or_else(|| self.name.clone(), |address| address.to_string())
+    }
+
+    fn inet(&self) -> Option<SocketAddr> {
+        SockRef::from(self).local_addr().ok()?.as_socket()
     }
 
     /// The socket as the current runtime accepts from it.
     ///
     /// # Errors
     /// When the runtime cannot watch it.
-    pub(super) fn into_incoming(self) -> io::Result<tokio::net::TcpListener> {
-        tokio::net::TcpListener::from_std(self.listener)
+    pub(super) fn into_incoming(self) -> io::Result<Incoming> {
+        Ok(match self.kind {
+            Kind::Inet(listener) => Incoming::Inet(tokio::net::TcpListener::from_std(listener)?),
+            Kind::Unix(listener) => Incoming::Unix(tokio::net::UnixListener::from_std(listener)?),
+        })
     }
 }
 
-fn explain(address: SocketAddr, e: &io::Error) -> io::Error {
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.kind {
+            Kind::Inet(listener) => listener.as_fd(),
+            Kind::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// Connections as they come in.
+pub(super) enum Incoming {
+    Inet(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Incoming {
+    /// The next connection, and who is at its other end; nobody in particular at a Unix-domain socket.
+    pub(super) async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match self {
+            Self::Inet(listener) => {
+                let (tcp, peer) = listener.accept().await?;
+                tcp.set_nodelay(true)?;
+                let digest = SocketDigest::from_raw_fd(tcp.as_raw_fd());
+                // A new cell is empty, so this sets it.
+                digest.peer_addr.set(Some(peer.into())).ok();
+                let mut stream: Stream = tcp.into();
+                stream.set_socket_digest(digest);
+                Ok((stream, Some(peer)))
+            }
+            Self::Unix(listener) => {
+                let (unix, _) = listener.accept().await?;
+                let digest = SocketDigest::from_raw_fd(unix.as_raw_fd());
+                let mut stream: Stream = unix.into();
+                stream.set_socket_digest(digest);
+                Ok((stream, None))
+            }
+        }
+    }
+}
+
+fn explain(address: &ListenAddress, e: &io::Error) -> io::Error {
     let hint = match e.kind() {
         io::ErrorKind::AddrInUse => {
             ": another process listens there; stop it, or take its sockets over with `--upgrade`"
@@ -68,8 +136,27 @@ fn explain(address: SocketAddr, e: &io::Error) -> io::Error {
     io::Error::new(e.kind(), format!("cannot listen at {address}: {e}{hint}"))
 }
 
+/// Listens at a path. What a process left there that is gone is removed; one that listens is not
+/// disturbed. All workers share the first socket.
+fn listen_unix(path: &Path, first: Option<&Socket>) -> io::Result<UnixListener> {
+    if let Some(Socket { kind: Kind::Unix(first), .. }) = first {
+        return first.try_clone();
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+        // Nothing is there, or something that binding will complain about.
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 /// Binds and listens, beside `first` where there is one.
 fn listen(address: SocketAddr, first: Option<&Socket>) -> io::Result<TcpListener> {
+    // The port that the kernel chose for the first.
+    let address = first.and_then(Socket::inet).unwrap_or(address);
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restart must not wait for connections of the process before to time out.
     socket.set_reuse_address(true)?;
@@ -81,7 +168,7 @@ fn listen(address: SocketAddr, first: Option<&Socket>) -> io::Result<TcpListener
     // The first socket of a group is bound without sharing, so that a port which another process
     // has is found out, also if that process would share it; then it shares with the others.
     if let Some(first) = first {
-        SockRef::from(&first.listener).set_reuse_port(true)?;
+        SockRef::from(first).set_reuse_port(true)?;
         socket.set_reuse_port(true)?;
     }
     socket.bind(&address.into())?;
@@ -94,38 +181,56 @@ fn listen(address: SocketAddr, first: Option<&Socket>) -> io::Result<TcpListener
 mod tests {
     use super::*;
 
-    fn any() -> SocketAddr {
+    fn any() -> ListenAddress {
         "127.0.0.1:0".parse().unwrap()
+    }
+
+    fn port(socket: &Socket) -> u16 {
+        socket.inet().unwrap().port()
     }
 
     #[test]
     fn a_port_that_is_taken_is_named_though_its_owner_would_share_it() {
-        let first = Socket::group(any(), 2, Vec::new()).unwrap();
-        let taken = first[0].listener.local_addr().unwrap();
-        let error = Socket::group(taken, 2, Vec::new()).unwrap_err().to_string();
+        let first = Socket::group(&any(), 2, Vec::new()).unwrap();
+        let taken = first[0].address();
+        let error = Socket::group(&taken.parse().unwrap(), 2, Vec::new()).unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot listen at {taken}: ")), "{error}");
         assert!(error.contains("another process listens there"), "{error}");
     }
 
     #[test]
     fn a_group_has_one_port_and_is_filled_up_after_an_upgrade() {
-        let group = Socket::group(any(), 3, Vec::new()).unwrap();
-        let port = group[0].listener.local_addr().unwrap().port();
-        assert!(group.iter().all(|socket| socket.listener.local_addr().unwrap().port() == port));
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let filled = Socket::group(address, 5, group).unwrap();
+        let group = Socket::group(&any(), 3, Vec::new()).unwrap();
+        let address = group[0].address().parse().unwrap();
+        assert!(group.iter().all(|socket| port(socket) == port(&group[0])));
+        let filled = Socket::group(&address, 5, group).unwrap();
         assert_eq!(filled.len(), 5);
-        assert_eq!(Socket::group(address, 2, filled).unwrap().len(), 5, "none is left out");
+        assert_eq!(Socket::group(&address, 2, filled).unwrap().len(), 5, "none is left out");
     }
 
     #[test]
     fn connections_reach_every_socket_of_a_group() {
-        let group = Socket::group(any(), 2, Vec::new()).unwrap();
-        let address = group[0].listener.local_addr().unwrap();
-        let clients: Vec<_> = (0..64).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
-        let accepted: Vec<usize> =
-            group.iter().map(|socket| std::iter::from_fn(|| socket.listener.accept().ok()).count()).collect();
+        let group = Socket::group(&any(), 2, Vec::new()).unwrap();
+        let clients: Vec<_> =
+            (0..64).map(|_| std::net::TcpStream::connect(group[0].inet().unwrap()).unwrap()).collect();
+        let accept = |socket: &Socket| match &socket.kind {
+            Kind::Inet(listener) => std::iter::from_fn(|| listener.accept().ok()).count(),
+            Kind::Unix(_) => 0,
+        };
+        let accepted: Vec<usize> = group.iter().map(accept).collect();
         assert_eq!(accepted.iter().sum::<usize>(), clients.len());
         assert!(accepted.iter().all(|count| *count > 0), "{accepted:?}");
+    }
+
+    #[test]
+    fn a_path_is_taken_over_from_the_dead_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let address: ListenAddress = format!("unix:{}/front.sock", folder.path().display()).parse().unwrap();
+        let group = Socket::group(&address, 3, Vec::new()).unwrap();
+        assert_eq!(group.len(), 3);
+        let error = Socket::group(&address, 1, Vec::new()).unwrap_err().to_string();
+        assert!(error.contains("another process listens there"), "{error}");
+        drop(group);
+        assert_eq!(Socket::group(&address, 1, Vec::new()).unwrap()[0].address(), address.to_string());
     }
 }

@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::LINGER;
 use super::body::Message;
+use super::flood::FrameMeter;
 use super::stall::Stall;
 use crate::client_timeouts::ClientTimeouts;
 use crate::connection::Connection;
@@ -92,9 +93,14 @@ impl ClientStream {
         &self.connection
     }
 
-    /// From here on the bytes are none of this stream's business: HTTP/2 has its own rules.
-    pub(super) fn open(&mut self) {
-        self.message = Message::Opaque;
+    /// From here on HTTP/2 is spoken, which has rules of its own.
+    pub(super) fn speak_http2(&mut self, meter: FrameMeter) {
+        self.message = Message::Http2(Box::new(meter));
+    }
+
+    /// From here on nobody cares for what the client sends.
+    pub(super) fn discard(&mut self) {
+        self.message = Message::Discarded;
     }
 
     /// Whether the request that was read last was taken to its end, so that another may follow.
@@ -189,6 +195,10 @@ impl ClientStream {
 
     /// Reads a part of the current message into `buffer`, and keeps what is behind the message.
     fn poll_message(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if matches!(self.message, Message::Flooded) {
+            // Whoever serves the connection finds the fault and ends it; there is nothing to wait for.
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         if self.unread.is_empty() {
             if Pin::new(&mut self.io).poll_read(cx, buffer)?.is_pending() {
@@ -209,6 +219,11 @@ impl ClientStream {
         let received = buffer.filled().get(before..).unwrap_or_default();
         let own = match self.message.advance(received) {
             Ok(own) => own,
+            Err(refusal) if matches!(self.message, Message::Flooded) => {
+                self.connection.blame(refusal);
+                buffer.set_filled(before);
+                return Poll::Pending;
+            }
             Err(refusal) => return Poll::Ready(Err(self.blame(refusal))),
         };
         if own < received.len() {
@@ -261,6 +276,7 @@ impl ClientStream {
 
     fn wrote(&mut self, bytes: usize) {
         self.writing.progress();
+        self.connection.take(bytes);
         self.unsent.advance(bytes.min(self.unsent.len()));
         if self.unsent.is_empty() {
             // The next answer gets a buffer of its own; an idle connection has none.

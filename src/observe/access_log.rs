@@ -31,6 +31,9 @@ pub struct Config {
 /// Bytes that may wait for the writer.
 const WAITING_MAX: usize = 16 << 20;
 
+/// Room for an ordinary line.
+const LINE: usize = 512;
+
 /// How long the writer gathers lines before it writes. Waking it for each line would cost more than
 /// the line (measured: half of all CPU time), and nobody reads a log faster.
 const GATHER: Duration = Duration::from_millis(10);
@@ -81,13 +84,16 @@ impl AccessLog {
     /// Adds a line to those that wait to be written.
     pub fn write(&self, record: &Record<'_>) {
         let Some(shared) = &self.shared else { return };
+        // Written before the lock is taken: all workers share it.
+        let mut line = String::with_capacity(LINE);
+        record.write(self.format, &mut line);
         let mut waiting = shared.waiting.lock();
         if waiting.lines.len() >= WAITING_MAX {
             waiting.lost += 1;
             return;
         }
         let first = waiting.lines.is_empty();
-        record.write(self.format, &mut waiting.lines);
+        waiting.lines.push_str(&line);
         drop(waiting);
         if first {
             shared.changed.notify_all();

@@ -27,6 +27,8 @@ pub enum Health {
 #[derive(Debug)]
 pub struct Endpoint {
     address: SocketAddr,
+    /// The address as text, for every access line.
+    text: String,
     health: AtomicU8,
     in_flight: AtomicU32,
     /// Only the pool's health check task takes this lock; requests read `health`.
@@ -39,6 +41,7 @@ impl Endpoint {
     pub fn new(address: SocketAddr, health: Health) -> Self {
         Self {
             address,
+            text: address.to_string(),
             health: AtomicU8::new(health as u8),
             in_flight: AtomicU32::new(0),
             schedule: Mutex::new(Schedule::default()),
@@ -49,6 +52,12 @@ impl Endpoint {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens, as text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// What the checks say.

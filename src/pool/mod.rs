@@ -19,7 +19,6 @@ mod probe;
 pub mod proxy_protocol;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -245,10 +244,12 @@ impl Pool {
 
     /// Picks a backend that is up and was not tried before, and counts the request there.
     #[must_use]
-    pub fn pick(&self, tried: &[SocketAddr]) -> Option<Lease> {
+    pub fn pick(&self, tried: &[Arc<Endpoint>]) -> Option<Lease> {
         let eligible = |backend: &pingora_load_balancing::Backend, healthy: bool| {
             healthy
-                && endpoint_of(backend).is_some_and(|endpoint| endpoint.is_up() && !tried.contains(&endpoint.address()))
+                && endpoint_of(backend).is_some_and(|endpoint| {
+                    endpoint.is_up() && !tried.iter().any(|tried| tried.address() == endpoint.address())
+                })
         };
         let backend = self.balancer.select_with(b"", PICK_ITERATIONS, eligible)?;
         endpoint_of(&backend).map(|endpoint| Lease::new(Arc::clone(endpoint)))

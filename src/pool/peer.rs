@@ -129,18 +129,20 @@ impl Template {
     }
 
     /// The peer for a request that asks to switch protocols. HTTP/2 has no such switch here, so a
-    /// backend that speaks both is asked by HTTP/1.1; and what is quiet afterwards is a tunnel, which
-    /// may be so for `tunnel_timeout`.
+    /// backend that speaks both is asked by HTTP/1.1.
     #[must_use]
-    pub fn peer_for_upgrade(&self, address: SocketAddr, tunnel_timeout: Duration) -> HttpPeer {
+    pub fn peer_for_upgrade(&self, address: SocketAddr) -> HttpPeer {
         let mut peer = self.peer(address);
         if self.protocol == Protocol::Auto {
             peer.options.alpn = ALPN::H1;
         }
-        if matches!(self.protocol, Protocol::Http1 | Protocol::Auto) {
-            peer.options.read_timeout = peer.options.read_timeout.max(Some(tunnel_timeout));
-        }
         peer
+    }
+
+    /// The longest that any read may take.
+    #[must_use]
+    pub fn read_timeout(&self) -> Duration {
+        self.timeouts.first_byte.max(self.timeouts.idle)
     }
 
     fn apply(&self, peer: &mut HttpPeer) {
@@ -150,7 +152,7 @@ impl Template {
         options.connection_timeout = Some(self.timeouts.connect);
         let handshake = if self.tls.is_some() { TLS_HANDSHAKE } else { Duration::ZERO };
         options.total_connection_timeout = Some(self.timeouts.connect + handshake);
-        options.read_timeout = Some(self.timeouts.first_byte.max(self.timeouts.idle));
+        options.read_timeout = Some(self.read_timeout());
         options.write_timeout = Some(self.timeouts.idle);
         options.idle_timeout = Some(self.keepalive_timeout);
         options.tcp_keepalive = Some(TcpKeepalive {

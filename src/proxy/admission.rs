@@ -21,13 +21,19 @@ impl Exchange {
     /// Decides, and remembers the route.
     pub(super) fn admit(&mut self, session: &mut Session) -> Result<(), Rejection> {
         let request = session.as_downstream().req_header();
-        check_size(request, self.snapshot.request_limits)?;
+        if request.version == Version::HTTP_2 {
+            // On HTTP/1 the listener has looked at it.
+            check_size(request, self.snapshot.request_limits)?;
+        }
         check_form(request)?;
         self.upgrade = request.headers.contains_key(header::UPGRADE);
         if let Some(limiter) = self.snapshot.limiter.clone() {
             self.count(&limiter)?;
         }
         check_direction(session, request)?;
+        if self.connection.as_ref().is_some_and(|connection| connection.policy.redirect_to_https.is_some()) {
+            return Err(Rejection::HttpsRequired);
+        }
         let encoded = normalise(session.as_downstream_mut().req_header_mut()).map_err(|refusal| {
             self.detail = refusal.detail;
             refusal.rejection

@@ -1,5 +1,6 @@
 //! One request and its answer: what is known so far, and what must be undone at its end.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -12,14 +13,14 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_proxy::Session;
 
-use super::first_byte::{Deadlines, Ends, FirstByte};
+use super::deadlines::{Deadline, Deadlines, Ends};
 use super::{admission, failover, headers, refuse};
-use crate::connection::Connection;
+use crate::connection::{Connection, Policy};
 use crate::limit::Verdict;
 use crate::observe::{AccessLog, Record};
-use crate::pool::Lease;
 use crate::pool::peer::Protocol;
 use crate::pool::proxy_protocol::ClientConnection;
+use crate::pool::{Endpoint, Lease};
 use crate::rejection::{Refusal, Rejection};
 use crate::request_id::RequestId;
 use crate::snapshot::{Route, Snapshot};
@@ -43,13 +44,15 @@ pub struct Exchange {
     pub(super) rejection: Option<Rejection>,
     /// What exactly was wrong with it, for the log.
     pub(super) detail: &'static str,
-    tried: Vec<SocketAddr>,
+    tried: Vec<Arc<Endpoint>>,
     lease: Option<Lease>,
     picked: Option<Instant>,
     upstream_latency: Option<Duration>,
-    /// The connection whose answer is to be waited for once the request is sent.
-    sending: Option<(RawFd, Ends)>,
-    first_byte: Option<FirstByte>,
+    deadline: Option<Deadline>,
+    /// Whether the client speaks HTTP/2, whose connection other requests share.
+    http2: bool,
+    /// Whether the request was sent to its end.
+    request_ended: bool,
     /// Whether the last try failed on a connection that the backend was about to close, which says
     /// nothing about the backend.
     pub(super) stale: bool,
@@ -81,8 +84,9 @@ impl Exchange {
             lease: None,
             picked: None,
             upstream_latency: None,
-            sending: None,
-            first_byte: None,
+            deadline: None,
+            http2: false,
+            request_ended: false,
             stale: false,
             upgrade: false,
             ended_early: false,
@@ -100,6 +104,7 @@ impl Exchange {
         let downstream = session.as_downstream();
         let Some(connection) = downstream.digest().and_then(Connection::of) else { return };
         self.connection = Some(Arc::clone(connection));
+        self.http2 = downstream.is_http2();
         self.client = connection.peer.ip();
         self.trusted = self.snapshot.trusted_proxies.contains(self.client);
         if self.trusted {
@@ -110,6 +115,11 @@ impl Exchange {
                 self.request_id = given;
             }
         }
+    }
+
+    /// What its listener does to every request.
+    pub(super) fn policy(&self) -> Option<&Policy> {
+        self.connection.as_ref().map(|connection| connection.policy.as_ref())
     }
 
     /// What was wrong with the request's body, if the listener found something.
@@ -131,8 +141,7 @@ impl Exchange {
         let Some(route) = self.route.clone() else {
             return Err(refuse(self, Rejection::Internal));
         };
-        self.sending = None;
-        self.first_byte = None;
+        self.deadline = None;
         if !self.tried.is_empty() {
             // The lease of the try before ends here, by assignment.
             // Where nobody else is left, a connection that ended is no reason to give its backend up.
@@ -141,13 +150,16 @@ impl Exchange {
         }
         match &self.lease {
             Some(lease) => {
-                let address = lease.endpoint().address();
-                self.tried.push(address);
+                let endpoint = Arc::clone(lease.endpoint());
                 self.picked = Some(Instant::now());
                 let mut peer = match self.upgrade {
-                    true => route.template.peer_for_upgrade(address, self.snapshot.tunnel_timeout),
-                    false => route.template.peer(address),
+                    true => route.template.peer_for_upgrade(endpoint.address()),
+                    false => route.template.peer(endpoint.address()),
                 };
+                self.tried.push(endpoint);
+                if self.keeps_time() {
+                    peer.options.read_timeout = None;
+                }
                 if let Some(proxy_protocol) = &route.template.proxy_protocol {
                     proxy_protocol.introduce(&mut peer, self.client_connection());
                 }
@@ -178,50 +190,66 @@ impl Exchange {
         self.tried.len()
     }
 
-    /// Notes the connection on which the request is sent. Many answers share one HTTP/2 connection,
-    /// which cannot be shut down for one of them: there Pingora's read timeout is all there is.
-    pub(super) fn connected(&mut self, fd: RawFd, digest: Option<&Digest>) {
-        let Some(route) = &self.route else { return };
-        let timeouts = route.template.timeouts;
-        let pingora_suffices = timeouts.first_byte >= timeouts.idle && !self.upgrade;
-        let shared = matches!(route.template.protocol, Protocol::H2c | Protocol::Http2)
-            || (route.template.protocol == Protocol::Auto && !self.upgrade);
-        if pingora_suffices || shared {
+    /// Whether the time of backends is kept by [`super::deadlines`]: over HTTP/1 on both sides. An
+    /// HTTP/2 connection cannot be shut down for one of its streams; there Pingora's timeout is all
+    /// there is.
+    fn keeps_time(&self) -> bool {
+        let http1 = |protocol| protocol == Protocol::Http1 || (protocol == Protocol::Auto && self.upgrade);
+        !self.http2 && self.route.as_ref().is_some_and(|route| http1(route.template.protocol))
+    }
+
+    /// Starts to keep the backend's time.
+    pub(super) fn await_answer(&mut self, deadlines: &Deadlines, fd: RawFd, digest: Option<&Digest>) {
+        if !self.keeps_time() {
             return;
         }
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
-        if let (Some(local), Some(backend)) = (local, self.tried.last()) {
-            self.sending = Some((fd, Ends { local: *local, backend: *backend }));
+        if let (Some(route), Some(client), Some(local), Some(endpoint)) =
+            (&self.route, &self.connection, local, self.tried.last())
+        {
+            let ends = Ends { local: *local, backend: endpoint.address() };
+            self.deadline = Some(deadlines.start(fd, ends, Arc::clone(client), self.patience(route)));
         }
     }
 
-    /// Starts the deadline for the first byte of the answer: the request is sent.
-    #[expect(clippy::disallowed_methods, reason = "the deadline counts from here")]
-    pub(super) fn await_first_byte(&mut self, deadlines: &Deadlines) {
-        if let (Some((fd, ends)), Some(route)) = (self.sending.take(), &self.route) {
-            self.first_byte = Some(deadlines.watch(fd, ends, Instant::now() + route.template.timeouts.first_byte));
+    /// How long the backend may do nothing: none of its time passes before it has the whole request, and
+    /// an answer that has begun may pause for longer than one may take to begin.
+    fn patience(&self, route: &Route) -> Duration {
+        let timeouts = route.template.timeouts;
+        match (self.is_answered(), self.request_ended) {
+            (true, _) => timeouts.idle,
+            (false, true) => timeouts.first_byte,
+            (false, false) => Duration::MAX,
         }
     }
 
-    /// Whether the backend did not begin its answer in time.
-    pub(super) fn first_byte_expired(&self) -> bool {
-        self.first_byte.as_ref().is_some_and(FirstByte::expired)
+    /// A part of a body moved in either direction.
+    pub(super) fn progress(&self) {
+        if let (Some(deadline), Some(route)) = (&self.deadline, &self.route) {
+            deadline.progress(self.patience(route));
+        }
+    }
+
+    /// Whether the backend took too long.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.deadline.as_ref().is_some_and(Deadline::expired)
     }
 
     /// The answer's header is here. An informational one (100, 103) is not the answer yet, and a
     /// switch of protocols has no end to wait for.
     pub(super) fn answered(&mut self, status: StatusCode) {
         if status == StatusCode::SWITCHING_PROTOCOLS {
+            // From here on the listener keeps the time, for both directions.
+            self.deadline = None;
             if let Some(connection) = &self.connection {
                 connection.switch();
             }
         } else if status.is_informational() {
             return;
         }
-        self.sending = None;
-        self.first_byte = None;
         self.rejection = None;
         self.upstream_latency = self.picked.map(|picked| picked.elapsed());
+        self.progress();
     }
 
     /// Whether the backend began its answer.
@@ -240,10 +268,12 @@ impl Exchange {
     }
 
     /// Counts a part of the request's body. What goes through a tunnel is no body.
-    pub(super) fn count_body(&mut self, bytes: usize) -> pingora::Result<()> {
+    pub(super) fn count_body(&mut self, bytes: usize, end: bool) -> pingora::Result<()> {
+        self.request_ended |= end;
         if self.connection.as_ref().is_some_and(|connection| connection.is_switched()) {
             return Ok(());
         }
+        self.progress();
         // A length in memory fits into 64 bits.
         self.body_received += bytes as u64;
         let allowed = self.route.as_ref().map_or(u64::MAX, |route| route.body_size);
@@ -259,9 +289,13 @@ impl Exchange {
         let request = downstream.req_header();
         let status = downstream.response_written().map_or(0, |response| response.status.as_u16());
         let host = admission::host(request);
+        let client = match &self.connection {
+            Some(connection) if !self.trusted => Cow::Borrowed(connection.peer_text()),
+            _ => Cow::Owned(self.client.to_string()),
+        };
         access_log.write(&Record {
             time: self.time,
-            client: self.client,
+            client: &client,
             method: request.method.as_str(),
             host: host.unwrap_or_default(),
             path: request.uri.path(),
@@ -270,7 +304,7 @@ impl Exchange {
             // Bytes sent in one answer fit into 64 bits.
             bytes: downstream.body_bytes_sent() as u64,
             latency: self.began.elapsed(),
-            upstream: self.tried.last().copied(),
+            upstream: self.tried.last().map(|endpoint| endpoint.text()),
             upstream_latency: self.upstream_latency,
             // At most the two tries of the failover rule.
             tries: self.tried.len() as u32,

@@ -109,9 +109,9 @@ pub(super) fn from_backend(response: &mut ResponseHeader) {
     if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
-    let nominated = nominated(&response.headers);
-    let listed = response.headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned();
-    let names: Vec<HeaderName> = nominated.into_iter().chain(listed).collect();
+    let mut names: Vec<HeaderName> =
+        response.headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
+    names.extend(nominated(&response.headers));
     for name in names {
         response.remove_header(&name);
     }
@@ -134,6 +134,9 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 /// Tells the client what belongs to every answer.
 pub(super) fn to_client(response: &mut ResponseHeader, exchange: &Exchange) -> pingora::Result<()> {
     response.insert_header("X-Request-Id", exchange.request_id.to_value())?;
+    if let Some(hsts) = exchange.policy().and_then(|policy| policy.strict_transport_security.as_ref()) {
+        response.insert_header("Strict-Transport-Security", hsts)?;
+    }
     if let Some((verdict, window)) = &exchange.verdict {
         rate_limit(response, verdict, *window)?;
     }

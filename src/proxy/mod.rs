@@ -7,20 +7,20 @@
 //! - [`framing`]: what an answer's head owes to the client's version.
 //! - [`headers`]: what is added, replaced and removed on the way in and out.
 //! - [`failover`]: what went wrong, and whether another backend may be tried.
-//! - [`first_byte`]: the deadline for a backend's answer to begin.
+//! - [`deadlines`]: how long a backend may take.
 //! - [`respond`]: a rejection becomes an answer.
 
 mod admission;
+mod deadlines;
 mod exchange;
 mod failover;
-mod first_byte;
 mod framing;
 mod headers;
 mod respond;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -32,8 +32,8 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
+use deadlines::Deadlines;
 pub use exchange::Exchange;
-use first_byte::Deadlines;
 
 use crate::observe::AccessLog;
 use crate::rejection::Rejection;
@@ -55,8 +55,9 @@ impl Proxy {
     /// A proxy over what is live. Must be called inside the runtime that serves, where the sweep
     /// of deadlines runs.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the epoch of the deadlines")]
     pub fn new(live: Arc<ArcSwap<Snapshot>>, access_log: AccessLog) -> Self {
-        let deadlines = Deadlines::default();
+        let deadlines = Deadlines::new(Instant::now());
         tokio::spawn(deadlines.clone().sweep());
         Self { live, access_log, deadlines }
     }
@@ -134,7 +135,7 @@ impl ProxyHttp for Proxy {
         digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        exchange.connected(fd, digest);
+        exchange.await_answer(&self.deadlines, fd, digest);
         Ok(())
     }
 
@@ -157,10 +158,7 @@ impl ProxyHttp for Proxy {
         end: bool,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        if end {
-            exchange.await_first_byte(&self.deadlines);
-        }
-        let received = exchange.count_body(body.as_ref().map_or(0, Bytes::len));
+        let received = exchange.count_body(body.as_ref().map_or(0, Bytes::len), end);
         if received.is_err() {
             session.set_keepalive(None);
         }
@@ -177,6 +175,18 @@ impl ProxyHttp for Proxy {
         exchange.answered(response.status);
         headers::from_backend(response);
         Ok(())
+    }
+
+    /// A part of the answer.
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end: bool,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<Option<Duration>> {
+        exchange.progress();
+        Ok(None)
     }
 
     /// What the client is told beside the answer.

@@ -9,7 +9,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::exchange::Exchange;
-use super::{failover, headers};
+use super::{admission, failover, headers};
 use crate::rejection::Rejection;
 
 /// Answers a request that was refused before any backend was asked.
@@ -62,6 +62,11 @@ async fn write(session: &mut Session, exchange: &Exchange, rejection: Rejection)
     response.insert_header(header::CONTENT_TYPE, content_type)?;
     response.insert_header(header::CONTENT_LENGTH, body.len())?;
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
+    if rejection == Rejection::HttpsRequired
+        && let Some(location) = over_https(session.req_header(), exchange)
+    {
+        response.insert_header(header::LOCATION, location)?;
+    }
     finish_head(&mut response, exchange, rejection)?;
     if session.req_header().method == http::Method::HEAD {
         return write_head_alone(session, response).await;
@@ -106,6 +111,18 @@ fn is_grpc(request: &RequestHeader) -> bool {
         rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     };
     request.version == http::Version::HTTP_2 && request.headers.get(header::CONTENT_TYPE).is_some_and(grpc)
+}
+
+/// The same address over HTTPS; none where the client did not say which host it wants.
+fn over_https(request: &RequestHeader, exchange: &Exchange) -> Option<String> {
+    let port = exchange.policy()?.redirect_to_https?;
+    let authority: http::uri::Authority = admission::host(request)?.parse().ok()?;
+    let host = authority.host();
+    let target = request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    Some(match port {
+        443 => format!("https://{host}{target}"),
+        port => format!("https://{host}:{port}{target}"),
+    })
 }
 
 fn wants_json(request: &RequestHeader) -> bool {

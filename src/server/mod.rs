@@ -8,8 +8,7 @@ mod signals;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +22,12 @@ use pingora_core::services::background::background_service;
 use pingora_proxy::HttpProxy;
 
 use crate::config::Checked;
-use crate::connection::Policy;
+use crate::listener::caps::ConnectionCaps;
+use crate::listener::descriptors;
 use crate::listener::front::{Door, Makings, Prepare, Workers};
 use crate::listener::handover::{self, Ready};
 use crate::listener::{Drain, Entrance, Front, Rules, Socket};
+use crate::net::ListenAddress;
 use crate::observe::{AccessLog, access_log};
 use crate::pool::Keeper;
 use crate::proxy::Proxy;
@@ -53,33 +54,57 @@ type LogSlot = Arc<Mutex<Option<AccessLog>>>;
 #[expect(clippy::disallowed_methods, reason = "the limits' windows are aligned to the start of the process")]
 pub fn run(checked: &Checked, start: Start) -> Result<(), String> {
     let snapshot = Arc::new(Snapshot::build(checked, std::time::Instant::now())?);
-    let mut terminators = Vec::with_capacity(checked.listeners.len());
-    for listener in &checked.listeners {
-        let terminator = |settings| Terminator::new(listener.address.to_string(), settings).map(Arc::new);
-        terminators.push(listener.tls.as_ref().map(terminator).transpose()?);
-    }
+    let entrances = entrances(checked)?;
     let conf = ServerConf { daemon: start.daemon || checked.server.daemon, ..clone_of(&checked.server) };
     let upgrade_sock = PathBuf::from(&conf.upgrade_sock);
     prepare_folders(&conf).map_err(|e| e.to_string())?;
 
-    let addresses: Vec<SocketAddr> = checked.listeners.iter().map(|listener| listener.address).collect();
     let workers = if conf.work_stealing { Workers::Together(conf.threads) } else { Workers::Apart(conf.threads) };
+    let addresses: Vec<ListenAddress> = entrances.iter().map(|(address, _)| address.clone()).collect();
     let (groups, ready) =
         sockets(&addresses, workers, start.upgrade.then_some(upgrade_sock.as_path())).map_err(|e| e.to_string())?;
-    let named = groups.iter().flatten().map(|socket| (socket.name.clone(), socket.listener.as_raw_fd())).collect();
-    let entrances = terminators.into_iter().map(|tls| Arc::new(Entrance { tls, policy: Arc::new(Policy::default()) }));
-    let doors = groups.into_iter().zip(entrances).map(|(sockets, entrance)| Door { sockets, entrance }).collect();
-    let rules = Rules {
-        timeouts: checked.client_timeouts,
-        limits: checked.connection_limits,
-        request_limits: checked.request_limits,
-    };
+    let named = groups.iter().flatten().map(|socket| (socket.name.clone(), socket.as_fd().as_raw_fd())).collect();
+    let doors = groups.into_iter().zip(entrances);
+    let doors = doors.map(|(sockets, (_, entrance))| Door { sockets, entrance }).collect();
+    let rules = rules(checked)?;
     serve(
         Build { conf, snapshot, access_log: checked.access_log.clone(), workers, rules },
         doors,
         Handing { named, upgrade_sock, ready },
     );
     Ok(())
+}
+
+/// What happens at each address.
+fn entrances(checked: &Checked) -> Result<Vec<(ListenAddress, Arc<Entrance>)>, String> {
+    let mut entrances = Vec::new();
+    for listener in &checked.listeners {
+        let names: Vec<String> = listener.addresses.iter().map(ToString::to_string).collect();
+        let terminator = |settings| Terminator::new(names.join(", "), settings).map(Arc::new);
+        let entrance = Arc::new(Entrance {
+            tls: listener.tls.as_ref().map(terminator).transpose()?,
+            proxy_protocol: listener.proxy_protocol.clone(),
+            policy: Arc::clone(&listener.policy),
+        });
+        let at = |address: &ListenAddress| (address.clone(), Arc::clone(&entrance));
+        entrances.extend(listener.addresses.iter().map(at));
+    }
+    Ok(entrances)
+}
+
+/// The rules for clients; how many connections there may be follows from the open files that the
+/// system allows, unless the configuration says it.
+fn rules(checked: &Checked) -> Result<Rules, String> {
+    let descriptors = descriptors::raise_limit().map_err(|e| format!("cannot tell how many files may be open: {e}"))?;
+    let limits = checked.connection_limits;
+    let total = limits.total.unwrap_or_else(|| descriptors::connections_for(descriptors));
+    Ok(Rules {
+        timeouts: checked.client_timeouts,
+        limits,
+        request_limits: checked.request_limits,
+        trusted_proxies: checked.trusted_proxies.clone(),
+        caps: ConnectionCaps::new(total, limits.per_client),
+    })
 }
 
 /// What is served.
@@ -131,7 +156,13 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing) {
 
 /// Certificates and keys are read again when their files change.
 fn watch_files(server: &mut Server, doors: &[Door]) {
-    let terminators: Vec<_> = doors.iter().filter_map(|door| door.entrance.tls.clone()).collect();
+    let mut terminators: Vec<Arc<Terminator>> = Vec::new();
+    for tls in doors.iter().filter_map(|door| door.entrance.tls.as_ref()) {
+        // Several addresses of one listener share it.
+        if !terminators.iter().any(|known| Arc::ptr_eq(known, tls)) {
+            terminators.push(Arc::clone(tls));
+        }
+    }
     if !terminators.is_empty() {
         let mut watcher = background_service("certificates", Watcher::new(terminators));
         watcher.threads = Some(1);
@@ -168,8 +199,7 @@ fn describe(doors: &[Door]) -> String {
     let describe = |door: &Door| {
         let scheme = if door.entrance.tls.is_some() { "https" } else { "http" };
         let first = door.sockets.first()?;
-        let address = first.listener.local_addr().map_or_else(|_| first.name.clone(), |address| address.to_string());
-        Some(format!("{scheme}://{address}"))
+        Some(format!("{scheme}://{}", first.address()))
     };
     doors.iter().filter_map(describe).collect::<Vec<_>>().join(" ")
 }
@@ -178,7 +208,7 @@ fn describe(doors: &[Door]) -> String {
 /// where it has them, else new ones. What the old process has and nobody wants any more is closed
 /// here, in the new one.
 fn sockets(
-    addresses: &[SocketAddr],
+    addresses: &[ListenAddress],
     workers: Workers,
     upgrade: Option<&Path>,
 ) -> io::Result<(Vec<Vec<Socket>>, Option<Ready>)> {
@@ -193,8 +223,8 @@ fn sockets(
         ready = Some(received.ready);
     }
     let count = if let Workers::Apart(workers) = workers { workers } else { 1 };
-    let take = |address: &SocketAddr| {
-        Socket::group(*address, count, inherited.remove(&address.to_string()).unwrap_or_default())
+    let take = |address: &ListenAddress| {
+        Socket::group(address, count, inherited.remove(&address.to_string()).unwrap_or_default())
     };
     let groups = addresses.iter().map(take).collect::<io::Result<Vec<_>>>()?;
     Ok((groups, ready))

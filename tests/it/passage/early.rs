@@ -60,19 +60,22 @@ fn an_early_answer_is_not_eaten_by_a_reset() {
 fn a_slow_upload_takes_as_long_as_it_takes() {
     let backend = Scripted::start(|mut stream| {
         read_head(&mut stream);
-        stream.read_exact(&mut [0; 8]).unwrap();
+        stream.read_exact(&mut [0; 9]).unwrap();
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
     });
     let port = free_port();
     let timeouts = "timeouts: { first_byte: 300ms, idle: 1s },";
     let _lab = Lab::start(&yaml(port, backend.port, timeouts, ""));
     let mut stream = connect(port);
-    stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\n").unwrap();
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n").unwrap();
     for _ in 0..8 {
         // In all longer than the first byte may take, which counts from the request's end.
         std::thread::sleep(Duration::from_millis(100));
         stream.write_all(b"x").unwrap();
     }
+    // So may a single pause of the client's be.
+    std::thread::sleep(Duration::from_millis(600));
+    stream.write_all(b"x").unwrap();
     assert_eq!(read_answer(&mut stream).status, 200);
 }
 
