@@ -198,6 +198,11 @@ impl Exchange {
         !self.http2 && self.route.as_ref().is_some_and(|route| http1(route.template.protocol))
     }
 
+    /// Whether the backend may be one that is asked by HTTP/2.
+    pub(super) fn may_be_asked_by_http2(&self) -> bool {
+        self.route.as_ref().is_some_and(|route| route.template.protocol != Protocol::Http1)
+    }
+
     /// Starts to keep the backend's time.
     pub(super) fn await_answer(&mut self, deadlines: &Deadlines, fd: RawFd, digest: Option<&Digest>) {
         if !self.keeps_time() {

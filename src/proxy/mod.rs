@@ -146,6 +146,9 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
+        if exchange.may_be_asked_by_http2() {
+            framing::continue_ourselves(session, request).await?;
+        }
         headers::to_backend(session, request, exchange)
     }
 
@@ -237,9 +240,14 @@ impl ProxyHttp for Proxy {
         respond::failure(session, exchange, e).await
     }
 
-    /// One line for each request.
+    /// One line for each request; and the end of a connection on which one failed.
     async fn logging(&self, session: &mut Session, e: Option<&Error>, exchange: &mut Exchange) {
         exchange.finish(session, e, &self.access_log);
+        if e.is_some() && !session.is_http2() {
+            // Pingora would drop the connection, and with bytes of an upload unread that is a reset,
+            // which could take the answer from the client. The stream closes in order.
+            session.as_downstream_mut().shutdown().await;
+        }
     }
 
     /// The access log has the cause; Pingora's own line for each failed request would say it twice.

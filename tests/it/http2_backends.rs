@@ -1,5 +1,6 @@
 //! HTTP/2 to backends: connections that end while they are used, streams that are refused or broken.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,7 +9,7 @@ use h2::server::{Connection, SendResponse};
 use http::{Request, Response};
 use tokio::net::TcpStream;
 
-use crate::lab::client::{exchange, get};
+use crate::lab::client::{connect, exchange, get, read_answer, read_head};
 use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, free_port};
 
@@ -132,6 +133,25 @@ fn an_answer_that_has_begun_outlives_its_connections_goodbye() {
         let answer = get(port, "/");
         assert_eq!((answer.status, answer.body.as_str()), (200, "before after"));
     }
+}
+
+#[test]
+fn uploads_that_wait_for_100_do_not_wait_in_vain() {
+    let backend = backend(|_, _, stream| echo(stream));
+    let port = free_port();
+    let _lab = lab(port, &[&backend]);
+    let mut stream = connect(port);
+    for body in ["first", "again"] {
+        stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n").unwrap();
+        let head = read_head(&mut stream);
+        assert!(head.starts_with("HTTP/1.1 100 "), "{head}");
+        stream.write_all(body.as_bytes()).unwrap();
+        let answer = read_answer(&mut stream);
+        assert_eq!((answer.status, answer.body.as_str()), (200, body));
+    }
+    // Who did not wait is told to continue all the same, before the answer.
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhasty").unwrap();
+    assert_eq!(read_answer(&mut stream).body, "hasty");
 }
 
 #[test]

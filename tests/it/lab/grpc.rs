@@ -28,7 +28,10 @@ pub fn frame(message: &[u8]) -> Bytes {
 pub async fn send(stream: &mut SendStream<Bytes>, mut bytes: Bytes) -> Result<(), h2::Error> {
     while !bytes.is_empty() {
         stream.reserve_capacity(bytes.len());
-        let room = poll_fn(|cx| stream.poll_capacity(cx)).await.expect("the stream is open")?;
+        let Some(room) = poll_fn(|cx| stream.poll_capacity(cx)).await.transpose()? else {
+            // The other end wants no more.
+            return Ok(());
+        };
         stream.send_data(bytes.split_to(room.min(bytes.len())), false)?;
     }
     Ok(())

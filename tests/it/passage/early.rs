@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use super::{Pattern, yaml};
-use crate::lab::client::{connect, read_answer, read_head};
+use crate::lab::client::{connect, connect_tls, read_answer, read_head, tls_config};
 use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, PATIENCE, free_port};
 
@@ -54,6 +54,76 @@ fn an_early_answer_is_not_eaten_by_a_reset() {
             assert!(line.contains("status=403") && line.contains("cause=-"), "{line}");
         }
     }
+}
+
+#[test]
+fn our_own_early_refusal_is_not_eaten_either() {
+    let backend = Scripted::start(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
+    let port = free_port();
+    let tls_port = free_port();
+    let yaml = yaml(port, backend.port, "", "request_limits: { body_size: 1KiB }").replacen(
+        "listeners: [",
+        &format!(
+            "listeners: [{{ address: '127.0.0.1:{tls_port}', tls: {{ certificates: [{{ certificate: localhost.pem, key: localhost-key.pem }}] }} }}, "
+        ),
+        1,
+    );
+    let lab = Lab::start(&yaml);
+    // Announced, and so refused at once; not announced, and so refused on the way.
+    let announced = format!("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BIG}\r\n\r\n").into_bytes();
+    let mut chunked = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    write!(chunked, "{BIG:x}\r\n").unwrap();
+    for head in [announced, chunked] {
+        upload_in_vain(&mut connect(port), &head);
+        upload_in_vain(&mut connect_tls(tls_port, tls_config(lab.folder(), &["http/1.1"])), &head);
+    }
+}
+
+fn upload_in_vain(stream: &mut (impl Read + Write), head: &[u8]) {
+    stream.write_all(head).unwrap();
+    stream.write_all(&vec![b'x'; 600 << 10]).ok();
+    let answer = read_answer(stream);
+    assert_eq!((answer.status, answer.header("connection")), (413, "close"), "{answer:?}");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty(), "the connection ends in order");
+}
+
+#[test]
+fn early_answers_reach_http2_clients_and_their_connection_goes_on() {
+    let backend = Scripted::start(|mut stream| {
+        read_head(&mut stream);
+        stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\nenough").unwrap();
+    });
+    let port = free_port();
+    let _lab = Lab::start(&yaml(port, backend.port, "", "request_limits: { body_size: 64MiB }"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        for _ in 0..3 {
+            let mut sender: h2::client::SendRequest<bytes::Bytes> = sender.clone().ready().await.unwrap();
+            let request = http::Request::post("http://localhost/").body(()).unwrap();
+            let (response, mut sending) = sender.send_request(request, false).unwrap();
+            let uploading = crate::lab::grpc::send(&mut sending, bytes::Bytes::from(vec![b'x'; BIG]));
+            let answering = async {
+                let response = response.await.unwrap();
+                assert_eq!(response.status(), 403);
+                let mut body = response.into_body();
+                let mut text = Vec::new();
+                while let Some(data) = body.data().await {
+                    text.extend_from_slice(&data.unwrap());
+                }
+                assert_eq!(text, b"enough");
+            };
+            tokio::select! {
+                () = answering => {}
+                // Cut off: the answer still counts.
+                _ = async { drop(uploading.await); std::future::pending::<()>().await } => {}
+            }
+        }
+    });
 }
 
 #[test]

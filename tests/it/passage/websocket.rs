@@ -265,6 +265,34 @@ fn a_tunnel_may_live_on_while_the_process_drains() {
 }
 
 #[test]
+fn a_tunnel_stays_with_the_old_process_through_an_upgrade() {
+    let backend = echoing(b"");
+    let port = free_port();
+    let mut lab = Lab::start(&yaml(port, backend.port, "", ""));
+    let mut stream = connect(port);
+    stream.write_all(HANDSHAKE).unwrap();
+    switched(&mut stream);
+    let next = lab.successor();
+    lab.signal(Signal::SIGQUIT);
+    next.wait_until_ready();
+    lab.wait_for_log("the new process is ready");
+    let mut newcomer = connect(port);
+    newcomer.write_all(HANDSHAKE).unwrap();
+    switched(&mut newcomer);
+    for stream in [&mut stream, &mut newcomer] {
+        stream.write_all(b"still here").unwrap();
+        expect(stream, b"still here");
+    }
+    assert!(lab.is_running());
+    // Who came at this very moment may have met either process.
+    drop((stream, newcomer));
+    assert!(lab.wait_exit(PATIENCE).success());
+    let mut late = connect(port);
+    late.write_all(HANDSHAKE).unwrap();
+    switched(&mut late);
+}
+
+#[test]
 fn a_tunnel_ends_at_the_latest_with_the_grace_period() {
     let backend = echoing(b"");
     let port = free_port();
