@@ -23,7 +23,11 @@ impl RequestId {
             }
         }
         // Hexadecimal digits are always a legal value.
-        Self(HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-")))
+        let mut value = HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"));
+        // It is no secret, but on HTTP/2 this keeps a value that never comes again from driving others
+        // out of the compression table (RFC 7541 §7.1.3).
+        value.set_sensitive(true);
+        Self(value)
     }
 
     /// One that somebody else gave, if it may be passed on and logged as it is.

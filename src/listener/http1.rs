@@ -1,14 +1,13 @@
 //! HTTP/1 on one connection: request after request, each looked at before Pingora sees it.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::BytesMut;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::Shutdown;
 use pingora_core::protocols::http::ServerSession;
-use pingora_proxy::{HttpProxy, ProxyHttp};
+use pingora_proxy::ProxyHttp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -33,7 +32,6 @@ where
     let mut silent = service.drain.silent();
     // The process or the proxy is gone if this fails, and then nothing may stay open either.
     let mut closing = pin!(async move { drop(silent.wait_for(|silent| *silent).await) });
-    let begun = service.drain.begun();
     let mut requests = 0;
     loop {
         let arrival = stream.read_head(&service.request_limits(), requests == 0, closing.as_mut()).await;
@@ -44,7 +42,7 @@ where
         };
         requests += 1;
         let last = requests >= service.limits.requests || began.elapsed() >= service.limits.age;
-        match pass(&service.proxy, stream, bytes, last, &begun).await {
+        match pass(service, stream, bytes, last).await {
             Some(same) => stream = same,
             None => return,
         }
@@ -53,13 +51,7 @@ where
 }
 
 /// Has Pingora answer one request. The stream comes back if another request may follow.
-async fn pass<P>(
-    proxy: &Arc<HttpProxy<P>>,
-    stream: ClientStream,
-    head: BytesMut,
-    last: bool,
-    begun: &tokio::sync::watch::Receiver<bool>,
-) -> Option<ClientStream>
+async fn pass<P>(service: &Service<P>, stream: ClientStream, head: BytesMut, last: bool) -> Option<ClientStream>
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
@@ -69,7 +61,7 @@ where
     if last {
         session.set_keepalive_reuses_remaining(Some(0));
     }
-    let (stream, _) = proxy.process_new_http(session, begun).await?.consume();
+    let (stream, _) = service.proxy.process_new_http(session, &service.begun).await?.consume();
     let stream = stream.into_any().downcast::<ClientStream>().ok()?;
     // A body that was not taken to its end hides where the next request begins.
     stream.is_at_end().then_some(*stream)

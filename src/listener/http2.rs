@@ -200,8 +200,7 @@ where
     let service = Arc::clone(service);
     tokio::spawn(async move {
         let _streaming = streaming;
-        let begun = service.drain.begun();
-        service.proxy.process_new_http(ServerSession::new_http2(session), &begun).await;
+        service.proxy.process_new_http(ServerSession::new_http2(session), &service.begun).await;
     });
 }
 

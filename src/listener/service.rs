@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use pingora_proxy::HttpProxy;
+use tokio::sync::watch;
 
 use super::Drain;
 use super::caps::{ConnectionCaps, Refused, Slot};
@@ -34,6 +35,8 @@ pub(super) struct Service<P> {
     pub(super) proxy: Arc<HttpProxy<P>>,
     pub(super) access_log: AccessLog,
     pub(super) drain: Drain,
+    /// For Pingora, which looks at it with every request.
+    pub(super) begun: watch::Receiver<bool>,
     pub(super) timeouts: Arc<ClientTimeouts>,
     pub(super) limits: ConnectionLimits,
     pub(super) caps: ConnectionCaps,
@@ -46,6 +49,7 @@ impl<P> Service<P> {
         Self {
             proxy: Arc::new(proxy),
             access_log,
+            begun: drain.begun(),
             drain,
             timeouts: Arc::new(rules.timeouts),
             limits: rules.limits,

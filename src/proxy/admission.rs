@@ -10,6 +10,7 @@ use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::exchange::Exchange;
+use super::headers;
 use crate::limit::Limiter;
 use crate::net::ClientKey;
 use crate::rejection::{Refusal, Rejection};
@@ -84,6 +85,10 @@ fn check_form(request: &RequestHeader) -> Result<(), Rejection> {
     }
     // RFC 9112 §3.2: an HTTP/1.1 request without Host is malformed.
     if request.version == Version::HTTP_11 && !request.headers.contains_key(header::HOST) {
+        return Err(Rejection::BadRequest);
+    }
+    let mut named = request.headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    if named.any(|value| !value.split(',').map(str::trim).all(headers::may_nominate)) {
         return Err(Rejection::BadRequest);
     }
     Ok(())

@@ -7,8 +7,9 @@
 //! shuts down the connections of those that are overdue, whereupon the read that waits there fails.
 //!
 //! A pause counts only while neither side moves: while a slow client takes what the backend sent
-//! before, nobody reads from the backend. That the client's connection moved says nothing on HTTP/2,
-//! where it is shared; there Pingora's timeout does the work.
+//! before, nobody reads from the backend. On HTTP/2 the client's connection is shared, so that it
+//! moved says nothing; there each part of the answer that was handed on counts, which asks a client
+//! for 64 KiB in the time that a backend may pause for.
 //!
 //! By the time of the sweep a descriptor's number could belong to another connection; so the sweep
 //! duplicates the descriptor first, and shuts it down only if both ends of the duplicate are those
@@ -39,8 +40,8 @@ pub(super) struct Ends {
 struct Wait {
     fd: RawFd,
     ends: Ends,
-    /// The client's connection, whose movements count too.
-    client: Arc<Connection>,
+    /// The client's connection, whose movements count too, where it is this request's alone.
+    client: Option<Arc<Connection>>,
     /// Milliseconds since the epoch of the list.
     due: AtomicU64,
     /// How long a pause may last, in milliseconds.
@@ -79,11 +80,11 @@ impl Deadlines {
     }
 
     /// Starts a deadline of `limit` for the connection behind `fd`.
-    pub(super) fn start(&self, fd: RawFd, ends: Ends, client: Arc<Connection>, limit: Duration) -> Deadline {
+    pub(super) fn start(&self, fd: RawFd, ends: Ends, client: Option<Arc<Connection>>, limit: Duration) -> Deadline {
         let wait = Wait {
             fd,
             ends,
-            taken: AtomicU64::new(client.taken()),
+            taken: AtomicU64::new(client.as_ref().map_or(0, |client| client.taken())),
             client,
             due: AtomicU64::new(u64::MAX),
             limit: AtomicU64::new(milliseconds(limit)),
@@ -120,7 +121,7 @@ impl Wait {
     /// Shuts the connection down if it is overdue. A wait that moved since the last look begins anew
     /// now: requests only say that they moved, and need no clock for it.
     fn look(&self, now: u64) {
-        let taken = self.client.taken();
+        let taken = self.client.as_ref().map_or(0, |client| client.taken());
         let moved = self.taken.swap(taken, Ordering::Relaxed) != taken;
         let due = self.due.load(Ordering::Relaxed);
         if moved || due == u64::MAX {
@@ -212,8 +213,8 @@ mod tests {
         let deadlines = Deadlines::new(now);
         let (late, _late_end, late_ends) = connection();
         let (early, _early_end, early_ends) = connection();
-        let overdue = deadlines.start(late.as_raw_fd(), late_ends, client(), SECOND);
-        let waiting = deadlines.start(early.as_raw_fd(), early_ends, client(), SECOND * 9);
+        let overdue = deadlines.start(late.as_raw_fd(), late_ends, Some(client()), SECOND);
+        let waiting = deadlines.start(early.as_raw_fd(), early_ends, None, SECOND * 9);
         deadlines.sweep_once(now);
         assert!(!overdue.expired(), "it counts from the first look");
         deadlines.sweep_once(now + SECOND);
@@ -232,7 +233,7 @@ mod tests {
         let deadlines = Deadlines::new(now);
         let (stream, _end, ends) = connection();
         let client = client();
-        let deadline = deadlines.start(stream.as_raw_fd(), ends, Arc::clone(&client), SECOND);
+        let deadline = deadlines.start(stream.as_raw_fd(), ends, Some(Arc::clone(&client)), SECOND);
         for second in 0..10 {
             deadlines.sweep_once(now + SECOND * second);
             if second % 2 == 0 { deadline.progress(SECOND) } else { client.take(100) }
@@ -249,7 +250,7 @@ mod tests {
         let deadlines = Deadlines::new(now);
         let (_one, _one_end, gone) = connection();
         let (innocent, _end, _) = connection();
-        let _deadline = deadlines.start(innocent.as_raw_fd(), gone, client(), SECOND);
+        let _deadline = deadlines.start(innocent.as_raw_fd(), gone, None, SECOND);
         deadlines.sweep_once(now);
         deadlines.sweep_once(now + SECOND);
         assert!(!is_shut_down(&innocent));

@@ -190,12 +190,11 @@ impl Exchange {
         self.tried.len()
     }
 
-    /// Whether the time of backends is kept by [`super::deadlines`]: over HTTP/1 on both sides. An
-    /// HTTP/2 connection cannot be shut down for one of its streams; there Pingora's timeout is all
-    /// there is.
+    /// Whether the time of backends is kept by [`super::deadlines`]. A connection to an HTTP/2 backend
+    /// cannot be shut down for one of its streams; there Pingora's timeout is all there is.
     fn keeps_time(&self) -> bool {
         let http1 = |protocol| protocol == Protocol::Http1 || (protocol == Protocol::Auto && self.upgrade);
-        !self.http2 && self.route.as_ref().is_some_and(|route| http1(route.template.protocol))
+        self.route.as_ref().is_some_and(|route| http1(route.template.protocol))
     }
 
     /// Whether the backend may be one that is asked by HTTP/2.
@@ -209,11 +208,10 @@ impl Exchange {
             return;
         }
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
-        if let (Some(route), Some(client), Some(local), Some(endpoint)) =
-            (&self.route, &self.connection, local, self.tried.last())
-        {
+        if let (Some(route), Some(local), Some(endpoint)) = (&self.route, local, self.tried.last()) {
             let ends = Ends { local: *local, backend: endpoint.address() };
-            self.deadline = Some(deadlines.start(fd, ends, Arc::clone(client), self.patience(route)));
+            let client = self.connection.clone().filter(|_| !self.http2);
+            self.deadline = Some(deadlines.start(fd, ends, client, self.patience(route)));
         }
     }
 

@@ -2,7 +2,7 @@
 //! has not come to its end.
 
 use http::{Version, header};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 /// HTTP/1.0 knows neither informational answers (RFC 9110 §15.2) nor an expectation of one (§10.1.1).
@@ -16,19 +16,14 @@ pub(super) fn prepare(session: &mut Session) {
 
 /// Tells a client that waits for 100 to go on: Pingora does not hear it from HTTP/2 backends. The request
 /// is not passed on with an expectation that is met.
-pub(super) async fn continue_ourselves(session: &mut Session, request: &mut RequestHeader) -> pingora::Result<()> {
-    if request.remove_header(&header::EXPECT).is_some() && request_is_waiting(session) {
-        let downstream = session.as_downstream_mut();
+pub(super) async fn continue_ourselves(session: &mut Session) -> pingora::Result<()> {
+    let downstream = session.as_downstream_mut();
+    let expected = downstream.req_header_mut().remove_header(&header::EXPECT).is_some();
+    if expected && !downstream.is_http2() && !downstream.is_body_done() {
         downstream.set_close_on_response_before_downstream_finish(false);
         downstream.write_continue_response().await?;
     }
     Ok(())
-}
-
-/// Whether an HTTP/1.1 client may still be waiting before it sends its body.
-fn request_is_waiting(session: &mut Session) -> bool {
-    let downstream = session.as_downstream_mut();
-    !downstream.is_http2() && downstream.response_written().is_none() && !downstream.is_body_done()
 }
 
 /// Whether the head is one of those before the answer proper (100, 103).

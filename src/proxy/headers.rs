@@ -1,8 +1,11 @@
 //! Header fields: what backends are told about the client, what clients may not say themselves, and
 //! what belongs to one connection only.
 
+use bytes::Bytes;
+use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::exchange::Exchange;
@@ -34,74 +37,88 @@ fn is_hop_by_hop(name: &str) -> bool {
     matches!(name, "keep-alive" | "proxy-authenticate" | "proxy-connection" | "trailer")
 }
 
-/// Tells the backend who the client is, and nothing that the client may not say.
-pub(super) fn to_backend(session: &Session, request: &mut RequestHeader, exchange: &Exchange) -> pingora::Result<()> {
-    let Some(connection) = &exchange.connection else { return Ok(()) };
+/// Makes of the client's request the one for backends: tells them who the client is, and nothing that
+/// the client may not say. Done once, whatever the number of tries.
+pub(super) fn to_backend(session: &mut Session, exchange: &Exchange) {
+    let Some(connection) = &exchange.connection else { return };
+    // Pingora's header keeps the names as the client wrote them, in a second map that makes every
+    // change twice as dear. Names mean the same in any case, so that map is left behind.
+    let nothing = http::Request::new(()).into_parts().0.into();
+    let mut request: Parts = std::mem::replace(session.as_downstream_mut().req_header_mut(), nothing).into();
+    remove_forbidden(&mut request.headers, exchange.trusted);
+    let mut forwarded_for = connection.peer_text.clone();
+    if exchange.trusted && request.headers.contains_key(X_FORWARDED_FOR) {
+        forwarded_for = extend(&request.headers, forwarded_for);
+    }
+    let headers = &mut request.headers;
+    headers.insert(X_FORWARDED_FOR, forwarded_for);
+    if !(exchange.trusted && headers.contains_key(X_FORWARDED_PROTO)) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if connection.tls { "https" } else { "http" }));
+    }
+    if !(exchange.trusted && headers.contains_key(X_FORWARDED_HOST)) {
+        match forwarded_host(request.uri.authority(), headers) {
+            Some(host) => drop(headers.insert(X_FORWARDED_HOST, host)),
+            None => drop(headers.remove(X_FORWARDED_HOST)),
+        }
+    }
+    headers.insert(X_REQUEST_ID, exchange.request_id.to_value());
+    client_certificate(session, headers);
+    *session.as_downstream_mut().req_header_mut() = request.into();
+}
+
+/// Removes what the client may not say; mostly there is nothing.
+fn remove_forbidden(headers: &mut HeaderMap, trusted: bool) {
     let forbidden = |name: &&HeaderName| {
         // Many servers read `x_real_ip` as `x-real-ip`, so that an underscore gets past all rules.
         let name = name.as_str();
-        name.contains('_') || name.starts_with(CLIENT_CERTIFICATE) || (!exchange.trusted && is_for_proxies_only(name))
+        name.contains('_') || name.starts_with(CLIENT_CERTIFICATE) || (!trusted && is_for_proxies_only(name))
     };
-    remove(request, forbidden);
-    let mut forwarded_for = connection.peer_text.clone();
-    if exchange.trusted && request.headers.contains_key(&X_FORWARDED_FOR) {
-        forwarded_for = extend(&request.headers, &forwarded_for)?;
+    let names: Vec<HeaderName> = headers.keys().filter(forbidden).cloned().collect();
+    for name in names {
+        headers.remove(name);
     }
-    request.insert_header("X-Forwarded-For", forwarded_for)?;
-    let kept = |request: &RequestHeader, name: HeaderName| exchange.trusted && request.headers.contains_key(name);
-    if !kept(request, X_FORWARDED_PROTO) {
-        let proto = HeaderValue::from_static(if connection.tls { "https" } else { "http" });
-        request.insert_header("X-Forwarded-Proto", proto)?;
-    }
-    if !kept(request, X_FORWARDED_HOST) {
-        match forwarded_host(request) {
-            Some(host) => request.insert_header("X-Forwarded-Host", host)?,
-            None => drop(request.remove_header(&X_FORWARDED_HOST)),
-        }
-    }
-    client_certificate(session, request)?;
-    request.insert_header("X-Request-Id", exchange.request_id.to_value())
 }
 
-/// Removes the fields whose names are `forbidden`; mostly there are none.
-fn remove(request: &mut RequestHeader, forbidden: impl Fn(&&HeaderName) -> bool) {
-    let names: Vec<HeaderName> = request.headers.keys().filter(forbidden).cloned().collect();
-    for name in names {
-        request.remove_header(&name);
-    }
+/// Whether a client may call a field hop-by-hop in `Connection`, which removes it. What we say is not
+/// the client's to remove.
+pub(super) fn may_nominate(name: &str) -> bool {
+    let is = |ours: HeaderName| name.eq_ignore_ascii_case(ours.as_str());
+    let about_client =
+        name.get(..CLIENT_CERTIFICATE.len()).is_some_and(|start| start.eq_ignore_ascii_case(CLIENT_CERTIFICATE));
+    !(about_client || [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_REQUEST_ID].into_iter().any(is))
 }
 
 /// The hops that a trusted proxy told of, and `last` behind them.
-fn extend(headers: &HeaderMap, last: &HeaderValue) -> pingora::Result<HeaderValue> {
+fn extend(headers: &HeaderMap, last: HeaderValue) -> HeaderValue {
     let mut hops = Vec::new();
-    for hop in headers.get_all(&X_FORWARDED_FOR).iter().chain([last]).filter(|hop| !hop.is_empty()) {
+    for hop in headers.get_all(X_FORWARDED_FOR).iter().chain([&last]).filter(|hop| !hop.is_empty()) {
         if !hops.is_empty() {
             hops.extend_from_slice(b", ");
         }
         hops.extend_from_slice(hop.as_bytes());
     }
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(hops))
-        .map_err(|_| pingora::Error::explain(pingora::ErrorType::InvalidHTTPHeader, "X-Forwarded-For"))
+    // Legal values and a comma between them are a legal value.
+    HeaderValue::from_maybe_shared(Bytes::from(hops)).unwrap_or(last)
 }
 
-/// The host that was asked for, as a header value; without copying where `Host` says it.
-fn forwarded_host(request: &RequestHeader) -> Option<HeaderValue> {
-    match request.uri.authority() {
+/// The host that was asked for; without copying where `Host` says it.
+fn forwarded_host(authority: Option<&Authority>, headers: &HeaderMap) -> Option<HeaderValue> {
+    match authority {
         Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
-        None => request.headers.get(header::HOST).cloned(),
+        None => headers.get(header::HOST).cloned(),
     }
 }
 
 /// Tells who the client proved to be in its TLS handshake.
-fn client_certificate(session: &Session, request: &mut RequestHeader) -> pingora::Result<()> {
+fn client_certificate(session: &Session, headers: &mut HeaderMap) {
     let established = session.as_downstream().digest().and_then(Established::of);
     let Some(client) = established.and_then(|established| established.client.as_ref()) else {
-        return Ok(());
+        return;
     };
-    request.insert_header("X-Client-Cert-Subject", &client.subject)?;
-    request.insert_header("X-Client-Cert-Fingerprint", &client.fingerprint)?;
-    request.insert_header("X-Client-Cert-Serial", &client.serial)?;
-    request.insert_header("X-Client-Cert-Verified", "true")
+    headers.insert("x-client-cert-subject", client.subject.clone());
+    headers.insert("x-client-cert-fingerprint", client.fingerprint.clone());
+    headers.insert("x-client-cert-serial", client.serial.clone());
+    headers.insert("x-client-cert-verified", HeaderValue::from_static("true"));
 }
 
 /// Removes from an answer what concerns the connection to the backend only.
@@ -133,14 +150,30 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 
 /// Tells the client what belongs to every answer.
 pub(super) fn to_client(response: &mut ResponseHeader, exchange: &Exchange) -> pingora::Result<()> {
-    response.insert_header("X-Request-Id", exchange.request_id.to_value())?;
-    if let Some(hsts) = exchange.policy().and_then(|policy| policy.strict_transport_security.as_ref()) {
-        response.insert_header("Strict-Transport-Security", hsts)?;
+    if response.get_reason_phrase() == response.status.canonical_reason() {
+        // As with requests: without the map of names as the backend wrote them.
+        let nothing = http::Response::new(()).into_parts().0.into();
+        let parts: http::response::Parts = std::mem::replace(response, nothing).into();
+        *response = with_ours(parts, exchange).into();
+    } else {
+        // A phrase of its own is kept only by Pingora's header.
+        response.insert_header("X-Request-Id", exchange.request_id.to_value())?;
+        if let Some(hsts) = exchange.policy().and_then(|policy| policy.strict_transport_security.as_ref()) {
+            response.insert_header("Strict-Transport-Security", hsts)?;
+        }
     }
     if let Some((verdict, window)) = &exchange.verdict {
         rate_limit(response, verdict, *window)?;
     }
     Ok(())
+}
+
+fn with_ours(mut response: http::response::Parts, exchange: &Exchange) -> http::response::Parts {
+    response.headers.insert(X_REQUEST_ID, exchange.request_id.to_value());
+    if let Some(hsts) = exchange.policy().and_then(|policy| policy.strict_transport_security.as_ref()) {
+        response.headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
+    response
 }
 
 /// `RateLimit` and `RateLimit-Policy` as in draft-ietf-httpapi-ratelimit-headers-10: what the client
@@ -179,6 +212,16 @@ mod tests {
         let mut left: Vec<&str> = response.headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["connection", "content-length", "x-kept"]);
+    }
+
+    #[test]
+    fn what_we_say_is_not_the_clients_to_remove() {
+        for name in ["X-Forwarded-For", "x-request-id", "X-Client-Cert-Verified", "x-client-cert"] {
+            assert!(!may_nominate(name), "{name}");
+        }
+        for name in ["close", "keep-alive", "upgrade", "x-custom", "te", ""] {
+            assert!(may_nominate(name), "{name}");
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ use pingora::Error;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use deadlines::Deadlines;
@@ -87,10 +87,13 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    /// May it pass, and where to? A refusal is answered here.
+    /// May it pass, and where to? A refusal is answered here; else it becomes what backends get.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
         match exchange.admit(session) {
-            Ok(()) => Ok(false),
+            Ok(()) => {
+                headers::to_backend(session, exchange);
+                Ok(false)
+            }
             Err(rejection) => {
                 respond::reject(session, exchange, rejection).await?;
                 Ok(true)
@@ -101,7 +104,12 @@ impl ProxyHttp for Proxy {
     /// The route's pool picks a backend. Without one the answer is given here.
     async fn proxy_upstream_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
         match exchange.reserve() {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                if exchange.may_be_asked_by_http2() {
+                    framing::continue_ourselves(session).await?;
+                }
+                Ok(true)
+            }
             Err(rejection) => {
                 respond::reject(session, exchange, rejection).await?;
                 Ok(false)
@@ -137,19 +145,6 @@ impl ProxyHttp for Proxy {
     ) -> pingora::Result<()> {
         exchange.await_answer(&self.deadlines, fd, digest);
         Ok(())
-    }
-
-    /// What the backend is told about the client.
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        request: &mut RequestHeader,
-        exchange: &mut Exchange,
-    ) -> pingora::Result<()> {
-        if exchange.may_be_asked_by_http2() {
-            framing::continue_ourselves(session, request).await?;
-        }
-        headers::to_backend(session, request, exchange)
     }
 
     /// Bodies are counted as they come, also those that did not announce their length. With the
@@ -209,7 +204,8 @@ impl ProxyHttp for Proxy {
         headers::to_client(response, exchange)
     }
 
-    /// With the answer's end a request that is still being sent has lost its purpose.
+    /// A part of the answer on its way to the client; the one before it has left. With the answer's end
+    /// a request that is still being sent has lost its purpose.
     fn response_body_filter(
         &self,
         session: &mut Session,
@@ -217,6 +213,7 @@ impl ProxyHttp for Proxy {
         end: bool,
         exchange: &mut Exchange,
     ) -> pingora::Result<Option<Duration>> {
+        exchange.progress();
         if end {
             exchange.ended(session);
         }
