@@ -218,3 +218,25 @@ impl Refusal {
         Self { rejection: Rejection::BadRequest, detail }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_clients_may_try_again_only_where_that_can_help() {
+        let second = Duration::from_secs(1);
+        let try_again = [
+            Rejection::NoHealthyBackend { retry_after: second },
+            Rejection::ConnectFailed,
+            Rejection::BackendFailed,
+            Rejection::FirstByteTimeout,
+        ];
+        // 14 is the one status that gRPC libraries repeat a call for by themselves.
+        assert!(try_again.iter().all(|rejection| rejection.grpc_status() == 14));
+        let limits = [Rejection::RateLimited { retry_after: second }, Rejection::BodyTooLarge];
+        assert!(limits.iter().all(|rejection| rejection.grpc_status() == 8));
+        assert_eq!(Rejection::NoRoute.grpc_status(), 12);
+        assert_eq!(Rejection::BadRequest.grpc_status(), 13);
+    }
+}

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::{UNCHECKED, block_on, lab};
 use crate::lab::PATIENCE;
+use crate::lab::client::tls_config;
 use crate::lab::grpc::{Channel, GrpcBackend, Messages, frame, read, send};
 
 #[test]
@@ -104,6 +105,46 @@ fn large_messages_pass_in_both_directions() {
             assert!(reply.messages[0] == large && reply.messages[1] == "small");
         });
     }
+}
+
+#[test]
+fn an_outcome_in_the_middle_of_an_upload_comes_back() {
+    for tls in [false, true] {
+        let backend = GrpcBackend::start(tls);
+        let (_lab, port) = lab(&backend, tls, UNCHECKED, "");
+        let large = vec![b'x'; 8 << 20];
+        block_on(async {
+            let channel = Channel::connect(port).await;
+            for _ in 0..3 {
+                let reply = channel.call("/lab/TrailersOnly", &[], &[&large]).await;
+                assert_eq!(reply.status(), "5");
+            }
+            assert_eq!(channel.call("/lab/Echo", &[], &[b"x"]).await.status(), "0", "the connection goes on");
+        });
+    }
+}
+
+#[test]
+fn grpc_clients_come_over_tls() {
+    let backend = GrpcBackend::start(true);
+    let port = crate::lab::free_port();
+    let lab = crate::lab::Lab::start(&format!(
+        "listeners: [{{ address: '127.0.0.1:{port}', tls: {{ certificates: [{{ certificate: localhost.pem, key: localhost-key.pem }}] }} }}]\n\
+         pools:\n  a: {{ {}, {UNCHECKED}, backends: [{{ address: '127.0.0.1:{}' }}] }}\n\
+         routes: [{{ path: /lab, pool: a }}]\n",
+        super::protocol(true),
+        backend.port
+    ));
+    block_on(async {
+        let connector = tokio_rustls::TlsConnector::from(tls_config(lab.folder(), &["h2"]));
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        let stream = connector.connect(name, stream).await.unwrap();
+        let channel = Channel::over(stream).await;
+        let reply = channel.call("/lab/Echo", &[], &[b"one", b"two"]).await;
+        assert_eq!((reply.status(), reply.messages.len()), ("0", 2));
+        assert_eq!(channel.call("/nowhere", &[], &[b"x"]).await.status(), "12");
+    });
 }
 
 #[test]
