@@ -19,6 +19,7 @@ use serde_json::json;
 
 use super::Settings;
 use super::bodies::{self, AnswerBody};
+use super::mood::{Conduct, Mood};
 use super::tape::Taped;
 
 type Answer = Response<AnswerBody>;
@@ -29,6 +30,7 @@ pub(super) struct Answers {
     name: Option<HeaderValue>,
     healthy: AtomicBool,
     count: AtomicU64,
+    conduct: Conduct,
 }
 
 impl Answers {
@@ -39,6 +41,7 @@ impl Answers {
             name: HeaderValue::from_str(&settings.name).ok(),
             healthy: AtomicBool::new(true),
             count: AtomicU64::new(0),
+            conduct: Conduct::new(settings.service_time, settings.cold),
             settings,
         }
     }
@@ -81,6 +84,14 @@ impl Answers {
                 self.healthy.store(*direction == "up", Ordering::SeqCst);
                 text(StatusCode::OK, format!("now {direction}\n"))
             }
+            ["", "mood", ..] if method != Method::POST => text(StatusCode::METHOD_NOT_ALLOWED, "use POST\n"),
+            ["", "mood", words @ ..] => match Mood::parse(words) {
+                Some(mood) => {
+                    self.conduct.set(mood);
+                    text(StatusCode::OK, "as you wish\n")
+                }
+                None => misread("/mood takes normal, slow/10, hang, fail or pause/300ms/2s"),
+            },
             [.., "count"] => {
                 let count = self.count.load(Ordering::SeqCst);
                 text(StatusCode::OK, format!("{count}\n"))
@@ -110,8 +121,9 @@ impl Answers {
         if !self.settings.latency.is_zero() {
             tokio::time::sleep(self.settings.latency).await;
         }
+        let worked = self.conduct.work().await;
         // fastrand::f64 is below 1, so a rate of 1 always fails and 0 never.
-        if fastrand::f64() < self.settings.error_rate {
+        if !worked || fastrand::f64() < self.settings.error_rate {
             let status = StatusCode::INTERNAL_SERVER_ERROR;
             return Ok(text(status, "failed on purpose\n"));
         }

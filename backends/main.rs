@@ -26,6 +26,12 @@ struct Flags {
     /// Waited before each answer, health and count excepted, such as "5ms".
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     latency: Duration,
+    /// The mean of a time, exponentially distributed, that each ordinary answer takes.
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    service_time: Duration,
+    /// How long after its start the service time is ten times as long, such as "10s".
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    cold: Duration,
     /// The share of answers, from 0 to 1, that are a 500 instead.
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     error_rate: f64,
@@ -58,6 +64,8 @@ async fn run(flags: Flags) -> io::Result<()> {
         port: flags.port,
         name: flags.name,
         latency: flags.latency,
+        service_time: flags.service_time,
+        cold: flags.cold,
         error_rate: flags.error_rate,
         response: flags.response,
     };

@@ -3,11 +3,12 @@
 //!
 //! It speaks HTTP/1.1 and cleartext HTTP/2 (by prior knowledge) on one port.
 //! This file listens and keeps the connections; `answers` says what each path
-//! answers, `bodies` holds the streamed bodies, and `tape` remembers what
-//! arrived byte by byte so that `/echo` can repeat it.
+//! answers, `bodies` holds the streamed bodies, `mood` makes it misbehave, and `tape`
+//! remembers what arrived byte by byte so that `/echo` can repeat it.
 
 mod answers;
 mod bodies;
+mod mood;
 mod tape;
 
 use std::future::Future;
@@ -43,6 +44,10 @@ pub struct Settings {
     pub name: String,
     /// Waited before each answer, health and count excepted.
     pub latency: Duration,
+    /// The mean time that an ordinary answer takes, exponentially distributed, on top of the latency.
+    pub service_time: Duration,
+    /// How long after its start the service time is ten times as long.
+    pub cold: Duration,
     /// The share of answers, from 0 to 1, that are a 500 instead.
     pub error_rate: f64,
     /// The text of an ordinary answer; without it, `Hello from NAME`.

@@ -27,6 +27,8 @@ pub(super) fn main(arguments: Arguments) -> Result<(), Failure> {
         port: arguments.port,
         name: arguments.name,
         latency: Duration::ZERO,
+        service_time: Duration::ZERO,
+        cold: Duration::ZERO,
         error_rate: 0.0,
         response: None,
     };

@@ -1,0 +1,113 @@
+//! The five backends of a run, and doing to them what a scenario says.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::process::{LOAD_CORE, Process, free_ports};
+use crate::scenario::{BACKENDS, COLD, Deed, Scenario};
+
+/// The mean of a backend's service time, exponentially distributed.
+pub(crate) const SERVICE_TIME: &str = "2ms";
+
+/// Five sample backends with fixed ports; dropped, they end.
+pub(crate) struct Fleet {
+    ports: Vec<u16>,
+    running: Vec<Option<Process>>,
+}
+
+impl Fleet {
+    /// Starts all backends that the scenario has from the beginning, and waits until they listen.
+    pub(crate) fn start(scenario: Scenario) -> io::Result<Self> {
+        let ports = free_ports(BACKENDS)?;
+        let mut fleet = Self { ports, running: (0..BACKENDS).map(|_| None).collect() };
+        let present: Vec<usize> = (0..BACKENDS).filter(|backend| Some(*backend) != scenario.absent()).collect();
+        for backend in &present {
+            fleet.spawn(*backend, Duration::ZERO)?;
+        }
+        for backend in present {
+            fleet.wait_for(backend)?;
+        }
+        Ok(fleet)
+    }
+
+    /// The ports, of those that are away too.
+    pub(crate) fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
+    /// Does what the scenario says at its times after `begin`, and returns at `end`.
+    pub(crate) fn suffer(&mut self, deeds: &[(Duration, Deed)], begin: Instant, end: Instant) -> io::Result<()> {
+        for (at, deed) in deeds {
+            std::thread::sleep((begin + *at).saturating_duration_since(Instant::now()));
+            self.perform(*deed)?;
+        }
+        std::thread::sleep(end.saturating_duration_since(Instant::now()));
+        Ok(())
+    }
+
+    fn perform(&mut self, deed: Deed) -> io::Result<()> {
+        match deed {
+            Deed::Mood(backend, mood) => self.post(backend, &format!("/mood/{mood}")),
+            Deed::Start(backend) => self.spawn(backend, Duration::ZERO),
+            Deed::StartCold(backend) => self.spawn(backend, COLD),
+            Deed::Kill(backend) => {
+                drop(self.take(backend));
+                Ok(())
+            }
+            Deed::Stop(backend) => {
+                if let Some(process) = self.take(backend) {
+                    process.stop();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn take(&mut self, backend: usize) -> Option<Process> {
+        self.running.get_mut(backend).and_then(Option::take)
+    }
+
+    fn address(&self, backend: usize) -> io::Result<SocketAddr> {
+        let port = self.ports.get(backend).ok_or_else(|| io::Error::other("no such backend"))?;
+        Ok((Ipv4Addr::LOCALHOST, *port).into())
+    }
+
+    fn spawn(&mut self, backend: usize, cold: Duration) -> io::Result<()> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_backend"));
+        command
+            .args(["--port", &self.address(backend)?.port().to_string()])
+            .args(["--name", &format!("backend-{backend}")])
+            .args(["--service-time", SERVICE_TIME])
+            .args(["--cold", &humantime::format_duration(cold).to_string()]);
+        let process = Process::start(&mut command, LOAD_CORE)?;
+        if let Some(place) = self.running.get_mut(backend) {
+            *place = Some(process);
+        }
+        Ok(())
+    }
+
+    fn wait_for(&self, backend: usize) -> io::Result<()> {
+        let address = self.address(backend)?;
+        for _ in 0..500 {
+            if TcpStream::connect(address).is_ok() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Err(io::Error::other(format!("backend {backend} does not listen on {address}")))
+    }
+
+    fn post(&self, backend: usize, path: &str) -> io::Result<()> {
+        let mut stream = TcpStream::connect(self.address(backend)?)?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        write!(stream, "POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        match answer.starts_with("HTTP/1.1 200") {
+            true => Ok(()),
+            false => Err(io::Error::other(format!("backend {backend} refused {path}: {answer}"))),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Processes that end with the bench, and free ports for them.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+/// The core of the proxies.
+pub(crate) const PROXY_CORE: usize = 0;
+/// The core of the backends and of the client.
+pub(crate) const LOAD_CORE: usize = 1;
+
+/// How long a process may take to end when asked to.
+const END_WITHIN: Duration = Duration::from_secs(3);
+
+/// Binds the calling thread, and whatever it starts from now on, to one core. On a machine that has no
+/// such core it stays where it is.
+pub(crate) fn pin(core: usize) {
+    let mut cores = CpuSet::new();
+    if cores.set(core).is_ok() {
+        sched_setaffinity(Pid::from_raw(0), &cores).ok();
+    }
+}
+
+/// A process with a group of its own; dropped, all of the group is ended.
+pub(crate) struct Process(Child);
+
+impl Process {
+    /// Starts the command on a core. What it prints is lost.
+    pub(crate) fn start(command: &mut Command, core: usize) -> io::Result<Self> {
+        pin(core);
+        let child = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        pin(LOAD_CORE);
+        child.map(Self)
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Ok(group) = i32::try_from(self.0.id()) {
+            // It fails when the group is gone, which is what is wanted.
+            killpg(Pid::from_raw(group), signal).ok();
+        }
+    }
+
+    /// Asks it to end and waits until it has.
+    pub(crate) fn stop(mut self) {
+        self.signal(Signal::SIGTERM);
+        let until = Instant::now() + END_WITHIN;
+        while Instant::now() < until {
+            if matches!(self.0.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.0.wait().ok();
+    }
+}
+
+/// So many free ports of 127.0.0.1, below those that the system gives to clients: the port of a backend
+/// that is away must not be taken by somebody's connection.
+pub(crate) fn free_ports(count: usize) -> io::Result<Vec<u16>> {
+    let mut held = Vec::new();
+    for _ in 0..1000 {
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", fastrand::u16(12_000..32_000))) {
+            held.push(listener);
+        }
+        if held.len() == count {
+            return held.iter().map(|listener| listener.local_addr().map(|address| address.port())).collect();
+        }
+    }
+    Err(io::Error::other("no free ports on 127.0.0.1"))
+}

@@ -1,0 +1,143 @@
+//! The results as Markdown, kept between runs, and their place in the documentation.
+
+use std::fmt::Write;
+use std::io;
+use std::path::Path;
+
+use crate::measure::Summary;
+
+/// What one proxy made of one day.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Row {
+    pub(crate) proxy: String,
+    pub(crate) scenario: String,
+    pub(crate) summary: Summary,
+}
+
+/// The rows of all runs so far; a later one of the same proxy and scenario replaces the earlier.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Results {
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Results {
+    /// What earlier runs wrote; nothing if there were none.
+    pub(crate) fn load(file: &Path) -> io::Result<Self> {
+        match std::fs::read(file) {
+            Ok(text) => Ok(serde_json::from_slice(&text)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes all rows.
+    pub(crate) fn save(&self, file: &Path) -> io::Result<()> {
+        std::fs::write(file, serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Adds a row.
+    pub(crate) fn put(&mut self, row: Row) {
+        self.rows.retain(|old| (&old.proxy, &old.scenario) != (&row.proxy, &row.scenario));
+        self.rows.push(row);
+    }
+
+    /// The row of a proxy and a scenario.
+    pub(crate) fn find(&self, proxy: &str, scenario: &str) -> Option<&Summary> {
+        self.rows.iter().find(|row| row.proxy == proxy && row.scenario == scenario).map(|row| &row.summary)
+    }
+
+    /// The proxies, in the order in which they were measured.
+    pub(crate) fn proxies(&self) -> Vec<&str> {
+        first_of_each(self.rows.iter().map(|row| row.proxy.as_str()))
+    }
+
+    /// The scenarios, likewise.
+    pub(crate) fn scenarios(&self) -> Vec<&str> {
+        first_of_each(self.rows.iter().map(|row| row.scenario.as_str()))
+    }
+
+    /// The short table (p99 and errors) and, folded away, all figures.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = self.short_table();
+        text.push_str("\n<details><summary>All figures</summary>\n\n");
+        text.push_str(&self.long_table());
+        text.push_str("\n</details>\n");
+        text
+    }
+
+    fn short_table(&self) -> String {
+        let proxies = self.proxies();
+        let mut text = format!("| p99, ms (errors) | {} |\n|---|", proxies.join(" | "));
+        text.push_str(&"---|".repeat(proxies.len()));
+        text.push('\n');
+        for scenario in self.scenarios() {
+            let cells: Vec<String> =
+                proxies.iter().map(|proxy| self.find(proxy, scenario).map_or("–".to_owned(), cell)).collect();
+            writeln!(text, "| {scenario} | {} |", cells.join(" | ")).ok();
+        }
+        text
+    }
+
+    fn long_table(&self) -> String {
+        let mut text =
+            "| scenario | proxy | p50 | p99 | p99.9 | worst second | errors | of which | client late, p99 |\n\
+                        |---|---|---|---|---|---|---|---|---|\n"
+                .to_owned();
+        for scenario in self.scenarios() {
+            for proxy in self.proxies() {
+                let Some(summary) = self.find(proxy, scenario) else { continue };
+                let [p50, p99, p999, worst, late] =
+                    [summary.p50, summary.p99, summary.p999, summary.worst_second, summary.client_late]
+                        .map(milliseconds);
+                let failures: Vec<String> =
+                    summary.failures.iter().map(|(failure, count)| format!("{count} × {failure}")).collect();
+                let (errors, requests, failures) = (summary.errors, summary.requests, failures.join(", "));
+                writeln!(
+                    text,
+                    "| {scenario} | {proxy} | {p50} | {p99} | {p999} | {worst} | {errors} of {requests} | {failures} | {late} |"
+                )
+                .ok();
+            }
+        }
+        text
+    }
+}
+
+fn first_of_each<'a>(all: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    for name in all {
+        if !found.contains(&name) {
+            found.push(name);
+        }
+    }
+    found
+}
+
+fn cell(summary: &Summary) -> String {
+    let p99 = milliseconds(summary.p99);
+    if summary.errors == 0 { p99 } else { format!("{p99} ({})", percentage(summary)) }
+}
+
+/// The share of requests that failed, such as `1.3 %`.
+pub(crate) fn percentage(summary: &Summary) -> String {
+    let hundredths = summary.errors * 10_000 / summary.requests.max(1);
+    format!("{}.{:02} %", hundredths / 100, hundredths % 100)
+}
+
+/// Microseconds as milliseconds with three digits or so.
+pub(crate) fn milliseconds(microseconds: u64) -> String {
+    match microseconds {
+        0..100_000 => format!("{}.{}", microseconds / 1000, microseconds % 1000 / 100),
+        _ => format!("{}", microseconds / 1000),
+    }
+}
+
+/// Replaces what stands in the page between `<!-- bad_day LABEL -->` and `<!-- /bad_day LABEL -->`.
+pub(crate) fn insert(page: &Path, label: &str, table: &str) -> io::Result<()> {
+    let text = std::fs::read_to_string(page)?;
+    let (open, close) = (format!("<!-- bad_day {label} -->"), format!("<!-- /bad_day {label} -->"));
+    let missing = || io::Error::other(format!("{} has no {open} … {close}", page.display()));
+    let (before, rest) = text.split_once(&open).ok_or_else(missing)?;
+    let (_, after) = rest.split_once(&close).ok_or_else(missing)?;
+    std::fs::write(page, format!("{before}{open}\n{table}{close}{after}"))
+}
