@@ -10,13 +10,17 @@
 //! - [`proxy_protocol`]: telling backends the client's address before anything else.
 //! - [`keeper`]: the background service that runs all pools.
 
+pub mod concurrency;
 pub mod endpoint;
 mod grpc_health;
 pub mod health;
+pub mod histogram;
 pub mod keeper;
+pub mod outlier;
 pub mod peer;
 mod probe;
 pub mod proxy_protocol;
+pub mod queue;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
