@@ -12,11 +12,13 @@
 
 pub mod concurrency;
 pub mod endpoint;
+pub mod gate;
 mod grpc_health;
 pub mod health;
 pub mod histogram;
 pub mod keeper;
 pub mod outlier;
+pub mod overload;
 pub mod peer;
 mod probe;
 pub mod proxy_protocol;
