@@ -23,7 +23,7 @@
 //! ejected backends where nothing else is left.
 //!
 //! This module is a state machine: reports and the clock go in, [`Change`]s come out. [`Tally`] is what
-//! requests touch; windows are closed in the background by [`super::watch`].
+//! requests touch; windows are closed in the background by [`super::passive`].
 
 mod config;
 mod tally;

@@ -82,6 +82,12 @@ impl Tally {
         }
     }
 
+    /// Failures in a row: gateway failures, and failures of any kind.
+    #[must_use]
+    pub fn rows(&self) -> (u32, u32) {
+        (self.gateway_in_a_row.load(Ordering::Relaxed), self.in_a_row.load(Ordering::Relaxed))
+    }
+
     /// Requests that wait for an answer.
     #[must_use]
     pub fn waiting(&self) -> u32 {
