@@ -324,9 +324,12 @@ impl Pool {
         // error cannot come from our discovery, which keeps the last good answer instead.
         self.balancer.update().await.ok();
         self.progress.send_replace(true);
+        let mut over = shutdown.clone();
+        // The load balancer's loop ends at once where there is nothing to look up and nothing to check.
+        let work = async { tokio::join!(self.balancer.run(shutdown, None), self.bounds.watch(|| self.candidates())) };
         tokio::select! {
-            () = self.balancer.run(shutdown, None) => {}
-            () = self.bounds.watch(|| self.candidates()) => {}
+            _ = over.changed() => {}
+            _ = work => {}
         }
     }
 
