@@ -63,14 +63,13 @@ fn who_waits_too_long_is_told() {
 fn a_busy_backend_does_not_hold_up_a_free_one() {
     let (busy, free) = (Moody::start(0), Moody::start(200));
     let port = free_port();
-    let bounds = "max_in_flight: { per_backend: 1 }, queue: { length: 0 }";
+    let bounds = "max_in_flight: { per_backend: 1 }, queue: { timeout: 1h }";
     let _lab = Lab::start(&pool(port, &[busy.port(), free.port()], &keys(bounds)));
     let mut asked = Vec::new();
     eventually("one is held", PATIENCE, || {
         asked.push(ask(port, 1));
         busy.backend.connections() == 1
     });
-    eventually("the free one is free", PATIENCE, || get(port, "/").status == 200);
     assert!((0..10).all(|_| get(port, "/").status == 200));
     busy.set(200);
     assert!(asked.iter().all(|answer| answer.recv_timeout(PATIENCE).is_ok()));
