@@ -22,7 +22,8 @@ const ORDER: &[&str] = &[
     "http1",
     "route",
     "limit",
-    "proxy_protocol", // mechanisms
+    "proxy_protocol",
+    "breaker", // mechanisms
     "tls",
     "discovery",
     "pool",

@@ -18,6 +18,7 @@ use super::{admission, failover, headers, refuse};
 use crate::connection::{Connection, Policy};
 use crate::limit::Verdict;
 use crate::observe::{AccessLog, Record};
+use crate::pool::outlier::Outcome;
 use crate::pool::peer::Protocol;
 use crate::pool::proxy_protocol::ClientConnection;
 use crate::pool::{Endpoint, Lease};
@@ -129,10 +130,20 @@ impl Exchange {
 
     /// Picks the first backend, before Pingora begins its tries: after a failed try it always ends
     /// the client's connection, and a pool without a healthy backend is no reason for that.
-    pub(super) fn reserve(&mut self) -> Result<(), Rejection> {
+    ///
+    /// # Errors
+    /// Why there is none; where the pool is busy, after a wait.
+    pub(super) async fn reserve(&mut self) -> Result<(), Rejection> {
         let route = self.route.as_ref().ok_or(Rejection::Internal)?;
-        self.lease = Some(route.pool.pick(&self.tried).ok_or_else(|| no_backend(route))?);
+        self.lease = Some(route.pool.reserve(&self.tried).await?);
         Ok(())
+    }
+
+    /// Tells the backend's judges how the try went, and after what time its answer began.
+    pub(super) fn record(&mut self, outcome: Outcome, time: Option<Duration>) {
+        if let Some(lease) = &mut self.lease {
+            lease.record(outcome, time);
+        }
     }
 
     /// The backend of the next try: the reserved one, then one that was not tried yet.
@@ -146,7 +157,11 @@ impl Exchange {
             // The lease of the try before ends here, by assignment.
             // Where nobody else is left, a connection that ended is no reason to give its backend up.
             let again = || if self.stale { route.pool.pick(&[]) } else { None };
-            self.lease = route.pool.pick(&self.tried).or_else(again);
+            let mut next = route.pool.pick(&self.tried).or_else(again);
+            if let (Some(next), Some(before)) = (&mut next, &mut self.lease) {
+                next.inherit(before);
+            }
+            self.lease = next;
         }
         match &self.lease {
             Some(lease) => {
@@ -167,7 +182,7 @@ impl Exchange {
             }
             None => {
                 // What went wrong in the try before says more than that nobody else is left.
-                let rejection = self.rejection.unwrap_or_else(|| no_backend(&route));
+                let rejection = self.rejection.unwrap_or_else(|| route.pool.no_backend());
                 Err(refuse(self, rejection))
             }
         }
@@ -260,6 +275,7 @@ impl Exchange {
         }
         self.rejection = None;
         self.upstream_latency = self.picked.map(|picked| picked.elapsed());
+        self.record(Outcome::of_status(status.as_u16()), self.upstream_latency);
         self.progress();
     }
 
@@ -336,10 +352,6 @@ impl Exchange {
             (None, None) => "",
         }
     }
-}
-
-fn no_backend(route: &Route) -> Rejection {
-    Rejection::NoHealthyBackend { retry_after: route.pool.retry_after() }
 }
 
 fn protocol(downstream: &ServerSession) -> &'static str {

@@ -8,6 +8,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
 use super::exchange::Exchange;
+use crate::pool::outlier::Outcome;
 use crate::rejection::Rejection;
 
 /// How many backends a request is sent to at most.
@@ -16,6 +17,7 @@ const TRIES_MAX: usize = 2;
 /// Decides after a failed connection.
 pub(super) fn after_connect(exchange: &mut Exchange, mut e: Box<Error>) -> Box<Error> {
     exchange.rejection = Some(classify(exchange, &e));
+    exchange.record(Outcome::GatewayFailure, None);
     exchange.stale = false;
     e.set_retry(exchange.tries() < TRIES_MAX);
     e
@@ -34,6 +36,9 @@ pub(super) fn after_request(session: &Session, exchange: &mut Exchange, mut e: B
     // Pingora knows cases that are safe for any method, such as a refused HTTP/2 stream.
     e.retry.decide_reuse(reused && repeatable);
     exchange.stale = e.retry();
+    if *e.esource() == ErrorSource::Upstream && !exchange.stale && exchange.rejection != Some(Rejection::BodyTimeout) {
+        exchange.record(Outcome::GatewayFailure, None);
+    }
     let broken = *e.esource() == ErrorSource::Upstream && !is_late(exchange, &e);
     let again = (e.retry() || (broken && repeatable)) && exchange.tries() < TRIES_MAX;
     e.set_retry(again);
