@@ -105,6 +105,7 @@ async fn refuse<P>(service: &Service<P>, mut stream: ClientStream, refusal: Refu
         upstream_latency: None,
         tries: 0,
         route: None,
+        pool: None,
         request_id,
         cause: rejection.cause(),
         detail: refusal.detail,

@@ -8,6 +8,7 @@
 //!   the wire.
 //! - [`peer`]: how a backend is reached.
 //! - [`proxy_protocol`]: telling backends the client's address before anything else.
+//! - [`preference`]: picking the backend that a client is bound to.
 //! - [`keeper`]: the background service that runs all pools.
 
 pub mod endpoint;
@@ -15,6 +16,7 @@ mod grpc_health;
 pub mod health;
 pub mod keeper;
 pub mod peer;
+mod preference;
 mod probe;
 pub mod proxy_protocol;
 
@@ -31,6 +33,7 @@ use tokio::sync::watch;
 pub use endpoint::{Endpoint, Health, Lease};
 pub use keeper::Keeper;
 use peer::{Protocol, Template, Timeouts, TimeoutsConfig};
+pub use preference::Preferred;
 use probe::Probe;
 use proxy_protocol::ProxyProtocol;
 
