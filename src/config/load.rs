@@ -117,9 +117,9 @@ fn explain(message: &str) -> (String, String) {
     }
     // Rust's names of types say nothing to an operator.
     let message = message.replace("expected struct Config", "expected a block of keys");
-    let message = ["u16", "u32", "u64", "usize"].iter().fold(message, |text, rust| {
-        text.replace(&format!("expected {rust}"), "expected a whole number, not negative")
-    });
+    let message = ["u16", "u32", "u64", "usize"]
+        .iter()
+        .fold(message, |text, rust| text.replace(&format!("expected {rust}"), "expected a whole number, not negative"));
     (message, String::new())
 }
 

@@ -30,7 +30,7 @@ pub(super) enum Bond {
 impl Exchange {
     /// Finds out what the client is bound to, and chooses the pool.
     pub(super) fn bind(&mut self, session: &Session) {
-        let Some(route) = self.route.clone() else { return };
+        let Some(route) = &self.route else { return };
         let Some(sticky) = &route.sticky else {
             if !route.targets.is_single() {
                 self.share = route.targets.of(fastrand::u64(..)).map_or(0, |(index, _)| index);
@@ -52,10 +52,9 @@ impl Exchange {
             }
             Means::Hash(source) => source.hash(request, self.client),
         };
-        if let Some(hash) = number {
-            self.bond = Bond::Hash(hash);
-        }
-        self.share = route.targets.of(number.unwrap_or_else(|| fastrand::u64(..))).map_or(0, |(index, _)| index);
+        let share = route.targets.of(number.unwrap_or_else(|| fastrand::u64(..))).map_or(0, |(index, _)| index);
+        self.bond = number.map_or(Bond::None, Bond::Hash);
+        self.share = share;
     }
 
     /// The backend that the client is bound to, if it is bound; the next best one after that has failed.

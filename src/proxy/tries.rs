@@ -21,6 +21,10 @@ use crate::rejection::Rejection;
 use crate::retry::{self, Attempt, Failure};
 use crate::snapshot::Target;
 
+/// How much later than the listener we lose patience with a request that does not arrive, so that it is
+/// the client who is blamed for its own pause.
+const LISTENER_FIRST: Duration = Duration::from_secs(1);
+
 impl Exchange {
     /// Chooses the pool and reserves the first backend, before Pingora begins its tries: after a failed
     /// try it always ends the client's connection, and a pool without a healthy backend is no reason
@@ -167,8 +171,9 @@ impl Exchange {
             (true, _, _) => timeouts.idle,
             (false, true, _) => timeouts.first_byte,
             (false, false, true) => self.snapshot.client_timeouts.body,
-            // The listener's stream keeps the time of the body.
-            (false, false, false) => Duration::MAX,
+            // The listener's stream keeps the time of the body. What moves neither there nor here waits
+            // for the backend, which takes nothing.
+            (false, false, false) => timeouts.idle.max(self.snapshot.client_timeouts.body + LISTENER_FIRST),
         }
     }
 
@@ -185,7 +190,8 @@ impl Exchange {
             (Expiry::End, _, _) => self.try_end.map_or(Rejection::Internal, |end| end.rejection),
             (Expiry::Pause, true, _) => Rejection::IdleTimeout,
             (Expiry::Pause, false, true) => Rejection::FirstByteTimeout,
-            (Expiry::Pause, false, false) => Rejection::BodyTimeout,
+            (Expiry::Pause, false, false) if self.http2 => Rejection::BodyTimeout,
+            (Expiry::Pause, false, false) => Rejection::IdleTimeout,
         })
     }
 

@@ -55,6 +55,68 @@ fn each_limit_has_its_own_cause() {
     }
 }
 
+/// A port at which connections are neither accepted nor refused: its queue is full.
+fn deaf() -> (u16, socket2::Socket, Vec<socket2::Socket>) {
+    let new = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let listener = new();
+    listener.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let waiting = (0..4).map(|_| {
+        let client = new();
+        client.set_nonblocking(true).unwrap();
+        client.connect(&address).ok();
+        client
+    });
+    let waiting = waiting.collect();
+    (address.as_socket().unwrap().port(), listener, waiting)
+}
+
+#[test]
+fn connections_that_do_not_come_about_have_causes_of_their_own() {
+    let (deaf, _listener, _waiting) = deaf();
+    for (limits, cause) in [
+        ("{ connect: 300ms }", "connect_timeout"),
+        ("{ connect: 10s, try: 300ms }", "try_timeout"),
+        ("{ connect: 10s, total: 300ms }", "total_timeout"),
+    ] {
+        let port = free_port();
+        let _lab = lab(port, &[deaf], &format!(", timeouts: {limits}"));
+        let answer = get(port, "/x");
+        assert_eq!((answer.status, answer.body.contains(cause)), (504, true), "{limits}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_backend_that_does_not_take_the_body_is_idle() {
+    let deaf = Scripted::start(|mut stream| {
+        client::read_head(&mut stream);
+        // Until the other end gives up, which a socket with unread bytes hears as an error.
+        let socket = socket2::SockRef::from(&stream);
+        while socket.take_error().unwrap().is_none() && socket.peer_addr().is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    for (limits, cause) in [("{ idle: 300ms }", "idle_timeout"), ("{ total: 300ms }", "total_timeout")] {
+        let port = free_port();
+        let lab = Lab::start(&format!(
+            "listeners: [{{ address: '127.0.0.1:{port}' }}]\nclient_timeouts: {{ body: 500ms }}\n\
+             pools: {{ p: {{ health_check: {{ type: none }}, timeouts: {limits}, backends: [{{ address: '127.0.0.1:{}' }}] }} }}\n\
+             routes: [{{ path: /, pool: p }}]\n",
+            deaf.port
+        ));
+        let mut stream = client::connect(port);
+        stream.write_all(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n").unwrap();
+        let mut upload = stream.try_clone().unwrap();
+        let uploading = std::thread::spawn(move || while upload.write_all(&[b'x'; 65536]).is_ok() {});
+        let answer = client::read_answer(&mut stream);
+        assert_eq!((answer.status, answer.body.contains(cause)), (504, true), "{limits}: {answer:?}");
+        lab.wait_for_access("status=504");
+        drop(lab);
+        uploading.join().unwrap();
+    }
+}
+
 #[test]
 fn an_answer_that_moves_and_never_ends_is_ended_by_the_total_only() {
     let trickles = trickles();
