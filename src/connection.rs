@@ -3,7 +3,8 @@
 //!
 //! The two cannot import each other, so what one has to tell the other goes through here: who is at
 //! the other end and how it came, towards the requests; that a backend agreed to switch protocols,
-//! towards the listener; what was wrong with a body, towards the requests again.
+//! or has answered before the request's end, towards the listener; what was wrong with a body, towards the
+//! requests again.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,6 +39,7 @@ pub struct Connection {
     /// What its listener does to every request.
     pub policy: Arc<Policy>,
     switched: AtomicBool,
+    answered: AtomicBool,
     taken: AtomicU64,
     fault: OnceLock<Refusal>,
 }
@@ -53,6 +55,7 @@ impl Connection {
             tls,
             policy,
             switched: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
             taken: AtomicU64::new(0),
             fault: OnceLock::new(),
         }
@@ -87,6 +90,17 @@ impl Connection {
     #[must_use]
     pub fn is_switched(&self) -> bool {
         self.switched.load(Ordering::Relaxed)
+    }
+
+    /// Says that the answer is complete although the request is not. No other request follows.
+    pub fn end_answer(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the answer was complete before the request was.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Says that the client took so many bytes.

@@ -111,6 +111,34 @@ impl Rejection {
         }
     }
 
+    /// The status that a gRPC client is told, by
+    /// <https://grpc.github.io/grpc/core/md_doc_statuscodes.html>. Where gRPC has a mapping of HTTP's
+    /// statuses this is it, but for limits: they are RESOURCE_EXHAUSTED, which says more than UNAVAILABLE.
+    #[must_use]
+    pub fn grpc_status(&self) -> u8 {
+        match self {
+            Self::BodyTooLarge
+            | Self::TargetTooLong
+            | Self::HeaderTooLarge
+            | Self::RateLimited { .. }
+            | Self::Flood => 8,
+            // FAILED_PRECONDITION: nothing but another address helps.
+            Self::HttpsRequired => 9,
+            Self::NoRoute | Self::MethodNotAllowed => 12,
+            Self::BadRequest | Self::ExpectationFailed | Self::Internal => 13,
+            Self::Misdirected
+            | Self::HeaderTimeout
+            | Self::BodyTimeout
+            | Self::NoHealthyBackend { .. }
+            | Self::ConnectFailed
+            | Self::ConnectTimeout
+            | Self::BackendFailed
+            | Self::BackendTlsFailed
+            | Self::FirstByteTimeout
+            | Self::IdleTimeout => 14,
+        }
+    }
+
     /// What the client is told, as a sentence. It says nothing about what is behind the balancer.
     #[must_use]
     pub fn message(&self) -> &'static str {
@@ -188,5 +216,27 @@ impl Refusal {
     #[must_use]
     pub const fn bad_request(detail: &'static str) -> Self {
         Self { rejection: Rejection::BadRequest, detail }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_clients_may_try_again_only_where_that_can_help() {
+        let second = Duration::from_secs(1);
+        let try_again = [
+            Rejection::NoHealthyBackend { retry_after: second },
+            Rejection::ConnectFailed,
+            Rejection::BackendFailed,
+            Rejection::FirstByteTimeout,
+        ];
+        // 14 is the one status that gRPC libraries repeat a call for by themselves.
+        assert!(try_again.iter().all(|rejection| rejection.grpc_status() == 14));
+        let limits = [Rejection::RateLimited { retry_after: second }, Rejection::BodyTooLarge];
+        assert!(limits.iter().all(|rejection| rejection.grpc_status() == 8));
+        assert_eq!(Rejection::NoRoute.grpc_status(), 12);
+        assert_eq!(Rejection::BadRequest.grpc_status(), 13);
     }
 }

@@ -38,6 +38,11 @@ impl Message {
         }
     }
 
+    /// Whether it is a body that is not at its end.
+    pub(super) fn is_body(&self) -> bool {
+        matches!(self, Self::Length(..) | Self::Chunked(..))
+    }
+
     /// Takes what was received; returns how much of it belongs to the message.
     pub(super) fn advance(&mut self, received: &[u8]) -> Result<usize, Refusal> {
         match self {

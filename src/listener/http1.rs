@@ -1,7 +1,7 @@
 //! HTTP/1 on one connection: request after request, each looked at before Pingora sees it.
 
 use std::pin::pin;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::BytesMut;
 use pingora_core::apps::HttpServerApp;
@@ -11,6 +11,7 @@ use pingora_proxy::ProxyHttp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
+use super::LINGER;
 use super::service::Service;
 use super::stream::{Arrival, ClientStream};
 use crate::http1::glimpse;
@@ -18,9 +19,6 @@ use crate::observe::Record;
 use crate::rejection::Refusal;
 use crate::request_id::RequestId;
 
-/// How long a refused client may take to read why. Closing at once, with bytes of its unread, would
-/// reset the connection and take the answer away from it.
-const LINGER: Duration = Duration::from_secs(2);
 /// How much of what it still sends is thrown away meanwhile.
 const LINGER_BYTES: usize = 1 << 20;
 

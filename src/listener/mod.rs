@@ -31,3 +31,7 @@ pub use drain::Drain;
 pub use front::Front;
 pub use service::Rules;
 pub use sockets::Socket;
+
+/// How long a client whose request was answered before its end may take to notice. Closing at once,
+/// with bytes of its unread, would reset the connection and take the answer away from it.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(2);

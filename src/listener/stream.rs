@@ -22,6 +22,7 @@ use pingora_core::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::LINGER;
 use super::body::Message;
 use super::flood::FrameMeter;
 use super::stall::Stall;
@@ -202,6 +203,10 @@ impl ClientStream {
         if self.unread.is_empty() {
             if Pin::new(&mut self.io).poll_read(cx, buffer)?.is_pending() {
                 let Some(limit) = self.message.limit(&self.timeouts) else { return Poll::Pending };
+                if self.connection.is_answered() {
+                    ready!(self.reading.poll(cx, limit.min(LINGER)));
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "answered before")));
+                }
                 ready!(self.reading.poll(cx, limit));
                 return Poll::Ready(Err(self.blame(self.message.overdue())));
             }
@@ -244,6 +249,18 @@ impl ClientStream {
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take its answer")))
     }
 
+    /// Throws away what the client still sends of a body that was answered before its end. To close
+    /// with bytes unread would reset the connection and take the answer away from the client.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.reading.poll(cx, LINGER).is_pending() {
+            self.unread.clear();
+            if ready!(self.poll_fill(cx)).unwrap_or(0) == 0 {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Writes what was gathered.
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unsent.is_empty() {
@@ -265,8 +282,8 @@ impl ClientStream {
             // The next answer gets a buffer of its own; an idle connection has none.
             self.unsent = BytesMut::new();
         }
-        if matches!(self.message, Message::Tunnel) {
-            // In a tunnel either direction is a sign of life.
+        if matches!(self.message, Message::Tunnel) || self.connection.is_answered() {
+            // In a tunnel either direction is a sign of life; behind an answer the wait is another.
             self.reading.progress();
         }
     }
@@ -324,6 +341,7 @@ impl AsyncWrite for ClientStream {
         ready!(self.poll_unsent(cx))?;
         match Pin::new(&mut self.io).poll_shutdown(cx) {
             Poll::Pending => self.poll_writable(cx),
+            Poll::Ready(Ok(())) if self.message.is_body() => self.poll_linger(cx),
             done @ Poll::Ready(_) => done,
         }
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::endpoint::Health;
+use super::grpc_health::SERVICE_MAX;
 use crate::fault::{Faults, Place};
 use crate::units::Period;
 
@@ -25,6 +26,8 @@ pub enum Type {
     /// A connection that must be accepted (and a TLS handshake where the pool speaks TLS).
     #[default]
     Tcp,
+    /// A call of gRPC's own health service (`grpc.health.v1`), which must say SERVING.
+    Grpc,
     /// Nothing: every backend is taken to be well.
     None,
 }
@@ -43,6 +46,8 @@ pub struct Config {
     pub headers: std::collections::BTreeMap<String, String>,
     /// The statuses that pass, single or as ranges: `[200, "300-399"]`.
     pub status: Option<Vec<StatusRange>>,
+    /// The service that a gRPC check asks for; the server as a whole unless told.
+    pub service: Option<String>,
     /// Time between checks of a backend that is well.
     pub interval: Period,
     /// Time between checks of a backend that is not, and after any failed check.
@@ -63,6 +68,7 @@ impl Default for Config {
             host: None,
             headers: std::collections::BTreeMap::new(),
             status: None,
+            service: None,
             interval: Period::seconds(5),
             unhealthy_interval: Period::seconds(2),
             timeout: Period::seconds(2),
@@ -115,6 +121,8 @@ pub enum Question {
     Http(HttpRequest),
     /// A connection.
     Tcp,
+    /// The state of a service, or of the server as a whole where the name is empty.
+    Grpc(String),
 }
 
 /// Checked health check settings.
@@ -147,6 +155,9 @@ impl Config {
         if self.r#type != Type::Http {
             self.refuse_http_keys(place, faults);
         }
+        if self.r#type != Type::Grpc && self.service.is_some() {
+            faults.add(place.key("service"), "only a gRPC check has it", "add `type: grpc`, or remove the key");
+        }
         for (key, period) in
             [("interval", self.interval), ("unhealthy_interval", self.unhealthy_interval), ("timeout", self.timeout)]
         {
@@ -162,6 +173,7 @@ impl Config {
         let question = match self.r#type {
             Type::None => return None,
             Type::Tcp => Question::Tcp,
+            Type::Grpc => Question::Grpc(self.check_service(place, faults)),
             Type::Http => Question::Http(self.check_http(place, faults)),
         };
         let rhythm = Rhythm {
@@ -183,6 +195,15 @@ impl Config {
         for (key, _) in written.into_iter().filter(|(_, written)| *written) {
             faults.add(place.key(key), "only an HTTP check has it", "add `type: http`, or remove the key");
         }
+    }
+
+    fn check_service(&self, place: &Place, faults: &mut Faults) -> String {
+        let service = self.service.clone().unwrap_or_default();
+        if service.len() > SERVICE_MAX {
+            let problem = format!("a name of {} bytes, more than {SERVICE_MAX}", service.len());
+            faults.add(place.key("service"), problem, "write a service's full name, such as shop.v1.Orders");
+        }
+        service
     }
 
     fn check_http(&self, place: &Place, faults: &mut Faults) -> HttpRequest {
@@ -346,6 +367,10 @@ mod tests {
         };
         assert_eq!(http.status, [200..=200, 300..=399]);
         assert_eq!(check("{type: none}"), Ok(None));
+        assert_eq!(check("{type: grpc, service: a.B}").unwrap().unwrap().question, Question::Grpc("a.B".to_owned()));
+        assert_eq!(check("{type: http, service: a.B}"), Err(vec!["service".to_owned()]));
+        assert_eq!(check(&format!("{{type: grpc, service: {}}}", "x".repeat(128))), Err(vec!["service".to_owned()]));
+        assert_eq!(check("{type: grpc, path: /x, status: [200]}"), Err(vec!["path".to_owned(), "status".to_owned()]));
         assert_eq!(check("{type: tcp, path: /x}"), Err(vec!["path".to_owned()]));
         assert_eq!(
             check("{type: http, path: health, status: [99, 2xx, 299-200], rise: 0, timeout: 0s, headers: {'a b': c}}"),

@@ -4,12 +4,14 @@
 //! health up to date. What Pingora has no place for (a backend that was never checked, requests in
 //! flight) is in [`Endpoint`], which rides along with each backend.
 //!
-//! - [`health`]: what checks ask, how often, what the answers mean; [`probe`]: one check on the wire.
+//! - [`health`]: what checks ask, how often, what the answers mean; [`probe`], [`grpc_health`]: one check on
+//!   the wire.
 //! - [`peer`]: how a backend is reached.
 //! - [`proxy_protocol`]: telling backends the client's address before anything else.
 //! - [`keeper`]: the background service that runs all pools.
 
 pub mod endpoint;
+mod grpc_health;
 pub mod health;
 pub mod keeper;
 pub mod peer;
@@ -123,6 +125,13 @@ impl Config {
                 )
             };
             faults.add(place.key("protocol"), problem, hint);
+        }
+        if self.health_check.r#type == health::Type::Grpc && self.protocol == Protocol::Http1 {
+            faults.add(
+                place.key("health_check").key("type"),
+                "gRPC needs HTTP/2, and this pool speaks HTTP/1.1",
+                "write `protocol: h2c`, or `protocol: http2` with `tls`",
+            );
         }
         let template = Template {
             protocol: self.protocol,

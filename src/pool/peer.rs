@@ -128,6 +128,17 @@ impl Template {
         peer
     }
 
+    /// The peer for a request that asks to switch protocols. HTTP/2 has no such switch here, so a
+    /// backend that speaks both is asked by HTTP/1.1.
+    #[must_use]
+    pub fn peer_for_upgrade(&self, address: SocketAddr) -> HttpPeer {
+        let mut peer = self.peer(address);
+        if self.protocol == Protocol::Auto {
+            peer.options.alpn = ALPN::H1;
+        }
+        peer
+    }
+
     /// The longest that any read may take.
     #[must_use]
     pub fn read_timeout(&self) -> Duration {

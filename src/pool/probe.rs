@@ -1,4 +1,5 @@
-//! One health check on the wire: Pingora's own HTTP and TCP checks, asked when a backend is due.
+//! One health check on the wire: Pingora's own HTTP and TCP checks, or gRPC's, asked when a backend is
+//! due.
 
 use std::sync::Arc;
 
@@ -10,16 +11,32 @@ use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck, TcpHeal
 use tokio::sync::watch;
 
 use super::endpoint::{Endpoint, Health};
+use super::grpc_health::GrpcCheck;
 use super::health::{Answer, HttpRequest, Question, Spec};
 use super::peer::Template;
 use crate::event::Event;
 use crate::units::PoolName;
 
+/// Who asks.
+enum Check {
+    Pingora(Box<dyn HealthCheck + Send + Sync>),
+    Grpc(Box<GrpcCheck>),
+}
+
+impl Check {
+    async fn ask(&self, target: &Backend) -> Result<(), String> {
+        match self {
+            Self::Pingora(check) => check.check(target).await.map_err(|e| reason(&e)),
+            Self::Grpc(check) => check.ask(target).await,
+        }
+    }
+}
+
 /// The health check of one pool, in the form that Pingora's background service runs.
 pub(super) struct Probe {
     pool: PoolName,
     spec: Spec,
-    check: Box<dyn HealthCheck + Send + Sync>,
+    check: Check,
     /// Touched after each finished check, for those who wait for the first ones.
     progress: Arc<watch::Sender<bool>>,
 }
@@ -42,18 +59,18 @@ impl Probe {
         if let Some(proxy_protocol) = &template.proxy_protocol {
             proxy_protocol.introduce_ourselves(&mut peer);
         }
-        let check: Box<dyn HealthCheck + Send + Sync> = match &spec.question {
-            Question::Tcp => Box::new(tcp_check(&peer)),
-            Question::Http(request) => Box::new(http_check(request, peer)?),
+        let check = match &spec.question {
+            Question::Tcp => Check::Pingora(Box::new(tcp_check(&peer))),
+            Question::Http(request) => Check::Pingora(Box::new(http_check(request, peer)?)),
+            Question::Grpc(service) => Check::Grpc(Box::new(GrpcCheck::new(service, peer)?)),
         };
         Ok(Self { pool, spec, check, progress })
     }
 
     /// Asks the backend, within the time allowed.
     async fn ask(&self, target: &Backend) -> Result<(), String> {
-        match tokio::time::timeout(self.spec.timeout, self.check.check(target)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) => Err(reason(&e)),
+        match tokio::time::timeout(self.spec.timeout, self.check.ask(target)).await {
+            Ok(answer) => answer,
             Err(_) => Err(format!("no answer within {:?}", self.spec.timeout)),
         }
     }
@@ -105,7 +122,7 @@ fn http_check(request: &HttpRequest, peer: HttpPeer) -> pingora::Result<HttpHeal
 }
 
 /// What went wrong, short enough for one line.
-fn reason(error: &pingora::Error) -> String {
+pub(super) fn reason(error: &pingora::Error) -> String {
     if let pingora::ErrorType::HTTPStatus(status) = error.etype() {
         return format!("status {status}");
     }

@@ -28,6 +28,7 @@ impl Exchange {
             check_size(request, self.snapshot.request_limits)?;
         }
         check_form(request).map_err(|refusal| self.because(refusal))?;
+        self.upgrade = request.headers.contains_key(header::UPGRADE);
         if let Some(limiter) = self.snapshot.limiter.clone() {
             self.count(&limiter)?;
         }

@@ -53,6 +53,13 @@ pub struct Exchange {
     http2: bool,
     /// Whether the request's body came to its end.
     received: bool,
+    /// Whether the last try failed on a connection that the backend was about to close, which says
+    /// nothing about the backend.
+    pub(super) stale: bool,
+    /// Whether the client asks to switch protocols.
+    pub(super) upgrade: bool,
+    /// Whether the answer was complete before the request was.
+    ended_early: bool,
     body_received: u64,
 }
 
@@ -80,6 +87,9 @@ impl Exchange {
             deadline: None,
             http2: false,
             received: false,
+            stale: false,
+            upgrade: false,
+            ended_early: false,
             body_received: 0,
         }
     }
@@ -134,13 +144,18 @@ impl Exchange {
         self.deadline = None;
         if !self.tried.is_empty() {
             // The lease of the try before ends here, by assignment.
-            self.lease = route.pool.pick(&self.tried);
+            // Where nobody else is left, a connection that ended is no reason to give its backend up.
+            let again = || if self.stale { route.pool.pick(&[]) } else { None };
+            self.lease = route.pool.pick(&self.tried).or_else(again);
         }
         match &self.lease {
             Some(lease) => {
                 let endpoint = Arc::clone(lease.endpoint());
                 self.picked = Some(Instant::now());
-                let mut peer = route.template.peer(endpoint.address());
+                let mut peer = match self.upgrade {
+                    true => route.template.peer_for_upgrade(endpoint.address()),
+                    false => route.template.peer(endpoint.address()),
+                };
                 self.tried.push(endpoint);
                 if self.keeps_time() {
                     peer.options.read_timeout = None;
@@ -178,7 +193,13 @@ impl Exchange {
     /// Whether the time of backends is kept by [`super::deadlines`]. A connection to an HTTP/2 backend
     /// cannot be shut down for one of its streams; there Pingora's timeout is all there is.
     fn keeps_time(&self) -> bool {
-        self.route.as_ref().is_some_and(|route| route.template.protocol == Protocol::Http1)
+        let http1 = |protocol| protocol == Protocol::Http1 || (protocol == Protocol::Auto && self.upgrade);
+        self.route.as_ref().is_some_and(|route| http1(route.template.protocol))
+    }
+
+    /// Whether the backend may be one that is asked by HTTP/2.
+    pub(super) fn may_be_asked_by_http2(&self) -> bool {
+        self.route.as_ref().is_some_and(|route| route.template.protocol != Protocol::Http1)
     }
 
     /// Starts the deadline for what is owed: the rest of the request, then the answer.
@@ -190,29 +211,28 @@ impl Exchange {
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
         if let (Some(route), Some(local), Some(endpoint)) = (&self.route, local, self.tried.last()) {
             let ends = Ends { local: *local, backend: endpoint.address() };
-            let limit = self.limit(route);
             let client = self.connection.clone().filter(|_| !self.http2);
-            self.deadline = Some(deadlines.start(fd, ends, client, limit));
+            self.deadline = Some(deadlines.start(fd, ends, client, self.patience(route)));
         }
     }
 
-    /// A part of a body moved in either direction. An answer that has begun may pause for longer than
-    /// one may take to begin.
-    pub(super) fn progress(&self) {
-        if let (Some(deadline), Some(route)) = (&self.deadline, &self.route) {
-            deadline.progress(self.limit(route));
-        }
-    }
-
-    /// How long whoever is to send something may take. A body that does not go on is the client's delay,
-    /// not the backend's; on HTTP/1 the listener's stream keeps the time of bodies.
-    fn limit(&self, route: &Route) -> Duration {
+    /// How long may pass until what is owed next comes: a part of the answer, its begin once the backend
+    /// has the whole request, or a part of the request.
+    fn patience(&self, route: &Route) -> Duration {
         let timeouts = route.template.timeouts;
         match (self.is_answered(), self.received, self.http2) {
-            (true, ..) => timeouts.idle,
+            (true, _, _) => timeouts.idle,
             (false, true, _) => timeouts.first_byte,
             (false, false, true) => self.snapshot.client_timeouts.body,
+            // The listener's stream keeps the time of the body.
             (false, false, false) => Duration::MAX,
+        }
+    }
+
+    /// A part of a body moved in either direction.
+    pub(super) fn progress(&self) {
+        if let (Some(deadline), Some(route)) = (&self.deadline, &self.route) {
+            deadline.progress(self.patience(route));
         }
     }
 
@@ -248,9 +268,22 @@ impl Exchange {
         self.upstream_latency.is_some()
     }
 
-    /// Counts a part of the request's body; `last` is its end.
+    /// The answer is complete. Where the request is not, the client is still sending what nobody
+    /// waits for: the listener gives it a moment to notice.
+    pub(super) fn ended(&mut self, session: &mut Session) {
+        let Some(connection) = &self.connection else { return };
+        if !session.is_http2() && !connection.is_switched() && !session.as_downstream_mut().is_body_done() {
+            self.ended_early = true;
+            connection.end_answer();
+        }
+    }
+
+    /// Counts a part of the request's body; `last` is its end. What goes through a tunnel is no body.
     pub(super) fn count_body(&mut self, bytes: usize, last: bool) -> pingora::Result<()> {
         self.received |= last;
+        if self.connection.as_ref().is_some_and(|connection| connection.is_switched()) {
+            return Ok(());
+        }
         self.progress();
         // A length in memory fits into 64 bits.
         self.body_received += bytes as u64;
@@ -296,6 +329,8 @@ impl Exchange {
     fn cause(&self, e: Option<&Error>) -> &'static str {
         match (self.rejection, e) {
             (Some(rejection), _) => rejection.cause(),
+            // The answer is whole; that the client did not go on with its request is as it should be.
+            (None, Some(_)) if self.ended_early => "",
             (None, Some(e)) if failover::client_is_gone(e) => "client_closed",
             (None, Some(e)) => failover::classify(self, e).cause(),
             (None, None) => "",

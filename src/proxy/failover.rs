@@ -16,6 +16,7 @@ const TRIES_MAX: usize = 2;
 /// Decides after a failed connection.
 pub(super) fn after_connect(exchange: &mut Exchange, mut e: Box<Error>) -> Box<Error> {
     exchange.rejection = Some(classify(exchange, &e));
+    exchange.stale = false;
     e.set_retry(exchange.tries() < TRIES_MAX);
     e
 }
@@ -32,6 +33,7 @@ pub(super) fn after_request(session: &Session, exchange: &mut Exchange, mut e: B
     }
     // Pingora knows cases that are safe for any method, such as a refused HTTP/2 stream.
     e.retry.decide_reuse(reused && repeatable);
+    exchange.stale = e.retry();
     let broken = *e.esource() == ErrorSource::Upstream && !is_late(exchange, &e);
     let again = (e.retry() || (broken && repeatable)) && exchange.tries() < TRIES_MAX;
     e.set_retry(again);

@@ -4,15 +4,17 @@
 //!
 //! - [`exchange`]: what is known about the request so far (Pingora's `CTX`).
 //! - [`admission`]: may it pass? Sizes, limits, and the route that takes it.
+//! - [`framing`]: what an answer's head owes to the client's version.
 //! - [`headers`]: what is added, replaced and removed on the way in and out.
 //! - [`failover`]: what went wrong, and whether another backend may be tried.
 //! - [`deadlines`]: how long a backend may take.
 //! - [`respond`]: a rejection becomes an answer.
 
 mod admission;
+mod deadlines;
 mod exchange;
 mod failover;
-mod deadlines;
+mod framing;
 mod headers;
 mod respond;
 
@@ -78,6 +80,7 @@ impl ProxyHttp for Proxy {
             session.as_downstream_mut().set_write_timeout(Some(exchange.snapshot.client_timeouts.write));
         }
         session.as_downstream_mut().set_total_drain_timeout(Some(CLIENT_DRAIN));
+        framing::prepare(session);
         exchange.identify(session);
         Ok(())
     }
@@ -99,7 +102,12 @@ impl ProxyHttp for Proxy {
     /// The route's pool picks a backend. Without one the answer is given here.
     async fn proxy_upstream_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
         match exchange.reserve() {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                if exchange.may_be_asked_by_http2() {
+                    framing::continue_ourselves(session).await?;
+                }
+                Ok(true)
+            }
             Err(rejection) => {
                 respond::reject(session, exchange, rejection).await?;
                 Ok(false)
@@ -123,7 +131,7 @@ impl ProxyHttp for Proxy {
         failover::after_connect(exchange, e)
     }
 
-    /// A connection: from now on the answer is waited for.
+    /// A connection: the request can be sent.
     async fn connected_to_upstream(
         &self,
         session: &mut Session,
@@ -138,7 +146,8 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    /// Bodies are counted as they come, also those that did not announce their length.
+    /// Bodies are counted as they come, also those that did not announce their length. With the
+    /// request's end the wait for the answer begins.
     async fn request_body_filter(
         &self,
         session: &mut Session,
@@ -180,22 +189,33 @@ impl ProxyHttp for Proxy {
     /// What the client is told beside the answer.
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
+        framing::adapt(session, response);
+        if framing::is_interim(response) {
+            return Ok(());
+        }
+        if framing::is_without_body(response) {
+            exchange.ended(session);
+        }
         headers::to_client(response, exchange)
     }
 
-    /// A part of the answer on its way to the client; the one before it has left.
+    /// A part of the answer on its way to the client; the one before it has left. With the answer's end
+    /// a request that is still being sent has lost its purpose.
     fn response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         exchange: &mut Exchange,
     ) -> pingora::Result<Option<Duration>> {
         exchange.progress();
+        if end {
+            exchange.ended(session);
+        }
         Ok(None)
     }
 
@@ -216,9 +236,14 @@ impl ProxyHttp for Proxy {
         respond::failure(session, exchange, e).await
     }
 
-    /// One line for each request.
+    /// One line for each request; and the end of a connection on which one failed.
     async fn logging(&self, session: &mut Session, e: Option<&Error>, exchange: &mut Exchange) {
         exchange.finish(session, e, &self.access_log);
+        if e.is_some() && !session.is_http2() {
+            // Pingora would drop the connection, and with bytes of an upload unread that is a reset,
+            // which could take the answer from the client. The stream closes in order.
+            session.as_downstream_mut().shutdown().await;
+        }
     }
 
     /// The access log has the cause; Pingora's own line for each failed request would say it twice.

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use http::header;
 use pingora::Error;
+use pingora_core::protocols::http::ServerSession;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, Session};
 
@@ -53,27 +54,63 @@ pub(super) async fn failure(session: &mut Session, exchange: &mut Exchange, e: &
 }
 
 async fn write(session: &mut Session, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {
+    if is_grpc(session.req_header()) {
+        return write_grpc(session, exchange, rejection).await;
+    }
     let (content_type, body) = rejection.page(wants_json(session.req_header()), exchange.request_id.as_str());
     let mut response = ResponseHeader::build(rejection.status(), Some(8))?;
     response.insert_header(header::CONTENT_TYPE, content_type)?;
     response.insert_header(header::CONTENT_LENGTH, body.len())?;
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
-    if let Some(retry_after) = rejection.retry_after() {
-        // "0" would invite the client back at once.
-        response.insert_header(header::RETRY_AFTER, headers::whole_seconds(retry_after).max(1))?;
-    }
     if rejection == Rejection::HttpsRequired
         && let Some(location) = over_https(session.req_header(), exchange)
     {
         response.insert_header(header::LOCATION, location)?;
     }
-    headers::to_client(&mut response, exchange)?;
-    let without_body = session.req_header().method == http::Method::HEAD;
-    session.write_response_header(Box::new(response), without_body).await?;
-    if !without_body {
-        session.write_response_body(Some(Bytes::from(body)), true).await?;
+    finish_head(&mut response, exchange, rejection)?;
+    if session.req_header().method == http::Method::HEAD {
+        return write_head_alone(session, response).await;
     }
-    Ok(())
+    session.write_response_header(Box::new(response), false).await?;
+    session.write_response_body(Some(Bytes::from(body)), true).await
+}
+
+/// Writes an answer that is nothing but a head. On HTTP/2 Pingora's own way leaves the stream open, so
+/// that a client waits for more, or is told of a cancellation.
+async fn write_head_alone(session: &mut Session, response: ResponseHeader) -> pingora::Result<()> {
+    if let ServerSession::H2(stream) = session.as_downstream_mut() {
+        return stream.write_response_header(Box::new(response), true);
+    }
+    session.write_response_header(Box::new(response), true).await
+}
+
+/// Answers in gRPC's own terms: its clients take nothing but 200 for an answer to a call, and read the
+/// outcome from trailers, which may stand in the header where there is no message.
+async fn write_grpc(session: &mut Session, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {
+    let mut response = ResponseHeader::build(http::StatusCode::OK, Some(8))?;
+    response.insert_header(header::CONTENT_TYPE, "application/grpc")?;
+    response.insert_header("grpc-status", u16::from(rejection.grpc_status()))?;
+    response.insert_header("grpc-message", rejection.cause())?;
+    finish_head(&mut response, exchange, rejection)?;
+    write_head_alone(session, response).await
+}
+
+fn finish_head(response: &mut ResponseHeader, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {
+    if let Some(retry_after) = rejection.retry_after() {
+        // "0" would invite the client back at once.
+        response.insert_header(header::RETRY_AFTER, headers::whole_seconds(retry_after).max(1))?;
+    }
+    headers::to_client(response, exchange)
+}
+
+/// Whether a gRPC client asks. The protocol exists over HTTP/2 only; gRPC-Web has a media type of its
+/// own and understands HTTP's statuses.
+fn is_grpc(request: &RequestHeader) -> bool {
+    let grpc = |value: &http::HeaderValue| {
+        let rest = value.as_bytes().strip_prefix(b"application/grpc");
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    };
+    request.version == http::Version::HTTP_2 && request.headers.get(header::CONTENT_TYPE).is_some_and(grpc)
 }
 
 /// The same address over HTTPS; none where the client did not say which host it wants.

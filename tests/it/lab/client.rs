@@ -48,6 +48,19 @@ pub fn get_with(port: u16, path: &str, headers: &str) -> Answer {
     exchange(port, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n").as_bytes())
 }
 
+/// Reads a head to its empty line, and not one byte more; nothing where the other end has gone.
+pub fn read_head(stream: &mut impl Read) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).unwrap_or(0) == 0 {
+            return String::new();
+        }
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
 /// Reads one answer to a request other than HEAD, leaving the connection as it is.
 pub fn read_answer(stream: &mut impl Read) -> Answer {
     let mut head = Vec::new();

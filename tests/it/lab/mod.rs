@@ -4,6 +4,7 @@
 pub mod authority;
 pub mod client;
 pub mod frames;
+pub mod grpc;
 pub mod load;
 mod ports;
 mod process;
@@ -13,3 +14,4 @@ pub mod tls_backend;
 
 pub use ports::free_port;
 pub use process::{Backend, Lab, PATIENCE, eventually, run};
+pub use scripted::server_config;

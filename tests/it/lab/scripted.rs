@@ -4,6 +4,10 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use l7lb::tls::development;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
 /// A backend that does what its script says. Its thread ends with the test process.
 pub struct Scripted {
     pub port: u16,
@@ -30,4 +34,20 @@ impl Scripted {
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
+}
+
+/// TLS for a backend, with a certificate for localhost that is made on the spot.
+pub fn server_config(protocols: &[&str]) -> Arc<rustls::ServerConfig> {
+    let (pem, _) = development::certificate(&["localhost".to_owned()]).unwrap();
+    let certificate = CertificateDer::from_pem_slice(pem.certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(pem.key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    Arc::new(config)
 }

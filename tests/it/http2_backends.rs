@@ -1,0 +1,215 @@
+//! HTTP/2 to backends: connections that end while they are used, streams that are refused or broken.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use h2::server::{Connection, SendResponse};
+use http::{Request, Response};
+use tokio::net::TcpStream;
+
+use crate::lab::client::{connect, exchange, get, read_answer, read_head};
+use crate::lab::scripted::Scripted;
+use crate::lab::{Lab, free_port};
+
+/// A balancer in front of these HTTP/2 backends.
+fn lab(port: u16, backends: &[&Scripted]) -> Lab {
+    let backends: Vec<String> =
+        backends.iter().map(|backend| format!("{{ address: '127.0.0.1:{}' }}", backend.port)).collect();
+    Lab::start(&format!(
+        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
+         pools:\n  a: {{ protocol: h2c, health_check: {{ type: none }}, backends: [{}] }}\n\
+         routes: [{{ path: /, pool: a }}]\n",
+        backends.join(", ")
+    ))
+}
+
+type Stream = (Request<h2::RecvStream>, SendResponse<Bytes>);
+
+/// A backend that hands each stream, with its number on the connection, and the connection to `script`.
+fn backend(script: impl Fn(usize, &mut Connection<TcpStream, Bytes>, Stream) + Send + Sync + 'static) -> Scripted {
+    Scripted::start(move |stream| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            stream.set_nonblocking(true).unwrap();
+            let stream = TcpStream::from_std(stream).unwrap();
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            let mut number = 0;
+            while let Some(Ok(stream)) = connection.accept().await {
+                number += 1;
+                script(number, &mut connection, stream);
+            }
+        });
+    })
+}
+
+/// Answers with the body that was sent.
+fn echo((request, mut respond): Stream) {
+    tokio::spawn(async move {
+        let mut body = request.into_body();
+        let mut stream = respond.send_response(Response::new(()), false).unwrap();
+        while let Some(Ok(data)) = body.data().await {
+            body.flow_control().release_capacity(data.len()).unwrap();
+            stream.send_data(data, false).unwrap();
+        }
+        stream.send_data(Bytes::new(), true).unwrap();
+    });
+}
+
+const POST: &[u8] = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+
+#[test]
+fn a_refused_stream_is_tried_again_whatever_its_method() {
+    let refused = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&refused);
+    // Every other stream of a connection is refused, which says that nothing was done (RFC 9113 §8.7).
+    let backend = backend(move |number, _, (request, mut respond)| {
+        if number % 2 == 1 {
+            counter.fetch_add(1, Ordering::Relaxed);
+            respond.send_reset(h2::Reason::REFUSED_STREAM);
+        } else {
+            echo((request, respond));
+        }
+    });
+    let port = free_port();
+    let _lab = lab(port, &[&backend]);
+    for _ in 0..4 {
+        let answer = exchange(port, POST);
+        assert_eq!((answer.status, answer.body.as_str()), (200, "hello"), "{answer:?}");
+    }
+    assert_eq!(refused.load(Ordering::Relaxed), 4);
+}
+
+#[test]
+fn a_broken_stream_is_not_repeated_if_that_could_do_harm() {
+    let streams = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&streams);
+    let backend = backend(move |_, _, (_, mut respond)| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        respond.send_reset(h2::Reason::INTERNAL_ERROR);
+    });
+    let port = free_port();
+    let _lab = lab(port, &[&backend]);
+    let answer = exchange(port, POST);
+    assert_eq!(answer.status, 502, "{answer:?}");
+    assert_eq!(streams.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_connection_that_says_goodbye_costs_no_request() {
+    // Each connection takes three requests and then says goodbye, as servers do that limit its age.
+    let backend = backend(|number, connection, stream| {
+        if number == 3 {
+            connection.graceful_shutdown();
+        }
+        echo(stream);
+    });
+    let port = free_port();
+    let _lab = lab(port, &[&backend]);
+    let statuses: Vec<u16> = std::thread::scope(|threads| {
+        let client = || (0..20).map(|_| exchange(port, POST).status).collect::<Vec<_>>();
+        let running: Vec<_> = (0..4).map(|_| threads.spawn(client)).collect();
+        running.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    assert!(backend.connections() > 3, "connections were replaced");
+}
+
+#[test]
+fn an_answer_that_has_begun_outlives_its_connections_goodbye() {
+    let backend = backend(|_, connection, (_, mut respond)| {
+        let mut stream = respond.send_response(Response::new(()), false).unwrap();
+        stream.send_data(Bytes::from("before "), false).unwrap();
+        connection.graceful_shutdown();
+        tokio::spawn(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            stream.send_data(Bytes::from("after"), true).unwrap();
+        });
+    });
+    let port = free_port();
+    let _lab = lab(port, &[&backend]);
+    for _ in 0..3 {
+        let answer = get(port, "/");
+        assert_eq!((answer.status, answer.body.as_str()), (200, "before after"));
+    }
+}
+
+#[test]
+fn uploads_that_wait_for_100_do_not_wait_in_vain() {
+    let backend = backend(|_, _, stream| echo(stream));
+    let port = free_port();
+    let _lab = lab(port, &[&backend]);
+    let mut stream = connect(port);
+    for body in ["first", "again"] {
+        stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n").unwrap();
+        let head = read_head(&mut stream);
+        assert!(head.starts_with("HTTP/1.1 100 "), "{head}");
+        stream.write_all(body.as_bytes()).unwrap();
+        let answer = read_answer(&mut stream);
+        assert_eq!((answer.status, answer.body.as_str()), (200, body));
+    }
+    // Who did not wait is told to continue all the same, before the answer.
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhasty").unwrap();
+    assert_eq!(read_answer(&mut stream).body, "hasty");
+}
+
+#[test]
+fn trailers_of_answers_pass_from_http2_to_http2() {
+    let backend = backend(|_, _, (_, mut respond)| {
+        let mut stream = respond.send_response(Response::new(()), false).unwrap();
+        stream.send_data(Bytes::from("body"), false).unwrap();
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("x-checksum", "42".parse().unwrap());
+        stream.send_trailers(trailers).unwrap();
+    });
+    let port = free_port();
+    let _lab = lab(port, &[&backend]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let mut sender: h2::client::SendRequest<Bytes> = sender.ready().await.unwrap();
+        let (response, _) = sender.send_request(Request::get("http://localhost/").body(()).unwrap(), true).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "body");
+        assert_eq!(body.trailers().await.unwrap().unwrap()["x-checksum"], "42");
+    });
+    // An HTTP/1.1 client gets the body without them.
+    assert_eq!(get(port, "/").body, "body");
+}
+
+#[test]
+fn head_over_http2_ends_with_its_header_whoever_answers() {
+    let backend = backend(|_, _, (_, mut respond)| {
+        respond.send_response(Response::builder().header("content-length", "12345").body(()).unwrap(), true).unwrap();
+    });
+    let port = free_port();
+    let refusing = free_port();
+    let _lab = Lab::start(&format!(
+        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
+         pools:\n  a: {{ protocol: h2c, health_check: {{ type: none }}, backends: [{{ address: '127.0.0.1:{}' }}] }}\n  \
+         b: {{ health_check: {{ type: none }}, backends: [{{ address: '127.0.0.1:{refusing}' }}] }}\n\
+         routes: [{{ path: /a, pool: a }}, {{ path: /b, pool: b }}]\n",
+        backend.port
+    ));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        for (path, status) in [("/a", 200), ("/b", 502), ("/nowhere", 404)] {
+            let mut sender: h2::client::SendRequest<Bytes> = sender.clone().ready().await.unwrap();
+            let request = Request::head(format!("http://localhost{path}")).body(()).unwrap();
+            let (response, _) = sender.send_request(request, true).unwrap();
+            let response = response.await.unwrap();
+            assert_eq!(response.status(), status);
+            assert!(response.headers().contains_key("content-length"), "{response:?}");
+            let mut body = response.into_body();
+            while let Some(data) = body.data().await {
+                assert!(data.unwrap().is_empty(), "{path}");
+            }
+        }
+    });
+}

@@ -1,0 +1,68 @@
+//! Everything legal passes through whole: what one end sends, byte for byte, the other receives.
+
+mod bodies;
+mod connections;
+mod early;
+mod expect;
+mod streams;
+mod websocket;
+
+use std::io::{Read, Write};
+
+use crate::lab::client::read_head;
+use crate::lab::scripted::Scripted;
+
+/// One pool without health checks, with `pool` for its further keys, takes everything.
+fn yaml(port: u16, backend: u16, pool: &str, more: &str) -> String {
+    format!(
+        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
+         pools:\n  a: {{ health_check: {{ type: none }}, {pool} backends: [{{ address: '127.0.0.1:{backend}' }}] }}\n\
+         routes: [{{ path: /, pool: a }}]\n{more}"
+    )
+}
+
+/// A backend that answers each request, whose body it does not wait for, with these bytes.
+fn answering(answer: &'static [u8]) -> Scripted {
+    Scripted::start(move |mut stream| {
+        while !read_head(&mut stream).is_empty() {
+            stream.write_all(answer).unwrap();
+        }
+    })
+}
+
+/// Bytes that repeat only after a prime number of them, so that a lost or doubled block shows.
+struct Pattern(Vec<u8>);
+
+impl Pattern {
+    fn new() -> Self {
+        let mut state = 1_u32;
+        let next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        };
+        Self(std::iter::repeat_with(next).take(65_521).collect())
+    }
+
+    /// Writes the first `length` bytes.
+    fn write(&self, to: &mut impl Write, length: usize) -> std::io::Result<()> {
+        let mut left = length;
+        while left > 0 {
+            let part = left.min(self.0.len());
+            to.write_all(&self.0[..part])?;
+            left -= part;
+        }
+        to.flush()
+    }
+
+    /// Reads `length` bytes, which must be the first ones of the pattern.
+    fn check(&self, from: &mut impl Read, length: usize) {
+        let mut space = vec![0; self.0.len()];
+        let mut left = length;
+        while left > 0 {
+            let part = left.min(space.len());
+            from.read_exact(&mut space[..part]).unwrap();
+            assert!(space[..part] == self.0[..part], "bytes differ after {}", length - left);
+            left -= part;
+        }
+    }
+}
