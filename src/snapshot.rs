@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::client_timeouts::ClientTimeouts;
 use crate::config::{Checked, RouteSpec};
 use crate::limit::{self, Limiter};
 use crate::net::TrustedProxies;
@@ -26,6 +27,8 @@ pub struct Snapshot {
     pub limiter: Option<Arc<Limiter>>,
     /// How large requests may be.
     pub request_limits: RequestLimits,
+    /// How long clients may take, where requests have to know.
+    pub client_timeouts: ClientTimeouts,
     /// The proxies in front of us.
     pub trusted_proxies: TrustedProxies,
 }
@@ -68,6 +71,7 @@ impl Snapshot {
             pools,
             limiter: limiter(checked.rate_limit, now),
             request_limits: checked.request_limits,
+            client_timeouts: checked.client_timeouts,
             trusted_proxies: checked.trusted_proxies.clone(),
         })
     }

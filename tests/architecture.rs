@@ -164,20 +164,46 @@ fn there_is_no_static_but_the_allocator() {
     }
 }
 
+/// The text of every file with tests.
+fn tests() -> String {
+    let files = ["src", "tests"].iter().flat_map(|folder| files(&root().join(folder)));
+    files.map(|file| std::fs::read_to_string(file).unwrap()).collect()
+}
+
+/// What stands between backticks in a line.
+fn quoted(line: &str) -> Vec<&str> {
+    line.split('`').skip(1).step_by(2).collect()
+}
+
+/// Every row of the tables in docs/security.md names tests in its last column, and all of them exist.
+#[test]
+fn every_promise_of_security_has_its_tests() {
+    let page = std::fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let tests = tests();
+    let rows: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| rule "))
+        .filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next())
+        .collect();
+    assert!(rows.len() >= 35, "the tables are there");
+    for row in rows {
+        assert!(!quoted(row).is_empty(), "no test in: {row}");
+        for name in quoted(row) {
+            assert!(tests.contains(&format!("fn {name}(")), "{name} does not exist");
+        }
+    }
+}
+
 /// Every row of the README's table of features names a test, and the test exists.
 #[test]
 fn every_claim_of_the_readme_has_a_test() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let tests: String = ["src", "tests"]
-        .iter()
-        .flat_map(|folder| files(&root().join(folder)))
-        .map(|file| std::fs::read_to_string(file).unwrap())
-        .collect();
+    let tests = tests();
     let rows: Vec<&str> = readme.lines().filter(|line| line.starts_with("| ") && line.contains("](")).collect();
     assert!(rows.len() >= 15, "the table is there");
     for row in rows {
-        let named: Vec<&str> =
-            row.split('`').skip(1).step_by(2).filter(|word| tests.contains(&format!("fn {word}("))).collect();
+        let mut named = quoted(row);
+        named.retain(|word| tests.contains(&format!("fn {word}(")));
         assert!(!named.is_empty(), "no existing test is named in: {row}");
         for link in row.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             assert!(root().join(link).exists(), "{link} in: {row}");

@@ -2,11 +2,24 @@
 
 use std::ops::Range;
 
-use super::authority::Authority;
-use super::grammar::trim;
+use super::authority;
+use super::grammar::{TOKEN, trim};
 use super::head::Body;
 use super::request_line::RequestLine;
 use crate::rejection::{Refusal, Rejection};
+
+/// The most options of `Connection` in all; honest requests have three at most.
+const OPTIONS_MAX: u8 = 9;
+/// Fields that `Connection` must not name.
+const END_TO_END: [&str; 7] = [
+    "content-length",
+    "forwarded",
+    "host",
+    "transfer-encoding",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+];
 
 /// What the fields said so far.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +29,8 @@ pub(super) struct Fields {
     length: Option<u64>,
     chunked: bool,
     expects_continue: bool,
+    /// Options of `Connection`.
+    options: u8,
     /// `Connection` has `upgrade`.
     connection_upgrade: bool,
     /// There is an `Upgrade`.
@@ -34,11 +49,7 @@ impl Fields {
                 self.upgrade = true;
                 Ok(())
             }
-            10 if is("connection") => {
-                let mut options = text.split(|byte| *byte == b',').map(trim);
-                self.connection_upgrade |= options.any(|option| option.eq_ignore_ascii_case(b"upgrade"));
-                Ok(())
-            }
+            10 if is("connection") => self.connection(text),
             14 if is("content-length") => self.length(trim(text)),
             17 if is("transfer-encoding") => self.transfer_encoding(trim(text)),
             _ => Ok(()),
@@ -50,10 +61,29 @@ impl Fields {
             return Err(Refusal::bad_request("more than one Host"));
         }
         let value = trim(text);
-        Authority::parse(value)?;
+        authority::check(value)?;
         // The value is not empty, so what stands before it is space.
         let space = text.iter().position(|byte| !matches!(byte, b' ' | b'\t')).unwrap_or_default();
         self.host = Some(start + space..start + space + value.len());
+        Ok(())
+    }
+
+    /// RFC 9110 §7.6.1: what is named here is removed on the way. A field that says where the body
+    /// ends or who the client is must not be talked away.
+    fn connection(&mut self, text: &[u8]) -> Result<(), Refusal> {
+        for option in text.split(|byte| *byte == b',').map(trim).filter(|option| !option.is_empty()) {
+            self.options += 1;
+            if self.options > OPTIONS_MAX {
+                return Err(Refusal::bad_request("too many options in Connection"));
+            }
+            if TOKEN.run(option) < option.len() {
+                return Err(Refusal::bad_request("an option in Connection that is not a token"));
+            }
+            if END_TO_END.iter().any(|name| option.eq_ignore_ascii_case(name.as_bytes())) {
+                return Err(Refusal::bad_request("a field in Connection that is not the connection's"));
+            }
+            self.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+        }
         Ok(())
     }
 
@@ -104,13 +134,15 @@ impl Fields {
     /// RFC 9112 §3.2: HTTP/1.1 needs a Host, and an absolute form must not contradict it.
     pub(super) fn check_host(&self, line: &RequestLine, bytes: &[u8]) -> Result<(), Refusal> {
         let Some(host) = &self.host else {
-            return if line.version_1_1 { Err(Refusal::bad_request("HTTP/1.1 without Host")) } else { Ok(()) };
+            return match (line.version_1_1, &line.authority) {
+                (true, _) => Err(Refusal::bad_request("HTTP/1.1 without Host")),
+                (false, Some(_)) => Err(Refusal::bad_request("an absolute form without Host")),
+                (false, None) => Ok(()),
+            };
         };
-        if let Some((authority, default_port)) = &line.authority {
-            let parse = |range: &Range<usize>| Authority::parse(bytes.get(range.clone()).unwrap_or_default());
-            if !parse(authority)?.agrees(&parse(host)?, *default_port) {
-                return Err(Refusal::bad_request("a target of another host than Host"));
-            }
+        // To the byte: clients write both from one address, and Pingora wants it so.
+        if line.authority.as_ref().is_some_and(|authority| bytes.get(authority.clone()) != bytes.get(host.clone())) {
+            return Err(Refusal::bad_request("a target of another host than Host"));
         }
         Ok(())
     }

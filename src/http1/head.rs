@@ -165,7 +165,7 @@ impl HeadReader {
             method: line.method.clone(),
             target: line.target.clone(),
             host: fields.host.clone(),
-            authority: line.authority.as_ref().map(|(place, _)| place.clone()),
+            authority: line.authority.clone(),
             fields: self.field_count,
             body: fields.body(line)?,
             version_1_1: line.version_1_1,

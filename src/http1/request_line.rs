@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::authority::Authority;
+use super::authority;
 use super::grammar::{TARGET, TOKEN};
 use crate::rejection::{Refusal, Rejection};
 use crate::request_limits::RequestLimits;
@@ -21,8 +21,8 @@ pub(super) struct RequestLine {
     pub(super) method: Range<usize>,
     /// Where the target stands.
     pub(super) target: Range<usize>,
-    /// Where the authority of a target in absolute form stands, and the port of its scheme.
-    pub(super) authority: Option<(Range<usize>, u16)>,
+    /// Where the authority of a target in absolute form stands.
+    pub(super) authority: Option<Range<usize>>,
     /// HTTP/1.1, not 1.0.
     pub(super) version_1_1: bool,
 }
@@ -120,18 +120,18 @@ impl RequestLine {
             _ => {}
         }
         let has = |scheme: &[u8]| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
-        let (scheme, port) = if has(b"http://") {
-            (b"http://".len(), 80)
+        let scheme = if has(b"http://") {
+            b"http://".len()
         } else if has(b"https://") {
-            (b"https://".len(), 443)
+            b"https://".len()
         } else {
             return Err(Refusal::bad_request("a target that is neither a path nor an http address"));
         };
         let rest = target.get(scheme..).unwrap_or_default();
         let length = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
         let start = self.target.start + scheme;
-        Authority::parse(rest.get(..length).unwrap_or_default())?;
-        self.authority = Some((start..start + length, port));
+        authority::check(rest.get(..length).unwrap_or_default())?;
+        self.authority = Some(start..start + length);
         Ok(())
     }
 

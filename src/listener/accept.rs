@@ -13,7 +13,7 @@ use pingora_proxy::ProxyHttp;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
-use super::caps::Slot;
+use super::caps::{Refused, Slot};
 use super::drain::Open;
 use super::service::Service;
 use super::sockets::Incoming;
@@ -128,7 +128,13 @@ async fn arrive<P>(service: &Service<P>, arrival: Arrival) -> Result<(ClientStre
         peer = header.source.map_or(peer, |source| SocketAddr::new(canonical(source.ip()), source.port()));
         local = header.destination.or(local);
     }
-    let slot = service.admit(peer).map_err(|e| e.to_string())?;
+    let slot = loop {
+        match service.admit(peer) {
+            // Another worker gave the last place away since ours saw it.
+            Err(Refused::Total) => service.caps.wait_for_place().await,
+            admitted => break admitted.map_err(|e| e.to_string())?,
+        }
+    };
     let timeouts = Arc::clone(&service.timeouts);
     let connection = Arc::new(Connection::new(peer, local, entrance.tls.is_some(), Arc::clone(&entrance.policy)));
     if let Some(tls) = &entrance.tls {

@@ -113,7 +113,10 @@ where
     let handshake = options(service).handshake(Box::new(stream) as Stream);
     let mut connection = match timeout(service.timeouts.handshake, handshake).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(e)) => return log::debug!("no HTTP/2 with {}: {e}", client.peer),
+        Ok(Err(e)) => {
+            log::debug!("no HTTP/2 with {}: {e}", client.peer);
+            return log_refused(service, &client, Refusal::bad_request("broken HTTP/2"));
+        }
         Err(_) => return log::debug!("no HTTP/2 with {} in time", client.peer),
     };
     let ended = accept(service, &mut connection, &digest, &client).await;
@@ -185,10 +188,20 @@ where
             Ok(None) => return Ended::InOrder,
             Err(e) => {
                 log::debug!("HTTP/2 connection: {e}");
+                if let Some(refusal) = e.cause.as_ref().and_then(|e| e.downcast_ref()).and_then(broken) {
+                    log_refused(service, client, refusal);
+                }
                 return Ended::InOrder;
             }
         }
     }
+}
+
+/// What was wrong, if it was we who found fault and the whole connection is over for it.
+fn broken(e: &h2::Error) -> Option<Refusal> {
+    let flood = Refusal { rejection: Rejection::Flood, detail: "too much for the HTTP/2 library" };
+    let calm = e.reason() == Some(Reason::ENHANCE_YOUR_CALM);
+    (e.is_library() && e.is_go_away()).then_some(if calm { flood } else { Refusal::bad_request("broken HTTP/2") })
 }
 
 /// Has Pingora answer one request, beside the others.

@@ -11,6 +11,7 @@ use pingora_proxy::Session;
 
 use super::exchange::Exchange;
 use super::headers;
+use crate::http1::check_authority;
 use crate::limit::Limiter;
 use crate::net::ClientKey;
 use crate::rejection::{Refusal, Rejection};
@@ -26,7 +27,7 @@ impl Exchange {
             // On HTTP/1 the listener has looked at it.
             check_size(request, self.snapshot.request_limits)?;
         }
-        check_form(request)?;
+        check_form(request).map_err(|refusal| self.because(refusal))?;
         self.upgrade = request.headers.contains_key(header::UPGRADE);
         if let Some(limiter) = self.snapshot.limiter.clone() {
             self.count(&limiter)?;
@@ -35,10 +36,8 @@ impl Exchange {
         if self.connection.as_ref().is_some_and(|connection| connection.policy.redirect_to_https.is_some()) {
             return Err(Rejection::HttpsRequired);
         }
-        let encoded = normalise(session.as_downstream_mut().req_header_mut()).map_err(|refusal| {
-            self.detail = refusal.detail;
-            refusal.rejection
-        })?;
+        let encoded = normalise(session.as_downstream_mut().req_header_mut());
+        let encoded = encoded.map_err(|refusal| self.because(refusal))?;
         let request = session.as_downstream().req_header();
         let route = self.snapshot.routes.find(host(request), request.uri.path(), &request.method).cloned();
         let route = self.route.insert(route.ok_or(Rejection::NoRoute)?).clone();
@@ -53,6 +52,12 @@ impl Exchange {
             return Err(Rejection::BodyTooLarge);
         }
         Ok(())
+    }
+
+    /// Keeps what exactly was wrong for the log.
+    fn because(&mut self, refusal: Refusal) -> Rejection {
+        self.detail = refusal.detail;
+        refusal.rejection
     }
 
     fn count(&mut self, limiter: &Limiter) -> Result<(), Rejection> {
@@ -79,17 +84,32 @@ fn check_size(request: &RequestHeader, limits: RequestLimits) -> Result<(), Reje
     Ok(())
 }
 
-fn check_form(request: &RequestHeader) -> Result<(), Rejection> {
-    if request.method == Method::CONNECT || request.method == Method::TRACE {
-        return Err(Rejection::MethodNotAllowed);
-    }
-    // RFC 9112 §3.2: an HTTP/1.1 request without Host is malformed.
-    if request.version == Version::HTTP_11 && !request.headers.contains_key(header::HOST) {
-        return Err(Rejection::BadRequest);
-    }
+/// What the listener checks on HTTP/1 holds for HTTP/2 too, whose requests come here unseen.
+fn check_form(request: &RequestHeader) -> Result<(), Refusal> {
     let mut named = request.headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     if named.any(|value| !value.split(',').map(str::trim).all(headers::may_nominate)) {
-        return Err(Rejection::BadRequest);
+        return Err(Refusal::bad_request("a Connection that names what is not the client's to remove"));
+    }
+    if request.version != Version::HTTP_2 {
+        return Ok(());
+    }
+    if request.method == Method::CONNECT || request.method == Method::TRACE {
+        return Err(Refusal { rejection: Rejection::MethodNotAllowed, detail: "CONNECT or TRACE" });
+    }
+    check_authority(host(request).unwrap_or_default().as_bytes())?;
+    if !matches!(request.uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(Refusal::bad_request("a scheme other than http and https"));
+    }
+    if request.uri.path() == "*" && request.method != Method::OPTIONS {
+        return Err(Refusal::bad_request("the target * without OPTIONS"));
+    }
+    if request.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Refusal::bad_request("more than one Content-Length"));
+    }
+    let mut expectations = request.headers.get_all(header::EXPECT).iter();
+    if expectations.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        let detail = "an expectation other than one 100-continue";
+        return Err(Refusal { rejection: Rejection::ExpectationFailed, detail });
     }
     Ok(())
 }
@@ -98,7 +118,6 @@ fn check_form(request: &RequestHeader) -> Result<(), Rejection> {
 /// origin form. Returns the escapes that not every route allows.
 fn normalise(request: &mut RequestHeader) -> Result<Encoded, Refusal> {
     if request.version == Version::HTTP_2 {
-        // On HTTP/1 the listener has looked at it.
         target::check(request.raw_path())?;
     }
     let normalised = target::normalise(request.uri.path())?;

@@ -51,8 +51,8 @@ pub struct Exchange {
     deadline: Option<Deadline>,
     /// Whether the client speaks HTTP/2, whose connection other requests share.
     http2: bool,
-    /// Whether the request was sent to its end.
-    request_ended: bool,
+    /// Whether the request's body came to its end.
+    received: bool,
     /// Whether the last try failed on a connection that the backend was about to close, which says
     /// nothing about the backend.
     pub(super) stale: bool,
@@ -86,7 +86,7 @@ impl Exchange {
             upstream_latency: None,
             deadline: None,
             http2: false,
-            request_ended: false,
+            received: false,
             stale: false,
             upgrade: false,
             ended_early: false,
@@ -202,40 +202,56 @@ impl Exchange {
         self.route.as_ref().is_some_and(|route| route.template.protocol != Protocol::Http1)
     }
 
-    /// Starts to keep the backend's time.
-    pub(super) fn await_answer(&mut self, deadlines: &Deadlines, fd: RawFd, digest: Option<&Digest>) {
+    /// Starts the deadline for the first byte of the answer, or for the rest of the request.
+    pub(super) fn await_answer(
+        &mut self,
+        deadlines: &Deadlines,
+        fd: RawFd,
+        digest: Option<&Digest>,
+        downstream: &mut ServerSession,
+    ) {
+        self.received = downstream.is_body_done();
         if !self.keeps_time() {
             return;
         }
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
-        if let (Some(route), Some(local), Some(endpoint)) = (&self.route, local, self.tried.last()) {
+        if let (Some(local), Some(endpoint)) = (local, self.tried.last()) {
             let ends = Ends { local: *local, backend: endpoint.address() };
             let client = self.connection.clone().filter(|_| !self.http2);
-            self.deadline = Some(deadlines.start(fd, ends, client, self.patience(route)));
+            self.deadline = Some(deadlines.start(fd, ends, client, self.patience()));
         }
     }
 
-    /// How long the backend may do nothing: none of its time passes before it has the whole request, and
-    /// an answer that has begun may pause for longer than one may take to begin.
-    fn patience(&self, route: &Route) -> Duration {
-        let timeouts = route.template.timeouts;
-        match (self.is_answered(), self.request_ended) {
-            (true, _) => timeouts.idle,
-            (false, true) => timeouts.first_byte,
-            (false, false) => Duration::MAX,
+    /// How long may pass until what is owed next: a part of the answer, its begin, or a part of the
+    /// request.
+    fn patience(&self) -> Duration {
+        let timeouts = self.route.as_ref().map(|route| route.template.timeouts).unwrap_or_default();
+        match (self.is_answered(), self.received, self.http2) {
+            (true, _, _) => timeouts.idle,
+            (false, true, _) => timeouts.first_byte,
+            (false, false, true) => self.snapshot.client_timeouts.body,
+            // The listener's stream keeps the time of the body.
+            (false, false, false) => Duration::MAX,
         }
     }
 
     /// A part of a body moved in either direction.
     pub(super) fn progress(&self) {
-        if let (Some(deadline), Some(route)) = (&self.deadline, &self.route) {
-            deadline.progress(self.patience(route));
+        if let Some(deadline) = &self.deadline {
+            deadline.progress(self.patience());
         }
     }
 
-    /// Whether the backend took too long.
-    pub(super) fn is_overdue(&self) -> bool {
-        self.deadline.as_ref().is_some_and(Deadline::expired)
+    /// Who was late, if anybody was.
+    pub(super) fn overdue(&self) -> Option<Rejection> {
+        if !self.deadline.as_ref().is_some_and(Deadline::expired) {
+            return None;
+        }
+        Some(match (self.is_answered(), self.received) {
+            (true, _) => Rejection::IdleTimeout,
+            (false, true) => Rejection::FirstByteTimeout,
+            (false, false) => Rejection::BodyTimeout,
+        })
     }
 
     /// The answer's header is here. An informational one (100, 103) is not the answer yet, and a
@@ -270,12 +286,12 @@ impl Exchange {
         }
     }
 
-    /// Counts a part of the request's body. What goes through a tunnel is no body.
-    pub(super) fn count_body(&mut self, bytes: usize, end: bool) -> pingora::Result<()> {
-        self.request_ended |= end;
+    /// Counts a part of the request's body; `last` is its end. What goes through a tunnel is no body.
+    pub(super) fn count_body(&mut self, bytes: usize, last: bool) -> pingora::Result<()> {
         if self.connection.as_ref().is_some_and(|connection| connection.is_switched()) {
             return Ok(());
         }
+        self.received |= last;
         self.progress();
         // A length in memory fits into 64 bits.
         self.body_received += bytes as u64;

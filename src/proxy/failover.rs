@@ -42,7 +42,7 @@ pub(super) fn after_request(session: &Session, exchange: &mut Exchange, mut e: B
 
 /// A backend that is late may well be working on the request; asking another doubles the work.
 fn is_late(exchange: &Exchange, e: &Error) -> bool {
-    exchange.is_overdue() || matches!(e.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
+    exchange.overdue().is_some() || matches!(e.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
 }
 
 /// Whether the client went away, so that nobody is left to be told anything.
@@ -63,8 +63,8 @@ pub(super) fn classify(exchange: &Exchange, e: &Error) -> Rejection {
     if let Some(rejection) = exchange.rejection {
         return rejection;
     }
-    if exchange.is_overdue() {
-        return if exchange.is_answered() { Rejection::IdleTimeout } else { Rejection::FirstByteTimeout };
+    if let Some(rejection) = exchange.overdue() {
+        return rejection;
     }
     match (e.etype(), e.esource()) {
         (ErrorType::ReadTimedout, ErrorSource::Downstream) => Rejection::BodyTimeout,

@@ -61,6 +61,12 @@ pub(super) fn to_backend(session: &mut Session, exchange: &Exchange) {
             None => drop(headers.remove(X_FORWARDED_HOST)),
         }
     }
+    if request.uri.authority().is_none() && !headers.contains_key(header::HOST) {
+        // HTTP/1.0 may come without Host, but goes on as HTTP/1.1, which must have one: the address
+        // that the client connected to is the best guess (RFC 9112 §3.3).
+        let local = connection.local.and_then(|local| HeaderValue::try_from(local.to_string()).ok());
+        headers.insert(header::HOST, local.unwrap_or(HeaderValue::from_static("")));
+    }
     headers.insert(X_REQUEST_ID, exchange.request_id.to_value());
     client_certificate(session, headers);
     *session.as_downstream_mut().req_header_mut() = request.into();
@@ -126,8 +132,10 @@ pub(super) fn from_backend(response: &mut ResponseHeader) {
     if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
-    let mut names: Vec<HeaderName> =
-        response.headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
+    // An answer that asks for another protocol (426) has to name it.
+    let upgrade = response.status != http::StatusCode::UPGRADE_REQUIRED;
+    let belongs = |name: &&HeaderName| is_hop_by_hop(name.as_str()) || (upgrade && **name == header::UPGRADE);
+    let mut names: Vec<HeaderName> = response.headers.keys().filter(belongs).cloned().collect();
     names.extend(nominated(&response.headers));
     for name in names {
         response.remove_header(&name);

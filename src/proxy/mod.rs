@@ -39,8 +39,6 @@ use crate::observe::AccessLog;
 use crate::rejection::Rejection;
 use crate::snapshot::Snapshot;
 
-/// How long an HTTP/2 client may pause in taking its answer.
-const CLIENT_IDLE: Duration = Duration::from_secs(30);
 /// How long the rest of a refused request's body is read, to keep the connection.
 const CLIENT_DRAIN: Duration = Duration::from_secs(5);
 
@@ -79,7 +77,7 @@ impl ProxyHttp for Proxy {
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<()> {
         if session.is_http2() {
             // On HTTP/1 the listener's stream keeps the time.
-            session.as_downstream_mut().set_write_timeout(Some(CLIENT_IDLE));
+            session.as_downstream_mut().set_write_timeout(Some(exchange.snapshot.client_timeouts.write));
         }
         session.as_downstream_mut().set_total_drain_timeout(Some(CLIENT_DRAIN));
         framing::prepare(session);
@@ -136,14 +134,14 @@ impl ProxyHttp for Proxy {
     /// A connection: the request can be sent.
     async fn connected_to_upstream(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _reused: bool,
         _peer: &HttpPeer,
         fd: RawFd,
         digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        exchange.await_answer(&self.deadlines, fd, digest);
+        exchange.await_answer(&self.deadlines, fd, digest, session.as_downstream_mut());
         Ok(())
     }
 
@@ -153,10 +151,10 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         body: &mut Option<Bytes>,
-        end: bool,
+        last: bool,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        let received = exchange.count_body(body.as_ref().map_or(0, Bytes::len), end);
+        let received = exchange.count_body(body.as_ref().map_or(0, Bytes::len), last);
         if received.is_err() {
             session.set_keepalive(None);
         }

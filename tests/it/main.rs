@@ -25,6 +25,7 @@ mod limits;
 mod log;
 mod passage;
 mod proxy_protocol;
+mod strict;
 mod tls;
 mod traffic;
 

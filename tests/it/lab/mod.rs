@@ -3,10 +3,12 @@
 
 pub mod authority;
 pub mod client;
+pub mod frames;
 pub mod grpc;
 pub mod load;
 mod ports;
 mod process;
+pub mod recorder;
 pub mod scripted;
 pub mod tls_backend;
 

@@ -158,6 +158,16 @@ impl Lab {
             .unwrap_or_else(|| panic!("no `{pattern}` in the access log:\n{}", self.stdout.all().join("\n")))
     }
 
+    /// The process, for `/proc`.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All access lines so far.
+    pub fn access(&self) -> Vec<String> {
+        self.stdout.all()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

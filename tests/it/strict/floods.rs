@@ -1,0 +1,146 @@
+//! Floods of HTTP/2 frames on one connection: it ends, little memory was taken, and nobody else
+//! notices.
+
+use std::time::Duration;
+
+use crate::lab::client::get;
+use crate::lab::frames::{
+    CANCEL, CONTINUATION, DATA, ENHANCE_YOUR_CALM, Frames, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, block, frame, request,
+};
+use crate::lab::load::Load;
+use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
+use crate::one_pool;
+
+/// Frames in one flood.
+const MANY: u32 = 20_000;
+/// Memory that the process may take while it is flooded, in KiB.
+const GROWTH_MAX: u64 = 20 << 10;
+
+/// The process's memory in KiB.
+fn resident(lab: &Lab) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", lab.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Sends a flood of what `make` makes for each number, until the balancer has had enough.
+fn flood(port: u16, open: fn(&mut Frames) -> bool, make: fn(u32) -> Vec<u8>) -> Option<u32> {
+    let mut frames = Frames::connect(port);
+    open(&mut frames);
+    let mut reader = Frames(frames.0.try_clone().unwrap());
+    // Read all along, so that the balancer is never kept from sending.
+    let goodbye = std::thread::spawn(move || reader.find(|frame| frame.kind == GOAWAY && frame.code() != 0));
+    for start in (0..MANY).step_by(100) {
+        let batch: Vec<u8> = (start..start + 100).flat_map(make).collect();
+        if !frames.bytes(&batch) {
+            break;
+        }
+    }
+    goodbye.join().unwrap().map(|frame| frame.code())
+}
+
+fn request_frame(stream: u32, end: bool) -> Vec<u8> {
+    frame(HEADERS, 4 | u8::from(end), stream, &block(&request(b"GET", b"/apiA/x")))
+}
+
+/// A name, what comes first, and what the flood is made of.
+type Attack = (&'static str, fn(&mut Frames) -> bool, fn(u32) -> Vec<u8>);
+
+/// Clients may open windows very often, so that flood has ten at a time.
+const ATTACKS: [Attack; 11] = [
+    (
+        "rapid reset",
+        |_| true,
+        |n| [request_frame(2 * n + 1, true), frame(RST_STREAM, 0, 2 * n + 1, &CANCEL.to_be_bytes())].concat(),
+    ),
+    (
+        "made you reset",
+        |_| true,
+        |n| [request_frame(2 * n + 1, false), frame(WINDOW_UPDATE, 0, 2 * n + 1, &[0x7f, 0xff, 0xff, 0xff])].concat(),
+    ),
+    (
+        "continuations",
+        |frames| frames.send(HEADERS, 0, 1, &block(&request(b"GET", b"/"))),
+        |_| frame(CONTINUATION, 0, 1, &block(&[(b"x", b"y")])),
+    ),
+    ("empty continuations", |frames| frames.send(HEADERS, 0, 1, &[]), |_| frame(CONTINUATION, 0, 1, &[])),
+    ("pings", |_| true, |n| frame(PING, 0, 0, &u64::from(n).to_be_bytes())),
+    ("settings", |_| true, |n| frame(SETTINGS, 0, 0, &[&[0, 4][..], &(65_535 + n).to_be_bytes()].concat())),
+    ("empty data", |frames| frames.bytes(&request_frame(1, false)), |_| frame(DATA, 0, 1, &[])),
+    ("priorities", |_| true, |n| frame(PRIORITY, 0, 2 * n + 1, &[0, 0, 0, 0, 16])),
+    (
+        "window updates",
+        |frames| frames.bytes(&request_frame(1, false)),
+        |_| frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(10),
+    ),
+    ("frames that nobody knows", |_| true, |_| frame(0x42, 0, 0, b"?")),
+    ("malformed requests", |_| true, |n| frame(HEADERS, 5, 2 * n + 1, &block(&[(b":method", b"GET")]))),
+];
+
+#[test]
+fn a_flood_ends_its_own_connection_and_nothing_else() {
+    let backend = Backend::start("one");
+    let port = free_port();
+    let lab = Lab::start(&one_pool(port, &[&backend], ""));
+    get(port, "/apiA");
+    let load = Load::start(port, "/apiA", 1, 1);
+    load.wait_for_more(20);
+    let before = resident(&lab);
+    for (name, open, make) in ATTACKS {
+        let before_lines = lab.access().len();
+        let goodbye = flood(port, open, make);
+        assert_eq!(goodbye, Some(ENHANCE_YOUR_CALM), "{name}");
+        eventually(name, PATIENCE, || {
+            let lines = lab.access();
+            lines[before_lines..].iter().any(|line| line.contains("protocol=HTTP/2") && line.contains("cause=flood"))
+        });
+        load.wait_for_more(20);
+    }
+    let report = load.stop();
+    assert!(report.failed.is_empty(), "{report:?}");
+    assert_eq!(report.statuses.keys().collect::<Vec<_>>(), [&200], "{report:?}");
+    let growth = resident(&lab).saturating_sub(before);
+    assert!(growth < GROWTH_MAX, "{growth} KiB more");
+}
+
+/// At the total cap further clients wait; at a client's own its next connection is closed.
+#[test]
+fn connections_are_capped() {
+    let backend = Backend::start("one");
+    let port = free_port();
+    let _lab = Lab::start(&one_pool(port, &[&backend], "connection_limits: { total: 4, per_client: 100 }"));
+    let open: Vec<_> = (0..4)
+        .map(|_| {
+            let mut stream = crate::lab::client::connect(port);
+            std::io::Write::write_all(&mut stream, b"GET /apiA HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            assert_eq!(crate::lab::client::read_answer(&mut stream).status, 200);
+            stream
+        })
+        .collect();
+    let waiting = std::thread::spawn(move || get(port, "/apiA").status);
+    // Those that are in are served all the while.
+    for mut stream in &open {
+        std::io::Write::write_all(&mut stream, b"GET /apiA HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        assert_eq!(crate::lab::client::read_answer(&mut stream).status, 200);
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!waiting.is_finished(), "there is no place yet");
+    drop(open);
+    assert_eq!(waiting.join().unwrap(), 200, "a place was free, and who waited got it");
+
+    let port = free_port();
+    let _lab = Lab::start(&one_pool(port, &[&backend], "connection_limits: { per_client: 2 }"));
+    let ask = |stream: &mut std::net::TcpStream| {
+        use std::io::{Read, Write};
+        stream.write_all(b"GET /apiA HTTP/1.1\r\nHost: a\r\n\r\n").ok();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).map(|()| answer).ok()
+    };
+    let mut first = crate::lab::client::connect(port);
+    let mut second = crate::lab::client::connect(port);
+    assert!(ask(&mut first).is_some() && ask(&mut second).is_some());
+    assert_eq!(ask(&mut crate::lab::client::connect(port)), None, "the third is closed at once");
+    drop((first, second));
+    eventually("the next is served", PATIENCE, || ask(&mut crate::lab::client::connect(port)).is_some());
+}

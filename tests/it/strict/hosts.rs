@@ -1,0 +1,85 @@
+//! Host: there is one, it is a host, and nothing contradicts it.
+
+use super::Door;
+
+#[test]
+fn a_request_has_one_host_and_it_is_a_host() {
+    let door = Door::open();
+    for (fields, detail) in [
+        ("", "without Host"),
+        ("X: y\r\n", "without Host"),
+        ("Host: a\r\nHost: a\r\n", "more than one Host"),
+        ("Host: a\r\nhOST: b\r\n", "more than one Host"),
+        ("Host:\r\n", "a host that is neither"),
+        ("Host:  \t \r\n", "a host that is neither"),
+        ("Host: a, b\r\n", "a host that is neither"),
+        ("Host: a b\r\n", "a host that is neither"),
+        ("Host: a/b\r\n", "a host that is neither"),
+        ("Host: a?b\r\n", "a host that is neither"),
+        ("Host: a#b\r\n", "a host that is neither"),
+        ("Host: a\\b\r\n", "a host that is neither"),
+        ("Host: a%00b\r\n", "a host that is neither"),
+        ("Host: \u{e9}\r\n", "a host that is neither"),
+        ("Host: good@evil\r\n", "user information"),
+        ("Host: a:b\r\n", "a port that is not a number"),
+        ("Host: a:-1\r\n", "a port that is not a number"),
+        ("Host: a:80:80\r\n", "a port that is not a number"),
+        ("Host: a:65536\r\n", "a port beyond 65535"),
+        ("Host: [::1\r\n", "a host that is neither"),
+        ("Host: [::1]x\r\n", "a port that is not a number"),
+        ("Host: [zz]\r\n", "a host that is neither"),
+        ("Host: http://a/\r\n", "a port that is not a number"),
+    ] {
+        door.refuses(format!("GET /x HTTP/1.1\r\n{fields}\r\n").as_bytes(), 400, detail);
+    }
+    for host in ["a", "a:80", "a:", "A.B-c_d~e", "127.0.0.1:8080", "[::1]", "[::1]:80"] {
+        door.passes(format!("GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), "GET /x");
+    }
+    // HTTP/1.0 needs none, but backends get HTTP/1.1.
+    let received = door.forwards(b"GET /x HTTP/1.0\r\n\r\n");
+    assert_eq!(received.head.lines().next(), Some("GET /x HTTP/1.1"));
+    assert_eq!(received.values("host"), [format!("127.0.0.1:{}", door.port)], "{received:?}");
+    door.refuses(b"GET http://a/x HTTP/1.0\r\n\r\n", 400, "an absolute form without Host");
+}
+
+#[test]
+fn the_absolute_form_agrees_with_host_and_becomes_the_origin_form() {
+    let door = Door::open();
+    for (target, host) in [
+        ("http://a/", "b"),
+        ("http://a/", "a:81"),
+        ("http://a:81/", "a"),
+        ("https://a/", "a:80"),
+        ("http://a.b/", "a"),
+        // Pingora compares bytes; so do we, and say so.
+        ("http://A/", "a"),
+        ("http://a:80/", "a"),
+        ("http://[::1]/", "[::2]"),
+    ] {
+        door.refuses(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), 400, "another host");
+    }
+    for (target, detail) in [
+        ("http://u@a/", "user information"),
+        ("http:///x", "a host that is neither"),
+        ("ftp://a/", "neither a path nor an http address"),
+        ("a:80", "neither a path nor an http address"),
+        ("x", "neither a path nor an http address"),
+        ("http:/a", "neither a path nor an http address"),
+    ] {
+        door.refuses(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 400, detail);
+    }
+    for (target, host, received) in [
+        ("http://a/x?y=1", "a", "GET /x?y=1"),
+        ("HTTP://a:80/x", "a:80", "GET /x"),
+        ("http://a", "a", "GET /"),
+        ("http://a?y", "a", "GET /?y"),
+        ("http://a/x/../y", "a", "GET /y"),
+        ("https://A:443/x", "A:443", "GET /x"),
+        ("http://[::1]:8/x", "[::1]:8", "GET /x"),
+    ] {
+        let forwarded = door.forwards(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+        assert_eq!(forwarded.brief(), received, "{target}");
+        assert_eq!(forwarded.values("host"), [host], "{target}: {forwarded:?}");
+        assert_eq!(forwarded.values("x-forwarded-host"), [host], "{target}: {forwarded:?}");
+    }
+}

@@ -1,0 +1,245 @@
+//! HTTP/2: what HTTP/1 would call smuggling is malformed here, and nothing of it reaches a backend,
+//! which speaks HTTP/1.
+
+use super::{Door, Received, Recorder};
+use crate::lab::frames::{DATA, END_STREAM, Frames, GOAWAY, HEADERS, RST_STREAM, request};
+use crate::lab::{PATIENCE, eventually};
+
+/// What the client was told about stream 1.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Status(u16),
+    Reset,
+    Goodbye,
+    Closed,
+}
+
+type Field<'a> = (&'a [u8], &'a [u8]);
+
+/// A refusal of the h2 crate's, which resets the stream and tells nobody.
+const RESET: &str = "";
+/// A refusal of the h2 crate's that ends the connection.
+const BROKEN: &str = "broken HTTP/2";
+/// A refusal of Pingora's.
+const MALFORMED: &str = "a malformed HTTP/2 request";
+
+impl Door {
+    /// Sends one request on a connection of its own: HEADERS, then DATA if there is a body.
+    fn ask(&self, fields: &[Field<'_>], body: Option<&[u8]>) -> Told {
+        let mut frames = Frames::connect(self.port);
+        frames.headers(1, body.is_none(), fields);
+        if let Some(body) = body {
+            frames.send(DATA, END_STREAM, 1, body);
+        }
+        let told = frames
+            .find(|frame| matches!(frame.kind, RST_STREAM | GOAWAY) || frame.kind == HEADERS && frame.stream == 1);
+        match told {
+            Some(frame) if frame.kind == HEADERS => Told::Status(frame.status()),
+            Some(frame) if frame.kind == RST_STREAM => Told::Reset,
+            Some(_) => Told::Goodbye,
+            None => Told::Closed,
+        }
+    }
+
+    /// A malformed request: it is refused, nothing reaches the backend, and a line says why.
+    fn refuses_h2(&self, fields: &[Field<'_>], body: Option<&[u8]>, detail: &str) {
+        let before = self.lab.access().len();
+        let shown = |(name, value): &Field<'_>| format!("{}: {}", name.escape_ascii(), value.escape_ascii());
+        let shown: Vec<String> = fields.iter().map(shown).collect();
+        let told = self.ask(fields, body);
+        let fitting = match detail {
+            RESET => told == Told::Reset,
+            BROKEN => told == Told::Goodbye,
+            _ => matches!(told, Told::Status(400..) | Told::Reset),
+        };
+        assert!(fitting, "{detail}: {told:?} {shown:#?}");
+        // Another request is answered after this one was done with.
+        assert_eq!(self.ask(&request(b"GET", b"/after"), None), Told::Status(200), "{shown:#?}");
+        let received: Vec<String> = self.backend.take().iter().map(Received::brief).collect();
+        assert_eq!(received, ["GET /after"], "{shown:#?}");
+        eventually("the other's line", PATIENCE, || {
+            self.lab.access()[before..].iter().any(|line| line.contains("/after"))
+        });
+        if detail != RESET {
+            eventually("its line", PATIENCE, || {
+                self.lab.access()[before..].iter().any(|line| line.contains("detail="))
+            });
+            let lines = &self.lab.access()[before..];
+            assert!(lines.iter().any(|line| line.contains(detail)), "{detail}: {lines:#?}");
+        }
+    }
+}
+
+/// A POST with one of its pseudo-header fields replaced.
+fn with<'a>(name: &'a [u8], value: &'a [u8]) -> Vec<Field<'a>> {
+    request(b"POST", b"/x").map(|field| if field.0 == name { (name, value) } else { field }).to_vec()
+}
+
+#[test]
+fn malformed_pseudo_header_fields_reach_no_backend() {
+    let door = Door::open();
+    for (name, value, detail) in [
+        (&b":path"[..], &b""[..], RESET),
+        (b":path", b"x", RESET),
+        (b":path", b"http://b/x", RESET),
+        (b":path", b"/x y", RESET),
+        (b":path", b"/x HTTP/1.1\r\nHost: b\r\n\r\nGET /inner", RESET),
+        (b":path", b"/x\r\nx: y", RESET),
+        (b":path", b"/x\x00", RESET),
+        (b":path", b"/x\\y", "must be escaped"),
+        (b":path", b"/\xc3\xa9", "beyond ASCII"),
+        (b":path", b"/../x", "climbs above the root"),
+        (b":path", b"/a%2fb", "an escape in the path"),
+        (b":path", b"/%zz", "without two hexadecimal digits"),
+        (b":path", b"*", "without OPTIONS"),
+        (b":method", b"", BROKEN),
+        (b":method", b"GET /inner HTTP/1.1\r\nHost: a\r\n\r\nGET", BROKEN),
+        (b":method", b"G T", BROKEN),
+        (b":method", b"CONNECT", RESET),
+        (b":method", b"TRACE", "CONNECT or TRACE"),
+        (b":authority", b"", RESET),
+        (b":authority", b"a b", RESET),
+        (b":authority", b"a/b", RESET),
+        (b":authority", b"a\r\nx: y", RESET),
+        (b":authority", b"[::1", RESET),
+        (b":authority", b"a%00", RESET),
+        (b":authority", b"a,b", "a host that is neither"),
+        (b":authority", b"u@a", MALFORMED),
+        (b":authority", b"a:x", "a port that is not a number"),
+        (b":authority", b"a:65536", "a port beyond 65535"),
+        (b":scheme", b"", "a scheme other than"),
+        (b":scheme", b"ftp", "a scheme other than"),
+        (b":scheme", b"http://b/x?", RESET),
+        (b":scheme", b"http\r\nx: y", RESET),
+    ] {
+        door.refuses_h2(&with(name, value), Some(b"abc"), detail);
+    }
+    let get = request(b"GET", b"/x");
+    door.refuses_h2(&get[..3], None, RESET);
+    door.refuses_h2(&get[1..], None, RESET);
+    door.refuses_h2(&[get[0], get[1], get[3]], None, MALFORMED);
+    for extra in
+        [(&b":path"[..], &b"/y"[..]), (b":authority", b"b"), (b":status", b"200"), (b":protocol", b"websocket")]
+    {
+        door.refuses_h2(&[&get[..], &[extra]].concat(), None, RESET);
+    }
+    door.refuses_h2(&[&get[..2], &[(b"x", b"y")], &get[2..]].concat(), None, RESET);
+}
+
+#[test]
+fn malformed_http2_fields_reach_no_backend() {
+    let door = Door::open();
+    let smuggle: &[u8] = b"x\r\n\r\nGET /inner HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (fields, detail) in [
+        (&[(&b"host"[..], &b"b"[..])][..], MALFORMED),
+        (&[(b"host", b"")], MALFORMED),
+        (&[(b"host", b"a"), (b"host", b"a")], MALFORMED),
+        (&[(b"x", smuggle)], BROKEN),
+        (&[(b"x", b"a\rb")], BROKEN),
+        (&[(b"x", b"a\nb")], BROKEN),
+        (&[(b"x", b"a\x00b")], BROKEN),
+        (&[(b"x\r\ny", b"z")], BROKEN),
+        (&[(b"x: y", b"z")], BROKEN),
+        (&[(b"x y", b"z")], BROKEN),
+        (&[(b"x:", b"z")], BROKEN),
+        (&[(b"X", b"z")], BROKEN),
+        (&[(b"", b"z")], BROKEN),
+        (&[(b"transfer-encoding", b"chunked")], RESET),
+        (&[(b"transfer-encoding", b"identity")], RESET),
+        (&[(b"connection", b"close")], RESET),
+        (&[(b"connection", b"x-forwarded-for")], RESET),
+        (&[(b"keep-alive", b"timeout=9")], RESET),
+        (&[(b"proxy-connection", b"close")], RESET),
+        (&[(b"upgrade", b"h2c")], RESET),
+        (&[(b"te", b"gzip")], RESET),
+        (&[(b"expect", b"200-ok")], "an expectation"),
+        (&[(b"content-length", b"3,3")], RESET),
+        (&[(b"content-length", b"3,4")], RESET),
+        (&[(b"content-length", b"+3")], RESET),
+        (&[(b"content-length", b"3 ")], RESET),
+        (&[(b"content-length", b"")], MALFORMED),
+        (&[(b"content-length", b"18446744073709551619")], RESET),
+        (&[(b"content-length", b"3"), (b"content-length", b"3")], "more than one Content-Length"),
+        (&[(b"content-length", b"3"), (b"content-length", b"4")], RESET),
+    ] {
+        door.refuses_h2(&[&request(b"POST", b"/x")[..], fields].concat(), Some(b"abc"), detail);
+    }
+    door.refuses_h2(&[&request(b"POST", b"/x")[..], &[(b"content-length", b"3")]].concat(), None, RESET);
+}
+
+/// A length that the body belies: the head may have gone on already, but nothing of the body does
+/// as if it were whole, and the backend's connection is not used again.
+#[test]
+fn an_http2_body_of_another_length_is_never_taken_for_whole() {
+    let door = Door::open();
+    for length in [&b"4"[..], b"2", b"0", b"40"] {
+        let fields = [&request(b"POST", b"/x")[..], &[(b"content-length", length)]].concat();
+        assert_eq!(door.ask(&fields, Some(b"GET")), Told::Reset, "{}", length.escape_ascii());
+        assert_eq!(door.ask(&request(b"GET", b"/after"), None), Told::Status(200));
+        // The head of a request that never came to its end may be recorded before or after.
+        let received: Vec<Received> = door.backend.take();
+        let briefs: Vec<String> = received.iter().map(Received::brief).collect();
+        assert!(briefs.contains(&"GET /after".to_owned()), "{briefs:?}");
+        assert!(briefs.iter().all(|brief| ["GET /after", "POST /x"].contains(&brief.as_str())), "{briefs:?}");
+    }
+}
+
+#[test]
+fn legal_http2_requests_become_legal_http1() {
+    let more = "routes: [{ path: /, pool: p }, { path: /admin, pool: p, body_size: 0 }]\nrequest_limits: { body_size: 1KiB, target_size: 100, header_count: 10, header_size: 2KiB }\n";
+    let door = Door::with(more, Recorder::start());
+    for (path, received) in [
+        (&b"/a/../x?y=/../z"[..], "POST /x?y=/../z|abc"),
+        (b"/%61", "POST /a|abc"),
+        // A fragment is never sent on; the h2 crate leaves it out.
+        (b"/x#y", "POST /x|abc"),
+        (b"//x", "POST //x|abc"),
+    ] {
+        assert_eq!(door.ask(&with(b":path", path), Some(b"abc")), Told::Status(200));
+        let all = door.backend.take();
+        assert_eq!(all.iter().map(Received::brief).collect::<Vec<_>>(), [received]);
+        assert_eq!(all[0].values("host"), ["a"]);
+    }
+    for path in [&b"/admin"[..], b"/x/../admin", b"/%61dmin", b"/x/%2e%2e/admin"] {
+        assert_eq!(door.ask(&with(b":path", path), Some(b"abc")), Told::Status(413), "{}", path.escape_ascii());
+    }
+    door.backend.take();
+    let fields: &[Field<'_>] = &[
+        (b"a_b", b"1"),
+        (b"x-forwarded-for", b"6.6.6.6"),
+        (b"te", b"trailers"),
+        (b"cookie", b"a=1"),
+        (b"cookie", b"b=2"),
+        (b"host", b"a"),
+    ];
+    assert_eq!(door.ask(&[&request(b"GET", b"/x")[..], fields].concat(), None), Told::Status(200));
+    let received = door.backend.take().remove(0);
+    assert!(received.values("a_b").is_empty() && received.values("te").is_empty(), "{received:?}");
+    assert_eq!(received.values("x-forwarded-for"), ["127.0.0.1"], "{received:?}");
+    assert_eq!(received.values("host"), ["a"], "{received:?}");
+    assert_eq!(received.values("cookie").join("; "), "a=1; b=2", "{received:?}");
+}
+
+#[test]
+fn http2_requests_have_the_same_limits() {
+    let more = "routes: [{ path: /, pool: p }]\nrequest_limits: { body_size: 1KiB, target_size: 100, header_count: 10, header_size: 2KiB }\n";
+    let door = Door::with(more, Recorder::start());
+    let long = [b"/", "t".repeat(100).as_bytes()].concat();
+    assert_eq!(door.ask(&with(b":path", &long), Some(b"abc")), Told::Status(414));
+    let value = "v".repeat(1970);
+    let fields = [
+        &request(b"GET", b"/x")[..],
+        &[(b"x", value.as_bytes()), (b"y", b"0123456789012345678901234567890123456789012345678901234567890123456789")],
+    ]
+    .concat();
+    let told = door.ask(&fields, None);
+    assert!(matches!(told, Told::Status(431) | Told::Reset), "{told:?}");
+    let many: Vec<Field<'_>> = (0..11).map(|_| (&b"x"[..], &b"y"[..])).collect();
+    assert_eq!(door.ask(&[&request(b"GET", b"/x")[..], &many].concat(), None), Told::Status(431));
+    let kibibyte = [b'b'; 1025];
+    assert_eq!(door.ask(&with(b":path", b"/x"), Some(&kibibyte)), Told::Status(413), "found out as it comes");
+    let told = [&request(b"POST", b"/x")[..], &[(b"content-length", b"1025")]].concat();
+    door.backend.take();
+    assert_eq!(door.ask(&told, Some(&kibibyte)), Told::Status(413), "announced");
+    assert!(door.backend.take().is_empty());
+}

@@ -1,0 +1,253 @@
+//! Clients that take their time: each pause has its end, and nobody else waits for it.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::lab::frames::{DATA, Frames, GOAWAY, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, request};
+use crate::lab::recorder::Recorder;
+use crate::lab::scripted::Scripted;
+use crate::lab::{Lab, client, free_port};
+
+/// Far beyond each of the limits below, so that a machine under load is no failure.
+const AT_LAST: Duration = Duration::from_secs(12);
+/// All limits in these tests are longer.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+const TIMEOUTS: &str = "client_timeouts: { handshake: 1s, header: 1s, body: 1s, write: 1s, keepalive: 1s }";
+
+fn lab(port: u16, backend: u16, more: &str) -> Lab {
+    Lab::start(&format!(
+        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
+         pools: {{ p: {{ health_check: {{ type: none }}, backends: [{{ address: '127.0.0.1:{backend}' }}] }} }}\n\
+         routes: [{{ path: /, pool: p }}]\n{more}\n"
+    ))
+}
+
+/// A backend whose answer is larger than all buffers on the way.
+pub(super) fn large() -> Scripted {
+    Scripted::start(|mut stream| {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|bytes| bytes == 1) {
+            head.push(byte[0]);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 67108864\r\n\r\n").ok();
+        let part = vec![b'x'; 1 << 16];
+        for _ in 0..1024 {
+            if stream.write_all(&part).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// Reads to the end; what came, and that it took neither no time nor for ever.
+fn ends(stream: &mut impl Read, began: Instant) -> String {
+    let mut all = Vec::new();
+    // A reset is an end, too.
+    stream.read_to_end(&mut all).ok();
+    let took = began.elapsed();
+    assert!(took > AT_ONCE && took < AT_LAST, "{took:?}: {}", String::from_utf8_lossy(&all));
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+/// Sends a byte now and then until nobody takes it any more.
+fn dribble(stream: &TcpStream, bytes: impl Iterator<Item = u8> + Send + 'static) {
+    let mut stream = stream.try_clone().unwrap();
+    std::thread::spawn(move || {
+        for byte in bytes {
+            if stream.write_all(&[byte]).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+}
+
+#[test]
+fn slow_heads_are_refused_and_silence_is_closed() {
+    let backend = Recorder::start();
+    let port = free_port();
+    let lab = lab(port, backend.port, TIMEOUTS);
+
+    let mut stream = client::connect(port);
+    let head = b"GET /dribble HTTP/1.1\r\nHost: a\r\nX: ".iter().copied().chain(std::iter::repeat(b'y'));
+    dribble(&stream, head.take(1000));
+    let answer = ends(&mut stream, Instant::now());
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("Connection: close"), "{answer}");
+    let line = lab.wait_for_access("path=/dribble");
+    assert!(line.contains("status=408") && line.contains("cause=header_timeout") && line.contains("detail="), "{line}");
+
+    for started in [&b""[..], b"P", b"PRI", b"\r\n"] {
+        let mut stream = client::connect(port);
+        stream.write_all(started).unwrap();
+        let answer = ends(&mut stream, Instant::now());
+        assert!(answer.is_empty() || started == b"\r\n" && answer.contains(" 408 "), "{answer}");
+    }
+
+    // Between requests silence is no fault, and is not answered.
+    let mut stream = client::connect(port);
+    stream.write_all(b"GET /idle HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(client::read_answer(&mut stream).status, 200);
+    assert_eq!(ends(&mut stream, Instant::now()), "");
+    lab.wait_for_access("path=/idle");
+    assert_eq!(lab.access().len(), 3, "{:#?}", lab.access());
+    assert_eq!(backend.take().len(), 1, "nothing else reached the backend");
+}
+
+#[test]
+fn slow_bodies_are_refused() {
+    let backend = Recorder::start();
+    let port = free_port();
+    let lab = lab(port, backend.port, TIMEOUTS);
+    for (path, framing, part) in [
+        ("/length", "Content-Length: 100", "x"),
+        ("/none", "Content-Length: 100", ""),
+        ("/chunked", "Transfer-Encoding: chunked", "5\r\nx"),
+    ] {
+        let mut stream = client::connect(port);
+        write!(stream, "POST {path} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{part}").unwrap();
+        let answer = ends(&mut stream, Instant::now());
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{path}: {answer}");
+        let line = lab.wait_for_access(&format!("path={path}"));
+        assert!(line.contains("cause=body_timeout") && line.contains("detail="), "{line}");
+    }
+}
+
+/// A body that never pauses for long, but will take for ever.
+#[test]
+fn dribbling_bodies_are_refused_where_a_rate_is_asked_for() {
+    let backend = Recorder::start();
+    let port = free_port();
+    let lab = lab(port, backend.port, "client_timeouts: { minimum_rate: 1KiB }");
+    let mut stream = client::connect(port);
+    stream.write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n").unwrap();
+    dribble(&stream, std::iter::repeat_n(b'x', 1000));
+    let answer = ends(&mut stream, Instant::now());
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(lab.wait_for_access("path=/x").contains("cause=body_timeout"));
+}
+
+/// The time in which a backend must begin its answer counts from the request's end.
+#[test]
+fn a_slow_upload_is_not_a_slow_backend() {
+    let backend = Recorder::start();
+    let port = free_port();
+    let _lab = Lab::start(&format!(
+        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
+         pools: {{ p: {{ health_check: {{ type: none }}, timeouts: {{ first_byte: 600ms }}, backends: [{{ address: '127.0.0.1:{}' }}] }} }}\n\
+         routes: [{{ path: /, pool: p }}]\n",
+        backend.port
+    ));
+    let mut stream = client::connect(port);
+    stream.write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n").unwrap();
+    for part in [b"a", b"b", b"c", b"d"] {
+        std::thread::sleep(Duration::from_millis(300));
+        stream.write_all(part).unwrap();
+    }
+    assert_eq!(client::read_answer(&mut stream).status, 200);
+    let mut frames = Frames::connect(port);
+    frames.headers(1, false, &request(b"POST", b"/x"));
+    for last in [0, 0, 0, 1] {
+        std::thread::sleep(Duration::from_millis(300));
+        frames.send(DATA, last, 1, b"x");
+    }
+    let told = frames.find(|frame| frame.stream == 1 && matches!(frame.kind, HEADERS | RST_STREAM)).unwrap();
+    assert!(told.kind == HEADERS && told.status() == 200, "{told:?}");
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answer_is_left() {
+    let backend = large();
+    let port = free_port();
+    let lab = lab(port, backend.port, TIMEOUTS);
+    let mut stream = client::connect(port);
+    let began = Instant::now();
+    stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    // Its line is written when the balancer gave up; only then anything is read.
+    lab.wait_for_access("path=/large");
+    assert!(began.elapsed() > AT_ONCE && began.elapsed() < AT_LAST, "{:?}", began.elapsed());
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).ok();
+    assert!(all.len() < 64 << 20, "{}", all.len());
+}
+
+#[test]
+fn slow_handshakes_are_ended() {
+    let backend = Recorder::start();
+    let (port, plain) = (free_port(), free_port());
+    let _lab = Lab::start(&format!(
+        "listeners: [{{ address: '127.0.0.1:{port}', tls: {{ certificates: [{{ certificate: '{{folder}}/localhost.pem', key: '{{folder}}/localhost-key.pem' }}] }} }}, {{ address: '127.0.0.1:{plain}' }}]\n\
+         pools: {{ p: {{ health_check: {{ type: none }}, backends: [{{ address: '127.0.0.1:{}' }}] }} }}\nroutes: [{{ path: /, pool: p }}]\n{TIMEOUTS}\n",
+        backend.port
+    ));
+    // TLS: a record of 512 bytes that comes byte by byte, or not at all.
+    let mut stream = client::connect(port);
+    dribble(&stream, [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3].into_iter().chain(std::iter::repeat_n(7, 1000)));
+    ends(&mut stream, Instant::now());
+    ends(&mut client::connect(port), Instant::now());
+    // HTTP/2's preface and its SETTINGS.
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let mut stream = client::connect(plain);
+    dribble(&stream, preface.iter().copied());
+    ends(&mut stream, Instant::now());
+    for begun in [&preface[..8], &preface[..], &[&preface[..], &frame(SETTINGS, 0, 0, &[])[..5]].concat()] {
+        let mut stream = client::connect(plain);
+        stream.write_all(begun).unwrap();
+        ends(&mut stream, Instant::now());
+    }
+}
+
+#[test]
+fn http2_connections_and_streams_do_not_stall_for_ever() {
+    let backend = Recorder::start();
+    let port = free_port();
+    let lab = lab(port, backend.port, TIMEOUTS);
+
+    // An idle connection is told goodbye, pings or not.
+    let mut idle = Frames::connect(port);
+    idle.get(1, "/idle");
+    let began = Instant::now();
+    assert!(idle.find(|frame| frame.kind == GOAWAY).is_some_and(|frame| frame.code() == 0));
+    ends(&mut idle.0, began);
+
+    // A header that never ends is no request, so the connection is as idle.
+    let mut stuck = Frames::connect(port);
+    stuck.send(HEADERS, 0, 1, &block(&request(b"GET", b"/stuck")));
+    ends(&mut stuck.0, Instant::now());
+
+    // A body that never comes.
+    let mut silent = Frames::connect(port);
+    silent.headers(1, false, &request(b"POST", b"/silent"));
+    silent.send(DATA, 0, 1, b"x");
+    let began = Instant::now();
+    let told = silent.find(|frame| frame.stream == 1 && matches!(frame.kind, HEADERS | RST_STREAM)).unwrap();
+    assert!(told.kind == HEADERS && told.status() == 408, "{told:?}");
+    assert!(began.elapsed() > AT_ONCE && began.elapsed() < AT_LAST, "{:?}", began.elapsed());
+    assert!(lab.wait_for_access("path=/silent").contains("cause=body_timeout"));
+}
+
+#[test]
+fn an_http2_client_that_does_not_read_its_answer_is_left() {
+    let backend = large();
+    let port = free_port();
+    let lab = lab(port, backend.port, TIMEOUTS);
+    // The windows are never opened, though the connection is alive; or the socket is not read.
+    for read in [true, false] {
+        let mut frames = Frames::connect(port);
+        let path = if read { "/window" } else { "/socket" };
+        if !read {
+            frames.send(WINDOW_UPDATE, 0, 0, &0x7000_0000_u32.to_be_bytes());
+            frames.send(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
+        }
+        let began = Instant::now();
+        frames.get(1, path);
+        if read {
+            let told = frames.find(|frame| frame.kind == RST_STREAM || frame.kind == GOAWAY);
+            assert!(told.is_some_and(|frame| frame.kind == RST_STREAM), "the stream alone");
+        }
+        lab.wait_for_access(&format!("path={path}"));
+        assert!(began.elapsed() > AT_ONCE && began.elapsed() < AT_LAST, "{path}: {:?}", began.elapsed());
+    }
+}

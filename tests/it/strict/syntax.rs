@@ -1,0 +1,116 @@
+//! Bytes that have no place in a head.
+
+use super::Door;
+
+#[test]
+fn line_ends_are_crlf_and_nothing_else() {
+    let door = Door::open();
+    for (bytes, detail) in [
+        (&b"GET /x HTTP/1.1\nHost: a\r\n\r\n"[..], "bare LF"),
+        (b"GET /x HTTP/1.1\r\nHost: a\n\r\n", "bare LF"),
+        (b"GET /x HTTP/1.1\r\nHost: a\r\n\n", "a"),
+        (b"GET /x HTTP/1.1\r\nHost: a\r\nX: y\nZ: 1\r\n\r\n", "bare LF"),
+        (b"GET /x HTTP/1.1\r\nHost: a\n\nGET /y HTTP/1.1\r\nHost: a\r\n\r\n", "bare LF"),
+        (b"\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n", "bare LF"),
+        (b"GET /x HTTP/1.1\rHost: a\r\n\r\n", "bare CR"),
+        (b"GET /x HTTP/1.1\r\nHost: a\rX: y\r\n\r\n", "bare CR"),
+        (b"GET /x HTTP/1.1\r\nHost: a\r\n\rX: y\r\n\r\n", "bare CR"),
+        (b"GET /x HTTP/1.1\r\nHost: a\r\nX: y\r\r\n\r\n", "bare CR"),
+        (b"GET /x HTTP/1.1\r\r\nHost: a\r\n\r\n", "bare CR"),
+        (b"\r\n\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n", "more than one empty line"),
+    ] {
+        door.refuses(bytes, 400, detail);
+    }
+    door.passes(b"\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n", "GET /x");
+}
+
+#[test]
+fn fields_have_legal_names_and_values() {
+    let door = Door::open();
+    for (field, detail) in [
+        (&b"X : y\r\n"[..], "space before the colon"),
+        (b"X\t: y\r\n", "space before the colon"),
+        (b"X: y\r\n  folded\r\n", "folded"),
+        (b"X: y\r\n\tfolded\r\n", "folded"),
+        (b" X: y\r\n", "folded"),
+        (b": y\r\n", "empty field name"),
+        (b"X\r\n", "without a colon"),
+        (b"X y\r\n", "space before the colon"),
+        (b"X\x00: y\r\n", "no field name"),
+        (b"X\xff: y\r\n", "no field name"),
+        (b"X(: y\r\n", "no field name"),
+        (b"X\"Y: y\r\n", "no field name"),
+        (b"X/Y: y\r\n", "no field name"),
+        (b"X@: y\r\n", "no field name"),
+        (b"X: a\x00b\r\n", "control character"),
+        (b"X: a\x01b\r\n", "control character"),
+        (b"X: a\x1bb\r\n", "control character"),
+        (b"X: a\x7fb\r\n", "control character"),
+        (b"X: a\x0bb\r\n", "control character"),
+    ] {
+        door.refuses(&[b"GET /x HTTP/1.1\r\nHost: a\r\n", field, b"\r\n"].concat(), 400, detail);
+        // The first field is where some parsers are laxer.
+        door.refuses(&[b"GET /x HTTP/1.1\r\n", field, b"Host: a\r\n\r\n"].concat(), 400, "a");
+    }
+    let received = door.forwards(b"GET /x HTTP/1.1\r\nHost: a\r\nX!#$%&'*+-.^`|~9: \t a\tb \r\nEmpty:\r\n\r\n");
+    assert_eq!(received.values("X!#$%&'*+-.^`|~9"), ["a\tb"]);
+    assert_eq!(received.values("empty"), [""]);
+}
+
+#[test]
+fn the_request_line_is_method_target_version() {
+    let door = Door::open();
+    for (line, detail) in [
+        ("GET /x", "without a version"),
+        ("GET", "without a target"),
+        ("GET  /x HTTP/1.1", "more than one space"),
+        ("GET /x  HTTP/1.1", "more than one space"),
+        (" GET /x HTTP/1.1", "not a token"),
+        ("GET\t/x HTTP/1.1", "not a token"),
+        ("GET /x\tHTTP/1.1", "control character"),
+        ("GET /x HTTP/1.1 ", "space behind the version"),
+        ("GET /x HTTP/1.1x", "a version other than"),
+        ("GET /x HTTP/1.2", "a version other than"),
+        ("GET /x HTTP/1.10", "a version other than"),
+        ("GET /x HTTP/2.0", "a version other than"),
+        ("GET /x HTTP/0.9", "a version other than"),
+        ("GET /x http/1.1", "a version other than"),
+        ("GET /x HTTP/1,1", "a version other than"),
+        ("GET /x HTTP/01.1", "a version other than"),
+        ("GET /x y HTTP/1.1", "a version other than"),
+        ("GET /x HTTP/1.1 HTTP/1.1", "space behind the version"),
+        ("G(T /x HTTP/1.1", "not a token"),
+        ("G\u{e9}T /x HTTP/1.1", "not a token"),
+        ("GET: /x HTTP/1.1", "not a token"),
+        ("\u{0}GET /x HTTP/1.1", "not a token"),
+        ("GET\u{0} /x HTTP/1.1", "not a token"),
+    ] {
+        door.refuses(format!("{line}\r\nHost: a\r\n\r\n").as_bytes(), 400, detail);
+    }
+    door.passes(b"PROPFIND /x HTTP/1.1\r\nHost: a\r\n\r\n", "PROPFIND /x");
+}
+
+#[test]
+fn connect_and_trace_are_refused() {
+    let door = Door::open();
+    for line in ["CONNECT a:443", "CONNECT /x", "TRACE /x", "TRACE *"] {
+        door.refuses(format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 405, "CONNECT or TRACE");
+    }
+    door.passes(b"trace /x HTTP/1.1\r\nHost: a\r\n\r\n", "trace /x");
+}
+
+/// Other protocols are answered as broken HTTP, or not at all, and leave a line.
+#[test]
+fn other_protocols_are_refused() {
+    let door = Door::open();
+    for bytes in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"\x00\x00\x00\x00",
+        b"EHLO mail\r\n",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n",
+        b"\r\n\r\n\x00\r\nQUIT\n",
+    ] {
+        door.refuses(bytes, 400, "a");
+    }
+}
