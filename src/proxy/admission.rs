@@ -88,7 +88,7 @@ fn check_size(request: &RequestHeader, limits: RequestLimits) -> Result<(), Reje
 fn check_form(request: &RequestHeader) -> Result<(), Refusal> {
     let mut named = request.headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     if named.any(|value| !value.split(',').map(str::trim).all(headers::may_nominate)) {
-        return Err(Refusal::bad_request("a Connection that names what is not the client's to remove"));
+        return Err(Refusal::bad_request("a field in Connection that is not the connection's"));
     }
     if request.version != Version::HTTP_2 {
         return Ok(());

@@ -202,52 +202,45 @@ impl Exchange {
         self.route.as_ref().is_some_and(|route| route.template.protocol != Protocol::Http1)
     }
 
-    /// Starts the deadline for the first byte of the answer, or for the rest of the request.
-    pub(super) fn await_answer(
-        &mut self,
-        deadlines: &Deadlines,
-        fd: RawFd,
-        digest: Option<&Digest>,
-        downstream: &mut ServerSession,
-    ) {
-        self.received = downstream.is_body_done();
+    /// Starts the deadline for what is owed: the rest of the request, then the answer.
+    pub(super) fn await_answer(&mut self, deadlines: &Deadlines, fd: RawFd, digest: Option<&Digest>, received: bool) {
         if !self.keeps_time() {
             return;
         }
+        self.received = received;
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
-        if let (Some(local), Some(endpoint)) = (local, self.tried.last()) {
+        if let (Some(route), Some(local), Some(endpoint)) = (&self.route, local, self.tried.last()) {
             let ends = Ends { local: *local, backend: endpoint.address() };
+            let limit = self.limit(route);
             let client = self.connection.clone().filter(|_| !self.http2);
-            self.deadline = Some(deadlines.start(fd, ends, client, self.patience()));
+            self.deadline = Some(deadlines.start(fd, ends, client, limit));
         }
     }
 
-    /// How long may pass until what is owed next: a part of the answer, its begin, or a part of the
-    /// request.
-    fn patience(&self) -> Duration {
-        let timeouts = self.route.as_ref().map(|route| route.template.timeouts).unwrap_or_default();
+    /// A part of a body moved in either direction. An answer that has begun may pause for longer than
+    /// one may take to begin.
+    pub(super) fn progress(&self) {
+        if let (Some(deadline), Some(route)) = (&self.deadline, &self.route) {
+            deadline.progress(self.limit(route));
+        }
+    }
+
+    /// How long whoever is to send something may take. A body that does not go on is the client's delay,
+    /// not the backend's; on HTTP/1 the listener's stream keeps the time of bodies.
+    fn limit(&self, route: &Route) -> Duration {
+        let timeouts = route.template.timeouts;
         match (self.is_answered(), self.received, self.http2) {
-            (true, _, _) => timeouts.idle,
+            (true, ..) => timeouts.idle,
             (false, true, _) => timeouts.first_byte,
             (false, false, true) => self.snapshot.client_timeouts.body,
-            // The listener's stream keeps the time of the body.
             (false, false, false) => Duration::MAX,
         }
     }
 
-    /// A part of a body moved in either direction.
-    pub(super) fn progress(&self) {
-        if let Some(deadline) = &self.deadline {
-            deadline.progress(self.patience());
-        }
-    }
-
-    /// Who was late, if anybody was.
+    /// Who took too long, if anybody did.
     pub(super) fn overdue(&self) -> Option<Rejection> {
-        if !self.deadline.as_ref().is_some_and(Deadline::expired) {
-            return None;
-        }
-        Some(match (self.is_answered(), self.received) {
+        let expired = self.deadline.as_ref().is_some_and(Deadline::expired);
+        expired.then_some(match (self.is_answered(), self.received) {
             (true, _) => Rejection::IdleTimeout,
             (false, true) => Rejection::FirstByteTimeout,
             (false, false) => Rejection::BodyTimeout,

@@ -61,7 +61,7 @@ pub(super) fn to_backend(session: &mut Session, exchange: &Exchange) {
             None => drop(headers.remove(X_FORWARDED_HOST)),
         }
     }
-    if request.uri.authority().is_none() && !headers.contains_key(header::HOST) {
+    if forwarded_host(request.uri.authority(), headers).is_none() {
         // HTTP/1.0 may come without Host, but goes on as HTTP/1.1, which must have one: the address
         // that the client connected to is the best guess (RFC 9112 §3.3).
         let local = connection.local.and_then(|local| HeaderValue::try_from(local.to_string()).ok());
@@ -134,7 +134,7 @@ pub(super) fn from_backend(response: &mut ResponseHeader) {
     }
     // An answer that asks for another protocol (426) has to name it.
     let upgrade = response.status != http::StatusCode::UPGRADE_REQUIRED;
-    let belongs = |name: &&HeaderName| is_hop_by_hop(name.as_str()) || (upgrade && **name == header::UPGRADE);
+    let belongs = |name: &&HeaderName| is_hop_by_hop(name.as_str()) || upgrade && **name == header::UPGRADE;
     let mut names: Vec<HeaderName> = response.headers.keys().filter(belongs).cloned().collect();
     names.extend(nominated(&response.headers));
     for name in names {

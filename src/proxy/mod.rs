@@ -141,7 +141,8 @@ impl ProxyHttp for Proxy {
         digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        exchange.await_answer(&self.deadlines, fd, digest, session.as_downstream_mut());
+        let received = session.as_downstream_mut().is_body_done();
+        exchange.await_answer(&self.deadlines, fd, digest, received);
         Ok(())
     }
 
