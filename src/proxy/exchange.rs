@@ -211,29 +211,28 @@ impl Exchange {
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
         if let (Some(route), Some(local), Some(endpoint)) = (&self.route, local, self.tried.last()) {
             let ends = Ends { local: *local, backend: endpoint.address() };
-            let limit = self.limit(route);
             let client = self.connection.clone().filter(|_| !self.http2);
-            self.deadline = Some(deadlines.start(fd, ends, client, limit));
+            self.deadline = Some(deadlines.start(fd, ends, client, self.patience(route)));
         }
     }
 
-    /// A part of a body moved in either direction. An answer that has begun may pause for longer than
-    /// one may take to begin.
-    pub(super) fn progress(&self) {
-        if let (Some(deadline), Some(route)) = (&self.deadline, &self.route) {
-            deadline.progress(self.limit(route));
-        }
-    }
-
-    /// How long whoever is to send something may take. A body that does not go on is the client's delay,
-    /// not the backend's; on HTTP/1 the listener's stream keeps the time of bodies.
-    fn limit(&self, route: &Route) -> Duration {
+    /// How long may pass until what is owed next comes: a part of the answer, its begin once the backend
+    /// has the whole request, or a part of the request.
+    fn patience(&self, route: &Route) -> Duration {
         let timeouts = route.template.timeouts;
         match (self.is_answered(), self.received, self.http2) {
-            (true, ..) => timeouts.idle,
+            (true, _, _) => timeouts.idle,
             (false, true, _) => timeouts.first_byte,
             (false, false, true) => self.snapshot.client_timeouts.body,
+            // The listener's stream keeps the time of the body.
             (false, false, false) => Duration::MAX,
+        }
+    }
+
+    /// A part of a body moved in either direction.
+    pub(super) fn progress(&self) {
+        if let (Some(deadline), Some(route)) = (&self.deadline, &self.route) {
+            deadline.progress(self.patience(route));
         }
     }
 
@@ -281,10 +280,10 @@ impl Exchange {
 
     /// Counts a part of the request's body; `last` is its end. What goes through a tunnel is no body.
     pub(super) fn count_body(&mut self, bytes: usize, last: bool) -> pingora::Result<()> {
+        self.received |= last;
         if self.connection.as_ref().is_some_and(|connection| connection.is_switched()) {
             return Ok(());
         }
-        self.received |= last;
         self.progress();
         // A length in memory fits into 64 bits.
         self.body_received += bytes as u64;
