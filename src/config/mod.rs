@@ -98,7 +98,7 @@ impl Config {
     pub fn check(&self) -> Result<Checked, Vec<Fault>> {
         let mut faults = Faults::default();
         let root = Place::root();
-        let request_limits = self.request_limits.check();
+        let request_limits = self.request_limits.check(&root.key("request_limits"), &mut faults);
         let pools: BTreeMap<PoolName, pool::Spec> = self
             .pools
             .iter()
