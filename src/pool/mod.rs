@@ -13,6 +13,7 @@
 //! - [`lease`]: one request at one backend.
 //! - [`peer`]: how a backend is reached.
 //! - [`proxy_protocol`]: telling backends the client's address before anything else.
+//! - [`preference`]: picking the backend that a client is bound to.
 //! - [`keeper`]: the background service that runs all pools.
 
 pub mod bounds;
@@ -29,6 +30,7 @@ pub mod outlier;
 pub mod overload;
 pub mod passive;
 pub mod peer;
+mod preference;
 mod probe;
 pub mod proxy_protocol;
 pub mod queue;
@@ -48,6 +50,7 @@ pub use endpoint::{Endpoint, Health};
 pub use keeper::Keeper;
 pub use lease::Lease;
 use peer::{Protocol, Template, Timeouts, TimeoutsConfig};
+pub use preference::Preferred;
 use probe::Probe;
 use proxy_protocol::ProxyProtocol;
 
