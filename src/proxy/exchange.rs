@@ -11,6 +11,7 @@ use pingora::Error;
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::upstreams::peer::HttpPeer;
+use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::deadlines::{Deadline, Deadlines, Ends};
@@ -20,7 +21,7 @@ use crate::limit::Verdict;
 use crate::observe::{AccessLog, Record};
 use crate::pool::peer::Protocol;
 use crate::pool::proxy_protocol::ClientConnection;
-use crate::pool::{Endpoint, Lease};
+use crate::pool::{Endpoint, Key, Lease};
 use crate::rejection::{Refusal, Rejection};
 use crate::request_id::RequestId;
 use crate::snapshot::{Route, Snapshot};
@@ -44,6 +45,8 @@ pub struct Exchange {
     pub(super) rejection: Option<Rejection>,
     /// What exactly was wrong with it, for the log.
     pub(super) detail: &'static str,
+    /// What the pool's policy knows the request by.
+    key: Key,
     tried: Vec<Arc<Endpoint>>,
     lease: Option<Lease>,
     picked: Option<Instant>,
@@ -80,6 +83,7 @@ impl Exchange {
             verdict: None,
             rejection: None,
             detail: "",
+            key: Key::NONE,
             tried: Vec::new(),
             lease: None,
             picked: None,
@@ -129,9 +133,12 @@ impl Exchange {
 
     /// Picks the first backend, before Pingora begins its tries: after a failed try it always ends
     /// the client's connection, and a pool without a healthy backend is no reason for that.
-    pub(super) fn reserve(&mut self) -> Result<(), Rejection> {
+    #[expect(clippy::disallowed_methods, reason = "policies weigh times by their age")]
+    pub(super) fn reserve(&mut self, request: &RequestHeader) -> Result<(), Rejection> {
         let route = self.route.as_ref().ok_or(Rejection::Internal)?;
-        self.lease = Some(route.pool.pick(&self.tried).ok_or_else(|| no_backend(route))?);
+        self.key = route.pool.key(self.client, request);
+        let lease = route.pool.pick(self.key, &self.tried, Instant::now());
+        self.lease = Some(lease.map_err(|_| no_backend(route))?);
         Ok(())
     }
 
@@ -145,8 +152,9 @@ impl Exchange {
         if !self.tried.is_empty() {
             // The lease of the try before ends here, by assignment.
             // Where nobody else is left, a connection that ended is no reason to give its backend up.
-            let again = || if self.stale { route.pool.pick(&[]) } else { None };
-            self.lease = route.pool.pick(&self.tried).or_else(again);
+            let now = Instant::now();
+            let again = |none| if self.stale { route.pool.pick(self.key, &[], now) } else { Err(none) };
+            self.lease = route.pool.pick(self.key, &self.tried, now).or_else(again).ok();
         }
         match &self.lease {
             Some(lease) => {
