@@ -33,7 +33,14 @@ pub struct Member {
     pub target: Target,
     /// Share of the traffic relative to the other members; 0 takes none.
     pub weight: u32,
+    /// Takes traffic only when too few others can.
+    pub backup: bool,
+    /// Takes no new requests.
+    pub drain: bool,
 }
+
+/// Makes what hangs on an address that was not there before.
+type Attach<T> = dyn Fn(SocketAddr, &Member) -> T + Send + Sync;
 
 /// Finds the members of one pool, and hangs the same `T` on the same address each time.
 ///
@@ -42,7 +49,7 @@ pub struct Member {
 pub struct Discovery<T> {
     pool: PoolName,
     members: Vec<Member>,
-    attach: Box<dyn Fn(SocketAddr) -> T + Send + Sync>,
+    attach: Box<Attach<T>>,
     attached: Mutex<HashMap<SocketAddr, T>>,
     last_good: Mutex<HashMap<Target, Vec<SocketAddr>>>,
     unresolved: Mutex<BTreeSet<Target>>,
@@ -50,7 +57,11 @@ pub struct Discovery<T> {
 
 impl<T: Clone + Send + Sync + 'static> Discovery<T> {
     /// Discovery for `pool`; `attach` makes the value for an address that was not there before.
-    pub fn new(pool: PoolName, members: Vec<Member>, attach: impl Fn(SocketAddr) -> T + Send + Sync + 'static) -> Self {
+    pub fn new(
+        pool: PoolName,
+        members: Vec<Member>,
+        attach: impl Fn(SocketAddr, &Member) -> T + Send + Sync + 'static,
+    ) -> Self {
         Self {
             pool,
             members,
@@ -91,12 +102,12 @@ impl<T: Clone + Send + Sync + 'static> Discovery<T> {
         }
     }
 
-    fn backend(&self, address: SocketAddr, weight: u32, before: &HashMap<SocketAddr, T>) -> (Backend, T) {
-        let attached = before.get(&address).cloned().unwrap_or_else(|| (self.attach)(address));
+    fn backend(&self, address: SocketAddr, member: &Member, before: &HashMap<SocketAddr, T>) -> (Backend, T) {
+        let attached = before.get(&address).cloned().unwrap_or_else(|| (self.attach)(address, member));
         let mut ext = Extensions::new();
         ext.insert(attached.clone());
         // A weight is at most 1,000 (checked), so it fits whatever usize is.
-        (Backend { addr: PingoraAddress::Inet(address), weight: weight as usize, ext }, attached)
+        (Backend { addr: PingoraAddress::Inet(address), weight: member.weight as usize, ext }, attached)
     }
 }
 
@@ -105,16 +116,16 @@ impl<T: Clone + Send + Sync + 'static> ServiceDiscovery for Discovery<T> {
     async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
         let mut found = Vec::with_capacity(self.members.len());
         for member in self.members.iter().filter(|member| member.weight > 0) {
-            found.extend(self.addresses(&member.target).await.into_iter().map(|address| (address, member.weight)));
+            found.extend(self.addresses(&member.target).await.into_iter().map(|address| (address, member)));
         }
         let mut attached = self.attached.lock();
         let mut seen = HashMap::with_capacity(found.len());
         let mut backends = BTreeSet::new();
-        for (address, weight) in found {
+        for (address, member) in found {
             if seen.contains_key(&address) {
                 continue;
             }
-            let (backend, value) = self.backend(address, weight, &attached);
+            let (backend, value) = self.backend(address, member, &attached);
             backends.insert(backend);
             seen.insert(address, value);
         }
@@ -138,12 +149,15 @@ mod tests {
     use super::*;
 
     fn member(target: &str, weight: u32) -> Member {
-        Member { target: target.parse().unwrap(), weight }
+        Member { target: target.parse().unwrap(), weight, backup: false, drain: false }
     }
 
     #[tokio::test]
     async fn the_same_address_keeps_what_is_attached() {
-        let discovery = Discovery::new("p".into(), vec![member("127.0.0.1:1", 1), member("127.0.0.1:2", 2)], Arc::new);
+        let discovery =
+            Discovery::new("p".into(), vec![member("127.0.0.1:1", 1), member("127.0.0.1:2", 2)], |address, _| {
+                Arc::new(address)
+            });
         let (first, _) = discovery.discover().await.unwrap();
         let (second, _) = discovery.discover().await.unwrap();
         let attached = |set: &BTreeSet<Backend>| -> Vec<Arc<SocketAddr>> {
@@ -157,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn an_unknown_name_is_no_error_and_weight_zero_is_left_out() {
         let members = vec![member("does-not-exist.invalid:80", 1), member("127.0.0.1:2", 1), member("127.0.0.1:3", 0)];
-        let discovery = Discovery::new("p".into(), members, |address| address);
+        let discovery = Discovery::new("p".into(), members, |address, _| address);
         let (found, _) = discovery.discover().await.unwrap();
         assert_eq!(found.iter().map(|b| b.addr.to_string()).collect::<Vec<_>>(), ["127.0.0.1:2"]);
         assert_eq!(discovery.interval(), Some(RESOLVE_INTERVAL));
@@ -167,8 +181,7 @@ mod tests {
     #[tokio::test]
     async fn the_last_good_answer_outlives_a_failing_resolver() {
         let target: Target = "does-not-exist.invalid:80".parse().unwrap();
-        let discovery =
-            Discovery::new("p".into(), vec![Member { target: target.clone(), weight: 1 }], |address| address);
+        let discovery = Discovery::new("p".into(), vec![member("does-not-exist.invalid:80", 1)], |address, _| address);
         discovery.last_good.lock().insert(target, vec!["127.0.0.9:80".parse().unwrap()]);
         let (found, _) = discovery.discover().await.unwrap();
         assert_eq!(found.len(), 1);

@@ -55,10 +55,10 @@ impl Lease {
 
     /// Notes how the try ended or, with the answer's header, seems to end; and after what time the answer
     /// began, where it did. What is the client's fault is not noted.
-    pub fn record(&mut self, outcome: Outcome, time: Option<Duration>) {
+    pub fn record(&mut self, outcome: Outcome, time: Option<Duration>, now: Instant) {
         self.stop_waiting();
         self.outcome = Some(outcome);
-        self.endpoint.observed().record(outcome, time);
+        self.endpoint.record(outcome, time, now);
         if let (Some(in_flight), Some(time)) = (&self.in_flight, time) {
             in_flight.record(time);
         }
@@ -86,18 +86,26 @@ impl Drop for Lease {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
+
     use super::*;
     use crate::pool::Health;
+    use crate::pool::endpoint::Standing;
 
     #[test]
     fn a_lease_counts_until_it_is_dropped() {
-        let endpoint = Arc::new(Endpoint::new("127.0.0.1:1".parse().unwrap(), Health::Unknown));
+        let endpoint = Arc::new(Endpoint::new(
+            "127.0.0.1:1".parse().unwrap(),
+            Health::Unknown,
+            Standing::default(),
+            Instant::now(),
+        ));
         let mut lease = Lease::new(Arc::clone(&endpoint));
         let second = Lease::new(Arc::clone(&endpoint));
         let counts = || (endpoint.in_flight(), endpoint.observed().tally().waiting());
         assert_eq!(counts(), (2, 2));
-        lease.record(Outcome::Success, None);
-        lease.record(Outcome::GatewayFailure, None);
+        lease.record(Outcome::Success, None, Instant::now());
+        lease.record(Outcome::GatewayFailure, None, Instant::now());
         assert_eq!(counts(), (2, 1), "an answer that has begun is in flight and waits no more");
         drop(lease);
         assert_eq!((counts(), second.endpoint().in_flight()), ((1, 1), 1));

@@ -1,9 +1,12 @@
 //! A pool: backends that answer alike, one of which is picked for each request.
 //!
-//! Picking is Pingora's `LoadBalancer<RoundRobin>`; its background service keeps discovery and
-//! health up to date. What Pingora has no place for (a backend that was never checked, requests in
-//! flight) is in [`Endpoint`], which rides along with each backend.
+//! Picking is Pingora's `LoadBalancer<RoundRobin>`, or another policy in its place; its background
+//! service keeps discovery and health up to date. What Pingora has no place for (a backend that was
+//! never checked, requests in flight, how long answers take) is in [`Endpoint`], which rides along with
+//! each backend.
 //!
+//! - [`policy`]: which backend takes a request; [`balancer`]: Pingora's load balancer under any policy;
+//!   [`group`]: primaries and backups.
 //! - [`health`]: what checks ask, how often, what the answers mean; [`probe`], [`grpc_health`]: one check on
 //!   the wire.
 //! - [`outlier`], [`passive`]: what its traffic says about a backend, judged among its peers; [`histogram`]
@@ -19,37 +22,49 @@
 pub mod bounds;
 pub mod circuit;
 pub mod concurrency;
-pub mod endpoint;
 pub mod gate;
+pub mod balancer;
+pub mod endpoint;
+pub mod group;
 mod grpc_health;
 pub mod health;
 pub mod histogram;
 pub mod keeper;
+mod latency;
 mod lease;
 pub mod outlier;
 pub mod overload;
 pub mod passive;
 pub mod peer;
+pub mod policy;
 mod preference;
 mod probe;
 pub mod proxy_protocol;
 pub mod queue;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::AtomicU32;
+use std::time::{Duration, Instant};
 
+use fastrand::Rng;
+use http::request::Parts;
 use pingora_core::server::ShutdownWatch;
-use pingora_load_balancing::selection::RoundRobin;
-use pingora_load_balancing::{Backends, LoadBalancer};
+use pingora_load_balancing::Backends;
 use serde::Deserialize;
 use tokio::sync::watch;
 
+use balancer::{Balancer, Rhythm};
 use bounds::Bounds;
+use endpoint::Standing;
 pub use endpoint::{Endpoint, Health};
+use group::Threshold;
 pub use keeper::Keeper;
 pub use lease::Lease;
 use peer::{Protocol, Template, Timeouts, TimeoutsConfig};
+use policy::Ask;
+pub use policy::Key;
 pub use preference::Preferred;
 use probe::Probe;
 use proxy_protocol::ProxyProtocol;
@@ -60,22 +75,19 @@ use crate::rejection::Rejection;
 use crate::tls::upstream;
 use crate::units::{Period, PoolName};
 
-/// How a backend is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// In turn, as often as the weights say.
-    #[default]
-    RoundRobin,
-}
-
 /// A pool, as written.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// How a backend is chosen.
     #[serde(default)]
-    pub balance: Balance,
+    pub balance: policy::Config,
+    /// How long a backend that has come back takes to its full share.
+    #[serde(default = "slow_start")]
+    pub slow_start: Period,
+    /// How many primaries must be available for backups to rest.
+    #[serde(default)]
+    pub backup_threshold: Option<Threshold>,
     /// What the backends speak.
     #[serde(default)]
     pub protocol: Protocol,
@@ -113,6 +125,10 @@ pub struct Config {
     pub backends: Vec<BackendConfig>,
 }
 
+fn slow_start() -> Period {
+    Period::seconds(0)
+}
+
 fn keepalive_timeout() -> Period {
     Period::seconds(50)
 }
@@ -126,6 +142,12 @@ pub struct BackendConfig {
     /// Share of the traffic relative to the other backends; 0 takes none.
     #[serde(default = "weight")]
     pub weight: u32,
+    /// Takes traffic only when too few primaries can.
+    #[serde(default)]
+    pub backup: bool,
+    /// Takes no new requests; open ones finish.
+    #[serde(default)]
+    pub drain: bool,
 }
 
 fn weight() -> u32 {
@@ -145,6 +167,12 @@ pub struct Spec {
     pub health_check: Option<health::Spec>,
     /// What traffic says about it, and how much of it there may be.
     pub bounds: bounds::Spec,
+    /// How a backend is chosen.
+    pub balance: policy::Spec,
+    /// How long a backend that has come back takes to its full share; zero for at once.
+    pub slow_start: Duration,
+    /// How many primaries must be available for backups to rest.
+    pub backup_threshold: Threshold,
     /// The backends.
     pub members: Vec<Member>,
 }
@@ -178,11 +206,43 @@ impl Config {
             keepalive_timeout: self.keepalive_timeout.0,
             proxy_protocol: self.proxy_protocol.map(ProxyProtocol::new),
         };
+        self.check_groups(place, faults);
         Spec {
             template,
+            balance: self.balance.check(&place.key("balance"), faults),
+            slow_start: self.slow_start.0,
+            backup_threshold: self.backup_threshold.unwrap_or_default(),
             health_check: self.health_check.check(&place.key("health_check"), faults),
             bounds: bounds::Spec::check(self, place, faults),
             members: self.check_members(&place.key("backends"), faults),
+        }
+    }
+
+    /// Without a primary that takes traffic, a pool is not what was meant.
+    fn check_groups(&self, place: &Place, faults: &mut Faults) {
+        let used = || self.backends.iter().filter(|backend| backend.weight > 0);
+        let primaries = used().filter(|backend| !backend.backup).count();
+        let backends = place.key("backends");
+        if used().next().is_some() && primaries == 0 {
+            faults.add(
+                backends.clone(),
+                "every backend is a backup",
+                "remove `backup` from those that take traffic first",
+            );
+        } else if used().next().is_some() && used().all(|backend| backend.drain) {
+            faults.add(backends, "every backend is drained", "leave one in, or send the route to another pool");
+        }
+        let Some(threshold) = self.backup_threshold else { return };
+        let place = place.key("backup_threshold");
+        if !self.backends.iter().any(|backend| backend.backup) {
+            faults.add(place, "there is no backup", "add `backup: true` to a backend, or remove the key");
+        } else if threshold.of(primaries) == 0 {
+            faults.add(place, "backups would never take traffic", "write 1 or more");
+        } else if self.backends.iter().all(|b| b.address.parse::<Target>().is_ok_and(|target| !target.is_name()))
+            && threshold.of(primaries) > primaries
+        {
+            let problem = format!("there are only {primaries} primaries, so backups would never rest");
+            faults.add(place, problem, "lower it, or remove `backup`");
         }
     }
 
@@ -200,7 +260,12 @@ impl Config {
                         "use `weight` for a larger share",
                     );
                 }
-                Ok(target) => members.push(Member { target, weight: backend.weight }),
+                Ok(target) => members.push(Member {
+                    target,
+                    weight: backend.weight,
+                    backup: backend.backup,
+                    drain: backend.drain,
+                }),
             }
             if backend.weight > WEIGHT_MAX {
                 faults.add(
@@ -233,14 +298,22 @@ pub struct Pool {
     /// When a pool without a healthy backend may have one again.
     retry_after: Duration,
     discovery: Arc<Discovery<Arc<Endpoint>>>,
-    balancer: LoadBalancer<RoundRobin>,
+    balancer: Arc<dyn Balancer>,
+    balance: policy::Spec,
+    slow_start: Duration,
+    in_flight: Arc<AtomicU32>,
     /// Whether the first discovery is done; touched after each finished check.
     progress: Arc<watch::Sender<bool>>,
     bounds: Bounds,
 }
 
-/// How many candidates a pick looks at before it gives up: all of any sensible pool.
-const PICK_ITERATIONS: usize = 4096;
+/// Why a pool has no backend for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NoBackend {
+    /// None is up, or those that are have been tried.
+    NoneHealthy,
+}
 
 impl Pool {
     /// Builds the pool; nothing goes out before its [`Keeper`] runs it.
@@ -248,23 +321,32 @@ impl Pool {
     /// # Errors
     /// When a health check cannot be built, which a checked configuration rules out.
     pub fn build(name: PoolName, spec: &Spec) -> pingora::Result<Self> {
-        let start = if spec.health_check.is_some() { Health::Unknown } else { Health::Up };
+        let in_flight = Arc::new(AtomicU32::new(0));
         let bounds = Bounds::new(name.clone(), &spec.bounds);
-        let judged = bounds.attach();
-        let attach = move |address| Arc::new(judged(address, Endpoint::new(address, start)));
-        let discovery = Arc::new(Discovery::new(name.clone(), spec.members.clone(), attach));
-        let mut balancer = LoadBalancer::from_backends(Backends::new(Box::new(Shared(Arc::clone(&discovery)))));
-        balancer.update_frequency = discovery.interval();
-        balancer.parallel_health_check = true;
+        let discovery = discovery(&name, spec, &in_flight, &bounds);
+        let mut backends = Backends::new(Box::new(Shared(Arc::clone(&discovery))));
         let progress = Arc::new(watch::Sender::new(false));
+        let mut rhythm =
+            Rhythm { update: discovery.interval(), health_check: None, backup_threshold: spec.backup_threshold };
         let mut retry_after = Duration::from_secs(1);
         if let Some(check) = &spec.health_check {
-            balancer.health_check_frequency = Some(check.rhythm.beat());
+            rhythm.health_check = Some(check.rhythm.beat());
             retry_after = check.rhythm.unhealthy_interval;
             let probe = Probe::new(name.clone(), check.clone(), &spec.template, Arc::clone(&progress))?;
-            balancer.set_health_check(Box::new(probe));
+            backends.set_health_check(Box::new(probe));
         }
-        Ok(Self { name, template: spec.template.clone(), retry_after, discovery, balancer, progress, bounds })
+        Ok(Self {
+            name,
+            template: spec.template.clone(),
+            retry_after,
+            discovery,
+            balancer: policy::build(&spec.balance, backends, rhythm),
+            balance: spec.balance.clone(),
+            slow_start: spec.slow_start,
+            in_flight,
+            progress,
+            bounds,
+        })
     }
 
     /// The pool's name.
@@ -285,34 +367,51 @@ impl Pool {
         self.bounds.why_none(&self.candidates(), self.retry_after)
     }
 
+    /// What the pool's policy knows a request by; [`Key::NONE`] for policies that do not care.
+    #[must_use]
+    pub fn key(&self, client: IpAddr, request: &Parts) -> Key {
+        self.balance.key.as_ref().map_or(Key::NONE, |source| source.key(client, request))
+    }
+
     /// Picks a backend for a request's first try, once the pool has room for one more request.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn reserve(&self, tried: &[Arc<Endpoint>]) -> Result<Lease, Rejection> {
-        self.bounds.reserve(|| self.pick(tried), || self.candidates(), self.retry_after).await
+    #[expect(clippy::disallowed_methods, reason = "who waited is chosen for when its wait is over")]
+    pub async fn reserve(&self, key: Key, tried: &[Arc<Endpoint>]) -> Result<Lease, Rejection> {
+        let choose = || self.pick(key, tried, Instant::now()).ok();
+        self.bounds.reserve(choose, || self.candidates(), self.retry_after).await
     }
 
-    /// Picks a backend that is up and was not tried before, and counts the request there. One that only
-    /// its traffic condemned is picked where nobody else is left.
-    #[must_use]
-    pub fn pick(&self, tried: &[Arc<Endpoint>]) -> Option<Lease> {
-        self.pick_among(tried, |endpoint| !endpoint.observed().is_ejected())
-            .or_else(|| self.pick_among(tried, |_| true))
-    }
-
-    fn pick_among(&self, tried: &[Arc<Endpoint>], among: impl Fn(&Endpoint) -> bool) -> Option<Lease> {
-        let eligible = |backend: &pingora_load_balancing::Backend, healthy: bool| {
-            healthy
-                && endpoint_of(backend).is_some_and(|endpoint| {
-                    endpoint.is_up()
-                        && among(endpoint)
-                        && self.bounds.allow(endpoint)
-                        && !tried.iter().any(|tried| tried.address() == endpoint.address())
-                })
+    /// Picks a backend that is available and was not tried before, and counts the request there. One that
+    /// only its traffic condemned is picked where nobody else is left.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn pick(&self, key: Key, tried: &[Arc<Endpoint>], now: Instant) -> Result<Lease, NoBackend> {
+        let well = |endpoint: &Endpoint| !endpoint.observed().is_ejected() && self.bounds.allow(endpoint);
+        let anybody = |endpoint: &Endpoint| self.bounds.allow(endpoint);
+        let choose = |admits: &dyn Fn(&Endpoint) -> bool| {
+            let mut ask = Ask { key, now, tried, random: Rng::new(), slow_start: self.slow_start, admits };
+            self.balancer.choose(&mut ask)
         };
-        let backend = self.balancer.select_with(b"", PICK_ITERATIONS, eligible)?;
-        endpoint_of(&backend).and_then(|endpoint| self.bounds.lease(endpoint))
+        let endpoint = choose(&well).or_else(|| choose(&anybody)).ok_or(NoBackend::NoneHealthy)?;
+        self.bounds.lease(&endpoint).ok_or(NoBackend::NoneHealthy)
+    }
+
+    /// How many requests the pool is working on for this process.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Begins or ends draining the backend at `address`; whether it is one of the pool's.
+    pub fn drain(&self, address: std::net::SocketAddr, draining: bool, now: Instant) -> bool {
+        let found = self.candidates().into_iter().find(|endpoint| endpoint.address() == address);
+        found.is_some_and(|endpoint| {
+            endpoint.set_draining(draining, now);
+            true
+        })
     }
 
     /// Every backend that was found, with what is known about it.
@@ -329,7 +428,7 @@ impl Pool {
         self.progress.send_replace(true);
         let mut over = shutdown.clone();
         // The load balancer's loop ends at once where there is nothing to look up and nothing to check.
-        let work = async { tokio::join!(self.balancer.run(shutdown, None), self.bounds.watch(|| self.candidates())) };
+        let work = async { tokio::join!(self.balancer.run(shutdown), self.bounds.watch(|| self.candidates())) };
         tokio::select! {
             _ = over.changed() => {}
             _ = work => {}
@@ -352,8 +451,22 @@ impl Pool {
     }
 }
 
-fn endpoint_of(backend: &pingora_load_balancing::Backend) -> Option<&Arc<Endpoint>> {
-    backend.ext.get::<Arc<Endpoint>>()
+#[expect(clippy::disallowed_methods, reason = "a backend's own clock starts when it is found")]
+fn discovery(
+    name: &PoolName,
+    spec: &Spec,
+    in_flight: &Arc<AtomicU32>,
+    bounds: &Bounds,
+) -> Arc<Discovery<Arc<Endpoint>>> {
+    let start = if spec.health_check.is_some() { Health::Unknown } else { Health::Up };
+    let pool_in_flight = Arc::clone(in_flight);
+    let judged = bounds.attach();
+    let attach = move |address, member: &Member| {
+        let standing =
+            Standing { backup: member.backup, drain: member.drain, pool_in_flight: Arc::clone(&pool_in_flight) };
+        Arc::new(judged(address, Endpoint::new(address, start, standing, Instant::now())))
+    };
+    Arc::new(Discovery::new(name.clone(), spec.members.clone(), attach))
 }
 
 #[cfg(test)]

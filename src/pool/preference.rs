@@ -26,12 +26,14 @@ impl Pool {
         for endpoint in self.candidates() {
             let Some(score) = score(endpoint.address()) else { continue };
             most = most.max(Some(score));
-            let fits = endpoint.is_up() && !tried.iter().any(|tried| tried.address() == endpoint.address());
+            let fits = endpoint.is_available()
+                && self.bounds.allow(&endpoint)
+                && !tried.iter().any(|tried| tried.address() == endpoint.address());
             if fits && best.as_ref().is_none_or(|(highest, _)| score > *highest) {
                 best = Some((score, endpoint));
             }
         }
         let (score, endpoint) = best?;
-        Some(Preferred { lease: Lease::new(endpoint), first: Some(score) == most })
+        Some(Preferred { lease: self.bounds.lease(&endpoint)?, first: Some(score) == most })
     }
 }

@@ -147,7 +147,7 @@ impl HealthCheck for Probe {
             let failure = self.ask(target).await.err();
             let answer = Answer { passed: failure.is_none(), began, jitter: fastrand::f64() };
             let health = endpoint.schedule.lock().observe(before, answer, &self.spec.rhythm);
-            endpoint.set_health(health);
+            endpoint.set_health(health, began);
             if health != before {
                 self.announce(endpoint, failure);
             }

@@ -1,5 +1,7 @@
 //! Pools without a network: what is picked from what, and what a configuration may say.
 
+#![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
+
 use super::*;
 
 fn config(yaml: &str) -> Config {
@@ -21,6 +23,10 @@ async fn pool(yaml: &str) -> Pool {
     pool
 }
 
+fn pick(pool: &Pool, tried: &[Arc<Endpoint>]) -> Option<Lease> {
+    pool.pick(Key::NONE, tried, Instant::now()).ok()
+}
+
 fn port(lease: Option<Lease>) -> u16 {
     lease.map_or(0, |lease| lease.endpoint().address().port())
 }
@@ -30,7 +36,7 @@ const THREE: &str = "{health_check: {type: none}, backends: [{address: '127.0.0.
 #[tokio::test]
 async fn the_turn_is_even_from_the_first_request() {
     let pool = pool(THREE).await;
-    let picked: Vec<u16> = (0..6).map(|_| port(pool.pick(&[]))).collect();
+    let picked: Vec<u16> = (0..6).map(|_| port(pick(&pool, &[]))).collect();
     assert_eq!(picked, [1, 2, 3, 1, 2, 3]);
 }
 
@@ -39,7 +45,7 @@ async fn weights_are_shares() {
     let pool = pool("{health_check: {type: none}, backends: [{address: '127.0.0.1:1', weight: 3}, {address: '127.0.0.1:2'}, {address: '127.0.0.1:3', weight: 0}]}").await;
     let mut counts = [0; 4];
     for _ in 0..400 {
-        counts[usize::from(port(pool.pick(&[])))] += 1;
+        counts[usize::from(port(pick(&pool, &[])))] += 1;
     }
     assert_eq!(counts, [0, 300, 100, 0]);
 }
@@ -49,28 +55,54 @@ async fn tried_backends_are_not_picked_again() {
     let pool = pool(THREE).await;
     let all = pool.candidates();
     let tried: Vec<Arc<Endpoint>> = all.iter().filter(|endpoint| endpoint.address().port() != 2).cloned().collect();
-    assert!((0..10).all(|_| port(pool.pick(&tried)) == 2));
-    assert!(pool.pick(&all).is_none());
+    assert!((0..10).all(|_| port(pick(&pool, &tried)) == 2));
+    assert!(pick(&pool, &all).is_none());
 }
 
 #[tokio::test]
 async fn a_backend_is_not_used_before_its_first_pass() {
     let pool = pool("{backends: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}]}").await;
-    assert!(pool.pick(&[]).is_none());
+    assert!(pick(&pool, &[]).is_none());
     let candidates = pool.candidates();
     let second = candidates.iter().find(|endpoint| endpoint.address().port() == 2).unwrap();
-    second.set_health(Health::Up);
-    assert!((0..4).all(|_| port(pool.pick(&[])) == 2));
+    second.set_health(Health::Up, Instant::now());
+    assert!((0..4).all(|_| port(pick(&pool, &[])) == 2));
 }
 
 #[tokio::test]
 async fn a_pick_counts_the_request_until_the_lease_ends() {
     let pool = pool(THREE).await;
-    let lease = pool.pick(&[]).unwrap();
+    let lease = pick(&pool, &[]).unwrap();
     assert_eq!(lease.endpoint().in_flight(), 1);
     let endpoint = Arc::clone(lease.endpoint());
     drop(lease);
     assert_eq!(endpoint.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn backups_rest_until_too_few_primaries_are_available() {
+    let pool = pool("{health_check: {type: none}, backup_threshold: 2, backends: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}, {address: '127.0.0.1:3', backup: true}]}").await;
+    assert!((0..10).all(|_| port(pick(&pool, &[])) < 3));
+    let now = Instant::now();
+    assert!(pool.drain("127.0.0.1:1".parse().unwrap(), true, now));
+    assert!(!pool.drain("127.0.0.1:9".parse().unwrap(), true, now), "nobody is there");
+    let picked: BTreeSet<u16> = (0..10).map(|_| port(pick(&pool, &[]))).collect();
+    assert_eq!(picked, BTreeSet::from([2, 3]), "backups help the primary that is left");
+    assert!(pool.drain("127.0.0.1:1".parse().unwrap(), false, now));
+    assert!((0..10).all(|_| port(pick(&pool, &[])) < 3));
+}
+
+#[tokio::test]
+async fn a_drained_backend_takes_no_new_request_and_keeps_its_open_ones() {
+    let pool = pool(
+        "{health_check: {type: none}, backends: [{address: '127.0.0.1:1', drain: true}, {address: '127.0.0.1:2'}]}",
+    )
+    .await;
+    assert!((0..10).all(|_| port(pick(&pool, &[])) == 2));
+    let lease = pick(&pool, &[]).unwrap();
+    assert!(pool.drain(lease.endpoint().address(), true, Instant::now()));
+    assert_eq!((lease.endpoint().in_flight(), pool.in_flight()), (1, 1));
+    assert_eq!(pool.pick(Key::NONE, &[], Instant::now()).err(), Some(NoBackend::NoneHealthy));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::{admission, failover, headers, refuse};
 use crate::connection::{Connection, Policy};
 use crate::limit::Verdict;
 use crate::observe::{AccessLog, Record};
-use crate::pool::{Endpoint, Lease};
+use crate::pool::{Endpoint, Key, Lease};
 use crate::rejection::{Refusal, Rejection};
 use crate::request_id::RequestId;
 use crate::snapshot::{Route, Snapshot, Target};
@@ -41,6 +41,8 @@ pub struct Exchange {
     pub(super) rejection: Option<Rejection>,
     /// What exactly was wrong with it, for the log.
     pub(super) detail: &'static str,
+    /// What the pool's policy knows the request by.
+    pub(super) key: Key,
     /// Which of the route's pools takes it.
     pub(super) share: usize,
     /// Which backend its client is bound to.
@@ -93,6 +95,7 @@ impl Exchange {
             verdict: None,
             rejection: None,
             detail: "",
+            key: Key::NONE,
             share: 0,
             bond: Bond::None,
             end: None,

@@ -14,10 +14,10 @@ use pingora_proxy::Session;
 use super::deadlines::{Deadline, Deadlines, Ends, Expiry, Limits};
 use super::exchange::Exchange;
 use super::refuse;
-use crate::pool::Lease;
 use crate::pool::outlier::Outcome;
 use crate::pool::peer::Protocol;
 use crate::pool::proxy_protocol::ClientConnection;
+use crate::pool::{Key, Lease};
 use crate::rejection::Rejection;
 use crate::retry::{self, Attempt, Failure};
 use crate::snapshot::Target;
@@ -39,19 +39,20 @@ impl Exchange {
         target.budget.deposit(self.began());
         let total = target.template.timeouts.total;
         self.limit_time(&session.req_header().headers, total)?;
+        self.key = self.target().map_or(Key::NONE, |target| target.pool.key(self.client, session.req_header()));
         let lease = match self.pick_bound() {
             Some(lease) => lease,
-            None => self.target().ok_or(Rejection::Internal)?.pool.reserve(&self.tried).await?,
+            None => self.target().ok_or(Rejection::Internal)?.pool.reserve(self.key, &self.tried).await?,
         };
         self.next = Some(lease);
         Ok(())
     }
 
     /// Picks a backend that was not tried yet: the one that the client is bound to, where that can be.
-    fn pick(&mut self, _now: Instant) -> Option<Lease> {
+    fn pick(&mut self, now: Instant) -> Option<Lease> {
         match self.pick_bound() {
             Some(lease) => Some(lease),
-            None => self.target()?.pool.pick(&self.tried),
+            None => self.target()?.pool.pick(self.key, &self.tried, now).ok(),
         }
     }
 
@@ -92,7 +93,7 @@ impl Exchange {
         let mut lease = self.pick(now);
         if lease.is_none() && self.stale {
             // Where nobody else is left, a connection that ended is no reason to give its backend up.
-            lease = self.target().and_then(|target| target.pool.pick(&[]));
+            lease = self.target().and_then(|target| target.pool.pick(self.key, &[], now).ok());
         }
         let mut lease = lease.ok_or(retry::refusal::NO_OTHER)?;
         let free = failure == Failure::Connect;
@@ -229,18 +230,22 @@ impl Exchange {
     }
 
     /// Tells the backend's judges how the try went, once for each.
+    #[expect(clippy::disallowed_methods, reason = "the backend's time ends here")]
     pub(super) fn record(&mut self, outcome: Failure) {
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }
+        let now = Instant::now();
         let (outcome, time) = match outcome {
-            Failure::Status(status) => (Outcome::of_status(status), self.picked.map(|picked| picked.elapsed())),
+            Failure::Status(status) => {
+                (Outcome::of_status(status), self.picked.map(|picked| now.saturating_duration_since(picked)))
+            }
             // It did nothing, as it may, so that nothing is known of it.
             Failure::RefusedStream => return,
             Failure::Connect | Failure::Reset | Failure::Timeout => (Outcome::GatewayFailure, None),
         };
         if let Some(lease) = &mut self.lease {
-            lease.record(outcome, time);
+            lease.record(outcome, time, now);
         }
     }
 }

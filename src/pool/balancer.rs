@@ -1,0 +1,199 @@
+//! Pingora's load balancer under any policy.
+//!
+//! Pingora's `LoadBalancer<S>` stays the owner of discovery, of health checks and of the loop that
+//! runs them, and it builds its `S` anew whenever discovery finds other backends. [`Selection`] makes
+//! such an `S` of a [`Policy`]. The default pool is `LoadBalancer<RoundRobin>`.
+//!
+//! Requests do not go through `LoadBalancer::select_with`: it hashes each backend twice and copies
+//! the chosen one, about 2,200 instructions. A selection publishes what it has prepared as it is built,
+//! and requests read that; it is the same state, so both ways of asking see the same turns. Pingora's
+//! own idea of readiness is not asked, since [`Endpoint`] has it from the same checks.
+
+use std::collections::BTreeSet;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use fastrand::Rng;
+use pingora_core::server::ShutdownWatch;
+use pingora_load_balancing::selection::{BackendIter, BackendSelection};
+use pingora_load_balancing::{Backend, Backends, LoadBalancer};
+
+use super::endpoint::Endpoint;
+use super::group::Threshold;
+use super::policy::{Ask, Key, Member, Policy};
+
+/// How often the load balancer's loop does what.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rhythm {
+    /// Discovery; `None` for once.
+    pub(super) update: Option<Duration>,
+    /// Looking whether a health check is due.
+    pub(super) health_check: Option<Duration>,
+    /// How many primaries must be available for backups to rest.
+    pub(super) backup_threshold: Threshold,
+}
+
+/// A load balancer, whatever its policy.
+#[async_trait]
+pub trait Balancer: Send + Sync {
+    /// The backend for a request; `None` where none may take it.
+    fn choose(&self, ask: &mut Ask<'_>) -> Option<Arc<Endpoint>>;
+    /// Discovers once.
+    async fn update(&self) -> pingora::Result<()>;
+    /// Discovers and checks until shutdown.
+    async fn run(&self, shutdown: ShutdownWatch);
+}
+
+/// Members and the policy prepared for them.
+struct Tier<P> {
+    members: Box<[Member]>,
+    policy: P,
+}
+
+impl<P: Policy> Tier<P> {
+    fn new(config: &P::Config, members: Vec<Member>) -> Self {
+        Self { policy: P::build(config, &members), members: members.into() }
+    }
+
+    fn choose(&self, ask: &mut Ask<'_>) -> Option<usize> {
+        self.policy.choose(&self.members, ask).or_else(|| {
+            // Where all are fresh, none is too fresh.
+            let slow_start = std::mem::take(&mut ask.slow_start);
+            let chosen = if slow_start.is_zero() { None } else { self.policy.choose(&self.members, ask) };
+            ask.slow_start = slow_start;
+            chosen
+        })
+    }
+
+    fn endpoint(&self, ask: &mut Ask<'_>) -> Option<Arc<Endpoint>> {
+        let index = self.choose(ask)?;
+        self.members.get(index).map(|member| Arc::clone(&member.endpoint))
+    }
+}
+
+/// What requests read.
+struct Prepared<P> {
+    /// The primaries; `None` where there are no backups, so that all are.
+    primaries: Option<Tier<P>>,
+    all: Tier<P>,
+}
+
+impl<P: Policy> Prepared<P> {
+    fn new(config: &P::Config, backends: &[Backend]) -> Self {
+        let members: Vec<Member> = backends.iter().filter_map(member).collect();
+        let primaries: Vec<Member> = members.iter().filter(|member| !member.endpoint.is_backup()).cloned().collect();
+        let primaries = (primaries.len() < members.len()).then(|| Tier::new(config, primaries));
+        Self { primaries, all: Tier::new(config, members) }
+    }
+
+    fn choose(&self, ask: &mut Ask<'_>, threshold: Threshold) -> Option<Arc<Endpoint>> {
+        let primary = self.primaries.as_ref().and_then(|primaries| {
+            let needed = threshold.of(primaries.members.len());
+            let available = primaries.members.iter().filter(|member| member.endpoint.is_available());
+            if available.take(needed).count() < needed { None } else { primaries.endpoint(ask) }
+        });
+        // A request that has tried every primary is not refused while a backup is there.
+        primary.or_else(|| self.all.endpoint(ask))
+    }
+}
+
+fn member(backend: &Backend) -> Option<Member> {
+    let endpoint = Arc::clone(backend.ext.get::<Arc<Endpoint>>()?);
+    // A weight is at most 1,000 (checked).
+    Some(Member { endpoint, weight: backend.weight as u32 })
+}
+
+/// What a selection is built with.
+pub struct Settings<P: Policy> {
+    policy: P::Config,
+    live: Arc<ArcSwap<Prepared<P>>>,
+}
+
+/// A policy as a selection of Pingora's.
+pub struct Selection<P: Policy> {
+    backends: Box<[Backend]>,
+    prepared: Arc<Prepared<P>>,
+}
+
+impl<P: Policy> BackendSelection for Selection<P> {
+    type Iter = Order<P>;
+    type Config = Settings<P>;
+
+    fn build_with_config(backends: &BTreeSet<Backend>, settings: &Settings<P>) -> Self {
+        let backends: Box<[Backend]> = backends.iter().cloned().collect();
+        let prepared = Arc::new(Prepared::new(&settings.policy, &backends));
+        settings.live.store(Arc::clone(&prepared));
+        Self { backends, prepared }
+    }
+
+    fn build(backends: &BTreeSet<Backend>) -> Self {
+        let backends: Box<[Backend]> = backends.iter().cloned().collect();
+        let prepared = Arc::new(Prepared::new(&P::Config::default(), &backends));
+        Self { backends, prepared }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "Pingora's trait has no clock to pass in")]
+    fn iter(self: &Arc<Self>, key: &[u8]) -> Order<P> {
+        let key = if key.is_empty() { Key::NONE } else { Key::of(key) };
+        let now = Instant::now();
+        let mut ask = Ask { key, now, tried: &[], random: Rng::new(), slow_start: Duration::ZERO, admits: &|_| true };
+        let first = self.prepared.all.choose(&mut ask).unwrap_or_default();
+        Order { selection: Arc::clone(self), first, given: 0, policy: PhantomData }
+    }
+}
+
+/// The chosen backend, then the others.
+pub struct Order<P: Policy> {
+    selection: Arc<Selection<P>>,
+    first: usize,
+    given: usize,
+    policy: PhantomData<P>,
+}
+
+impl<P: Policy> BackendIter for Order<P> {
+    fn next(&mut self) -> Option<&Backend> {
+        let backends = &self.selection.backends;
+        if self.given >= backends.len() {
+            return None;
+        }
+        self.given += 1;
+        backends.get((self.first + self.given - 1) % backends.len())
+    }
+}
+
+/// A load balancer of Pingora's, and what its selection has published.
+pub(super) struct Balanced<P: Policy> {
+    balancer: LoadBalancer<Selection<P>>,
+    live: Arc<ArcSwap<Prepared<P>>>,
+    backup_threshold: Threshold,
+}
+
+impl<P: Policy> Balanced<P> {
+    pub(super) fn new(backends: Backends, rhythm: Rhythm) -> Self {
+        let live = Arc::new(ArcSwap::from_pointee(Prepared::new(&P::Config::default(), &[])));
+        let settings = Settings { policy: P::Config::default(), live: Arc::clone(&live) };
+        let mut balancer = LoadBalancer::from_backends_with_config(backends, Some(settings));
+        balancer.update_frequency = rhythm.update;
+        balancer.health_check_frequency = rhythm.health_check;
+        balancer.parallel_health_check = true;
+        Self { balancer, live, backup_threshold: rhythm.backup_threshold }
+    }
+}
+
+#[async_trait]
+impl<P: Policy> Balancer for Balanced<P> {
+    fn choose(&self, ask: &mut Ask<'_>) -> Option<Arc<Endpoint>> {
+        self.live.load().choose(ask, self.backup_threshold)
+    }
+
+    async fn update(&self) -> pingora::Result<()> {
+        self.balancer.update().await
+    }
+
+    async fn run(&self, shutdown: ShutdownWatch) {
+        self.balancer.run(shutdown, None).await;
+    }
+}

@@ -1,0 +1,63 @@
+//! How long a backend takes to answer, lately: an average that peaks at once and decays slowly.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How long it takes for an old measurement to lose all but 1/e of its weight.
+const DECAY: Duration = Duration::from_secs(10);
+
+/// A moving average over time; lock-free, so two writers at once may lose one measurement.
+#[derive(Debug, Default)]
+pub(super) struct Latency {
+    /// Seconds, as the bits of an f64.
+    average: AtomicU64,
+    /// When it was written, in nanoseconds of the owner's clock.
+    written: AtomicU64,
+}
+
+fn kept(elapsed: u64) -> f64 {
+    (-(elapsed as f64) / DECAY.as_nanos() as f64).exp()
+}
+
+impl Latency {
+    /// Takes a measurement in.
+    pub(super) fn record(&self, latency: Duration, now: u64) {
+        let before = f64::from_bits(self.average.load(Ordering::Relaxed));
+        let elapsed = now.saturating_sub(self.written.swap(now, Ordering::Relaxed));
+        let measured = latency.as_secs_f64();
+        let kept = kept(elapsed);
+        let after = if measured >= before { measured } else { before * kept + measured * (1.0 - kept) };
+        self.average.store(after.to_bits(), Ordering::Relaxed);
+    }
+
+    /// The average, decayed by the time since the last measurement; zero before the first.
+    pub(super) fn at(&self, now: u64) -> Duration {
+        let average = f64::from_bits(self.average.load(Ordering::Relaxed));
+        if average == 0.0 {
+            return Duration::ZERO;
+        }
+        let elapsed = now.saturating_sub(self.written.load(Ordering::Relaxed));
+        Duration::try_from_secs_f64(average * kept(elapsed)).unwrap_or_default().max(Duration::from_nanos(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn peaks_count_at_once_and_fade() {
+        let latency = Latency::default();
+        assert_eq!(latency.at(5), Duration::ZERO);
+        latency.record(Duration::from_millis(2), 0);
+        latency.record(Duration::from_millis(100), 1);
+        assert!(latency.at(1) > Duration::from_millis(99));
+        latency.record(Duration::from_millis(2), SECOND);
+        let after = latency.at(SECOND);
+        assert!(after > Duration::from_millis(80) && after < Duration::from_millis(95), "{after:?}");
+        assert!(latency.at(11 * SECOND) < after / 2);
+        assert!(latency.at(u64::MAX) >= Duration::from_nanos(1), "it was measured once");
+    }
+}
