@@ -4,7 +4,9 @@
 
 use std::sync::atomic::AtomicU32;
 
-use super::super::endpoint::{Health, Lease, Outcome, Standing};
+use super::super::Lease;
+use super::super::endpoint::{Health, Standing};
+use super::super::outlier::Outcome;
 use super::consistent_hash::Ring;
 use super::least_requests::LeastRequests;
 use super::peak_ewma::PeakEwma;
@@ -23,7 +25,7 @@ fn members(weights: &[u32], now: Instant) -> Vec<Member> {
 }
 
 fn ask(now: Instant) -> Ask<'static> {
-    Ask { key: Key::NONE, now, tried: &[], random: Rng::with_seed(7), slow_start: Duration::ZERO }
+    Ask { key: Key::NONE, now, tried: &[], random: Rng::with_seed(7), slow_start: Duration::ZERO, admits: &|_| true }
 }
 
 /// How often each member is chosen in `rounds`, each request being over before the next.
@@ -127,11 +129,11 @@ fn least_requests_spares_the_busy() {
 fn peak_ewma_avoids_the_slow_and_the_failing() {
     let now = Instant::now();
     let members = members(&[1, 1, 1, 1], now);
-    let ok = Outcome::Answered(http::StatusCode::OK);
-    members[0].endpoint.record(ok, Duration::from_millis(2), now);
-    members[1].endpoint.record(ok, Duration::from_millis(2), now);
-    members[2].endpoint.record(ok, Duration::from_millis(20), now);
-    members[3].endpoint.record(Outcome::Answered(http::StatusCode::INTERNAL_SERVER_ERROR), Duration::ZERO, now);
+    let ok = Outcome::Success;
+    members[0].endpoint.record(ok, Some(Duration::from_millis(2)), now);
+    members[1].endpoint.record(ok, Some(Duration::from_millis(2)), now);
+    members[2].endpoint.record(ok, Some(Duration::from_millis(20)), now);
+    members[3].endpoint.record(Outcome::ServerError, Some(Duration::ZERO), now);
     let counts = counts::<PeakEwma>(&members, &mut ask(now), 10_000);
     assert!(counts[2] < 2_000 && counts[3] < 50, "{counts:?}");
 }
