@@ -4,7 +4,7 @@
 //! log is the listener for now.
 
 use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::units::PoolName;
 
@@ -26,6 +26,49 @@ pub enum Event {
         backend: SocketAddr,
         /// What the last check saw.
         reason: String,
+    },
+    /// A backend is worse than its peers and takes no requests for a while.
+    BackendEjected {
+        /// Its pool.
+        pool: PoolName,
+        /// Its address.
+        backend: SocketAddr,
+        /// What its traffic showed.
+        reason: String,
+        /// For how long.
+        period: Duration,
+    },
+    /// An ejected backend takes requests again.
+    BackendReturned {
+        /// Its pool.
+        pool: PoolName,
+        /// Its address.
+        backend: SocketAddr,
+    },
+    /// A backend's circuit breaker opened: it takes no requests for a while.
+    CircuitOpened {
+        /// Its pool.
+        pool: PoolName,
+        /// Its address.
+        backend: SocketAddr,
+    },
+    /// A backend's circuit breaker closed: it takes all requests again.
+    CircuitClosed {
+        /// Its pool.
+        pool: PoolName,
+        /// Its address.
+        backend: SocketAddr,
+    },
+    /// Requests were beyond what a pool can work on at once.
+    Overload {
+        /// The pool.
+        pool: PoolName,
+        /// How many since the last such event.
+        requests: u64,
+        /// Whether they were refused; otherwise they were only counted.
+        refused: bool,
+        /// How many may be in flight now.
+        limit: u32,
     },
     /// A backend's name could not be resolved; the last known addresses stay in use.
     NameUnresolved {
@@ -97,6 +140,19 @@ impl Event {
             }
             Self::BackendDown { pool, backend, reason } => {
                 log::warn!("backend down: pool={pool} backend={backend} reason={reason:?}");
+            }
+            Self::BackendEjected { pool, backend, reason, period } => {
+                let period = humantime::format_duration(period);
+                log::warn!("backend ejected: pool={pool} backend={backend} reason={reason:?} for={period}");
+            }
+            Self::BackendReturned { pool, backend } => {
+                log::info!("backend returned: pool={pool} backend={backend}");
+            }
+            Self::CircuitOpened { pool, backend } => log::warn!("circuit opened: pool={pool} backend={backend}"),
+            Self::CircuitClosed { pool, backend } => log::info!("circuit closed: pool={pool} backend={backend}"),
+            Self::Overload { pool, requests, refused, limit } => {
+                let what = if refused { "refused" } else { "would_refuse" };
+                log::warn!("overload: pool={pool} limit={limit} {what}={requests}");
             }
             Self::NameUnresolved { pool, name, reason } => {
                 log::warn!("name unresolved: pool={pool} name={name} reason={reason:?}");

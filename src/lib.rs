@@ -7,7 +7,7 @@
 //! - words: [`units`], [`fault`], [`net`], [`rejection`], [`connection`], [`request_id`], [`target`],
 //!   [`event`], [`request_limits`], [`client_timeouts`], [`connection_limits`]
 //! - mechanisms, pure, with the clock passed in: [`http1`], [`route`], [`limit`], [`retry`], [`split`],
-//!   [`sticky`], [`proxy_protocol`]
+//!   [`sticky`], [`proxy_protocol`], [`breaker`]
 //! - parts: [`tls`], [`discovery`], [`pool`], [`observe`]
 //! - stages: [`config`] (written, then checked), [`snapshot`] (live)
 //! - traffic: [`proxy`] (the life of a request), [`listener`] (the front door)
@@ -40,6 +40,7 @@ pub mod retry;
 pub mod split;
 pub mod sticky;
 pub mod proxy_protocol;
+pub mod breaker;
 
 pub mod tls;
 pub mod discovery;

@@ -38,6 +38,26 @@ pub enum Rejection {
         /// When the next health check could change that.
         retry_after: Duration,
     },
+    /// The circuit breakers of all backends that could be asked are open.
+    CircuitOpen {
+        /// When the next probe may pass.
+        retry_after: Duration,
+    },
+    /// The pool works on as much as it may, and as many wait as may wait.
+    QueueFull {
+        /// When it is worth coming again.
+        retry_after: Duration,
+    },
+    /// The request waited for its turn as long as it may.
+    QueueTimeout {
+        /// When it is worth coming again.
+        retry_after: Duration,
+    },
+    /// The pool works on as much as it can without getting slower.
+    Overloaded {
+        /// When it is worth coming again.
+        retry_after: Duration,
+    },
     /// No backend accepted a connection.
     ConnectFailed,
     /// No backend accepted a connection in time.
@@ -81,6 +101,10 @@ impl Rejection {
             Self::BodyTimeout => "body_timeout",
             Self::ExpectationFailed => "expectation_failed",
             Self::NoHealthyBackend { .. } => "no_healthy_backend",
+            Self::CircuitOpen { .. } => "circuit_open",
+            Self::QueueFull { .. } => "queue_full",
+            Self::QueueTimeout { .. } => "queue_timeout",
+            Self::Overloaded { .. } => "overloaded",
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::BackendFailed => "backend_failed",
@@ -115,7 +139,11 @@ impl Rejection {
             Self::Flood => 0,
             Self::Internal => 500,
             Self::ConnectFailed | Self::BackendFailed | Self::BackendTlsFailed => 502,
-            Self::NoHealthyBackend { .. } => 503,
+            Self::NoHealthyBackend { .. }
+            | Self::CircuitOpen { .. }
+            | Self::QueueFull { .. }
+            | Self::QueueTimeout { .. }
+            | Self::Overloaded { .. } => 503,
             Self::ConnectTimeout
             | Self::FirstByteTimeout
             | Self::IdleTimeout
@@ -146,6 +174,10 @@ impl Rejection {
             | Self::HeaderTimeout
             | Self::BodyTimeout
             | Self::NoHealthyBackend { .. }
+            | Self::CircuitOpen { .. }
+            | Self::QueueFull { .. }
+            | Self::QueueTimeout { .. }
+            | Self::Overloaded { .. }
             | Self::ConnectFailed
             | Self::ConnectTimeout
             | Self::BackendFailed
@@ -171,7 +203,10 @@ impl Rejection {
             Self::HeaderTimeout => "The request header was sent too slowly.",
             Self::BodyTimeout => "The request body was sent too slowly.",
             Self::ExpectationFailed => "The expectation cannot be met.",
-            Self::NoHealthyBackend { .. } => "The service is not available at the moment.",
+            Self::NoHealthyBackend { .. } | Self::CircuitOpen { .. } => "The service is not available at the moment.",
+            Self::QueueFull { .. } | Self::QueueTimeout { .. } | Self::Overloaded { .. } => {
+                "The service is overloaded at the moment."
+            }
             Self::ConnectFailed | Self::BackendFailed | Self::BackendTlsFailed => "The service failed to answer.",
             Self::ConnectTimeout
             | Self::FirstByteTimeout
@@ -189,7 +224,12 @@ impl Rejection {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited { retry_after } | Self::NoHealthyBackend { retry_after } => Some(*retry_after),
+            Self::RateLimited { retry_after }
+            | Self::NoHealthyBackend { retry_after }
+            | Self::CircuitOpen { retry_after }
+            | Self::QueueFull { retry_after }
+            | Self::QueueTimeout { retry_after }
+            | Self::Overloaded { retry_after } => Some(*retry_after),
             _ => None,
         }
     }
@@ -250,6 +290,10 @@ mod tests {
         let second = Duration::from_secs(1);
         let try_again = [
             Rejection::NoHealthyBackend { retry_after: second },
+            Rejection::CircuitOpen { retry_after: second },
+            Rejection::QueueFull { retry_after: second },
+            Rejection::QueueTimeout { retry_after: second },
+            Rejection::Overloaded { retry_after: second },
             Rejection::ConnectFailed,
             Rejection::BackendFailed,
             Rejection::FirstByteTimeout,

@@ -25,7 +25,8 @@ const ORDER: &[&str] = &[
     "retry",
     "split",
     "sticky",
-    "proxy_protocol", // mechanisms
+    "proxy_protocol",
+    "breaker", // mechanisms
     "tls",
     "discovery",
     "pool",

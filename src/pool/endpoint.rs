@@ -4,12 +4,13 @@
 //! lookup, and is kept by address across discoveries.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
+use super::circuit::Circuit;
 use super::health::Schedule;
+use super::passive::Observed;
 
 /// What health checks say about a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Endpoint {
     text: String,
     health: AtomicU8,
     in_flight: AtomicU32,
+    observed: Observed,
+    circuit: Option<Circuit>,
     /// Only the pool's health check task takes this lock; requests read `health`.
     pub(super) schedule: Mutex<Schedule>,
 }
@@ -44,8 +47,16 @@ impl Endpoint {
             text: address.to_string(),
             health: AtomicU8::new(health as u8),
             in_flight: AtomicU32::new(0),
+            observed: Observed::default(),
+            circuit: None,
             schedule: Mutex::new(Schedule::default()),
         }
+    }
+
+    /// Lets traffic judge it: by its peers, and by a circuit breaker of its own.
+    #[must_use]
+    pub fn judged(self, observed: Observed, circuit: Option<Circuit>) -> Self {
+        Self { observed, circuit, ..self }
     }
 
     /// Where it listens.
@@ -85,46 +96,27 @@ impl Endpoint {
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
     }
-}
 
-/// One request in flight at a backend; dropping it ends the count.
-#[derive(Debug)]
-pub struct Lease(Arc<Endpoint>);
-
-impl Lease {
-    /// Counts a request at `endpoint`.
+    /// What its traffic says about it.
     #[must_use]
-    pub fn new(endpoint: Arc<Endpoint>) -> Self {
-        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(endpoint)
+    pub fn observed(&self) -> &Observed {
+        &self.observed
     }
 
-    /// The backend that is working on the request.
+    /// Its circuit breaker, where the pool has them.
     #[must_use]
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
+    pub fn circuit(&self) -> Option<&Circuit> {
+        self.circuit.as_ref()
     }
-}
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    /// A request begins; only a [`super::Lease`] says so.
+    pub(super) fn begin(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.observed.tally().asked();
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lease_counts_until_it_is_dropped() {
-        let endpoint = Arc::new(Endpoint::new("127.0.0.1:1".parse().unwrap(), Health::Unknown));
-        let lease = Lease::new(Arc::clone(&endpoint));
-        let second = Lease::new(Arc::clone(&endpoint));
-        assert_eq!(endpoint.in_flight(), 2);
-        drop(lease);
-        assert_eq!(second.endpoint().in_flight(), 1);
-        drop(second);
-        assert_eq!(endpoint.in_flight(), 0);
+    /// A request ends.
+    pub(super) fn end(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -6,19 +6,34 @@
 //!
 //! - [`health`]: what checks ask, how often, what the answers mean; [`probe`], [`grpc_health`]: one check on
 //!   the wire.
+//! - [`outlier`], [`passive`]: what its traffic says about a backend, judged among its peers; [`histogram`]
+//!   counts times.
+//! - [`circuit`]: each backend's circuit breaker. [`gate`], [`queue`]: how many requests are in flight, and who
+//!   waits. [`concurrency`], [`overload`]: how many there should be. [`bounds`] asks them all.
+//! - [`lease`]: one request at one backend.
 //! - [`peer`]: how a backend is reached.
 //! - [`proxy_protocol`]: telling backends the client's address before anything else.
 //! - [`preference`]: picking the backend that a client is bound to.
 //! - [`keeper`]: the background service that runs all pools.
 
+pub mod bounds;
+pub mod circuit;
+pub mod concurrency;
 pub mod endpoint;
+pub mod gate;
 mod grpc_health;
 pub mod health;
+pub mod histogram;
 pub mod keeper;
+mod lease;
+pub mod outlier;
+pub mod overload;
+pub mod passive;
 pub mod peer;
 mod preference;
 mod probe;
 pub mod proxy_protocol;
+pub mod queue;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,8 +45,10 @@ use pingora_load_balancing::{Backends, LoadBalancer};
 use serde::Deserialize;
 use tokio::sync::watch;
 
-pub use endpoint::{Endpoint, Health, Lease};
+use bounds::Bounds;
+pub use endpoint::{Endpoint, Health};
 pub use keeper::Keeper;
+pub use lease::Lease;
 use peer::{Protocol, Template, Timeouts, TimeoutsConfig};
 pub use preference::Preferred;
 use probe::Probe;
@@ -39,6 +56,7 @@ use proxy_protocol::ProxyProtocol;
 
 use crate::discovery::{Discovery, Member, Shared, Target};
 use crate::fault::{Faults, Place};
+use crate::rejection::Rejection;
 use crate::tls::upstream;
 use crate::units::{Period, PoolName};
 
@@ -70,6 +88,21 @@ pub struct Config {
     /// How their health is checked.
     #[serde(default)]
     pub health_check: health::Config,
+    /// What its traffic says about a backend's health; `off`, or what differs from the defaults.
+    #[serde(default)]
+    pub passive_health: outlier::Setting,
+    /// Each backend's circuit breaker; without it there is none.
+    #[serde(default)]
+    pub circuit_breaker: Option<circuit::Config>,
+    /// How many requests may be in flight; without it any number.
+    #[serde(default)]
+    pub max_in_flight: Option<gate::Config>,
+    /// How many requests wait beyond `max_in_flight`.
+    #[serde(default)]
+    pub queue: Option<gate::QueueConfig>,
+    /// A limit on requests in flight that finds itself.
+    #[serde(default)]
+    pub adaptive_concurrency: Option<concurrency::Config>,
     /// How long the steps of a request may take.
     #[serde(default)]
     pub timeouts: TimeoutsConfig,
@@ -110,6 +143,8 @@ pub struct Spec {
     pub template: Template,
     /// How their health is checked; `None` where it is not.
     pub health_check: Option<health::Spec>,
+    /// What traffic says about it, and how much of it there may be.
+    pub bounds: bounds::Spec,
     /// The backends.
     pub members: Vec<Member>,
 }
@@ -146,6 +181,7 @@ impl Config {
         Spec {
             template,
             health_check: self.health_check.check(&place.key("health_check"), faults),
+            bounds: bounds::Spec::check(self, place, faults),
             members: self.check_members(&place.key("backends"), faults),
         }
     }
@@ -194,11 +230,13 @@ impl Config {
 pub struct Pool {
     name: PoolName,
     template: Template,
+    /// When a pool without a healthy backend may have one again.
     retry_after: Duration,
     discovery: Arc<Discovery<Arc<Endpoint>>>,
     balancer: LoadBalancer<RoundRobin>,
     /// Whether the first discovery is done; touched after each finished check.
     progress: Arc<watch::Sender<bool>>,
+    bounds: Bounds,
 }
 
 /// How many candidates a pick looks at before it gives up: all of any sensible pool.
@@ -211,7 +249,9 @@ impl Pool {
     /// When a health check cannot be built, which a checked configuration rules out.
     pub fn build(name: PoolName, spec: &Spec) -> pingora::Result<Self> {
         let start = if spec.health_check.is_some() { Health::Unknown } else { Health::Up };
-        let attach = move |address| Arc::new(Endpoint::new(address, start));
+        let bounds = Bounds::new(name.clone(), &spec.bounds);
+        let judged = bounds.attach();
+        let attach = move |address| Arc::new(judged(address, Endpoint::new(address, start)));
         let discovery = Arc::new(Discovery::new(name.clone(), spec.members.clone(), attach));
         let mut balancer = LoadBalancer::from_backends(Backends::new(Box::new(Shared(Arc::clone(&discovery)))));
         balancer.update_frequency = discovery.interval();
@@ -224,7 +264,7 @@ impl Pool {
             let probe = Probe::new(name.clone(), check.clone(), &spec.template, Arc::clone(&progress))?;
             balancer.set_health_check(Box::new(probe));
         }
-        Ok(Self { name, template: spec.template.clone(), retry_after, discovery, balancer, progress })
+        Ok(Self { name, template: spec.template.clone(), retry_after, discovery, balancer, progress, bounds })
     }
 
     /// The pool's name.
@@ -239,23 +279,41 @@ impl Pool {
         &self.template
     }
 
-    /// When a pool without a healthy backend may have one again.
+    /// Why none of the backends may be asked.
     #[must_use]
-    pub fn retry_after(&self) -> Duration {
-        self.retry_after
+    pub fn no_backend(&self) -> Rejection {
+        self.bounds.why_none(&self.candidates(), self.retry_after)
     }
 
-    /// Picks a backend that is up and was not tried before, and counts the request there.
+    /// A backend for a request's first try, as `choose` picks it once the pool has room for one more
+    /// request.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn reserve(&self, choose: impl FnMut() -> Option<Lease>) -> Result<Lease, Rejection> {
+        self.bounds.reserve(choose, || self.candidates(), self.retry_after).await
+    }
+
+    /// Picks a backend that is up and was not tried before, and counts the request there. One that only
+    /// its traffic condemned is picked where nobody else is left.
     #[must_use]
     pub fn pick(&self, tried: &[Arc<Endpoint>]) -> Option<Lease> {
+        self.pick_among(tried, |endpoint| !endpoint.observed().is_ejected())
+            .or_else(|| self.pick_among(tried, |_| true))
+    }
+
+    fn pick_among(&self, tried: &[Arc<Endpoint>], among: impl Fn(&Endpoint) -> bool) -> Option<Lease> {
         let eligible = |backend: &pingora_load_balancing::Backend, healthy: bool| {
             healthy
                 && endpoint_of(backend).is_some_and(|endpoint| {
-                    endpoint.is_up() && !tried.iter().any(|tried| tried.address() == endpoint.address())
+                    endpoint.is_up()
+                        && among(endpoint)
+                        && self.bounds.allow(endpoint)
+                        && !tried.iter().any(|tried| tried.address() == endpoint.address())
                 })
         };
         let backend = self.balancer.select_with(b"", PICK_ITERATIONS, eligible)?;
-        endpoint_of(&backend).map(|endpoint| Lease::new(Arc::clone(endpoint)))
+        endpoint_of(&backend).and_then(|endpoint| self.bounds.lease(endpoint))
     }
 
     /// Every backend that was found, with what is known about it.
@@ -270,7 +328,13 @@ impl Pool {
         // error cannot come from our discovery, which keeps the last good answer instead.
         self.balancer.update().await.ok();
         self.progress.send_replace(true);
-        self.balancer.run(shutdown, None).await;
+        let mut over = shutdown.clone();
+        // The load balancer's loop ends at once where there is nothing to look up and nothing to check.
+        let work = async { tokio::join!(self.balancer.run(shutdown, None), self.bounds.watch(|| self.candidates())) };
+        tokio::select! {
+            _ = over.changed() => {}
+            _ = work => {}
+        }
     }
 
     /// Waits until a backend is up, or all that were found have been checked once.

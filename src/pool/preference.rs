@@ -26,12 +26,16 @@ impl Pool {
         for endpoint in self.candidates() {
             let Some(score) = score(endpoint.address()) else { continue };
             most = most.max(Some(score));
-            let fits = endpoint.is_up() && !tried.iter().any(|tried| tried.address() == endpoint.address());
+            let fits = endpoint.is_up()
+                && !endpoint.observed().is_ejected()
+                && self.bounds.allow(&endpoint)
+                && !tried.iter().any(|tried| tried.address() == endpoint.address());
             if fits && best.as_ref().is_none_or(|(highest, _)| score > *highest) {
                 best = Some((score, endpoint));
             }
         }
         let (score, endpoint) = best?;
-        Some(Preferred { lease: Lease::new(endpoint), first: Some(score) == most })
+        let lease = self.bounds.lease(&endpoint)?;
+        Some(Preferred { lease, first: Some(score) == most })
     }
 }

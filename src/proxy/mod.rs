@@ -107,7 +107,7 @@ impl ProxyHttp for Proxy {
 
     /// The route's pool picks a backend. Without one the answer is given here.
     async fn proxy_upstream_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
-        match exchange.reserve(session) {
+        match exchange.reserve(session).await {
             Ok(()) => {
                 if exchange.may_be_asked_by_http2() {
                     framing::continue_ourselves(session).await?;

@@ -14,7 +14,9 @@ use pingora_proxy::Session;
 use super::deadlines::{Deadline, Deadlines, Ends, Expiry, Limits};
 use super::exchange::Exchange;
 use super::refuse;
+use super::stickiness::MOVED;
 use crate::pool::Lease;
+use crate::pool::outlier::Outcome;
 use crate::pool::peer::Protocol;
 use crate::pool::proxy_protocol::ClientConnection;
 use crate::rejection::Rejection;
@@ -29,24 +31,28 @@ impl Exchange {
     /// Chooses the pool and reserves the first backend, before Pingora begins its tries: after a failed
     /// try it always ends the client's connection, and a pool without a healthy backend is no reason
     /// for that.
-    pub(super) fn reserve(&mut self, session: &Session) -> Result<(), Rejection> {
+    ///
+    /// # Errors
+    /// Why there is none; where the pool is busy, after a wait.
+    pub(super) async fn reserve(&mut self, session: &Session) -> Result<(), Rejection> {
         self.bind(session);
         let target = self.target().ok_or(Rejection::Internal)?;
         target.budget.deposit(self.began());
         let total = target.template.timeouts.total;
         self.limit_time(&session.req_header().headers, total)?;
-        let lease = self.pick(self.began());
-        let no_backend = || self.target().map_or(Rejection::Internal, no_backend);
-        self.next = Some(lease.ok_or_else(no_backend)?);
+        let target = self.target().ok_or(Rejection::Internal)?;
+        let mut moved = false;
+        let reserved = target.pool.reserve(|| self.pick(&mut moved)).await;
+        if moved {
+            self.detail = MOVED;
+        }
+        self.next = Some(reserved?);
         Ok(())
     }
 
     /// Picks a backend that was not tried yet: the one that the client is bound to, where that can be.
-    fn pick(&mut self, _now: Instant) -> Option<Lease> {
-        match self.pick_bound() {
-            Some(lease) => Some(lease),
-            None => self.target()?.pool.pick(&self.tried),
-        }
+    fn pick(&self, moved: &mut bool) -> Option<Lease> {
+        self.pick_bound(moved).or_else(|| self.target()?.pool.pick(&self.tried))
     }
 
     /// Reserves another backend for one more try, if the route's policy and the pool's budget have one.
@@ -83,7 +89,11 @@ impl Exchange {
     /// Another backend, and the budget's consent. A failed connection brought no backend any work, so
     /// that repeating it makes no outage worse and is free.
     fn reserve_another(&mut self, failure: Failure, now: Instant) -> Result<Lease, &'static str> {
-        let mut lease = self.pick(now);
+        let mut moved = false;
+        let mut lease = self.pick(&mut moved);
+        if moved {
+            self.detail = MOVED;
+        }
         if lease.is_none() && self.stale {
             // Where nobody else is left, a connection that ended is no reason to give its backend up.
             lease = self.target().and_then(|target| target.pool.pick(&[]));
@@ -100,8 +110,12 @@ impl Exchange {
     #[expect(clippy::disallowed_methods, reason = "the backend's time counts from here")]
     pub(super) fn next_peer(&mut self) -> pingora::Result<Box<HttpPeer>> {
         self.deadline = None;
+        let mut next = self.next.take();
+        if let (Some(next), Some(before)) = (&mut next, &mut self.lease) {
+            next.inherit(before);
+        }
         // The lease of the try before ends here, by assignment.
-        self.lease = self.next.take();
+        self.lease = next;
         let Some((lease, target)) = self.lease.as_ref().zip(self.target()) else {
             return Err(refuse(self, Rejection::Internal));
         };
@@ -209,8 +223,8 @@ impl Exchange {
             return;
         }
         self.rejection = None;
-        self.record(Failure::Status(status.as_u16()));
         self.upstream_latency = self.picked.map(|picked| picked.elapsed());
+        self.record(Failure::Status(status.as_u16()));
         self.progress();
     }
 
@@ -219,12 +233,17 @@ impl Exchange {
         self.upstream_latency.is_some()
     }
 
-    /// Tells the backend how the try went, once for each.
-    pub(super) fn record(&mut self, _outcome: Failure) {
-        self.recorded = true;
+    /// Tells the backend's judges how the try went, once for each: what failed, or the answer's status.
+    pub(super) fn record(&mut self, failure: Failure) {
+        if std::mem::replace(&mut self.recorded, true) {
+            return;
+        }
+        let (outcome, time) = match failure {
+            Failure::Status(status) => (Outcome::of_status(status), self.picked.map(|picked| picked.elapsed())),
+            _ => (Outcome::GatewayFailure, None),
+        };
+        if let Some(lease) = &mut self.lease {
+            lease.record(outcome, time);
+        }
     }
-}
-
-fn no_backend(target: &Target) -> Rejection {
-    Rejection::NoHealthyBackend { retry_after: target.pool.retry_after() }
 }

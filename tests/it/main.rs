@@ -13,6 +13,7 @@
 
 mod lab;
 
+mod bounds;
 mod command;
 mod errors;
 mod front;

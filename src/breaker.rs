@@ -1,0 +1,276 @@
+//! A circuit breaker: after too many failures nothing is tried for a while, then a little.
+//!
+//! Passive health compares backends and so needs peers; a breaker looks at one backend alone. It is for
+//! what is better refused at once than tried again: a dependency that needs silence to recover, or a pool
+//! that is ill as a whole, where callers would otherwise queue for timeouts.
+//!
+//! - **closed**: all pass; outcomes are counted over a sliding window of ten steps. When there are enough
+//!   and too many of them are failures, it opens.
+//! - **open**: nothing passes for `open_for`.
+//! - **half-open**: a few probes pass at a time. As many successes close it, one failure opens it again.
+//!
+//! A state machine with the clock passed in. Outcomes that belong to a time before the last change of
+//! state are dropped by their [`Permit`], so that what was slow to fail does not open it twice.
+
+use std::time::{Duration, Instant};
+
+/// Steps of the sliding window.
+const STEPS: usize = 10;
+
+/// A breaker's figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// The share of failures that opens it, in percent.
+    pub failure_percent: u32,
+    /// Requests in the window below which it stays closed.
+    pub minimum_requests: u32,
+    /// The window's length.
+    pub window: Duration,
+    /// How long nothing passes.
+    pub open_for: Duration,
+    /// Probes at a time, and successes that close it.
+    pub probes: u32,
+}
+
+/// Leave for one request. It goes back with [`Breaker::settle`], whatever became of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a permit that is not settled blocks a probe"]
+pub struct Permit {
+    generation: u64,
+}
+
+/// A change of state that an operator wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing passes from now on.
+    Opened,
+    /// All pass again.
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Step {
+    requests: u32,
+    failures: u32,
+}
+
+#[derive(Debug)]
+enum State {
+    Closed { steps: [Step; STEPS], newest: Instant },
+    Open { until: Instant },
+    HalfOpen { probing: u32, passed: u32 },
+}
+
+/// The breaker of one backend.
+#[derive(Debug)]
+pub struct Breaker {
+    spec: Spec,
+    state: State,
+    /// Counts changes of state.
+    generation: u64,
+}
+
+impl Breaker {
+    /// A closed breaker.
+    #[must_use]
+    pub fn new(spec: Spec, now: Instant) -> Self {
+        Self { spec, state: closed(now), generation: 0 }
+    }
+
+    /// Whether a request may pass now.
+    ///
+    /// # Errors
+    /// When the next one may; never sooner than now.
+    pub fn check(&self, now: Instant) -> Result<(), Duration> {
+        match self.state {
+            State::Closed { .. } => Ok(()),
+            State::Open { until } if until <= now => Ok(()),
+            State::Open { until } => Err(until.saturating_duration_since(now)),
+            State::HalfOpen { probing, passed } if probing + passed < self.spec.probes => Ok(()),
+            // A probe that is under way decides, and nobody knows when.
+            State::HalfOpen { .. } => Err(Duration::ZERO),
+        }
+    }
+
+    /// Lets a request pass.
+    ///
+    /// # Errors
+    /// When the next one may; never sooner than now.
+    pub fn admit(&mut self, now: Instant) -> Result<Permit, Duration> {
+        self.check(now)?;
+        if let State::Open { .. } = self.state {
+            self.turn(State::HalfOpen { probing: 0, passed: 0 });
+        }
+        if let State::HalfOpen { probing, .. } = &mut self.state {
+            *probing += 1;
+        }
+        Ok(Permit { generation: self.generation })
+    }
+
+    /// Takes a permit back: whether the request failed, or `None` where nobody can tell.
+    pub fn settle(&mut self, permit: Permit, failed: Option<bool>, now: Instant) -> Option<Change> {
+        if permit.generation != self.generation {
+            return None;
+        }
+        match (&mut self.state, failed) {
+            (State::Closed { steps, newest }, Some(failed)) => {
+                advance(steps, newest, self.spec.window, now);
+                if let Some(step) = steps.first_mut() {
+                    step.requests = step.requests.saturating_add(1);
+                    step.failures = step.failures.saturating_add(u32::from(failed));
+                }
+                let all = steps.iter().fold(Step::default(), |all, step| Step {
+                    requests: all.requests.saturating_add(step.requests),
+                    failures: all.failures.saturating_add(step.failures),
+                });
+                let share = u64::from(all.requests) * u64::from(self.spec.failure_percent);
+                let opens = all.requests >= self.spec.minimum_requests && u64::from(all.failures) * 100 >= share;
+                (failed && opens).then(|| self.open(now))
+            }
+            (State::HalfOpen { .. }, Some(true)) => Some(self.open(now)),
+            (State::HalfOpen { probing, passed }, outcome) => {
+                *probing = probing.saturating_sub(1);
+                *passed += u32::from(outcome.is_some());
+                let closes = *passed >= self.spec.probes;
+                closes.then(|| {
+                    self.turn(closed(now));
+                    Change::Closed
+                })
+            }
+            (State::Closed { .. }, None) | (State::Open { .. }, _) => None,
+        }
+    }
+
+    fn open(&mut self, now: Instant) -> Change {
+        self.turn(State::Open { until: now + self.spec.open_for });
+        Change::Opened
+    }
+
+    fn turn(&mut self, state: State) {
+        self.state = state;
+        self.generation += 1;
+    }
+}
+
+fn closed(now: Instant) -> State {
+    State::Closed { steps: [Step::default(); STEPS], newest: now }
+}
+
+/// Moves the window such that its first step holds `now`.
+fn advance(steps: &mut [Step; STEPS], newest: &mut Instant, window: Duration, now: Instant) {
+    // A window of no length would make steps of none.
+    let step = (window / STEPS as u32).max(Duration::from_nanos(1));
+    let passed = now.saturating_duration_since(*newest).as_nanos() / step.as_nanos();
+    if passed == 0 {
+        return;
+    }
+    let shift = usize::try_from(passed).unwrap_or(STEPS).min(STEPS);
+    steps.rotate_right(shift % STEPS);
+    steps.iter_mut().take(shift).for_each(|step| *step = Step::default());
+    *newest = if shift < STEPS { *newest + step * u32::try_from(shift).unwrap_or(0) } else { now };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPEC: Spec = Spec {
+        failure_percent: 50,
+        minimum_requests: 10,
+        window: Duration::from_secs(10),
+        open_for: Duration::from_secs(5),
+        probes: 2,
+    };
+
+    fn second() -> Duration {
+        Duration::from_secs(1)
+    }
+
+    fn request(breaker: &mut Breaker, failed: bool, now: Instant) -> Option<Change> {
+        let permit = breaker.admit(now).unwrap();
+        breaker.settle(permit, Some(failed), now)
+    }
+
+    fn opened(now: Instant) -> Breaker {
+        let mut breaker = Breaker::new(SPEC, now);
+        let changes: Vec<_> = (0..10).filter_map(|_| request(&mut breaker, true, now)).collect();
+        assert_eq!(changes, [Change::Opened]);
+        breaker
+    }
+
+    #[test]
+    fn opens_at_the_share_of_failures_and_not_before_there_are_enough() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(SPEC, now);
+        assert!((0..9).all(|_| request(&mut breaker, true, now).is_none()), "nine say nothing");
+        let mut breaker = Breaker::new(SPEC, now);
+        assert!((0..100).all(|turn| request(&mut breaker, turn % 5 > 2, now).is_none()), "40 %");
+        let mut breaker = Breaker::new(SPEC, now);
+        assert!((0..10).any(|turn| request(&mut breaker, turn % 2 == 1, now) == Some(Change::Opened)), "50 %");
+    }
+
+    #[test]
+    fn open_says_how_long_and_lets_probes_pass_after() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        assert_eq!(breaker.admit(now + second()), Err(second() * 4));
+        let later = now + second() * 5;
+        let (one, two) = (breaker.admit(later).unwrap(), breaker.admit(later).unwrap());
+        assert_eq!(breaker.admit(later), Err(Duration::ZERO), "two probes and no more");
+        assert_eq!(breaker.settle(one, Some(false), later), None);
+        assert_eq!(breaker.admit(later), Err(Duration::ZERO), "what is under way is enough to close it");
+        assert_eq!(breaker.settle(two, Some(false), later), Some(Change::Closed));
+        assert!((0..9).all(|_| request(&mut breaker, true, later).is_none()), "it begins anew");
+    }
+
+    #[test]
+    fn one_failed_probe_opens_it_again() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        let later = now + second() * 6;
+        let (one, two) = (breaker.admit(later).unwrap(), breaker.admit(later).unwrap());
+        assert_eq!(breaker.settle(one, Some(true), later), Some(Change::Opened));
+        assert_eq!(breaker.settle(two, Some(false), later), None, "too late to matter");
+        assert_eq!(breaker.admit(later), Err(second() * 5));
+    }
+
+    #[test]
+    fn a_probe_that_says_nothing_makes_room_for_another() {
+        let now = Instant::now();
+        let mut breaker = opened(now);
+        let later = now + second() * 6;
+        for _ in 0..100 {
+            let permit = breaker.admit(later).unwrap();
+            assert_eq!(breaker.settle(permit, None, later), None);
+        }
+        assert_eq!(request(&mut breaker, false, later), None);
+        assert_eq!(request(&mut breaker, false, later), Some(Change::Closed));
+    }
+
+    #[test]
+    fn what_began_before_it_opened_counts_for_nothing() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(SPEC, now);
+        let old: Vec<Permit> = (0..30).map(|_| breaker.admit(now).unwrap()).collect();
+        let mut changes = old.into_iter().filter_map(|permit| breaker.settle(permit, Some(true), now));
+        assert_eq!((changes.next(), changes.next()), (Some(Change::Opened), None));
+    }
+
+    #[test]
+    fn the_window_slides_and_forgets() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(SPEC, now);
+        assert!((0..9).all(|_| request(&mut breaker, true, now).is_none()));
+        assert_eq!(request(&mut breaker, true, now + second() * 9), Some(Change::Opened), "still in the window");
+        let mut breaker = Breaker::new(SPEC, now);
+        assert!((0..9).all(|_| request(&mut breaker, true, now).is_none()));
+        assert_eq!(request(&mut breaker, true, now + second() * 10), None, "forgotten");
+        assert_eq!(request(&mut breaker, true, now + second() * 86_400), None);
+        // One failure each second is never ten in ten seconds with as many successes and more between.
+        for turn in 0..1000 {
+            let at = now + second() * (86_500 + turn);
+            assert_eq!(request(&mut breaker, true, at), None);
+            assert!((0..2).all(|_| request(&mut breaker, false, at).is_none()));
+        }
+    }
+}

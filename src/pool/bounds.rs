@@ -1,0 +1,179 @@
+//! What bounds the traffic of a pool: passive health, breakers, the gate and the adaptive limit, asked in
+//! the order in which each is cheaper than the next.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::circuit::Circuit;
+use super::concurrency::{self, Mode};
+use super::endpoint::Endpoint;
+use super::gate::{self, Attempt, Closed, Gate};
+use super::lease::Lease;
+use super::outlier;
+use super::overload::Overload;
+use super::passive::{self, Alarm, Observed};
+use crate::breaker;
+use crate::fault::{Faults, Place};
+use crate::rejection::Rejection;
+use crate::units::PoolName;
+
+/// When it is worth coming again to a pool that has more than it can do.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Checked bounds.
+#[derive(Clone, Debug, Default)]
+pub struct Spec {
+    passive_health: Option<outlier::Spec>,
+    circuit_breaker: Option<breaker::Spec>,
+    max_in_flight: Option<gate::Spec>,
+    adaptive: Option<Mode>,
+}
+
+impl Spec {
+    /// Proves the blocks of a pool that bound its traffic consistent.
+    pub(super) fn check(config: &super::Config, place: &Place, faults: &mut Faults) -> Self {
+        if config.queue.is_some() && config.max_in_flight.is_none() {
+            faults.add(
+                place.key("queue"),
+                "nobody waits without `max_in_flight`",
+                "add for example `max_in_flight: { per_backend: 100 }`",
+            );
+        }
+        let breaker = config.circuit_breaker.map(|breaker| breaker.check(&place.key("circuit_breaker"), faults));
+        let queue = config.queue.unwrap_or_default();
+        Self {
+            passive_health: config.passive_health.check(&place.key("passive_health"), faults),
+            circuit_breaker: breaker,
+            max_in_flight: config.max_in_flight.map(|bound| bound.check(queue, place, faults)),
+            adaptive: config.adaptive_concurrency.map(|config| config.mode),
+        }
+    }
+}
+
+/// The bounds of a live pool. What is not configured costs a look at an empty place.
+pub(super) struct Bounds {
+    pool: PoolName,
+    alarm: Option<Arc<Alarm>>,
+    circuit_breaker: Option<breaker::Spec>,
+    gate: Option<Arc<Gate>>,
+    overload: Option<Arc<Overload>>,
+}
+
+impl Bounds {
+    pub(super) fn new(pool: PoolName, spec: &Spec) -> Self {
+        Self {
+            pool,
+            alarm: spec.passive_health.clone().map(|spec| Arc::new(Alarm::new(spec))),
+            circuit_breaker: spec.circuit_breaker,
+            gate: spec.max_in_flight.map(|spec| Arc::new(Gate::new(spec))),
+            overload: spec.adaptive.map(|mode| Arc::new(Overload::new(mode))),
+        }
+    }
+
+    /// What makes the endpoints of this pool.
+    #[expect(clippy::disallowed_methods, reason = "a breaker's window begins with its backend")]
+    pub(super) fn attach(&self) -> impl Fn(SocketAddr, Endpoint) -> Endpoint + Send + Sync + use<> {
+        let (pool, alarm, breaker) = (self.pool.clone(), self.alarm.clone(), self.circuit_breaker);
+        move |address, endpoint| {
+            let circuit = breaker.map(|spec| Circuit::new(pool.clone(), address, spec, Instant::now()));
+            endpoint.judged(Observed::new(alarm.clone()), circuit)
+        }
+    }
+
+    /// Whether a backend may be given one more request.
+    pub(super) fn allow(&self, endpoint: &Endpoint) -> bool {
+        self.has_room(endpoint) && self.open_for(endpoint).is_none()
+    }
+
+    fn has_room(&self, endpoint: &Endpoint) -> bool {
+        self.gate.as_ref().is_none_or(|gate| endpoint.in_flight() < gate.per_backend())
+    }
+
+    /// How long its breaker is open for; `None` where a request may pass.
+    #[expect(clippy::disallowed_methods, reason = "breakers open and close by the clock; only where there is one")]
+    fn open_for(&self, endpoint: &Endpoint) -> Option<Duration> {
+        endpoint.circuit()?.check(Instant::now()).err()
+    }
+
+    /// Counts a request at a backend; `None` where its breaker closed its door since it was chosen.
+    #[expect(clippy::disallowed_methods, reason = "breakers open and close by the clock; only where there is one")]
+    pub(super) fn lease(&self, endpoint: &Arc<Endpoint>) -> Option<Lease> {
+        let permit = match endpoint.circuit() {
+            Some(circuit) => Some(circuit.admit(Instant::now()).ok()?),
+            None => None,
+        };
+        Some(Lease::with_permit(Arc::clone(endpoint), permit))
+    }
+
+    /// A lease for a request's first try: what `choose` finds, once there is room for it.
+    ///
+    /// # Errors
+    /// Why there is none. `backends` are the pool's, `retry_after` is for a pool without a healthy one.
+    pub(super) async fn reserve(
+        &self,
+        mut choose: impl FnMut() -> Option<Lease>,
+        backends: impl Fn() -> Vec<Arc<Endpoint>>,
+        retry_after: Duration,
+    ) -> Result<Lease, Rejection> {
+        let overloaded = Rejection::Overloaded { retry_after: RETRY_AFTER };
+        let in_flight = match &self.overload {
+            Some(overload) => Some(overload.admit().ok_or(overloaded)?),
+            None => None,
+        };
+        let why = || self.why_none(&backends(), retry_after);
+        let (mut lease, slot) = match &self.gate {
+            None => (choose().ok_or_else(why)?, None),
+            Some(gate) => {
+                let attempt = || match choose() {
+                    Some(lease) => Attempt::Done(lease),
+                    None if self.is_busy(&backends()) => Attempt::Busy,
+                    None => Attempt::Failed(why()),
+                };
+                let (lease, slot) = gate.pass(attempt).await.map_err(|closed| match closed {
+                    Closed::Full => Rejection::QueueFull { retry_after: gate.retry_after() },
+                    Closed::Late => Rejection::QueueTimeout { retry_after: gate.retry_after() },
+                    Closed::Other(rejection) => rejection,
+                })?;
+                (lease, Some(slot))
+            }
+        };
+        lease.hold(slot, in_flight);
+        Ok(lease)
+    }
+
+    /// Whether one that could be asked has no room.
+    fn is_busy(&self, backends: &[Arc<Endpoint>]) -> bool {
+        backends.iter().any(|endpoint| endpoint.is_up() && !self.has_room(endpoint))
+    }
+
+    /// Why no backend may be asked.
+    pub(super) fn why_none(&self, backends: &[Arc<Endpoint>], retry_after: Duration) -> Rejection {
+        let open = backends.iter().filter(|endpoint| endpoint.is_up()).filter_map(|endpoint| self.open_for(endpoint));
+        match open.min() {
+            Some(retry_after) => Rejection::CircuitOpen { retry_after },
+            None => Rejection::NoHealthyBackend { retry_after },
+        }
+    }
+
+    /// Judges and measures for as long as it is polled.
+    pub(super) async fn watch(&self, backends: impl Fn() -> Vec<Arc<Endpoint>>) {
+        let passive = async {
+            match &self.alarm {
+                Some(alarm) => passive::watch(alarm, &self.pool, backends).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::join!(passive, self.measure());
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the pool's background task is where windows end")]
+    async fn measure(&self) {
+        let Some(overload) = &self.overload else { return std::future::pending().await };
+        let mut windows = tokio::time::interval(concurrency::WINDOW);
+        loop {
+            windows.tick().await;
+            overload.window(&self.pool, Instant::now());
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What traffic says about backends, and how much of it there may be.
+
+mod busy;
+mod circuit;
+mod passive;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use crate::lab::scripted::Scripted;
+
+/// One pool at `/`, of these ports and with these keys. What backends answer is passed on, whatever it is.
+fn pool(port: u16, ports: &[u16], keys: &str) -> String {
+    let backends: Vec<String> = ports.iter().map(|port| format!("{{ address: '127.0.0.1:{port}' }}")).collect();
+    format!(
+        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
+         pools: {{ a: {{ {keys}, backends: [{}] }} }}\n\
+         routes: [{{ path: /, pool: a, retry: {{ on: [connect, reset] }} }}]\n",
+        backends.join(", ")
+    )
+}
+
+/// A backend that answers each request with the status that is set at the moment; 0 waits for another.
+struct Moody {
+    backend: Scripted,
+    status: Arc<AtomicU16>,
+}
+
+impl Moody {
+    fn start(status: u16) -> Self {
+        let status = Arc::new(AtomicU16::new(status));
+        let current = Arc::clone(&status);
+        let backend = Scripted::start(move |stream| answer(stream, &current));
+        Self { backend, status }
+    }
+
+    fn port(&self) -> u16 {
+        self.backend.port
+    }
+
+    fn set(&self, status: u16) {
+        self.status.store(status, Ordering::SeqCst);
+    }
+}
+
+fn answer(mut stream: TcpStream, current: &AtomicU16) {
+    let mut request = [0; 1024];
+    while let Ok(1..) = stream.read(&mut request) {
+        let mut status = current.load(Ordering::SeqCst);
+        while status == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            status = current.load(Ordering::SeqCst);
+        }
+        let port = stream.local_addr().unwrap().port();
+        write!(stream, "HTTP/1.1 {status} Moody\r\nX-Backend: {port}\r\nContent-Length: 0\r\n\r\n").ok();
+    }
+}
