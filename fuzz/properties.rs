@@ -3,6 +3,11 @@
 //!
 //! A property is named like its target in `fuzz_targets` and its folder in `corpus`.
 
+#[path = "bodies/frame_meter.rs"]
+pub mod frame_meter;
+#[path = "bodies/proxy_protocol.rs"]
+pub mod proxy_protocol;
+
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -17,12 +22,14 @@ use l7lb::target;
 pub type Property = fn(&[u8]);
 
 /// All of them by name.
-pub const ALL: [(&str, Property); 5] = [
+pub const ALL: [(&str, Property); 7] = [
     ("http1_head", http1_head),
     ("http1_chunked", http1_chunked),
     ("target", target),
     ("forwarded_for", forwarded_for),
     ("config", config),
+    ("proxy_protocol", proxy_protocol::proxy_protocol),
+    ("frame_meter", frame_meter::frame_meter),
 ];
 
 /// Heads: the answer does not depend on how the bytes arrive, and Pingora's parser reads what we took

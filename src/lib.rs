@@ -6,8 +6,8 @@
 //!
 //! - words: [`units`], [`fault`], [`net`], [`rejection`], [`connection`], [`request_id`], [`target`],
 //!   [`event`], [`request_limits`], [`client_timeouts`], [`connection_limits`]
-//! - mechanisms, pure, with the clock passed in: [`http1`], [`route`], [`limit`], [`proxy_protocol`],
-//!   [`breaker`]
+//! - mechanisms, pure, with the clock passed in: [`http1`], [`route`], [`limit`], [`retry`], [`split`],
+//!   [`sticky`], [`proxy_protocol`], [`breaker`]
 //! - parts: [`tls`], [`discovery`], [`pool`], [`observe`]
 //! - stages: [`config`] (written, then checked), [`snapshot`] (live)
 //! - traffic: [`proxy`] (the life of a request), [`listener`] (the front door)
@@ -36,6 +36,9 @@ pub mod connection_limits;
 pub mod http1;
 pub mod route;
 pub mod limit;
+pub mod retry;
+pub mod split;
+pub mod sticky;
 pub mod proxy_protocol;
 pub mod breaker;
 

@@ -70,6 +70,12 @@ pub enum Rejection {
     FirstByteTimeout,
     /// The backend stopped in the middle of its answer for too long.
     IdleTimeout,
+    /// One backend took longer than a try may.
+    TryTimeout,
+    /// All tries took longer than the request may.
+    TotalTimeout,
+    /// The deadline that the client set has passed, or cannot be met.
+    DeadlineExpired,
     /// The listener serves HTTPS only, and this came without.
     HttpsRequired,
     /// The client sends frames of HTTP/2 that cost work and ask for nothing.
@@ -105,6 +111,9 @@ impl Rejection {
             Self::BackendTlsFailed => "backend_tls_failed",
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::IdleTimeout => "idle_timeout",
+            Self::TryTimeout => "try_timeout",
+            Self::TotalTimeout => "total_timeout",
+            Self::DeadlineExpired => "deadline_expired",
             Self::HttpsRequired => "https_required",
             Self::Flood => "flood",
             Self::Internal => "internal",
@@ -135,7 +144,12 @@ impl Rejection {
             | Self::QueueFull { .. }
             | Self::QueueTimeout { .. }
             | Self::Overloaded { .. } => 503,
-            Self::ConnectTimeout | Self::FirstByteTimeout | Self::IdleTimeout => 504,
+            Self::ConnectTimeout
+            | Self::FirstByteTimeout
+            | Self::IdleTimeout
+            | Self::TryTimeout
+            | Self::TotalTimeout
+            | Self::DeadlineExpired => 504,
         }
     }
 
@@ -145,6 +159,8 @@ impl Rejection {
     #[must_use]
     pub fn grpc_status(&self) -> u8 {
         match self {
+            // DEADLINE_EXCEEDED: another try would be too late.
+            Self::TotalTimeout | Self::DeadlineExpired => 4,
             Self::BodyTooLarge
             | Self::TargetTooLong
             | Self::HeaderTooLarge
@@ -167,7 +183,8 @@ impl Rejection {
             | Self::BackendFailed
             | Self::BackendTlsFailed
             | Self::FirstByteTimeout
-            | Self::IdleTimeout => 14,
+            | Self::IdleTimeout
+            | Self::TryTimeout => 14,
         }
     }
 
@@ -191,7 +208,12 @@ impl Rejection {
                 "The service is overloaded at the moment."
             }
             Self::ConnectFailed | Self::BackendFailed | Self::BackendTlsFailed => "The service failed to answer.",
-            Self::ConnectTimeout | Self::FirstByteTimeout | Self::IdleTimeout => "The service did not answer in time.",
+            Self::ConnectTimeout
+            | Self::FirstByteTimeout
+            | Self::IdleTimeout
+            | Self::TryTimeout
+            | Self::TotalTimeout
+            | Self::DeadlineExpired => "The service did not answer in time.",
             Self::HttpsRequired => "This is served over HTTPS only.",
             Self::Flood => "Too many frames.",
             Self::Internal => "Something went wrong.",

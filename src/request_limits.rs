@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::fault::{Faults, Place};
 use crate::units::Size;
 
 /// The `request_limits:` block, as written.
@@ -37,10 +38,24 @@ pub struct RequestLimits {
     pub body_size: u64,
 }
 
+/// What Pingora and the http crate can read at most. Beyond it they would refuse requests that the
+/// listener took, with no line in the access log.
+const HEADER_SIZE_MAX: u64 = 1_048_575;
+const HEADER_COUNT_MAX: u32 = 256;
+const TARGET_SIZE_MAX: u64 = 65_534;
+
 impl Config {
-    /// The limits; every combination is legal.
-    #[must_use]
-    pub fn check(&self) -> RequestLimits {
+    /// Refuses limits beyond what can be read.
+    pub fn check(&self, place: &Place, faults: &mut Faults) -> RequestLimits {
+        for (key, given, most) in [
+            ("header_size", self.header_size.0, HEADER_SIZE_MAX),
+            ("header_count", self.header_count.into(), HEADER_COUNT_MAX.into()),
+            ("target_size", self.target_size.0, TARGET_SIZE_MAX),
+        ] {
+            if given > most {
+                faults.add(place.key(key), format!("more than {most} cannot be read"), "lower it");
+            }
+        }
         RequestLimits {
             header_size: self.header_size.0,
             // u32 fits into usize wherever this runs.

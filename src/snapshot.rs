@@ -13,7 +13,11 @@ use crate::net::TrustedProxies;
 use crate::pool::Pool;
 use crate::pool::peer::Template;
 use crate::request_limits::RequestLimits;
+use crate::retry;
 use crate::route::Table;
+use crate::split::Split;
+use crate::sticky::Sticky;
+use crate::sticky::ticket::pool_id;
 use crate::target::Encoded;
 use crate::units::{PoolName, RouteName};
 
@@ -37,16 +41,30 @@ pub struct Snapshot {
 pub struct Route {
     /// Its name, for logs.
     pub name: RouteName,
-    /// The pool that answers.
-    pub pool: Arc<Pool>,
-    /// How the pool's backends are reached for this route: its timeouts may be the route's own.
-    pub template: Template,
+    /// The pools that answer, by their shares.
+    pub targets: Split<Target>,
+    /// Who is served by the same backend again; everybody by any, where there is nothing.
+    pub sticky: Option<Arc<Sticky>>,
+    /// Which failures are tried again elsewhere.
+    pub retry: retry::Policy,
     /// The limit of this route alone.
     pub limiter: Option<Arc<Limiter>>,
     /// Bytes of the largest body.
     pub body_size: u64,
     /// Escapes that paths may have; a path with another is refused.
     pub allow_encoded: Encoded,
+}
+
+/// A pool, as one route has it.
+pub struct Target {
+    /// The pool.
+    pub pool: Arc<Pool>,
+    /// How its backends are reached for this route: its timeouts may be the route's own.
+    pub template: Template,
+    /// The pool's retries, shared by all routes to it.
+    pub budget: Arc<retry::Budget>,
+    /// What cookies call it.
+    pub id: u64,
 }
 
 impl Snapshot {
@@ -56,13 +74,15 @@ impl Snapshot {
     /// In words; a checked configuration rules them out.
     pub fn build(checked: &Checked, now: Instant) -> Result<Self, String> {
         let mut pools = BTreeMap::new();
+        let mut budgets = BTreeMap::new();
         for (name, spec) in &checked.pools {
             let pool = Pool::build(name.clone(), spec).map_err(|e| format!("pool {name}: {e}"))?;
             pools.insert(name.clone(), Arc::new(pool));
+            budgets.insert(name.clone(), Arc::new(retry::Budget::new(now)));
         }
         let mut routes = Vec::with_capacity(checked.routes.len());
         for spec in &checked.routes {
-            routes.push((spec.matcher.clone(), Arc::new(Route::build(spec, &pools, now)?)));
+            routes.push((spec.matcher.clone(), Arc::new(Route::build(spec, &pools, &budgets, now)?)));
         }
         let routes = Table::build(routes)
             .map_err(|duplicates| duplicates.iter().map(ToString::to_string).collect::<String>())?;
@@ -78,12 +98,27 @@ impl Snapshot {
 }
 
 impl Route {
-    fn build(spec: &RouteSpec, pools: &BTreeMap<PoolName, Arc<Pool>>, now: Instant) -> Result<Self, String> {
-        let pool = pools.get(&spec.pool).ok_or_else(|| format!("route {}: no pool {}", spec.name, spec.pool))?;
+    fn build(
+        spec: &RouteSpec,
+        pools: &BTreeMap<PoolName, Arc<Pool>>,
+        budgets: &BTreeMap<PoolName, Arc<retry::Budget>>,
+        now: Instant,
+    ) -> Result<Self, String> {
+        let mut shares = Vec::with_capacity(spec.targets.len());
+        for target in &spec.targets {
+            let (Some(pool), Some(budget)) = (pools.get(&target.pool), budgets.get(&target.pool)) else {
+                return Err(format!("route {}: no pool {}", spec.name, target.pool));
+            };
+            let template = Template { timeouts: target.timeouts, ..pool.template().clone() };
+            let (pool, budget, id) = (Arc::clone(pool), Arc::clone(budget), pool_id(target.pool.as_str()));
+            shares.push((target.weight, Target { pool, template, budget, id }));
+        }
+        let targets = Split::new(shares).ok_or_else(|| format!("route {}: no pool takes anything", spec.name))?;
         Ok(Self {
             name: spec.name.clone(),
-            pool: Arc::clone(pool),
-            template: Template { timeouts: spec.timeouts, ..pool.template().clone() },
+            targets,
+            sticky: spec.sticky.clone(),
+            retry: spec.retry.clone(),
             limiter: limiter(spec.rate_limit, now),
             body_size: spec.body_size,
             allow_encoded: spec.allow_encoded,

@@ -22,6 +22,9 @@ const ORDER: &[&str] = &[
     "http1",
     "route",
     "limit",
+    "retry",
+    "split",
+    "sticky",
     "proxy_protocol",
     "breaker", // mechanisms
     "tls",

@@ -116,9 +116,10 @@ fn explain(message: &str) -> (String, String) {
         return (format!("the key `{unknown}` is missing"), format!("add `{unknown}: …`"));
     }
     // Rust's names of types say nothing to an operator.
-    let message = ["u16", "u32", "u64", "usize"].iter().fold(message.to_owned(), |text, rust| {
-        text.replace(&format!("expected {rust}"), "expected a whole number, not negative")
-    });
+    let message = message.replace("expected struct Config", "expected a block of keys");
+    let message = ["u16", "u32", "u64", "usize"]
+        .iter()
+        .fold(message, |text, rust| text.replace(&format!("expected {rust}"), "expected a whole number, not negative"));
     (message, String::new())
 }
 
@@ -133,7 +134,8 @@ fn restore(fault: Fault, tree: &Tree, misshapen: &[Fault]) -> Option<Fault> {
     let consequence =
         misshapen.iter().map(|cut| cut.place.as_str()).any(|cut| cut.starts_with(origin) || origin.starts_with(cut));
     // A route may name a pool that could not be read.
-    let pool_unread = origin.ends_with(".pool") && misshapen.iter().any(|cut| cut.place.as_str().starts_with("pools"));
+    let pool_unread = (origin.ends_with(".pool") || origin.contains(".pool."))
+        && misshapen.iter().any(|cut| cut.place.as_str().starts_with("pools"));
     (!consequence && !pool_unread).then(|| Fault { place: node.origin.clone(), ..fault })
 }
 

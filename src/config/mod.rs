@@ -6,7 +6,7 @@
 //!
 //! - [`load`]: from a file to a [`Checked`], or to every fault at once.
 //! - [`diagnostic`], [`positions`]: how and where a fault is told.
-//! - [`server`], [`listener`], [`routes`]: parts that belong to no room of their own.
+//! - [`server`], [`listener`], [`routes`], [`shares`]: parts that belong to no room of their own.
 
 pub mod diagnostic;
 mod environment;
@@ -15,6 +15,7 @@ pub mod load;
 pub mod positions;
 pub mod routes;
 pub mod server;
+pub mod shares;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,7 +98,7 @@ impl Config {
     pub fn check(&self) -> Result<Checked, Vec<Fault>> {
         let mut faults = Faults::default();
         let root = Place::root();
-        let request_limits = self.request_limits.check();
+        let request_limits = self.request_limits.check(&root.key("request_limits"), &mut faults);
         let pools: BTreeMap<PoolName, pool::Spec> = self
             .pools
             .iter()
@@ -116,6 +117,7 @@ impl Config {
             routes: routes::check(&self.routes, &pools, request_limits, &mut faults),
             pools,
         };
+        self.check_retries(&checked, &mut faults);
         if faults.is_empty() { Ok(checked) } else { Err(faults.into_vec()) }
     }
 
@@ -130,6 +132,19 @@ impl Config {
                 pools.key(name.as_str()).key("proxy_protocol"),
                 "connections with this header cannot have a source address of `server.client_bind_to_ipv4` or `_ipv6`",
                 "remove one of the two",
+            );
+        }
+    }
+
+    /// Pingora's own ceiling would end what a route goes on with.
+    fn check_retries(&self, checked: &Checked, faults: &mut Faults) {
+        let tries = checked.routes.iter().map(|route| route.retry.tries).max().unwrap_or_default();
+        let ceiling = checked.server.max_retries;
+        if ceiling < tries {
+            faults.add(
+                Place::root().key("server").key("max_retries"),
+                format!("{ceiling} tries are fewer than the {tries} of a route's `retry.tries`"),
+                "remove it: it is Pingora's ceiling, and `retry` of a route says what is done",
             );
         }
     }

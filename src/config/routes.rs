@@ -1,16 +1,21 @@
 //! The `routes:` list: which requests go to which pool.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::Method;
 use serde::Deserialize;
 
-use crate::fault::{Faults, Place, nearest};
+use super::shares::Shares;
+use crate::fault::{Faults, Place};
 use crate::limit;
 use crate::pool;
 use crate::pool::peer::{Timeouts, TimeoutsConfig};
 use crate::request_limits::RequestLimits;
+use crate::retry;
 use crate::route::{HostPattern, Matcher, Methods, PathPattern, Table};
+use crate::sticky::ticket::Own;
+use crate::sticky::{self, Means, Sticky};
 use crate::target::{self, Encoded};
 use crate::units::{PoolName, RouteName, Size};
 
@@ -32,8 +37,14 @@ pub struct Config {
     /// The methods; any unless told.
     #[serde(default)]
     pub methods: Option<Vec<String>>,
-    /// The pool that answers.
-    pub pool: PoolName,
+    /// The pool that answers, or several with their shares.
+    pub pool: Shares,
+    /// Who is served by the same backend again.
+    #[serde(default)]
+    pub sticky: Option<sticky::Config>,
+    /// Which failures are tried again elsewhere.
+    #[serde(default)]
+    pub retry: retry::Config,
     /// A limit of this route's own, counted apart from the one over everything.
     #[serde(default)]
     pub rate_limit: limit::Config,
@@ -67,16 +78,29 @@ pub struct RouteSpec {
     pub name: RouteName,
     /// What it takes.
     pub matcher: Matcher,
-    /// The pool that answers.
-    pub pool: PoolName,
+    /// The pools that answer.
+    pub targets: Vec<TargetSpec>,
+    /// Who is served by the same backend again.
+    pub sticky: Option<Arc<Sticky>>,
+    /// Which failures are tried again elsewhere.
+    pub retry: retry::Policy,
     /// A limit of its own.
     pub rate_limit: Option<limit::Spec>,
-    /// How long the steps of a request may take.
-    pub timeouts: Timeouts,
     /// Bytes of the largest body.
     pub body_size: u64,
     /// Escapes that paths may have; see [`Encoded::permits`].
     pub allow_encoded: Encoded,
+}
+
+/// One of a route's pools, checked.
+#[derive(Clone, Debug)]
+pub struct TargetSpec {
+    /// The pool.
+    pub pool: PoolName,
+    /// Its share, relative to the others.
+    pub weight: u32,
+    /// How long the steps of a request may take.
+    pub timeouts: Timeouts,
 }
 
 /// Proves the routes consistent with each other and with the pools.
@@ -90,9 +114,17 @@ pub fn check(
     if routes.is_empty() {
         faults.add(place.clone(), "there is no route", "add for example `routes: [{ path: /, pool: NAME }]`");
     }
-    let check =
-        |(index, route): (usize, &Config)| Some((index, route.check(&place.index(index), pools, limits, faults)?));
+    let own = match Own::random() {
+        Ok(own) => own,
+        Err(problem) => {
+            faults.add(place, problem, "");
+            return Vec::new();
+        }
+    };
+    let around = Surroundings { pools, limits, own: &own };
+    let check = |(index, route): (usize, &Config)| Some((index, route.check(&place.index(index), &around, faults)?));
     let specs: Vec<(usize, RouteSpec)> = routes.iter().enumerate().filter_map(check).collect();
+    check_cookies(&specs, &place, faults);
     if let Err(duplicates) = Table::build(specs.iter().map(|(index, spec)| (spec.matcher.clone(), *index))) {
         for duplicate in duplicates {
             let index_of = |position: usize| specs.get(position).map_or(position, |(index, _)| *index);
@@ -106,34 +138,72 @@ pub fn check(
     specs.into_iter().map(|(_, spec)| spec).collect()
 }
 
-impl Config {
-    fn check(
-        &self,
-        place: &Place,
-        pools: &BTreeMap<PoolName, pool::Spec>,
-        limits: RequestLimits,
-        faults: &mut Faults,
-    ) -> Option<RouteSpec> {
-        let pool = pools.get(&self.pool);
-        if pool.is_none() {
-            let near = nearest(self.pool.as_str(), pools.keys().map(PoolName::as_str));
-            let hint = match near {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!(
-                    "define it under `pools`; known: {}",
-                    pools.keys().map(PoolName::as_str).collect::<Vec<_>>().join(", ")
-                ),
-            };
-            faults.add(place.key("pool"), format!("there is no pool `{}`", self.pool), hint);
+/// What a route is checked against.
+struct Surroundings<'a> {
+    pools: &'a BTreeMap<PoolName, pool::Spec>,
+    limits: RequestLimits,
+    own: &'a Own,
+}
+
+/// Two routes of one host that set the same cookie for different pools would each undo what the other
+/// set.
+fn check_cookies(specs: &[(usize, RouteSpec)], place: &Place, faults: &mut Faults) {
+    for (position, (index, second)) in specs.iter().enumerate() {
+        let cookie = second.cookie();
+        let clash = specs.iter().take(position).find(|(_, first)| {
+            cookie.is_some()
+                && first.cookie() == cookie
+                && first.matcher.host == second.matcher.host
+                && !first.targets.iter().map(|target| &target.pool).eq(second.targets.iter().map(|target| &target.pool))
+        });
+        if let (Some((first, _)), Some(name)) = (clash, cookie) {
+            faults.add(
+                place.index(*index).key("sticky").key("cookie"),
+                format!("sets the same cookie `{name}` as routes[{first}], for other pools"),
+                "give each a `name` of its own",
+            );
         }
-        let base = pool.map_or_else(Timeouts::default, |pool| pool.template.timeouts);
-        let timeouts = self.timeouts.check(base, &place.key("timeouts"), faults);
+    }
+}
+
+impl RouteSpec {
+    /// The name of the cookie that the route sets.
+    fn cookie(&self) -> Option<&str> {
+        match &self.sticky.as_ref()?.means {
+            Means::Ticket(cookie) => Some(&cookie.name),
+            Means::Hash(_) => None,
+        }
+    }
+}
+
+impl Config {
+    fn check(&self, place: &Place, around: &Surroundings<'_>, faults: &mut Faults) -> Option<RouteSpec> {
+        let pools = around.pools;
+        self.pool.check(&place.key("pool"), pools, faults);
+        let mut targets = Vec::new();
+        for (pool, weight) in self.pool.iter() {
+            let base = pools.get(pool).map_or_else(Timeouts::default, |pool| pool.template.timeouts);
+            let timeouts = self.timeouts.check(base, &place.key("timeouts"), faults);
+            targets.push(TargetSpec { pool: pool.clone(), weight, timeouts });
+        }
+        let sticky = self.sticky(around, place, faults);
+        let retry = self.retry.check(&place.key("retry"), faults);
         let rate_limit = self.rate_limit.check(&place.key("rate_limit"), faults);
         let matcher = self.matcher(place, faults)?;
         let name = self.name.clone().unwrap_or_else(|| matcher.to_string().into());
-        let body_size = self.body_size.map_or(limits.body_size, |size| size.0);
+        let body_size = self.body_size.map_or(around.limits.body_size, |size| size.0);
         let allow_encoded = self.allow_encoded();
-        Some(RouteSpec { name, matcher, pool: self.pool.clone(), rate_limit, timeouts, body_size, allow_encoded })
+        Some(RouteSpec { name, matcher, targets, sticky, retry, rate_limit, body_size, allow_encoded })
+    }
+
+    fn sticky(&self, around: &Surroundings<'_>, place: &Place, faults: &mut Faults) -> Option<Arc<Sticky>> {
+        let place = place.key("sticky");
+        let config = self.sticky.as_ref()?;
+        if config.keep == sticky::Keep::Pool && self.pool.iter().count() == 1 {
+            let hint = "remove it, or give `pool` several with their shares";
+            faults.add(place.key("keep"), "there is only one pool, which needs no sticking to", hint);
+        }
+        config.check(around.own, &place, faults).map(Arc::new)
     }
 
     fn allow_encoded(&self) -> Encoded {

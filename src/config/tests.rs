@@ -104,6 +104,8 @@ fn the_reference_shows_every_key_and_its_default() {
     assert_eq!(shown.template.keepalive_timeout, real.template.keepalive_timeout);
     assert_eq!(checked.rate_limit, default.rate_limit);
     assert_eq!(checked.routes[0].allow_encoded, default.routes[0].allow_encoded);
+    assert_eq!(checked.routes[0].retry, default.routes[0].retry);
+    assert!(checked.routes[0].sticky.is_none() && default.routes[0].sticky.is_none());
     assert_eq!(checked.server.grace_period_seconds, default.server.grace_period_seconds);
     assert_eq!(checked.server.upstream_keepalive_pool_size, default.server.upstream_keepalive_pool_size);
 }

@@ -2,11 +2,12 @@
 //! and the answers must be the same.
 
 use super::{Body, Head, HeadReader, Refusal};
+use crate::fault::{Faults, Place};
 use crate::rejection::Rejection;
 use crate::request_limits::{Config, RequestLimits};
 
 fn limits() -> RequestLimits {
-    Config::default().check()
+    Config::default().check(&Place::root(), &mut Faults::default())
 }
 
 fn inspect(bytes: &[u8], limits: &RequestLimits) -> Result<Option<Head>, Refusal> {

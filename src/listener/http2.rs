@@ -233,6 +233,7 @@ fn log_refused<P>(service: &Service<P>, client: &ClientConnection, refusal: Refu
         upstream_latency: None,
         tries: 0,
         route: None,
+        pool: None,
         request_id: RequestId::random().as_str(),
         cause: refusal.rejection.cause(),
         detail: refusal.detail,

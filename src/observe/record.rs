@@ -48,6 +48,8 @@ pub struct Record<'a> {
     pub tries: u32,
     /// The route.
     pub route: Option<&'a str>,
+    /// The pool that the route gave it to.
+    pub pool: Option<&'a str>,
     /// The request id.
     pub request_id: &'a str,
     /// Why the balancer answered itself, or what went wrong; empty for a plain answer.
@@ -76,9 +78,11 @@ impl Record<'_> {
         }
         fields.millis("upstream_latency_ms", self.upstream_latency);
         fields.number("tries", self.tries.into());
-        match self.route {
-            Some(route) => fields.text("route", route),
-            None => fields.absent("route"),
+        for (key, name) in [("route", self.route), ("pool", self.pool)] {
+            match name {
+                Some(name) => fields.text(key, name),
+                None => fields.absent(key),
+            }
         }
         fields.text("request_id", self.request_id);
         match self.cause {
@@ -230,6 +234,7 @@ mod tests {
             upstream_latency: Some(Duration::from_micros(987)),
             tries: 1,
             route: Some("*/apiA"),
+            pool: Some("api-a"),
             request_id: "0123",
             cause: "",
             detail: "",
@@ -248,7 +253,7 @@ mod tests {
             line(&record(), Format::Text),
             "time=2023-11-14T22:13:20.123Z client=192.0.2.1 method=GET host=example.com path=/apiA protocol=HTTP/2 \
              status=200 bytes=12 latency_ms=1.234 upstream=127.0.0.1:8081 upstream_latency_ms=0.987 tries=1 \
-             route=*/apiA request_id=0123 cause=-\n"
+             route=*/apiA pool=api-a request_id=0123 cause=-\n"
         );
     }
 

@@ -13,6 +13,7 @@
 //! - [`lease`]: one request at one backend.
 //! - [`peer`]: how a backend is reached.
 //! - [`proxy_protocol`]: telling backends the client's address before anything else.
+//! - [`preference`]: picking the backend that a client is bound to.
 //! - [`keeper`]: the background service that runs all pools.
 
 pub mod bounds;
@@ -29,6 +30,7 @@ pub mod outlier;
 pub mod overload;
 pub mod passive;
 pub mod peer;
+mod preference;
 mod probe;
 pub mod proxy_protocol;
 pub mod queue;
@@ -48,6 +50,7 @@ pub use endpoint::{Endpoint, Health};
 pub use keeper::Keeper;
 pub use lease::Lease;
 use peer::{Protocol, Template, Timeouts, TimeoutsConfig};
+pub use preference::Preferred;
 use probe::Probe;
 use proxy_protocol::ProxyProtocol;
 
@@ -282,12 +285,13 @@ impl Pool {
         self.bounds.why_none(&self.candidates(), self.retry_after)
     }
 
-    /// Picks a backend for a request's first try, once the pool has room for one more request.
+    /// A backend for a request's first try, as `choose` picks it once the pool has room for one more
+    /// request.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn reserve(&self, tried: &[Arc<Endpoint>]) -> Result<Lease, Rejection> {
-        self.bounds.reserve(|| self.pick(tried), || self.candidates(), self.retry_after).await
+    pub async fn reserve(&self, choose: impl FnMut() -> Option<Lease>) -> Result<Lease, Rejection> {
+        self.bounds.reserve(choose, || self.candidates(), self.retry_after).await
     }
 
     /// Picks a backend that is up and was not tried before, and counts the request there. One that only

@@ -57,6 +57,10 @@ pub struct TimeoutsConfig {
     pub first_byte: Option<Period>,
     /// For each pause while bytes are read or written.
     pub idle: Option<Period>,
+    /// For one try as a whole, from the pick of its backend to the answer's end.
+    pub r#try: Option<Period>,
+    /// For a request as a whole, from its arrival to the answer's end.
+    pub total: Option<Period>,
 }
 
 /// How long the steps of a request to a backend may take.
@@ -68,30 +72,49 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// For each pause while bytes are read or written.
     pub idle: Duration,
+    /// For one try as a whole, where there is a limit.
+    pub r#try: Option<Duration>,
+    /// For a request as a whole, where there is a limit.
+    pub total: Option<Duration>,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(2), first_byte: Duration::from_secs(30), idle: Duration::from_secs(60) }
+        Self {
+            connect: Duration::from_secs(2),
+            first_byte: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+            r#try: None,
+            total: None,
+        }
     }
 }
 
 impl TimeoutsConfig {
     /// Fills in what is left out from `base`.
     pub fn check(&self, base: Timeouts, place: &Place, faults: &mut Faults) -> Timeouts {
-        let mut read = |key: &str, written: Option<Period>, otherwise: Duration| match written {
+        let mut read = |key: &str, written: Option<Period>| match written {
             Some(Period(Duration::ZERO)) => {
                 faults.add(place.key(key), "must be longer than nothing", "write for example 30s");
-                otherwise
+                None
             }
-            Some(Period(period)) => period,
-            None => otherwise,
+            written => written.map(|Period(period)| period),
         };
-        Timeouts {
-            connect: read("connect", self.connect, base.connect),
-            first_byte: read("first_byte", self.first_byte, base.first_byte),
-            idle: read("idle", self.idle, base.idle),
+        let timeouts = Timeouts {
+            connect: read("connect", self.connect).unwrap_or(base.connect),
+            first_byte: read("first_byte", self.first_byte).unwrap_or(base.first_byte),
+            idle: read("idle", self.idle).unwrap_or(base.idle),
+            r#try: read("try", self.r#try).or(base.r#try),
+            total: read("total", self.total).or(base.total),
+        };
+        if let (Some(one), Some(all)) = (timeouts.r#try, timeouts.total)
+            && one > all
+            && (self.r#try.is_some() || self.total.is_some())
+        {
+            let problem = format!("a try may take longer ({}) than the request ({})", Period(one), Period(all));
+            faults.add(place.key(if self.r#try.is_some() { "try" } else { "total" }), problem, "let `total` be longer");
         }
+        timeouts
     }
 }
 

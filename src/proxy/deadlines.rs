@@ -1,4 +1,4 @@
-//! How long a backend may take over HTTP/1: until its answer begins, and for each pause in it.
+//! How long a backend may take over HTTP/1: until its answer begins, for each pause in it, and in all.
 //!
 //! Pingora has one read timeout for header and body. Ours differ, because an answer that has begun
 //! may pause for longer than one may take to begin; and Pingora's is a timer for each read, which
@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -46,9 +46,34 @@ struct Wait {
     due: AtomicU64,
     /// How long a pause may last, in milliseconds.
     limit: AtomicU64,
+    /// When all must be over whatever moves, in milliseconds since the epoch of the list.
+    end: u64,
     /// What the client had taken when the sweep looked last.
     taken: AtomicU64,
-    expired: AtomicBool,
+    /// [`WAITS`], or why it does no more; only the sweep writes here.
+    expired: AtomicU8,
+}
+
+const WAITS: u8 = 0;
+const PAUSED: u8 = 1;
+const ENDED: u8 = 2;
+
+/// Why a wait is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expiry {
+    /// Nothing moved for too long.
+    Pause,
+    /// All took too long.
+    End,
+}
+
+/// How long one connection to a backend is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Each pause.
+    pub(super) pause: Duration,
+    /// All of it, where there is a limit.
+    pub(super) end: Option<Instant>,
 }
 
 struct List {
@@ -79,16 +104,17 @@ impl Deadlines {
         Self(Arc::new(List { epoch, waits: Mutex::default() }))
     }
 
-    /// Starts a deadline of `limit` for the connection behind `fd`.
-    pub(super) fn start(&self, fd: RawFd, ends: Ends, client: Option<Arc<Connection>>, limit: Duration) -> Deadline {
+    /// Starts a deadline for the connection behind `fd`.
+    pub(super) fn start(&self, fd: RawFd, ends: Ends, client: Option<Arc<Connection>>, limits: Limits) -> Deadline {
         let wait = Wait {
             fd,
             ends,
             taken: AtomicU64::new(client.as_ref().map_or(0, |client| client.taken())),
             client,
             due: AtomicU64::new(u64::MAX),
-            limit: AtomicU64::new(milliseconds(limit)),
-            expired: AtomicBool::new(false),
+            limit: AtomicU64::new(milliseconds(limits.pause)),
+            end: limits.end.map_or(u64::MAX, |end| milliseconds(end.saturating_duration_since(self.0.epoch))),
+            expired: AtomicU8::new(WAITS),
         };
         let wait = Arc::new(wait);
         let mut waits = self.0.waits.lock();
@@ -126,7 +152,10 @@ impl Wait {
         let due = self.due.load(Ordering::Relaxed);
         if moved || due == u64::MAX {
             self.due.store(now.saturating_add(self.limit.load(Ordering::Relaxed)), Ordering::Relaxed);
-        } else if due <= now && !self.expired.swap(true, Ordering::Relaxed) {
+        }
+        let paused = !moved && due != u64::MAX && due <= now;
+        if (paused || self.end <= now) && self.expired.load(Ordering::Relaxed) == WAITS {
+            self.expired.store(if self.end <= now { ENDED } else { PAUSED }, Ordering::Relaxed);
             shut_down(self.fd, self.ends);
         }
     }
@@ -139,9 +168,13 @@ impl Deadline {
         self.wait.due.store(u64::MAX, Ordering::Relaxed);
     }
 
-    /// Whether the deadline passed.
-    pub(super) fn expired(&self) -> bool {
-        self.wait.expired.load(Ordering::Relaxed)
+    /// Why the deadline passed, if it did.
+    pub(super) fn expired(&self) -> Option<Expiry> {
+        match self.wait.expired.load(Ordering::Relaxed) {
+            PAUSED => Some(Expiry::Pause),
+            ENDED => Some(Expiry::End),
+            _ => None,
+        }
     }
 }
 
@@ -186,6 +219,10 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn pause(pause: Duration) -> Limits {
+        Limits { pause, end: None }
+    }
+
     fn connection() -> (TcpStream, TcpStream, Ends) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -213,13 +250,13 @@ mod tests {
         let deadlines = Deadlines::new(now);
         let (late, _late_end, late_ends) = connection();
         let (early, _early_end, early_ends) = connection();
-        let overdue = deadlines.start(late.as_raw_fd(), late_ends, Some(client()), SECOND);
-        let waiting = deadlines.start(early.as_raw_fd(), early_ends, None, SECOND * 9);
+        let overdue = deadlines.start(late.as_raw_fd(), late_ends, Some(client()), pause(SECOND));
+        let waiting = deadlines.start(early.as_raw_fd(), early_ends, None, pause(SECOND * 9));
         deadlines.sweep_once(now);
-        assert!(!overdue.expired(), "it counts from the first look");
+        assert!(overdue.expired().is_none(), "it counts from the first look");
         deadlines.sweep_once(now + SECOND);
-        assert!(overdue.expired() && is_shut_down(&late));
-        assert!(!waiting.expired() && !is_shut_down(&early));
+        assert!(overdue.expired() == Some(Expiry::Pause) && is_shut_down(&late));
+        assert!(waiting.expired().is_none() && !is_shut_down(&early));
         drop(waiting);
         deadlines.sweep_once(now + SECOND * 20);
         assert!(!is_shut_down(&early), "called off");
@@ -233,15 +270,31 @@ mod tests {
         let deadlines = Deadlines::new(now);
         let (stream, _end, ends) = connection();
         let client = client();
-        let deadline = deadlines.start(stream.as_raw_fd(), ends, Some(Arc::clone(&client)), SECOND);
+        let deadline = deadlines.start(stream.as_raw_fd(), ends, Some(Arc::clone(&client)), pause(SECOND));
         for second in 0..10 {
             deadlines.sweep_once(now + SECOND * second);
             if second % 2 == 0 { deadline.progress(SECOND) } else { client.take(100) }
         }
         deadlines.sweep_once(now + SECOND * 10);
-        assert!(!deadline.expired());
+        assert!(deadline.expired().is_none());
         deadlines.sweep_once(now + SECOND * 11);
-        assert!(deadline.expired());
+        assert!(deadline.expired().is_some());
+    }
+
+    #[test]
+    fn the_end_comes_whatever_moves() {
+        let now = Instant::now();
+        let deadlines = Deadlines::new(now);
+        let (stream, _end, ends) = connection();
+        let limits = Limits { pause: Duration::MAX, end: Some(now + SECOND * 5) };
+        let deadline = deadlines.start(stream.as_raw_fd(), ends, None, limits);
+        for second in 0..5 {
+            deadlines.sweep_once(now + SECOND * second);
+            deadline.progress(SECOND);
+        }
+        assert!(deadline.expired().is_none() && !is_shut_down(&stream));
+        deadlines.sweep_once(now + SECOND * 5);
+        assert!(deadline.expired() == Some(Expiry::End) && is_shut_down(&stream));
     }
 
     #[test]
@@ -250,7 +303,7 @@ mod tests {
         let deadlines = Deadlines::new(now);
         let (_one, _one_end, gone) = connection();
         let (innocent, _end, _) = connection();
-        let _deadline = deadlines.start(innocent.as_raw_fd(), gone, None, SECOND);
+        let _deadline = deadlines.start(innocent.as_raw_fd(), gone, None, pause(SECOND));
         deadlines.sweep_once(now);
         deadlines.sweep_once(now + SECOND);
         assert!(!is_shut_down(&innocent));

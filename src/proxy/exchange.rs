@@ -1,36 +1,32 @@
 //! One request and its answer: what is known so far, and what must be undone at its end.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::RawFd;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{StatusCode, Version};
+use http::Version;
 use pingora::Error;
-use pingora_core::protocols::Digest;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::upstreams::peer::HttpPeer;
 use pingora_proxy::Session;
 
-use super::deadlines::{Deadline, Deadlines, Ends};
+use super::deadlines::Deadline;
+use super::stickiness::Bond;
+use super::time_limits::End;
 use super::{admission, failover, headers, refuse};
 use crate::connection::{Connection, Policy};
 use crate::limit::Verdict;
 use crate::observe::{AccessLog, Record};
-use crate::pool::outlier::Outcome;
-use crate::pool::peer::Protocol;
-use crate::pool::proxy_protocol::ClientConnection;
 use crate::pool::{Endpoint, Lease};
 use crate::rejection::{Refusal, Rejection};
 use crate::request_id::RequestId;
-use crate::snapshot::{Route, Snapshot};
+use crate::snapshot::{Route, Snapshot, Target};
 
 /// Pingora's context of one request. Dropping it releases everything.
 pub struct Exchange {
     pub(super) snapshot: Arc<Snapshot>,
     began: Instant,
-    time: SystemTime,
+    pub(super) time: SystemTime,
     /// The connection that it came on; every session of the listener's has one.
     pub(super) connection: Option<Arc<Connection>>,
     /// Who the request is from: the peer, or what a trusted proxy says.
@@ -45,15 +41,31 @@ pub struct Exchange {
     pub(super) rejection: Option<Rejection>,
     /// What exactly was wrong with it, for the log.
     pub(super) detail: &'static str,
-    tried: Vec<Arc<Endpoint>>,
-    lease: Option<Lease>,
-    picked: Option<Instant>,
-    upstream_latency: Option<Duration>,
-    deadline: Option<Deadline>,
+    /// Which of the route's pools takes it.
+    pub(super) share: usize,
+    /// Which backend its client is bound to.
+    pub(super) bond: Bond,
+    /// When it must be over, where there is a limit.
+    pub(super) end: Option<End>,
+    /// When the try that runs must be over, where there is a limit.
+    pub(super) try_end: Option<End>,
+    /// The backends that were asked.
+    pub(super) tried: Vec<Arc<Endpoint>>,
+    /// The backend that is working on it.
+    pub(super) lease: Option<Lease>,
+    /// The backend of the next try.
+    pub(super) next: Option<Lease>,
+    /// How long to wait before the next try.
+    pub(super) pause: Duration,
+    pub(super) picked: Option<Instant>,
+    /// Whether the backend has been told how the try went.
+    pub(super) recorded: bool,
+    pub(super) upstream_latency: Option<Duration>,
+    pub(super) deadline: Option<Deadline>,
     /// Whether the client speaks HTTP/2, whose connection other requests share.
-    http2: bool,
+    pub(super) http2: bool,
     /// Whether the request's body came to its end.
-    received: bool,
+    pub(super) received: bool,
     /// Whether the last try failed on a connection that the backend was about to close, which says
     /// nothing about the backend.
     pub(super) stale: bool,
@@ -81,9 +93,16 @@ impl Exchange {
             verdict: None,
             rejection: None,
             detail: "",
+            share: 0,
+            bond: Bond::None,
+            end: None,
+            try_end: None,
             tried: Vec::new(),
             lease: None,
+            next: None,
+            pause: Duration::ZERO,
             picked: None,
+            recorded: false,
             upstream_latency: None,
             deadline: None,
             http2: false,
@@ -118,6 +137,11 @@ impl Exchange {
         }
     }
 
+    /// The pool that takes it, as its route has it.
+    pub(super) fn target(&self) -> Option<&Target> {
+        self.route.as_ref()?.targets.get(self.share)
+    }
+
     /// What its listener does to every request.
     pub(super) fn policy(&self) -> Option<&Policy> {
         self.connection.as_ref().map(|connection| connection.policy.as_ref())
@@ -126,162 +150,6 @@ impl Exchange {
     /// What was wrong with the request's body, if the listener found something.
     pub(super) fn fault(&self) -> Option<Refusal> {
         self.connection.as_ref()?.fault()
-    }
-
-    /// Picks the first backend, before Pingora begins its tries: after a failed try it always ends
-    /// the client's connection, and a pool without a healthy backend is no reason for that.
-    ///
-    /// # Errors
-    /// Why there is none; where the pool is busy, after a wait.
-    pub(super) async fn reserve(&mut self) -> Result<(), Rejection> {
-        let route = self.route.as_ref().ok_or(Rejection::Internal)?;
-        self.lease = Some(route.pool.reserve(&self.tried).await?);
-        Ok(())
-    }
-
-    /// Tells the backend's judges how the try went, and after what time its answer began.
-    pub(super) fn record(&mut self, outcome: Outcome, time: Option<Duration>) {
-        if let Some(lease) = &mut self.lease {
-            lease.record(outcome, time);
-        }
-    }
-
-    /// The backend of the next try: the reserved one, then one that was not tried yet.
-    #[expect(clippy::disallowed_methods, reason = "the backend's time counts from here")]
-    pub(super) fn next_peer(&mut self) -> pingora::Result<Box<HttpPeer>> {
-        let Some(route) = self.route.clone() else {
-            return Err(refuse(self, Rejection::Internal));
-        };
-        self.deadline = None;
-        if !self.tried.is_empty() {
-            // The lease of the try before ends here, by assignment.
-            // Where nobody else is left, a connection that ended is no reason to give its backend up.
-            let again = || if self.stale { route.pool.pick(&[]) } else { None };
-            let mut next = route.pool.pick(&self.tried).or_else(again);
-            if let (Some(next), Some(before)) = (&mut next, &mut self.lease) {
-                next.inherit(before);
-            }
-            self.lease = next;
-        }
-        match &self.lease {
-            Some(lease) => {
-                let endpoint = Arc::clone(lease.endpoint());
-                self.picked = Some(Instant::now());
-                let mut peer = match self.upgrade {
-                    true => route.template.peer_for_upgrade(endpoint.address()),
-                    false => route.template.peer(endpoint.address()),
-                };
-                self.tried.push(endpoint);
-                if self.keeps_time() {
-                    peer.options.read_timeout = None;
-                }
-                if let Some(proxy_protocol) = &route.template.proxy_protocol {
-                    proxy_protocol.introduce(&mut peer, self.client_connection());
-                }
-                Ok(Box::new(peer))
-            }
-            None => {
-                // What went wrong in the try before says more than that nobody else is left.
-                let rejection = self.rejection.unwrap_or_else(|| route.pool.no_backend());
-                Err(refuse(self, rejection))
-            }
-        }
-    }
-
-    /// Who a backend is told that its connection is for. A client behind a trusted proxy has an address,
-    /// but its port is not known.
-    fn client_connection(&self) -> ClientConnection {
-        let connection = self.connection.as_deref();
-        let peer = connection.map(|connection| connection.peer).filter(|peer| peer.ip() == self.client);
-        let local = connection.and_then(|connection| connection.local);
-        ClientConnection {
-            client: peer.unwrap_or(SocketAddr::new(self.client, 0)),
-            local: local.unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0)),
-        }
-    }
-
-    /// How many backends were asked.
-    pub(super) fn tries(&self) -> usize {
-        self.tried.len()
-    }
-
-    /// Whether the time of backends is kept by [`super::deadlines`]. A connection to an HTTP/2 backend
-    /// cannot be shut down for one of its streams; there Pingora's timeout is all there is.
-    fn keeps_time(&self) -> bool {
-        let http1 = |protocol| protocol == Protocol::Http1 || (protocol == Protocol::Auto && self.upgrade);
-        self.route.as_ref().is_some_and(|route| http1(route.template.protocol))
-    }
-
-    /// Whether the backend may be one that is asked by HTTP/2.
-    pub(super) fn may_be_asked_by_http2(&self) -> bool {
-        self.route.as_ref().is_some_and(|route| route.template.protocol != Protocol::Http1)
-    }
-
-    /// Starts the deadline for what is owed: the rest of the request, then the answer.
-    pub(super) fn await_answer(&mut self, deadlines: &Deadlines, fd: RawFd, digest: Option<&Digest>, received: bool) {
-        if !self.keeps_time() {
-            return;
-        }
-        self.received = received;
-        let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
-        if let (Some(route), Some(local), Some(endpoint)) = (&self.route, local, self.tried.last()) {
-            let ends = Ends { local: *local, backend: endpoint.address() };
-            let client = self.connection.clone().filter(|_| !self.http2);
-            self.deadline = Some(deadlines.start(fd, ends, client, self.patience(route)));
-        }
-    }
-
-    /// How long may pass until what is owed next comes: a part of the answer, its begin once the backend
-    /// has the whole request, or a part of the request.
-    fn patience(&self, route: &Route) -> Duration {
-        let timeouts = route.template.timeouts;
-        match (self.is_answered(), self.received, self.http2) {
-            (true, _, _) => timeouts.idle,
-            (false, true, _) => timeouts.first_byte,
-            (false, false, true) => self.snapshot.client_timeouts.body,
-            // The listener's stream keeps the time of the body.
-            (false, false, false) => Duration::MAX,
-        }
-    }
-
-    /// A part of a body moved in either direction.
-    pub(super) fn progress(&self) {
-        if let (Some(deadline), Some(route)) = (&self.deadline, &self.route) {
-            deadline.progress(self.patience(route));
-        }
-    }
-
-    /// Who took too long, if anybody did.
-    pub(super) fn overdue(&self) -> Option<Rejection> {
-        let expired = self.deadline.as_ref().is_some_and(Deadline::expired);
-        expired.then_some(match (self.is_answered(), self.received) {
-            (true, _) => Rejection::IdleTimeout,
-            (false, true) => Rejection::FirstByteTimeout,
-            (false, false) => Rejection::BodyTimeout,
-        })
-    }
-
-    /// The answer's header is here. An informational one (100, 103) is not the answer yet, and a
-    /// switch of protocols has no end to wait for.
-    pub(super) fn answered(&mut self, status: StatusCode) {
-        if status == StatusCode::SWITCHING_PROTOCOLS {
-            // From here on the listener keeps the time, for both directions.
-            self.deadline = None;
-            if let Some(connection) = &self.connection {
-                connection.switch();
-            }
-        } else if status.is_informational() {
-            return;
-        }
-        self.rejection = None;
-        self.upstream_latency = self.picked.map(|picked| picked.elapsed());
-        self.record(Outcome::of_status(status.as_u16()), self.upstream_latency);
-        self.progress();
-    }
-
-    /// Whether the backend began its answer.
-    pub(super) fn is_answered(&self) -> bool {
-        self.upstream_latency.is_some()
     }
 
     /// The answer is complete. Where the request is not, the client is still sending what nobody
@@ -333,9 +201,10 @@ impl Exchange {
             latency: self.began.elapsed(),
             upstream: self.tried.last().map(|endpoint| endpoint.text()),
             upstream_latency: self.upstream_latency,
-            // At most the two tries of the failover rule.
+            // At most the three tries of the retry policy.
             tries: self.tried.len() as u32,
             route: self.route.as_ref().map(|route| route.name.as_str()),
+            pool: self.target().map(|target| target.pool.name().as_str()),
             request_id: self.request_id.as_str(),
             cause: self.cause(e),
             detail: self.fault().map_or(self.detail, |fault| fault.detail),

@@ -1,47 +1,78 @@
-//! What went wrong between us and a backend, and whether another one may be tried.
+//! What went wrong between us and a backend, and whether another one is tried.
 //!
-//! Two rules. A connection that never came about carried nothing, so any request may go elsewhere.
-//! A request that may have reached a backend goes elsewhere only if doing it twice does no harm
-//! (RFC 9110 §9.2.2), its body can still be sent again, and no answer has begun.
+//! What may be repeated is [`crate::retry`]'s to say; here Pingora's errors become its words. No try is
+//! repeated once an answer has begun to leave, and none for what is the client's doing.
 
-use pingora::{Error, ErrorSource, ErrorType};
+use http::StatusCode;
+use pingora::{Error, ErrorSource, ErrorType, RetryType};
 use pingora_proxy::Session;
 
 use super::exchange::Exchange;
-use crate::pool::outlier::Outcome;
 use crate::rejection::Rejection;
-
-/// How many backends a request is sent to at most.
-const TRIES_MAX: usize = 2;
+use crate::retry::Failure;
 
 /// Decides after a failed connection.
-pub(super) fn after_connect(exchange: &mut Exchange, mut e: Box<Error>) -> Box<Error> {
-    exchange.rejection = Some(classify(exchange, &e));
-    exchange.record(Outcome::GatewayFailure, None);
+pub(super) fn after_connect(session: &Session, exchange: &mut Exchange, mut e: Box<Error>) -> Box<Error> {
+    let rejection = classify(exchange, &e);
+    exchange.rejection = Some(rejection);
     exchange.stale = false;
-    e.set_retry(exchange.tries() < TRIES_MAX);
+    if !matches!(rejection, Rejection::DeadlineExpired | Rejection::Internal) {
+        exchange.record(Failure::Connect);
+    }
+    e.set_retry(exchange.try_again(session, Failure::Connect));
     e
+}
+
+/// Decides when the answer's header is here. Where it is one that another backend may better, the error
+/// that makes Pingora ask it.
+pub(super) fn after_status(session: &Session, exchange: &mut Exchange, status: StatusCode) -> pingora::Result<()> {
+    let failure = Failure::Status(status.as_u16());
+    if !exchange.route.as_ref().is_some_and(|route| route.retry.covers(failure)) {
+        return Ok(());
+    }
+    exchange.stale = false;
+    if session.as_downstream().response_written().is_some() || !exchange.try_again(session, failure) {
+        return Ok(());
+    }
+    exchange.record(failure);
+    let mut e = Error::explain(ErrorType::HTTPStatus(status.as_u16()), "another backend is asked").into_up();
+    e.set_retry(true);
+    Err(e)
 }
 
 /// Decides after a connection broke.
 pub(super) fn after_request(session: &Session, exchange: &mut Exchange, mut e: Box<Error>, reused: bool) -> Box<Error> {
-    let downstream = session.as_downstream();
-    let repeatable = downstream.req_header().method.is_idempotent()
-        && !downstream.retry_buffer_truncated()
-        && downstream.response_written().is_none()
-        && !exchange.is_answered();
-    if exchange.rejection.is_none() && *e.esource() == ErrorSource::Upstream {
+    if exchange.next.is_some() {
+        // Decided by the answer's status.
+        e.set_retry(true);
+        return e;
+    }
+    let upstream = *e.esource() == ErrorSource::Upstream;
+    if exchange.rejection.is_none() && upstream {
         exchange.rejection = Some(classify(exchange, &e));
     }
-    // Pingora knows cases that are safe for any method, such as a refused HTTP/2 stream.
-    e.retry.decide_reuse(reused && repeatable);
-    exchange.stale = e.retry();
-    if *e.esource() == ErrorSource::Upstream && !exchange.stale && exchange.rejection != Some(Rejection::BodyTimeout) {
-        exchange.record(Outcome::GatewayFailure, None);
+    // Pingora knows what is safe for any method, such as a refused HTTP/2 stream, and a connection that
+    // the backend was about to close.
+    let refused = matches!(e.retry, RetryType::Decided(true));
+    exchange.stale = refused || (matches!(e.retry, RetryType::ReusedOnly) && reused);
+    e.set_retry(false);
+    let begun = exchange.is_answered() || session.as_downstream().response_written().is_some();
+    if begun || !(upstream || refused) {
+        return e;
     }
-    let broken = *e.esource() == ErrorSource::Upstream && !is_late(exchange, &e);
-    let again = (e.retry() || (broken && repeatable)) && exchange.tries() < TRIES_MAX;
-    e.set_retry(again);
+    let failure = match is_late(exchange, &e) {
+        true => Failure::Timeout,
+        false if refused => Failure::RefusedStream,
+        false => Failure::Reset,
+    };
+    let clients = matches!(exchange.rejection, Some(Rejection::BodyTimeout | Rejection::DeadlineExpired));
+    if clients {
+        return e;
+    }
+    if !exchange.stale {
+        exchange.record(failure);
+    }
+    e.set_retry(exchange.try_again(session, failure));
     e
 }
 
@@ -74,6 +105,13 @@ pub(super) fn classify(exchange: &Exchange, e: &Error) -> Rejection {
     match (e.etype(), e.esource()) {
         (ErrorType::ReadTimedout, ErrorSource::Downstream) => Rejection::BodyTimeout,
         (_, ErrorSource::Downstream) => Rejection::BadRequest,
+        (
+            ErrorType::ConnectTimedout
+            | ErrorType::TLSHandshakeTimedout
+            | ErrorType::ReadTimedout
+            | ErrorType::WriteTimedout,
+            _,
+        ) if exchange.out_of_time().is_some() => exchange.out_of_time().unwrap_or(Rejection::Internal),
         (ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout, _) => Rejection::ConnectTimeout,
         (ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError, _) => {
             Rejection::BackendTlsFailed

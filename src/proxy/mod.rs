@@ -4,10 +4,13 @@
 //!
 //! - [`exchange`]: what is known about the request so far (Pingora's `CTX`).
 //! - [`admission`]: may it pass? Sizes, limits, and the route that takes it.
+//! - [`stickiness`]: which pool and backend the client is bound to.
+//! - [`tries`]: the backends that are asked, one after the other.
 //! - [`framing`]: what an answer's head owes to the client's version.
 //! - [`headers`]: what is added, replaced and removed on the way in and out.
-//! - [`failover`]: what went wrong, and whether another backend may be tried.
-//! - [`deadlines`]: how long a backend may take.
+//! - [`failover`]: what went wrong, and whether another backend is tried.
+//! - [`time_limits`]: when a request and its tries must be over; [`deadlines`]: how long a backend may
+//!   take, and how it is stopped.
 //! - [`respond`]: a rejection becomes an answer.
 
 mod admission;
@@ -17,6 +20,9 @@ mod failover;
 mod framing;
 mod headers;
 mod respond;
+mod stickiness;
+mod time_limits;
+mod tries;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -101,7 +107,7 @@ impl ProxyHttp for Proxy {
 
     /// The route's pool picks a backend. Without one the answer is given here.
     async fn proxy_upstream_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
-        match exchange.reserve().await {
+        match exchange.reserve(session).await {
             Ok(()) => {
                 if exchange.may_be_asked_by_http2() {
                     framing::continue_ourselves(session).await?;
@@ -117,18 +123,22 @@ impl ProxyHttp for Proxy {
 
     /// How that backend is reached; entered again for another try, then with another backend.
     async fn upstream_peer(&self, _session: &mut Session, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
+        let pause = std::mem::take(&mut exchange.pause);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         exchange.next_peer()
     }
 
     /// No connection: nothing was sent, so any request may go to another backend.
     fn fail_to_connect(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _peer: &HttpPeer,
         exchange: &mut Exchange,
         e: Box<Error>,
     ) -> Box<Error> {
-        failover::after_connect(exchange, e)
+        failover::after_connect(session, exchange, e)
     }
 
     /// A connection: the request can be sent.
@@ -162,13 +172,14 @@ impl ProxyHttp for Proxy {
         received
     }
 
-    /// The answer has begun.
+    /// The answer has begun, unless it is one that another backend may better.
     async fn upstream_response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
+        failover::after_status(session, exchange, response.status)?;
         exchange.answered(response.status);
         headers::from_backend(response);
         Ok(())
@@ -182,6 +193,7 @@ impl ProxyHttp for Proxy {
         _end: bool,
         exchange: &mut Exchange,
     ) -> pingora::Result<Option<Duration>> {
+        exchange.end_in_time()?;
         exchange.progress();
         Ok(None)
     }
@@ -200,7 +212,8 @@ impl ProxyHttp for Proxy {
         if framing::is_without_body(response) {
             exchange.ended(session);
         }
-        headers::to_client(response, exchange)
+        headers::to_client(response, exchange)?;
+        exchange.give_cookie(session, response)
     }
 
     /// A part of the answer on its way to the client; the one before it has left. With the answer's end

@@ -26,7 +26,10 @@ mod limits;
 mod log;
 mod passage;
 mod proxy_protocol;
+mod retries;
+mod stickiness;
 mod strict;
+mod time_limits;
 mod tls;
 mod traffic;
 

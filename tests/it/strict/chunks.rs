@@ -53,8 +53,7 @@ fn a_broken_chunk_ends_the_connection_and_nothing_behind_it_is_a_request() {
         // The head was legal, so a backend may have been asked already. It gets the beginning of a
         // body that never ends, and its connection is closed.
         assert_eq!((outcome.statuses.as_slice(), outcome.says_close), (&[400][..], true), "{shown}");
-        assert!(outcome.received.iter().all(|received| !received.head.contains("smuggled")), "{shown}");
-        assert!(outcome.received.len() <= 1, "{shown}");
+        assert!(outcome.received.iter().all(|received| received.head.starts_with("POST /x ")), "{shown}");
         assert_eq!(outcome.lines.len(), 1, "{shown}");
         assert!(outcome.lines[0].contains("cause=bad_request") && outcome.lines[0].contains(detail), "{shown}");
     }

@@ -1,0 +1,84 @@
+//! `pool:` of a route: one pool, or several with the shares of the traffic that they take.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+
+use crate::fault::{Faults, Place, nearest};
+use crate::pool;
+use crate::units::PoolName;
+
+/// The largest weight, as with backends.
+const WEIGHT_MAX: u32 = 1000;
+
+/// Pools with their weights, as written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shares {
+    /// One takes everything.
+    One(PoolName),
+    /// Several take shares.
+    Several(BTreeMap<PoolName, u32>),
+}
+
+impl Shares {
+    /// The pools with their weights.
+    pub fn iter(&self) -> impl Iterator<Item = (&PoolName, u32)> {
+        let (one, several) = match self {
+            Self::One(name) => (Some((name, 1)), None),
+            Self::Several(shares) => (None, Some(shares)),
+        };
+        one.into_iter().chain(several.into_iter().flatten().map(|(name, weight)| (name, *weight)))
+    }
+
+    /// Proves that the pools exist and that something is shared out.
+    pub(super) fn check(&self, place: &Place, pools: &BTreeMap<PoolName, pool::Spec>, faults: &mut Faults) {
+        let place_of = |name: &PoolName| match self {
+            Self::One(_) => place.clone(),
+            Self::Several(_) => place.key(name.as_str()),
+        };
+        for (name, weight) in self.iter() {
+            if !pools.contains_key(name) {
+                let near = nearest(name.as_str(), pools.keys().map(PoolName::as_str));
+                let known = || pools.keys().map(PoolName::as_str).collect::<Vec<_>>().join(", ");
+                let hint = match near {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("define it under `pools`; known: {}", known()),
+                };
+                faults.add(place_of(name), format!("there is no pool `{name}`"), hint);
+            }
+            if weight > WEIGHT_MAX {
+                let problem = format!("{weight} is more than {WEIGHT_MAX}");
+                faults.add(place_of(name), problem, "shares are relative: divide them all");
+            }
+        }
+        if self.iter().all(|(_, weight)| weight == 0) {
+            faults.add(place.clone(), "no pool takes anything", "give at least one a share of 1 or more");
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Shares {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SharesVisitor)
+    }
+}
+
+struct SharesVisitor;
+
+impl<'de> Visitor<'de> for SharesVisitor {
+    type Value = Shares;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a pool, or several with their shares, such as { stable: 95, canary: 5 }")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Shares, E> {
+        Ok(Shares::One(name.into()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Shares, A::Error> {
+        BTreeMap::deserialize(de::value::MapAccessDeserializer::new(map)).map(Shares::Several)
+    }
+}

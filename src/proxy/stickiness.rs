@@ -1,0 +1,123 @@
+//! Which pool and backend a client is bound to, and the cookie that tells it so.
+
+use std::net::SocketAddr;
+use std::time::{Duration, UNIX_EPOCH};
+
+use http::header::SET_COOKIE;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::exchange::Exchange;
+use super::headers;
+use crate::pool::{Lease, Preferred};
+use crate::sticky::ticket::Ticket;
+use crate::sticky::{self, CookieSpec, Keep, Means, Secure};
+
+/// What the log says of a client that had to move.
+pub(super) const MOVED: &str = "the backend that the client is bound to is not available";
+
+/// What a request's client is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bond {
+    /// Nothing: any backend serves it as well.
+    None,
+    /// The backend that its cookie says.
+    Ticket(Ticket),
+    /// The backend that wants its value most.
+    Hash(u64),
+}
+
+impl Exchange {
+    /// Finds out what the client is bound to, and chooses the pool.
+    pub(super) fn bind(&mut self, session: &Session) {
+        let Some(route) = &self.route else { return };
+        let Some(sticky) = &route.sticky else {
+            if !route.targets.is_single() {
+                self.share = route.targets.of(fastrand::u64(..)).map_or(0, |(index, _)| index);
+            }
+            return;
+        };
+        let request = &session.req_header().headers;
+        let number = match &sticky.means {
+            Means::Ticket(cookie) => {
+                let ticket = sticky::cookie(request, &cookie.name).and_then(|value| cookie.tickets.open(value));
+                let ticket = ticket.filter(|ticket| self.age(ticket) <= cookie.lifetime);
+                let share = ticket.and_then(|ticket| route.targets.position(|target| target.id == ticket.pool));
+                if let (Some(ticket), Some(share)) = (ticket, share) {
+                    self.bond = Bond::Ticket(ticket);
+                    self.share = share;
+                    return;
+                }
+                None
+            }
+            Means::Hash(source) => source.hash(request, self.client),
+        };
+        let share = route.targets.of(number.unwrap_or_else(|| fastrand::u64(..))).map_or(0, |(index, _)| index);
+        self.bond = number.map_or(Bond::None, Bond::Hash);
+        self.share = share;
+    }
+
+    /// The backend that the client is bound to, if it is bound; the next best one after that has failed.
+    /// `moved` says whether it is not the one that it should be.
+    pub(super) fn pick_bound(&self, moved: &mut bool) -> Option<Lease> {
+        let route = self.route.as_ref()?;
+        let backend = route.sticky.as_ref().is_some_and(|sticky| sticky.keep == Keep::Backend);
+        let pool = &self.target()?.pool;
+        let preferred = match self.bond {
+            _ if !backend => return None,
+            Bond::None => return None,
+            Bond::Ticket(ticket) => {
+                pool.pick_preferred(&self.tried, |address| (address == ticket.backend).then_some(0))
+            }
+            Bond::Hash(hash) => pool.pick_preferred(&self.tried, |address| Some(sticky::score(hash, address))),
+        };
+        *moved = !matches!(preferred, Some(Preferred { first: true, .. }));
+        preferred.map(|preferred| preferred.lease)
+    }
+
+    /// Binds the client to the backend that answered, where a cookie does that and the client's own does
+    /// not say so already. A backend that fails is nobody's to be bound to.
+    pub(super) fn give_cookie(&self, session: &Session, response: &mut ResponseHeader) -> pingora::Result<()> {
+        let Some(sticky) = self.route.as_ref().and_then(|route| route.sticky.as_ref()) else { return Ok(()) };
+        let (Means::Ticket(cookie), Some(target), Some(endpoint)) = (&sticky.means, self.target(), self.tried.last())
+        else {
+            return Ok(());
+        };
+        if response.status.is_server_error() || self.holds(cookie, sticky.keep, target.id, endpoint.address()) {
+            return Ok(());
+        }
+        let ticket = Ticket { pool: target.id, backend: endpoint.address(), given: self.seconds() };
+        let Some(value) = cookie.tickets.seal(&ticket) else { return Ok(()) };
+        let secure = match cookie.secure {
+            Secure::Always => true,
+            Secure::Never => false,
+            Secure::Auto => self.came_by_tls(session),
+        };
+        let secure = if secure { "; Secure" } else { "" };
+        response.append_header(SET_COOKIE, format!("{}={value}{}{secure}", cookie.name, cookie.attributes))?;
+        Ok(())
+    }
+
+    /// Whether the client's cookie says so already, and for long enough.
+    fn holds(&self, cookie: &CookieSpec, keep: Keep, pool: u64, backend: SocketAddr) -> bool {
+        matches!(self.bond, Bond::Ticket(ticket)
+            if ticket.pool == pool
+                && (keep == Keep::Pool || ticket.backend == backend)
+                && self.age(&ticket) <= cookie.lifetime / 2)
+    }
+
+    fn age(&self, ticket: &Ticket) -> Duration {
+        Duration::from_secs(self.seconds().saturating_sub(ticket.given))
+    }
+
+    fn seconds(&self) -> u64 {
+        self.time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+
+    /// Whether the client speaks TLS, to us or to a trusted proxy in front.
+    fn came_by_tls(&self, session: &Session) -> bool {
+        let said = || session.req_header().headers.get(headers::X_FORWARDED_PROTO);
+        let by_proxy = || self.trusted && said().is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"));
+        self.connection.as_ref().is_some_and(|connection| connection.tls) || by_proxy()
+    }
+}

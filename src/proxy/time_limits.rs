@@ -1,0 +1,190 @@
+//! When a request, and each of its tries, must be over: by the route's `total` and `try`, and by the
+//! deadline that the client set itself.
+//!
+//! Clients say theirs in `grpc-timeout` (gRPC over HTTP/2, "Requests") or `X-Request-Timeout`. What
+//! cannot be done in time is not begun: nobody waits for it. A deadline can only shorten what the route
+//! allows, and a backend is not blamed for one that the client chose.
+
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use pingora::{Error, ErrorType};
+use pingora_core::upstreams::peer::HttpPeer;
+
+use super::exchange::Exchange;
+use super::refuse;
+use crate::rejection::Rejection;
+
+/// No backend answers faster than this.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// How much later than the client's own deadline a request is ended: a backend that keeps it, and the
+/// client, should have the word.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// How early Pingora's timers may fire.
+const TIMER: Duration = Duration::from_millis(10);
+
+/// When something must be over, and what is said if it is not.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    pub(super) at: Instant,
+    pub(super) rejection: Rejection,
+}
+
+impl Exchange {
+    /// Finds out when the request must be over.
+    ///
+    /// # Errors
+    /// Where the client's deadline cannot be met.
+    pub(super) fn limit_time(&mut self, headers: &HeaderMap, total: Option<Duration>) -> Result<(), Rejection> {
+        let began = self.began();
+        if let Some(at) = total.and_then(|total| began.checked_add(total)) {
+            self.end = Some(End { at, rejection: Rejection::TotalTimeout });
+        }
+        let Some(deadline) = client_deadline(headers) else { return Ok(()) };
+        if deadline.saturating_sub(began.elapsed()) < SHORTEST {
+            return Err(Rejection::DeadlineExpired);
+        }
+        if let Some(at) = began.checked_add(deadline.saturating_add(GRACE)) {
+            let own = End { at, rejection: Rejection::DeadlineExpired };
+            self.end = earlier(self.end, Some(own));
+        }
+        Ok(())
+    }
+
+    /// Finds out when the next try must be over, and lets no step of it take longer.
+    ///
+    /// # Errors
+    /// Where there is no time left for it.
+    pub(super) fn limit_try(
+        &mut self,
+        peer: &mut HttpPeer,
+        limit: Option<Duration>,
+        now: Instant,
+    ) -> pingora::Result<()> {
+        let own = limit.and_then(|limit| now.checked_add(limit));
+        let own = own.map(|at| End { at, rejection: Rejection::TryTimeout });
+        self.try_end = earlier(self.end, own);
+        let Some(end) = self.try_end else { return Ok(()) };
+        let left = end.at.saturating_duration_since(now);
+        if left.is_zero() {
+            return Err(refuse(self, end.rejection));
+        }
+        let options = &mut peer.options;
+        for timeout in [&mut options.connection_timeout, &mut options.total_connection_timeout] {
+            *timeout = timeout.map(|timeout| timeout.min(left));
+        }
+        options.read_timeout = options.read_timeout.map(|timeout| timeout.min(left));
+        Ok(())
+    }
+
+    /// What is said if the try has been running for too long.
+    #[expect(clippy::disallowed_methods, reason = "asked after a timer fired, and where no timer reaches")]
+    pub(super) fn out_of_time(&self) -> Option<Rejection> {
+        let end = self.try_end?;
+        (end.at <= Instant::now() + TIMER).then_some(end.rejection)
+    }
+
+    /// Ends an answer over HTTP/2 that takes too long although it moves: there no connection can be shut
+    /// down for it.
+    pub(super) fn end_in_time(&mut self) -> pingora::Result<()> {
+        if self.try_end.is_none() || self.deadline.is_some() {
+            return Ok(());
+        }
+        match self.out_of_time() {
+            Some(rejection) => {
+                self.rejection = Some(rejection);
+                Err(Error::explain(ErrorType::ReadTimedout, rejection.cause()).into_up())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn earlier(one: Option<End>, other: Option<End>) -> Option<End> {
+    match (one, other) {
+        (Some(one), Some(other)) if other.at < one.at => Some(other),
+        (one, other) => one.or(other),
+    }
+}
+
+/// The time that the client gives the request; the shorter one, where it says two. What cannot be read
+/// is passed on and means nothing here.
+fn client_deadline(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name)?.to_str().ok();
+    let grpc = text("grpc-timeout").and_then(grpc_timeout);
+    let plain = text("x-request-timeout").and_then(request_timeout);
+    match (grpc, plain) {
+        (Some(grpc), Some(plain)) => Some(grpc.min(plain)),
+        (grpc, plain) => grpc.or(plain),
+    }
+}
+
+/// At most eight digits and a unit.
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number = whole_number(digits).filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(number.checked_mul(3600)?),
+        "M" => Duration::from_secs(number.checked_mul(60)?),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// `1500ms`, `2s`, or whole seconds without a unit: who means milliseconds by it gets too much time,
+/// which does no harm, and the other way around it would.
+fn request_timeout(text: &str) -> Option<Duration> {
+    match text.strip_suffix("ms") {
+        Some(digits) => whole_number(digits).map(Duration::from_millis),
+        None => whole_number(text.strip_suffix('s').unwrap_or(text)).map(Duration::from_secs),
+    }
+}
+
+fn whole_number(digits: &str) -> Option<u64> {
+    if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_deadlines_are_read_strictly() {
+        let (seconds, millis) = (Duration::from_secs, Duration::from_millis);
+        for (name, value, expected) in [
+            ("grpc-timeout", "1H", Some(seconds(3600))),
+            ("grpc-timeout", "2M", Some(seconds(120))),
+            ("grpc-timeout", "00000003S", Some(seconds(3))),
+            ("grpc-timeout", "250m", Some(millis(250))),
+            ("grpc-timeout", "99999999u", Some(Duration::from_micros(99_999_999))),
+            ("grpc-timeout", "0n", Some(Duration::ZERO)),
+            ("grpc-timeout", "000000003S", None),
+            ("grpc-timeout", "S", None),
+            ("grpc-timeout", "", None),
+            ("grpc-timeout", "1s", None),
+            ("grpc-timeout", "-1S", None),
+            ("grpc-timeout", "+1S", None),
+            ("x-request-timeout", "2", Some(seconds(2))),
+            ("x-request-timeout", "2s", Some(seconds(2))),
+            ("x-request-timeout", "1500ms", Some(millis(1500))),
+            ("x-request-timeout", "0", Some(Duration::ZERO)),
+            ("x-request-timeout", "", None),
+            ("x-request-timeout", "ms", None),
+            ("x-request-timeout", "1.5", None),
+            ("x-request-timeout", "99999999999999999999", None),
+        ] {
+            let headers = HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
+            assert_eq!(client_deadline(&headers), expected, "{name}: {value}");
+        }
+        let mut both = HeaderMap::new();
+        both.insert("grpc-timeout", "1S".parse().unwrap());
+        both.insert("x-request-timeout", "5".parse().unwrap());
+        assert_eq!(client_deadline(&both), Some(seconds(1)));
+        assert_eq!(client_deadline(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,250 @@
+//! The tries of a request: which backend each goes to, how long it may take, and what the backend is
+//! told to have done.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use pingora_core::protocols::Digest;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_proxy::Session;
+
+use super::deadlines::{Deadline, Deadlines, Ends, Expiry, Limits};
+use super::exchange::Exchange;
+use super::refuse;
+use super::stickiness::MOVED;
+use crate::pool::Lease;
+use crate::pool::outlier::Outcome;
+use crate::pool::peer::Protocol;
+use crate::pool::proxy_protocol::ClientConnection;
+use crate::rejection::Rejection;
+use crate::retry::{self, Attempt, Failure};
+use crate::snapshot::Target;
+
+/// How much later than the listener we lose patience with a request that does not arrive, so that it is
+/// the client who is blamed for its own pause.
+const LISTENER_FIRST: Duration = Duration::from_secs(1);
+
+impl Exchange {
+    /// Chooses the pool and reserves the first backend, before Pingora begins its tries: after a failed
+    /// try it always ends the client's connection, and a pool without a healthy backend is no reason
+    /// for that.
+    ///
+    /// # Errors
+    /// Why there is none; where the pool is busy, after a wait.
+    pub(super) async fn reserve(&mut self, session: &Session) -> Result<(), Rejection> {
+        self.bind(session);
+        let target = self.target().ok_or(Rejection::Internal)?;
+        target.budget.deposit(self.began());
+        let total = target.template.timeouts.total;
+        self.limit_time(&session.req_header().headers, total)?;
+        let target = self.target().ok_or(Rejection::Internal)?;
+        let mut moved = false;
+        let reserved = target.pool.reserve(|| self.pick(&mut moved)).await;
+        if moved {
+            self.detail = MOVED;
+        }
+        self.next = Some(reserved?);
+        Ok(())
+    }
+
+    /// Picks a backend that was not tried yet: the one that the client is bound to, where that can be.
+    fn pick(&self, moved: &mut bool) -> Option<Lease> {
+        self.pick_bound(moved).or_else(|| self.target()?.pool.pick(&self.tried))
+    }
+
+    /// Reserves another backend for one more try, if the route's policy and the pool's budget have one.
+    #[expect(clippy::disallowed_methods, reason = "budgets and limits count from the failure")]
+    pub(super) fn try_again(&mut self, session: &Session, failure: Failure) -> bool {
+        let Some(route) = self.route.clone() else { return false };
+        let now = Instant::now();
+        let downstream = session.as_downstream();
+        let request = downstream.req_header();
+        let attempt = Attempt {
+            tries: self.tried.len(),
+            elapsed: now.saturating_duration_since(self.began()),
+            idempotent: request.method.is_idempotent(),
+            keyed: request.headers.contains_key("idempotency-key"),
+            replayable: !downstream.retry_buffer_truncated(),
+        };
+        let over = self.end.is_some_and(|end| end.at <= now);
+        let permitted = if over { Err(retry::refusal::TOTAL) } else { route.retry.permits(failure, attempt) };
+        match permitted.and_then(|()| self.reserve_another(failure, now)) {
+            Ok(lease) => {
+                self.pause = retry::pause(failure, attempt.tries, fastrand::u64(..));
+                self.next = Some(lease);
+                true
+            }
+            Err(why) => {
+                if !why.is_empty() {
+                    self.detail = why;
+                }
+                false
+            }
+        }
+    }
+
+    /// Another backend, and the budget's consent. A failed connection brought no backend any work, so
+    /// that repeating it makes no outage worse and is free.
+    fn reserve_another(&mut self, failure: Failure, now: Instant) -> Result<Lease, &'static str> {
+        // Before a backend is picked: a pick that is not used would take the turn of a good backend, and
+        // the next request would meet the failing one again.
+        let free = failure == Failure::Connect;
+        if !self.target().is_some_and(|target| free || target.budget.withdraw(now)) {
+            return Err(retry::refusal::BUDGET);
+        }
+        let mut moved = false;
+        let mut lease = self.pick(&mut moved);
+        if moved {
+            self.detail = MOVED;
+        }
+        if lease.is_none() && self.stale {
+            // Where nobody else is left, a connection that ended is no reason to give its backend up.
+            lease = self.target().and_then(|target| target.pool.pick(&[]));
+        }
+        lease.ok_or(retry::refusal::NO_OTHER)
+    }
+
+    /// How the reserved backend is reached.
+    #[expect(clippy::disallowed_methods, reason = "the backend's time counts from here")]
+    pub(super) fn next_peer(&mut self) -> pingora::Result<Box<HttpPeer>> {
+        self.deadline = None;
+        let mut next = self.next.take();
+        if let (Some(next), Some(before)) = (&mut next, &mut self.lease) {
+            next.inherit(before);
+        }
+        // The lease of the try before ends here, by assignment.
+        self.lease = next;
+        let Some((lease, target)) = self.lease.as_ref().zip(self.target()) else {
+            return Err(refuse(self, Rejection::Internal));
+        };
+        let endpoint = Arc::clone(lease.endpoint());
+        let mut peer = match self.upgrade {
+            true => target.template.peer_for_upgrade(endpoint.address()),
+            false => target.template.peer(endpoint.address()),
+        };
+        if self.keeps_time() {
+            peer.options.read_timeout = None;
+        }
+        if let Some(proxy_protocol) = &target.template.proxy_protocol {
+            proxy_protocol.introduce(&mut peer, self.client_connection());
+        }
+        let now = Instant::now();
+        let limit = target.template.timeouts.r#try;
+        self.limit_try(&mut peer, limit, now)?;
+        (self.picked, self.recorded, self.rejection) = (Some(now), false, None);
+        self.tried.push(endpoint);
+        Ok(Box::new(peer))
+    }
+
+    /// Who a backend is told that its connection is for. A client behind a trusted proxy has an address,
+    /// but its port is not known.
+    fn client_connection(&self) -> ClientConnection {
+        let connection = self.connection.as_deref();
+        let peer = connection.map(|connection| connection.peer).filter(|peer| peer.ip() == self.client);
+        let local = connection.and_then(|connection| connection.local);
+        ClientConnection {
+            client: peer.unwrap_or(SocketAddr::new(self.client, 0)),
+            local: local.unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0)),
+        }
+    }
+
+    /// Whether the time of backends is kept by [`super::deadlines`]. A connection to an HTTP/2 backend
+    /// cannot be shut down for one of its streams; there Pingora's timeout is all there is.
+    fn keeps_time(&self) -> bool {
+        let http1 = |protocol| protocol == Protocol::Http1 || (protocol == Protocol::Auto && self.upgrade);
+        self.target().is_some_and(|target| http1(target.template.protocol))
+    }
+
+    /// Whether the backend may be one that is asked by HTTP/2.
+    pub(super) fn may_be_asked_by_http2(&self) -> bool {
+        self.target().is_some_and(|target| target.template.protocol != Protocol::Http1)
+    }
+
+    /// Starts the deadline for what is owed: the rest of the request, then the answer.
+    pub(super) fn await_answer(&mut self, deadlines: &Deadlines, fd: RawFd, digest: Option<&Digest>, received: bool) {
+        self.received = received;
+        if !self.keeps_time() {
+            return;
+        }
+        let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
+        if let (Some(target), Some(local), Some(endpoint)) = (self.target(), local, self.tried.last()) {
+            let ends = Ends { local: *local, backend: endpoint.address() };
+            let client = self.connection.clone().filter(|_| !self.http2);
+            let limits = Limits { pause: self.patience(target), end: self.try_end.map(|end| end.at) };
+            self.deadline = Some(deadlines.start(fd, ends, client, limits));
+        }
+    }
+
+    /// How long may pass until what is owed next comes: a part of the answer, its begin once the backend
+    /// has the whole request, or a part of the request.
+    fn patience(&self, target: &Target) -> Duration {
+        let timeouts = target.template.timeouts;
+        match (self.is_answered(), self.received, self.http2) {
+            (true, _, _) => timeouts.idle,
+            (false, true, _) => timeouts.first_byte,
+            (false, false, true) => self.snapshot.client_timeouts.body,
+            // The listener's stream keeps the time of the body. What moves neither there nor here waits
+            // for the backend, which takes nothing.
+            (false, false, false) => timeouts.idle.max(self.snapshot.client_timeouts.body + LISTENER_FIRST),
+        }
+    }
+
+    /// A part of a body moved in either direction.
+    pub(super) fn progress(&self) {
+        if let (Some(deadline), Some(target)) = (&self.deadline, self.target()) {
+            deadline.progress(self.patience(target));
+        }
+    }
+
+    /// Who took too long, if anybody did.
+    pub(super) fn overdue(&self) -> Option<Rejection> {
+        Some(match (self.deadline.as_ref().and_then(Deadline::expired)?, self.is_answered(), self.received) {
+            (Expiry::End, _, _) => self.try_end.map_or(Rejection::Internal, |end| end.rejection),
+            (Expiry::Pause, true, _) => Rejection::IdleTimeout,
+            (Expiry::Pause, false, true) => Rejection::FirstByteTimeout,
+            (Expiry::Pause, false, false) if self.http2 => Rejection::BodyTimeout,
+            (Expiry::Pause, false, false) => Rejection::IdleTimeout,
+        })
+    }
+
+    /// The answer's header is here. An informational one (100, 103) is not the answer yet, and a
+    /// switch of protocols has no end to wait for.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            // From here on the listener keeps the time, for both directions.
+            self.deadline = None;
+            self.try_end = None;
+            if let Some(connection) = &self.connection {
+                connection.switch();
+            }
+        } else if status.is_informational() {
+            return;
+        }
+        self.rejection = None;
+        self.upstream_latency = self.picked.map(|picked| picked.elapsed());
+        self.record(Failure::Status(status.as_u16()));
+        self.progress();
+    }
+
+    /// Whether the backend began its answer.
+    pub(super) fn is_answered(&self) -> bool {
+        self.upstream_latency.is_some()
+    }
+
+    /// Tells the backend's judges how the try went, once for each: what failed, or the answer's status.
+    pub(super) fn record(&mut self, failure: Failure) {
+        if std::mem::replace(&mut self.recorded, true) {
+            return;
+        }
+        let (outcome, time) = match failure {
+            Failure::Status(status) => (Outcome::of_status(status), self.picked.map(|picked| picked.elapsed())),
+            _ => (Outcome::GatewayFailure, None),
+        };
+        if let Some(lease) = &mut self.lease {
+            lease.record(outcome, time);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The `retry:` block of a route: as written, and checked.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
+
+use super::{Failure, Policy};
+use crate::fault::{Faults, Place};
+use crate::units::Period;
+
+/// The most backends that a request is sent to: two retries. What two others could not do, a third
+/// will not, and each costs the client time and the pool work.
+const TRIES_MAX: usize = 3;
+
+/// The `retry:` block, as written.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How many backends a request is sent to at most, 1 to 3.
+    pub tries: usize,
+    /// The failures that are repeated.
+    pub on: Vec<Condition>,
+    /// The methods that are repeated although a backend may have acted.
+    pub methods: Repeats,
+    /// Whether an `Idempotency-Key` makes a request idempotent.
+    pub idempotency_key: bool,
+    /// Since the request's arrival; no retry begins later.
+    pub total: Period,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let statuses = [502, 503, 504].map(Condition::Status);
+        let on = [Condition::Connect, Condition::Reset, Condition::RefusedStream].into_iter().chain(statuses);
+        Self {
+            tries: TRIES_MAX,
+            on: on.collect(),
+            methods: Repeats::Idempotent,
+            idempotency_key: false,
+            total: Period::seconds(10),
+        }
+    }
+}
+
+impl Config {
+    /// Proves the block consistent.
+    pub fn check(&self, place: &Place, faults: &mut Faults) -> Policy {
+        if !(1..=TRIES_MAX).contains(&self.tries) {
+            let problem = format!("{} is not between 1 and {TRIES_MAX}", self.tries);
+            faults.add(place.key("tries"), problem, "1 is no retry; 3 is the first try and two retries");
+        }
+        if self.on.is_empty() {
+            faults.add(place.key("on"), "nothing would be retried", "write `tries: 1` for no retries");
+        }
+        for (index, condition) in self.on.iter().enumerate() {
+            if let Condition::Status(status) = condition
+                && !(400..=599).contains(status)
+            {
+                let problem = format!("{status} is not a failure");
+                faults.add(place.key("on").index(index), problem, "statuses are 400 to 599");
+            }
+        }
+        if self.total.0 == Duration::ZERO {
+            faults.add(place.key("total"), "must be longer than nothing", "write for example 10s");
+        }
+        self.policy()
+    }
+
+    pub(super) fn policy(&self) -> Policy {
+        Policy {
+            tries: self.tries.min(TRIES_MAX),
+            on: self.on.clone(),
+            methods: self.methods,
+            idempotency_key: self.idempotency_key,
+            total: self.total.0,
+        }
+    }
+}
+
+/// Which methods are repeated although a backend may have acted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Repeats {
+    /// Those that do no harm twice (RFC 9110 §9.2.2).
+    #[default]
+    Idempotent,
+    /// All, for backends that notice a repetition themselves.
+    Any,
+}
+
+/// A failure that may be repeated, as written: a word, or a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// No connection came about.
+    Connect,
+    /// The connection ended before an answer began.
+    Reset,
+    /// The backend said that it did nothing.
+    RefusedStream,
+    /// The backend did not answer in time.
+    Timeout,
+    /// The backend answered with this status.
+    Status(u16),
+}
+
+impl Condition {
+    pub(super) fn is(self, failure: Failure) -> bool {
+        match (self, failure) {
+            (Self::Connect, Failure::Connect)
+            | (Self::Reset, Failure::Reset)
+            | (Self::RefusedStream, Failure::RefusedStream)
+            | (Self::Timeout, Failure::Timeout) => true,
+            (Self::Status(wanted), Failure::Status(status)) => wanted == status,
+            _ => false,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Condition {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ConditionVisitor)
+    }
+}
+
+struct ConditionVisitor;
+
+impl Visitor<'_> for ConditionVisitor {
+    type Value = Condition;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("connect, reset, refused_stream, timeout or a status such as 503")
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<Condition, E> {
+        match word {
+            "connect" => Ok(Condition::Connect),
+            "reset" => Ok(Condition::Reset),
+            "refused_stream" => Ok(Condition::RefusedStream),
+            "timeout" => Ok(Condition::Timeout),
+            _ => Err(E::unknown_variant(word, &["connect", "reset", "refused_stream", "timeout"])),
+        }
+    }
+
+    fn visit_u64<E: de::Error>(self, status: u64) -> Result<Condition, E> {
+        u16::try_from(status).map(Condition::Status).map_err(|_| E::custom(format!("{status} is not a status")))
+    }
+}

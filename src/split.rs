@@ -1,0 +1,74 @@
+//! Shares: which of several pools takes a request, as often as their weights say.
+
+/// Something for each share, with its weight.
+#[derive(Clone, Debug)]
+pub struct Split<T> {
+    shares: Vec<(u32, T)>,
+    total: u32,
+}
+
+impl<T> Split<T> {
+    /// A split by these weights; none where all are 0, or they do not fit into 32 bits.
+    #[must_use]
+    pub fn new(shares: Vec<(u32, T)>) -> Option<Self> {
+        let total = shares.iter().try_fold(0_u32, |total, (weight, _)| total.checked_add(*weight))?;
+        (total > 0).then_some(Self { shares, total })
+    }
+
+    /// Whether there is nothing to choose.
+    #[must_use]
+    pub fn is_single(&self) -> bool {
+        self.shares.len() == 1
+    }
+
+    /// The share that the number falls to. Numbers that are spread evenly over 64 bits meet each share
+    /// as often as its weight says, and the same number always meets the same share.
+    #[must_use]
+    pub fn of(&self, number: u64) -> Option<(usize, &T)> {
+        // Scaled down instead of a remainder: as even, and the upper half of a hash is used.
+        let mut left = (u128::from(number) * u128::from(self.total)) >> 64;
+        let found = self.shares.iter().enumerate().find(|(_, (weight, _))| {
+            let here = left < u128::from(*weight);
+            left = left.saturating_sub(u128::from(*weight));
+            here
+        });
+        found.map(|(index, (_, share))| (index, share))
+    }
+
+    /// The share at a position.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&T> {
+        self.shares.get(index).map(|(_, share)| share)
+    }
+
+    /// The position of the first share that may take anything and of which `wanted` says yes.
+    pub fn position(&self, mut wanted: impl FnMut(&T) -> bool) -> Option<usize> {
+        self.shares.iter().position(|(weight, share)| *weight > 0 && wanted(share))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_meet_each_share_as_often_as_its_weight_says() {
+        let split = Split::new(vec![(95, 'a'), (0, 'b'), (5, 'c')]).unwrap();
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut met = std::collections::BTreeMap::<char, usize>::new();
+        for _ in 0..100_000 {
+            *met.entry(*split.of(random.u64(..)).unwrap().1).or_default() += 1;
+        }
+        assert!((4_700..=5_300).contains(&met[&'c']) && met[&'a'] + met[&'c'] == 100_000, "{met:?}");
+        assert_eq!((split.of(0), split.of(u64::MAX)), (Some((0, &'a')), Some((2, &'c'))));
+    }
+
+    #[test]
+    fn odd_weights_are_no_split() {
+        assert!(Split::new(Vec::<(u32, ())>::new()).is_none());
+        assert!(Split::new(vec![(0, ()), (0, ())]).is_none());
+        assert!(Split::new(vec![(u32::MAX, ()), (1, ())]).is_none());
+        assert_eq!(Split::new(vec![(u32::MAX, 'a')]).unwrap().of(u64::MAX), Some((0, &'a')));
+        assert_eq!(Split::new(vec![(0, 'a'), (1, 'b')]).unwrap().position(|_| true), Some(1));
+    }
+}

@@ -1,0 +1,226 @@
+//! The content of the balancer's own cookie: which pool and backend, and since when.
+//!
+//! Sealed with AES-256-GCM-SIV (RFC 8452), which forgives a nonce that comes twice: a key from a file
+//! may live through more cookies than random nonces of 96 bits are good for. The cookie's name is
+//! authenticated with it, so that a cookie is of no use under another name.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+
+/// Bytes of a key.
+const SECRET: usize = 32;
+
+/// A key of this process only, for all its cookies, which are void after a restart.
+pub struct Own([u8; SECRET]);
+
+impl Own {
+    /// A random key.
+    ///
+    /// # Errors
+    /// Where the system gives no random bytes.
+    pub fn random() -> Result<Self, String> {
+        let mut secret = [0; SECRET];
+        aws_lc_rs::rand::fill(&mut secret).map_err(|_| "the system gives no random bytes".to_owned())?;
+        Ok(Self(secret))
+    }
+}
+
+const TAG: usize = 16;
+/// Pool, time, address, port.
+const PLAIN: usize = 8 + 8 + 16 + 2;
+/// The length of a cookie's value in bytes before base64.
+const SEALED: usize = NONCE_LEN + PLAIN + TAG;
+
+/// What a cookie says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// The pool, by [`pool_id`].
+    pub pool: u64,
+    /// The backend.
+    pub backend: SocketAddr,
+    /// When it was given, in seconds since 1970.
+    pub given: u64,
+}
+
+/// Names a pool in cookies: the same for all machines with the same configuration.
+#[must_use]
+pub fn pool_id(name: &str) -> u64 {
+    let digest = digest::digest(&digest::SHA256, name.as_bytes());
+    digest.as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+/// The keys that seal cookies under one name: the first seals, all open.
+pub struct Tickets {
+    name: String,
+    keys: Vec<LessSafeKey>,
+}
+
+impl fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cookie keys", self.keys.len())
+    }
+}
+
+impl Tickets {
+    /// The key of this process.
+    ///
+    /// # Errors
+    /// Where the library makes no key of it.
+    pub fn own(name: &str, own: &Own) -> Result<Self, String> {
+        let key = key(&own.0).ok_or("no key can be made")?;
+        Ok(Self { name: name.to_owned(), keys: vec![key] })
+    }
+
+    /// The keys of a file.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words that hold no part of a key.
+    pub fn read(name: &str, path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read it: {e}"))?;
+        Self::parse(name, &text)
+    }
+
+    /// Keys from lines of base64; empty lines and those that begin with `#` are passed over.
+    ///
+    /// # Errors
+    /// Which line is wrong, in words, or that there is none.
+    pub fn parse(name: &str, text: &str) -> Result<Self, String> {
+        let mut keys = Vec::new();
+        for (number, line) in (1..).zip(text.lines().map(str::trim)) {
+            if !line.is_empty() && !line.starts_with('#') {
+                let secret = STANDARD.decode(line).ok();
+                let key = secret.and_then(|secret| key(&secret));
+                keys.push(key.ok_or_else(|| format!("line {number} is not 32 bytes in base64"))?);
+            }
+        }
+        if keys.is_empty() {
+            return Err("there is no key in it".to_owned());
+        }
+        Ok(Self { name: name.to_owned(), keys })
+    }
+
+    /// The value of a cookie; none where the system gives no random bytes.
+    #[must_use]
+    pub fn seal(&self, ticket: &Ticket) -> Option<String> {
+        let mut nonce = [0; NONCE_LEN];
+        aws_lc_rs::rand::fill(&mut nonce).ok()?;
+        let mut sealed = Vec::with_capacity(SEALED - NONCE_LEN);
+        sealed.extend_from_slice(&ticket.pool.to_be_bytes());
+        sealed.extend_from_slice(&ticket.given.to_be_bytes());
+        sealed.extend_from_slice(&address(ticket.backend.ip()).octets());
+        sealed.extend_from_slice(&ticket.backend.port().to_be_bytes());
+        let once = Nonce::assume_unique_for_key(nonce);
+        self.keys.first()?.seal_in_place_append_tag(once, self.bound(), &mut sealed).ok()?;
+        Some(URL_SAFE_NO_PAD.encode([nonce.as_slice(), &sealed].concat()))
+    }
+
+    /// What the value of a cookie says; none where it is not one that these keys sealed.
+    #[must_use]
+    pub fn open(&self, value: &str) -> Option<Ticket> {
+        let mut bytes = [0; SEALED];
+        let length = URL_SAFE_NO_PAD.decode_slice(value, &mut bytes).ok()?;
+        let (nonce, sealed) = bytes.get(..length)?.split_first_chunk::<NONCE_LEN>()?;
+        self.keys.iter().find_map(|key| {
+            let mut sealed: [u8; PLAIN + TAG] = sealed.try_into().ok()?;
+            let opened = key.open_in_place(Nonce::assume_unique_for_key(*nonce), self.bound(), &mut sealed).ok()?;
+            parse(opened)
+        })
+    }
+
+    fn bound(&self) -> Aad<&[u8]> {
+        Aad::from(self.name.as_bytes())
+    }
+}
+
+fn key(secret: &[u8]) -> Option<LessSafeKey> {
+    UnboundKey::new(&AES_256_GCM_SIV, secret).map(LessSafeKey::new).ok()
+}
+
+/// One length for both families. An IPv4 address comes back as one.
+fn address(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    }
+}
+
+fn parse(plain: &[u8]) -> Option<Ticket> {
+    let (pool, rest) = plain.split_first_chunk()?;
+    let (given, rest) = rest.split_first_chunk()?;
+    let (ip, rest) = rest.split_first_chunk::<16>()?;
+    let port = u16::from_be_bytes(*rest.first_chunk()?);
+    let backend = SocketAddr::new(Ipv6Addr::from(*ip).to_canonical(), port);
+    Some(Ticket { pool: u64::from_be_bytes(*pool), backend, given: u64::from_be_bytes(*given) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(byte: u8) -> String {
+        STANDARD.encode([byte; SECRET])
+    }
+
+    fn tickets(name: &str, keys: &[u8]) -> Tickets {
+        Tickets::parse(name, &keys.iter().map(|byte| line(*byte) + "\n").collect::<String>()).unwrap()
+    }
+
+    fn ticket(backend: &str) -> Ticket {
+        Ticket { pool: pool_id("a"), backend: backend.parse().unwrap(), given: 1_700_000_000 }
+    }
+
+    #[test]
+    fn what_is_sealed_is_opened_and_says_nothing() {
+        let tickets = tickets("l7lb", &[1]);
+        for backend in ["127.0.0.1:8081", "[2001:db8::1]:443"] {
+            let value = tickets.seal(&ticket(backend)).unwrap();
+            assert_eq!(tickets.open(&value), Some(ticket(backend)));
+            assert!(value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'), "{value}");
+            assert_ne!(tickets.seal(&ticket(backend)), Some(value), "nobody sees who shares a backend");
+        }
+    }
+
+    #[test]
+    fn nothing_but_a_whole_cookie_of_this_name_and_key_is_opened() {
+        let ours = tickets("l7lb", &[1]);
+        let value = ours.seal(&ticket("127.0.0.1:8081")).unwrap();
+        assert_eq!(tickets("other", &[1]).open(&value), None);
+        assert_eq!(tickets("l7lb", &[2]).open(&value), None);
+        assert_eq!(tickets("l7lb", &[2, 1]).open(&value), Some(ticket("127.0.0.1:8081")), "keys can be rotated");
+        for length in 0..value.len() {
+            assert_eq!(ours.open(&value[..length]), None, "{length}");
+        }
+        for index in 0..value.len() {
+            let mut forged = value.clone().into_bytes();
+            forged[index] = if forged[index] == b'A' { b'B' } else { b'A' };
+            assert_eq!(ours.open(&String::from_utf8(forged).unwrap()), None, "{index}");
+        }
+        for forged in ["", "é", "127.0.0.1:8081", &"A".repeat(10_000), &format!("{value}A")] {
+            assert_eq!(ours.open(forged), None);
+        }
+        assert!(Tickets::own("l7lb", &Own::random().unwrap()).unwrap().open(&value).is_none());
+    }
+
+    #[test]
+    fn files_are_read_strictly_and_never_quoted() {
+        assert_eq!(
+            format!("{:?}", Tickets::parse("n", &format!("# ours\n\n {} \r\n{}\n", line(1), line(2))).unwrap()),
+            "2 cookie keys"
+        );
+        for (text, problem) in [
+            (String::new(), "there is no key in it"),
+            ("# none\n".to_owned(), "there is no key in it"),
+            (format!("{}\nsecret!", line(1)), "line 2 is not 32 bytes in base64"),
+            (STANDARD.encode([1; 31]), "line 1 is not 32 bytes in base64"),
+            (STANDARD.encode([1; 48]), "line 1 is not 32 bytes in base64"),
+        ] {
+            assert_eq!(Tickets::parse("n", &text).unwrap_err(), problem);
+        }
+    }
+}
