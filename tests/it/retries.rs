@@ -147,3 +147,13 @@ fn what_is_repeated_can_be_chosen() {
     assert!((0..4).all(|_| get_with(port, "/x", "").status == 200));
     drop(lab_chosen);
 }
+
+#[test]
+fn a_retry_that_the_budget_refuses_takes_nobodys_turn() {
+    let (sick, well) = (Recorder::answering(UNAVAILABLE), Recorder::start());
+    let port = free_port();
+    let _lab = lab(port, &[sick.port, well.port], "");
+    let statuses: Vec<u16> = (0..120).map(|_| get(port, "/x").status).collect();
+    let failed = statuses.iter().filter(|status| **status == 503).count();
+    assert!(failed <= 60, "at most the turns of the sick one: {statuses:?}");
+}
