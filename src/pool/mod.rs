@@ -373,13 +373,12 @@ impl Pool {
         self.balance.key.as_ref().map_or(Key::NONE, |source| source.key(client, request))
     }
 
-    /// Picks a backend for a request's first try, once the pool has room for one more request.
+    /// A backend for a request's first try, as `choose` picks it once the pool has room for one more
+    /// request.
     ///
     /// # Errors
     /// Why there is none.
-    #[expect(clippy::disallowed_methods, reason = "who waited is chosen for when its wait is over")]
-    pub async fn reserve(&self, key: Key, tried: &[Arc<Endpoint>]) -> Result<Lease, Rejection> {
-        let choose = || self.pick(key, tried, Instant::now()).ok();
+    pub async fn reserve(&self, choose: impl FnMut() -> Option<Lease>) -> Result<Lease, Rejection> {
         self.bounds.reserve(choose, || self.candidates(), self.retry_after).await
     }
 

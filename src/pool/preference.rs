@@ -27,6 +27,7 @@ impl Pool {
             let Some(score) = score(endpoint.address()) else { continue };
             most = most.max(Some(score));
             let fits = endpoint.is_available()
+                && !endpoint.observed().is_ejected()
                 && self.bounds.allow(&endpoint)
                 && !tried.iter().any(|tried| tried.address() == endpoint.address());
             if fits && best.as_ref().is_none_or(|(highest, _)| score > *highest) {
@@ -34,6 +35,7 @@ impl Pool {
             }
         }
         let (score, endpoint) = best?;
-        Some(Preferred { lease: self.bounds.lease(&endpoint)?, first: Some(score) == most })
+        let lease = self.bounds.lease(&endpoint)?;
+        Some(Preferred { lease, first: Some(score) == most })
     }
 }

@@ -14,7 +14,7 @@ use crate::sticky::ticket::Ticket;
 use crate::sticky::{self, CookieSpec, Keep, Means, Secure};
 
 /// What the log says of a client that had to move.
-const MOVED: &str = "the backend that the client is bound to is not available";
+pub(super) const MOVED: &str = "the backend that the client is bound to is not available";
 
 /// What a request's client is bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,8 @@ impl Exchange {
     }
 
     /// The backend that the client is bound to, if it is bound; the next best one after that has failed.
-    pub(super) fn pick_bound(&mut self) -> Option<Lease> {
+    /// `moved` says whether it is not the one that it should be.
+    pub(super) fn pick_bound(&self, moved: &mut bool) -> Option<Lease> {
         let route = self.route.as_ref()?;
         let backend = route.sticky.as_ref().is_some_and(|sticky| sticky.keep == Keep::Backend);
         let pool = &self.target()?.pool;
@@ -70,13 +71,8 @@ impl Exchange {
             }
             Bond::Hash(hash) => pool.pick_preferred(&self.tried, |address| Some(sticky::score(hash, address))),
         };
-        match preferred {
-            Some(Preferred { lease, first: true }) => Some(lease),
-            other => {
-                self.detail = MOVED;
-                other.map(|preferred| preferred.lease)
-            }
-        }
+        *moved = !matches!(preferred, Some(Preferred { first: true, .. }));
+        preferred.map(|preferred| preferred.lease)
     }
 
     /// Binds the client to the backend that answered, where a cookie does that and the client's own does

@@ -14,10 +14,11 @@ use pingora_proxy::Session;
 use super::deadlines::{Deadline, Deadlines, Ends, Expiry, Limits};
 use super::exchange::Exchange;
 use super::refuse;
+use super::stickiness::MOVED;
+use crate::pool::Lease;
 use crate::pool::outlier::Outcome;
 use crate::pool::peer::Protocol;
 use crate::pool::proxy_protocol::ClientConnection;
-use crate::pool::{Key, Lease};
 use crate::rejection::Rejection;
 use crate::retry::{self, Attempt, Failure};
 use crate::snapshot::Target;
@@ -33,27 +34,27 @@ impl Exchange {
     ///
     /// # Errors
     /// Why there is none; where the pool is busy, after a wait.
-    pub(super) async fn reserve(&mut self, session: &mut Session) -> Result<(), Rejection> {
+    pub(super) async fn reserve(&mut self, session: &Session) -> Result<(), Rejection> {
         self.bind(session);
         let target = self.target().ok_or(Rejection::Internal)?;
         target.budget.deposit(self.began());
         let total = target.template.timeouts.total;
         self.limit_time(&session.req_header().headers, total)?;
-        self.key = self.target().map_or(Key::NONE, |target| target.pool.key(self.client, session.req_header()));
-        let lease = match self.pick_bound() {
-            Some(lease) => lease,
-            None => self.target().ok_or(Rejection::Internal)?.pool.reserve(self.key, &self.tried).await?,
-        };
-        self.next = Some(lease);
+        let target = self.target().ok_or(Rejection::Internal)?;
+        self.key = target.pool.key(self.client, session.req_header());
+        let target = self.target().ok_or(Rejection::Internal)?;
+        let mut moved = false;
+        let reserved = target.pool.reserve(|| self.pick(&mut moved, Instant::now())).await;
+        if moved {
+            self.detail = MOVED;
+        }
+        self.next = Some(reserved?);
         Ok(())
     }
 
     /// Picks a backend that was not tried yet: the one that the client is bound to, where that can be.
-    fn pick(&mut self, now: Instant) -> Option<Lease> {
-        match self.pick_bound() {
-            Some(lease) => Some(lease),
-            None => self.target()?.pool.pick(self.key, &self.tried, now).ok(),
-        }
+    fn pick(&self, moved: &mut bool, now: Instant) -> Option<Lease> {
+        self.pick_bound(moved).or_else(|| self.target()?.pool.pick(self.key, &self.tried, now).ok())
     }
 
     /// Reserves another backend for one more try, if the route's policy and the pool's budget have one.
@@ -90,28 +91,34 @@ impl Exchange {
     /// Another backend, and the budget's consent. A failed connection brought no backend any work, so
     /// that repeating it makes no outage worse and is free.
     fn reserve_another(&mut self, failure: Failure, now: Instant) -> Result<Lease, &'static str> {
-        let mut lease = self.pick(now);
+        // Before a backend is picked: a pick that is not used would take the turn of a good backend, and
+        // the next request would meet the failing one again.
+        let free = failure == Failure::Connect;
+        if !self.target().is_some_and(|target| free || target.budget.withdraw(now)) {
+            return Err(retry::refusal::BUDGET);
+        }
+        let mut moved = false;
+        let mut lease = self.pick(&mut moved, now);
+        if moved {
+            self.detail = MOVED;
+        }
         if lease.is_none() && self.stale {
             // Where nobody else is left, a connection that ended is no reason to give its backend up.
             lease = self.target().and_then(|target| target.pool.pick(self.key, &[], now).ok());
         }
-        let mut lease = lease.ok_or(retry::refusal::NO_OTHER)?;
-        let free = failure == Failure::Connect;
-        if !free && !self.target().is_some_and(|target| target.budget.withdraw(now)) {
-            return Err(retry::refusal::BUDGET);
-        }
-        if let Some(before) = &mut self.lease {
-            lease.inherit(before);
-        }
-        Ok(lease)
+        lease.ok_or(retry::refusal::NO_OTHER)
     }
 
     /// How the reserved backend is reached.
     #[expect(clippy::disallowed_methods, reason = "the backend's time counts from here")]
     pub(super) fn next_peer(&mut self) -> pingora::Result<Box<HttpPeer>> {
         self.deadline = None;
+        let mut next = self.next.take();
+        if let (Some(next), Some(before)) = (&mut next, &mut self.lease) {
+            next.inherit(before);
+        }
         // The lease of the try before ends here, by assignment.
-        self.lease = self.next.take();
+        self.lease = next;
         let Some((lease, target)) = self.lease.as_ref().zip(self.target()) else {
             return Err(refuse(self, Rejection::Internal));
         };
@@ -219,8 +226,8 @@ impl Exchange {
             return;
         }
         self.rejection = None;
-        self.record(Failure::Status(status.as_u16()));
         self.upstream_latency = self.picked.map(|picked| picked.elapsed());
+        self.record(Failure::Status(status.as_u16()));
         self.progress();
     }
 

@@ -16,7 +16,7 @@ fn lab(port: u16, backends: &[u16], route: &str) -> Lab {
     let backends: Vec<String> = backends.iter().map(|port| format!("{{ address: '127.0.0.1:{port}' }}")).collect();
     Lab::start(&format!(
         "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
-         pools: {{ p: {{ balance: round_robin, health_check: {{ type: none }}, backends: [{}] }} }}\n\
+         pools: {{ p: {{ balance: round_robin, passive_health: off, health_check: {{ type: none }}, backends: [{}] }} }}\n\
          routes: [{{ path: /, pool: p{route} }}]\n",
         backends.join(", ")
     ))
@@ -146,4 +146,14 @@ fn what_is_repeated_can_be_chosen() {
     let lab_chosen = lab(port, &[wrong.port, well.port], ", retry: { on: [500] }");
     assert!((0..4).all(|_| get_with(port, "/x", "").status == 200));
     drop(lab_chosen);
+}
+
+#[test]
+fn a_retry_that_the_budget_refuses_takes_nobodys_turn() {
+    let (sick, well) = (Recorder::answering(UNAVAILABLE), Recorder::start());
+    let port = free_port();
+    let _lab = lab(port, &[sick.port, well.port], "");
+    let statuses: Vec<u16> = (0..120).map(|_| get(port, "/x").status).collect();
+    let failed = statuses.iter().filter(|status| **status == 503).count();
+    assert!(failed <= 60, "at most the turns of the sick one: {statuses:?}");
 }

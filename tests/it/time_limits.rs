@@ -31,7 +31,7 @@ fn lab(port: u16, backends: &[u16], route: &str) -> Lab {
     let backends: Vec<String> = backends.iter().map(|port| format!("{{ address: '127.0.0.1:{port}' }}")).collect();
     Lab::start(&format!(
         "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
-         pools: {{ p: {{ balance: round_robin, health_check: {{ type: none }}, backends: [{}] }} }}\n\
+         pools: {{ p: {{ balance: round_robin, passive_health: off, health_check: {{ type: none }}, backends: [{}] }} }}\n\
          routes: [{{ path: /, pool: p{route} }}]\n",
         backends.join(", ")
     ))

@@ -105,8 +105,11 @@ impl Setting {
             }
         }
         if config.max_ejection_time < config.ejection_time {
-            let problem = format!("is shorter than ejection_time, {}", config.ejection_time);
-            faults.add(place.key("max_ejection_time"), problem, "ejections only become longer");
+            let problem = format!(
+                "ejection_time, {}, is longer than max_ejection_time, {}",
+                config.ejection_time, config.max_ejection_time
+            );
+            faults.add(place.clone(), problem, "ejections only become longer");
         }
         // Also what is no number at all.
         if !(1.5..=1000.0).contains(&config.slow_factor) {

@@ -15,7 +15,7 @@
 //!   median of its pool, in three windows in a row. Where all are slow, the median is slow as well, and
 //!   nobody is. No limit in milliseconds needs to be known, but for a floor of 5 ms: below, a factor of
 //!   three is noise.
-//! - **Silence**: requests wait for three windows and longer, none is answered, and the peers do answer.
+//! - **Silence**: for three windows in a row requests wait and none is answered, while the peers answer.
 //!
 //! A backend that is found is ejected for 10 s, doubled for each ejection before up to 5 min; each 10 s of
 //! good behaviour takes one doubling back. At most half of a pool is out at a time, and never the last one
@@ -296,9 +296,12 @@ impl Detector {
 
     fn judge_times(&mut self, pool: &[Report], now: Instant) -> Vec<Change> {
         let mut judged = Vec::new();
+        // Silence means something only while the peers talk. At night, three long polls are no illness.
+        let answers = pool.iter().fold(0_u32, |answers, report| answers.saturating_add(report.times.total()));
+        let talking = answers >= self.spec.minimum_requests;
         for report in pool.iter().filter(|report| report.up) {
             let Some(standing) = self.standings.get_mut(&report.address).filter(|s| !s.is_ejected()) else { continue };
-            let silent = report.waiting >= SILENT_WAITING_MIN && report.times.total() == 0;
+            let silent = talking && report.waiting >= SILENT_WAITING_MIN && report.times.total() == 0;
             standing.silent_windows = if silent { standing.silent_windows.saturating_add(1) } else { 0 };
             if standing.times.total() >= self.spec.minimum_requests {
                 standing.median = std::mem::take(&mut standing.times).median();

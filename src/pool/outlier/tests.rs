@@ -120,6 +120,9 @@ fn silence_among_talking_peers_is_ejected() {
     assert_eq!(Bench::new().windows(3, &silent), [3]);
     let lonely: Vec<Report> = (0..3).map(|host| Report { waiting: 9, ..report(host, 0, 0) }).collect();
     assert_eq!(Bench::new().windows(50, &lonely), [] as [usize; 0], "nobody talks");
+    let mut night = Bench::new();
+    night.window(&taking(&[2, 2, 2, 2]));
+    assert_eq!(night.windows(50, &lonely), [] as [usize; 0], "nobody talks any more");
     let long_poll: Vec<Report> = taking(&[30_000, 30_000]).into_iter().chain(silent.last().cloned()).collect();
     assert_eq!(Bench::new().windows(50, &long_poll), [] as [usize; 0], "the peers take as long");
 }

@@ -11,15 +11,20 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::lab::scripted::Scripted;
 
-/// One pool at `/`, of these ports and with these keys.
+/// One pool at `/`, of these ports and with these keys. What backends answer is passed on, whatever it is.
 fn pool(port: u16, ports: &[u16], keys: &str) -> String {
     let backends: Vec<String> = ports.iter().map(|port| format!("{{ address: '127.0.0.1:{port}' }}")).collect();
     format!(
         "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
          pools: {{ a: {{ {keys}, backends: [{}] }} }}\n\
-         routes: [{{ path: /, pool: a }}]\n",
+         routes: [{{ path: /, pool: a, retry: {{ on: [connect, reset] }} }}]\n",
         backends.join(", ")
     )
+}
+
+/// The same without retries, so that each failure is seen.
+fn pool_without_retries(port: u16, ports: &[u16], keys: &str) -> String {
+    pool(port, ports, keys).replace("pool: a }", "pool: a, retry: { tries: 1 } }")
 }
 
 /// A backend that answers each request with the status that is set at the moment; 0 waits for another.

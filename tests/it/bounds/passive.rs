@@ -1,6 +1,6 @@
 //! Passive health: who is ejected, who stays, and who comes back.
 
-use super::{Moody, pool};
+use super::{Moody, pool, pool_without_retries};
 use crate::lab::client::get;
 use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
 
@@ -30,7 +30,7 @@ fn a_backend_that_fails_is_ejected_and_users_see_no_more_of_it() {
         let mut backends = good(4);
         backends.push(Moody::start(status));
         let port = free_port();
-        let lab = Lab::start(&pool(port, &ports(&backends), UNCHECKED));
+        let lab = Lab::start(&pool_without_retries(port, &ports(&backends), UNCHECKED));
         let bad = backends[4].port();
         let line = format!("backend ejected: pool=a backend=127.0.0.1:{bad}");
         let seen = ask_until(&lab, port, &line);
@@ -96,7 +96,7 @@ fn at_most_half_of_a_pool_is_ejected() {
     let mut backends = good(1);
     backends.extend((0..3).map(|_| Moody::start(503)));
     let port = free_port();
-    let lab = Lab::start(&pool(port, &ports(&backends), UNCHECKED));
+    let lab = Lab::start(&pool_without_retries(port, &ports(&backends), UNCHECKED));
     let seen: Vec<u16> = (0..80).map(|_| get(port, "/").status).collect();
     assert_eq!(lab.log().matches("backend ejected").count(), 2, "{}", lab.log());
     // One good, one bad are left, and take turns.
@@ -133,7 +133,8 @@ fn a_broken_page_takes_no_backend_out() {
 fn without_passive_health_nobody_is_ejected() {
     let backends = [Moody::start(200), Moody::start(503)];
     let port = free_port();
-    let lab = Lab::start(&pool(port, &ports(&backends), "health_check: { type: none }, passive_health: off"));
+    let lab =
+        Lab::start(&pool_without_retries(port, &ports(&backends), "health_check: { type: none }, passive_health: off"));
     let failed = (0..40).filter(|_| get(port, "/").status == 503).count();
     assert_eq!(failed, 20);
     assert!(!lab.log().contains("backend ejected"), "{}", lab.log());
