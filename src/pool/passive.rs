@@ -84,7 +84,7 @@ pub(super) async fn watch(alarm: &Alarm, pool: &PoolName, backends: impl Fn() ->
             () = reached(return_at) => detector.returns(Instant::now()),
         };
         let backends = backends();
-        changes.into_iter().for_each(|change| apply(change, pool, &backends));
+        changes.into_iter().for_each(|change| apply(change, pool, &backends, Instant::now()));
     }
 }
 
@@ -125,21 +125,23 @@ fn judge_rows(detector: &mut Detector, backends: &[Arc<Endpoint>], now: Instant)
     changes
 }
 
-fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>]) {
-    let observed = |address: SocketAddr| backends.iter().find(|e| e.address() == address).map(|e| e.observed());
+fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>], now: Instant) {
+    let endpoint = |address: SocketAddr| backends.iter().find(|endpoint| endpoint.address() == address);
     let pool = pool.clone();
     match change {
         Change::Ejected { address, reason, period } => {
-            if let Some(observed) = observed(address) {
-                observed.ejected.store(true, Ordering::Relaxed);
+            if let Some(endpoint) = endpoint(address) {
+                endpoint.observed().ejected.store(true, Ordering::Relaxed);
             }
             Event::BackendEjected { pool, backend: address, reason: reason.to_string(), period }.announce();
         }
         Change::Returned { address } => {
-            if let Some(observed) = observed(address) {
+            if let Some(endpoint) = endpoint(address) {
+                let observed = endpoint.observed();
                 // What was seen while it was out says nothing about it now.
                 let (_, _) = observed.tally.take();
                 observed.tally.forget_rows();
+                endpoint.start_slowly(now);
                 observed.ejected.store(false, Ordering::Relaxed);
             }
             Event::BackendReturned { pool, backend: address }.announce();

@@ -6,7 +6,7 @@
 //!
 //! How it gets there: discovery, health checks and the loop that runs them are Pingora's
 //! `LoadBalancer<S>`, and for the default policy `S` is [`RoundRobin`]. [`super::balancer`] makes a
-//! selection of Pingora's out of any policy. Adding one: a file, a variant of [`Type`], an arm of [`build`].
+//! selection of Pingora's out of any policy. Adding one: a file, a variant of [`Type`], an arm of `build`.
 
 pub mod consistent_hash;
 mod key;

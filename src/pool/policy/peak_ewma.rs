@@ -2,7 +2,7 @@
 //!
 //! **Optimises** the time a user waits. The expected time is the backend's recent time to answer times
 //! the requests ahead of this one. The time is a moving average that jumps up to each peak at once and
-//! comes down slowly (Finagle's and Linkerd's algorithm), see [`super::super::latency`]. A failure
+//! comes down slowly (Finagle's and Linkerd's algorithm), see `pool/latency.rs`. A failure
 //! counts as a very slow answer, so that failing fast does not attract traffic.
 //! **Cost**: two draws, two exponentials.
 //! **Not for** pools whose requests differ much by nature (a report beside a health page): the average
