@@ -9,7 +9,7 @@ use std::fmt::Write;
 use crate::report::{Results, milliseconds, percentage};
 
 const LEFT: f64 = 210.0;
-const RIGHT: f64 = 880.0;
+const RIGHT: f64 = 820.0;
 const TOP: f64 = 78.0;
 const LINE: f64 = 12.0;
 const GAP: f64 = 14.0;

@@ -35,10 +35,13 @@ impl Results {
         std::fs::write(file, serde_json::to_vec_pretty(self)?)
     }
 
-    /// Adds a row.
+    /// Adds a row, or puts it in the place of an earlier one.
     pub(crate) fn put(&mut self, row: Row) {
-        self.rows.retain(|old| (&old.proxy, &old.scenario) != (&row.proxy, &row.scenario));
-        self.rows.push(row);
+        let same = |old: &&mut Row| old.proxy == row.proxy && old.scenario == row.scenario;
+        match self.rows.iter_mut().find(same) {
+            Some(place) => *place = row,
+            None => self.rows.push(row),
+        }
     }
 
     /// The row of a proxy and a scenario.
