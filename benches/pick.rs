@@ -17,7 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use l7lb::fault::{Faults, Place};
-use l7lb::pool::{self, Key, Outcome, Pool};
+use l7lb::pool::outlier::Outcome;
+use l7lb::pool::{self, Key, Pool};
 use tokio::sync::watch;
 
 const ROUNDS: usize = 21;
@@ -48,7 +49,7 @@ async fn settle(pool: &Arc<Pool>) {
     running.abort();
     let now = Instant::now();
     for (endpoint, millis) in pool.candidates().iter().zip((1..8).cycle()) {
-        endpoint.record(Outcome::Answered(http::StatusCode::OK), Duration::from_millis(millis), now);
+        endpoint.record(Outcome::Success, Some(Duration::from_millis(millis)), now);
     }
 }
 

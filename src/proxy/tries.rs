@@ -34,6 +34,7 @@ impl Exchange {
     ///
     /// # Errors
     /// Why there is none; where the pool is busy, after a wait.
+    #[expect(clippy::disallowed_methods, reason = "who waited is chosen for when its wait is over")]
     pub(super) async fn reserve(&mut self, session: &Session) -> Result<(), Rejection> {
         self.bind(session);
         let target = self.target().ok_or(Rejection::Internal)?;
