@@ -75,7 +75,9 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {
-            eprintln!("l7lb: {}", message.trim_end());
+            if !message.is_empty() {
+                eprintln!("l7lb: {}", message.trim_end());
+            }
             ExitCode::from(code)
         }
     }
@@ -84,6 +86,7 @@ pub fn main() -> ExitCode {
 /// Why a command failed, with its exit code.
 struct Failure {
     code: u8,
+    /// Empty where all has been said already.
     message: String,
 }
 

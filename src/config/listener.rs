@@ -68,6 +68,13 @@ impl StrictTransportSecurity {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Addresses(Vec<String>);
 
+impl Addresses {
+    /// The addresses, not proved to be any.
+    pub(super) fn texts(&self) -> &[String] {
+        &self.0
+    }
+}
+
 impl<'de> Deserialize<'de> for Addresses {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(AddressesVisitor)

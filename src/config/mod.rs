@@ -5,7 +5,7 @@
 //! network and bind nothing, so `l7lb check` is safe to run anywhere.
 //!
 //! - [`load`]: from a file to a [`Checked`], or to every fault at once.
-//! - [`diagnostic`], [`positions`]: how and where a fault is told.
+//! - [`diagnostic`], [`positions`]: how and where a fault is told; [`warnings`]: what is legal but unwise.
 //! - [`server`], [`listener`], [`routes`]: parts that belong to no room of their own.
 
 pub mod diagnostic;
@@ -16,6 +16,7 @@ pub mod positions;
 pub mod routes;
 pub mod server;
 mod tree;
+pub mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
