@@ -8,6 +8,7 @@ mod demo;
 mod logging;
 mod run;
 mod sample;
+mod schema;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum Command {
     Demo,
     /// Check configuration files and say all that is wrong with them.
     Check(check::Arguments),
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
     /// Write a development certificate for localhost and its key.
     Cert(cert::Arguments),
     /// One of the demo's backends.
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::main(&arguments),
         Command::Demo => demo::main(),
         Command::Check(arguments) => check::main(&arguments),
+        Command::Schema => schema::main(),
         Command::Cert(arguments) => cert::main(&arguments),
         Command::SampleBackend(arguments) => sample::main(arguments),
     };

@@ -5,7 +5,8 @@
 //! network and bind nothing, so `l7lb check` is safe to run anywhere.
 //!
 //! - [`load`]: from a file to a [`Checked`], or to every fault at once.
-//! - [`diagnostic`], [`positions`]: how and where a fault is told; [`warnings`]: what is legal but unwise.
+//! - [`diagnostic`], [`positions`]: how and where a fault is told; [`warnings`]: what is legal but unwise;
+//!   [`schema`]: what may be written, for editors.
 //! - [`server`], [`listener`], [`routes`]: parts that belong to no room of their own.
 
 pub mod diagnostic;
@@ -14,6 +15,7 @@ pub mod listener;
 pub mod load;
 pub mod positions;
 pub mod routes;
+pub mod schema;
 pub mod server;
 mod tree;
 pub mod warnings;
@@ -22,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use pingora_core::server::configuration::ServerConf;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use routes::RouteSpec;
@@ -37,7 +40,7 @@ use crate::request_limits::{self, RequestLimits};
 use crate::units::PoolName;
 
 /// The whole file, as written. Nothing in it is known to fit together yet.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[derive(Default)]
 pub struct Config {
@@ -46,6 +49,7 @@ pub struct Config {
     /// Where connections are accepted.
     pub listeners: Vec<listener::Config>,
     /// The proxies in front of us whose `X-Forwarded-For` is believed.
+    #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
     /// The limit for each client over everything that the balancer serves.
     pub rate_limit: limit::Config,
@@ -171,3 +175,5 @@ impl Config {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod schema_tests;

@@ -235,7 +235,7 @@ mod tests {
             first.to_string(),
             "f.yaml:1:64: warning at listeners[0].proxy_protocol.trusted[0]: ::/0 is everybody, so every client may say that it is another\n    \
              1 | listeners: [{ address: 0.0.0.0:80, proxy_protocol: { trusted: ['::/0'] } }]\n      \
-XX\n      \
+             |                                                                ^\n      \
              = give the networks of the proxies in front alone, such as 10.0.0.0/8\n"
         );
     }

@@ -25,6 +25,7 @@ use std::time::Duration;
 use pingora_core::server::ShutdownWatch;
 use pingora_load_balancing::selection::RoundRobin;
 use pingora_load_balancing::{Backends, LoadBalancer};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -40,7 +41,7 @@ use crate::tls::upstream;
 use crate::units::{Period, PoolName};
 
 /// How a backend is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Balance {
     /// In turn, as often as the weights say.
@@ -49,7 +50,7 @@ pub enum Balance {
 }
 
 /// A pool, as written.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// How a backend is chosen.
@@ -82,7 +83,7 @@ fn keepalive_timeout() -> Period {
 }
 
 /// A backend, as written.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackendConfig {
     /// `address:port`, or `name:port` to be resolved again every 30 s.
