@@ -8,7 +8,7 @@
 //!   [`event`], [`request_limits`], [`client_timeouts`], [`connection_limits`]
 //! - mechanisms, pure, with the clock passed in: [`http1`], [`route`], [`limit`], [`proxy_protocol`]
 //! - parts: [`tls`], [`discovery`], [`pool`], [`observe`]
-//! - stages: [`config`] (written, then checked), [`snapshot`] (live)
+//! - stages: [`config`] (written, then checked), [`snapshot`] (live), [`decision`] (what becomes of a request)
 //! - traffic: [`proxy`] (the life of a request), [`listener`] (the front door)
 //! - process: [`server`], [`cli`]; [`sample_backend`] is what the demo and the tests put behind it
 //!
@@ -44,6 +44,7 @@ pub mod observe;
 
 pub mod config;
 pub mod snapshot;
+pub mod decision;
 
 pub mod proxy;
 pub mod listener;

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use clap::{Args, ValueEnum};
 
@@ -11,7 +11,10 @@ use crate::config::Checked;
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::load::{self, Loaded};
 use crate::config::warnings::{Circumstances, warnings};
+use crate::decision::expectations;
+use crate::fault::{Fault, Place};
 use crate::listener::descriptors;
+use crate::snapshot::Snapshot;
 
 /// What to check.
 #[derive(Args)]
@@ -64,18 +67,29 @@ struct Told {
 
 fn inspect(file: &Path) -> Told {
     match load::open(file) {
-        Ok(loaded) => Told { summary: Some(summary(file, &loaded.checked)), diagnostics: examine(&loaded) },
+        Ok(loaded) => {
+            let diagnostics = examine(&loaded);
+            let good = diagnostics.iter().all(|told| told.severity == Severity::Warning);
+            Told { summary: good.then(|| summary(file, &loaded.checked)), diagnostics }
+        }
         Err(diagnostics) => Told { summary: None, diagnostics },
     }
 }
 
-/// What is to be said about a file that can be served.
+/// What is to be said about a file that is consistent: tests that fail, then warnings.
+#[expect(clippy::disallowed_methods, reason = "limits begin at some instant; none is asked")]
 fn examine(loaded: &Loaded) -> Vec<Diagnostic> {
     let circumstances = Circumstances {
         now: SystemTime::now(),
         connections: descriptors::raise_limit().ok().map(descriptors::connections_for),
     };
-    loaded.source.diagnostics(Severity::Warning, warnings(&loaded.written, &circumstances))
+    let failed = match Snapshot::build(&loaded.checked, Instant::now()) {
+        Ok(snapshot) => expectations::failures(&loaded.checked, &snapshot),
+        Err(problem) => vec![Fault { place: Place::root(), problem, hint: String::new() }],
+    };
+    let mut told = loaded.source.diagnostics(Severity::Error, failed);
+    told.extend(loaded.source.diagnostics(Severity::Warning, warnings(&loaded.written, &circumstances)));
+    told
 }
 
 /// All about one file, for people.

@@ -5,6 +5,7 @@
 mod cert;
 mod check;
 mod demo;
+mod explain;
 mod logging;
 mod run;
 mod sample;
@@ -38,6 +39,8 @@ enum Command {
     Demo,
     /// Check configuration files and say all that is wrong with them.
     Check(check::Arguments),
+    /// Say where a request would go, and why, without sending it.
+    Explain(explain::Arguments),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
     /// Write a development certificate for localhost and its key.
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::main(&arguments),
         Command::Demo => demo::main(),
         Command::Check(arguments) => check::main(&arguments),
+        Command::Explain(arguments) => explain::main(&arguments),
         Command::Schema => schema::main(),
         Command::Cert(arguments) => cert::main(&arguments),
         Command::SampleBackend(arguments) => sample::main(arguments),

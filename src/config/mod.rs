@@ -7,9 +7,10 @@
 //! - [`load`]: from a file to a [`Checked`], or to every fault at once.
 //! - [`diagnostic`], [`positions`]: how and where a fault is told; [`warnings`]: what is legal but unwise;
 //!   [`schema`]: what may be written, for editors.
-//! - [`server`], [`listener`], [`routes`]: parts that belong to no room of their own.
+//! - [`server`], [`listener`], [`routes`], [`expectation`]: parts that belong to no room of their own.
 
 pub mod diagnostic;
+pub mod expectation;
 mod environment;
 pub mod listener;
 pub mod load;
@@ -65,6 +66,8 @@ pub struct Config {
     pub pools: BTreeMap<PoolName, pool::Config>,
     /// What goes to which pool.
     pub routes: Vec<routes::Config>,
+    /// What must become of requests; `l7lb check` asks.
+    pub tests: Vec<expectation::Config>,
 }
 
 /// A consistent configuration: everything in it can be built.
@@ -89,6 +92,8 @@ pub struct Checked {
     pub pools: BTreeMap<PoolName, pool::Spec>,
     /// Routes, each to a pool that exists.
     pub routes: Vec<RouteSpec>,
+    /// What must become of requests.
+    pub tests: Vec<expectation::Config>,
 }
 
 /// The most listeners that a graceful upgrade hands over.
@@ -120,7 +125,11 @@ impl Config {
             access_log: self.access_log.clone(),
             routes: routes::check(&self.routes, &pools, request_limits, &mut faults),
             pools,
+            tests: self.tests.clone(),
         };
+        for (index, test) in self.tests.iter().enumerate() {
+            test.check(&root.key("tests").index(index), &checked.routes, &mut faults);
+        }
         if faults.is_empty() { Ok(checked) } else { Err(faults.into_vec()) }
     }
 

@@ -43,7 +43,7 @@ pub struct Exchange {
     /// Why the balancer said no, once it has.
     pub(super) rejection: Option<Rejection>,
     /// What exactly was wrong with it, for the log.
-    pub(super) detail: &'static str,
+    pub(super) detail: Cow<'static, str>,
     tried: Vec<Arc<Endpoint>>,
     lease: Option<Lease>,
     picked: Option<Instant>,
@@ -79,7 +79,7 @@ impl Exchange {
             route: None,
             verdict: None,
             rejection: None,
-            detail: "",
+            detail: Cow::Borrowed(""),
             tried: Vec::new(),
             lease: None,
             picked: None,
@@ -322,7 +322,7 @@ impl Exchange {
             route: self.route.as_ref().map(|route| route.name.as_str()),
             request_id: self.request_id.as_str(),
             cause: self.cause(e),
-            detail: self.fault().map_or(self.detail, |fault| fault.detail),
+            detail: self.fault().map_or(&*self.detail, |fault| fault.detail),
         });
     }
 

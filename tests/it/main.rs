@@ -15,6 +15,7 @@ mod lab;
 
 mod command;
 mod errors;
+mod explain;
 mod front;
 mod grpc;
 mod headers;
