@@ -9,7 +9,7 @@
 //! - mechanisms, pure, with the clock passed in: [`http1`], [`route`], [`limit`], [`retry`], [`split`],
 //!   [`sticky`], [`proxy_protocol`], [`breaker`]
 //! - parts: [`tls`], [`discovery`], [`pool`], [`observe`]
-//! - stages: [`config`] (written, then checked), [`snapshot`] (live)
+//! - stages: [`config`] (written, then checked), [`snapshot`] (live), [`decision`] (what becomes of a request)
 //! - traffic: [`proxy`] (the life of a request), [`listener`] (the front door)
 //! - process: [`server`], [`cli`]; [`sample_backend`] is what the demo and the tests put behind it
 //!
@@ -49,6 +49,7 @@ pub mod observe;
 
 pub mod config;
 pub mod snapshot;
+pub mod decision;
 
 pub mod proxy;
 pub mod listener;

@@ -1,12 +1,13 @@
 //! How large a request may be before it is refused: header, target and body.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::fault::{Faults, Place};
 use crate::units::Size;
 
 /// The `request_limits:` block, as written.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The header in all: target, names and values. Beyond it 431.

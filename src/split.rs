@@ -15,6 +15,11 @@ impl<T> Split<T> {
         (total > 0).then_some(Self { shares, total })
     }
 
+    /// All that is shared out.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.shares.iter().map(|(_, target)| target)
+    }
+
     /// Whether there is nothing to choose.
     #[must_use]
     pub fn is_single(&self) -> bool {

@@ -3,10 +3,12 @@
 //! A number without a unit is refused wherever a unit could be guessed wrong: `timeout: 20` could
 //! mean seconds or milliseconds, and the peers disagree about it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -37,6 +39,20 @@ impl Serialize for Period {
 impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(PeriodVisitor)
+    }
+}
+
+impl JsonSchema for Period {
+    fn schema_name() -> Cow<'static, str> {
+        "Period".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        // humantime's grammar: numbers, each with its unit.
+        let pattern = "^\\s*([0-9]+\\s*[a-zA-Zµ]+\\s*)+$";
+        json_schema!({
+            "anyOf": [{ "type": "string", "pattern": pattern, "examples": ["250ms", "5s", "1m 30s"] }, { "const": 0 }]
+        })
     }
 }
 
@@ -124,6 +140,23 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+impl JsonSchema for Size {
+    fn schema_name() -> Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let units: Vec<&str> = SIZE_UNITS.iter().map(|(unit, _)| *unit).collect();
+        let pattern = format!("^[0-9]+\\s*({})?$", units.join("|"));
+        json_schema!({
+            "anyOf": [
+                { "type": "integer", "minimum": 0 },
+                { "type": "string", "pattern": pattern, "examples": ["32KiB", "100MiB"] },
+            ]
+        })
+    }
+}
+
 struct SizeVisitor;
 
 impl Visitor<'_> for SizeVisitor {
@@ -147,7 +180,7 @@ impl Visitor<'_> for SizeVisitor {
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(from = "String", into = "String")]
         pub struct $type(Arc<str>);
 

@@ -32,7 +32,8 @@ const ORDER: &[&str] = &[
     "pool",
     "observe", // parts
     "config",
-    "snapshot", // stages
+    "snapshot",
+    "decision", // stages
     "proxy",
     "listener", // traffic
     "server",

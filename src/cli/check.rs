@@ -1,12 +1,20 @@
-//! `l7lb check`: everything that is wrong with a file, without touching the network.
+//! `l7lb check`: everything that is wrong or unwise in a file, without touching the network.
 
-use std::fmt::Write;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::Failure;
-use crate::config::{self, Checked};
+use crate::config::Checked;
+use crate::config::diagnostic::{Diagnostic, Severity};
+use crate::config::load::{self, Loaded};
+use crate::config::warnings::{Circumstances, warnings};
+use crate::decision::expectations;
+use crate::fault::{Fault, Place};
+use crate::listener::descriptors;
+use crate::snapshot::Snapshot;
 
 /// What to check.
 #[derive(Args)]
@@ -14,37 +22,113 @@ pub(super) struct Arguments {
     /// The configuration files.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// How to tell what was found.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Take warnings for faults: end with 2 where there are any.
+    #[arg(long)]
+    strict: bool,
+}
+
+/// For whom the diagnostics are.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people, on standard error.
+    Text,
+    /// For programs: one array of objects, on standard output.
+    Json,
 }
 
 pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
-    let mut faults = String::new();
+    let mut all = Vec::new();
     for file in &arguments.files {
-        match load(file) {
-            Ok(checked) => eprintln!("{}", summary(file, &checked)),
-            Err(failure) => faults.push_str(&failure.message),
+        let told = inspect(file);
+        if arguments.format == Format::Text {
+            eprint!("{}", text(file, &told));
         }
+        all.extend(told.diagnostics);
     }
-    if faults.is_empty() { Ok(()) } else { Err(Failure::usage(faults)) }
+    if arguments.format == Format::Json {
+        let json: Vec<serde_json::Value> = all.iter().map(Diagnostic::to_json).collect();
+        let mut output = std::io::stdout().lock();
+        writeln!(output, "{:#}", serde_json::Value::from(json)).map_err(|e| Failure::runtime(e.to_string()))?;
+    }
+    let refused = |told: &Diagnostic| told.severity == Severity::Error || arguments.strict;
+    // All has been said already.
+    if all.iter().any(refused) { Err(Failure::usage("")) } else { Ok(()) }
 }
 
-/// Reads a file and proves it consistent.
-pub(super) fn load(file: &Path) -> Result<Checked, Failure> {
-    config::load::load(file).map_err(|diagnostics| {
-        let mut message = format!("{} in {}\n\n", faults(diagnostics.len()), file.display());
-        for diagnostic in diagnostics {
-            // Writing to a String cannot fail.
-            writeln!(message, "{diagnostic}").ok();
+/// What was found in one file.
+struct Told {
+    /// One line about a file that can be served.
+    summary: Option<String>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+fn inspect(file: &Path) -> Told {
+    match load::open(file) {
+        Ok(loaded) => {
+            let diagnostics = examine(&loaded);
+            let good = diagnostics.iter().all(|told| told.severity == Severity::Warning);
+            Told { summary: good.then(|| summary(file, &loaded.checked)), diagnostics }
         }
-        Failure::usage(message)
+        Err(diagnostics) => Told { summary: None, diagnostics },
+    }
+}
+
+/// What is to be said about a file that is consistent: tests that fail, then warnings.
+#[expect(clippy::disallowed_methods, reason = "limits begin at some instant; none is asked")]
+fn examine(loaded: &Loaded) -> Vec<Diagnostic> {
+    let circumstances = Circumstances {
+        now: SystemTime::now(),
+        connections: descriptors::raise_limit().ok().map(descriptors::connections_for),
+    };
+    let failed = match Snapshot::build(&loaded.checked, Instant::now()) {
+        Ok(snapshot) => expectations::failures(&loaded.checked, &snapshot),
+        Err(problem) => vec![Fault { place: Place::root(), problem, hint: String::new() }],
+    };
+    let mut told = loaded.source.diagnostics(Severity::Error, failed);
+    told.extend(loaded.source.diagnostics(Severity::Warning, warnings(&loaded.written, &circumstances)));
+    told
+}
+
+/// All about one file, for people.
+fn text(file: &Path, told: &Told) -> String {
+    let mut text = String::new();
+    if !told.diagnostics.is_empty() {
+        text = format!("l7lb: {} in {}\n\n", count(&told.diagnostics), file.display());
+        text.extend(told.diagnostics.iter().map(|diagnostic| format!("{diagnostic}\n")));
+    }
+    text.extend(told.summary.iter().map(|summary| format!("{summary}\n")));
+    text
+}
+
+/// `-t`: checks a file, and says the same as `check`.
+pub(super) fn test(file: &Path) -> Result<(), Failure> {
+    main(&Arguments { files: vec![file.to_owned()], format: Format::Text, strict: false })
+}
+
+/// Reads a file that is to be served.
+pub(super) fn load(file: &Path) -> Result<Checked, Failure> {
+    load::load(file).map_err(|diagnostics| {
+        let said: String = diagnostics.iter().map(|diagnostic| format!("{diagnostic}\n")).collect();
+        Failure::usage(format!("{} in {}\n\n{said}", count(&diagnostics), file.display()))
     })
 }
 
-fn faults(count: usize) -> String {
-    if count == 1 { "1 fault".to_owned() } else { format!("{count} faults") }
+/// `2 faults and 1 warning`.
+fn count(diagnostics: &[Diagnostic]) -> String {
+    let faults = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
+    let counted = |count: usize, word: &str| match count {
+        0 => None,
+        1 => Some(format!("1 {word}")),
+        _ => Some(format!("{count} {word}s")),
+    };
+    let parts = [counted(faults, "fault"), counted(diagnostics.len() - faults, "warning")];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(" and ")
 }
 
-/// One line about a file that is all right.
-pub(super) fn summary(file: &Path, checked: &Checked) -> String {
+fn summary(file: &Path, checked: &Checked) -> String {
     let backends: usize = checked.pools.values().map(|pool| pool.members.len()).sum();
     format!(
         "{}: ok (listeners: {}, pools: {}, backends: {backends}, routes: {})",

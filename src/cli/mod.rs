@@ -5,9 +5,11 @@
 mod cert;
 mod check;
 mod demo;
+mod explain;
 mod logging;
 mod run;
 mod sample;
+mod schema;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +39,10 @@ enum Command {
     Demo,
     /// Check configuration files and say all that is wrong with them.
     Check(check::Arguments),
+    /// Say where a request would go, and why, without sending it.
+    Explain(explain::Arguments),
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
     /// Write a development certificate for localhost and its key.
     Cert(cert::Arguments),
     /// One of the demo's backends.
@@ -69,13 +75,17 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::main(&arguments),
         Command::Demo => demo::main(),
         Command::Check(arguments) => check::main(&arguments),
+        Command::Explain(arguments) => explain::main(&arguments),
+        Command::Schema => schema::main(),
         Command::Cert(arguments) => cert::main(&arguments),
         Command::SampleBackend(arguments) => sample::main(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, message }) => {
-            eprintln!("l7lb: {}", message.trim_end());
+            if !message.is_empty() {
+                eprintln!("l7lb: {}", message.trim_end());
+            }
             ExitCode::from(code)
         }
     }
@@ -84,6 +94,7 @@ pub fn main() -> ExitCode {
 /// Why a command failed, with its exit code.
 struct Failure {
     code: u8,
+    /// Empty where all has been said already.
     message: String,
 }
 

@@ -1,7 +1,6 @@
 //! `l7lb run`: serve as a file says.
 
-use super::check::{load, summary};
-use super::{Failure, RunArguments, logging};
+use super::{Failure, RunArguments, check, logging};
 use crate::server::{self, Start};
 
 pub(super) fn main(arguments: &RunArguments) -> Result<(), Failure> {
@@ -10,11 +9,10 @@ pub(super) fn main(arguments: &RunArguments) -> Result<(), Failure> {
             "no configuration file is given: `l7lb run --conf FILE`, or `l7lb demo` to try it without one",
         ));
     };
-    let checked = load(file)?;
     if arguments.test {
-        eprintln!("{}", summary(file, &checked));
-        return Ok(());
+        return check::test(file);
     }
+    let checked = check::load(file)?;
     logging::start();
     server::run(&checked, Start { daemon: arguments.daemon, upgrade: arguments.upgrade }).map_err(Failure::runtime)
 }

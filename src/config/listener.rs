@@ -1,10 +1,12 @@
 //! The `listeners:` list: addresses to accept connections at, in plain or over TLS.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use http::HeaderValue;
 use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -15,7 +17,7 @@ use crate::tls;
 use crate::units::Period;
 
 /// One listener, as written.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where to listen: an IP address and port, `unix:` and a path, or a list of these.
@@ -35,15 +37,16 @@ pub struct Config {
 }
 
 /// The `proxy_protocol:` block of a listener.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProxyProtocol {
     /// Who sends the header; from others it is not read, and what looks like one is a bad request.
+    #[schemars(with = "Vec<String>")]
     pub trusted: Vec<IpNet>,
 }
 
 /// The `strict_transport_security:` block (RFC 6797).
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StrictTransportSecurity {
     /// How long browsers remember that there is HTTPS only.
@@ -68,9 +71,32 @@ impl StrictTransportSecurity {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Addresses(Vec<String>);
 
+impl Addresses {
+    /// The addresses, not proved to be any.
+    pub(super) fn texts(&self) -> &[String] {
+        &self.0
+    }
+}
+
 impl<'de> Deserialize<'de> for Addresses {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(AddressesVisitor)
+    }
+}
+
+impl JsonSchema for Addresses {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Addresses".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "minItems": 1 }]
+        })
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_path_to_error::Segment;
 use serde_yaml::Value;
 
-use super::diagnostic::Diagnostic;
-use super::positions::{Position, Positions};
+use super::diagnostic::{Diagnostic, Severity, Source};
+use super::positions::Position;
 use super::tree::{Step, Tree};
 use super::{Checked, Config};
 use crate::fault::{Fault, Faults, Place, nearest};
@@ -14,24 +14,39 @@ use crate::fault::{Fault, Faults, Place, nearest};
 /// No file has more faults than anybody would read.
 const FAULTS_MAX: usize = 100;
 
+/// A file that can be served.
+pub struct Loaded {
+    /// What was written.
+    pub written: Config,
+    /// The same, proved consistent.
+    pub checked: Checked,
+    /// The file's text, for what else is to be said about it.
+    pub source: Source,
+}
+
 /// Reads a file and proves it consistent.
 ///
 /// # Errors
 /// Every fault found, in the order of the file.
 pub fn load(path: &Path) -> Result<Checked, Vec<Diagnostic>> {
+    open(path).map(|loaded| loaded.checked)
+}
+
+/// Reads a file, proves it consistent, and keeps its text for warnings and tests.
+///
+/// # Errors
+/// Every fault found, in the order of the file.
+pub fn open(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|e| {
-        let hint = "give the path of a configuration file; conf/l7lb.yaml is an example";
-        vec![Diagnostic {
-            file: file.clone(),
-            position: None,
-            place: String::new(),
+        let fault = Fault {
+            place: Place::root(),
             problem: format!("cannot read it: {e}"),
-            hint: hint.to_owned(),
-            excerpt: None,
-        }]
+            hint: "give the path of a configuration file; conf/l7lb.yaml is an example".to_owned(),
+        };
+        vec![Source::new(&file, "").diagnostic(Severity::Error, None, fault)]
     })?;
-    parse(&text, &file, &|name| std::env::var(name).ok())
+    read(&text, &file, &|name| std::env::var(name).ok())
 }
 
 /// Reads the text of a file that is called `file` and proves it consistent.
@@ -39,20 +54,28 @@ pub fn load(path: &Path) -> Result<Checked, Vec<Diagnostic>> {
 /// # Errors
 /// Every fault found, in the order of the file.
 pub fn parse(text: &str, file: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Checked, Vec<Diagnostic>> {
-    let report = Report { file, text, positions: Positions::of(text) };
-    let value = read_yaml(text).map_err(|e| vec![report.syntax(&e)])?;
+    read(text, file, variable).map(|loaded| loaded.checked)
+}
+
+/// [`parse`], with the text kept for warnings and tests.
+///
+/// # Errors
+/// Every fault found, in the order of the file.
+pub fn read(text: &str, file: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Vec<Diagnostic>> {
+    let source = Source::new(file, text);
+    let value = read_yaml(text).map_err(|e| vec![syntax(&source, &e)])?;
     let mut faults = Faults::default();
-    let mut tree = Tree::new(value, Place::root(), &report.positions, variable, &mut faults);
+    let mut tree = Tree::new(value, Place::root(), &source.positions, variable, &mut faults);
     let config = shape(&mut tree, &mut faults);
     let misshapen = faults.into_vec();
-    let checked = config.map(|config| config.check());
-    match checked {
-        Some(Ok(checked)) if misshapen.is_empty() => Ok(checked),
-        Some(Err(inconsistent)) => {
+    match config.map(|config| (config.check(), config)) {
+        Some((Ok(checked), written)) if misshapen.is_empty() => Ok(Loaded { written, checked, source }),
+        Some((Err(inconsistent), _)) => {
             let further = inconsistent.into_iter().filter_map(|fault| restore(fault, &tree, &misshapen));
-            Err(report.all(misshapen.iter().cloned().chain(further).collect()))
+            let all = misshapen.iter().cloned().chain(further).collect();
+            Err(source.diagnostics(Severity::Error, all))
         }
-        _ => Err(report.all(misshapen)),
+        _ => Err(source.diagnostics(Severity::Error, misshapen)),
     }
 }
 
@@ -152,51 +175,13 @@ fn steps_of(place: &Place) -> Vec<Step> {
         .collect()
 }
 
-/// Makes diagnostics for one file.
-struct Report<'a> {
-    file: &'a str,
-    text: &'a str,
-    positions: Positions,
-}
-
-impl Report<'_> {
-    fn all(&self, faults: Vec<Fault>) -> Vec<Diagnostic> {
-        let mut all: Vec<Diagnostic> = faults.into_iter().map(|fault| self.diagnostic(fault)).collect();
-        all.sort_by_key(|diagnostic| diagnostic.position.map(|p| (p.line, p.column)));
-        all.dedup();
-        all
-    }
-
-    fn diagnostic(&self, fault: Fault) -> Diagnostic {
-        let position = self.positions.nearest(&fault.place);
-        Diagnostic {
-            file: self.file.to_owned(),
-            position,
-            place: fault.place.as_str().to_owned(),
-            problem: fault.problem,
-            hint: fault.hint,
-            excerpt: position.and_then(|position| self.excerpt(position)),
-        }
-    }
-
-    fn excerpt(&self, position: Position) -> Option<String> {
-        self.text.lines().nth(position.line.checked_sub(1)?).map(str::to_owned)
-    }
-
-    fn syntax(&self, error: &serde_yaml::Error) -> Diagnostic {
-        let position = self.positions.duplicate().filter(|_| error.to_string().contains("duplicate entry"));
-        let told = || error.location().map(|at| Position { line: at.line(), column: at.column() });
-        let position = position.or_else(told);
-        // serde_yaml ends its message with the position, which is told in front already.
-        let message = error.to_string();
-        let problem = message.split(" at line ").next().unwrap_or(&message).to_owned();
-        Diagnostic {
-            file: self.file.to_owned(),
-            position,
-            place: String::new(),
-            problem,
-            hint: String::new(),
-            excerpt: position.and_then(|position| self.excerpt(position)),
-        }
-    }
+/// Text that is no YAML.
+fn syntax(source: &Source, error: &serde_yaml::Error) -> Diagnostic {
+    let message = error.to_string();
+    let position = source.positions.duplicate().filter(|_| message.contains("duplicate entry"));
+    let told = || error.location().map(|at| Position { line: at.line(), column: at.column() });
+    // serde_yaml ends its message with the position, which is told in front already.
+    let problem = message.split(" at line ").next().unwrap_or(&message).to_owned();
+    let fault = Fault { place: Place::root(), problem, hint: String::new() };
+    source.diagnostic(Severity::Error, position.or_else(told), fault)
 }

@@ -5,23 +5,28 @@
 //! network and bind nothing, so `l7lb check` is safe to run anywhere.
 //!
 //! - [`load`]: from a file to a [`Checked`], or to every fault at once.
-//! - [`diagnostic`], [`positions`]: how and where a fault is told.
-//! - [`server`], [`listener`], [`routes`], [`shares`]: parts that belong to no room of their own.
+//! - [`diagnostic`], [`positions`]: how and where a fault is told; [`warnings`]: what is legal but unwise;
+//!   [`schema`]: what may be written, for editors.
+//! - [`server`], [`listener`], [`routes`], [`shares`], [`expectation`]: parts that belong to no room of their own.
 
 pub mod diagnostic;
+pub mod expectation;
 mod environment;
 pub mod listener;
 pub mod load;
 pub mod positions;
 pub mod routes;
+pub mod schema;
 pub mod server;
 pub mod shares;
 mod tree;
+pub mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use pingora_core::server::configuration::ServerConf;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use routes::RouteSpec;
@@ -37,7 +42,7 @@ use crate::request_limits::{self, RequestLimits};
 use crate::units::PoolName;
 
 /// The whole file, as written. Nothing in it is known to fit together yet.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[derive(Default)]
 pub struct Config {
@@ -46,6 +51,7 @@ pub struct Config {
     /// Where connections are accepted.
     pub listeners: Vec<listener::Config>,
     /// The proxies in front of us whose `X-Forwarded-For` is believed.
+    #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
     /// The limit for each client over everything that the balancer serves.
     pub rate_limit: limit::Config,
@@ -61,6 +67,8 @@ pub struct Config {
     pub pools: BTreeMap<PoolName, pool::Config>,
     /// What goes to which pool.
     pub routes: Vec<routes::Config>,
+    /// What must become of requests; `l7lb check` asks.
+    pub tests: Vec<expectation::Config>,
 }
 
 /// A consistent configuration: everything in it can be built.
@@ -85,6 +93,8 @@ pub struct Checked {
     pub pools: BTreeMap<PoolName, pool::Spec>,
     /// Routes, each to a pool that exists.
     pub routes: Vec<RouteSpec>,
+    /// What must become of requests.
+    pub tests: Vec<expectation::Config>,
 }
 
 /// The most listeners that a graceful upgrade hands over.
@@ -116,8 +126,12 @@ impl Config {
             access_log: self.access_log.clone(),
             routes: routes::check(&self.routes, &pools, request_limits, &mut faults),
             pools,
+            tests: self.tests.clone(),
         };
         self.check_retries(&checked, &mut faults);
+        for (index, test) in self.tests.iter().enumerate() {
+            test.check(&root.key("tests").index(index), &checked.routes, &mut faults);
+        }
         if faults.is_empty() { Ok(checked) } else { Err(faults.into_vec()) }
     }
 
@@ -185,3 +199,5 @@ impl Config {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod schema_tests;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::Method;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::shares::Shares;
@@ -20,7 +21,7 @@ use crate::target::{self, Encoded};
 use crate::units::{PoolName, RouteName, Size};
 
 /// One route, as written.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The name in logs; the matcher's text unless told.
@@ -60,7 +61,7 @@ pub struct Config {
 }
 
 /// A character whose escape backends disagree about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EncodedCharacter {
     /// `%2F`.

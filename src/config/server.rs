@@ -7,12 +7,13 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use pingora_core::server::configuration::ServerConf;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::fault::{Faults, Place};
 
 /// The `server:` block, as written. The names and meanings are Pingora's (`ServerConf`).
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[expect(missing_docs, reason = "the names and meanings are Pingora's; docs/configuration.md describes each")]
 pub struct Config {
@@ -45,6 +46,7 @@ pub struct Config {
     pub blocking_threads_ttl_seconds: Option<u64>,
     pub fast_timeout_to_tokio_threshold_seconds: Option<u64>,
     pub runtime_metrics_poll_time_histogram: bool,
+    #[schemars(with = "Option<String>")]
     pub runtime_metrics_poll_time_histogram_scale: Option<serde_yaml::Value>,
     pub runtime_metrics_poll_time_histogram_resolution_micros: Option<u64>,
     pub runtime_metrics_poll_time_histogram_buckets: Option<usize>,

@@ -1,8 +1,10 @@
 //! `pool:` of a route: one pool, or several with the shares of the traffic that they take.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
@@ -56,6 +58,19 @@ impl Shares {
         if self.iter().all(|(_, weight)| weight == 0) {
             faults.add(place.clone(), "no pool takes anything", "give at least one a share of 1 or more");
         }
+    }
+}
+
+impl JsonSchema for Shares {
+    fn schema_name() -> Cow<'static, str> {
+        "Shares".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let weight = json_schema!({ "type": "integer", "minimum": 0, "maximum": WEIGHT_MAX });
+        json_schema!({
+            "anyOf": [{ "type": "string" }, { "type": "object", "minProperties": 1, "additionalProperties": weight }]
+        })
     }
 }
 

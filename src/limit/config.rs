@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Algorithm, Spec};
@@ -9,7 +10,7 @@ use crate::fault::{Faults, Place};
 use crate::units::Period;
 
 /// The kind of limit, as written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Type {
     /// No limit.
@@ -24,7 +25,7 @@ pub enum Type {
 }
 
 /// The `rate_limit:` block, as written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The kind of limit; none where the whole block is left out.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::breaker::{Breaker, Change, Permit, Spec};
@@ -12,7 +13,7 @@ use crate::fault::{Faults, Place};
 use crate::units::{Period, PoolName};
 
 /// The block, as written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The share of failures that opens it, in percent.

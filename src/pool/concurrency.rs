@@ -23,6 +23,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// The limit that a pool starts from.
@@ -44,7 +45,7 @@ pub const REQUESTS_MIN: u32 = 30;
 pub const WINDOW: Duration = Duration::from_millis(500);
 
 /// Whether requests beyond the limit are refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// They are counted and pass.
@@ -54,7 +55,7 @@ pub enum Mode {
 }
 
 /// The `adaptive_concurrency:` block of a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Whether requests beyond the limit are refused; no default, so that it is a decision.

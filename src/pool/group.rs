@@ -1,7 +1,9 @@
 //! Groups: primaries, and backups that take traffic only when too few primaries can.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 /// How many primaries must be available for backups to rest.
@@ -27,6 +29,18 @@ impl Threshold {
             Self::Count(count) => count,
             Self::Percent(percent) => (all * percent).div_ceil(100).max(1),
         }
+    }
+}
+
+impl JsonSchema for Threshold {
+    fn schema_name() -> Cow<'static, str> {
+        "Threshold".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [{ "type": "integer", "minimum": 0 }, { "type": "string", "pattern": "^(100|[1-9]?[0-9])%$" }]
+        })
     }
 }
 

@@ -10,6 +10,7 @@
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::endpoint::Health;
@@ -18,7 +19,7 @@ use crate::fault::{Faults, Place};
 use crate::units::Period;
 
 /// What a health check asks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Type {
     /// An HTTP request whose status must be in the expected set.
@@ -33,7 +34,7 @@ pub enum Type {
 }
 
 /// The `health_check:` block of a pool, as written.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// What is asked.
@@ -79,7 +80,7 @@ impl Default for Config {
 }
 
 /// One status or a range of them, as written: `200` or `"200-299"`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum StatusRange {
     /// A single status.

@@ -52,6 +52,7 @@ use fastrand::Rng;
 use http::request::Parts;
 use pingora_core::server::ShutdownWatch;
 use pingora_load_balancing::Backends;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -76,7 +77,7 @@ use crate::tls::upstream;
 use crate::units::{Period, PoolName};
 
 /// A pool, as written.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// How a backend is chosen.
@@ -134,7 +135,7 @@ fn keepalive_timeout() -> Period {
 }
 
 /// A backend, as written.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackendConfig {
     /// `address:port`, or `name:port` to be resolved again every 30 s.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pingora_core::protocols::{ALPN, TcpKeepalive};
 use pingora_core::upstreams::peer::HttpPeer;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::proxy_protocol::ProxyProtocol;
@@ -13,7 +14,7 @@ use crate::tls::upstream::Verification;
 use crate::units::Period;
 
 /// The protocol that backends speak.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// HTTP/1.1, with or without TLS.
@@ -48,7 +49,7 @@ impl Protocol {
 }
 
 /// The `timeouts:` block of a pool or a route, as written; what a route leaves out, its pool says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimeoutsConfig {
     /// For establishing a TCP connection; a TLS handshake may take 3 s on top.

@@ -40,7 +40,7 @@ pub struct Exchange {
     /// Why the balancer said no, once it has.
     pub(super) rejection: Option<Rejection>,
     /// What exactly was wrong with it, for the log.
-    pub(super) detail: &'static str,
+    pub(super) detail: Cow<'static, str>,
     /// What the pool's policy knows the request by.
     pub(super) key: Key,
     /// Which of the route's pools takes it.
@@ -94,7 +94,7 @@ impl Exchange {
             route: None,
             verdict: None,
             rejection: None,
-            detail: "",
+            detail: Cow::Borrowed(""),
             key: Key::NONE,
             share: 0,
             bond: Bond::None,
@@ -210,7 +210,7 @@ impl Exchange {
             pool: self.target().map(|target| target.pool.name().as_str()),
             request_id: self.request_id.as_str(),
             cause: self.cause(e),
-            detail: self.fault().map_or(self.detail, |fault| fault.detail),
+            detail: self.fault().map_or(&*self.detail, |fault| fault.detail),
         });
     }
 

@@ -9,17 +9,11 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::exchange::Exchange;
+pub(super) use crate::decision::form::{
+    CLIENT_CERTIFICATE, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID,
+};
 use crate::limit::Verdict;
 use crate::tls::Established;
-
-pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Who the client proved to be in its TLS handshake. Only we say so: what begins with this is dropped
-/// from everybody, trusted or not.
-const CLIENT_CERTIFICATE: &str = "x-client-cert";
 
 /// What only a proxy may say, so that it is dropped from anybody who is not a trusted one.
 fn is_for_proxies_only(name: &str) -> bool {
@@ -83,15 +77,6 @@ fn remove_forbidden(headers: &mut HeaderMap, trusted: bool) {
     for name in names {
         headers.remove(name);
     }
-}
-
-/// Whether a client may call a field hop-by-hop in `Connection`, which removes it. What we say is not
-/// the client's to remove.
-pub(super) fn may_nominate(name: &str) -> bool {
-    let is = |ours: HeaderName| name.eq_ignore_ascii_case(ours.as_str());
-    let about_client =
-        name.get(..CLIENT_CERTIFICATE.len()).is_some_and(|start| start.eq_ignore_ascii_case(CLIENT_CERTIFICATE));
-    !(about_client || [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, X_REQUEST_ID].into_iter().any(is))
 }
 
 /// The hops that a trusted proxy told of, and `last` behind them.
@@ -220,16 +205,6 @@ mod tests {
         let mut left: Vec<&str> = response.headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["connection", "content-length", "x-kept"]);
-    }
-
-    #[test]
-    fn what_we_say_is_not_the_clients_to_remove() {
-        for name in ["X-Forwarded-For", "x-request-id", "X-Client-Cert-Verified", "x-client-cert"] {
-            assert!(!may_nominate(name), "{name}");
-        }
-        for name in ["close", "keep-alive", "upgrade", "x-custom", "te", ""] {
-            assert!(may_nominate(name), "{name}");
-        }
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Exchange {
         let mut moved = false;
         let reserved = target.pool.reserve(|| self.pick(&mut moved, Instant::now())).await;
         if moved {
-            self.detail = MOVED;
+            self.detail = MOVED.into();
         }
         self.next = Some(reserved?);
         Ok(())
@@ -82,7 +82,7 @@ impl Exchange {
             }
             Err(why) => {
                 if !why.is_empty() {
-                    self.detail = why;
+                    self.detail = why.into();
                 }
                 false
             }
@@ -101,7 +101,7 @@ impl Exchange {
         let mut moved = false;
         let mut lease = self.pick(&mut moved, now);
         if moved {
-            self.detail = MOVED;
+            self.detail = MOVED.into();
         }
         if lease.is_none() && self.stale {
             // Where nobody else is left, a connection that ended is no reason to give its backend up.

@@ -1,8 +1,10 @@
 //! The `retry:` block of a route: as written, and checked.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
@@ -15,7 +17,7 @@ use crate::units::Period;
 const TRIES_MAX: usize = 3;
 
 /// The `retry:` block, as written.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// How many backends a request is sent to at most, 1 to 3.
@@ -80,7 +82,7 @@ impl Config {
 }
 
 /// Which methods are repeated although a backend may have acted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Repeats {
     /// Those that do no harm twice (RFC 9110 §9.2.2).
@@ -115,6 +117,21 @@ impl Condition {
             (Self::Status(wanted), Failure::Status(status)) => wanted == status,
             _ => false,
         }
+    }
+}
+
+impl JsonSchema for Condition {
+    fn schema_name() -> Cow<'static, str> {
+        "Condition".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [
+                { "enum": ["connect", "reset", "refused_stream", "timeout"] },
+                { "type": "integer", "minimum": 400, "maximum": 599 },
+            ]
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use http::HeaderName;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::ticket::{Own, Tickets};
@@ -11,7 +12,7 @@ use crate::fault::{Faults, Place};
 use crate::units::Period;
 
 /// The `sticky:` block, as written: either `cookie`, or `by`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// A cookie of our own.
@@ -32,7 +33,7 @@ pub struct Config {
 }
 
 /// What is hashed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
     /// A cookie of the application's.
@@ -44,7 +45,7 @@ pub enum By {
 }
 
 /// What sticks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Keep {
     /// The pool and the backend.
@@ -55,7 +56,7 @@ pub enum Keep {
 }
 
 /// The cookie that the balancer sets, as written.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cookie {
     /// Its name.
@@ -83,7 +84,7 @@ impl Default for Cookie {
 }
 
 /// The attribute `SameSite`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SameSite {
     /// Only this site's own requests.

@@ -55,7 +55,7 @@ pub struct CookieSpec {
 }
 
 /// Whether a cookie has the attribute `Secure`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Secure {
     /// Where the client came over TLS.

@@ -35,6 +35,12 @@ pub fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable>
     }
 }
 
+/// When the certificate in a file ceases to be valid; `None` where it cannot be read.
+#[must_use]
+pub fn end_of(path: &Path) -> Option<SystemTime> {
+    read_chain(path).ok()?.first().map(Facts::of)?.ok().map(|facts| facts.expires)
+}
+
 /// Reads a private key. The text of the error never holds a part of the file.
 pub fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Unusable> {
     let unusable = |problem: String| Unusable { problem, hint: "give a PEM file with one private key, not encrypted" };

@@ -11,13 +11,14 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::certificates::{self, Unusable};
 use crate::fault::{Faults, Place};
 
 /// The `client_auth:` block of a listener's `tls`, as written.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Whether clients without a certificate are served.
@@ -31,7 +32,7 @@ pub struct Config {
 }
 
 /// Whether clients without a certificate are served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// A client without a certificate is refused in the handshake.

@@ -1,8 +1,10 @@
 //! The `tls:` block of a listener: what is written, and the proof that its files fit together.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
 use super::Certificate;
@@ -13,7 +15,7 @@ use super::watch::Stamps;
 use crate::fault::{Faults, Place};
 
 /// The `tls:` block of a listener, as written.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The certificates to choose from by server name; the first is shown to clients that name none
@@ -68,8 +70,18 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
+impl JsonSchema for Version {
+    fn schema_name() -> Cow<'static, str> {
+        "TlsVersion".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "enum": ["1.2", "1.3", 1.2, 1.3] })
+    }
+}
+
 /// A protocol above TLS, by its ALPN name (RFC 7301).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum Protocol {
     /// HTTP/2.
     #[serde(rename = "h2")]
@@ -89,7 +101,7 @@ impl Protocol {
 }
 
 /// One certificate chain with its key, as written.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateConfig {
     /// PEM file with the certificate, then its intermediates.

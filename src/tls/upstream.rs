@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pingora_core::protocols::tls::CaType;
 use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
 use rustls::pki_types::CertificateDer;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -14,7 +15,7 @@ use super::certificates::{self, Certificate};
 use crate::fault::{Faults, Place};
 
 /// The `tls:` block of a pool, as written.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The name that the backends' certificates must be for, also sent as server name.

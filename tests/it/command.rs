@@ -48,3 +48,49 @@ fn cert_writes_a_private_key_and_replaces_nothing_unasked() {
     assert!(run(&["cert", "--folder", place, "--force"]).status.success());
     assert_ne!(std::fs::read_to_string(&key).unwrap(), before);
 }
+
+/// Legal, but with a pool that nobody looks after.
+const UNWISE: &str = "listeners: [{ address: 127.0.0.1:8080 }]\n\
+    pools: { p: { health_check: { type: none }, backends: [{ address: '127.0.0.1:1' }] } }\n\
+    routes: [{ path: /, pool: p }]\n";
+
+#[test]
+fn warnings_are_told_and_refuse_nothing_unless_asked_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("unwise.yaml");
+    std::fs::write(&file, UNWISE).unwrap();
+    let file = file.to_str().unwrap();
+    for (arguments, code) in [
+        (&["check", file][..], 0),
+        (&["check", "--strict", file], 2),
+        (&["-t", "-c", file], 0),
+        (&["check", "--strict", concat!(env!("CARGO_MANIFEST_DIR"), "/conf/reference.yaml")], 0),
+    ] {
+        let ended = run(arguments);
+        let said = text(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(code), "{arguments:?}: {said}");
+        let warned = said.contains("unwise.yaml:2:31: warning at pools.p.health_check.type: ");
+        assert_eq!(warned, arguments.contains(&file), "{said}");
+    }
+}
+
+#[test]
+fn programs_read_the_diagnostics_as_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let (unwise, bad) = (folder.path().join("unwise.yaml"), folder.path().join("bad.yaml"));
+    std::fs::write(&unwise, UNWISE).unwrap();
+    std::fs::write(&bad, UNWISE.replace("pool: p }", "pool: q }")).unwrap();
+    let ended = run(&["check", "--format", "json", unwise.to_str().unwrap(), bad.to_str().unwrap()]);
+    assert_eq!(ended.status.code(), Some(2));
+    assert_eq!(text(&ended.stderr), "", "nothing but JSON");
+    let told: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
+    let told = told.as_array().unwrap();
+    assert_eq!(told.len(), 2, "{told:?}");
+    for (told, severity, path, line, column) in
+        [(&told[0], "warning", "pools.p.health_check.type", 2, 31), (&told[1], "error", "routes[0].pool", 3, 21)]
+    {
+        assert_eq!((told["severity"].as_str(), told["path"].as_str()), (Some(severity), Some(path)));
+        assert_eq!((told["line"].as_u64(), told["column"].as_u64()), (Some(line), Some(column)));
+        assert!(told["file"].is_string() && told["problem"].is_string() && told["hint"].is_string());
+    }
+}

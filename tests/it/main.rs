@@ -16,6 +16,7 @@ mod lab;
 mod bounds;
 mod command;
 mod errors;
+mod explain;
 mod front;
 mod grpc;
 mod headers;

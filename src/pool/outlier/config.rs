@@ -1,7 +1,9 @@
 //! The `passive_health:` block of a pool: `off`, or the figures that differ from their defaults.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
+use std::borrow::Cow;
 use std::fmt;
 
 use super::Spec;
@@ -20,6 +22,16 @@ pub enum Setting {
 impl Default for Setting {
     fn default() -> Self {
         Self::On(Config::default())
+    }
+}
+
+impl JsonSchema for Setting {
+    fn schema_name() -> Cow<'static, str> {
+        "Setting".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "const": "off" }, generator.subschema_for::<Config>()] })
     }
 }
 
@@ -51,7 +63,7 @@ impl<'de> Visitor<'de> for SettingVisitor {
 }
 
 /// The figures, as written.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Failures in a row that eject.

@@ -1,8 +1,10 @@
 //! The `balance:` key: a word, or a block for policies that need to be told more.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use http::HeaderName;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
@@ -11,7 +13,7 @@ use super::KeySource;
 use crate::fault::{Faults, Place};
 
 /// The policies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Type {
     /// In turn, as often as the weights say.
@@ -28,7 +30,7 @@ pub enum Type {
 }
 
 /// What keys are taken from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
     /// The client's address.
@@ -120,7 +122,7 @@ impl Config {
 }
 
 /// The block form.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Block {
     r#type: Type,
@@ -128,6 +130,16 @@ struct Block {
     by: Option<By>,
     #[serde(default)]
     name: Option<String>,
+}
+
+impl JsonSchema for Config {
+    fn schema_name() -> Cow<'static, str> {
+        "Config".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [generator.subschema_for::<Type>(), generator.subschema_for::<Block>()] })
+    }
 }
 
 impl<'de> Deserialize<'de> for Config {

@@ -1,0 +1,282 @@
+//! What is legal but unwise. A file with warnings is served; `l7lb check --strict` refuses it.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use ipnet::IpNet;
+
+use super::{Config, listener};
+use crate::fault::{Fault, Faults, Place};
+use crate::net::ListenAddress;
+use crate::pool::health;
+use crate::tls::certificates;
+use crate::units::Period;
+
+/// What most HTTP servers keep an idle connection for, or longer: one that is kept for longer here may
+/// be closed by the backend just as a request is sent on it.
+const USUAL_BACKEND_KEEPALIVE: Duration = Duration::from_secs(60);
+/// A timeout longer than this frees nothing before somebody notices by other means.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Certificates that are renewed by themselves are renewed earlier than this.
+const CERTIFICATE_NEAR_ITS_END: Duration = Duration::from_secs(21 * 24 * 3600);
+
+/// What warnings depend on beside the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// The time, which certificates are held against.
+    pub now: SystemTime,
+    /// How many connections this process's file descriptors are enough for, where known.
+    pub connections: Option<usize>,
+}
+
+/// What is unwise in a configuration that was proved consistent.
+#[must_use]
+pub fn warnings(config: &Config, circumstances: &Circumstances) -> Vec<Fault> {
+    let mut found = Faults::default();
+    let root = Place::root();
+    listeners(config, &root.key("listeners"), circumstances.now, &mut found);
+    trusted_networks(&config.trusted_proxies, &root.key("trusted_proxies"), &mut found);
+    connections(config, circumstances.connections, &mut found);
+    client_timeouts(config, &root.key("client_timeouts"), &mut found);
+    pools(config, &root.key("pools"), &mut found);
+    for (index, route) in config.routes.iter().enumerate() {
+        let timeouts = [
+            ("connect", route.timeouts.connect),
+            ("first_byte", route.timeouts.first_byte),
+            ("idle", route.timeouts.idle),
+        ];
+        endless(timeouts, &root.key("routes").index(index).key("timeouts"), &mut found);
+    }
+    found.into_vec()
+}
+
+fn listeners(config: &Config, place: &Place, now: SystemTime, found: &mut Faults) {
+    let any_tls = config.listeners.iter().any(|listener| listener.tls.is_some());
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let place = place.index(index);
+        let reachable = listener.addresses().any(is_reachable);
+        if any_tls && listener.tls.is_none() && listener.redirect_to_https.is_none() && reachable {
+            found.add(
+                place.key("address"),
+                "the same is served in plain beside TLS, readable for everybody in between",
+                "add `redirect_to_https: 443` here, or listen at 127.0.0.1",
+            );
+        }
+        if let Some(proxies) = &listener.proxy_protocol {
+            trusted_networks(&proxies.trusted, &place.key("proxy_protocol").key("trusted"), found);
+        }
+        for (index, certificate) in listener.tls.iter().flat_map(|tls| tls.certificates.iter().enumerate()) {
+            let place = place.key("tls").key("certificates").index(index).key("certificate");
+            certificate_end(&certificate.certificate, &place, now, found);
+        }
+    }
+}
+
+/// Whether other machines reach a listener at this address.
+fn is_reachable(address: ListenAddress) -> bool {
+    matches!(address, ListenAddress::Inet(inet) if !inet.ip().is_loopback())
+}
+
+fn certificate_end(file: &Path, place: &Place, now: SystemTime, found: &mut Faults) {
+    // A certificate that cannot be read is a fault, told elsewhere.
+    let Some(end) = certificates::end_of(file) else { return };
+    let hint = "renew it; a new file is shown within 2 s, without a restart";
+    let date = humantime::format_rfc3339_seconds(end);
+    match end.duration_since(now) {
+        Err(_) => found.add(place.clone(), format!("the certificate has expired, at {date}"), hint),
+        Ok(left) if left < CERTIFICATE_NEAR_ITS_END => {
+            let days = left.as_secs() / (24 * 3600);
+            found.add(place.clone(), format!("the certificate expires in {days} days, at {date}"), hint);
+        }
+        Ok(_) => {}
+    }
+}
+
+fn trusted_networks(networks: &[IpNet], place: &Place, found: &mut Faults) {
+    for (index, network) in networks.iter().enumerate() {
+        if network.prefix_len() == 0 {
+            found.add(
+                place.index(index),
+                format!("{network} is everybody, so every client may say that it is another"),
+                "give the networks of the proxies in front alone, such as 10.0.0.0/8",
+            );
+        }
+    }
+}
+
+fn connections(config: &Config, enough_for: Option<usize>, found: &mut Faults) {
+    if let (Some(total), Some(enough_for)) = (config.connection_limits.total, enough_for)
+        && total > enough_for
+    {
+        found.add(
+            Place::root().key("connection_limits").key("total"),
+            format!("the open files that the system allows are enough for {enough_for} connections only"),
+            format!("raise the limit (`LimitNOFILE=`, `ulimit -n`) to {}, or lower this", total.saturating_mul(5) / 2),
+        );
+    }
+}
+
+fn client_timeouts(config: &Config, place: &Place, found: &mut Faults) {
+    let timeouts = &config.client_timeouts;
+    let all = [
+        ("handshake", timeouts.handshake),
+        ("header", timeouts.header),
+        ("keepalive", timeouts.keepalive),
+        ("body", timeouts.body),
+        ("write", timeouts.write),
+        ("tunnel", timeouts.tunnel),
+    ];
+    endless(all.map(|(key, period)| (key, Some(period))), place, found);
+}
+
+fn pools(config: &Config, place: &Place, found: &mut Faults) {
+    for (name, pool) in &config.pools {
+        let place = place.key(name.as_str());
+        if pool.health_check.r#type == health::Type::None {
+            found.add(
+                place.key("health_check").key("type"),
+                "nobody looks after these backends, so requests go to dead ones too",
+                "write `type: tcp`, or `type: http` with the path of a health page",
+            );
+        }
+        if pool.keepalive_timeout.0 > USUAL_BACKEND_KEEPALIVE {
+            found.add(
+                place.key("keepalive_timeout"),
+                format!(
+                    "{} is longer than the 60 s after which most backends close an idle connection",
+                    pool.keepalive_timeout
+                ),
+                "stay below what the backends have, so that none closes as a request is sent (502)",
+            );
+        }
+        if pool.tls.as_ref().is_some_and(|tls| !tls.verify) {
+            found.add(
+                place.key("tls").key("verify"),
+                "whoever is in between can pretend to be the backend, read along and change what is sent",
+                "give the backends' authority as `ca` and leave `verify` out",
+            );
+        }
+        let timeouts = &pool.timeouts;
+        let all = [("connect", timeouts.connect), ("first_byte", timeouts.first_byte), ("idle", timeouts.idle)];
+        endless(all, &place.key("timeouts"), found);
+    }
+}
+
+/// Timeouts that are as good as none.
+fn endless(timeouts: impl IntoIterator<Item = (&'static str, Option<Period>)>, place: &Place, found: &mut Faults) {
+    for (key, period) in timeouts {
+        if let Some(period) = period.filter(|period| period.0 > TIMEOUT_MAX) {
+            found.add(
+                place.key(key),
+                format!("{period} is as good as no timeout"),
+                "write what a person would still wait for, or leave it out",
+            );
+        }
+    }
+}
+
+impl listener::Config {
+    /// The addresses that can be read.
+    fn addresses(&self) -> impl Iterator<Item = ListenAddress> {
+        self.address.texts().iter().filter_map(|text| text.parse().ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::diagnostic::{Diagnostic, Severity};
+    use crate::config::load;
+    use crate::tls::development;
+
+    const POOLS_AND_ROUTES: &str =
+        "pools: { p: { backends: [{ address: '127.0.0.1:1' }] } }\nroutes: [{ path: /, pool: p }]\n";
+
+    fn told(text: &str, circumstances: &Circumstances) -> Vec<Diagnostic> {
+        let loaded = load::read(text, "f.yaml", &|_| None)
+            .unwrap_or_else(|e| panic!("{}", e.iter().map(ToString::to_string).collect::<String>()));
+        loaded.source.diagnostics(Severity::Warning, warnings(&loaded.written, circumstances))
+    }
+
+    fn today() -> Circumstances {
+        Circumstances { now: SystemTime::now(), connections: Some(1000) }
+    }
+
+    fn places(text: &str, circumstances: &Circumstances) -> Vec<String> {
+        told(text, circumstances).into_iter().map(|diagnostic| diagnostic.place).collect()
+    }
+
+    #[test]
+    fn what_is_legal_but_unwise_is_told_with_its_place() {
+        let text = "listeners: [{ address: 0.0.0.0:80, proxy_protocol: { trusted: ['::/0'] } }]\n\
+            trusted_proxies: [10.0.0.0/8, 0.0.0.0/0]\n\
+            connection_limits: { total: 1001 }\n\
+            client_timeouts: { body: 2days }\n\
+            pools:\n  p:\n    tls: { server_name: a.test, verify: false }\n    keepalive_timeout: 61s\n    \
+            health_check: { type: none }\n    timeouts: { idle: 30days }\n    backends: [{ address: '127.0.0.1:1' }]\n\
+            routes: [{ path: /, pool: p, timeouts: { first_byte: 25h } }]\n";
+        let said = places(text, &today());
+        assert_eq!(
+            said,
+            [
+                "listeners[0].proxy_protocol.trusted[0]",
+                "trusted_proxies[1]",
+                "connection_limits.total",
+                "client_timeouts.body",
+                "pools.p.tls.verify",
+                "pools.p.keepalive_timeout",
+                "pools.p.health_check.type",
+                "pools.p.timeouts.idle",
+                "routes[0].timeouts.first_byte",
+            ]
+        );
+        let first = told(text, &today()).remove(0);
+        assert_eq!(
+            first.to_string(),
+            "f.yaml:1:64: warning at listeners[0].proxy_protocol.trusted[0]: ::/0 is everybody, so every client may say that it is another\n    \
+             1 | listeners: [{ address: 0.0.0.0:80, proxy_protocol: { trusted: ['::/0'] } }]\n      \
+             |                                                                ^\n      \
+             = give the networks of the proxies in front alone, such as 10.0.0.0/8\n"
+        );
+    }
+
+    #[test]
+    fn what_is_wise_is_not_warned_about() {
+        let text =
+            format!("listeners: [{{ address: 0.0.0.0:80 }}]\nconnection_limits: {{ total: 1000 }}\n{POOLS_AND_ROUTES}");
+        assert_eq!(places(&text, &today()), [""; 0]);
+        let unknown = Circumstances { connections: None, ..today() };
+        assert_eq!(places(&text.replace("total: 1000", "total: 100000"), &unknown), [""; 0]);
+    }
+
+    #[test]
+    fn plain_beside_tls_and_certificates_near_their_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pem, certificate) = development::certificate(&["a.test".to_owned()]).unwrap();
+        std::fs::write(folder.path().join("c.pem"), pem.certificate).unwrap();
+        std::fs::write(folder.path().join("k.pem"), pem.key).unwrap();
+        let at = folder.path().display();
+        let with = |plain: &str| {
+            format!(
+                "listeners: [{{ address: 0.0.0.0:443, tls: {{ certificates: [{{ certificate: {at}/c.pem, key: {at}/k.pem }}] }} }}, {plain}]\n{POOLS_AND_ROUTES}"
+            )
+        };
+        let day = Duration::from_secs(24 * 3600);
+        let at = |now| Circumstances { now, connections: None };
+        let early = at(certificate.expires() - 22 * day);
+        assert_eq!(places(&with("{ address: '0.0.0.0:80' }"), &early), ["listeners[1].address"]);
+        for wise in ["{ address: '127.0.0.1:80' }", "{ address: '0.0.0.0:80', redirect_to_https: 443 }"] {
+            assert_eq!(places(&with(wise), &early), [""; 0], "{wise}");
+        }
+        let wise = with("{ address: '127.0.0.1:80' }");
+        for (now, said) in [
+            (certificate.expires() - 20 * day, "the certificate expires in 20 days"),
+            (certificate.expires() + day, "the certificate has expired"),
+        ] {
+            let told = told(&wise, &at(now));
+            assert_eq!(told.len(), 1);
+            assert_eq!(told[0].place, "listeners[0].tls.certificates[0].certificate");
+            assert!(told[0].problem.starts_with(said), "{}", told[0].problem);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Runs the tests of a configuration.
+
+use super::example::{Example, Outcome};
+use crate::config::{Checked, expectation};
+use crate::fault::{Fault, Faults, Place};
+use crate::snapshot::{Route, Snapshot};
+use crate::units::PoolName;
+
+/// What the tests of `checked` expect and does not happen in `snapshot`, each with its place and what
+/// happens instead.
+#[must_use]
+pub fn failures(checked: &Checked, snapshot: &Snapshot) -> Vec<Fault> {
+    let mut faults = Faults::default();
+    for (index, test) in checked.tests.iter().enumerate() {
+        let place = Place::root().key("tests").index(index);
+        match example(test) {
+            Err(problem) => {
+                faults.add(place.key("request"), problem, "write for example `GET https://example.com/api`");
+            }
+            Ok(example) => {
+                let outcome = example.outcome(snapshot, &checked.listeners);
+                compare(&test.expect, &outcome, &place.key("expect"), &mut faults);
+            }
+        }
+    }
+    faults.into_vec()
+}
+
+fn example(test: &expectation::Config) -> Result<Example, String> {
+    let mut example = Example::parse(&test.request)?;
+    for (name, value) in &test.headers {
+        example = example.with_header(name, value)?;
+    }
+    Ok(match test.from {
+        Some(peer) => example.from(peer),
+        None => example,
+    })
+}
+
+fn compare(expect: &expectation::Expect, outcome: &Outcome, place: &Place, faults: &mut Faults) {
+    let rejection = outcome.decision.refusal.map(|refusal| refusal.rejection);
+    // A request that is refused goes nowhere, even if a route would have taken it.
+    let route = outcome.decision.route.as_ref().filter(|_| rejection.is_none());
+    let pairs = [
+        (
+            "route",
+            expect.route.as_ref().map(|name| name.as_str().to_owned()),
+            route.map(|route| route.name.to_string()),
+        ),
+        (
+            "pool",
+            expect.pool.as_ref().map(|name| name.as_str().to_owned()),
+            route.map(|route| taken(route, expect.pool.as_ref())),
+        ),
+        ("status", expect.status.map(|status| status.to_string()), rejection.map(|told| told.status().to_string())),
+        ("cause", expect.cause.clone(), rejection.map(|told| told.cause().to_owned())),
+    ];
+    for (key, expected, real) in pairs {
+        if let Some(expected) = expected.filter(|expected| Some(expected) != real.as_ref()) {
+            faults.add(
+                place.key(key),
+                format!("expected the {key} `{expected}`, but {}", outcome.words()),
+                "`l7lb explain` says why; mend the routes or the test",
+            );
+        }
+    }
+}
+
+/// The pool that is expected, where it is one of the route's; else all of them.
+fn taken(route: &Route, expected: Option<&PoolName>) -> String {
+    let expected = expected.filter(|expected| route.targets.iter().any(|target| target.pool.name() == *expected));
+    expected.map_or_else(|| pools(route), PoolName::to_string)
+}
+
+/// The pools that share what the route takes.
+pub(super) fn pools(route: &Route) -> String {
+    let names: Vec<&str> = route.targets.iter().map(|target| target.pool.name().as_str()).collect();
+    names.join(", ")
+}
+
+impl Outcome {
+    /// What happens, as a clause.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match (&self.decision.refusal, &self.decision.route) {
+            (Some(refusal), _) => {
+                let told = refusal.rejection;
+                let detail = if refusal.detail.is_empty() { String::new() } else { format!(": {}", refusal.detail) };
+                format!("it is refused with {} {}{detail}", told.status(), told.cause())
+            }
+            (None, Some(route)) => format!("route `{}` takes it to pool `{}`", route.name, pools(route)),
+            (None, None) => "nothing takes it".to_owned(),
+        }
+    }
+}
