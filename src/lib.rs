@@ -5,12 +5,13 @@
 //! ones (`tests/architecture.rs` holds them to it).
 //!
 //! - words: [`units`], [`fault`], [`net`], [`rejection`], [`connection`], [`request_id`], [`target`],
-//!   [`event`], [`request_limits`], [`client_timeouts`], [`connection_limits`]
+//!   [`event`], [`request_limits`], [`client_timeouts`], [`connection_limits`],
+//!   [`file_stamps`], [`systemd`]
 //! - mechanisms, pure, with the clock passed in: [`http1`], [`route`], [`limit`], [`proxy_protocol`]
 //! - parts: [`tls`], [`discovery`], [`pool`], [`observe`]
 //! - stages: [`config`] (written, then checked), [`snapshot`] (live)
 //! - traffic: [`proxy`] (the life of a request), [`listener`] (the front door)
-//! - process: [`server`], [`cli`]; [`sample_backend`] is what the demo and the tests put behind it
+//! - process: [`reload`] (changes while it runs), [`admin`] (the control socket), [`server`], [`cli`]; [`sample_backend`] is what the demo and the tests put behind it
 //!
 //! # The life of a request
 //! [`listener::front`] accepts → [`proxy::Proxy`] takes the snapshot, finds out who the client is,
@@ -31,6 +32,8 @@ pub mod event;
 pub mod request_limits;
 pub mod client_timeouts;
 pub mod connection_limits;
+pub mod file_stamps;
+pub mod systemd;
 
 pub mod http1;
 pub mod route;
@@ -48,6 +51,8 @@ pub mod snapshot;
 pub mod proxy;
 pub mod listener;
 
+pub mod reload;
+pub mod admin;
 pub mod server;
 pub mod cli;
 

@@ -2,7 +2,7 @@
 //!
 //! A request takes one `Arc<Snapshot>` when it begins and never sees another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -50,26 +50,32 @@ pub struct Route {
 }
 
 impl Snapshot {
-    /// Builds what a checked configuration describes. Nothing runs yet.
+    /// Builds what a checked configuration describes. Nothing runs yet. What is equal in `before` is
+    /// taken over with its state, and pools that changed keep what they know of the backends that stay.
     ///
     /// # Errors
     /// In words; a checked configuration rules them out.
-    pub fn build(checked: &Checked, now: Instant) -> Result<Self, String> {
+    pub fn build(checked: &Checked, before: Option<&Self>, now: Instant) -> Result<Self, String> {
         let mut pools = BTreeMap::new();
         for (name, spec) in &checked.pools {
-            let pool = Pool::build(name.clone(), spec).map_err(|e| format!("pool {name}: {e}"))?;
-            pools.insert(name.clone(), Arc::new(pool));
+            let pool = match before.and_then(|before| before.pools.get(name)) {
+                Some(pool) if pool.spec().is_same(spec) => Arc::clone(pool),
+                Some(pool) => Arc::new(Pool::succeed(pool, spec).map_err(|e| format!("pool {name}: {e}"))?),
+                None => Arc::new(Pool::build(name.clone(), spec).map_err(|e| format!("pool {name}: {e}"))?),
+            };
+            pools.insert(name.clone(), pool);
         }
+        let mut limiters = Limiters::of(before, now);
         let mut routes = Vec::with_capacity(checked.routes.len());
         for spec in &checked.routes {
-            routes.push((spec.matcher.clone(), Arc::new(Route::build(spec, &pools, now)?)));
+            routes.push((spec.matcher.clone(), Arc::new(Route::build(spec, &pools, &mut limiters)?)));
         }
         let routes = Table::build(routes)
             .map_err(|duplicates| duplicates.iter().map(ToString::to_string).collect::<String>())?;
         Ok(Self {
             routes,
             pools,
-            limiter: limiter(checked.rate_limit, now),
+            limiter: limiters.overall(checked.rate_limit),
             request_limits: checked.request_limits,
             client_timeouts: checked.client_timeouts,
             trusted_proxies: checked.trusted_proxies.clone(),
@@ -78,19 +84,133 @@ impl Snapshot {
 }
 
 impl Route {
-    fn build(spec: &RouteSpec, pools: &BTreeMap<PoolName, Arc<Pool>>, now: Instant) -> Result<Self, String> {
+    fn build(spec: &RouteSpec, pools: &BTreeMap<PoolName, Arc<Pool>>, limiters: &mut Limiters) -> Result<Self, String> {
         let pool = pools.get(&spec.pool).ok_or_else(|| format!("route {}: no pool {}", spec.name, spec.pool))?;
         Ok(Self {
             name: spec.name.clone(),
             pool: Arc::clone(pool),
             template: Template { timeouts: spec.timeouts, ..pool.template().clone() },
-            limiter: limiter(spec.rate_limit, now),
+            limiter: limiters.of_route(&spec.name, spec.rate_limit),
             body_size: spec.body_size,
             allow_encoded: spec.allow_encoded,
         })
     }
 }
 
-fn limiter(spec: Option<limit::Spec>, now: Instant) -> Option<Arc<Limiter>> {
-    spec.map(|spec| Arc::new(Limiter::new(spec, now)))
+/// The limiters so far; one whose limit is the same goes on counting.
+struct Limiters {
+    overall: Option<Arc<Limiter>>,
+    routes: HashMap<RouteName, Arc<Limiter>>,
+    now: Instant,
+}
+
+impl Limiters {
+    fn of(before: Option<&Snapshot>, now: Instant) -> Self {
+        let routes = before.into_iter().flat_map(|before| before.routes.iter());
+        let routes = routes.filter_map(|(_, route)| Some((route.name.clone(), Arc::clone(route.limiter.as_ref()?))));
+        Self { overall: before.and_then(|before| before.limiter.clone()), routes: routes.collect(), now }
+    }
+
+    fn overall(&mut self, spec: Option<limit::Spec>) -> Option<Arc<Limiter>> {
+        let before = self.overall.take();
+        self.same_or_new(before, spec)
+    }
+
+    /// Taken out, since routes that were given the same name do not count together.
+    fn of_route(&mut self, name: &RouteName, spec: Option<limit::Spec>) -> Option<Arc<Limiter>> {
+        let before = self.routes.remove(name);
+        self.same_or_new(before, spec)
+    }
+
+    fn same_or_new(&self, before: Option<Arc<Limiter>>, spec: Option<limit::Spec>) -> Option<Arc<Limiter>> {
+        let spec = spec?;
+        let same = before.filter(|limiter| *limiter.spec() == spec);
+        Some(same.unwrap_or_else(|| Arc::new(Limiter::new(spec, self.now))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    const FILE: &str = "listeners: [{ address: 0.0.0.0:8080 }]\n\
+        rate_limit: { type: fixed_window, limit: 5, window: 1h }\n\
+        pools:\n  \
+          a: { health_check: { type: none }, backends: [{ address: 127.0.0.1:1 }, { address: 127.0.0.1:2 }] }\n  \
+          b: { backends: [{ address: 127.0.0.1:3 }] }\n\
+        routes:\n  \
+          - { path: /a, pool: a, rate_limit: { type: token_bucket, limit: 1, window: 1h } }\n  \
+          - { path: /b, pool: b, rate_limit: { type: token_bucket, limit: 2, window: 1h } }\n";
+
+    fn build(text: &str, before: Option<&Snapshot>) -> Snapshot {
+        let checked = load::parse(text, "f", &|_| None).unwrap_or_else(|e| panic!("{e:?}"));
+        Snapshot::build(&checked, before, Instant::now()).unwrap()
+    }
+
+    fn kept_pools(before: &Snapshot, after: &Snapshot) -> Vec<String> {
+        let kept = |(name, pool): (&PoolName, &Arc<Pool>)| {
+            before.pools.get(name).is_some_and(|old| Arc::ptr_eq(old, pool)).then(|| name.to_string())
+        };
+        after.pools.iter().filter_map(kept).collect()
+    }
+
+    /// The routes that go on counting.
+    fn kept_limits(before: &Snapshot, after: &Snapshot) -> Vec<String> {
+        let limiters = |snapshot: &Snapshot| -> HashMap<String, Arc<Limiter>> {
+            let named =
+                snapshot.routes.iter().map(|(_, route)| (route.name.to_string(), route.limiter.clone().unwrap()));
+            named.chain([("overall".to_owned(), snapshot.limiter.clone().unwrap())]).collect()
+        };
+        let (before, after) = (limiters(before), limiters(after));
+        let kept = after.iter().filter(|(name, now)| before.get(*name).is_some_and(|old| Arc::ptr_eq(old, now)));
+        let mut kept: Vec<String> = kept.map(|(name, _)| name.clone()).collect();
+        kept.sort();
+        kept
+    }
+
+    #[test]
+    fn an_unchanged_configuration_builds_no_pool_and_no_limit_anew() {
+        let before = build(FILE, None);
+        let after = build(&format!("# a remark\n{FILE}"), Some(&before));
+        assert_eq!(kept_pools(&before, &after), ["a", "b"]);
+        assert_eq!(kept_limits(&before, &after), ["*/a", "*/b", "overall"]);
+    }
+
+    #[test]
+    fn only_what_changed_is_built_anew() {
+        let before = build(FILE, None);
+        let changed = FILE.replace("127.0.0.1:3", "127.0.0.1:4").replace("limit: 2", "limit: 3");
+        let after = build(&changed, Some(&before));
+        assert_eq!(kept_pools(&before, &after), ["a"]);
+        assert_eq!(kept_limits(&before, &after), ["*/a", "overall"]);
+        let moved = build(&FILE.replace("path: /a", "path: /elsewhere"), Some(&before));
+        assert_eq!(kept_limits(&before, &moved), ["*/b", "overall"]);
+        assert_eq!(kept_pools(&before, &moved), ["a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn backends_that_stay_keep_what_is_known_about_them() {
+        let before = build(FILE, None);
+        let old = &before.pools[&PoolName::from("a")];
+        let shutdown = tokio::sync::watch::Sender::new(false);
+        let run = |pool: &Arc<Pool>| {
+            let (pool, shutdown) = (Arc::clone(pool), shutdown.subscribe());
+            tokio::spawn(async move { pool.run(shutdown).await })
+        };
+        let _running = run(old);
+        old.settled().await;
+        let lease = old.pick(&[]).unwrap();
+        let busy = lease.endpoint().address();
+        let gone = if busy.port() == 1 { "127.0.0.1:2" } else { "127.0.0.1:1" };
+        let after = build(&FILE.replace(gone, "127.0.0.1:9"), Some(&before));
+        let new = &after.pools[&PoolName::from("a")];
+        let _running = run(new);
+        new.settled().await;
+        let mut found: Vec<_> = new.candidates().iter().map(|each| (each.address(), each.in_flight())).collect();
+        found.sort();
+        assert_eq!(found, [(busy, 1), ("127.0.0.1:9".parse().unwrap(), 0)]);
+        drop(lease);
+        assert!(new.candidates().iter().all(|each| each.in_flight() == 0), "the request ends in both pools");
+    }
 }

@@ -18,7 +18,9 @@ const ORDER: &[&str] = &[
     "event",
     "request_limits",
     "client_timeouts",
-    "connection_limits", // words
+    "connection_limits",
+    "file_stamps",
+    "systemd", // words
     "http1",
     "route",
     "limit",
@@ -31,6 +33,8 @@ const ORDER: &[&str] = &[
     "snapshot", // stages
     "proxy",
     "listener", // traffic
+    "reload",
+    "admin",
     "server",
     "cli", // process
 ];

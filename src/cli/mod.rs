@@ -6,6 +6,7 @@ mod cert;
 mod check;
 mod demo;
 mod logging;
+mod reload;
 mod run;
 mod sample;
 
@@ -37,6 +38,8 @@ enum Command {
     Demo,
     /// Check configuration files and say all that is wrong with them.
     Check(check::Arguments),
+    /// Have the running process read its file anew, and say what came of it.
+    Reload(reload::Arguments),
     /// Write a development certificate for localhost and its key.
     Cert(cert::Arguments),
     /// One of the demo's backends.
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::main(&arguments),
         Command::Demo => demo::main(),
         Command::Check(arguments) => check::main(&arguments),
+        Command::Reload(arguments) => reload::main(&arguments),
         Command::Cert(arguments) => cert::main(&arguments),
         Command::SampleBackend(arguments) => sample::main(arguments),
     };

@@ -6,13 +6,14 @@
 //!
 //! - [`load`]: from a file to a [`Checked`], or to every fault at once.
 //! - [`diagnostic`], [`positions`]: how and where a fault is told.
-//! - [`server`], [`listener`], [`routes`]: parts that belong to no room of their own.
+//! - [`server`], [`listener`], [`routes`], [`reload`]: parts that belong to no room of their own.
 
 pub mod diagnostic;
 mod environment;
 pub mod listener;
 pub mod load;
 pub mod positions;
+pub mod reload;
 pub mod routes;
 pub mod server;
 mod tree;
@@ -56,6 +57,8 @@ pub struct Config {
     pub connection_limits: connection_limits::Config,
     /// Where the access log goes.
     pub access_log: access_log::Config,
+    /// When the file is read anew.
+    pub reload: reload::Config,
     /// Pools of backends by name.
     pub pools: BTreeMap<PoolName, pool::Config>,
     /// What goes to which pool.
@@ -64,6 +67,8 @@ pub struct Config {
 
 /// A consistent configuration: everything in it can be built.
 pub struct Checked {
+    /// What was written, by which configurations are compared.
+    pub written: Config,
     /// Pingora's settings.
     pub server: ServerConf,
     /// Where connections are accepted; at least one.
@@ -105,6 +110,7 @@ impl Config {
             .collect();
         self.check_source_addresses(&root.key("pools"), &mut faults);
         let checked = Checked {
+            written: self.clone(),
             server: self.server.check(&root.key("server"), &mut faults),
             listeners: self.check_listeners(&root.key("listeners"), &mut faults),
             trusted_proxies: TrustedProxies::new(self.trusted_proxies.clone()),

@@ -115,7 +115,7 @@ fn a_route_allows_the_escapes_that_it_names_and_no_other() {
     let none = Encoded::default();
     let wanted = [none, Encoded { slash: true, nul: true, ..none }, Encoded { backslash: true, ..none }];
     assert_eq!(checked.routes.iter().map(|route| route.allow_encoded).collect::<Vec<_>>(), wanted);
-    let snapshot = Snapshot::build(&checked, Instant::now()).unwrap();
+    let snapshot = Snapshot::build(&checked, None, Instant::now()).unwrap();
     assert_eq!(snapshot.routes.iter().map(|(_, route)| route.allow_encoded).collect::<Vec<_>>(), wanted);
 }
 

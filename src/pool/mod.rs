@@ -29,7 +29,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 pub use endpoint::{Endpoint, Health, Lease};
-pub use keeper::Keeper;
+pub use keeper::{Keeper, Kept};
 use peer::{Protocol, Template, Timeouts, TimeoutsConfig};
 use probe::Probe;
 use proxy_protocol::ProxyProtocol;
@@ -103,6 +103,8 @@ const WEIGHTS_MAX: u32 = 65_535;
 /// A checked pool.
 #[derive(Clone)]
 pub struct Spec {
+    /// What was written, by which two specs are compared.
+    pub written: Config,
     /// How backends are reached.
     pub template: Template,
     /// How their health is checked; `None` where it is not.
@@ -141,6 +143,7 @@ impl Config {
             proxy_protocol: self.proxy_protocol.map(ProxyProtocol::new),
         };
         Spec {
+            written: self.clone(),
             template,
             health_check: self.health_check.check(&place.key("health_check"), faults),
             members: self.check_members(&place.key("backends"), faults),
@@ -187,9 +190,19 @@ impl Config {
     }
 }
 
+impl Spec {
+    /// Whether both describe the very same pool: the same was written, and the files that it names hold
+    /// the same.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.written == other.written && self.template.tls == other.template.tls
+    }
+}
+
 /// A live pool.
 pub struct Pool {
     name: PoolName,
+    spec: Spec,
     template: Template,
     retry_after: Duration,
     discovery: Arc<Discovery<Arc<Endpoint>>>,
@@ -207,9 +220,33 @@ impl Pool {
     /// # Errors
     /// When a health check cannot be built, which a checked configuration rules out.
     pub fn build(name: PoolName, spec: &Spec) -> pingora::Result<Self> {
+        Self::assemble(name, spec, None)
+    }
+
+    /// Builds the pool in the place of `before`: backends that stay keep what is known about them.
+    ///
+    /// # Errors
+    /// As [`Pool::build`].
+    pub fn succeed(before: &Self, spec: &Spec) -> pingora::Result<Self> {
+        Self::assemble(before.name.clone(), spec, Some(before))
+    }
+
+    fn assemble(name: PoolName, spec: &Spec, before: Option<&Self>) -> pingora::Result<Self> {
         let start = if spec.health_check.is_some() { Health::Unknown } else { Health::Up };
         let attach = move |address| Arc::new(Endpoint::new(address, start));
-        let discovery = Arc::new(Discovery::new(name.clone(), spec.members.clone(), attach));
+        let mut discovery = Discovery::new(name.clone(), spec.members.clone(), attach);
+        let mut template = spec.template.clone();
+        if let Some(before) = before {
+            // Where checks are switched off, nobody would bring back what they took out.
+            if spec.health_check.is_some() || before.spec.health_check.is_none() {
+                discovery = discovery.succeeding(&before.discovery);
+            }
+            // The seed is part of what connections are kept by.
+            if let (Some(new), Some(old)) = (&mut template.proxy_protocol, &before.template.proxy_protocol) {
+                new.clone_from(old);
+            }
+        }
+        let discovery = Arc::new(discovery);
         let mut balancer = LoadBalancer::from_backends(Backends::new(Box::new(Shared(Arc::clone(&discovery)))));
         balancer.update_frequency = discovery.interval();
         balancer.parallel_health_check = true;
@@ -221,13 +258,19 @@ impl Pool {
             let probe = Probe::new(name.clone(), check.clone(), &spec.template, Arc::clone(&progress))?;
             balancer.set_health_check(Box::new(probe));
         }
-        Ok(Self { name, template: spec.template.clone(), retry_after, discovery, balancer, progress })
+        Ok(Self { name, spec: spec.clone(), template, retry_after, discovery, balancer, progress })
     }
 
     /// The pool's name.
     #[must_use]
     pub fn name(&self) -> &PoolName {
         &self.name
+    }
+
+    /// What the pool was built from.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.spec
     }
 
     /// How the backends are reached.

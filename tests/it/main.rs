@@ -25,6 +25,7 @@ mod limits;
 mod log;
 mod passage;
 mod proxy_protocol;
+mod reload;
 mod strict;
 mod tls;
 mod traffic;
