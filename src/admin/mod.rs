@@ -7,16 +7,18 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
-use crate::reload::{Orders, Outcome};
+use crate::reload::{Orders, Outcome, Span};
 
 /// Has the configuration file read anew; the answer is an [`Outcome`].
 pub const RELOAD: &str = "reload";
@@ -36,24 +38,49 @@ pub fn socket_path(upgrade_sock: &str) -> PathBuf {
     Path::new(upgrade_sock).with_file_name("control.sock")
 }
 
-/// The background service that listens at the control socket.
-pub struct Admin {
+/// The control socket, once it is open. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct Control {
     path: PathBuf,
+    open: Arc<Mutex<Option<std::os::unix::net::UnixListener>>>,
+}
+
+impl Control {
+    /// The socket at `path`, not open yet.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, open: Arc::default() }
+    }
+
+    /// Listens, in the place of an older process. Without the socket requests are served all the same,
+    /// so that it cannot be had is only logged.
+    pub fn open(&self) {
+        match bind(&self.path) {
+            Ok(listener) => *self.open.lock() = Some(listener),
+            Err(e) => log::error!("no control socket at {}: {e}", self.path.display()),
+        }
+    }
+}
+
+/// The background service that answers at the control socket.
+pub struct Admin {
+    control: Control,
     orders: Orders,
+    span: Span,
 }
 
 impl Admin {
-    /// A service at `path` that passes orders on.
+    /// A service that passes on what is asked for at `control`.
     #[must_use]
-    pub fn new(path: PathBuf, orders: Orders) -> Self {
-        Self { path, orders }
+    pub fn new(control: Control, orders: Orders, span: Span) -> Self {
+        Self { control, orders, span }
     }
 
     async fn serve(&self) {
-        let listener = match bind(&self.path) {
+        let Some(listener) = self.control.open.lock().take() else { return };
+        let listener = match UnixListener::from_std(listener) {
             Ok(listener) => listener,
-            // Whoever only serves requests need not end for that.
-            Err(e) => return log::error!("no control socket at {}: {e}", self.path.display()),
+            Err(e) => return log::error!("cannot accept at the control socket: {e}"),
         };
         loop {
             match listener.accept().await {
@@ -69,22 +96,20 @@ impl Admin {
 
 #[async_trait]
 impl BackgroundService for Admin {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        tokio::select! {
-            () = self.serve() => {}
-            _ = shutdown.wait_for(|shutdown| *shutdown) => {}
-        }
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        self.span.clone().run(self.serve()).await;
     }
 }
 
-/// Listens at `path` in the place of an older process, which keeps nothing there by then.
-fn bind(path: &Path) -> io::Result<UnixListener> {
+/// The socket gets its name when it is closed to others.
+fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     let new = path.with_extension("new");
     match std::fs::remove_file(&new) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
-    let listener = UnixListener::bind(&new)?;
+    let listener = std::os::unix::net::UnixListener::bind(&new)?;
+    listener.set_nonblocking(true)?;
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
     std::fs::rename(&new, path)?;
     Ok(listener)

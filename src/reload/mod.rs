@@ -111,21 +111,44 @@ pub struct Live {
     pub kept: Kept,
 }
 
+/// Between the first of these and the second, the process serves and may reload.
+#[derive(Clone)]
+pub struct Span {
+    /// Becomes true when all listeners accept.
+    pub serving: watch::Receiver<bool>,
+    /// Becomes true when the process begins to finish what is in flight.
+    pub leaving: watch::Receiver<bool>,
+}
+
+impl Span {
+    /// Runs `work` while the process serves.
+    pub async fn run(mut self, work: impl Future<Output = ()>) {
+        // An error is the end of the process.
+        if self.serving.wait_for(|serving| *serving).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = work => {}
+            _ = self.leaving.wait_for(|leaving| *leaving) => {}
+        }
+    }
+}
+
 /// The background service that reloads.
 pub struct Reloader {
     reloading: Mutex<Option<Reloading>>,
     orders: Orders,
-    settled: watch::Receiver<bool>,
+    span: Span,
 }
 
 impl Reloader {
-    /// A reloader of `source`, from which `checked` was read. It begins once `settled` is true.
+    /// A reloader of `source`, from which `checked` was read.
     #[must_use]
-    pub fn new(source: Source, checked: Checked, live: Live, settled: watch::Receiver<bool>) -> Self {
+    pub fn new(source: Source, checked: Checked, live: Live, span: Span) -> Self {
         let (give, take) = mpsc::channel(ORDERS_MAX);
         let started = checked.written.clone();
         let reloading = Reloading { source, started, current: checked, live, orders: take, pending: Vec::new() };
-        Self { reloading: Mutex::new(Some(reloading)), orders: Orders(give), settled }
+        Self { reloading: Mutex::new(Some(reloading)), orders: Orders(give), span }
     }
 
     /// Gives it orders.
@@ -137,17 +160,10 @@ impl Reloader {
 
 #[async_trait]
 impl BackgroundService for Reloader {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        let Some(mut reloading) = self.reloading.lock().take() else {
-            return;
-        };
-        let mut settled = self.settled.clone();
-        tokio::select! {
-            () = async {
-                settled.wait_for(|settled| *settled).await.ok();
-                reloading.run().await;
-            } => {}
-            _ = shutdown.wait_for(|shutdown| *shutdown) => {}
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        let reloading = self.reloading.lock().take();
+        if let Some(mut reloading) = reloading {
+            self.span.clone().run(reloading.run()).await;
         }
     }
 }

@@ -23,7 +23,7 @@ use pingora_core::services::background::background_service;
 use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Control};
 use crate::config::Checked;
 use crate::listener::front::{Door, Makings, Prepare, Workers};
 use crate::listener::handover::{self, Ready};
@@ -32,7 +32,7 @@ use crate::net::ListenAddress;
 use crate::observe::{AccessLog, access_log};
 use crate::pool::Keeper;
 use crate::proxy::Proxy;
-use crate::reload::{self, Live, Orders, Reloader, Source};
+use crate::reload::{self, Live, Orders, Reloader, Source, Span};
 use crate::snapshot::Snapshot;
 use crate::systemd;
 use crate::tls::{Terminator, Watcher};
@@ -61,7 +61,9 @@ type LogSlot = Arc<Mutex<Option<AccessLog>>>;
 pub fn run(checked: Checked, start: Start) -> Result<(), String> {
     let snapshot = Arc::new(Snapshot::build(&checked, None, std::time::Instant::now())?);
     let entrances = entrances(&checked)?;
-    let conf = ServerConf { daemon: start.daemon || checked.server.daemon, ..clone_of(&checked.server) };
+    let mut conf = ServerConf { daemon: start.daemon || checked.server.daemon, ..clone_of(&checked.server) };
+    // A daemon would go to `/`, and names of files would mean others when they are read anew.
+    conf.working_directory = conf.working_directory.or_else(|| std::env::current_dir().ok());
     let upgrade_sock = PathBuf::from(&conf.upgrade_sock);
     prepare_folders(&conf).map_err(|e| e.to_string())?;
 
@@ -126,8 +128,13 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
     let settled = keeper.settled();
     let live =
         Live { snapshot: Arc::new(ArcSwap::new(build.snapshot)), rules: build.rules.clone(), kept: keeper.kept() };
-    let socket = admin::socket_path(&handing.upgrade_sock.display().to_string());
-    let orders = source.map(|source| add_reloading(&mut server, source, &live, (&settled, socket)));
+    let control = Control::new(admin::socket_path(&handing.upgrade_sock.display().to_string()));
+    let serving = watch::Sender::new(false);
+    let span = Span { serving: serving.subscribe(), leaving: drain.begun() };
+    let orders = source.map(|source| add_reloading(&mut server, source, &live, (span, control.clone())));
+    if orders.is_some() && handing.ready.is_none() {
+        control.open();
+    }
     let mut health = background_service("health", keeper);
     health.threads = Some(1);
     server.add_service(health);
@@ -139,10 +146,15 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
     let prepare = prepare(Arc::clone(&server.configuration), live.snapshot, build.access_log, Arc::clone(&log_slot));
     let listening = describe(&doors);
     let on_ready = move || {
-        log::info!("l7lb {} ready: {listening}", env!("CARGO_PKG_VERSION"));
-        if let Some(Err(e)) = handing.ready.map(Ready::tell) {
-            log::warn!("the old process is gone already: {e}");
+        if let Some(ready) = handing.ready {
+            // Until now the old process was the one to ask.
+            control.open();
+            if let Err(e) = ready.tell() {
+                log::warn!("the old process is gone already: {e}");
+            }
         }
+        log::info!("l7lb {} ready: {listening}", env!("CARGO_PKG_VERSION"));
+        serving.send_replace(true);
         systemd::ready();
     };
     let how = (build.workers, build.rules);
@@ -157,16 +169,16 @@ fn add_reloading(
     server: &mut Server,
     (source, checked): (Source, Checked),
     live: &Live,
-    (settled, socket): (&watch::Receiver<bool>, PathBuf),
+    (span, control): (Span, Control),
 ) -> Orders {
-    let reloader = Reloader::new(source, checked, live.clone(), settled.clone());
+    let reloader = Reloader::new(source, checked, live.clone(), span.clone());
     let orders = reloader.orders();
     let mut reloading = background_service("reload", reloader);
     reloading.threads = Some(1);
     server.add_service(reloading);
-    let mut control = background_service("control", Admin::new(socket, orders.clone()));
-    control.threads = Some(1);
-    server.add_service(control);
+    let mut answering = background_service("control", Admin::new(control, orders.clone(), span));
+    answering.threads = Some(1);
+    server.add_service(answering);
     orders
 }
 

@@ -91,3 +91,26 @@ fn rules_for_clients_change_for_connections_that_are_open() {
     get_with(port, "/apiA", "X-Forwarded-For: 203.0.113.7\r\n");
     lab.wait_for_access("client=203.0.113.7");
 }
+
+#[test]
+fn names_of_files_mean_the_same_to_a_daemon_when_they_are_read_anew() {
+    let one = Backend::start("one");
+    let port = free_port();
+    let folder = tempfile::tempdir().unwrap();
+    let tls = "tls: { certificates: [{ certificate: localhost.pem, key: localhost-key.pem }] }";
+    let server = "server: { pid_file: l7lb.pid, upgrade_sock: run/upgrade.sock, error_log: error.log }\n";
+    let further = format!("listeners: [{{ address: '127.0.0.1:{}', {tls} }}, ", free_port());
+    let yaml = one_pool(port, &[&one], &format!("{server}{UNWATCHED}access_log: {{ off: true }}\n"));
+    Lab::configure(folder.path(), &yaml.replace("listeners: [", &further));
+    let l7lb = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_l7lb"));
+        command.current_dir(folder.path()).args(arguments).output().unwrap()
+    };
+    assert!(l7lb(&["-c", "l7lb.yaml", "-d"]).status.success());
+    eventually("the daemon answers", PATIENCE, || l7lb(&["reload", "-c", "l7lb.yaml"]).status.code() != Some(1));
+    let said = l7lb(&["reload", "-c", "l7lb.yaml"]);
+    let pid: i32 = std::fs::read_to_string(folder.path().join("l7lb.pid")).unwrap().trim().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    assert_eq!(String::from_utf8_lossy(&said.stderr), "l7lb: reloaded\n  nothing changed\n");
+    eventually("the daemon is gone", PATIENCE, || !std::path::Path::new(&format!("/proc/{pid}")).exists());
+}

@@ -78,6 +78,7 @@ fn what_only_an_upgrade_takes_up_is_told() {
     lab.signal(Signal::SIGQUIT);
     next.wait_until_ready();
     lab.wait_exit(crate::lab::PATIENCE);
+    assert!(!lab.log().contains("control socket"), "{}", lab.log());
     assert_eq!(get(further, "/apiA").status, 200);
     assert!(reloaded(&next).contains("nothing changed"), "the new process is asked");
 }
