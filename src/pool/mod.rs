@@ -197,6 +197,12 @@ impl Spec {
     pub fn is_same(&self, other: &Self) -> bool {
         self.written == other.written && self.template.tls == other.template.tls
     }
+
+    /// Whether what is known about a backend by `before` still means the same. Where checks are switched
+    /// off it does not: nobody would bring back what they took out.
+    fn keeps_endpoints_of(&self, before: &Self) -> bool {
+        self.health_check.is_some() || before.health_check.is_none()
+    }
 }
 
 /// A live pool.
@@ -237,8 +243,7 @@ impl Pool {
         let mut discovery = Discovery::new(name.clone(), spec.members.clone(), attach);
         let mut template = spec.template.clone();
         if let Some(before) = before {
-            // Where checks are switched off, nobody would bring back what they took out.
-            if spec.health_check.is_some() || before.spec.health_check.is_none() {
+            if spec.keeps_endpoints_of(&before.spec) {
                 discovery = discovery.succeeding(&before.discovery);
             }
             // The seed is part of what connections are kept by.
