@@ -47,13 +47,10 @@ impl Changes {
             ("request_limits", was.request_limits != is.request_limits),
             ("client_timeouts", was.client_timeouts != is.client_timeouts),
             ("connection_limits", was.connection_limits != is.connection_limits),
+            ("access_log", was.access_log != is.access_log),
             ("reload", was.reload != is.reload),
         ];
-        let needs_upgrade = [
-            ("server", started.server != is.server),
-            ("listeners", started.listeners != is.listeners),
-            ("access_log", started.access_log != is.access_log),
-        ];
+        let needs_upgrade = [("server", started.server != is.server), ("listeners", started.listeners != is.listeners)];
         Self { pools, routes, settings: keys(&settings), needs_upgrade: keys(&needs_upgrade) }
     }
 

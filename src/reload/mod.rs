@@ -27,6 +27,7 @@ use crate::config::{Checked, Config, load};
 use crate::event::Event;
 use crate::file_stamps::Stamps;
 use crate::listener::{LiveRules, Rules, descriptors};
+use crate::observe::access_log::{self, Opened};
 use crate::pool::Kept;
 use crate::snapshot::Snapshot;
 use crate::systemd;
@@ -109,6 +110,8 @@ pub struct Live {
     pub rules: LiveRules,
     /// The pools that are kept up to date.
     pub kept: Kept,
+    /// Where requests are logged.
+    pub access_log: access_log::Slot,
 }
 
 /// Between the first of these and the second, the process serves and may reload.
@@ -170,7 +173,7 @@ impl BackgroundService for Reloader {
 
 struct Reloading {
     source: Source,
-    /// What listeners, threads and the access log were made from.
+    /// What listeners and threads were made from.
     started: Config,
     current: Checked,
     live: Live,
@@ -246,11 +249,19 @@ impl Reloading {
         let before = self.live.snapshot.load_full();
         let snapshot = Snapshot::build(&checked, Some(&before), std::time::Instant::now())?;
         let rules = rules(&checked)?;
+        let access_log = if checked.access_log == self.current.access_log {
+            None
+        } else {
+            Some(Opened::of(&checked.access_log).map_err(|e| e.to_string())?)
+        };
         let pools: Vec<_> = snapshot.pools.values().cloned().collect();
         self.live.kept.begin(&pools).await;
         self.live.snapshot.store(Arc::new(snapshot));
         self.live.rules.replace(rules);
         self.live.kept.only(pools);
+        if let (Some(opened), Some(log)) = (access_log, &*self.live.access_log.lock()) {
+            log.replace(opened);
+        }
         self.current = checked;
         Ok(changes)
     }

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
@@ -49,9 +48,6 @@ pub struct Start {
     /// The file to read anew, where the configuration came from one.
     pub source: Option<Source>,
 }
-
-/// The access log, once it runs; signals want to reach it.
-type LogSlot = Arc<Mutex<Option<AccessLog>>>;
 
 /// Runs until the process is asked to stop.
 ///
@@ -123,11 +119,15 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
     server.bootstrap_as_a_service();
 
     let drain = Drain::default();
-    let log_slot = LogSlot::default();
+    let log_slot = access_log::Slot::default();
     let keeper = Keeper::new(build.snapshot.pools.values().cloned().collect());
     let settled = keeper.settled();
-    let live =
-        Live { snapshot: Arc::new(ArcSwap::new(build.snapshot)), rules: build.rules.clone(), kept: keeper.kept() };
+    let live = Live {
+        snapshot: Arc::new(ArcSwap::new(build.snapshot)),
+        rules: build.rules.clone(),
+        kept: keeper.kept(),
+        access_log: Arc::clone(&log_slot),
+    };
     let control = Control::new(admin::socket_path(&handing.upgrade_sock.display().to_string()));
     let serving = watch::Sender::new(false);
     let span = Span { serving: serving.subscribe(), leaving: drain.begun() };
@@ -202,7 +202,7 @@ fn prepare(
     conf: Arc<ServerConf>,
     live: Arc<ArcSwap<Snapshot>>,
     log: access_log::Config,
-    slot: LogSlot,
+    slot: access_log::Slot,
 ) -> Prepare<Proxy> {
     Box::new(move || {
         let access_log = AccessLog::start(&log).map_err(|e| e.to_string())?;

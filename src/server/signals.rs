@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::LogSlot;
 use crate::listener::{Drain, handover};
+use crate::observe::access_log;
 use crate::reload::Orders;
 use crate::systemd;
 
@@ -25,7 +25,7 @@ use crate::systemd;
 pub(super) struct Signals {
     pub(super) drain: Drain,
     pub(super) grace: Duration,
-    pub(super) log_slot: LogSlot,
+    pub(super) log_slot: access_log::Slot,
     /// Has the configuration read anew, where it came from a file.
     pub(super) orders: Option<Orders>,
     pub(super) sockets: Vec<(String, RawFd)>,

@@ -93,6 +93,34 @@ fn rules_for_clients_change_for_connections_that_are_open() {
 }
 
 #[test]
+fn the_access_log_changes_its_form_and_place_and_a_place_that_cannot_be_keeps_all_as_it_was() {
+    let one = Backend::start("one");
+    let port = free_port();
+    let logged = |log: &str| one_pool(port, &[&one], &format!("access_log: {{ {log} }}\n{UNWATCHED}"));
+    let lab = Lab::start(&logged("format: text"));
+    get(port, "/apiA/first");
+    lab.wait_for_access("path=/apiA/first");
+    replace(
+        &lab,
+        &logged("format: json, file: '{folder}/access.log'").replace("{folder}", &lab.folder().display().to_string()),
+    );
+    assert_eq!(reloaded(&lab), "l7lb: reloaded\n  settings changed: access_log\n");
+    get(port, "/apiA/second");
+    let file = lab.folder().join("access.log");
+    eventually("the file has the line", PATIENCE, || {
+        std::fs::read_to_string(&file).unwrap_or_default().contains("\"path\":\"/apiA/second\"")
+    });
+    replace(&lab, &logged("file: /nowhere/at/all/access.log").replace("path: /apiA", "path: /other"));
+    let ended = super::reload(&lab);
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.code() == Some(1) && said.contains("cannot open the access log"), "{said}");
+    assert_eq!(get(port, "/apiA/third").status, 200);
+    replace(&lab, &logged("off: true"));
+    reloaded(&lab);
+    assert!(lab.access().len() == 1, "{:?}", lab.access());
+}
+
+#[test]
 fn names_of_files_mean_the_same_to_a_daemon_when_they_are_read_anew() {
     let one = Backend::start("one");
     let port = free_port();
