@@ -189,6 +189,23 @@ mod tests {
         assert_eq!(kept_pools(&before, &moved), ["a", "b"]);
     }
 
+    #[test]
+    fn a_pool_is_another_when_its_files_hold_something_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let renew = || {
+            let (pem, _) = crate::tls::development::certificate(&["localhost".to_owned()]).unwrap();
+            std::fs::write(&file, pem.certificate).unwrap();
+        };
+        let tls = format!("b: {{ tls: {{ server_name: localhost, ca: '{}' }}, ", file.display());
+        let text = FILE.replace("b: { ", &tls);
+        renew();
+        let before = build(&text, None);
+        assert_eq!(kept_pools(&before, &build(&text, Some(&before))), ["a", "b"]);
+        renew();
+        assert_eq!(kept_pools(&before, &build(&text, Some(&before))), ["a"]);
+    }
+
     #[tokio::test]
     async fn backends_that_stay_keep_what_is_known_about_them() {
         let before = build(FILE, None);
