@@ -23,11 +23,13 @@ use crate::request_id::RequestId;
 const LINGER_BYTES: usize = 1 << 20;
 
 /// Serves the connection to its end.
-pub(super) async fn serve<P>(service: &Service<P>, mut stream: ClientStream)
+pub(super) async fn serve<P>(service: &Service<P>, stream: ClientStream)
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
+    // Pingora wants it in a box, and gives the box back.
+    let mut stream = Box::new(stream);
     let began = Instant::now();
     let mut silent = service.drain.silent();
     // The process or the proxy is gone if this fails, and then nothing may stay open either.
@@ -37,7 +39,7 @@ where
         let arrival = stream.read_head(&service.request_limits(), requests == 0, closing.as_mut()).await;
         let bytes = match arrival {
             Arrival::Closed => break,
-            Arrival::Refused(refusal, bytes) => return refuse(service, stream, refusal, &bytes).await,
+            Arrival::Refused(refusal, bytes) => return refuse(service, *stream, refusal, &bytes).await,
             Arrival::Request(bytes) => bytes,
         };
         requests += 1;
@@ -48,16 +50,21 @@ where
             None => return,
         }
     }
-    Shutdown::shutdown(&mut stream).await;
+    Shutdown::shutdown(&mut *stream).await;
 }
 
 /// Has Pingora answer one request. The stream comes back if another request may follow.
-async fn pass<P>(service: &Service<P>, stream: ClientStream, head: BytesMut, last: bool) -> Option<ClientStream>
+async fn pass<P>(
+    service: &Service<P>,
+    stream: Box<ClientStream>,
+    head: BytesMut,
+    last: bool,
+) -> Option<Box<ClientStream>>
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
-    let mut session = ServerSession::new_http1(Box::new(stream));
+    let mut session = ServerSession::new_http1(stream);
     session.set_pipelined_prefix(head);
     if last {
         session.set_keepalive_reuses_remaining(Some(0));
@@ -65,7 +72,7 @@ where
     let (stream, _) = service.proxy.process_new_http(session, &service.begun).await?.consume();
     let stream = stream.into_any().downcast::<ClientStream>().ok()?;
     // A body that was not taken to its end hides where the next request begins.
-    stream.is_at_end().then_some(*stream)
+    stream.is_at_end().then_some(stream)
 }
 
 /// Answers what cannot be taken, and writes the access line that Pingora's requests write for

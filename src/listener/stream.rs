@@ -249,8 +249,14 @@ impl ClientStream {
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take its answer")))
     }
 
-    /// Throws away what the client still sends of a body that was answered before its end. To close
-    /// with bytes unread would reset the connection and take the answer away from the client.
+    /// Whether the client may still be sending: a body that was answered before its end, a request
+    /// behind the last one, or the small frames by which HTTP/2 takes an answer in.
+    fn may_be_sending(&self) -> bool {
+        self.message.is_body() || matches!(self.message, Message::Http2(_)) || !self.unread.is_empty()
+    }
+
+    /// Throws away what the client still sends. To close with bytes unread would reset the connection
+    /// and take the last answer away from the client.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.reading.poll(cx, LINGER).is_pending() {
             self.unread.clear();
@@ -341,7 +347,7 @@ impl AsyncWrite for ClientStream {
         ready!(self.poll_unsent(cx))?;
         match Pin::new(&mut self.io).poll_shutdown(cx) {
             Poll::Pending => self.poll_writable(cx),
-            Poll::Ready(Ok(())) if self.message.is_body() => self.poll_linger(cx),
+            Poll::Ready(Ok(())) if self.may_be_sending() => self.poll_linger(cx),
             done @ Poll::Ready(_) => done,
         }
     }

@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::{Condvar, Mutex};
@@ -98,7 +98,7 @@ impl AccessLog {
             waiting: Mutex::default(),
             changed: Condvar::default(),
         });
-        let writer = Writer { destination, shared: Arc::clone(&shared) };
+        let writer = Writer { destination, shared: Arc::clone(&shared), lost: 0, announced: None };
         std::thread::Builder::new().name("access log".to_owned()).spawn(move || writer.run())?;
         Ok(Self(shared))
     }
@@ -177,9 +177,15 @@ impl Destination {
     }
 }
 
+/// How often lost lines are announced at most: a full disk would fill the other log too.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(10);
+
 struct Writer {
     destination: Destination,
     shared: Arc<Shared>,
+    /// Lines that were lost and not announced yet.
+    lost: u64,
+    announced: Option<Instant>,
 }
 
 /// What the writer has to do besides writing lines.
@@ -223,15 +229,18 @@ impl Writer {
         }
     }
 
-    fn put(&mut self, lines: &str, mut lost: u64) {
+    #[expect(clippy::disallowed_methods, reason = "how often to announce is a matter of real time")]
+    fn put(&mut self, lines: &str, lost: u64) {
+        self.lost += lost;
         let mut reason = "the log did not keep up".to_owned();
         if let Err(e) = self.destination.write(lines.as_bytes()) {
             // A count of lines in memory fits into 64 bits.
-            lost += lines.bytes().filter(|b| *b == b'\n').count() as u64;
+            self.lost += lines.bytes().filter(|b| *b == b'\n').count() as u64;
             reason = e.to_string();
         }
-        if lost > 0 {
-            Event::LogLinesLost { lines: lost, reason }.announce();
+        if self.lost > 0 && self.announced.is_none_or(|announced| announced.elapsed() >= ANNOUNCE_EVERY) {
+            Event::LogLinesLost { lines: std::mem::take(&mut self.lost), reason }.announce();
+            self.announced = Some(Instant::now());
         }
     }
 

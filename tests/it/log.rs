@@ -57,3 +57,20 @@ fn a_client_that_leaves_is_logged_as_gone() {
     drop(stream);
     assert!(lab.wait_for_access("/delay/").contains("cause=client_closed"));
 }
+
+#[test]
+fn a_full_disk_costs_lines_and_no_request() {
+    let backend = Backend::start("one");
+    let port = free_port();
+    let lab = Lab::start(&one_pool(port, &[&backend], "access_log: { file: /dev/full }"));
+    for _ in 0..5 {
+        assert_eq!(get(port, "/apiA").status, 200);
+        lab.wait_for_log("access log lines lost: lines=1 reason=\"No space left on device");
+    }
+    assert_eq!(
+        lab.log().matches("access log lines lost").count(),
+        1,
+        "the other log is not filled as well: {}",
+        lab.log()
+    );
+}
