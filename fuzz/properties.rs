@@ -210,7 +210,7 @@ pub fn config(data: &[u8]) {
             // Each takes megabytes.
             checked.rate_limit = None;
             checked.routes.iter_mut().for_each(|route| route.rate_limit = None);
-            if let Err(e) = Snapshot::build(&checked, Instant::now()) {
+            if let Err(e) = Snapshot::build(&checked, None, Instant::now()) {
                 panic!("what was proved consistent cannot be built: {e}");
             }
         }

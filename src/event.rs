@@ -122,6 +122,26 @@ pub enum Event {
         /// Whether that is past.
         expired: bool,
     },
+    /// A configuration file was read anew and is in force.
+    ConfigReloaded {
+        /// The file.
+        file: String,
+        /// What is different.
+        changes: String,
+    },
+    /// A configuration file cannot be used; the configuration before it stays in force.
+    ConfigRejected {
+        /// The file.
+        file: String,
+        /// Each fault as it is printed.
+        reason: String,
+    },
+    /// Parts of the configuration differ from what the process was started with, and only a new process
+    /// can take them up.
+    NeedsUpgrade {
+        /// The blocks by their keys.
+        keys: Vec<String>,
+    },
     /// Log lines were thrown away because the log's destination did not keep up or failed.
     LogLinesLost {
         /// How many since the last such event.
@@ -175,6 +195,15 @@ impl Event {
                 log::warn!(
                     "certificate {state}: listener={listener} certificate={certificate} serial={serial} expires={expires}"
                 );
+            }
+            Self::ConfigReloaded { file, changes } => {
+                log::info!("configuration reloaded: file={file} changes={changes:?}");
+            }
+            Self::ConfigRejected { file, reason } => {
+                log::error!("configuration rejected, the old one stays in force: file={file}\n{}", reason.trim_end());
+            }
+            Self::NeedsUpgrade { keys } => {
+                log::warn!("changed, but only an upgrade takes it up: keys={}", keys.join(","));
             }
             Self::LogLinesLost { lines, reason } => {
                 log::warn!("access log lines lost: lines={lines} reason={reason:?}")

@@ -5,13 +5,13 @@
 //! ones (`tests/architecture.rs` holds them to it).
 //!
 //! - words: [`units`], [`fault`], [`net`], [`rejection`], [`connection`], [`request_id`], [`target`],
-//!   [`event`], [`request_limits`], [`client_timeouts`], [`connection_limits`]
+//!   [`event`], [`request_limits`], [`client_timeouts`], [`connection_limits`], [`file_stamps`], [`systemd`]
 //! - mechanisms, pure, with the clock passed in: [`http1`], [`route`], [`limit`], [`retry`], [`split`],
 //!   [`sticky`], [`proxy_protocol`], [`breaker`]
 //! - parts: [`tls`], [`discovery`], [`pool`], [`observe`]
 //! - stages: [`config`] (written, then checked), [`snapshot`] (live), [`decision`] (what becomes of a request)
 //! - traffic: [`proxy`] (the life of a request), [`listener`] (the front door)
-//! - process: [`server`], [`cli`]; [`sample_backend`] is what the demo and the tests put behind it
+//! - process: [`reload`] (changes while it runs), [`admin`] (the control socket), [`server`], [`cli`]; [`sample_backend`] is what the demo and the tests put behind it
 //!
 //! # The life of a request
 //! [`listener::front`] accepts → [`proxy::Proxy`] takes the snapshot, finds out who the client is,
@@ -32,6 +32,8 @@ pub mod event;
 pub mod request_limits;
 pub mod client_timeouts;
 pub mod connection_limits;
+pub mod file_stamps;
+pub mod systemd;
 
 pub mod http1;
 pub mod route;
@@ -54,6 +56,8 @@ pub mod decision;
 pub mod proxy;
 pub mod listener;
 
+pub mod reload;
+pub mod admin;
 pub mod server;
 pub mod cli;
 

@@ -2,7 +2,7 @@
 //!
 //! A request takes one `Arc<Snapshot>` when it begins and never sees another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,12 +21,16 @@ use crate::sticky::ticket::pool_id;
 use crate::target::Encoded;
 use crate::units::{PoolName, RouteName};
 
+type Pools = BTreeMap<PoolName, Arc<Pool>>;
+type Budgets = BTreeMap<PoolName, Arc<retry::Budget>>;
+
 /// The live form of a configuration.
 pub struct Snapshot {
     /// What goes where.
     pub routes: Table<Arc<Route>>,
     /// The pools by name.
-    pub pools: BTreeMap<PoolName, Arc<Pool>>,
+    pub pools: Pools,
+    budgets: Budgets,
     /// The limit over everything.
     pub limiter: Option<Arc<Limiter>>,
     /// How large requests may be.
@@ -68,28 +72,41 @@ pub struct Target {
 }
 
 impl Snapshot {
-    /// Builds what a checked configuration describes. Nothing runs yet.
+    /// Builds what a checked configuration describes. Nothing runs yet. What is equal in `before` is
+    /// taken over with its state, and pools that changed keep what they know of the backends that stay.
     ///
     /// # Errors
     /// In words; a checked configuration rules them out.
-    pub fn build(checked: &Checked, now: Instant) -> Result<Self, String> {
+    pub fn build(checked: &Checked, before: Option<&Self>, now: Instant) -> Result<Self, String> {
         let mut pools = BTreeMap::new();
         let mut budgets = BTreeMap::new();
         for (name, spec) in &checked.pools {
-            let pool = Pool::build(name.clone(), spec).map_err(|e| format!("pool {name}: {e}"))?;
-            pools.insert(name.clone(), Arc::new(pool));
-            budgets.insert(name.clone(), Arc::new(retry::Budget::new(now)));
+            let old = before.and_then(|before| before.pools.get(name));
+            let pool = match old {
+                Some(pool) if pool.spec().is_same(spec) => Arc::clone(pool),
+                Some(pool) => Arc::new(Pool::succeed(pool, spec).map_err(|e| format!("pool {name}: {e}"))?),
+                None => Arc::new(Pool::build(name.clone(), spec).map_err(|e| format!("pool {name}: {e}"))?),
+            };
+            pools.insert(name.clone(), pool);
+            let budget = before.and_then(|before| before.budgets.get(name)).cloned();
+            budgets.insert(name.clone(), budget.unwrap_or_else(|| Arc::new(retry::Budget::new(now))));
         }
+        let mut limiters = Limiters::of(before, now);
+        let sealed = sealed(before);
         let mut routes = Vec::with_capacity(checked.routes.len());
         for spec in &checked.routes {
-            routes.push((spec.matcher.clone(), Arc::new(Route::build(spec, &pools, &budgets, now)?)));
+            routes.push((
+                spec.matcher.clone(),
+                Arc::new(Route::build(spec, (&pools, &budgets), &mut limiters, &sealed)?),
+            ));
         }
         let routes = Table::build(routes)
             .map_err(|duplicates| duplicates.iter().map(ToString::to_string).collect::<String>())?;
         Ok(Self {
             routes,
             pools,
-            limiter: limiter(checked.rate_limit, now),
+            budgets,
+            limiter: limiters.overall(checked.rate_limit),
             request_limits: checked.request_limits,
             client_timeouts: checked.client_timeouts,
             trusted_proxies: checked.trusted_proxies.clone(),
@@ -100,9 +117,9 @@ impl Snapshot {
 impl Route {
     fn build(
         spec: &RouteSpec,
-        pools: &BTreeMap<PoolName, Arc<Pool>>,
-        budgets: &BTreeMap<PoolName, Arc<retry::Budget>>,
-        now: Instant,
+        (pools, budgets): (&Pools, &Budgets),
+        limiters: &mut Limiters,
+        sealed: &HashMap<RouteName, Arc<Sticky>>,
     ) -> Result<Self, String> {
         let mut shares = Vec::with_capacity(spec.targets.len());
         for target in &spec.targets {
@@ -117,15 +134,132 @@ impl Route {
         Ok(Self {
             name: spec.name.clone(),
             targets,
-            sticky: spec.sticky.clone(),
+            // The same seal, so that cookies that are out there stay good.
+            sticky: spec.sticky.as_ref().map(|new| match sealed.get(&spec.name) {
+                Some(old) if old.written == new.written => Arc::clone(old),
+                _ => Arc::clone(new),
+            }),
             retry: spec.retry.clone(),
-            limiter: limiter(spec.rate_limit, now),
+            limiter: limiters.of_route(&spec.name, spec.rate_limit),
             body_size: spec.body_size,
             allow_encoded: spec.allow_encoded,
         })
     }
 }
 
-fn limiter(spec: Option<limit::Spec>, now: Instant) -> Option<Arc<Limiter>> {
-    spec.map(|spec| Arc::new(Limiter::new(spec, now)))
+/// What is sealed with keys of this process, which are drawn anew for each checked configuration.
+fn sealed(before: Option<&Snapshot>) -> HashMap<RouteName, Arc<Sticky>> {
+    let routes = before.into_iter().flat_map(|before| before.routes.iter());
+    let sticky = routes.filter_map(|(_, route)| Some((route.name.clone(), Arc::clone(route.sticky.as_ref()?))));
+    sticky.filter(|(_, sticky)| sticky.written.key.is_none()).collect()
+}
+
+/// The limiters so far; one whose limit is the same goes on counting.
+struct Limiters {
+    overall: Option<Arc<Limiter>>,
+    routes: HashMap<RouteName, Arc<Limiter>>,
+    now: Instant,
+}
+
+impl Limiters {
+    fn of(before: Option<&Snapshot>, now: Instant) -> Self {
+        let routes = before.into_iter().flat_map(|before| before.routes.iter());
+        let routes = routes.filter_map(|(_, route)| Some((route.name.clone(), Arc::clone(route.limiter.as_ref()?))));
+        Self { overall: before.and_then(|before| before.limiter.clone()), routes: routes.collect(), now }
+    }
+
+    fn overall(&mut self, spec: Option<limit::Spec>) -> Option<Arc<Limiter>> {
+        let before = self.overall.take();
+        self.same_or_new(before, spec)
+    }
+
+    /// Taken out, since routes that were given the same name do not count together.
+    fn of_route(&mut self, name: &RouteName, spec: Option<limit::Spec>) -> Option<Arc<Limiter>> {
+        let before = self.routes.remove(name);
+        self.same_or_new(before, spec)
+    }
+
+    fn same_or_new(&self, before: Option<Arc<Limiter>>, spec: Option<limit::Spec>) -> Option<Arc<Limiter>> {
+        let spec = spec?;
+        let same = before.filter(|limiter| *limiter.spec() == spec);
+        Some(same.unwrap_or_else(|| Arc::new(Limiter::new(spec, self.now))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    const FILE: &str = "listeners: [{ address: 0.0.0.0:8080 }]\n\
+        rate_limit: { type: fixed_window, limit: 5, window: 1h }\n\
+        pools:\n  \
+          a: { health_check: { type: none }, backends: [{ address: 127.0.0.1:1 }, { address: 127.0.0.1:2 }] }\n  \
+          b: { backends: [{ address: 127.0.0.1:3 }] }\n\
+        routes:\n  \
+          - { path: /a, pool: a, rate_limit: { type: token_bucket, limit: 1, window: 1h } }\n  \
+          - { path: /b, pool: b, rate_limit: { type: token_bucket, limit: 2, window: 1h } }\n";
+
+    fn build(text: &str, before: Option<&Snapshot>) -> Snapshot {
+        let checked = load::parse(text, "f", &|_| None).unwrap_or_else(|e| panic!("{e:?}"));
+        Snapshot::build(&checked, before, Instant::now()).unwrap()
+    }
+
+    fn kept_pools(before: &Snapshot, after: &Snapshot) -> Vec<String> {
+        let kept = |(name, pool): (&PoolName, &Arc<Pool>)| {
+            before.pools.get(name).is_some_and(|old| Arc::ptr_eq(old, pool)).then(|| name.to_string())
+        };
+        after.pools.iter().filter_map(kept).collect()
+    }
+
+    /// The routes that go on counting.
+    fn kept_limits(before: &Snapshot, after: &Snapshot) -> Vec<String> {
+        let limiters = |snapshot: &Snapshot| -> HashMap<String, Arc<Limiter>> {
+            let named =
+                snapshot.routes.iter().map(|(_, route)| (route.name.to_string(), route.limiter.clone().unwrap()));
+            named.chain([("overall".to_owned(), snapshot.limiter.clone().unwrap())]).collect()
+        };
+        let (before, after) = (limiters(before), limiters(after));
+        let kept = after.iter().filter(|(name, now)| before.get(*name).is_some_and(|old| Arc::ptr_eq(old, now)));
+        let mut kept: Vec<String> = kept.map(|(name, _)| name.clone()).collect();
+        kept.sort();
+        kept
+    }
+
+    #[test]
+    fn an_unchanged_configuration_builds_no_pool_and_no_limit_anew() {
+        let before = build(FILE, None);
+        let after = build(&format!("# a remark\n{FILE}"), Some(&before));
+        assert_eq!(kept_pools(&before, &after), ["a", "b"]);
+        assert_eq!(kept_limits(&before, &after), ["*/a", "*/b", "overall"]);
+    }
+
+    #[test]
+    fn only_what_changed_is_built_anew() {
+        let before = build(FILE, None);
+        let changed = FILE.replace("127.0.0.1:3", "127.0.0.1:4").replace("limit: 2", "limit: 3");
+        let after = build(&changed, Some(&before));
+        assert_eq!(kept_pools(&before, &after), ["a"]);
+        assert_eq!(kept_limits(&before, &after), ["*/a", "overall"]);
+        let moved = build(&FILE.replace("path: /a", "path: /elsewhere"), Some(&before));
+        assert_eq!(kept_limits(&before, &moved), ["*/b", "overall"]);
+        assert_eq!(kept_pools(&before, &moved), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_pool_is_another_when_its_files_hold_something_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let renew = || {
+            let (pem, _) = crate::tls::development::certificate(&["localhost".to_owned()]).unwrap();
+            std::fs::write(&file, pem.certificate).unwrap();
+        };
+        let tls = format!("b: {{ tls: {{ server_name: localhost, ca: '{}' }}, ", file.display());
+        let text = FILE.replace("b: { ", &tls);
+        renew();
+        let before = build(&text, None);
+        assert_eq!(kept_pools(&before, &build(&text, Some(&before))), ["a", "b"]);
+        renew();
+        assert_eq!(kept_pools(&before, &build(&text, Some(&before))), ["a"]);
+    }
 }

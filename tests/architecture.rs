@@ -18,7 +18,9 @@ const ORDER: &[&str] = &[
     "event",
     "request_limits",
     "client_timeouts",
-    "connection_limits", // words
+    "connection_limits",
+    "file_stamps",
+    "systemd", // words
     "http1",
     "route",
     "limit",
@@ -36,6 +38,8 @@ const ORDER: &[&str] = &[
     "decision", // stages
     "proxy",
     "listener", // traffic
+    "reload",
+    "admin",
     "server",
     "cli", // process
 ];

@@ -83,7 +83,7 @@ fn examine(loaded: &Loaded) -> Vec<Diagnostic> {
         now: SystemTime::now(),
         connections: descriptors::raise_limit().ok().map(descriptors::connections_for),
     };
-    let failed = match Snapshot::build(&loaded.checked, Instant::now()) {
+    let failed = match Snapshot::build(&loaded.checked, None, Instant::now()) {
         Ok(snapshot) => expectations::failures(&loaded.checked, &snapshot),
         Err(problem) => vec![Fault { place: Place::root(), problem, hint: String::new() }],
     };

@@ -34,7 +34,7 @@ pub(super) fn main() -> Result<(), Failure> {
     ))?;
     explain(tls, plain, &backends);
     logging::start();
-    server::run(&checked, Start::default()).map_err(Failure::runtime)
+    server::run(checked, Start::default()).map_err(Failure::runtime)
 }
 
 /// Quicker than the example's 20 s and 5 s, so that a person who tries it need not wait.

@@ -40,7 +40,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
         example = example.with_header(name.trim(), value).map_err(Failure::usage)?;
     }
     let checked = check::load(&arguments.conf)?;
-    let snapshot = Snapshot::build(&checked, Instant::now()).map_err(Failure::usage)?;
+    let snapshot = Snapshot::build(&checked, None, Instant::now()).map_err(Failure::usage)?;
     let outcome = example.outcome(&snapshot, &checked.listeners);
     let explanation = Explanation::new(outcome, &snapshot, &checked);
     let mut output = std::io::stdout().lock();

@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod explain;
 mod logging;
+mod reload;
 mod run;
 mod sample;
 mod schema;
@@ -43,6 +44,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
+    /// Have the running process read its file anew, and say what came of it.
+    Reload(reload::Arguments),
     /// Write a development certificate for localhost and its key.
     Cert(cert::Arguments),
     /// One of the demo's backends.
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::main(&arguments),
         Command::Explain(arguments) => explain::main(&arguments),
         Command::Schema => schema::main(),
+        Command::Reload(arguments) => reload::main(&arguments),
         Command::Cert(arguments) => cert::main(&arguments),
         Command::SampleBackend(arguments) => sample::main(arguments),
     };

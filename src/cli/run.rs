@@ -1,6 +1,7 @@
 //! `l7lb run`: serve as a file says.
 
 use super::{Failure, RunArguments, check, logging};
+use crate::reload::Source;
 use crate::server::{self, Start};
 
 pub(super) fn main(arguments: &RunArguments) -> Result<(), Failure> {
@@ -12,7 +13,10 @@ pub(super) fn main(arguments: &RunArguments) -> Result<(), Failure> {
     if arguments.test {
         return check::test(file);
     }
+    // Before it is read, so that a change meanwhile is seen.
+    let source = Source::of(file);
     let checked = check::load(file)?;
     logging::start();
-    server::run(&checked, Start { daemon: arguments.daemon, upgrade: arguments.upgrade }).map_err(Failure::runtime)
+    let start = Start { daemon: arguments.daemon, upgrade: arguments.upgrade, source: Some(source) };
+    server::run(checked, start).map_err(Failure::runtime)
 }

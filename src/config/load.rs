@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pingora_core::server::configuration::ServerConf;
 use serde_path_to_error::Segment;
 use serde_yaml::Value;
 
@@ -47,6 +48,24 @@ pub fn open(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
         vec![Source::new(&file, "").diagnostic(Severity::Error, None, fault)]
     })?;
     read(&text, &file, &|name| std::env::var(name).ok())
+}
+
+/// What the `server` block of a file says, whatever else is wrong with the file; the defaults without a
+/// file. For finding a running process.
+///
+/// # Errors
+/// Every fault in the file, where the block cannot be read.
+pub fn server(path: Option<&Path>) -> Result<ServerConf, Vec<Diagnostic>> {
+    let Some(path) = path else {
+        return Ok(super::server::Config::default().check(&Place::root(), &mut Faults::default()));
+    };
+    load(path).map(|checked| checked.server).or_else(|diagnostics| {
+        let config = || -> Option<super::server::Config> {
+            let value = read_yaml(&std::fs::read_to_string(path).ok()?).ok()?;
+            value.get("server").map_or_else(|| Some(Default::default()), |it| serde_yaml::from_value(it.clone()).ok())
+        };
+        config().map(|config| config.check(&Place::root(), &mut Faults::default())).ok_or(diagnostics)
+    })
 }
 
 /// Reads the text of a file that is called `file` and proves it consistent.

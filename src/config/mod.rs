@@ -7,7 +7,8 @@
 //! - [`load`]: from a file to a [`Checked`], or to every fault at once.
 //! - [`diagnostic`], [`positions`]: how and where a fault is told; [`warnings`]: what is legal but unwise;
 //!   [`schema`]: what may be written, for editors.
-//! - [`server`], [`listener`], [`routes`], [`shares`], [`expectation`]: parts that belong to no room of their own.
+//! - [`server`], [`listener`], [`routes`], [`shares`],
+//!   [`expectation`], [`reload`]: parts that belong to no room of their own.
 
 pub mod diagnostic;
 pub mod expectation;
@@ -15,6 +16,7 @@ mod environment;
 pub mod listener;
 pub mod load;
 pub mod positions;
+pub mod reload;
 pub mod routes;
 pub mod schema;
 pub mod server;
@@ -63,6 +65,8 @@ pub struct Config {
     pub connection_limits: connection_limits::Config,
     /// Where the access log goes.
     pub access_log: access_log::Config,
+    /// When the file is read anew.
+    pub reload: reload::Config,
     /// Pools of backends by name.
     pub pools: BTreeMap<PoolName, pool::Config>,
     /// What goes to which pool.
@@ -73,6 +77,8 @@ pub struct Config {
 
 /// A consistent configuration: everything in it can be built.
 pub struct Checked {
+    /// What was written, by which configurations are compared.
+    pub written: Config,
     /// Pingora's settings.
     pub server: ServerConf,
     /// Where connections are accepted; at least one.
@@ -116,6 +122,7 @@ impl Config {
             .collect();
         self.check_source_addresses(&root.key("pools"), &mut faults);
         let checked = Checked {
+            written: self.clone(),
             server: self.server.check(&root.key("server"), &mut faults),
             listeners: self.check_listeners(&root.key("listeners"), &mut faults),
             trusted_proxies: TrustedProxies::new(self.trusted_proxies.clone()),

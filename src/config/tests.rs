@@ -97,6 +97,7 @@ fn the_reference_shows_every_key_and_its_default() {
     let default = load::parse(minimal, "minimal", &|_| None).unwrap_or_else(|_| panic!("the minimal file is good"));
     assert_eq!(checked.request_limits, default.request_limits);
     assert_eq!(checked.access_log, default.access_log);
+    assert_eq!(checked.written.reload, default.written.reload);
     let (shown, real) = (checked.pools.values().next().unwrap(), default.pools.values().next().unwrap());
     assert_eq!(shown.health_check, real.health_check);
     assert_eq!(shown.template.timeouts, real.template.timeouts);
@@ -117,7 +118,7 @@ fn a_route_allows_the_escapes_that_it_names_and_no_other() {
     let none = Encoded::default();
     let wanted = [none, Encoded { slash: true, nul: true, ..none }, Encoded { backslash: true, ..none }];
     assert_eq!(checked.routes.iter().map(|route| route.allow_encoded).collect::<Vec<_>>(), wanted);
-    let snapshot = Snapshot::build(&checked, Instant::now()).unwrap();
+    let snapshot = Snapshot::build(&checked, None, Instant::now()).unwrap();
     assert_eq!(snapshot.routes.iter().map(|(_, route)| route.allow_encoded).collect::<Vec<_>>(), wanted);
 }
 

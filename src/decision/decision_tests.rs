@@ -23,7 +23,7 @@ routes:
 fn live(tests: &str) -> (Checked, Snapshot) {
     let text = format!("{TEXT}{tests}");
     let checked = load::parse(&text, "f", &|_| None).unwrap_or_else(|e| panic!("{e:?}"));
-    let snapshot = Snapshot::build(&checked, Instant::now()).unwrap();
+    let snapshot = Snapshot::build(&checked, None, Instant::now()).unwrap();
     (checked, snapshot)
 }
 

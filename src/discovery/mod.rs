@@ -72,6 +72,17 @@ impl<T: Clone + Send + Sync + 'static> Discovery<T> {
         }
     }
 
+    /// The same discovery in the place of `before`: names keep their last good answer.
+    #[must_use]
+    pub fn succeeding(self, before: &Self) -> Self {
+        let stays = |target: &Target| self.members.iter().any(|member| member.target == *target);
+        let last_good = before.last_good.lock().clone().into_iter().filter(|(target, _)| stays(target)).collect();
+        *self.last_good.lock() = last_good;
+        let unresolved = before.unresolved.lock().iter().filter(|target| stays(target)).cloned().collect();
+        *self.unresolved.lock() = unresolved;
+        self
+    }
+
     /// How often to look again: never when every member is an address.
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {
@@ -166,6 +177,23 @@ mod tests {
         assert_eq!(first.len(), 2);
         assert!(attached(&first).iter().zip(&attached(&second)).all(|(a, b)| Arc::ptr_eq(a, b)));
         assert_eq!(discovery.interval(), None);
+    }
+
+    #[tokio::test]
+    async fn a_successor_takes_over_what_stays() {
+        let before = Discovery::new(
+            "p".into(),
+            vec![member("127.0.0.1:1", 1), member("127.0.0.1:2", 1)],
+            |address, _: &Member| Arc::new(address),
+        );
+        before.discover().await.unwrap();
+        let name: Target = "does-not-exist.invalid:80".parse().unwrap();
+        before.last_good.lock().insert(name, vec!["127.0.0.9:80".parse().unwrap()]);
+        let members = vec![member("127.0.0.1:2", 5), member("127.0.0.1:3", 1), member("does-not-exist.invalid:80", 1)];
+        let after = Discovery::new("p".into(), members, |address, _: &Member| Arc::new(address)).succeeding(&before);
+        let (found, _) = after.discover().await.unwrap();
+        assert_eq!(found.len(), 3, "a name keeps its last good answer");
+        assert_eq!(after.attached().len(), 3, "what left is let go");
     }
 
     #[tokio::test]

@@ -110,7 +110,7 @@ where
     let peer = arrival.peer;
     // Boxed, so that the memory for a handshake is not kept as long as the connection.
     let arriving: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(arrive(&service, arrival));
-    match timeout(service.timeouts.handshake, arriving).await {
+    match timeout(service.timeouts().handshake, arriving).await {
         Ok(Ok((stream, _slot, true))) => http2::serve(&service, stream).await,
         Ok(Ok((stream, _slot, false))) => http1::serve(&service, stream).await,
         Ok(Err(e)) => log::debug!("connection from {peer}: {e}"),
@@ -135,7 +135,7 @@ async fn arrive<P>(service: &Service<P>, arrival: Arrival) -> Result<(ClientStre
             admitted => break admitted.map_err(|e| e.to_string())?,
         }
     };
-    let timeouts = Arc::clone(&service.timeouts);
+    let timeouts = service.timeouts();
     let connection = Arc::new(Connection::new(peer, local, entrance.tls.is_some(), Arc::clone(&entrance.policy)));
     if let Some(tls) = &entrance.tls {
         let stream: Stream = Box::new(tls.handshake(io).await?);

@@ -31,8 +31,8 @@ type Part = Mutex<HashMap<ClientKey, usize, RandomState>>;
 pub struct ConnectionCaps(Arc<Table>);
 
 struct Table {
-    total: usize,
-    per_client: usize,
+    total: AtomicUsize,
+    per_client: AtomicUsize,
     open: AtomicUsize,
     /// Told when a place is free again after all were taken.
     freed: Notify,
@@ -84,7 +84,16 @@ impl ConnectionCaps {
     pub fn new(total: usize, per_client: usize) -> Self {
         let parts = (0..1_u32 << PART_BITS).map(|_| Part::default()).collect();
         let seed = RandomState::new();
+        let (total, per_client) = (AtomicUsize::new(total), AtomicUsize::new(per_client));
         Self(Arc::new(Table { total, per_client, open: AtomicUsize::new(0), freed: Notify::new(), parts, seed }))
+    }
+
+    /// From now on there may be `total` connections, and `per_client`. Those that are open beyond it stay.
+    pub fn set(&self, total: usize, per_client: usize) {
+        self.0.per_client.store(per_client, Ordering::SeqCst);
+        self.0.total.store(total, Ordering::SeqCst);
+        // There may be room now.
+        self.0.freed.notify_waiters();
     }
 
     /// How many connections are open.
@@ -114,7 +123,7 @@ impl ConnectionCaps {
         let mut part = table.part(client).ok_or(Refused::Total)?.lock();
         let entry = part.entry(client);
         let own = if let Entry::Occupied(held) = &entry { *held.get() } else { 0 };
-        if own >= table.per_client {
+        if own >= table.per_client.load(Ordering::SeqCst) {
             return Err(Refused::PerClient);
         }
         table.take_place()?;
@@ -140,13 +149,14 @@ impl ConnectionCaps {
 
 impl Table {
     fn take_place(&self) -> Result<(), Refused> {
-        let place = |open: usize| (open < self.total).then_some(open + 1);
+        let total = self.total.load(Ordering::SeqCst);
+        let place = |open: usize| (open < total).then_some(open + 1);
         self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, place).map_err(|_| Refused::Total)?;
         Ok(())
     }
 
     fn is_full(&self) -> bool {
-        self.open.load(Ordering::SeqCst) >= self.total
+        self.open.load(Ordering::SeqCst) >= self.total.load(Ordering::SeqCst)
     }
 
     fn part(&self, client: ClientKey) -> Option<&Part> {
@@ -167,7 +177,7 @@ impl Drop for Slot {
                 held.remove();
             }
         }
-        if table.open.fetch_sub(1, Ordering::SeqCst) >= table.total {
+        if table.open.fetch_sub(1, Ordering::SeqCst) >= table.total.load(Ordering::SeqCst) {
             table.freed.notify_waiters();
         }
     }
@@ -220,6 +230,25 @@ mod tests {
         assert_eq!((caps.open(), clients(&caps)), (0, 0));
         assert_eq!(ConnectionCaps::new(0, 1).admit(Some(ClientKey(1))).err(), Some(Refused::Total));
         assert_eq!(ConnectionCaps::new(1, 0).admit(Some(ClientKey(1))).err(), Some(Refused::PerClient));
+    }
+
+    #[tokio::test]
+    async fn caps_change_while_connections_are_open() {
+        let caps = ConnectionCaps::new(1, 1);
+        let held = caps.admit(Some(ClientKey(1))).unwrap_or_else(|e| panic!("{e}"));
+        let waiting = caps.clone();
+        let wait = tokio::spawn(async move { waiting.wait_for_place().await });
+        tokio::task::yield_now().await;
+        caps.set(3, 2);
+        wait.await.unwrap();
+        let second = caps.admit(Some(ClientKey(1)));
+        assert_eq!(caps.admit(Some(ClientKey(1))).err(), Some(Refused::PerClient));
+        caps.set(1, 1);
+        assert_eq!(caps.open(), 2, "nobody is sent away");
+        assert_eq!(caps.admit(Some(ClientKey(2))).err(), Some(Refused::Total));
+        drop(held);
+        drop(second);
+        assert!(caps.admit(Some(ClientKey(2))).is_ok());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::accept::{Entrance, accept};
 use super::drain::Drain;
-use super::service::{Rules, Service};
+use super::service::{LiveRules, Service};
 use super::sockets::Socket;
 use crate::observe::AccessLog;
 
@@ -54,7 +54,7 @@ pub enum Workers {
 pub struct Front<P> {
     start: Mutex<Option<Start<P>>>,
     workers: Workers,
-    rules: Rules,
+    rules: LiveRules,
     drain: Drain,
     settled: watch::Receiver<bool>,
 }
@@ -71,7 +71,7 @@ impl<P> Front<P> {
         doors: Vec<Door>,
         prepare: Prepare<P>,
         on_ready: impl FnOnce() + Send + Sync + 'static,
-        (workers, rules): (Workers, Rules),
+        (workers, rules): (Workers, LiveRules),
         (drain, settled): (Drain, watch::Receiver<bool>),
     ) -> Self {
         let start = Start { doors, prepare, on_ready: Box::new(on_ready) };
@@ -175,7 +175,7 @@ where
 struct Worker<P> {
     doors: Vec<(Arc<Entrance>, Socket)>,
     makings: Arc<Makings<P>>,
-    rules: Rules,
+    rules: LiveRules,
     drain: Drain,
     ready: mpsc::Sender<io::Result<()>>,
     open: watch::Receiver<bool>,

@@ -43,7 +43,8 @@ where
             Arrival::Request(bytes) => bytes,
         };
         requests += 1;
-        let last = requests >= service.limits.requests || began.elapsed() >= service.limits.age;
+        let limits = service.limits();
+        let last = requests >= limits.requests || began.elapsed() >= limits.age;
         match pass(service, stream, bytes, last).await {
             Some(same) => stream = same,
             None => return,

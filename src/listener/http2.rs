@@ -76,7 +76,7 @@ fn options<P>(service: &Service<P>) -> H2Options {
     let mut options = default_h2_options();
     let header_size = service.request_limits().header_size;
     options
-        .max_concurrent_streams(service.limits.streams)
+        .max_concurrent_streams(service.limits().streams)
         .max_header_list_size(u32::try_from(header_size).unwrap_or(u32::MAX))
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
@@ -111,7 +111,7 @@ where
         socket_digest: stream.get_socket_digest(),
     });
     let handshake = options(service).handshake(Box::new(stream) as Stream);
-    let mut connection = match timeout(service.timeouts.handshake, handshake).await {
+    let mut connection = match timeout(service.timeouts().handshake, handshake).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(e)) => {
             log::debug!("no HTTP/2 with {}: {e}", client.peer);
@@ -146,7 +146,7 @@ where
     P::CTX: Send + Sync,
 {
     let active = Arc::new(Active::default());
-    let retire = Instant::now() + service.limits.age;
+    let retire = Instant::now() + service.limits().age;
     let mut begun = service.drain.begun();
     let (mut requests, mut malformed, mut leaving) = (0, 0, false);
     loop {
@@ -162,7 +162,7 @@ where
                 log_refused(service, client, refusal);
                 return Ended::Abruptly;
             }
-            () = active.idle(service.timeouts.keepalive) => {
+            () = active.idle(service.timeouts().keepalive) => {
                 // Nobody asks for anything: the client is told, and the connection is over.
                 connection.graceful_shutdown();
                 return Ended::InOrder;
@@ -171,7 +171,7 @@ where
         match accepted {
             Ok(Some(H2Accept::Session(session))) => {
                 requests += 1;
-                if !leaving && (requests >= service.limits.requests || Instant::now() >= retire) {
+                if !leaving && (requests >= service.limits().requests || Instant::now() >= retire) {
                     connection.graceful_shutdown();
                     leaving = true;
                 }

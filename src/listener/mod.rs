@@ -29,7 +29,7 @@ mod stream;
 pub use accept::Entrance;
 pub use drain::Drain;
 pub use front::Front;
-pub use service::Rules;
+pub use service::{LiveRules, Rules};
 pub use sockets::Socket;
 
 /// How long a client whose request was answered before its end may take to notice. Closing at once,

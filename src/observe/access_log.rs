@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use parking_lot::{Condvar, Mutex};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -46,13 +47,16 @@ struct Waiting {
     /// Lines that found no room.
     lost: u64,
     reopen: bool,
+    /// Where lines go from now on, where that has changed.
+    next: Option<Destination>,
     /// Counts requests to flush, and how many of them are served.
     flushes: u64,
     flushed: u64,
 }
 
-#[derive(Default)]
 struct Shared {
+    /// How lines are written; `None` where they are not.
+    format: ArcSwapOption<Format>,
     waiting: Mutex<Waiting>,
     /// Tells the writer that there is something to do, and who flushes that it is done.
     changed: Condvar,
@@ -60,9 +64,26 @@ struct Shared {
 
 /// The sending end, cheap to clone into every request thread.
 #[derive(Clone)]
-pub struct AccessLog {
-    format: Format,
-    shared: Option<Arc<Shared>>,
+pub struct AccessLog(Arc<Shared>);
+
+/// The access log, once it runs: it has a thread, and threads begin late.
+pub type Slot = Arc<Mutex<Option<AccessLog>>>;
+
+/// Settings whose file is open.
+pub struct Opened {
+    format: Option<Format>,
+    destination: Destination,
+}
+
+impl Opened {
+    /// Opens what `config` names.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn of(config: &Config) -> io::Result<Self> {
+        let file = if config.off { None } else { config.file.clone() };
+        Ok(Self { format: (!config.off).then_some(config.format), destination: Destination::open(file)? })
+    }
 }
 
 impl AccessLog {
@@ -72,22 +93,31 @@ impl AccessLog {
     /// # Errors
     /// When the file cannot be opened or the thread not started.
     pub fn start(config: &Config) -> io::Result<Self> {
-        if config.off {
-            return Ok(Self { format: config.format, shared: None });
-        }
-        let destination = Destination::open(config.file.clone())?;
-        let shared = Arc::new(Shared::default());
+        let Opened { format, destination } = Opened::of(config)?;
+        let shared = Arc::new(Shared {
+            format: ArcSwapOption::new(format.map(Arc::new)),
+            waiting: Mutex::default(),
+            changed: Condvar::default(),
+        });
         let writer = Writer { destination, shared: Arc::clone(&shared), lost: 0, announced: None };
         std::thread::Builder::new().name("access log".to_owned()).spawn(move || writer.run())?;
-        Ok(Self { format: config.format, shared: Some(shared) })
+        Ok(Self(shared))
+    }
+
+    /// From now on lines are written as `opened` says; those that wait still go where they were to go.
+    pub fn replace(&self, opened: Opened) {
+        self.0.format.store(opened.format.map(Arc::new));
+        self.0.waiting.lock().next = Some(opened.destination);
+        self.0.changed.notify_all();
     }
 
     /// Adds a line to those that wait to be written.
     pub fn write(&self, record: &Record<'_>) {
-        let Some(shared) = &self.shared else { return };
+        let shared = &self.0;
+        let Some(format) = shared.format.load().as_deref().copied() else { return };
         // Written before the lock is taken: all workers share it.
         let mut line = String::with_capacity(LINE);
-        record.write(self.format, &mut line);
+        record.write(format, &mut line);
         let mut waiting = shared.waiting.lock();
         if waiting.lines.len() >= WAITING_MAX {
             waiting.lost += 1;
@@ -103,14 +133,13 @@ impl AccessLog {
 
     /// Opens the file anew, after a rotation has renamed it.
     pub fn reopen(&self) {
-        let Some(shared) = &self.shared else { return };
-        shared.waiting.lock().reopen = true;
-        shared.changed.notify_all();
+        self.0.waiting.lock().reopen = true;
+        self.0.changed.notify_all();
     }
 
     /// Waits until all lines so far are written, or the destination has taken too long.
     pub fn flush(&self) {
-        let Some(shared) = &self.shared else { return };
+        let shared = &self.0;
         let mut waiting = shared.waiting.lock();
         waiting.flushes += 1;
         let awaited = waiting.flushes;
@@ -160,13 +189,24 @@ struct Writer {
     announced: Option<Instant>,
 }
 
+/// What the writer has to do besides writing lines.
+struct Taken {
+    reopen: bool,
+    next: Option<Destination>,
+    flushes: u64,
+    lost: u64,
+}
+
 impl Writer {
     fn run(mut self) {
         let mut lines = String::new();
         loop {
-            let (reopen, flushes, lost) = self.take(&mut lines);
+            let Taken { reopen, next, flushes, lost } = self.take(&mut lines);
             self.put(&lines, lost);
             lines.clear();
+            if let Some(next) = next {
+                self.destination = next;
+            }
             if reopen {
                 self.reopen();
             }
@@ -176,13 +216,18 @@ impl Writer {
     }
 
     /// Waits for something to do, gathers for a moment, and takes all that waits by swapping buffers.
-    fn take(&self, lines: &mut String) -> (bool, u64, u64) {
+    fn take(&self, lines: &mut String) -> Taken {
         let mut waiting = self.shared.waiting.lock();
-        let urgent = |waiting: &Waiting| waiting.reopen || waiting.flushes > waiting.flushed;
+        let urgent = |waiting: &Waiting| waiting.reopen || waiting.next.is_some() || waiting.flushes > waiting.flushed;
         self.shared.changed.wait_while(&mut waiting, |waiting| waiting.lines.is_empty() && !urgent(waiting));
         self.shared.changed.wait_while_for(&mut waiting, |waiting| !urgent(waiting), GATHER);
         std::mem::swap(&mut waiting.lines, lines);
-        (std::mem::take(&mut waiting.reopen), waiting.flushes, std::mem::take(&mut waiting.lost))
+        Taken {
+            reopen: std::mem::take(&mut waiting.reopen),
+            next: waiting.next.take(),
+            flushes: waiting.flushes,
+            lost: std::mem::take(&mut waiting.lost),
+        }
     }
 
     #[expect(clippy::disallowed_methods, reason = "how often to announce is a matter of real time")]

@@ -88,6 +88,14 @@ impl Endpoint {
         }
     }
 
+    /// Takes over what checks said about the same backend, and when it is checked next.
+    #[must_use]
+    pub(super) fn succeeding(self, before: &Self) -> Self {
+        self.health.store(before.health() as u8, Ordering::Relaxed);
+        *self.schedule.lock() = before.schedule.lock().clone();
+        self
+    }
+
     /// Lets traffic judge it: by its peers, and by a circuit breaker of its own.
     #[must_use]
     pub fn judged(self, observed: Observed, circuit: Option<Circuit>) -> Self {

@@ -248,7 +248,7 @@ pub struct Answer {
 }
 
 /// When a backend is checked next, and what the checks so far add up to. Pure: time is passed in.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Schedule {
     due: Option<Instant>,
     /// Answers in a row that disagree with the current health.
@@ -256,10 +256,12 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Whether a check is due. The first one always is.
+    /// Whether a check is due. The first one always is, and so is one that is further away than
+    /// `rhythm` would have it: then the rhythm has changed.
     #[must_use]
-    pub fn is_due(&self, now: Instant) -> bool {
-        self.due.is_none_or(|due| due <= now)
+    pub fn is_due(&self, now: Instant, rhythm: &Rhythm) -> bool {
+        let furthest = now + rhythm.interval.max(rhythm.unhealthy_interval).mul_f64(1.1);
+        self.due.is_none_or(|due| due <= now || due > furthest)
     }
 
     /// Takes in the answer of a check and says what the backend's health is now.
@@ -332,7 +334,7 @@ mod tests {
         let began = Instant::now();
         let next = |health, passed, jitter| {
             let mut schedule = Schedule::default();
-            assert!(schedule.is_due(began));
+            assert!(schedule.is_due(began, &RHYTHM));
             schedule.observe(health, Answer { passed, began, jitter }, &RHYTHM);
             schedule.due.unwrap() - began
         };
@@ -348,8 +350,10 @@ mod tests {
         let began = Instant::now();
         let mut schedule = Schedule::default();
         schedule.observe(Health::Unknown, Answer { passed: true, began, jitter: 0.5 }, &RHYTHM);
-        assert!(!schedule.is_due(began + Duration::from_secs(19)));
-        assert!(schedule.is_due(began + Duration::from_secs(20)));
+        assert!(!schedule.is_due(began + Duration::from_secs(19), &RHYTHM));
+        assert!(schedule.is_due(began + Duration::from_secs(20), &RHYTHM));
+        let quicker = Rhythm { interval: Duration::from_secs(5), ..RHYTHM };
+        assert!(schedule.is_due(began + Duration::from_secs(1), &quicker), "the rhythm has changed");
     }
 
     fn check(yaml: &str) -> Result<Option<Spec>, Vec<String>> {

@@ -1,8 +1,9 @@
 //! The background service that keeps every pool's discovery and health up to date.
 //!
 //! Pingora's services are fixed once the server runs, but a load balancer's own loop may be spawned
-//! at any time; so one service runs the loops of all pools.
+//! and ended at any time; so one service runs the loops of all pools, and follows when they change.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,24 +11,58 @@ use async_trait::async_trait;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::Pool;
+use crate::units::PoolName;
 
-/// The longest that a start waits for first health checks; listeners open anyway after it.
+/// The longest that new pools are waited for; they go live anyway after it.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The pools that are kept up to date, one of each name. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct Kept(watch::Sender<Vec<Arc<Pool>>>);
+
+impl Kept {
+    /// Keeps `pools` besides those that no longer belong to the configuration, and waits until the new
+    /// ones have settled, or for 5 s. A pool takes the place of the one with its name.
+    pub async fn begin(&self, pools: &[Arc<Pool>]) {
+        let before = self.0.borrow().clone();
+        let leaving = before.iter().filter(|old| !pools.iter().any(|new| new.name() == old.name()));
+        let both: Vec<_> = pools.iter().chain(leaving).cloned().collect();
+        self.0.send_replace(both);
+        let new: Vec<_> =
+            pools.iter().filter(|pool| !before.iter().any(|old| Arc::ptr_eq(old, pool))).cloned().collect();
+        settle(&new).await;
+    }
+
+    /// Keeps `pools` only; checks of others end.
+    pub fn only(&self, pools: Vec<Arc<Pool>>) {
+        self.0.send_replace(pools);
+    }
+}
+
+/// Whether it was in time does not matter: a pool without backends must not keep the rest closed.
+async fn settle(pools: &[Arc<Pool>]) {
+    let all_settled = async {
+        for pool in pools {
+            pool.settled().await;
+        }
+    };
+    tokio::time::timeout(SETTLE_LIMIT, all_settled).await.ok();
+}
 
 /// Runs the pools and says when they have settled.
 pub struct Keeper {
-    pools: Vec<Arc<Pool>>,
+    kept: Kept,
     settled: watch::Sender<bool>,
 }
 
 impl Keeper {
-    /// A keeper of `pools`.
+    /// A keeper of `pools` at first.
     #[must_use]
     pub fn new(pools: Vec<Arc<Pool>>) -> Self {
-        Self { pools, settled: watch::Sender::new(false) }
+        Self { kept: Kept(watch::Sender::new(pools)), settled: watch::Sender::new(false) }
     }
 
     /// Becomes true once each pool has a backend that is up, or has checked them all.
@@ -35,24 +70,66 @@ impl Keeper {
     pub fn settled(&self) -> watch::Receiver<bool> {
         self.settled.subscribe()
     }
+
+    /// Says which pools are to be kept from now on.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        self.kept.clone()
+    }
 }
 
 #[async_trait]
 impl BackgroundService for Keeper {
     async fn start(&self, shutdown: ShutdownWatch) {
-        let mut running = JoinSet::new();
-        for pool in &self.pools {
-            let (pool, shutdown) = (Arc::clone(pool), shutdown.clone());
-            running.spawn(async move { pool.run(shutdown).await });
-        }
-        let all_settled = async {
-            for pool in &self.pools {
-                pool.settled().await;
+        let mut wanted = self.kept.0.subscribe();
+        let first = wanted.borrow_and_update().clone();
+        let mut loops = Loops { running: HashMap::new(), tasks: JoinSet::new(), shutdown: shutdown.clone() };
+        loops.follow(&first);
+        let settling = async {
+            settle(&first).await;
+            self.settled.send_replace(true);
+        };
+        let following = async {
+            while wanted.changed().await.is_ok() {
+                let pools = wanted.borrow_and_update().clone();
+                loops.follow(&pools);
             }
         };
-        // Whether it was in time does not matter: a pool without backends must not keep the rest closed.
-        tokio::time::timeout(SETTLE_LIMIT, all_settled).await.ok();
-        self.settled.send_replace(true);
-        while running.join_next().await.is_some() {}
+        let mut ended = shutdown;
+        tokio::select! {
+            _ = async { tokio::join!(settling, following) } => {}
+            _ = ended.wait_for(|shutdown| *shutdown) => {}
+        }
+    }
+}
+
+/// The loops that run.
+struct Loops {
+    running: HashMap<PoolName, (Arc<Pool>, AbortHandle)>,
+    tasks: JoinSet<()>,
+    shutdown: ShutdownWatch,
+}
+
+impl Loops {
+    /// Ends the loops of pools that are not in `pools`, and starts those that are new. A successor's loop
+    /// looks after the backends that its pool has in common with the one before.
+    fn follow(&mut self, pools: &[Arc<Pool>]) {
+        let wanted = |pool: &Arc<Pool>| pools.iter().any(|wanted| Arc::ptr_eq(wanted, pool));
+        self.running.retain(|_, (pool, task)| {
+            let stays = wanted(pool);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for pool in pools {
+            if !self.running.contains_key(pool.name()) {
+                let (looked_after, shutdown) = (Arc::clone(pool), self.shutdown.clone());
+                let task = self.tasks.spawn(async move { looked_after.run(shutdown).await });
+                self.running.insert(pool.name().clone(), (Arc::clone(pool), task));
+            }
+        }
+        // Those that have ended are let go.
+        while self.tasks.try_join_next().is_some() {}
     }
 }

@@ -17,6 +17,7 @@
 //! - [`peer`]: how a backend is reached.
 //! - [`proxy_protocol`]: telling backends the client's address before anything else.
 //! - [`preference`]: picking the backend that a client is bound to.
+//! - [`succession`]: what a pool takes over from the one in whose place it comes.
 //! - [`keeper`]: the background service that runs all pools.
 
 pub mod bounds;
@@ -41,6 +42,7 @@ mod preference;
 mod probe;
 pub mod proxy_protocol;
 pub mod queue;
+mod succession;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -58,10 +60,9 @@ use tokio::sync::watch;
 
 use balancer::{Balancer, Rhythm};
 use bounds::Bounds;
-use endpoint::Standing;
 pub use endpoint::{Endpoint, Health};
 use group::Threshold;
-pub use keeper::Keeper;
+pub use keeper::{Keeper, Kept};
 pub use lease::Lease;
 use peer::{Protocol, Template, Timeouts, TimeoutsConfig};
 use policy::Ask;
@@ -162,6 +163,8 @@ const WEIGHTS_MAX: u32 = 65_535;
 /// A checked pool.
 #[derive(Clone)]
 pub struct Spec {
+    /// What was written, by which two specs are compared.
+    pub written: Config,
     /// How backends are reached.
     pub template: Template,
     /// How their health is checked; `None` where it is not.
@@ -209,6 +212,7 @@ impl Config {
         };
         self.check_groups(place, faults);
         Spec {
+            written: self.clone(),
             template,
             balance: self.balance.check(&place.key("balance"), faults),
             slow_start: self.slow_start.0,
@@ -295,6 +299,7 @@ impl Config {
 /// A live pool.
 pub struct Pool {
     name: PoolName,
+    spec: Spec,
     template: Template,
     /// When a pool without a healthy backend may have one again.
     retry_after: Duration,
@@ -322,9 +327,29 @@ impl Pool {
     /// # Errors
     /// When a health check cannot be built, which a checked configuration rules out.
     pub fn build(name: PoolName, spec: &Spec) -> pingora::Result<Self> {
+        Self::assemble(name, spec, None)
+    }
+
+    /// Builds the pool in the place of `before`: backends that stay keep their health, and names their
+    /// last good answer. What traffic said about them begins anew, since it is judged by other rules.
+    ///
+    /// # Errors
+    /// As [`Pool::build`].
+    pub fn succeed(before: &Self, spec: &Spec) -> pingora::Result<Self> {
+        Self::assemble(before.name.clone(), spec, Some(before))
+    }
+
+    fn assemble(name: PoolName, spec: &Spec, before: Option<&Self>) -> pingora::Result<Self> {
+        let mut template = spec.template.clone();
+        // The seed is part of what connections are kept by.
+        if let (Some(new), Some(old)) =
+            (&mut template.proxy_protocol, before.and_then(|before| before.template.proxy_protocol.as_ref()))
+        {
+            new.clone_from(old);
+        }
         let in_flight = Arc::new(AtomicU32::new(0));
         let bounds = Bounds::new(name.clone(), &spec.bounds);
-        let discovery = discovery(&name, spec, &in_flight, &bounds);
+        let discovery = succession::discovery(&name, spec, before, &in_flight, &bounds);
         let mut backends = Backends::new(Box::new(Shared(Arc::clone(&discovery))));
         let progress = Arc::new(watch::Sender::new(false));
         let mut rhythm =
@@ -338,7 +363,8 @@ impl Pool {
         }
         Ok(Self {
             name,
-            template: spec.template.clone(),
+            spec: spec.clone(),
+            template,
             retry_after,
             discovery,
             balancer: policy::build(&spec.balance, backends, rhythm),
@@ -354,6 +380,12 @@ impl Pool {
     #[must_use]
     pub fn name(&self) -> &PoolName {
         &self.name
+    }
+
+    /// What the pool was built from.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.spec
     }
 
     /// How the backends are reached.
@@ -449,24 +481,6 @@ impl Pool {
             }
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a backend's own clock starts when it is found")]
-fn discovery(
-    name: &PoolName,
-    spec: &Spec,
-    in_flight: &Arc<AtomicU32>,
-    bounds: &Bounds,
-) -> Arc<Discovery<Arc<Endpoint>>> {
-    let start = if spec.health_check.is_some() { Health::Unknown } else { Health::Up };
-    let pool_in_flight = Arc::clone(in_flight);
-    let judged = bounds.attach();
-    let attach = move |address, member: &Member| {
-        let standing =
-            Standing { backup: member.backup, drain: member.drain, pool_in_flight: Arc::clone(&pool_in_flight) };
-        Arc::new(judged(address, Endpoint::new(address, start, standing, Instant::now())))
-    };
-    Arc::new(Discovery::new(name.clone(), spec.members.clone(), attach))
 }
 
 #[cfg(test)]

@@ -143,7 +143,7 @@ impl HealthCheck for Probe {
         };
         let began = std::time::Instant::now();
         let before = endpoint.health();
-        if endpoint.schedule.lock().is_due(began) {
+        if endpoint.schedule.lock().is_due(began, &self.spec.rhythm) {
             let failure = self.ask(target).await.err();
             let answer = Answer { passed: failure.is_none(), began, jitter: fastrand::f64() };
             let health = endpoint.schedule.lock().observe(before, answer, &self.spec.rhythm);

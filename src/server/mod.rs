@@ -5,6 +5,7 @@
 //! after that, since they would not survive a fork.
 
 mod signals;
+mod watchdog;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,48 +15,51 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
 use pingora_proxy::HttpProxy;
+use tokio::sync::watch;
 
+use crate::admin::{self, Admin, Control};
 use crate::config::Checked;
-use crate::listener::caps::ConnectionCaps;
-use crate::listener::descriptors;
 use crate::listener::front::{Door, Makings, Prepare, Workers};
 use crate::listener::handover::{self, Ready};
-use crate::listener::{Drain, Entrance, Front, Rules, Socket};
+use crate::listener::{Drain, Entrance, Front, LiveRules, Socket};
 use crate::net::ListenAddress;
 use crate::observe::{AccessLog, access_log};
 use crate::pool::Keeper;
 use crate::proxy::Proxy;
+use crate::reload::{self, Live, Orders, Reloader, Source, Span};
 use crate::snapshot::Snapshot;
+use crate::systemd;
 use crate::tls::{Terminator, Watcher};
 use signals::Signals;
+use watchdog::Watchdog;
 
 /// How the process was asked to start.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Start {
     /// Run in the background.
     pub daemon: bool,
     /// Take the sockets over from a running process.
     pub upgrade: bool,
+    /// The file to read anew, where the configuration came from one.
+    pub source: Option<Source>,
 }
-
-/// The access log, once it runs; signals want to reach it.
-type LogSlot = Arc<Mutex<Option<AccessLog>>>;
 
 /// Runs until the process is asked to stop.
 ///
 /// # Errors
 /// In words, when something cannot be built, bound or taken over. Nothing is left running then.
 #[expect(clippy::disallowed_methods, reason = "the limits' windows are aligned to the start of the process")]
-pub fn run(checked: &Checked, start: Start) -> Result<(), String> {
-    let snapshot = Arc::new(Snapshot::build(checked, std::time::Instant::now())?);
-    let entrances = entrances(checked)?;
-    let conf = ServerConf { daemon: start.daemon || checked.server.daemon, ..clone_of(&checked.server) };
+pub fn run(checked: Checked, start: Start) -> Result<(), String> {
+    let snapshot = Arc::new(Snapshot::build(&checked, None, std::time::Instant::now())?);
+    let entrances = entrances(&checked)?;
+    let mut conf = ServerConf { daemon: start.daemon || checked.server.daemon, ..clone_of(&checked.server) };
+    // A daemon would go to `/`, and names of files would mean others when they are read anew.
+    conf.working_directory = conf.working_directory.or_else(|| std::env::current_dir().ok());
     let upgrade_sock = PathBuf::from(&conf.upgrade_sock);
     prepare_folders(&conf).map_err(|e| e.to_string())?;
 
@@ -66,12 +70,10 @@ pub fn run(checked: &Checked, start: Start) -> Result<(), String> {
     let named = groups.iter().flatten().map(|socket| (socket.name.clone(), socket.as_fd().as_raw_fd())).collect();
     let doors = groups.into_iter().zip(entrances);
     let doors = doors.map(|(sockets, (_, entrance))| Door { sockets, entrance }).collect();
-    let rules = rules(checked)?;
-    serve(
-        Build { conf, snapshot, access_log: checked.access_log.clone(), workers, rules },
-        doors,
-        Handing { named, upgrade_sock, ready },
-    );
+    let rules = LiveRules::new(reload::rules(&checked)?);
+    let build = Build { conf, snapshot, access_log: checked.access_log.clone(), workers, rules };
+    let source = start.source.map(|source| (source, checked));
+    serve(build, doors, Handing { named, upgrade_sock, ready }, source);
     Ok(())
 }
 
@@ -92,28 +94,13 @@ fn entrances(checked: &Checked) -> Result<Vec<(ListenAddress, Arc<Entrance>)>, S
     Ok(entrances)
 }
 
-/// The rules for clients; how many connections there may be follows from the open files that the
-/// system allows, unless the configuration says it.
-fn rules(checked: &Checked) -> Result<Rules, String> {
-    let descriptors = descriptors::raise_limit().map_err(|e| format!("cannot tell how many files may be open: {e}"))?;
-    let limits = checked.connection_limits;
-    let total = limits.total.unwrap_or_else(|| descriptors::connections_for(descriptors));
-    Ok(Rules {
-        timeouts: checked.client_timeouts,
-        limits,
-        request_limits: checked.request_limits,
-        trusted_proxies: checked.trusted_proxies.clone(),
-        caps: ConnectionCaps::new(total, limits.per_client),
-    })
-}
-
 /// What is served.
 struct Build {
     conf: ServerConf,
     snapshot: Arc<Snapshot>,
     access_log: access_log::Config,
     workers: Workers,
-    rules: Rules,
+    rules: LiveRules,
 }
 
 /// What is handed from process to process.
@@ -123,7 +110,7 @@ struct Handing {
     ready: Option<Ready>,
 }
 
-fn serve(build: Build, doors: Vec<Door>, handing: Handing) {
+fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Source, Checked)>) {
     let grace = Duration::from_secs(build.conf.grace_period_seconds.unwrap_or_default());
     // The grace period is ours to keep: Pingora would sleep through all of it.
     let conf = ServerConf { grace_period_seconds: Some(0), ..build.conf };
@@ -132,26 +119,67 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing) {
     server.bootstrap_as_a_service();
 
     let drain = Drain::default();
-    let log_slot = LogSlot::default();
+    let log_slot = access_log::Slot::default();
     let keeper = Keeper::new(build.snapshot.pools.values().cloned().collect());
     let settled = keeper.settled();
+    let live = Live {
+        snapshot: Arc::new(ArcSwap::new(build.snapshot)),
+        rules: build.rules.clone(),
+        kept: keeper.kept(),
+        access_log: Arc::clone(&log_slot),
+    };
+    let control = Control::new(admin::socket_path(&handing.upgrade_sock.display().to_string()));
+    let serving = watch::Sender::new(false);
+    let span = Span { serving: serving.subscribe(), leaving: drain.begun() };
+    let orders = source.map(|source| add_reloading(&mut server, source, &live, (span, control.clone())));
+    if orders.is_some() && handing.ready.is_none() {
+        control.open();
+    }
     let mut health = background_service("health", keeper);
     health.threads = Some(1);
     server.add_service(health);
     watch_files(&mut server, &doors);
+    if let Some(period) = systemd::watchdog_period() {
+        server.add_service(background_service("watchdog", Watchdog { period }));
+    }
 
-    let prepare = prepare(Arc::clone(&server.configuration), build.snapshot, build.access_log, Arc::clone(&log_slot));
+    let prepare = prepare(Arc::clone(&server.configuration), live.snapshot, build.access_log, Arc::clone(&log_slot));
     let listening = describe(&doors);
     let on_ready = move || {
-        log::info!("l7lb {} ready: {listening}", env!("CARGO_PKG_VERSION"));
-        if let Some(Err(e)) = handing.ready.map(Ready::tell) {
-            log::warn!("the old process is gone already: {e}");
+        if let Some(ready) = handing.ready {
+            // Until now the old process was the one to ask.
+            control.open();
+            if let Err(e) = ready.tell() {
+                log::warn!("the old process is gone already: {e}");
+            }
         }
+        log::info!("l7lb {} ready: {listening}", env!("CARGO_PKG_VERSION"));
+        serving.send_replace(true);
+        systemd::ready();
     };
     let how = (build.workers, build.rules);
     server.add_service(Front::new(doors, prepare, on_ready, how, (drain.clone(), settled)));
-    let signals = Signals { drain, grace, log_slot, sockets: handing.named, upgrade_sock: handing.upgrade_sock };
+    let (sockets, upgrade_sock) = (handing.named, handing.upgrade_sock);
+    let signals = Signals { drain, grace, log_slot, orders, sockets, upgrade_sock };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
+}
+
+/// The file is read anew when it changes or somebody says so, at the control socket or by a signal.
+fn add_reloading(
+    server: &mut Server,
+    (source, checked): (Source, Checked),
+    live: &Live,
+    (span, control): (Span, Control),
+) -> Orders {
+    let reloader = Reloader::new(source, checked, live.clone(), span.clone());
+    let orders = reloader.orders();
+    let mut reloading = background_service("reload", reloader);
+    reloading.threads = Some(1);
+    server.add_service(reloading);
+    let mut answering = background_service("control", Admin::new(control, orders.clone(), span));
+    answering.threads = Some(1);
+    server.add_service(answering);
+    orders
 }
 
 /// Certificates and keys are read again when their files change.
@@ -170,11 +198,15 @@ fn watch_files(server: &mut Server, doors: &[Door]) {
     }
 }
 
-fn prepare(conf: Arc<ServerConf>, snapshot: Arc<Snapshot>, log: access_log::Config, slot: LogSlot) -> Prepare<Proxy> {
+fn prepare(
+    conf: Arc<ServerConf>,
+    live: Arc<ArcSwap<Snapshot>>,
+    log: access_log::Config,
+    slot: access_log::Slot,
+) -> Prepare<Proxy> {
     Box::new(move || {
         let access_log = AccessLog::start(&log).map_err(|e| e.to_string())?;
         *slot.lock() = Some(access_log.clone());
-        let live = Arc::new(ArcSwap::new(snapshot));
         let proxy = {
             let access_log = access_log.clone();
             move || {

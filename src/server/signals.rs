@@ -5,7 +5,8 @@
 //! | SIGTERM | requests in flight end, then the process leaves; at the latest after the grace period |
 //! | SIGINT | the process leaves at once |
 //! | SIGQUIT | the sockets go to a new process that waits for them; then as SIGTERM. Without one: nothing |
-//! | SIGUSR1, SIGHUP | the access log is opened anew |
+//! | SIGHUP | the configuration is read anew, and the access log is opened anew |
+//! | SIGUSR1 | the access log is opened anew |
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -15,14 +16,18 @@ use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::LogSlot;
 use crate::listener::{Drain, handover};
+use crate::observe::access_log;
+use crate::reload::Orders;
+use crate::systemd;
 
 /// Pingora asks this when to stop.
 pub(super) struct Signals {
     pub(super) drain: Drain,
     pub(super) grace: Duration,
-    pub(super) log_slot: LogSlot,
+    pub(super) log_slot: access_log::Slot,
+    /// Has the configuration read anew, where it came from a file.
+    pub(super) orders: Option<Orders>,
     pub(super) sockets: Vec<(String, RawFd)>,
     pub(super) upgrade_sock: PathBuf,
 }
@@ -73,9 +78,15 @@ impl ShutdownSignalWatch for Signals {
                     }
                 }
                 _ = streams.reopen.recv() => self.reopen(),
-                _ = streams.hangup.recv() => self.reopen(),
+                _ = streams.hangup.recv() => {
+                    self.reopen();
+                    if let Some(orders) = &self.orders {
+                        orders.give();
+                    }
+                }
             }
         }
+        systemd::stopping();
         tokio::select! {
             cut = self.drain.run(self.grace) => match cut {
                 0 => log::info!("all connections are finished"),

@@ -122,7 +122,7 @@ impl Config {
                 None
             }
         };
-        means.map(|means| Sticky { keep: self.keep, means })
+        means.map(|means| Sticky { keep: self.keep, means, written: self.clone() })
     }
 
     fn ticket(&self, cookie: &Cookie, own: &Own, place: &Place, faults: &mut Faults) -> Option<Means> {

@@ -28,6 +28,8 @@ pub struct Sticky {
     pub keep: Keep,
     /// How a client is known again.
     pub means: Means,
+    /// What was written, by which it is known again itself when a file is read anew.
+    pub written: Config,
 }
 
 /// How a client is known again.

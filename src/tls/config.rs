@@ -11,8 +11,8 @@ use super::Certificate;
 use super::certificates::{self, Kind};
 use super::client_auth::{self, ClientAuth};
 use super::tickets::{self, Keys};
-use super::watch::Stamps;
 use crate::fault::{Faults, Place};
+use crate::file_stamps::Stamps;
 
 /// The `tls:` block of a listener, as written.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]

@@ -24,10 +24,10 @@ use super::config::{Config, Material, Settings};
 use super::identity::ClientIdentity;
 use super::store::Names;
 use super::tickets::{self, Tickets};
-use super::watch::Stamps;
 use super::{Certificate, acceptor};
 use crate::event::Event;
 use crate::fault::{Faults, Place};
+use crate::file_stamps::Stamps;
 
 /// TLS at one listener.
 pub struct Terminator {

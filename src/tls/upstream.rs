@@ -49,6 +49,15 @@ pub struct Verification {
     pub verify: bool,
     /// What to show to backends that ask who we are.
     pub client: Option<Arc<CertKey>>,
+    /// What the files held, to tell whether they have changed.
+    read: Vec<Vec<u8>>,
+}
+
+/// Equal where the same is asked for and the files held the same.
+impl PartialEq for Verification {
+    fn eq(&self, other: &Self) -> bool {
+        self.server_name == other.server_name && self.verify == other.verify && self.read == other.read
+    }
 }
 
 impl Config {
@@ -61,10 +70,12 @@ impl Config {
                 "give the name that the backends' certificates are for",
             );
         }
+        let mut read = Vec::new();
         let authorities = match &self.ca {
             None => None,
             Some(path) => {
                 let authorities = certificates::read_chain(path).and_then(|chain| {
+                    read.extend(chain.iter().map(|der| der.to_vec()));
                     wrap(&chain).ok_or_else(|| certificates::Unusable {
                         problem: format!("{} holds something that is no certificate", path.display()),
                         hint: "give a PEM file with certificates of authorities",
@@ -73,12 +84,12 @@ impl Config {
                 Some(authorities.map_err(|e| faults.add(place.key("ca"), e.problem, e.hint)).ok()?)
             }
         };
-        let client = self.check_client(place, faults);
-        Some(Verification { server_name: self.server_name.clone(), authorities, verify: self.verify, client })
+        let client = self.check_client(place, &mut read, faults);
+        Some(Verification { server_name: self.server_name.clone(), authorities, verify: self.verify, client, read })
     }
 
     /// Reads the certificate for backends with its key, and proves that they belong together.
-    fn check_client(&self, place: &Place, faults: &mut Faults) -> Option<Arc<CertKey>> {
+    fn check_client(&self, place: &Place, read: &mut Vec<Vec<u8>>, faults: &mut Faults) -> Option<Arc<CertKey>> {
         let (certificate, key) = match (&self.client_certificate, &self.client_key) {
             (None, None) => return None,
             (Some(certificate), Some(key)) => (certificate, key),
@@ -110,7 +121,11 @@ impl Config {
             faults.add(place.key("client_key"), pair, "give the key that the certificate was made for");
         })
         .ok()?;
-        let chain = chain.iter().map(|der| der.to_vec()).collect();
+        let chain: Vec<Vec<u8>> = chain.iter().map(|der| der.to_vec()).collect();
+        // An authority and a certificate of ours are told apart by the empty one in between.
+        read.push(Vec::new());
+        read.extend(chain.iter().cloned());
+        read.push(secret.secret_der().to_vec());
         Some(Arc::new(CertKey::new(chain, secret.secret_der().to_vec())))
     }
 }

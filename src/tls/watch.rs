@@ -4,9 +4,6 @@
 //! what is mounted anew, shared over a network or swapped behind a symbolic link, as containers do
 //! with their secrets, and a look costs a few microseconds a file.
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::Terminator;
 use crate::event::Event;
+use crate::file_stamps::Stamps;
 
 /// How often files are looked at.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -101,37 +99,6 @@ fn look(mut watched: Vec<Watched>) -> Vec<Watched> {
     watched
 }
 
-/// What some files looked like at a time.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stamps(BTreeMap<PathBuf, Stamp>);
-
-/// What of a file's state changes when its content does, through symbolic links; `None` where it
-/// cannot be looked at.
-type Stamp = Option<(u64, u64, u64, i64, i64, i64, i64)>;
-
-impl Stamps {
-    /// What the files look like now.
-    pub(super) fn of(files: impl Iterator<Item = PathBuf>) -> Self {
-        Self(files.map(|file| (file.clone(), stamp(&file))).collect())
-    }
-
-    /// What the same files look like now.
-    fn again(&self) -> Self {
-        Self::of(self.0.keys().cloned())
-    }
-
-    /// The files that have changed since `before`.
-    fn since(&self, before: &Self) -> Vec<PathBuf> {
-        let changed = self.0.iter().filter(|(file, stamp)| before.0.get(*file) != Some(*stamp));
-        changed.map(|(file, _)| file.clone()).collect()
-    }
-}
-
-fn stamp(file: &Path) -> Stamp {
-    let seen = std::fs::metadata(file).ok()?;
-    Some((seen.dev(), seen.ino(), seen.size(), seen.mtime(), seen.mtime_nsec(), seen.ctime(), seen.ctime_nsec()))
-}
-
 fn announce_expiry(terminator: &Terminator) {
     let now = SystemTime::now();
     for certificate in terminator.certificates() {
@@ -162,24 +129,5 @@ mod tests {
         let day = Duration::from_secs(24 * 60 * 60);
         assert!(!ends_soon(now + 31 * day, now));
         assert!(ends_soon(now + 29 * day, now) && ends_soon(now, now) && ends_soon(now - 400 * day, now));
-    }
-
-    #[test]
-    fn a_stamp_changes_with_content_replacement_and_symbolic_links() {
-        let folder = tempfile::tempdir().unwrap();
-        let (one, two, link) = (folder.path().join("one"), folder.path().join("two"), folder.path().join("link"));
-        assert_eq!(stamp(&one), None);
-        std::fs::write(&one, "1").unwrap();
-        std::fs::write(&two, "1").unwrap();
-        std::os::unix::fs::symlink(&one, &link).unwrap();
-        let first = stamp(&link);
-        assert!(first.is_some() && first == stamp(&one));
-        std::fs::remove_file(&link).unwrap();
-        std::os::unix::fs::symlink(&two, &link).unwrap();
-        assert_ne!(stamp(&link), first, "the link leads elsewhere");
-        std::fs::rename(&two, &one).unwrap();
-        assert_ne!(stamp(&one), first, "the file was replaced");
-        std::fs::write(&one, "longer").unwrap();
-        assert_ne!(stamp(&one), stamp(&two));
     }
 }

@@ -29,6 +29,7 @@ mod passage;
 mod proxy_protocol;
 mod retries;
 mod stickiness;
+mod reload;
 mod strict;
 mod time_limits;
 mod tls;

@@ -91,6 +91,14 @@ impl Lab {
         lab
     }
 
+    /// Like [`Lab::start_in`], with further environment variables.
+    pub fn start_with(folder: Arc<tempfile::TempDir>, yaml: &str, environment: &[(&str, &str)]) -> Self {
+        Self::configure(folder.path(), yaml);
+        let lab = Self::spawn_with(folder, &[], environment);
+        lab.wait_until_ready();
+        lab
+    }
+
     /// Writes the configuration and a certificate into `folder`.
     pub fn configure(folder: &Path, yaml: &str) -> PathBuf {
         let file = folder.join("l7lb.yaml");
@@ -109,10 +117,15 @@ impl Lab {
     }
 
     fn spawn(folder: Arc<tempfile::TempDir>, arguments: &[&str]) -> Self {
+        Self::spawn_with(folder, arguments, &[])
+    }
+
+    fn spawn_with(folder: Arc<tempfile::TempDir>, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_l7lb"))
             .args(["run", "--conf"])
             .arg(folder.path().join("l7lb.yaml"))
             .args(arguments)
+            .envs(environment.iter().copied())
             .current_dir(folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

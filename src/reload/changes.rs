@@ -1,0 +1,167 @@
+//! What is different between two configurations, in the words of the file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Checked, Config};
+
+/// No list of names is longer than anybody would read.
+const NAMES_MAX: usize = 10;
+
+/// What changes from one configuration to another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// Pools by name.
+    pub pools: Difference,
+    /// Routes by name.
+    pub routes: Difference,
+    /// Other blocks of the file, by key.
+    pub settings: Vec<String>,
+    /// Blocks that only a new process can take up, by key: they differ from what this one started with.
+    pub needs_upgrade: Vec<String>,
+}
+
+/// What changes among things with names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// In the new configuration only.
+    pub added: Vec<String>,
+    /// In the old one only.
+    pub removed: Vec<String>,
+    /// In both, and not equal.
+    pub changed: Vec<String>,
+}
+
+impl Changes {
+    /// What changes from `old` to `new` in a process that was started with `started`.
+    #[must_use]
+    pub fn between(old: &Checked, new: &Checked, started: &Config) -> Self {
+        let pools = Difference::between(&old.pools, &new.pools, |a, b| a.is_same(b));
+        let routes = Difference::between(&routes(old), &routes(new), |a, b| a == b);
+        let (was, is) = (&old.written, &new.written);
+        let settings = [
+            ("trusted_proxies", was.trusted_proxies != is.trusted_proxies),
+            ("rate_limit", was.rate_limit != is.rate_limit),
+            ("request_limits", was.request_limits != is.request_limits),
+            ("client_timeouts", was.client_timeouts != is.client_timeouts),
+            ("connection_limits", was.connection_limits != is.connection_limits),
+            ("access_log", was.access_log != is.access_log),
+            ("reload", was.reload != is.reload),
+        ];
+        let needs_upgrade = [("server", started.server != is.server), ("listeners", started.listeners != is.listeners)];
+        Self { pools, routes, settings: keys(&settings), needs_upgrade: keys(&needs_upgrade) }
+    }
+
+    /// One sentence for each kind of change; none where nothing changes.
+    #[must_use]
+    pub fn sentences(&self) -> Vec<String> {
+        let named = [
+            ("pools added", &self.pools.added),
+            ("pools removed", &self.pools.removed),
+            ("pools changed", &self.pools.changed),
+            ("routes added", &self.routes.added),
+            ("routes removed", &self.routes.removed),
+            ("routes changed", &self.routes.changed),
+            ("settings changed", &self.settings),
+            ("needs an upgrade", &self.needs_upgrade),
+        ];
+        let sentence = |(what, names): (&str, &Vec<String>)| {
+            let more = names.len().saturating_sub(NAMES_MAX);
+            let shown = names.iter().take(NAMES_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+            if more == 0 { format!("{what}: {shown}") } else { format!("{what}: {shown} and {more} more") }
+        };
+        named.into_iter().filter(|(_, names)| !names.is_empty()).map(sentence).collect()
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sentences = self.sentences();
+        f.write_str(&if sentences.is_empty() { "nothing changed".to_owned() } else { sentences.join("; ") })
+    }
+}
+
+impl Difference {
+    fn between<K: Ord + ToString, V>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>, same: fn(&V, &V) -> bool) -> Self {
+        let only_in = |one: &BTreeMap<K, V>, other: &BTreeMap<K, V>| {
+            one.keys().filter(|name| !other.contains_key(name)).map(ToString::to_string).collect()
+        };
+        let differs =
+            |(name, value): (&K, &V)| new.get(name).is_some_and(|now| !same(value, now)).then(|| name.to_string());
+        Self { added: only_in(new, old), removed: only_in(old, new), changed: old.iter().filter_map(differs).collect() }
+    }
+}
+
+/// The routes as written, by name and, where several were given the same, by their order.
+fn routes(checked: &Checked) -> BTreeMap<String, &crate::config::routes::Config> {
+    let mut routes = BTreeMap::new();
+    for (spec, written) in checked.routes.iter().zip(&checked.written.routes) {
+        let mut name = spec.name.to_string();
+        while routes.contains_key(&name) {
+            name.push('\'');
+        }
+        routes.insert(name, written);
+    }
+    routes
+}
+
+fn keys(differences: &[(&str, bool)]) -> Vec<String> {
+    differences.iter().filter(|(_, differs)| *differs).map(|(key, _)| (*key).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    fn checked(text: &str) -> Checked {
+        load::parse(text, "f", &|_| None).unwrap_or_else(|e| panic!("{e:?}"))
+    }
+
+    const OLD: &str = "listeners: [{ address: 0.0.0.0:8080 }]\n\
+        pools: { a: { backends: [{ address: 127.0.0.1:1 }] }, b: { backends: [{ address: 127.0.0.1:2 }] } }\n\
+        routes: [{ path: /a, pool: a }, { path: /b, pool: b, name: second }]\n";
+
+    #[test]
+    fn changes_are_named_as_in_the_file() {
+        let new = OLD
+            .replace("127.0.0.1:1", "127.0.0.1:3")
+            .replace("b: { backends", "c: { backends")
+            .replace("pool: b", "pool: c")
+            .replace("/a, pool", "/other, pool")
+            .replace("8080", "8081")
+            + "rate_limit: { type: fixed_window, limit: 1, window: 1s }\n";
+        let (old, new) = (checked(OLD), checked(&new));
+        let changes = Changes::between(&old, &new, &old.written);
+        assert_eq!(
+            changes.sentences(),
+            [
+                "pools added: c",
+                "pools removed: b",
+                "pools changed: a",
+                "routes added: */other",
+                "routes removed: */a",
+                "routes changed: second",
+                "settings changed: rate_limit",
+                "needs an upgrade: listeners",
+            ]
+        );
+        let nothing = Changes::between(&old, &checked(&format!("# a remark\n{OLD}")), &old.written);
+        assert_eq!((nothing.sentences().len(), nothing.to_string().as_str()), (0, "nothing changed"));
+    }
+
+    #[test]
+    fn what_needs_an_upgrade_is_measured_by_the_start() {
+        let (old, new) = (checked(OLD), checked(&OLD.replace("8080", "8081")));
+        assert_eq!(Changes::between(&new, &new, &old.written).needs_upgrade, ["listeners"], "it is still pending");
+        assert!(Changes::between(&new, &old, &old.written).needs_upgrade.is_empty(), "it was taken back");
+    }
+
+    #[test]
+    fn long_lists_are_cut_short() {
+        let changes = Changes { settings: (0..25).map(|n| n.to_string()).collect(), ..Changes::default() };
+        assert_eq!(changes.to_string(), "settings changed: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 15 more");
+    }
+}

@@ -1,0 +1,323 @@
+//! Changing the configuration while it is in force, without hurting anybody.
+//!
+//! The file is read, proved consistent and built as at the start, and only then is anything exchanged:
+//! a faulty file changes nothing. Requests keep the [`Snapshot`] that they began with, so no connection
+//! is closed. What is equal is taken over as it is ([`Snapshot::build`]); new pools have their backends
+//! found and checked before they go live.
+//!
+//! - [`changes`]: what is different, in the words of the file.
+
+pub mod changes;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::services::background::BackgroundService;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::config::diagnostic::{Diagnostic, Severity};
+use crate::config::load::Loaded;
+use crate::config::{Checked, Config, load};
+use crate::decision::expectations;
+use crate::event::Event;
+use crate::fault::{Fault, Place};
+use crate::file_stamps::Stamps;
+use crate::listener::{LiveRules, Rules, descriptors};
+use crate::observe::access_log::{self, Opened};
+use crate::pool::Kept;
+use crate::snapshot::Snapshot;
+use crate::systemd;
+use changes::Changes;
+
+/// How often the file is looked at.
+const PERIOD: Duration = Duration::from_millis(500);
+/// How long it must have stayed as it is before it is read: editors write in several steps.
+const QUIET: Duration = Duration::from_millis(100);
+/// Orders that may wait; whoever only wants the file read is served by those that wait already.
+const ORDERS_MAX: usize = 16;
+
+/// The file that a configuration came from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    file: PathBuf,
+    stamps: Stamps,
+}
+
+impl Source {
+    /// Looks at `file`; to be called before it is read, so that no change is missed.
+    #[must_use]
+    pub fn of(file: &Path) -> Self {
+        // A daemon leaves its folder.
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let stamps = Stamps::of(std::iter::once(file.clone()));
+        Self { file, stamps }
+    }
+}
+
+/// What came of an order to reload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The new configuration is in force.
+    Applied(Changes),
+    /// The file is faulty; the old configuration stays.
+    Rejected {
+        /// Each fault as it is printed.
+        diagnostics: Vec<String>,
+    },
+    /// It could not be done; the old configuration stays.
+    Failed {
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+/// Somebody to tell, where anybody waits.
+type Order = Option<oneshot::Sender<Outcome>>;
+
+/// Gives orders to reload. Cheap to clone.
+#[derive(Clone)]
+pub struct Orders(mpsc::Sender<Order>);
+
+impl Orders {
+    /// Has the file read anew, without waiting.
+    pub fn give(&self) {
+        // With the queue full, one that waits there will see the file as it is now.
+        self.0.try_send(None).ok();
+    }
+
+    /// Has the file read anew and waits for what comes of it.
+    pub async fn outcome(&self) -> Outcome {
+        let (tell, told) = oneshot::channel();
+        let leaving = || Outcome::Failed { reason: "the process is about to leave".to_owned() };
+        if self.0.send(Some(tell)).await.is_err() {
+            return leaving();
+        }
+        told.await.unwrap_or_else(|_| leaving())
+    }
+}
+
+/// What a reload exchanges.
+#[derive(Clone)]
+pub struct Live {
+    /// What requests begin with.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// What clients are held to.
+    pub rules: LiveRules,
+    /// The pools that are kept up to date.
+    pub kept: Kept,
+    /// Where requests are logged.
+    pub access_log: access_log::Slot,
+}
+
+/// Between the first of these and the second, the process serves and may reload.
+#[derive(Clone)]
+pub struct Span {
+    /// Becomes true when all listeners accept.
+    pub serving: watch::Receiver<bool>,
+    /// Becomes true when the process begins to finish what is in flight.
+    pub leaving: watch::Receiver<bool>,
+}
+
+impl Span {
+    /// Runs `work` while the process serves.
+    pub async fn run(mut self, work: impl Future<Output = ()>) {
+        // An error is the end of the process.
+        if self.serving.wait_for(|serving| *serving).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = work => {}
+            _ = self.leaving.wait_for(|leaving| *leaving) => {}
+        }
+    }
+}
+
+/// The background service that reloads.
+pub struct Reloader {
+    reloading: Mutex<Option<Reloading>>,
+    orders: Orders,
+    span: Span,
+}
+
+impl Reloader {
+    /// A reloader of `source`, from which `checked` was read.
+    #[must_use]
+    pub fn new(source: Source, checked: Checked, live: Live, span: Span) -> Self {
+        let (give, take) = mpsc::channel(ORDERS_MAX);
+        let started = checked.written.clone();
+        let reloading = Reloading { source, started, current: checked, live, orders: take, pending: Vec::new() };
+        Self { reloading: Mutex::new(Some(reloading)), orders: Orders(give), span }
+    }
+
+    /// Gives it orders.
+    #[must_use]
+    pub fn orders(&self) -> Orders {
+        self.orders.clone()
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Reloader {
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        let reloading = self.reloading.lock().take();
+        if let Some(mut reloading) = reloading {
+            self.span.clone().run(reloading.run()).await;
+        }
+    }
+}
+
+struct Reloading {
+    source: Source,
+    /// What listeners and threads were made from.
+    started: Config,
+    current: Checked,
+    live: Live,
+    orders: mpsc::Receiver<Order>,
+    /// What was last said to need an upgrade.
+    pending: Vec<String>,
+}
+
+impl Reloading {
+    async fn run(&mut self) {
+        let mut looks = interval(PERIOD);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                order = self.orders.recv() => {
+                    let Some(order) = order else { return };
+                    let outcome = self.reload().await;
+                    if let Some(tell) = order {
+                        // Whoever asked may have left.
+                        tell.send(outcome).ok();
+                    }
+                }
+                _ = looks.tick(), if self.current.written.reload.watch => {
+                    if self.has_changed().await {
+                        self.reload().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the file is not what was read last, and nobody is still writing it.
+    async fn has_changed(&self) -> bool {
+        let seen = again(&self.source.stamps).await;
+        if seen == self.source.stamps {
+            return false;
+        }
+        sleep(QUIET).await;
+        // Where it changes still, the next look decides.
+        again(&seen).await == seen
+    }
+
+    /// Reads the file and puts it in force, or says why not.
+    async fn reload(&mut self) -> Outcome {
+        systemd::reloading();
+        let outcome = match self.read().await {
+            Err(reason) => Outcome::Failed { reason },
+            Ok(Err(diagnostics)) => {
+                Outcome::Rejected { diagnostics: diagnostics.iter().map(ToString::to_string).collect() }
+            }
+            Ok(Ok(checked)) => match self.apply(checked).await {
+                Ok(changes) => Outcome::Applied(changes),
+                Err(reason) => Outcome::Failed { reason },
+            },
+        };
+        systemd::ready();
+        self.announce(&outcome);
+        outcome
+    }
+
+    /// Reads the file, on a thread for what may wait for disks.
+    async fn read(&mut self) -> Result<Result<Checked, Vec<Diagnostic>>, String> {
+        let file = self.source.file.clone();
+        let read = move || (Source::of(&file), load::open(&file).and_then(tested));
+        let (source, loaded) = tokio::task::spawn_blocking(read).await.map_err(|e| e.to_string())?;
+        self.source = source;
+        Ok(loaded)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the windows of new limits begin with the reload")]
+    async fn apply(&mut self, checked: Checked) -> Result<Changes, String> {
+        let changes = Changes::between(&self.current, &checked, &self.started);
+        let before = self.live.snapshot.load_full();
+        let snapshot = Snapshot::build(&checked, Some(&before), std::time::Instant::now())?;
+        let rules = rules(&checked)?;
+        let access_log = if checked.access_log == self.current.access_log {
+            None
+        } else {
+            Some(Opened::of(&checked.access_log).map_err(|e| e.to_string())?)
+        };
+        let pools: Vec<_> = snapshot.pools.values().cloned().collect();
+        self.live.kept.begin(&pools).await;
+        self.live.snapshot.store(Arc::new(snapshot));
+        self.live.rules.replace(rules);
+        self.live.kept.only(pools);
+        if let (Some(opened), Some(log)) = (access_log, &*self.live.access_log.lock()) {
+            log.replace(opened);
+        }
+        self.current = checked;
+        Ok(changes)
+    }
+
+    fn announce(&mut self, outcome: &Outcome) {
+        let file = self.source.file.display().to_string();
+        match outcome {
+            Outcome::Applied(changes) => {
+                Event::ConfigReloaded { file, changes: changes.to_string() }.announce();
+                if !changes.needs_upgrade.is_empty() && self.pending != changes.needs_upgrade {
+                    Event::NeedsUpgrade { keys: changes.needs_upgrade.clone() }.announce();
+                }
+                self.pending.clone_from(&changes.needs_upgrade);
+            }
+            Outcome::Rejected { diagnostics } => {
+                Event::ConfigRejected { file, reason: diagnostics.concat() }.announce()
+            }
+            Outcome::Failed { reason } => Event::ConfigRejected { file, reason: reason.clone() }.announce(),
+        }
+    }
+}
+
+/// The configuration, where its own tests pass.
+#[expect(clippy::disallowed_methods, reason = "limits begin at some instant; none is asked")]
+fn tested(loaded: Loaded) -> Result<Checked, Vec<Diagnostic>> {
+    let failed = match Snapshot::build(&loaded.checked, None, std::time::Instant::now()) {
+        Ok(snapshot) => expectations::failures(&loaded.checked, &snapshot),
+        Err(problem) => vec![Fault { place: Place::root(), problem, hint: String::new() }],
+    };
+    if failed.is_empty() { Ok(loaded.checked) } else { Err(loaded.source.diagnostics(Severity::Error, failed)) }
+}
+
+/// What the files look like now; as before where nobody can say.
+async fn again(stamps: &Stamps) -> Stamps {
+    let stamps = stamps.clone();
+    let before = stamps.clone();
+    tokio::task::spawn_blocking(move || stamps.again()).await.unwrap_or(before)
+}
+
+/// The rules for clients; how many connections there may be follows from the open files that the
+/// system allows, unless the configuration says it.
+///
+/// # Errors
+/// When the system does not tell how many.
+pub fn rules(checked: &Checked) -> Result<Rules, String> {
+    let descriptors = descriptors::raise_limit().map_err(|e| format!("cannot tell how many files may be open: {e}"))?;
+    let limits = checked.connection_limits;
+    let total = limits.total.unwrap_or_else(|| descriptors::connections_for(descriptors));
+    Ok(Rules {
+        timeouts: Arc::new(checked.client_timeouts),
+        limits,
+        request_limits: checked.request_limits,
+        trusted_proxies: checked.trusted_proxies.clone(),
+        caps: (total, limits.per_client),
+    })
+}

@@ -1,0 +1,25 @@
+//! Tells systemd's watchdog that the process is alive.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::services::background::BackgroundService;
+
+use crate::systemd;
+
+/// Says so again and again, also while requests in flight are finished.
+pub(super) struct Watchdog {
+    pub(super) period: Duration,
+}
+
+#[async_trait]
+impl BackgroundService for Watchdog {
+    async fn start(&self, _shutdown: ShutdownWatch) {
+        let mut beats = tokio::time::interval(self.period);
+        loop {
+            beats.tick().await;
+            systemd::alive();
+        }
+    }
+}
