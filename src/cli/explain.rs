@@ -15,7 +15,7 @@ use crate::snapshot::Snapshot;
 /// The request, and the file that decides.
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The request: a method (GET unless told) and a URL, such as 'GET https://example.com/api'.
+    /// The request: a method (GET unless told) and a URL, such as `GET https://example.com/api`.
     request: String,
     /// A header field, such as 'Cookie: a=b'; may be repeated.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
