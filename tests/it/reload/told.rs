@@ -51,6 +51,25 @@ fn the_command_says_what_is_wrong_and_ends_with_2() {
 }
 
 #[test]
+fn a_file_whose_own_tests_fail_changes_nothing() {
+    let one = Backend::start("one");
+    let port = free_port();
+    let tested = |path: &str| {
+        let tests = format!("tests: [{{ request: 'http://localhost{path}', expect: {{ pool: a }} }}]\n{UNWATCHED}");
+        one_pool(port, &[&one], &tests)
+    };
+    let lab = Lab::start(&tested("/apiA"));
+    replace(&lab, &tested("/apiB"));
+    let ended = reload(&lab);
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(2), "{said}");
+    assert!(said.contains("expected the pool `a`"), "{said}");
+    replace(&lab, &tested("/apiA/more"));
+    assert!(reload(&lab).status.success());
+    assert_eq!(get(port, "/apiA").status, 200);
+}
+
+#[test]
 fn without_a_process_the_command_ends_with_1() {
     let folder = tempfile::tempdir().unwrap();
     let file = Lab::configure(
