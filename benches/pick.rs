@@ -71,7 +71,7 @@ fn main() -> Result<(), Failure> {
         for count in [10, 1_000] {
             let pool = build(balance, count)?;
             runtime.block_on(settle(&pool));
-            if pool.candidates().len() != count || pool.pick(Key::NONE, &[], Instant::now()).is_err() {
+            if pool.candidates().len() != count || pool.pick(Key::NONE, &[], Instant::now()).is_none() {
                 return Err(format!("{balance}: no backend to pick from").into());
             }
             let mut figures: Vec<f64> = (0..rounds).map(|_| round(&pool, picks)).collect();

@@ -88,7 +88,7 @@ fn examine(loaded: &Loaded) -> Vec<Diagnostic> {
         Err(problem) => vec![Fault { place: Place::root(), problem, hint: String::new() }],
     };
     let mut told = loaded.source.diagnostics(Severity::Error, failed);
-    told.extend(loaded.source.diagnostics(Severity::Warning, warnings(&loaded.written, &circumstances)));
+    told.extend(loaded.source.diagnostics(Severity::Warning, warnings(&loaded.checked.written, &circumstances)));
     told
 }
 

@@ -17,9 +17,7 @@ const FAULTS_MAX: usize = 100;
 
 /// A file that can be served.
 pub struct Loaded {
-    /// What was written.
-    pub written: Config,
-    /// The same, proved consistent.
+    /// What was written, proved consistent.
     pub checked: Checked,
     /// The file's text, for what else is to be said about it.
     pub source: Source,
@@ -87,9 +85,9 @@ pub fn read(text: &str, file: &str, variable: &dyn Fn(&str) -> Option<String>) -
     let mut tree = Tree::new(value, Place::root(), &source.positions, variable, &mut faults);
     let config = shape(&mut tree, &mut faults);
     let misshapen = faults.into_vec();
-    match config.map(|config| (config.check(), config)) {
-        Some((Ok(checked), written)) if misshapen.is_empty() => Ok(Loaded { written, checked, source }),
-        Some((Err(inconsistent), _)) => {
+    match config.map(|config| config.check()) {
+        Some(Ok(checked)) if misshapen.is_empty() => Ok(Loaded { checked, source }),
+        Some(Err(inconsistent)) => {
             let further = inconsistent.into_iter().filter_map(|fault| restore(fault, &tree, &misshapen));
             let all = misshapen.iter().cloned().chain(further).collect();
             Err(source.diagnostics(Severity::Error, all))

@@ -195,7 +195,7 @@ mod tests {
     fn told(text: &str, circumstances: &Circumstances) -> Vec<Diagnostic> {
         let loaded = load::read(text, "f.yaml", &|_| None)
             .unwrap_or_else(|e| panic!("{}", e.iter().map(ToString::to_string).collect::<String>()));
-        loaded.source.diagnostics(Severity::Warning, warnings(&loaded.written, circumstances))
+        loaded.source.diagnostics(Severity::Warning, warnings(&loaded.checked.written, circumstances))
     }
 
     fn today() -> Circumstances {

@@ -20,12 +20,12 @@
 //! - [`succession`]: what a pool takes over from the one in whose place it comes.
 //! - [`keeper`]: the background service that runs all pools.
 
+pub mod balancer;
 pub mod bounds;
 pub mod circuit;
 pub mod concurrency;
-pub mod gate;
-pub mod balancer;
 pub mod endpoint;
+pub mod gate;
 pub mod group;
 mod grpc_health;
 pub mod health;
@@ -305,20 +305,10 @@ pub struct Pool {
     retry_after: Duration,
     discovery: Arc<Discovery<Arc<Endpoint>>>,
     balancer: Arc<dyn Balancer>,
-    balance: policy::Spec,
-    slow_start: Duration,
     in_flight: Arc<AtomicU32>,
     /// Whether the first discovery is done; touched after each finished check.
     progress: Arc<watch::Sender<bool>>,
     bounds: Bounds,
-}
-
-/// Why a pool has no backend for a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum NoBackend {
-    /// None is up, or those that are have been tried.
-    NoneHealthy,
 }
 
 impl Pool {
@@ -368,8 +358,6 @@ impl Pool {
             retry_after,
             discovery,
             balancer: policy::build(&spec.balance, backends, rhythm),
-            balance: spec.balance.clone(),
-            slow_start: spec.slow_start,
             in_flight,
             progress,
             bounds,
@@ -403,7 +391,7 @@ impl Pool {
     /// What the pool's policy knows a request by; [`Key::NONE`] for policies that do not care.
     #[must_use]
     pub fn key(&self, client: IpAddr, request: &Parts) -> Key {
-        self.balance.key.as_ref().map_or(Key::NONE, |source| source.key(client, request))
+        self.spec.balance.key.as_ref().map_or(Key::NONE, |source| source.key(client, request))
     }
 
     /// A backend for a request's first try, as `choose` picks it once the pool has room for one more
@@ -417,18 +405,16 @@ impl Pool {
 
     /// Picks a backend that is available and was not tried before, and counts the request there. One that
     /// only its traffic condemned is picked where nobody else is left.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub fn pick(&self, key: Key, tried: &[Arc<Endpoint>], now: Instant) -> Result<Lease, NoBackend> {
+    #[must_use]
+    pub fn pick(&self, key: Key, tried: &[Arc<Endpoint>], now: Instant) -> Option<Lease> {
         let well = |endpoint: &Endpoint| !endpoint.observed().is_ejected() && self.bounds.allow(endpoint);
         let anybody = |endpoint: &Endpoint| self.bounds.allow(endpoint);
         let choose = |admits: &dyn Fn(&Endpoint) -> bool| {
-            let mut ask = Ask { key, now, tried, random: Rng::new(), slow_start: self.slow_start, admits };
+            let mut ask = Ask { key, now, tried, random: Rng::new(), slow_start: self.spec.slow_start, admits };
             self.balancer.choose(&mut ask)
         };
-        let endpoint = choose(&well).or_else(|| choose(&anybody)).ok_or(NoBackend::NoneHealthy)?;
-        self.bounds.lease(&endpoint).ok_or(NoBackend::NoneHealthy)
+        let endpoint = choose(&well).or_else(|| choose(&anybody))?;
+        self.bounds.lease(&endpoint)
     }
 
     /// How many requests the pool is working on for this process.

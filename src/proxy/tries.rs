@@ -40,9 +40,8 @@ impl Exchange {
         let target = self.target().ok_or(Rejection::Internal)?;
         target.budget.deposit(self.began());
         let total = target.template.timeouts.total;
-        self.limit_time(&session.req_header().headers, total)?;
-        let target = self.target().ok_or(Rejection::Internal)?;
         self.key = target.pool.key(self.client, session.req_header());
+        self.limit_time(&session.req_header().headers, total)?;
         let target = self.target().ok_or(Rejection::Internal)?;
         let mut moved = false;
         let reserved = target.pool.reserve(|| self.pick(&mut moved, Instant::now())).await;
@@ -55,7 +54,7 @@ impl Exchange {
 
     /// Picks a backend that was not tried yet: the one that the client is bound to, where that can be.
     fn pick(&self, moved: &mut bool, now: Instant) -> Option<Lease> {
-        self.pick_bound(moved).or_else(|| self.target()?.pool.pick(self.key, &self.tried, now).ok())
+        self.pick_bound(moved).or_else(|| self.target()?.pool.pick(self.key, &self.tried, now))
     }
 
     /// Reserves another backend for one more try, if the route's policy and the pool's budget have one.
@@ -105,7 +104,7 @@ impl Exchange {
         }
         if lease.is_none() && self.stale {
             // Where nobody else is left, a connection that ended is no reason to give its backend up.
-            lease = self.target().and_then(|target| target.pool.pick(self.key, &[], now).ok());
+            lease = self.target().and_then(|target| target.pool.pick(self.key, &[], now));
         }
         lease.ok_or(retry::refusal::NO_OTHER)
     }

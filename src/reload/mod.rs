@@ -27,7 +27,6 @@ use crate::config::load::Loaded;
 use crate::config::{Checked, Config, load};
 use crate::decision::expectations;
 use crate::event::Event;
-use crate::fault::{Fault, Place};
 use crate::file_stamps::Stamps;
 use crate::listener::{LiveRules, Rules, descriptors};
 use crate::observe::access_log::{self, Opened};
@@ -77,6 +76,12 @@ pub enum Outcome {
         /// Why, in words.
         reason: String,
     },
+}
+
+impl Outcome {
+    fn rejected(diagnostics: &[Diagnostic]) -> Self {
+        Self::Rejected { diagnostics: diagnostics.iter().map(ToString::to_string).collect() }
+    }
 }
 
 /// Somebody to tell, where anybody waits.
@@ -224,13 +229,8 @@ impl Reloading {
         systemd::reloading();
         let outcome = match self.read().await {
             Err(reason) => Outcome::Failed { reason },
-            Ok(Err(diagnostics)) => {
-                Outcome::Rejected { diagnostics: diagnostics.iter().map(ToString::to_string).collect() }
-            }
-            Ok(Ok(checked)) => match self.apply(checked).await {
-                Ok(changes) => Outcome::Applied(changes),
-                Err(reason) => Outcome::Failed { reason },
-            },
+            Ok(Err(diagnostics)) => Outcome::rejected(&diagnostics),
+            Ok(Ok(loaded)) => self.apply(loaded).await.unwrap_or_else(|reason| Outcome::Failed { reason }),
         };
         systemd::ready();
         self.announce(&outcome);
@@ -238,19 +238,23 @@ impl Reloading {
     }
 
     /// Reads the file, on a thread for what may wait for disks.
-    async fn read(&mut self) -> Result<Result<Checked, Vec<Diagnostic>>, String> {
+    async fn read(&mut self) -> Result<Result<Loaded, Vec<Diagnostic>>, String> {
         let file = self.source.file.clone();
-        let read = move || (Source::of(&file), load::open(&file).and_then(tested));
+        let read = move || (Source::of(&file), load::open(&file));
         let (source, loaded) = tokio::task::spawn_blocking(read).await.map_err(|e| e.to_string())?;
         self.source = source;
         Ok(loaded)
     }
 
     #[expect(clippy::disallowed_methods, reason = "the windows of new limits begin with the reload")]
-    async fn apply(&mut self, checked: Checked) -> Result<Changes, String> {
+    async fn apply(&mut self, Loaded { checked, source }: Loaded) -> Result<Outcome, String> {
         let changes = Changes::between(&self.current, &checked, &self.started);
         let before = self.live.snapshot.load_full();
         let snapshot = Snapshot::build(&checked, Some(&before), std::time::Instant::now())?;
+        let failed = expectations::failures(&checked, &snapshot);
+        if !failed.is_empty() {
+            return Ok(Outcome::rejected(&source.diagnostics(Severity::Error, failed)));
+        }
         let rules = rules(&checked)?;
         let access_log = if checked.access_log == self.current.access_log {
             None
@@ -266,7 +270,7 @@ impl Reloading {
             log.replace(opened);
         }
         self.current = checked;
-        Ok(changes)
+        Ok(Outcome::Applied(changes))
     }
 
     fn announce(&mut self, outcome: &Outcome) {
@@ -285,16 +289,6 @@ impl Reloading {
             Outcome::Failed { reason } => Event::ConfigRejected { file, reason: reason.clone() }.announce(),
         }
     }
-}
-
-/// The configuration, where its own tests pass.
-#[expect(clippy::disallowed_methods, reason = "limits begin at some instant; none is asked")]
-fn tested(loaded: Loaded) -> Result<Checked, Vec<Diagnostic>> {
-    let failed = match Snapshot::build(&loaded.checked, None, std::time::Instant::now()) {
-        Ok(snapshot) => expectations::failures(&loaded.checked, &snapshot),
-        Err(problem) => vec![Fault { place: Place::root(), problem, hint: String::new() }],
-    };
-    if failed.is_empty() { Ok(loaded.checked) } else { Err(loaded.source.diagnostics(Severity::Error, failed)) }
 }
 
 /// What the files look like now; as before where nobody can say.

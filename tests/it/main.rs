@@ -35,7 +35,18 @@ mod time_limits;
 mod tls;
 mod traffic;
 
-use lab::Backend;
+use lab::{Backend, Lab};
+
+/// A balancer with one pool of unchecked backends at these ports, and these keys in its route.
+fn unchecked(port: u16, backends: &[u16], route: &str) -> Lab {
+    let backends: Vec<String> = backends.iter().map(|port| format!("{{ address: '127.0.0.1:{port}' }}")).collect();
+    Lab::start(&format!(
+        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
+         pools: {{ p: {{ balance: round_robin, passive_health: off, health_check: {{ type: none }}, backends: [{}] }} }}\n\
+         routes: [{{ path: /, pool: p{route} }}]\n",
+        backends.join(", ")
+    ))
+}
 
 /// The classic example's shape in short: a pool of these backends at `/apiA`, with quick checks.
 fn one_pool(port: u16, backends: &[&Backend], more: &str) -> String {

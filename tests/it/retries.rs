@@ -5,22 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::lab::client::{self, exchange, get, get_with};
+use crate::lab::free_port;
 use crate::lab::recorder::Recorder;
 use crate::lab::scripted::Scripted;
-use crate::lab::{Lab, free_port};
+use crate::unchecked;
 
 const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nsick";
-
-/// A balancer with one pool of unchecked backends at these ports.
-fn lab(port: u16, backends: &[u16], route: &str) -> Lab {
-    let backends: Vec<String> = backends.iter().map(|port| format!("{{ address: '127.0.0.1:{port}' }}")).collect();
-    Lab::start(&format!(
-        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
-         pools: {{ p: {{ balance: round_robin, passive_health: off, health_check: {{ type: none }}, backends: [{}] }} }}\n\
-         routes: [{{ path: /, pool: p{route} }}]\n",
-        backends.join(", ")
-    ))
-}
 
 fn post(port: u16, headers: &str, body: usize) -> client::Answer {
     let body = "x".repeat(body);
@@ -46,7 +36,7 @@ fn closes() -> (Scripted, Arc<AtomicUsize>) {
 fn a_backend_that_answers_503_costs_gets_no_failure_and_posts_are_not_repeated() {
     let (sick, well) = (Recorder::answering(UNAVAILABLE), Recorder::start());
     let port = free_port();
-    let lab = lab(port, &[sick.port, well.port], "");
+    let lab = unchecked(port, &[sick.port, well.port], "");
     for _ in 0..10 {
         let answer = get(port, "/x");
         assert_eq!((answer.status, answer.body.as_str()), (200, "ok"));
@@ -68,7 +58,7 @@ fn an_idempotency_key_counts_where_the_route_says_so() {
     let ((closes, taken), well) = (closes(), Recorder::start());
     for (route, all_well) in [("", false), (", retry: { idempotency_key: true }", true)] {
         let port = free_port();
-        let _lab = lab(port, &[closes.port, well.port], route);
+        let _lab = unchecked(port, &[closes.port, well.port], route);
         let before = taken.load(Ordering::Relaxed);
         let answers: Vec<client::Answer> = (0..4).map(|_| post(port, "Idempotency-Key: 1\r\n", 100)).collect();
         assert!(taken.load(Ordering::Relaxed) > before, "it was asked");
@@ -81,7 +71,7 @@ fn an_idempotency_key_counts_where_the_route_says_so() {
 fn a_body_that_is_not_kept_whole_is_not_sent_again_and_the_log_says_so() {
     let ((closes, _), well) = (closes(), Recorder::start());
     let port = free_port();
-    let lab = lab(port, &[closes.port, well.port], ", retry: { methods: any }");
+    let lab = unchecked(port, &[closes.port, well.port], ", retry: { methods: any }");
     assert!((0..4).all(|_| post(port, "", 60_000).status == 200), "60,000 bytes are kept");
     assert!(well.take().iter().all(|request| request.body.len() == 60_000));
     let statuses: Vec<u16> = (0..4).map(|_| post(port, "", 70_000).status).collect();
@@ -93,7 +83,7 @@ fn a_body_that_is_not_kept_whole_is_not_sent_again_and_the_log_says_so() {
 fn who_has_no_other_backend_is_told_what_the_last_one_said() {
     let (one, two) = (Recorder::answering(UNAVAILABLE), Recorder::answering(UNAVAILABLE));
     let port = free_port();
-    let lab = lab(port, &[one.port, two.port], "");
+    let lab = unchecked(port, &[one.port, two.port], "");
     let answer = get(port, "/x");
     assert_eq!((answer.status, answer.body.as_str()), (503, "sick"));
     let line = lab.wait_for_access("status=503");
@@ -106,12 +96,12 @@ fn connections_that_fail_are_repeated_for_every_method_at_most_twice() {
     let well = Recorder::start();
     let port = free_port();
     let nobody: Vec<u16> = (0..3).map(|_| free_port()).collect();
-    let lab_one = lab(port, &[nobody[0], nobody[1], well.port], "");
+    let lab_one = unchecked(port, &[nobody[0], nobody[1], well.port], "");
     assert!((0..9).all(|_| post(port, "", 10).status == 200));
     assert_eq!(well.take().len(), 9);
     drop(lab_one);
     let port = free_port();
-    let lab = lab(port, &[nobody[0], nobody[1], nobody[2], well.port], ", retry: { tries: 2 }");
+    let lab = unchecked(port, &[nobody[0], nobody[1], nobody[2], well.port], ", retry: { tries: 2 }");
     let statuses: Vec<u16> = (0..8).map(|_| get(port, "/x").status).collect();
     assert!(statuses.contains(&502), "two of four tries find nobody: {statuses:?}");
     assert!(lab.wait_for_access("status=502").contains("no tries left"));
@@ -122,7 +112,7 @@ fn retries_cannot_make_an_outage_much_worse() {
     let failing: Vec<Recorder> = (0..4).map(|_| Recorder::answering(UNAVAILABLE)).collect();
     let ports: Vec<u16> = failing.iter().map(|backend| backend.port).collect();
     let port = free_port();
-    let lab = lab(port, &ports, "");
+    let lab = unchecked(port, &ports, "");
     let mut stream = client::connect(port);
     let requests = 400;
     for _ in 0..requests {
@@ -139,11 +129,11 @@ fn retries_cannot_make_an_outage_much_worse() {
 fn what_is_repeated_can_be_chosen() {
     let (wrong, well) = (Recorder::answering(b"HTTP/1.1 500 Wrong\r\nContent-Length: 0\r\n\r\n"), Recorder::start());
     let port = free_port();
-    let lab_default = lab(port, &[wrong.port, well.port], "");
+    let lab_default = unchecked(port, &[wrong.port, well.port], "");
     assert!((0..4).any(|_| get(port, "/x").status == 500), "500 says that it was done wrong, not that it was not done");
     drop(lab_default);
     let port = free_port();
-    let lab_chosen = lab(port, &[wrong.port, well.port], ", retry: { on: [500] }");
+    let lab_chosen = unchecked(port, &[wrong.port, well.port], ", retry: { on: [500] }");
     assert!((0..4).all(|_| get_with(port, "/x", "").status == 200));
     drop(lab_chosen);
 }
@@ -152,7 +142,7 @@ fn what_is_repeated_can_be_chosen() {
 fn a_retry_that_the_budget_refuses_takes_nobodys_turn() {
     let (sick, well) = (Recorder::answering(UNAVAILABLE), Recorder::start());
     let port = free_port();
-    let _lab = lab(port, &[sick.port, well.port], "");
+    let _lab = unchecked(port, &[sick.port, well.port], "");
     let statuses: Vec<u16> = (0..120).map(|_| get(port, "/x").status).collect();
     let failed = statuses.iter().filter(|status| **status == 503).count();
     assert!(failed <= 60, "at most the turns of the sick one: {statuses:?}");

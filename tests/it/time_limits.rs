@@ -7,6 +7,7 @@ use crate::lab::client::{self, get, get_with};
 use crate::lab::recorder::Recorder;
 use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, free_port};
+use crate::unchecked;
 
 /// A backend that takes a request and never answers.
 fn hangs() -> Scripted {
@@ -27,16 +28,6 @@ fn trickles() -> Scripted {
     })
 }
 
-fn lab(port: u16, backends: &[u16], route: &str) -> Lab {
-    let backends: Vec<String> = backends.iter().map(|port| format!("{{ address: '127.0.0.1:{port}' }}")).collect();
-    Lab::start(&format!(
-        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
-         pools: {{ p: {{ balance: round_robin, passive_health: off, health_check: {{ type: none }}, backends: [{}] }} }}\n\
-         routes: [{{ path: /, pool: p{route} }}]\n",
-        backends.join(", ")
-    ))
-}
-
 #[test]
 fn each_limit_has_its_own_cause() {
     let hangs = hangs();
@@ -47,7 +38,7 @@ fn each_limit_has_its_own_cause() {
         ("{ try: 200ms, total: 1m }", "try_timeout"),
     ] {
         let port = free_port();
-        let lab = lab(port, &[hangs.port], &format!(", timeouts: {limits}"));
+        let lab = unchecked(port, &[hangs.port], &format!(", timeouts: {limits}"));
         let answer = get(port, "/x");
         assert_eq!((answer.status, answer.body.contains(cause)), (504, true), "{limits}: {answer:?}");
         let line = lab.wait_for_access("status=504");
@@ -81,7 +72,7 @@ fn connections_that_do_not_come_about_have_causes_of_their_own() {
         ("{ connect: 10s, total: 300ms }", "total_timeout"),
     ] {
         let port = free_port();
-        let _lab = lab(port, &[deaf], &format!(", timeouts: {limits}"));
+        let _lab = unchecked(port, &[deaf], &format!(", timeouts: {limits}"));
         let answer = get(port, "/x");
         assert_eq!((answer.status, answer.body.contains(cause)), (504, true), "{limits}: {answer:?}");
     }
@@ -122,7 +113,7 @@ fn an_answer_that_moves_and_never_ends_is_ended_by_the_total_only() {
     let trickles = trickles();
     for (limits, cause) in [("{ total: 400ms }", "total_timeout"), ("{ try: 400ms }", "try_timeout")] {
         let port = free_port();
-        let lab = lab(port, &[trickles.port], &format!(", timeouts: {limits}"));
+        let lab = unchecked(port, &[trickles.port], &format!(", timeouts: {limits}"));
         let mut stream = client::connect(port);
         stream.write_all(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         let mut all = Vec::new();
@@ -137,7 +128,7 @@ fn a_late_backend_is_given_up_for_another_where_the_route_says_so() {
     let (hangs, well) = (hangs(), Recorder::start());
     let port = free_port();
     let route = ", timeouts: { try: 200ms }, retry: { on: [connect, timeout] }";
-    let lab = lab(port, &[hangs.port, well.port], route);
+    let lab = unchecked(port, &[hangs.port, well.port], route);
     assert!((0..4).all(|_| get(port, "/x").status == 200));
     lab.wait_for_access("tries=2");
 }
@@ -146,7 +137,7 @@ fn a_late_backend_is_given_up_for_another_where_the_route_says_so() {
 fn clients_deadlines_that_cannot_be_met_reach_no_backend() {
     let backend = Recorder::start();
     let port = free_port();
-    let lab = lab(port, &[backend.port], "");
+    let lab = unchecked(port, &[backend.port], "");
     for expired in ["X-Request-Timeout: 0\r\n", "grpc-timeout: 500u\r\n", "X-Request-Timeout: 0ms\r\n"] {
         let answer = get_with(port, "/x", expired);
         assert_eq!((answer.status, answer.body.contains("deadline_expired")), (504, true), "{answer:?}");
@@ -162,7 +153,7 @@ fn clients_deadlines_that_cannot_be_met_reach_no_backend() {
 fn a_shorter_deadline_of_the_clients_ends_its_request() {
     let hangs = hangs();
     let port = free_port();
-    let lab = lab(port, &[hangs.port], ", timeouts: { total: 1m }");
+    let lab = unchecked(port, &[hangs.port], ", timeouts: { total: 1m }");
     assert_eq!(get_with(port, "/x", "X-Request-Timeout: 200ms\r\n").status, 504);
     assert!(lab.wait_for_access("status=504").contains("cause=deadline_expired"));
 }
