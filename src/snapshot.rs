@@ -73,7 +73,7 @@ pub struct Target {
 
 impl Snapshot {
     /// Builds what a checked configuration describes. Nothing runs yet. What is equal in `before` is
-    /// taken over with its state, and pools that changed keep what they know of the backends that stay.
+    /// taken over with its state, and in pools that changed the backends that stay keep their health.
     ///
     /// # Errors
     /// In words; a checked configuration rules them out.

@@ -111,7 +111,7 @@ pub(super) fn classify(exchange: &Exchange, e: &Error) -> Rejection {
             | ErrorType::ReadTimedout
             | ErrorType::WriteTimedout,
             _,
-        ) if exchange.out_of_time().is_some() => exchange.out_of_time().unwrap_or(Rejection::Internal),
+        ) if let Some(rejection) = exchange.out_of_time() => rejection,
         (ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout, _) => Rejection::ConnectTimeout,
         (ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError, _) => {
             Rejection::BackendTlsFailed
