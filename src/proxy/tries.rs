@@ -214,6 +214,7 @@ impl Exchange {
 
     /// The answer's header is here. An informational one (100, 103) is not the answer yet, and a
     /// switch of protocols has no end to wait for.
+    #[expect(clippy::disallowed_methods, reason = "the backend's time ends here")]
     pub(super) fn answered(&mut self, status: StatusCode) {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             // From here on the listener keeps the time, for both directions.
@@ -226,8 +227,9 @@ impl Exchange {
             return;
         }
         self.rejection = None;
-        self.upstream_latency = self.picked.map(|picked| picked.elapsed());
-        self.record(Failure::Status(status.as_u16()));
+        let now = Instant::now();
+        self.upstream_latency = self.picked.map(|picked| now.saturating_duration_since(picked));
+        self.record_at(Failure::Status(status.as_u16()), now);
         self.progress();
     }
 
@@ -239,10 +241,13 @@ impl Exchange {
     /// Tells the backend's judges how the try went, once for each.
     #[expect(clippy::disallowed_methods, reason = "the backend's time ends here")]
     pub(super) fn record(&mut self, outcome: Failure) {
+        self.record_at(outcome, Instant::now());
+    }
+
+    fn record_at(&mut self, outcome: Failure, now: Instant) {
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }
-        let now = Instant::now();
         let (outcome, time) = match outcome {
             Failure::Status(status) => {
                 (Outcome::of_status(status), self.picked.map(|picked| now.saturating_duration_since(picked)))

@@ -11,6 +11,14 @@ use crate::lab::load::Load;
 use crate::lab::{Backend, Lab, free_port, run};
 use crate::one_pool;
 
+/// Asks for a reload that is refused because of the file; what is said of it.
+fn refused(lab: &Lab) -> String {
+    let ended = reload(lab);
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(2), "{said}");
+    said
+}
+
 #[test]
 fn a_broken_file_changes_nothing_and_is_told_once() {
     let one = Backend::start("one");
@@ -36,17 +44,13 @@ fn the_command_says_what_is_wrong_and_ends_with_2() {
     let port = free_port();
     let lab = Lab::start(&one_pool(port, &[&one], UNWATCHED));
     replace(&lab, &one_pool(port, &[&one], UNWATCHED).replace("path: /apiA", "pth: /apiA"));
-    let ended = reload(&lab);
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(2), "{said}");
+    let said = refused(&lab);
     assert!(said.contains("the old configuration stays in force"), "{said}");
     assert!(said.contains("l7lb.yaml:5:") && said.contains("did you mean `path`?"), "{said}");
     assert_eq!(get(port, "/apiA").status, 200);
     // Without YAML nobody knows where the process is, and it could not use the file either.
     std::fs::write(file(&lab), "listeners: [").unwrap();
-    let ended = reload(&lab);
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(2), "{said}");
+    let said = refused(&lab);
     assert!(said.contains("nothing was changed"), "{said}");
 }
 
@@ -60,9 +64,7 @@ fn a_file_whose_own_tests_fail_changes_nothing() {
     };
     let lab = Lab::start(&tested("/apiA"));
     replace(&lab, &tested("/apiB"));
-    let ended = reload(&lab);
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(2), "{said}");
+    let said = refused(&lab);
     assert!(said.contains("expected the pool `a`"), "{said}");
     replace(&lab, &tested("/apiA/more"));
     assert!(reload(&lab).status.success());
