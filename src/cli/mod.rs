@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod explain;
 mod logging;
+mod process;
 mod reload;
 mod run;
 mod sample;

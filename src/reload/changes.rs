@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Checked, Config};
@@ -11,7 +12,7 @@ use crate::config::{Checked, Config};
 const NAMES_MAX: usize = 10;
 
 /// What changes from one configuration to another.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Changes {
     /// Pools by name.
     pub pools: Difference,
@@ -24,7 +25,7 @@ pub struct Changes {
 }
 
 /// What changes among things with names.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
     /// In the new configuration only.
     pub added: Vec<String>,

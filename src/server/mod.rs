@@ -22,7 +22,7 @@ use pingora_core::services::background::background_service;
 use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
 
-use crate::admin::{self, Admin, Control};
+use crate::admin::{self, Admin, Api, Control};
 use crate::config::Checked;
 use crate::listener::front::{Door, Makings, Prepare, Workers};
 use crate::listener::handover::{self, Ready};
@@ -131,8 +131,11 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
     let control = Control::new(admin::socket_path(&handing.upgrade_sock.display().to_string()));
     let serving = watch::Sender::new(false);
     let span = Span { serving: serving.subscribe(), leaving: drain.begun() };
-    let orders = source.map(|source| add_reloading(&mut server, source, &live, (span, control.clone())));
-    if orders.is_some() && handing.ready.is_none() {
+    let orders = source.map(|source| add_reloading(&mut server, source, &live, span.clone()));
+    let api = Api { orders: orders.clone(), span, snapshot: Arc::clone(&live.snapshot) };
+    let answers = api.orders.is_some();
+    add_control(&mut server, &control, api);
+    if answers && handing.ready.is_none() {
         control.open();
     }
     let mut health = background_service("health", keeper);
@@ -165,21 +168,20 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
 }
 
 /// The file is read anew when it changes or somebody says so, at the control socket or by a signal.
-fn add_reloading(
-    server: &mut Server,
-    (source, checked): (Source, Checked),
-    live: &Live,
-    (span, control): (Span, Control),
-) -> Orders {
-    let reloader = Reloader::new(source, checked, live.clone(), span.clone());
+fn add_reloading(server: &mut Server, (source, checked): (Source, Checked), live: &Live, span: Span) -> Orders {
+    let reloader = Reloader::new(source, checked, live.clone(), span);
     let orders = reloader.orders();
     let mut reloading = background_service("reload", reloader);
     reloading.threads = Some(1);
     server.add_service(reloading);
-    let mut answering = background_service("control", Admin::new(control, orders.clone(), span));
+    orders
+}
+
+/// Whoever asks at the control socket has a thread of its own, whatever it asks.
+fn add_control(server: &mut Server, control: &Control, api: Api) {
+    let mut answering = background_service("control", Admin::new(control.clone(), api));
     answering.threads = Some(1);
     server.add_service(answering);
-    orders
 }
 
 /// Certificates and keys are read again when their files change.

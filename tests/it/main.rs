@@ -13,6 +13,7 @@
 
 mod lab;
 
+mod admin;
 mod bounds;
 mod command;
 mod errors;

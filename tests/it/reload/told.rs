@@ -1,8 +1,5 @@
 //! What is told: faults, what needs an upgrade, who may ask.
 
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
-
 use nix::sys::signal::Signal;
 
 use super::{UNWATCHED, file, reload, reloaded, replace};
@@ -102,17 +99,4 @@ fn what_only_an_upgrade_takes_up_is_told() {
     assert!(!lab.log().contains("control socket"), "{}", lab.log());
     assert_eq!(get(further, "/apiA").status, 200);
     assert!(reloaded(&next).contains("nothing changed"), "the new process is asked");
-}
-
-#[test]
-fn the_control_socket_is_for_us_alone_and_takes_known_commands() {
-    let one = Backend::start("one");
-    let lab = Lab::start(&one_pool(free_port(), &[&one], UNWATCHED));
-    let socket = lab.folder().join("control.sock");
-    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
-    let answer = l7lb::admin::ask(&socket, "explode").unwrap();
-    assert_eq!(answer, "{\"outcome\":\"failed\",\"reason\":\"unknown command \\\"explode\\\"\"}\n");
-    let mut endless = std::os::unix::net::UnixStream::connect(&socket).unwrap();
-    endless.write_all(&[b'x'; 5000]).ok();
-    assert!(l7lb::admin::ask(&socket, "reload").unwrap().starts_with("{\"outcome\":\"applied\""));
 }

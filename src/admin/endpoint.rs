@@ -1,0 +1,72 @@
+//! One row of the table of endpoints: where it is, what it takes, what it answers.
+//!
+//! All of it comes from the handler's own signature, so that the description cannot say anything else
+//! than the code does.
+
+use axum::Json;
+use axum::extract::{FromRequest, State};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::input::Input;
+use super::{Api, Problem};
+
+/// Something that can be asked at the control socket.
+pub struct Endpoint {
+    /// The method.
+    pub method: http::Method,
+    /// The path, with `{names}` where it varies.
+    pub path: &'static str,
+    /// What it is for, in a sentence.
+    pub summary: &'static str,
+    /// Serves it.
+    pub(super) serve: MethodRouter<Api>,
+}
+
+impl Endpoint {
+    /// Something to read.
+    pub fn get<H, I, M, F, A>(path: &'static str, summary: &'static str, handler: H) -> Self
+    where
+        H: Fn(Api, I) -> F + Clone + Send + Sync + 'static,
+        I: Input + FromRequest<Api, M> + Send + 'static,
+        M: 'static,
+        F: Future<Output = Result<A, Problem>> + Send + 'static,
+        A: Serialize + JsonSchema + 'static,
+    {
+        Self::new((http::Method::GET, MethodFilter::GET), path, summary, handler)
+    }
+
+    /// Something to do.
+    pub fn post<H, I, M, F, A>(path: &'static str, summary: &'static str, handler: H) -> Self
+    where
+        H: Fn(Api, I) -> F + Clone + Send + Sync + 'static,
+        I: Input + FromRequest<Api, M> + Send + 'static,
+        M: 'static,
+        F: Future<Output = Result<A, Problem>> + Send + 'static,
+        A: Serialize + JsonSchema + 'static,
+    {
+        Self::new((http::Method::POST, MethodFilter::POST), path, summary, handler)
+    }
+
+    fn new<H, I, M, F, A>(
+        (method, filter): (http::Method, MethodFilter),
+        path: &'static str,
+        summary: &'static str,
+        handler: H,
+    ) -> Self
+    where
+        H: Fn(Api, I) -> F + Clone + Send + Sync + 'static,
+        I: Input + FromRequest<Api, M> + Send + 'static,
+        M: 'static,
+        F: Future<Output = Result<A, Problem>> + Send + 'static,
+        A: Serialize + JsonSchema + 'static,
+    {
+        // Whatever of the input does not fit is answered as a problem already ([`super::input`]).
+        let serve = on(filter, move |State(api): State<Api>, input: I| {
+            let answer = handler(api, input);
+            async { answer.await.map(Json) }
+        });
+        Self { method, path, summary, serve }
+    }
+}

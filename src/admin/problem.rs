@@ -1,0 +1,97 @@
+//! How the API says no: a problem document (RFC 9457) with a stable cause.
+
+use std::fmt;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The media type of problem documents.
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Why, in a word that stays the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// There is no such path.
+    UnknownPath,
+    /// The path has other methods.
+    MethodNotAllowed,
+    /// The path, the query or the body is not what the endpoint takes.
+    Malformed,
+    /// The body is too large.
+    TooLarge,
+    /// The process does not take requests yet.
+    Starting,
+    /// The process is about to leave.
+    Leaving,
+    /// The configuration came from no file.
+    NoFile,
+    /// The configuration file is faulty; the old configuration stays in force.
+    ConfigurationRejected,
+    /// It could not be done; nothing has changed.
+    Failed,
+}
+
+impl Cause {
+    /// The status that goes with it.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::UnknownPath => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Starting | Self::Leaving => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoFile => StatusCode::CONFLICT,
+            Self::ConfigurationRejected => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Problem {
+    /// The status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// Why, in a word that stays the same.
+    pub cause: Cause,
+    /// Why, in words.
+    pub detail: String,
+    /// The faults of a configuration, each as it is printed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<String>,
+}
+
+impl Problem {
+    /// A problem, with its explanation.
+    #[must_use]
+    pub fn new(cause: Cause, detail: impl Into<String>) -> Self {
+        let status = cause.status();
+        let title = status.canonical_reason().unwrap_or_default().to_owned();
+        Self { title, status: status.as_u16(), cause, detail: detail.into(), diagnostics: Vec::new() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)?;
+        if !self.diagnostics.is_empty() {
+            write!(f, "\n\n{}", self.diagnostics.join("\n"))?;
+        }
+        Ok(())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = (self.cause.status(), Json(self)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, PROBLEM);
+        response
+    }
+}

@@ -1,0 +1,92 @@
+//! Who may ask, and how what cannot be answered is refused.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, mpsc};
+
+use http::{Method, StatusCode};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::{ask, raw, socket};
+use crate::lab::client::get;
+use crate::lab::scripted::Scripted;
+use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
+use crate::{one_pool, unchecked};
+
+#[test]
+fn the_control_socket_is_for_us_alone_and_says_what_runs() {
+    let one = Backend::start("one");
+    let lab = Lab::start(&one_pool(free_port(), &[&one], ""));
+    assert_eq!(std::fs::metadata(socket(&lab)).unwrap().permissions().mode() & 0o777, 0o600);
+    let version = json!({ "version": env!("CARGO_PKG_VERSION"), "pid": lab.pid() });
+    assert_eq!(ask(&lab, Method::GET, "/version", ""), (StatusCode::OK, version));
+    assert_eq!(ask(&lab, Method::GET, "/live", ""), (StatusCode::OK, json!({ "live": true })));
+    assert_eq!(ask(&lab, Method::GET, "/ready", ""), (StatusCode::OK, json!({ "ready": true })));
+}
+
+#[test]
+fn what_is_not_there_is_refused_with_a_problem_document() {
+    let one = Backend::start("one");
+    let lab = Lab::start(&one_pool(free_port(), &[&one], ""));
+    let (status, problem) = ask(&lab, Method::GET, "/explode", "");
+    let expected =
+        json!({ "title": "Not Found", "status": 404, "cause": "unknown_path", "detail": "there is no /explode" });
+    assert_eq!((status, problem), (StatusCode::NOT_FOUND, expected));
+    let answer = raw(&lab, b"DELETE /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{answer}");
+    let head = answer.to_ascii_lowercase();
+    assert!(head.contains("allow: get,head\r\n"), "{answer}");
+    assert!(head.contains("content-type: application/problem+json\r\n"), "{answer}");
+    assert!(answer.contains("\"cause\":\"method_not_allowed\""), "{answer}");
+    // Neither nonsense nor a head without an end stops it from answering.
+    assert!(raw(&lab, b"reload\n").starts_with("HTTP/1.1 400 "));
+    let mut endless = UnixStream::connect(socket(&lab)).unwrap();
+    let filler = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(1 << 20));
+    endless.write_all(filler.as_bytes()).ok();
+    assert_eq!(ask(&lab, Method::POST, "/reload", "").0, StatusCode::OK);
+}
+
+#[test]
+fn who_is_silent_is_sent_away_and_who_leaves_disturbs_nobody() {
+    let one = Backend::start("one");
+    let lab = Lab::start(&one_pool(free_port(), &[&one], ""));
+    let mut silent = UnixStream::connect(socket(&lab)).unwrap();
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    silent.write_all(b"GET /version HTTP/1.1\r\n").unwrap();
+    for _ in 0..20 {
+        let mut hasty = UnixStream::connect(socket(&lab)).unwrap();
+        hasty.write_all(b"POST /reload HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    }
+    assert_eq!(ask(&lab, Method::GET, "/live", "").0, StatusCode::OK);
+    let mut rest = Vec::new();
+    silent.read_to_end(&mut rest).unwrap();
+    assert!(String::from_utf8_lossy(&rest).is_empty() || rest.starts_with(b"HTTP/1.1 408"), "{rest:?}");
+}
+
+#[test]
+fn a_process_that_leaves_is_alive_and_not_ready() {
+    let (arrived, arrives) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let slow = Scripted::start(move |mut stream| {
+        stream.read(&mut [0; 1024]).unwrap();
+        arrived.send(()).unwrap();
+        released.lock().unwrap().recv().unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    });
+    let port = free_port();
+    let mut lab = unchecked(port, &[slow.port], "");
+    let asking = std::thread::spawn(move || get(port, "/"));
+    arrives.recv_timeout(PATIENCE).unwrap();
+    lab.signal(Signal::SIGTERM);
+    eventually("it is no longer ready", PATIENCE, || ask(&lab, Method::GET, "/ready", "").0 == 503);
+    assert_eq!(ask(&lab, Method::GET, "/ready", "").1["cause"], "leaving");
+    let (status, problem) = ask(&lab, Method::POST, "/reload", "");
+    assert_eq!((status.as_u16(), &problem["cause"]), (503, &json!("leaving")));
+    assert_eq!(ask(&lab, Method::GET, "/live", "").0, StatusCode::OK);
+    release.send(()).unwrap();
+    assert_eq!(asking.join().unwrap().status, 200);
+    assert!(lab.wait_exit(PATIENCE).success());
+}
