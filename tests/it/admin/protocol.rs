@@ -71,7 +71,7 @@ fn a_process_that_leaves_is_alive_and_not_ready() {
     let (release, released) = mpsc::channel::<()>();
     let released = Mutex::new(released);
     let slow = Scripted::start(move |mut stream| {
-        stream.read(&mut [0; 1024]).unwrap();
+        assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
         arrived.send(()).unwrap();
         released.lock().unwrap().recv().unwrap();
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
