@@ -7,7 +7,7 @@
 //! - words: [`units`], [`fault`], [`net`], [`rejection`], [`connection`], [`request_id`], [`target`],
 //!   [`event`], [`request_limits`], [`client_timeouts`], [`connection_limits`], [`file_stamps`], [`systemd`]
 //! - mechanisms, pure, with the clock passed in: [`http1`], [`route`], [`limit`], [`retry`], [`split`],
-//!   [`sticky`], [`proxy_protocol`], [`breaker`]
+//!   [`sticky`], [`proxy_protocol`], [`breaker`], [`recent_requests`]
 //! - parts: [`tls`], [`discovery`], [`pool`], [`observe`]
 //! - stages: [`config`] (written, then checked), [`snapshot`] (live), [`decision`] (what becomes of a request)
 //! - traffic: [`proxy`] (the life of a request), [`listener`] (the front door)
@@ -43,6 +43,7 @@ pub mod split;
 pub mod sticky;
 pub mod proxy_protocol;
 pub mod breaker;
+pub mod recent_requests;
 
 pub mod tls;
 pub mod discovery;

@@ -12,6 +12,7 @@ use crate::limit::{self, Limiter};
 use crate::net::TrustedProxies;
 use crate::pool::Pool;
 use crate::pool::peer::Template;
+use crate::recent_requests;
 use crate::request_limits::RequestLimits;
 use crate::retry;
 use crate::route::Table;
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub client_timeouts: ClientTimeouts,
     /// The proxies in front of us.
     pub trusted_proxies: TrustedProxies,
+    /// What is remembered of requests.
+    pub recent_requests: recent_requests::Spec,
 }
 
 /// One live route.
@@ -110,6 +113,7 @@ impl Snapshot {
             request_limits: checked.request_limits,
             client_timeouts: checked.client_timeouts,
             trusted_proxies: checked.trusted_proxies.clone(),
+            recent_requests: checked.recent_requests.clone(),
         })
     }
 }

@@ -28,7 +28,8 @@ const ORDER: &[&str] = &[
     "split",
     "sticky",
     "proxy_protocol",
-    "breaker", // mechanisms
+    "breaker",
+    "recent_requests", // mechanisms
     "tls",
     "discovery",
     "pool",

@@ -40,6 +40,7 @@ use crate::limit;
 use crate::net::{ListenAddress, TrustedProxies};
 use crate::observe::access_log;
 use crate::pool;
+use crate::recent_requests;
 use crate::request_limits::{self, RequestLimits};
 use crate::units::PoolName;
 
@@ -67,6 +68,8 @@ pub struct Config {
     pub access_log: access_log::Config,
     /// When the file is read anew.
     pub reload: reload::Config,
+    /// What is remembered of requests, for `l7lb plan`.
+    pub recent_requests: recent_requests::Config,
     /// Pools of backends by name.
     pub pools: BTreeMap<PoolName, pool::Config>,
     /// What goes to which pool.
@@ -95,6 +98,8 @@ pub struct Checked {
     pub connection_limits: ConnectionLimits,
     /// Where the access log goes.
     pub access_log: access_log::Config,
+    /// What is remembered of requests.
+    pub recent_requests: recent_requests::Spec,
     /// Pools by name.
     pub pools: BTreeMap<PoolName, pool::Spec>,
     /// Routes, each to a pool that exists.
@@ -131,6 +136,7 @@ impl Config {
             client_timeouts: self.client_timeouts.check(&root.key("client_timeouts"), &mut faults),
             connection_limits: self.connection_limits.check(&root.key("connection_limits"), &mut faults),
             access_log: self.access_log.clone(),
+            recent_requests: self.recent_requests.check(&root.key("recent_requests"), &mut faults),
             routes: routes::check(&self.routes, &pools, request_limits, &mut faults),
             pools,
             tests: self.tests.clone(),

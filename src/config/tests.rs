@@ -98,6 +98,7 @@ fn the_reference_shows_every_key_and_its_default() {
     assert_eq!(checked.request_limits, default.request_limits);
     assert_eq!(checked.access_log, default.access_log);
     assert_eq!(checked.written.reload, default.written.reload);
+    assert_eq!(checked.recent_requests, default.recent_requests);
     let (shown, real) = (checked.pools.values().next().unwrap(), default.pools.values().next().unwrap());
     assert_eq!(shown.health_check, real.health_check);
     assert_eq!(shown.template.timeouts, real.template.timeouts);

@@ -38,6 +38,13 @@ pub fn warnings(config: &Config, circumstances: &Circumstances) -> Vec<Fault> {
     trusted_networks(&config.trusted_proxies, &root.key("trusted_proxies"), &mut found);
     connections(config, circumstances.connections, &mut found);
     client_timeouts(config, &root.key("client_timeouts"), &mut found);
+    for (index, name) in config.recent_requests.secrets() {
+        found.add(
+            root.key("recent_requests").key("headers").index(index),
+            format!("`{name}` proves who somebody is, and its values are kept in memory"),
+            "leave it out, unless `sticky` of a route goes by it",
+        );
+    }
     pools(config, &root.key("pools"), &mut found);
     for (index, route) in config.routes.iter().enumerate() {
         let timeouts = [

@@ -4,10 +4,12 @@
 //! The order matters: what is cheap and protects the rest comes first, and the limit over
 //! everything counts before routing, so that a flood of requests for nothing counts too.
 //!
+//! - [`bond`]: which pool and backend a client is bound to.
 //! - [`form`]: what is checked of a request's form; the names of fields that nobody else may say.
 //! - [`example`]: requests as they are written in the configuration's tests and on the command line.
 //! - [`expectations`]: the configuration's tests; [`explanation`]: each route, and why it lost.
 
+pub mod bond;
 pub mod example;
 pub mod expectations;
 pub mod explanation;
@@ -22,6 +24,7 @@ use crate::limit::Limiter;
 use crate::rejection::{Refusal, Rejection};
 use crate::snapshot::{Route, Snapshot};
 
+pub use bond::Bond;
 pub use form::host;
 
 /// What the connection says about the request.
@@ -53,6 +56,17 @@ pub fn decide(
     let mut route = None;
     let refusal = admit(snapshot, request, door, &mut count, &mut route).err();
     Decision { route, refusal }
+}
+
+impl Decision {
+    /// Whether another configuration might decide otherwise: what is wrong with a request's form is wrong
+    /// whatever is configured.
+    #[must_use]
+    pub fn depends_on_configuration(&self) -> bool {
+        use Rejection::{HttpsRequired, Misdirected, NoRoute, RateLimited};
+        let told = self.refusal.map(|refusal| refusal.rejection);
+        self.route.is_some() || matches!(told, None | Some(HttpsRequired | Misdirected | NoRoute | RateLimited { .. }))
+    }
 }
 
 fn admit(
@@ -96,7 +110,9 @@ const fn plain(rejection: Rejection) -> Refusal {
     Refusal { rejection, detail: "" }
 }
 
-fn announced_body(request: &RequestHeader) -> Option<u64> {
+/// The length that a request announces, in bytes.
+#[must_use]
+pub fn announced_body(request: &RequestHeader) -> Option<u64> {
     request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 

@@ -8,17 +8,18 @@ use pingora_proxy::Session;
 
 use super::exchange::Exchange;
 pub(super) use crate::decision::host;
-use crate::decision::{Decision, Door, decide};
+use crate::decision::{Bond, Door, announced_body, decide};
 use crate::limit::Limiter;
 use crate::net::ClientKey;
+use crate::recent_requests::{Recorder, RequestKey};
 use crate::rejection::Rejection;
 use crate::tls::Established;
 
 impl Exchange {
-    /// Decides, and remembers the route.
-    pub(super) fn admit(&mut self, session: &mut Session) -> Result<(), Rejection> {
+    /// Decides, and remembers the route. A refusal that another configuration might not make is noted.
+    pub(super) fn admit(&mut self, session: &mut Session, recorder: &Recorder) -> Result<(), Rejection> {
         let policy = self.connection.as_ref().map(|connection| &connection.policy);
-        let door = Door {
+        self.door = Door {
             misdirected: is_misdirected(session),
             https_required: policy.is_some_and(|policy| policy.redirect_to_https.is_some()),
         };
@@ -30,9 +31,14 @@ impl Exchange {
             *verdict = Some((told, limiter.spec().window));
             if told.admitted { Ok(()) } else { Err(Rejection::RateLimited { retry_after: told.retry_after }) }
         };
-        let Decision { route, refusal } = decide(&self.snapshot, request, door, count);
-        self.route = route;
-        let Some(refusal) = refusal else { return Ok(()) };
+        let decision = decide(&self.snapshot, request, self.door, count);
+        let depends = decision.depends_on_configuration();
+        self.route = decision.route;
+        let Some(refusal) = decision.refusal else { return Ok(()) };
+        if depends {
+            self.note(session, recorder);
+        }
+        let request = session.req_header();
         self.detail = match refusal.rejection {
             Rejection::NoRoute => {
                 let nearest = self.snapshot.routes.nearest(host(request), request.uri.path());
@@ -41,6 +47,26 @@ impl Exchange {
             _ => Cow::Borrowed(refusal.detail),
         };
         Err(refusal.rejection)
+    }
+
+    /// Notes the request, for trying a change of the configuration out.
+    pub(super) fn note(&self, session: &Session, recorder: &Recorder) {
+        let request = session.req_header();
+        let key = RequestKey {
+            at: self.began(),
+            client: self.client,
+            method: request.method.as_str(),
+            host: host(request),
+            path: request.uri.path(),
+            content_length: announced_body(request),
+            bound: match self.bond {
+                Bond::Ticket(ticket) => Some(ticket.pool),
+                Bond::None | Bond::Hash(_) => None,
+            },
+            misdirected: self.door.misdirected,
+            https_required: self.door.https_required,
+        };
+        recorder.note(&self.snapshot.recent_requests, &key, &request.headers);
     }
 }
 

@@ -11,10 +11,10 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
 use super::deadlines::Deadline;
-use super::stickiness::Bond;
 use super::time_limits::End;
 use super::{admission, failover, headers, refuse};
 use crate::connection::{Connection, Policy};
+use crate::decision::{Bond, Door};
 use crate::limit::Verdict;
 use crate::observe::{AccessLog, Record};
 use crate::pool::{Endpoint, Key, Lease};
@@ -34,6 +34,8 @@ pub struct Exchange {
     /// Whether the peer is a trusted proxy.
     pub(super) trusted: bool,
     pub(super) request_id: RequestId,
+    /// What its connection says about it.
+    pub(super) door: Door,
     pub(super) route: Option<Arc<Route>>,
     /// The limit's answer and its window, for the headers; the route's own where there is one.
     pub(super) verdict: Option<(Verdict, Duration)>,
@@ -91,6 +93,7 @@ impl Exchange {
             client: nobody,
             trusted: false,
             request_id: RequestId::random(),
+            door: Door::default(),
             route: None,
             verdict: None,
             rejection: None,

@@ -42,17 +42,19 @@ use deadlines::Deadlines;
 pub use exchange::Exchange;
 
 use crate::observe::AccessLog;
+use crate::recent_requests::Recorder;
 use crate::rejection::Rejection;
 use crate::snapshot::Snapshot;
 
 /// How long the rest of a refused request's body is read, to keep the connection.
 const CLIENT_DRAIN: Duration = Duration::from_secs(5);
 
-/// The proxy: reads the live snapshot, logs what it did.
+/// The proxy: reads the live snapshot, logs what it did and notes what it was asked.
 pub struct Proxy {
     live: Arc<ArcSwap<Snapshot>>,
     access_log: AccessLog,
     deadlines: Deadlines,
+    recorder: Recorder,
 }
 
 impl Proxy {
@@ -60,10 +62,10 @@ impl Proxy {
     /// of deadlines runs.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the epoch of the deadlines")]
-    pub fn new(live: Arc<ArcSwap<Snapshot>>, access_log: AccessLog) -> Self {
+    pub fn new(live: Arc<ArcSwap<Snapshot>>, access_log: AccessLog, recorder: Recorder) -> Self {
         let deadlines = Deadlines::new(Instant::now());
         tokio::spawn(deadlines.clone().sweep());
-        Self { live, access_log, deadlines }
+        Self { live, access_log, deadlines, recorder }
     }
 }
 
@@ -93,7 +95,7 @@ impl ProxyHttp for Proxy {
 
     /// May it pass, and where to? A refusal is answered here; else it becomes what backends get.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
-        match exchange.admit(session) {
+        match exchange.admit(session, &self.recorder) {
             Ok(()) => {
                 headers::to_backend(session, exchange);
                 Ok(false)
@@ -105,8 +107,10 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    /// The route's pool picks a backend. Without one the answer is given here.
+    /// One of the route's pools takes it, and picks a backend. Without one the answer is given here.
     async fn proxy_upstream_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
+        exchange.bind(session);
+        exchange.note(session, &self.recorder);
         match exchange.reserve(session).await {
             Ok(()) => {
                 if exchange.may_be_asked_by_http2() {

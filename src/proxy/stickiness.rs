@@ -1,7 +1,7 @@
 //! Which pool and backend a client is bound to, and the cookie that tells it so.
 
 use std::net::SocketAddr;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use http::header::SET_COOKIE;
 use pingora_http::ResponseHeader;
@@ -9,6 +9,8 @@ use pingora_proxy::Session;
 
 use super::exchange::Exchange;
 use super::headers;
+use crate::decision::Bond;
+use crate::decision::bond::age;
 use crate::pool::{Lease, Preferred};
 use crate::sticky::ticket::Ticket;
 use crate::sticky::{self, CookieSpec, Keep, Means, Secure};
@@ -16,45 +18,17 @@ use crate::sticky::{self, CookieSpec, Keep, Means, Secure};
 /// What the log says of a client that had to move.
 pub(super) const MOVED: &str = "the backend that the client is bound to is not available";
 
-/// What a request's client is bound to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bond {
-    /// Nothing: any backend serves it as well.
-    None,
-    /// The backend that its cookie says.
-    Ticket(Ticket),
-    /// The backend that wants its value most.
-    Hash(u64),
-}
-
 impl Exchange {
     /// Finds out what the client is bound to, and chooses the pool.
     pub(super) fn bind(&mut self, session: &Session) {
         let Some(route) = &self.route else { return };
-        let Some(sticky) = &route.sticky else {
-            if !route.targets.is_single() {
-                self.share = route.targets.of(fastrand::u64(..)).map_or(0, |(index, _)| index);
-            }
-            return;
+        let headers = &session.req_header().headers;
+        self.bond = Bond::of(route, headers, self.client, self.seconds());
+        let by_chance = || match route.targets.is_single() {
+            true => 0,
+            false => route.targets.of(fastrand::u64(..)).map_or(0, |(index, _)| index),
         };
-        let request = &session.req_header().headers;
-        let number = match &sticky.means {
-            Means::Ticket(cookie) => {
-                let ticket = sticky::cookie(request, &cookie.name).and_then(|value| cookie.tickets.open(value));
-                let ticket = ticket.filter(|ticket| self.age(ticket) <= cookie.lifetime);
-                let share = ticket.and_then(|ticket| route.targets.position(|target| target.id == ticket.pool));
-                if let (Some(ticket), Some(share)) = (ticket, share) {
-                    self.bond = Bond::Ticket(ticket);
-                    self.share = share;
-                    return;
-                }
-                None
-            }
-            Means::Hash(source) => source.hash(request, self.client),
-        };
-        let share = route.targets.of(number.unwrap_or_else(|| fastrand::u64(..))).map_or(0, |(index, _)| index);
-        self.bond = number.map_or(Bond::None, Bond::Hash);
-        self.share = share;
+        self.share = self.bond.share(route).unwrap_or_else(by_chance);
     }
 
     /// The backend that the client is bound to, if it is bound; the next best one after that has failed.
@@ -103,11 +77,7 @@ impl Exchange {
         matches!(self.bond, Bond::Ticket(ticket)
             if ticket.pool == pool
                 && (keep == Keep::Pool || ticket.backend == backend)
-                && self.age(&ticket) <= cookie.lifetime / 2)
-    }
-
-    fn age(&self, ticket: &Ticket) -> Duration {
-        Duration::from_secs(self.seconds().saturating_sub(ticket.given))
+                && age(&ticket, self.seconds()) <= cookie.lifetime / 2)
     }
 
     fn seconds(&self) -> u64 {

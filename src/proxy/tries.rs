@@ -28,7 +28,7 @@ use crate::snapshot::Target;
 const LISTENER_FIRST: Duration = Duration::from_secs(1);
 
 impl Exchange {
-    /// Chooses the pool and reserves the first backend, before Pingora begins its tries: after a failed
+    /// Reserves the first backend, before Pingora begins its tries: after a failed
     /// try it always ends the client's connection, and a pool without a healthy backend is no reason
     /// for that.
     ///
@@ -36,7 +36,6 @@ impl Exchange {
     /// Why there is none; where the pool is busy, after a wait.
     #[expect(clippy::disallowed_methods, reason = "who waited is chosen for when its wait is over")]
     pub(super) async fn reserve(&mut self, session: &Session) -> Result<(), Rejection> {
-        self.bind(session);
         let target = self.target().ok_or(Rejection::Internal)?;
         target.budget.deposit(self.began());
         let total = target.template.timeouts.total;

@@ -50,6 +50,7 @@ impl Changes {
             ("connection_limits", was.connection_limits != is.connection_limits),
             ("access_log", was.access_log != is.access_log),
             ("reload", was.reload != is.reload),
+            ("recent_requests", was.recent_requests != is.recent_requests),
         ];
         let needs_upgrade = [("server", started.server != is.server), ("listeners", started.listeners != is.listeners)];
         Self { pools, routes, settings: keys(&settings), needs_upgrade: keys(&needs_upgrade) }

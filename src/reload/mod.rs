@@ -30,6 +30,7 @@ use crate::file_stamps::Stamps;
 use crate::listener::{LiveRules, Rules, descriptors};
 use crate::observe::access_log::{self, Opened};
 use crate::pool::Kept;
+use crate::recent_requests::RecentRequests;
 use crate::snapshot::Snapshot;
 use crate::systemd;
 use changes::Changes;
@@ -118,6 +119,8 @@ pub struct Live {
     pub kept: Kept,
     /// Where requests are logged.
     pub access_log: access_log::Slot,
+    /// What requests there were.
+    pub recent_requests: Arc<RecentRequests>,
 }
 
 /// Between the first of these and the second, the process serves and may reload.
@@ -267,6 +270,7 @@ impl Reloading {
         if let (Some(opened), Some(log)) = (access_log, &*self.live.access_log.lock()) {
             log.replace(opened);
         }
+        self.live.recent_requests.configure(&self.current.recent_requests, &checked.recent_requests);
         self.current = checked;
         Ok(Outcome::Applied(changes))
     }

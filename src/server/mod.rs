@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use pingora_core::apps::HttpServerOptions;
@@ -31,6 +31,7 @@ use crate::net::ListenAddress;
 use crate::observe::{AccessLog, access_log};
 use crate::pool::Keeper;
 use crate::proxy::Proxy;
+use crate::recent_requests::RecentRequests;
 use crate::reload::{self, Live, Orders, Reloader, Source, Span};
 use crate::snapshot::Snapshot;
 use crate::systemd;
@@ -55,7 +56,8 @@ pub struct Start {
 /// In words, when something cannot be built, bound or taken over. Nothing is left running then.
 #[expect(clippy::disallowed_methods, reason = "the limits' windows are aligned to the start of the process")]
 pub fn run(checked: Checked, start: Start) -> Result<(), String> {
-    let snapshot = Arc::new(Snapshot::build(&checked, None, std::time::Instant::now())?);
+    let begun = Instant::now();
+    let snapshot = Arc::new(Snapshot::build(&checked, None, begun)?);
     let entrances = entrances(&checked)?;
     let mut conf = ServerConf { daemon: start.daemon || checked.server.daemon, ..clone_of(&checked.server) };
     // A daemon would go to `/`, and names of files would mean others when they are read anew.
@@ -71,7 +73,7 @@ pub fn run(checked: Checked, start: Start) -> Result<(), String> {
     let doors = groups.into_iter().zip(entrances);
     let doors = doors.map(|(sockets, (_, entrance))| Door { sockets, entrance }).collect();
     let rules = LiveRules::new(reload::rules(&checked)?);
-    let build = Build { conf, snapshot, access_log: checked.access_log.clone(), workers, rules };
+    let build = Build { conf, snapshot, begun, access_log: checked.access_log.clone(), workers, rules };
     let source = start.source.map(|source| (source, checked));
     serve(build, doors, Handing { named, upgrade_sock, ready }, source);
     Ok(())
@@ -98,6 +100,7 @@ fn entrances(checked: &Checked) -> Result<Vec<(ListenAddress, Arc<Entrance>)>, S
 struct Build {
     conf: ServerConf,
     snapshot: Arc<Snapshot>,
+    begun: Instant,
     access_log: access_log::Config,
     workers: Workers,
     rules: LiveRules,
@@ -127,6 +130,7 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
         rules: build.rules.clone(),
         kept: keeper.kept(),
         access_log: Arc::clone(&log_slot),
+        recent_requests: Arc::new(RecentRequests::new(build.begun)),
     };
     let control = Control::new(admin::socket_path(&handing.upgrade_sock.display().to_string()));
     let serving = watch::Sender::new(false);
@@ -146,7 +150,7 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
         server.add_service(background_service("watchdog", Watchdog { period }));
     }
 
-    let prepare = prepare(Arc::clone(&server.configuration), live.snapshot, build.access_log, Arc::clone(&log_slot));
+    let prepare = prepare(Arc::clone(&server.configuration), live, (build.access_log, log_slot.clone()), build.workers);
     let listening = describe(&doors);
     let on_ready = move || {
         if let Some(ready) = handing.ready {
@@ -202,17 +206,20 @@ fn watch_files(server: &mut Server, doors: &[Door]) {
 
 fn prepare(
     conf: Arc<ServerConf>,
-    live: Arc<ArcSwap<Snapshot>>,
-    log: access_log::Config,
-    slot: access_log::Slot,
+    live: Live,
+    (log, slot): (access_log::Config, access_log::Slot),
+    workers: Workers,
 ) -> Prepare<Proxy> {
+    let threads = if let Workers::Together(threads) = workers { threads } else { 1 };
     Box::new(move || {
         let access_log = AccessLog::start(&log).map_err(|e| e.to_string())?;
         *slot.lock() = Some(access_log.clone());
         let proxy = {
             let access_log = access_log.clone();
             move || {
-                let mut proxy = HttpProxy::new(Proxy::new(Arc::clone(&live), access_log.clone()), Arc::clone(&conf));
+                let recorder = live.recent_requests.recorder(threads);
+                let proxy = Proxy::new(Arc::clone(&live.snapshot), access_log.clone(), recorder);
+                let mut proxy = HttpProxy::new(proxy, Arc::clone(&conf));
                 proxy.server_options = Some(options());
                 proxy.handle_init_modules();
                 proxy
