@@ -28,8 +28,8 @@ pub(super) fn main() -> Result<(), Failure> {
     let checked = configuration(&format!(
         "listeners: [{{ address: '127.0.0.1:{tls}' }}, {{ address: '127.0.0.1:{plain}' }}]\n\
          pools:\n  \
-           api-a: {{ {HEALTH}, backends: [{{ address: '127.0.0.1:{one}' }}, {{ address: '127.0.0.1:{three}' }}] }}\n  \
-           api-b: {{ {HEALTH}, backends: [{{ address: '127.0.0.1:{two}' }}, {{ address: '127.0.0.1:{four}' }}, {{ address: '127.0.0.1:{five}' }}] }}\n\
+           api-a: {{ {POOL}, backends: [{{ address: '127.0.0.1:{one}' }}, {{ address: '127.0.0.1:{three}' }}] }}\n  \
+           api-b: {{ {POOL}, backends: [{{ address: '127.0.0.1:{two}' }}, {{ address: '127.0.0.1:{four}' }}, {{ address: '127.0.0.1:{five}' }}] }}\n\
          routes: [{{ path: /apiA, pool: api-a }}, {{ path: /apiB, pool: api-b }}]\n"
     ))?;
     explain(tls, plain, &backends);
@@ -37,9 +37,9 @@ pub(super) fn main() -> Result<(), Failure> {
     server::run(checked, Start::default()).map_err(Failure::runtime)
 }
 
-/// Quicker than the example's 20 s and 5 s, so that a person who tries it need not wait.
-const HEALTH: &str =
-    "health_check: { type: http, path: /health, interval: 5s, unhealthy_interval: 1s, rise: 1, fall: 2 }";
+/// The classic example's pools, but quicker, so that a person who tries it need not wait.
+const POOL: &str = "balance: round_robin, slow_start: 2s, \
+    health_check: { type: http, path: /health, interval: 5s, unhealthy_interval: 1s, rise: 1, fall: 2 }";
 
 /// The demo's configuration, with a certificate that lives in memory only.
 fn configuration(yaml: &str) -> Result<Checked, Failure> {

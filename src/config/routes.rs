@@ -204,6 +204,13 @@ impl Config {
             let hint = "remove it, or give `pool` several with their shares";
             faults.add(place.key("keep"), "there is only one pool, which needs no sticking to", hint);
         }
+        let bound = |pool: &PoolName| around.pools.get(pool).is_some_and(|spec| spec.balance.key.is_some());
+        if config.keep == sticky::Keep::Backend
+            && let Some((pool, _)) = self.pool.iter().find(|(pool, _)| bound(pool))
+        {
+            let problem = format!("pool {pool} binds requests to backends by its own key: consistent_hash");
+            faults.add(place.clone(), problem, "remove `sticky`, or choose another `balance` for the pool");
+        }
         config.check(around.own, &place, faults).map(Arc::new)
     }
 

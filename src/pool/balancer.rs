@@ -2,7 +2,7 @@
 //!
 //! Pingora's `LoadBalancer<S>` stays the owner of discovery, of health checks and of the loop that
 //! runs them, and it builds its `S` anew whenever discovery finds other backends. [`Selection`] makes
-//! such an `S` of a [`Policy`]. The default pool is `LoadBalancer<RoundRobin>`.
+//! such an `S` of a [`Policy`]. A pool with `balance: round_robin` is a `LoadBalancer<RoundRobin>`.
 //!
 //! Requests do not go through `LoadBalancer::select_with`: it hashes each backend twice and copies
 //! the chosen one, about 2,200 instructions. A selection publishes what it has prepared as it is built,

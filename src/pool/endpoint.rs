@@ -55,6 +55,8 @@ pub struct Endpoint {
     draining: AtomicBool,
     pool_in_flight: Arc<AtomicU32>,
     latency: Latency,
+    /// Since when nobody of those who wait was answered.
+    quiet_since: AtomicU64,
     /// When it came up after having been down; zero if it never was.
     up_since: AtomicU64,
     /// The address as text, for every access line.
@@ -78,6 +80,7 @@ impl Endpoint {
             draining: AtomicBool::new(standing.drain),
             pool_in_flight: standing.pool_in_flight,
             latency: Latency::default(),
+            quiet_since: AtomicU64::new(0),
             up_since: AtomicU64::new(0),
             text: address.to_string(),
             health: AtomicU8::new(health as u8),
@@ -181,6 +184,7 @@ impl Endpoint {
     /// How a try went. `latency` is the time from its begin to the answer's, where there was one.
     pub fn record(&self, outcome: Outcome, latency: Option<Duration>, now: Instant) {
         self.observed.record(outcome, latency);
+        self.quiet_since.store(self.nanoseconds(now), Ordering::Relaxed);
         let latency = match (outcome, latency) {
             (Outcome::Success, Some(latency)) => latency,
             (Outcome::Success, None) => return,
@@ -189,11 +193,26 @@ impl Endpoint {
         self.latency.record(latency, self.nanoseconds(now));
     }
 
-    /// How long it takes to answer, lately: peaks count at once and fade over 10 s. Zero before the first
-    /// answer.
+    /// Somebody waited for so long and then left without an answer. That says how long an answer takes
+    /// at least.
+    pub(super) fn waited_in_vain(&self, waited: Duration, now: Instant) {
+        let now = self.nanoseconds(now);
+        if waited > self.latency.at(now) {
+            self.latency.record(waited, now);
+        }
+    }
+
+    /// How long it takes to answer, lately: peaks count at once and fade over 10 s. While requests wait
+    /// it is at least as long as none was answered, so that a backend that hangs is known for it before
+    /// anybody gives up. Zero before the first answer.
     #[must_use]
     pub fn latency(&self, now: Instant) -> Duration {
-        self.latency.at(self.nanoseconds(now))
+        let now = self.nanoseconds(now);
+        let measured = self.latency.at(now);
+        if measured.is_zero() || self.observed.tally().waiting() == 0 {
+            return measured;
+        }
+        measured.max(Duration::from_nanos(now.saturating_sub(self.quiet_since.load(Ordering::Relaxed))))
     }
 
     /// The endpoint's clock; an age in nanoseconds fits for five centuries.
@@ -229,7 +248,18 @@ impl Endpoint {
     pub(super) fn begin(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.pool_in_flight.fetch_add(1, Ordering::Relaxed);
-        self.observed.tally().asked();
+    }
+
+    /// A request waits for its answer; only a [`super::Lease`] says so.
+    pub(super) fn begin_waiting(&self, since: Instant) {
+        if self.observed.tally().asked() == 0 {
+            self.quiet_since.store(self.nanoseconds(since), Ordering::Relaxed);
+        }
+    }
+
+    /// It waits no more.
+    pub(super) fn end_waiting(&self) {
+        self.observed.tally().released();
     }
 
     /// A request ends.

@@ -14,8 +14,8 @@ use crate::breaker::Permit;
 #[derive(Debug)]
 pub struct Lease {
     endpoint: Arc<Endpoint>,
-    /// Whether the answer has not begun yet.
-    waiting: bool,
+    /// Since when the backend owes an answer: it has the whole request, and has not begun.
+    waits_since: Option<Instant>,
     outcome: Option<Outcome>,
     permit: Option<Permit>,
     /// A place behind the pool's gate, and in its adaptive count. They are the request's, not the try's.
@@ -28,7 +28,7 @@ impl Lease {
     #[must_use]
     pub fn new(endpoint: Arc<Endpoint>) -> Self {
         endpoint.begin();
-        Self { endpoint, waiting: true, outcome: None, permit: None, slot: None, in_flight: None }
+        Self { endpoint, waits_since: None, outcome: None, permit: None, slot: None, in_flight: None }
     }
 
     /// Counts a request at `endpoint` that its breaker let pass.
@@ -53,10 +53,18 @@ impl Lease {
         &self.endpoint
     }
 
-    /// Notes how the try ended or, with the answer's header, seems to end; and after what time the answer
-    /// began, where it did. What is the client's fault is not noted.
-    pub fn record(&mut self, outcome: Outcome, time: Option<Duration>, now: Instant) {
-        self.stop_waiting();
+    /// The backend owes an answer: it has had the whole request since `since`. Uploads take as long as
+    /// their clients, which says nothing about a backend.
+    pub fn await_answer(&mut self, since: Instant) {
+        if self.waits_since.is_none() && self.outcome.is_none() {
+            self.waits_since = Some(since);
+            self.endpoint.begin_waiting(since);
+        }
+    }
+
+    /// The answer has begun, and this is how the try seems to end.
+    pub fn answered(&mut self, outcome: Outcome, now: Instant) {
+        let time = self.stop_waiting(now);
         self.outcome = Some(outcome);
         self.endpoint.record(outcome, time, now);
         if let (Some(in_flight), Some(time)) = (&self.in_flight, time) {
@@ -64,17 +72,33 @@ impl Lease {
         }
     }
 
-    fn stop_waiting(&mut self) {
-        if std::mem::take(&mut self.waiting) {
-            self.endpoint.observed().tally().released();
+    /// The try has failed without an answer, by the backend's fault.
+    pub fn failed(&mut self, now: Instant) {
+        if let Some(waited) = self.stop_waiting(now) {
+            self.endpoint.waited_in_vain(waited, now);
         }
+        self.outcome = Some(Outcome::GatewayFailure);
+        self.endpoint.record(Outcome::GatewayFailure, None, now);
+    }
+
+    /// How long it was, where the backend owed an answer.
+    fn stop_waiting(&mut self, now: Instant) -> Option<Duration> {
+        let since = self.waits_since.take()?;
+        self.endpoint.end_waiting();
+        Some(now.saturating_duration_since(since))
     }
 }
 
 impl Drop for Lease {
     #[expect(clippy::disallowed_methods, reason = "the request ends now")]
     fn drop(&mut self) {
-        self.stop_waiting();
+        if self.waits_since.is_some() {
+            // Nobody told how it ended, so the client has gone.
+            let now = Instant::now();
+            if let Some(waited) = self.stop_waiting(now) {
+                self.endpoint.waited_in_vain(waited, now);
+            }
+        }
         if let (Some(permit), Some(circuit)) = (self.permit.take(), self.endpoint.circuit()) {
             let failed = self.outcome.map(|outcome| outcome != Outcome::Success);
             circuit.settle(permit, failed, Instant::now());
@@ -92,24 +116,64 @@ mod tests {
     use crate::pool::Health;
     use crate::pool::endpoint::Standing;
 
+    fn endpoint(now: Instant) -> Arc<Endpoint> {
+        let address = "127.0.0.1:1".parse().unwrap();
+        Arc::new(Endpoint::new(address, Health::Unknown, Standing::default(), now))
+    }
+
     #[test]
     fn a_lease_counts_until_it_is_dropped() {
-        let endpoint = Arc::new(Endpoint::new(
-            "127.0.0.1:1".parse().unwrap(),
-            Health::Unknown,
-            Standing::default(),
-            Instant::now(),
-        ));
+        let now = Instant::now();
+        let endpoint = endpoint(now);
         let mut lease = Lease::new(Arc::clone(&endpoint));
-        let second = Lease::new(Arc::clone(&endpoint));
+        let mut second = Lease::new(Arc::clone(&endpoint));
         let counts = || (endpoint.in_flight(), endpoint.observed().tally().waiting());
+        assert_eq!(counts(), (2, 0), "nothing is owed for half a request");
+        lease.await_answer(now);
+        second.await_answer(now);
+        second.await_answer(now);
         assert_eq!(counts(), (2, 2));
-        lease.record(Outcome::Success, None, Instant::now());
-        lease.record(Outcome::GatewayFailure, None, Instant::now());
+        lease.answered(Outcome::Success, now);
+        lease.failed(now);
+        lease.await_answer(now);
         assert_eq!(counts(), (2, 1), "an answer that has begun is in flight and waits no more");
         drop(lease);
         assert_eq!((counts(), second.endpoint().in_flight()), ((1, 1), 1));
         drop(second);
         assert_eq!(counts(), (0, 0));
+    }
+
+    #[test]
+    fn silence_is_a_time_as_long_as_somebody_waits_for_it() {
+        let born = Instant::now();
+        let endpoint = endpoint(born);
+        let at = |millis: u64| born + Duration::from_millis(millis);
+        let waiting = |since| {
+            let mut lease = Lease::new(Arc::clone(&endpoint));
+            lease.await_answer(at(since));
+            lease
+        };
+        let mut first = waiting(0);
+        assert_eq!(endpoint.latency(at(500)), Duration::ZERO, "not one answer is no measurement");
+        first.answered(Outcome::Success, at(2));
+        assert!(endpoint.latency(at(500)) < Duration::from_millis(3));
+        let mut second = waiting(500);
+        assert_eq!(endpoint.latency(at(900)), Duration::from_millis(400), "who waits longest has waited so long");
+        let third = waiting(800);
+        second.answered(Outcome::Success, at(1000));
+        assert!(endpoint.latency(at(1000)) > Duration::from_millis(450), "a peak");
+        assert_eq!(endpoint.latency(at(3000)), Duration::from_secs(2), "since the last answer");
+        drop(third);
+    }
+
+    #[test]
+    fn who_gave_up_waiting_leaves_the_time_as_a_peak() {
+        let now = Instant::now();
+        let endpoint = endpoint(now);
+        endpoint.record(Outcome::Success, Some(Duration::from_millis(5)), now);
+        endpoint.waited_in_vain(Duration::from_millis(1), now);
+        assert!(endpoint.latency(now) > Duration::from_millis(4), "a short visit is no praise");
+        endpoint.waited_in_vain(Duration::from_secs(3), now);
+        assert_eq!(endpoint.latency(now), Duration::from_secs(3));
     }
 }

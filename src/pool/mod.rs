@@ -128,7 +128,7 @@ pub struct Config {
 }
 
 fn slow_start() -> Period {
-    Period::seconds(0)
+    Period::seconds(10)
 }
 
 fn keepalive_timeout() -> Period {

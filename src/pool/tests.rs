@@ -31,7 +31,7 @@ fn port(lease: Option<Lease>) -> u16 {
     lease.map_or(0, |lease| lease.endpoint().address().port())
 }
 
-const THREE: &str = "{health_check: {type: none}, backends: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}, {address: '127.0.0.1:3'}]}";
+const THREE: &str = "{balance: round_robin, health_check: {type: none}, backends: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}, {address: '127.0.0.1:3'}]}";
 
 #[tokio::test]
 async fn the_turn_is_even_from_the_first_request() {
@@ -42,7 +42,7 @@ async fn the_turn_is_even_from_the_first_request() {
 
 #[tokio::test]
 async fn weights_are_shares() {
-    let pool = pool("{health_check: {type: none}, backends: [{address: '127.0.0.1:1', weight: 3}, {address: '127.0.0.1:2'}, {address: '127.0.0.1:3', weight: 0}]}").await;
+    let pool = pool("{balance: round_robin, health_check: {type: none}, backends: [{address: '127.0.0.1:1', weight: 3}, {address: '127.0.0.1:2'}, {address: '127.0.0.1:3', weight: 0}]}").await;
     let mut counts = [0; 4];
     for _ in 0..400 {
         counts[usize::from(port(pick(&pool, &[])))] += 1;

@@ -167,6 +167,9 @@ impl Exchange {
     /// Starts the deadline for what is owed: the rest of the request, then the answer.
     pub(super) fn await_answer(&mut self, deadlines: &Deadlines, fd: RawFd, digest: Option<&Digest>, received: bool) {
         self.received = received;
+        if let (true, Some(lease), Some(picked)) = (received, &mut self.lease, self.picked) {
+            lease.await_answer(picked);
+        }
         if !self.keeps_time() {
             return;
         }
@@ -247,16 +250,12 @@ impl Exchange {
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }
-        let (outcome, time) = match outcome {
-            Failure::Status(status) => {
-                (Outcome::of_status(status), self.picked.map(|picked| now.saturating_duration_since(picked)))
-            }
+        let Some(lease) = &mut self.lease else { return };
+        match outcome {
+            Failure::Status(status) => lease.answered(Outcome::of_status(status), now),
+            Failure::Connect | Failure::Reset | Failure::Timeout => lease.failed(now),
             // It did nothing, as it may, so that nothing is known of it.
-            Failure::RefusedStream => return,
-            Failure::Connect | Failure::Reset | Failure::Timeout => (Outcome::GatewayFailure, None),
-        };
-        if let Some(lease) = &mut self.lease {
-            lease.record(outcome, time, now);
+            Failure::RefusedStream => {}
         }
     }
 }

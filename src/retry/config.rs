@@ -34,7 +34,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        let statuses = [502, 503, 504].map(Condition::Status);
+        let statuses = [500, 502, 503, 504].map(Condition::Status);
         let on = [Condition::Connect, Condition::Reset, Condition::RefusedStream].into_iter().chain(statuses);
         Self {
             tries: TRIES_MAX,

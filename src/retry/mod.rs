@@ -31,6 +31,12 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether it may be the request that is at fault, and not the backend: a status that is none of a
+    /// gateway's. A second backend that says the same settles it.
+    fn may_be_the_requests(self) -> bool {
+        matches!(self, Self::Status(status) if !matches!(status, 502..=504))
+    }
+
     /// Whether the backend may have acted on the request.
     #[must_use]
     pub fn may_have_acted(self) -> bool {
@@ -74,6 +80,8 @@ pub mod refusal {
     pub const NOT_IDEMPOTENT: &str = "not retried: the method is not idempotent";
     /// The body is larger than what is kept of it.
     pub const BODY_TOO_LARGE: &str = "not retried: the body is larger than 64 KiB";
+    /// A second backend answered with an error of its own, so that the fault is the request's.
+    pub const SAME_ANSWER: &str = "not retried: another backend answered likewise";
     /// As many backends were asked as the policy allows.
     pub const TRIES: &str = "not retried: no tries left";
     /// It took too long already.
@@ -101,6 +109,9 @@ impl Policy {
         }
         if attempt.tries >= self.tries {
             return Err(refusal::TRIES);
+        }
+        if failure.may_be_the_requests() && attempt.tries > 1 {
+            return Err(refusal::SAME_ANSWER);
         }
         let harmless = attempt.idempotent
             || self.methods == Repeats::Any
@@ -157,7 +168,11 @@ mod tests {
             (Failure::Reset, Attempt { keyed: true, ..POST }, Err(NOT_IDEMPOTENT)),
             (Failure::Status(503), GET, Ok(())),
             (Failure::Status(503), POST, Err(NOT_IDEMPOTENT)),
-            (Failure::Status(500), GET, Err("")),
+            (Failure::Status(500), GET, Ok(())),
+            (Failure::Status(500), POST, Err(NOT_IDEMPOTENT)),
+            (Failure::Status(500), Attempt { tries: 2, ..GET }, Err(SAME_ANSWER)),
+            (Failure::Status(503), Attempt { tries: 2, ..GET }, Ok(())),
+            (Failure::Status(501), GET, Err("")),
             (Failure::Status(200), GET, Err("")),
             (Failure::Timeout, GET, Err("")),
             (Failure::Reset, large, Err(BODY_TOO_LARGE)),

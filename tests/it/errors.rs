@@ -91,7 +91,7 @@ fn requests_that_reached_a_backend_are_repeated_only_if_that_does_no_harm() {
     let port = free_port();
     let lab = Lab::start(&format!(
         "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
-         pools: {{ p: {{ health_check: {{ type: none }}, passive_health: off, backends: [{{ address: '127.0.0.1:{}' }}, {{ address: '127.0.0.1:{}' }}] }} }}\n\
+         pools: {{ p: {{ balance: round_robin, health_check: {{ type: none }}, passive_health: off, backends: [{{ address: '127.0.0.1:{}' }}, {{ address: '127.0.0.1:{}' }}] }} }}\n\
          routes: [{{ path: /, pool: p }}]",
         closes.port, good.port
     ));

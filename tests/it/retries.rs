@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::lab::client::{self, exchange, get, get_with};
+use crate::lab::client::{self, exchange, get};
 use crate::lab::free_port;
 use crate::lab::recorder::Recorder;
 use crate::lab::scripted::Scripted;
@@ -130,12 +130,23 @@ fn what_is_repeated_can_be_chosen() {
     let (wrong, well) = (Recorder::answering(b"HTTP/1.1 500 Wrong\r\nContent-Length: 0\r\n\r\n"), Recorder::start());
     let port = free_port();
     let lab_default = unchecked(port, &[wrong.port, well.port], "");
-    assert!((0..4).any(|_| get(port, "/x").status == 500), "500 says that it was done wrong, not that it was not done");
+    assert!((0..4).all(|_| get(port, "/x").status == 200), "500 may be this backend's own fault");
     drop(lab_default);
     let port = free_port();
-    let lab_chosen = unchecked(port, &[wrong.port, well.port], ", retry: { on: [500] }");
-    assert!((0..4).all(|_| get_with(port, "/x", "").status == 200));
+    let lab_chosen = unchecked(port, &[wrong.port, well.port], ", retry: { on: [503] }");
+    assert!((0..4).any(|_| get(port, "/x").status == 500));
     drop(lab_chosen);
+}
+
+#[test]
+fn an_error_that_two_backends_agree_on_is_the_answer() {
+    let wrong = || Recorder::answering(b"HTTP/1.1 500 Wrong\r\nContent-Length: 0\r\n\r\n");
+    let all = [wrong(), wrong(), wrong()];
+    let port = free_port();
+    let lab = unchecked(port, &all.each_ref().map(|backend| backend.port), "");
+    assert_eq!(get(port, "/x").status, 500);
+    assert_eq!(all.iter().map(|backend| backend.take().len()).sum::<usize>(), 2, "the third is not bothered");
+    lab.wait_for_access("another backend answered likewise");
 }
 
 #[test]

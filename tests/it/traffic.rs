@@ -14,7 +14,7 @@ fn requests_are_routed_by_prefix_and_take_turns_from_the_first() {
     let port = free_port();
     let lab = Lab::start(&format!(
         "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
-         pools:\n  a: {{ backends: [{}, {}] }}\n  b: {{ backends: [{}, {}, {}] }}\n\
+         pools:\n  a: {{ balance: round_robin, backends: [{}, {}] }}\n  b: {{ balance: round_robin, backends: [{}, {}, {}] }}\n\
          routes: [{{ path: /apiA, pool: a }}, {{ path: /apiB, pool: b }}, {{ path: /apiA/special, pool: b, methods: [POST] }}]",
         address(1),
         address(3),

@@ -42,9 +42,9 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// A request was given to the backend and waits for its answer.
-    pub fn asked(&self) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+    /// The backend has a request and owes its answer; how many it owed before.
+    pub fn asked(&self) -> u32 {
+        self.waiting.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A request that was [`asked`](Self::asked) waits no more, however it ended.

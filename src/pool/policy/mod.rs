@@ -5,7 +5,7 @@
 //! [`round_robin`], [`random`], [`least_requests`], [`peak_ewma`], [`consistent_hash`].
 //!
 //! How it gets there: discovery, health checks and the loop that runs them are Pingora's
-//! `LoadBalancer<S>`, and for the default policy `S` is [`RoundRobin`]. [`super::balancer`] makes a
+//! `LoadBalancer<S>`, and in the classic example `S` is [`RoundRobin`]. [`super::balancer`] makes a
 //! selection of Pingora's out of any policy. Adding one: a file, a variant of [`Type`], an arm of `build`.
 
 pub mod consistent_hash;
@@ -29,7 +29,7 @@ pub use written::{Config, Spec, Type};
 use super::balancer::{Balanced, Balancer, Rhythm, Selection};
 use super::endpoint::Endpoint;
 
-/// The selection of the default policy: `LoadBalancer<RoundRobin>`.
+/// The selection of the classic policy: `LoadBalancer<RoundRobin>`.
 pub type RoundRobin = Selection<round_robin::Turns>;
 
 /// A backend and its share.

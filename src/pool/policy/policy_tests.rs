@@ -138,6 +138,47 @@ fn peak_ewma_avoids_the_slow_and_the_failing() {
     assert!(counts[2] < 2_000 && counts[3] < 50, "{counts:?}");
 }
 
+/// Sends requests that are answered after `times[index]` milliseconds, one each millisecond, and counts.
+fn open_loop(members: &[Member], times: [Option<u64>; 4], requests: u64, now: Instant) -> [u32; 4] {
+    let policy = PeakEwma::build(&(), members);
+    let mut ask = ask(now);
+    let mut open: Vec<(u64, Lease)> = Vec::new();
+    let mut counts = [0; 4];
+    for millisecond in 0..requests {
+        ask.now = now + Duration::from_millis(millisecond);
+        let (over, still): (Vec<_>, Vec<_>) = open.into_iter().partition(|(until, _)| *until <= millisecond);
+        open = still;
+        over.into_iter().for_each(|(_, mut lease)| lease.answered(Outcome::Success, ask.now));
+        let index = policy.choose(members, &mut ask).unwrap();
+        let mut lease = Lease::new(Arc::clone(&members[index].endpoint));
+        lease.await_answer(ask.now);
+        counts[index] += 1;
+        open.push((times[index].map_or(u64::MAX, |time| millisecond + time), lease));
+    }
+    counts
+}
+
+#[test]
+fn peak_ewma_gives_one_that_hangs_hardly_anything() {
+    let now = Instant::now();
+    let members = members(&[1, 1, 1, 1], now);
+    members.iter().for_each(|m| m.endpoint.record(Outcome::Success, Some(Duration::from_millis(2)), now));
+    let counts = open_loop(&members, [Some(2), Some(2), Some(2), None], 30_000, now);
+    assert!(counts[3] <= 3, "{counts:?}");
+    assert!(counts[..3].iter().all(|count| *count > 7_000), "{counts:?}");
+}
+
+#[test]
+fn peak_ewma_forgives_one_slow_answer_where_the_others_are_busy() {
+    let now = Instant::now();
+    let members = members(&[1, 1, 1, 1], now);
+    members.iter().for_each(|m| m.endpoint.record(Outcome::Success, Some(Duration::from_millis(100)), now));
+    members[3].endpoint.record(Outcome::Success, Some(Duration::from_secs(60)), now);
+    // The others would have 33 requests in flight each if it got none, which is worse than 16 times as slow.
+    let counts = open_loop(&members, [Some(100); 4], 10_000, now);
+    assert!((100..1_000).contains(&counts[3]), "{counts:?}");
+}
+
 #[test]
 fn consistent_hash_moves_only_the_keys_of_what_is_gone() {
     let now = Instant::now();

@@ -17,13 +17,13 @@ use crate::fault::{Faults, Place};
 #[serde(rename_all = "snake_case")]
 pub enum Type {
     /// In turn, as often as the weights say.
-    #[default]
     RoundRobin,
     /// By chance, as the weights say.
     Random,
     /// The one of two with fewer requests in flight.
     LeastRequests,
     /// The one of two that promises the shorter time.
+    #[default]
     PeakEwma,
     /// The same one for the same key.
     ConsistentHash,

@@ -16,7 +16,7 @@ fn pool(port: u16, ports: &[u16], keys: &str) -> String {
     let backends: Vec<String> = ports.iter().map(|port| format!("{{ address: '127.0.0.1:{port}' }}")).collect();
     format!(
         "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
-         pools: {{ a: {{ {keys}, backends: [{}] }} }}\n\
+         pools: {{ a: {{ balance: round_robin, slow_start: 0s, {keys}, backends: [{}] }} }}\n\
          routes: [{{ path: /, pool: a, retry: {{ on: [connect, reset] }} }}]\n",
         backends.join(", ")
     )
@@ -24,7 +24,7 @@ fn pool(port: u16, ports: &[u16], keys: &str) -> String {
 
 /// The same without retries, so that each failure is seen.
 fn pool_without_retries(port: u16, ports: &[u16], keys: &str) -> String {
-    pool(port, ports, keys).replace("pool: a }", "pool: a, retry: { tries: 1 } }")
+    pool(port, ports, keys).replace("on: [connect, reset]", "tries: 1")
 }
 
 /// A backend that answers each request with the status that is set at the moment; 0 waits for another.

@@ -1,7 +1,10 @@
 //! Passive health: who is ejected, who stays, and who comes back.
 
+use std::io::{Read, Write};
+use std::time::Duration;
+
 use super::{Moody, pool, pool_without_retries};
-use crate::lab::client::get;
+use crate::lab::client::{self, get};
 use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
 
 const UNCHECKED: &str = "health_check: { type: none }";
@@ -89,6 +92,23 @@ fn an_ejected_backend_comes_back_and_is_out_for_longer_the_next_time() {
     eventually("it is used again", PATIENCE, || get(port, "/").header("x-backend") == own);
     assert!((0..12).all(|_| get(port, "/").status == 200));
     assert_eq!(lab.log().matches("backend ejected").count(), 2, "{}", lab.log());
+}
+
+#[test]
+fn a_backend_that_hangs_gets_hardly_any_requests_by_default() {
+    let backends = good(3);
+    let port = free_port();
+    let _lab = Lab::start(&pool(port, &ports(&backends), UNCHECKED).replace("balance: round_robin, ", ""));
+    assert!((0..30).all(|_| get(port, "/").status == 200));
+    backends[2].set(0);
+    let gave_up = (0..100).filter(|_| {
+        let mut stream = client::connect(port);
+        stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        stream.read(&mut [0; 64]).is_err()
+    });
+    // Each leaves the time that it waited as a peak; one more may come once that has faded.
+    assert!(gave_up.count() <= 3);
 }
 
 #[test]
