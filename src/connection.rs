@@ -2,9 +2,9 @@
 //! request on it.
 //!
 //! The two cannot import each other, so what one has to tell the other goes through here: who is at
-//! the other end and how it came, towards the requests; that a backend agreed to switch protocols,
-//! or has answered before the request's end, towards the listener; what was wrong with a body, towards the
-//! requests again.
+//! the other end and how it came, towards the requests; that a backend agreed to switch protocols, or has
+//! answered before the request's end, and whether the client was told that the connection goes on, towards
+//! the listener; what was wrong with a body, towards the requests again.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,6 +40,7 @@ pub struct Connection {
     pub policy: Arc<Policy>,
     switched: AtomicBool,
     answered: AtomicBool,
+    kept: AtomicBool,
     taken: AtomicU64,
     fault: OnceLock<Refusal>,
 }
@@ -56,6 +57,7 @@ impl Connection {
             policy,
             switched: AtomicBool::new(false),
             answered: AtomicBool::new(false),
+            kept: AtomicBool::new(false),
             taken: AtomicU64::new(0),
             fault: OnceLock::new(),
         }
@@ -92,7 +94,24 @@ impl Connection {
         self.switched.load(Ordering::Relaxed)
     }
 
-    /// Says that the answer is complete although the request is not. No other request follows.
+    /// Says that a request begins: what was said of the one before no longer holds.
+    pub fn begin_request(&self) {
+        self.answered.store(false, Ordering::Relaxed);
+        self.kept.store(false, Ordering::Relaxed);
+    }
+
+    /// Says that the client got a whole answer which lets the connection go on.
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client was told that the connection goes on.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Says that the answer is complete although the request is not.
     pub fn end_answer(&self) {
         self.answered.store(true, Ordering::Relaxed);
     }

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::flood::{FrameMeter, Limits};
+use super::lent::Lent;
 use super::service::Service;
 use super::stream::ClientStream;
 use crate::connection::Connection as ClientConnection;
@@ -104,6 +105,7 @@ where
 {
     stream.speak_http2(meter(service));
     let client = Arc::clone(stream.connection());
+    let stream = Lent::new(stream);
     let digest = Arc::new(Digest {
         ssl_digest: stream.get_ssl_digest(),
         timing_digest: Vec::new(),

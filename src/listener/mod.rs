@@ -6,7 +6,8 @@
 //!   process.
 //! - [`front`]: the service, and its workers; [`service`]: what each of them serves with.
 //! - [`accept`]: what happens to a connection before HTTP.
-//! - [`http1`], [`http2`]: request after request; [`stream`], [`body`], [`stall`]: the bytes below.
+//! - [`http1`], [`http2`]: request after request; [`lent`], [`stream`], [`body`], [`stall`]: the bytes
+//!   below.
 //! - [`caps`], [`descriptors`]: how many connections may be open; [`flood`]: HTTP/2 frames that cost us
 //!   work without being requests.
 //! - [`drain`]: connections that are open, and how they end.
@@ -21,10 +22,13 @@ pub mod front;
 pub mod handover;
 mod http1;
 mod http2;
+mod lent;
 mod service;
 pub mod sockets;
 mod stall;
 mod stream;
+
+use std::time::Duration;
 
 pub use accept::Entrance;
 pub use drain::Drain;
@@ -32,6 +36,8 @@ pub use front::Front;
 pub use service::{LiveRules, Rules};
 pub use sockets::Socket;
 
-/// How long a client whose request was answered before its end may take to notice. Closing at once,
-/// with bytes of its unread, would reset the connection and take the answer away from it.
-const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
+/// How long a client whose request was answered before its end may pause until it notices. Closing at
+/// once, with bytes of its unread, would reset the connection and take the answer away from it.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long what it goes on sending is thrown away.
+const LINGER_TOTAL: Duration = Duration::from_secs(30);

@@ -1,8 +1,8 @@
-//! A client's connection as Pingora sees it: bytes that were looked at first, deadlines on both
-//! directions, and a small write buffer.
+//! A client's connection: bytes that are looked at first, deadlines on both directions, and a small
+//! write buffer.
 //!
-//! The listener reads a request's head itself ([`ClientStream::read_head`]), decides whether it is
-//! legal, and only then gives the stream to Pingora, which reads the body through it and never gets
+//! The listener reads a request's head itself ([`ClientStream::poll_head`]), decides whether it is
+//! legal, and only then lends the stream to Pingora ([`super::lent`]), which reads the body through it and never gets
 //! a byte of the next request: what comes behind a message waits in `unread`. Between requests
 //! nothing of Pingora's exists, which is why an idle connection takes so little memory.
 
@@ -12,20 +12,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
+use pingora_core::protocols::Stream;
 use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::{ALPN, tls::SslDigest};
-use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
-    UniqueID, UniqueIDType,
-};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
-use super::LINGER;
 use super::body::Message;
 use super::flood::FrameMeter;
 use super::stall::Stall;
+use super::{LINGER, LINGER_TOTAL};
 use crate::client_timeouts::ClientTimeouts;
 use crate::connection::Connection;
 use crate::http1::{Head, HeadReader};
@@ -43,9 +39,9 @@ const AHEAD: usize = 16 * 1024;
 /// The connection.
 #[derive(Debug)]
 pub(super) struct ClientStream {
-    io: Stream,
+    pub(super) io: Stream,
     connection: Arc<Connection>,
-    digest: Arc<ProxyDigest>,
+    pub(super) digest: Arc<ProxyDigest>,
     timeouts: Arc<ClientTimeouts>,
     /// Read from the connection, but not given to anybody yet.
     unread: BytesMut,
@@ -54,6 +50,8 @@ pub(super) struct ClientStream {
     message: Message,
     reading: Stall,
     writing: Stall,
+    /// When the end of the connection is over, whatever the client still sends.
+    lingers_until: Option<Instant>,
 }
 
 /// What a wait for the next request came to.
@@ -85,6 +83,7 @@ impl ClientStream {
             message: Message::Nothing,
             reading: Stall::default(),
             writing: Stall::default(),
+            lingers_until: None,
         }
     }
 
@@ -109,17 +108,7 @@ impl ClientStream {
     }
 
     /// Waits for the next head. `closing` is ready when a silent connection is to be closed.
-    pub(super) async fn read_head(
-        &mut self,
-        limits: &RequestLimits,
-        first: bool,
-        mut closing: Pin<&mut (impl Future<Output = ()> + Send)>,
-    ) -> Arrival {
-        let mut reader = HeadReader::default();
-        std::future::poll_fn(|cx| self.poll_head(cx, &mut reader, (limits, first), closing.as_mut())).await
-    }
-
-    fn poll_head(
+    pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut HeadReader,
@@ -157,6 +146,7 @@ impl ClientStream {
 
     fn take(&mut self, head: Head) -> Arrival {
         self.reading.progress();
+        self.connection.begin_request();
         self.message = Message::of(head.body, &self.timeouts);
         self.unread.advance(head.start);
         let length = head.length.saturating_sub(head.start);
@@ -249,20 +239,38 @@ impl ClientStream {
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take its answer")))
     }
 
+    /// Reads what is left of a request that was answered before its end, and throws it away. Ready with
+    /// whether the next request may follow.
+    pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut space = [MaybeUninit::uninit(); CHUNK];
+        while self.message.is_body() {
+            let mut buffer = ReadBuf::uninit(&mut space);
+            let read = ready!(self.poll_message(cx, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(false);
+            }
+        }
+        let sent = ready!(self.poll_unsent(cx));
+        Poll::Ready(sent.is_ok() && self.is_at_end())
+    }
+
     /// Whether the client may still be sending: a body that was answered before its end, a request
     /// behind the last one, or the small frames by which HTTP/2 takes an answer in.
     fn may_be_sending(&self) -> bool {
-        self.message.is_body() || matches!(self.message, Message::Http2(_)) || !self.unread.is_empty()
+        let message = self.message.is_body() || matches!(self.message, Message::Http2(_) | Message::Discarded);
+        message || !self.unread.is_empty()
     }
 
-    /// Throws away what the client still sends. To close with bytes unread would reset the connection
-    /// and take the last answer away from the client.
+    /// Throws away what the client still sends, until it pauses or has been at it for long. To close with
+    /// bytes unread would reset the connection and take the last answer away from the client.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let end = *self.lingers_until.get_or_insert_with(|| Instant::now() + LINGER_TOTAL);
         while self.reading.poll(cx, LINGER).is_pending() {
             self.unread.clear();
-            if ready!(self.poll_fill(cx)).unwrap_or(0) == 0 {
+            if ready!(self.poll_fill(cx)).unwrap_or(0) == 0 || Instant::now() >= end {
                 break;
             }
+            self.reading.progress();
         }
         Poll::Ready(Ok(()))
     }
@@ -350,52 +358,5 @@ impl AsyncWrite for ClientStream {
             Poll::Ready(Ok(())) if self.may_be_sending() => self.poll_linger(cx),
             done @ Poll::Ready(_) => done,
         }
-    }
-}
-
-#[async_trait]
-impl Shutdown for ClientStream {
-    async fn shutdown(&mut self) {
-        if let Err(e) = tokio::io::AsyncWriteExt::shutdown(self).await {
-            log::debug!("cannot close a connection in order: {e}");
-        }
-    }
-}
-
-#[async_trait]
-impl Peek for ClientStream {}
-
-impl UniqueID for ClientStream {
-    fn id(&self) -> UniqueIDType {
-        self.io.id()
-    }
-}
-
-impl Ssl for ClientStream {
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.io.get_ssl_digest()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.io.selected_alpn_proto()
-    }
-}
-
-impl GetTimingDigest for ClientStream {
-    /// Nobody asks, and Pingora would allocate for it with every request.
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for ClientStream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        Some(Arc::clone(&self.digest))
-    }
-}
-
-impl GetSocketDigest for ClientStream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.io.get_socket_digest()
     }
 }

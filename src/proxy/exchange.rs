@@ -168,6 +168,14 @@ impl Exchange {
         }
     }
 
+    /// The whole answer has left. Where it promised the client another turn, the listener keeps the
+    /// connection, whatever Pingora makes of it.
+    pub(super) fn keep_connection(&self, session: &Session) {
+        if let (Some(connection), Some(_)) = (&self.connection, session.get_keepalive()) {
+            connection.keep();
+        }
+    }
+
     /// Counts a part of the request's body; `last` is its end. What goes through a tunnel is no body.
     #[expect(clippy::disallowed_methods, reason = "the backend's time begins with the end of an upload")]
     pub(super) fn count_body(&mut self, bytes: usize, last: bool) -> pingora::Result<()> {

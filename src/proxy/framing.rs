@@ -1,9 +1,13 @@
 //! What the head of an answer owes to the version that the client speaks, and to a request whose body
 //! has not come to its end.
 
-use http::{Version, header};
+use http::{StatusCode, Version, header};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
+
+/// How much of a request that was answered before its end is read for nothing, so that the client's
+/// connection can go on: what may well be on its way already.
+const REST_MAX: u64 = 64 << 10;
 
 /// HTTP/1.0 knows neither informational answers (RFC 9110 §15.2) nor an expectation of one (§10.1.1).
 pub(super) fn prepare(session: &mut Session) {
@@ -28,14 +32,38 @@ pub(super) async fn continue_ourselves(session: &mut Session) -> pingora::Result
 
 /// Whether the head is one of those before the answer proper (100, 103).
 pub(super) fn is_interim(response: &ResponseHeader) -> bool {
-    response.status.is_informational() && response.status != http::StatusCode::SWITCHING_PROTOCOLS
+    response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// Decides whether the client's connection goes on behind an answer that may come before the request's
+/// end. An answer that says `close` spares the client to send a long rest; a short one is read.
+pub(super) fn judge_rest(session: &mut Session) {
+    let short = rest(session).is_some_and(|rest| rest <= REST_MAX);
+    session.as_downstream_mut().set_close_on_response_before_downstream_finish(!short);
+}
+
+/// How much of the request is still to come; none where nobody knows: in chunks, or from a client that
+/// waits for 100, which may never send its body.
+fn rest(session: &Session) -> Option<u64> {
+    let downstream = session.as_downstream();
+    let headers = &downstream.req_header().headers;
+    let told = || downstream.response_written().is_some_and(|interim| interim.status == StatusCode::CONTINUE);
+    if headers.contains_key(header::EXPECT) && !told() {
+        return None;
+    }
+    let length: u64 = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+    // A length in memory fits into 64 bits.
+    Some(length.saturating_sub(downstream.body_bytes_read() as u64))
 }
 
 /// Adapts the head of an answer, and what becomes of the connection, to the client.
 pub(super) fn adapt(session: &mut Session, response: &mut ResponseHeader) {
-    // An answer before the body's end closes the connection. To Pingora 100 is such an answer, after
-    // which every upload that waits for it would cost a connection.
-    session.as_downstream_mut().set_close_on_response_before_downstream_finish(!is_interim(response));
+    if is_interim(response) {
+        // To Pingora 100 is an answer, after which every upload that waits for it would cost a connection.
+        session.as_downstream_mut().set_close_on_response_before_downstream_finish(false);
+    } else {
+        judge_rest(session);
+    }
     let old = session.req_header().version == Version::HTTP_10;
     if old && response.remove_header(&header::TRANSFER_ENCODING).is_some() {
         // HTTP/1.0 knows no chunks: the end of the connection is the end of the body.

@@ -46,9 +46,6 @@ use crate::recent_requests::Recorder;
 use crate::rejection::Rejection;
 use crate::snapshot::Snapshot;
 
-/// How long the rest of a refused request's body is read, to keep the connection.
-const CLIENT_DRAIN: Duration = Duration::from_secs(5);
-
 /// The proxy: reads the live snapshot, logs what it did and notes what it was asked.
 pub struct Proxy {
     live: Arc<ArcSwap<Snapshot>>,
@@ -87,7 +84,6 @@ impl ProxyHttp for Proxy {
             // On HTTP/1 the listener's stream keeps the time.
             session.as_downstream_mut().set_write_timeout(Some(exchange.snapshot.client_timeouts.write));
         }
-        session.as_downstream_mut().set_total_drain_timeout(Some(CLIENT_DRAIN));
         framing::prepare(session);
         exchange.identify(session);
         Ok(())
@@ -253,13 +249,11 @@ impl ProxyHttp for Proxy {
         respond::failure(session, exchange, e).await
     }
 
-    /// One line for each request; and the end of a connection on which one failed.
+    /// One line for each request; and whether the client's connection goes on, as its answer said.
     async fn logging(&self, session: &mut Session, e: Option<&Error>, exchange: &mut Exchange) {
         exchange.finish(session, e, &self.access_log);
-        if e.is_some() && !session.is_http2() {
-            // Pingora would drop the connection, and with bytes of an upload unread that is a reset,
-            // which could take the answer from the client. The stream closes in order.
-            session.as_downstream_mut().shutdown().await;
+        if e.is_none() {
+            exchange.keep_connection(session);
         }
     }
 

@@ -3,13 +3,13 @@
 
 use bytes::Bytes;
 use http::header;
-use pingora::Error;
+use pingora::{Error, ErrorSource};
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::exchange::Exchange;
-use super::{admission, failover, headers};
+use super::{admission, failover, framing, headers};
 use crate::rejection::Rejection;
 
 /// Answers a request that was refused before any backend was asked.
@@ -22,7 +22,9 @@ pub(super) async fn reject(
     if !rejection.keeps_connection() {
         session.set_keepalive(None);
     }
-    write(session, exchange, rejection).await
+    write(session, exchange, rejection).await?;
+    exchange.ended(session);
+    Ok(())
 }
 
 /// Answers a request that no backend answered, where there is still somebody to answer.
@@ -37,15 +39,20 @@ pub(super) async fn failure(session: &mut Session, exchange: &mut Exchange, e: &
     let rejection = failover::classify(exchange, e);
     exchange.rejection = Some(rejection);
     if session.response_written().is_some() {
-        // The answer has begun; all that is left is to cut it off, which ends the connection (on
-        // HTTP/2 the stream). What waits in the write buffer leaves first.
+        // The answer has begun; all that is left is to cut it off. On HTTP/2 that ends the stream; an
+        // HTTP/1.1 connection the listener ends, since nobody says that the answer is whole.
         session.as_downstream_mut().shutdown().await;
         return FailToProxy { error_code: rejection.status(), can_reuse_downstream: false };
     }
-    // Pingora ends the client's connection after a failed try, so the answer has to say so.
-    session.set_keepalive(None);
+    if *e.esource() == ErrorSource::Downstream || !rejection.keeps_connection() {
+        session.set_keepalive(None);
+    }
     match write(session, exchange, rejection).await {
-        Ok(()) => FailToProxy { error_code: rejection.status(), can_reuse_downstream: false },
+        Ok(()) => {
+            exchange.ended(session);
+            exchange.keep_connection(session);
+            FailToProxy { error_code: rejection.status(), can_reuse_downstream: false }
+        }
         Err(e) => {
             log::debug!("cannot answer the client: {e}");
             nothing
@@ -54,6 +61,7 @@ pub(super) async fn failure(session: &mut Session, exchange: &mut Exchange, e: &
 }
 
 async fn write(session: &mut Session, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {
+    framing::judge_rest(session);
     if is_grpc(session.req_header()) {
         return write_grpc(session, exchange, rejection).await;
     }

@@ -28,9 +28,8 @@ use crate::snapshot::Target;
 const LISTENER_FIRST: Duration = Duration::from_secs(1);
 
 impl Exchange {
-    /// Reserves the first backend, before Pingora begins its tries: after a failed
-    /// try it always ends the client's connection, and a pool without a healthy backend is no reason
-    /// for that.
+    /// Reserves the first backend, before Pingora begins its tries: a pool without a healthy backend is no
+    /// failed try.
     ///
     /// # Errors
     /// Why there is none; where the pool is busy, after a wait.

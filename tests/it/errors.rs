@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::lab::client::{self, exchange, get, get_with};
+use crate::lab::client::{self, exchange, get, get_with, read_answer};
 use crate::lab::scripted::Scripted;
 use crate::lab::{Backend, Lab, free_port};
 use crate::one_pool;
@@ -65,18 +65,20 @@ fn each_fault_of_a_backend_has_its_status_and_cause() {
         ("pauses", pauses.port),
     ];
     let lab = scripted_lab(port, &pools);
+    let mut stream = client::connect(port);
     for (path, status, cause) in [
         ("/refuses", 502, "connect_failed"),
         ("/hangs", 504, "first_byte_timeout"),
         ("/closes", 502, "backend_failed"),
         ("/babbles", 502, "backend_failed"),
     ] {
-        let answer = get(port, path);
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+        let answer = read_answer(&mut stream);
         assert_eq!((answer.status, answer.body.contains(cause)), (status, true), "{path}: {answer:?}");
+        assert_eq!(answer.header("connection"), "keep-alive", "the client's connection did not fail");
         assert!(lab.wait_for_access(&format!("path={path} ")).contains(&format!("cause={cause}")));
     }
     assert_eq!(get(port, "/pauses").body, "four more", "a pause in the body has a limit of its own");
-    let mut stream = client::connect(port);
     stream.write_all(b"GET /stalls HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let mut all = String::new();
     stream.read_to_string(&mut all).ok();

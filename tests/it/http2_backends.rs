@@ -1,6 +1,6 @@
 //! HTTP/2 to backends: connections that end while they are used, streams that are refused or broken.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -140,9 +140,9 @@ fn uploads_that_wait_for_100_do_not_wait_in_vain() {
     let backend = backend(|_, _, stream| echo(stream));
     let port = free_port();
     let _lab = lab(port, &[&backend]);
-    // Connections of their own: an answer that begins before the request's end may end its connection.
-    for body in ["first", "again"] {
-        let mut stream = connect(port);
+    // The backend may begin its answer before it has the request, or later.
+    let mut stream = connect(port);
+    for body in ["first", "again", "third", "forth"] {
         stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n").unwrap();
         let head = read_head(&mut stream);
         assert!(head.starts_with("HTTP/1.1 100 "), "{head}");
@@ -151,9 +151,66 @@ fn uploads_that_wait_for_100_do_not_wait_in_vain() {
         assert_eq!((answer.status, answer.body.as_str()), (200, body));
     }
     // Who did not wait is told to continue all the same, before the answer.
-    let mut stream = connect(port);
     stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhasty").unwrap();
     assert_eq!(read_answer(&mut stream).body, "hasty");
+}
+
+/// A backend that says nothing of how much it would take of a request's body, answers, and is done.
+fn deaf(answer: &'static str) -> Scripted {
+    Scripted::start(move |stream| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            stream.set_nonblocking(true).unwrap();
+            let stream = TcpStream::from_std(stream).unwrap();
+            let mut connection =
+                h2::server::Builder::new().initial_window_size(0).handshake::<_, Bytes>(stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let response = Response::builder().status(401).header("content-length", answer.len());
+                let mut body = respond.send_response(response.body(()).unwrap(), false).unwrap();
+                body.send_data(Bytes::from(answer), true).unwrap();
+                // What is left of the request is refused (RFC 9113 §8.1).
+                drop(request);
+            }
+        });
+    })
+}
+
+#[test]
+fn a_connection_whose_request_was_read_whole_goes_on_whatever_the_backend_took_of_it() {
+    let backend = deaf("enough");
+    let port = free_port();
+    let _lab = lab(port, &[&backend]);
+    let mut stream = connect(port);
+    for _ in 0..5 {
+        stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello").unwrap();
+        let answer = read_answer(&mut stream);
+        assert_eq!((answer.status, answer.body.as_str()), (401, "enough"));
+        assert_eq!(answer.header("connection"), "keep-alive");
+    }
+}
+
+#[test]
+fn an_answer_before_the_requests_end_reaches_the_client_and_says_whether_the_connection_ends() {
+    let backend = deaf("enough");
+    let port = free_port();
+    let _lab = lab(port, &[&backend]);
+    // A short rest is read, and the connection goes on.
+    let mut stream = connect(port);
+    for _ in 0..5 {
+        stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe").unwrap();
+        let answer = read_answer(&mut stream);
+        assert_eq!((answer.body.as_str(), answer.header("connection")), ("enough", "keep-alive"));
+        stream.write_all(b"llo").unwrap();
+    }
+    // A long one is not; whoever reads only once it has written as much as it can still gets the answer.
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 33554432\r\n\r\n").unwrap();
+    stream.write_all(&vec![b'x'; 600 << 10]).unwrap();
+    let answer = read_answer(&mut stream);
+    assert_eq!((answer.status, answer.body.as_str(), answer.header("connection")), (401, "enough", "close"));
+    stream.write_all(&vec![b'x'; 600 << 10]).unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("the connection ends in order");
+    assert!(rest.is_empty());
 }
 
 #[test]

@@ -57,6 +57,67 @@ fn an_early_answer_is_not_eaten_by_a_reset() {
 }
 
 #[test]
+fn a_short_rest_of_a_request_is_read_and_the_connection_goes_on() {
+    // A backend that takes the rest as well, and one that closes upon its answer.
+    for (takes, connection) in [(20_000, "keep-alive"), (0, "close")] {
+        let backend = Scripted::start(move |mut stream| {
+            while !read_head(&mut stream).is_empty() {
+                let head =
+                    format!("HTTP/1.1 401 Unauthorized\r\nContent-Length: 6\r\nConnection: {connection}\r\n\r\n");
+                stream.write_all((head + "enough").as_bytes()).unwrap();
+                if takes == 0 || stream.read_exact(&mut vec![0; takes]).is_err() {
+                    return;
+                }
+            }
+        });
+        let port = free_port();
+        let _lab = Lab::start(&yaml(port, backend.port, "", ""));
+        let mut stream = connect(port);
+        for part in ["", "0123456789"] {
+            for _ in 0..2 {
+                write!(stream, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n{part}").unwrap();
+                let answer = read_answer(&mut stream);
+                assert_eq!((answer.status, answer.header("connection")), (401, "keep-alive"));
+                stream.write_all(&vec![b'x'; 20_000 - part.len()]).unwrap();
+            }
+        }
+        // Nobody knows how long the rest of a chunked body is.
+        stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe").unwrap();
+        assert_eq!(read_answer(&mut stream).header("connection"), "close");
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    }
+}
+
+#[test]
+fn a_rest_that_does_not_come_ends_the_connection() {
+    let backend = Scripted::start(|mut stream| {
+        read_head(&mut stream);
+        stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 6\r\n\r\nenough").unwrap();
+    });
+    let port = free_port();
+    let _lab = Lab::start(&yaml(port, backend.port, "", ""));
+    let mut stream = connect(port);
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe").unwrap();
+    assert_eq!(read_answer(&mut stream).status, 401);
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "in order");
+}
+
+#[test]
+fn what_we_refuse_before_its_short_end_costs_no_connection() {
+    let backend = Scripted::start(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
+    let port = free_port();
+    let lab = Lab::start(&yaml(port, backend.port, "", "").replace("path: /,", "path: /here,"));
+    let mut stream = connect(port);
+    for _ in 0..2 {
+        stream.write_all(b"POST /there HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n").unwrap();
+        let answer = read_answer(&mut stream);
+        assert_eq!((answer.status, answer.header("connection")), (404, "keep-alive"));
+        stream.write_all(b"hello").unwrap();
+    }
+    lab.wait_for_access("status=404");
+}
+
+#[test]
 fn our_own_early_refusal_is_not_eaten_either() {
     let backend = Scripted::start(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
     let port = free_port();

@@ -1,0 +1,109 @@
+//! A client's connection as Pingora has it: lent, for one request or for all of HTTP/2.
+//!
+//! Pingora drops the connection wherever it does not think of another request: after a try that failed,
+//! and after an HTTP/2 backend that took no more of a request than it wanted, whatever the answer promised
+//! the client. What it drops is only this handle. The listener, which knows what was promised, goes on
+//! with the stream or closes it in order.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::SslDigest;
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::stream::ClientStream;
+
+/// A handle to the connection. One task has all of them, so that none ever waits for another.
+#[derive(Clone)]
+pub(super) struct Lent(Arc<Mutex<ClientStream>>);
+
+impl Lent {
+    pub(super) fn new(stream: ClientStream) -> Self {
+        Self(Arc::new(Mutex::new(stream)))
+    }
+
+    /// The stream, for one poll of it.
+    pub(super) fn stream(&self) -> MutexGuard<'_, ClientStream> {
+        self.0.lock()
+    }
+}
+
+impl fmt::Debug for Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lent").finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for Lent {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream()).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Lent {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.stream()).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream()).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for Lent {
+    /// Not Pingora's to do: the listener closes once it has the stream for itself again.
+    async fn shutdown(&mut self) {}
+}
+
+#[async_trait]
+impl Peek for Lent {}
+
+impl UniqueID for Lent {
+    fn id(&self) -> UniqueIDType {
+        self.stream().io.id()
+    }
+}
+
+impl Ssl for Lent {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.stream().io.get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.stream().io.selected_alpn_proto()
+    }
+}
+
+impl GetTimingDigest for Lent {
+    /// Nobody asks, and Pingora would allocate for it with every request.
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Lent {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(Arc::clone(&self.stream().digest))
+    }
+}
+
+impl GetSocketDigest for Lent {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.stream().io.get_socket_digest()
+    }
+}
