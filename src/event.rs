@@ -1,15 +1,21 @@
 //! Every notable change while the balancer runs, in one place and in one wording.
 //!
 //! A change is announced once, when it happens; what stays the same is not repeated. The operator's
-//! log is the listener for now.
+//! log is the listener: it prints a line, and keeps the last events for whoever asks.
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
 
-use crate::units::PoolName;
+use log::kv::Value;
+use log::{Level, Record};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Period, PoolName, Timestamp};
 
 /// Something that an operator wants to know.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// A backend passed its health checks and takes requests from now on.
     BackendUp {
@@ -36,7 +42,7 @@ pub enum Event {
         /// What its traffic showed.
         reason: String,
         /// For how long.
-        period: Duration,
+        period: Period,
     },
     /// An ejected backend takes requests again.
     BackendReturned {
@@ -118,7 +124,7 @@ pub enum Event {
         /// Its serial number in hexadecimal digits.
         serial: String,
         /// When it ends.
-        expires: SystemTime,
+        expires: Timestamp,
         /// Whether that is past.
         expired: bool,
     },
@@ -142,6 +148,11 @@ pub enum Event {
         /// The blocks by their keys.
         keys: Vec<String>,
     },
+    /// Somebody changed how much is logged.
+    LogLevelChanged {
+        /// Lines of this level and of those that are worse are logged.
+        level: String,
+    },
     /// Log lines were thrown away because the log's destination did not keep up or failed.
     LogLinesLost {
         /// How many since the last such event.
@@ -152,61 +163,93 @@ pub enum Event {
 }
 
 impl Event {
-    /// Tells the operator.
+    /// Tells the operator: the log has it as a line and, for who wants to take it apart, as JSON under the
+    /// key [`Event::KEY`]. The logger hears of it whatever the level, and decides what to print.
     pub fn announce(self) {
+        let json = serde_json::to_string(&self).unwrap_or_default();
+        let fields = [(Self::KEY, Value::from(json.as_str()))];
+        let (level, text) = (self.level(), self.to_string());
+        let line = format_args!("{text}");
+        let record = Record::builder().level(level).target(module_path!()).args(line).key_values(&fields).build();
+        log::logger().log(&record);
+    }
+
+    /// What the log's records have it under.
+    pub const KEY: &'static str = "event";
+
+    /// How bad it is.
+    #[must_use]
+    pub fn level(&self) -> Level {
         match self {
-            Self::BackendUp { pool, backend } => {
-                log::info!("backend up: pool={pool} backend={backend}")
-            }
+            Self::TlsReloadFailed { .. } | Self::ConfigRejected { .. } => Level::Error,
+            Self::BackendDown { .. }
+            | Self::BackendEjected { .. }
+            | Self::CircuitOpened { .. }
+            | Self::Overload { .. }
+            | Self::NameUnresolved { .. }
+            | Self::CertificateExpires { .. }
+            | Self::NeedsUpgrade { .. }
+            | Self::LogLinesLost { .. } => Level::Warn,
+            Self::BackendUp { .. }
+            | Self::BackendReturned { .. }
+            | Self::CircuitClosed { .. }
+            | Self::NameResolved { .. }
+            | Self::CertificateLoaded { .. }
+            | Self::TlsFileLoaded { .. }
+            | Self::ConfigReloaded { .. }
+            | Self::LogLevelChanged { .. } => Level::Info,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BackendUp { pool, backend } => write!(f, "backend up: pool={pool} backend={backend}"),
             Self::BackendDown { pool, backend, reason } => {
-                log::warn!("backend down: pool={pool} backend={backend} reason={reason:?}");
+                write!(f, "backend down: pool={pool} backend={backend} reason={reason:?}")
             }
             Self::BackendEjected { pool, backend, reason, period } => {
-                let period = humantime::format_duration(period);
-                log::warn!("backend ejected: pool={pool} backend={backend} reason={reason:?} for={period}");
+                write!(f, "backend ejected: pool={pool} backend={backend} reason={reason:?} for={period}")
             }
-            Self::BackendReturned { pool, backend } => {
-                log::info!("backend returned: pool={pool} backend={backend}");
-            }
-            Self::CircuitOpened { pool, backend } => log::warn!("circuit opened: pool={pool} backend={backend}"),
-            Self::CircuitClosed { pool, backend } => log::info!("circuit closed: pool={pool} backend={backend}"),
+            Self::BackendReturned { pool, backend } => write!(f, "backend returned: pool={pool} backend={backend}"),
+            Self::CircuitOpened { pool, backend } => write!(f, "circuit opened: pool={pool} backend={backend}"),
+            Self::CircuitClosed { pool, backend } => write!(f, "circuit closed: pool={pool} backend={backend}"),
             Self::Overload { pool, requests, refused, limit } => {
-                let what = if refused { "refused" } else { "would_refuse" };
-                log::warn!("overload: pool={pool} limit={limit} {what}={requests}");
+                let what = if *refused { "refused" } else { "would_refuse" };
+                write!(f, "overload: pool={pool} limit={limit} {what}={requests}")
             }
             Self::NameUnresolved { pool, name, reason } => {
-                log::warn!("name unresolved: pool={pool} name={name} reason={reason:?}");
+                write!(f, "name unresolved: pool={pool} name={name} reason={reason:?}")
             }
-            Self::NameResolved { pool, name } => {
-                log::info!("name resolved: pool={pool} name={name}")
-            }
+            Self::NameResolved { pool, name } => write!(f, "name resolved: pool={pool} name={name}"),
             Self::CertificateLoaded { listener, certificate, serial } => {
-                log::info!("certificate loaded: listener={listener} certificate={certificate} serial={serial}");
+                write!(f, "certificate loaded: listener={listener} certificate={certificate} serial={serial}")
             }
-            Self::TlsFileLoaded { listener, file } => {
-                log::info!("TLS file loaded: listener={listener} file={file}");
-            }
+            Self::TlsFileLoaded { listener, file } => write!(f, "TLS file loaded: listener={listener} file={file}"),
             Self::TlsReloadFailed { listener, reason } => {
-                log::error!("TLS files not reloaded, the old ones stay in use: listener={listener} reason={reason:?}");
+                write!(f, "TLS files not reloaded, the old ones stay in use: listener={listener} reason={reason:?}")
             }
             Self::CertificateExpires { listener, certificate, serial, expires, expired } => {
-                let expires = humantime::format_rfc3339_seconds(expires);
-                let state = if expired { "has expired" } else { "expires soon" };
-                log::warn!(
+                let state = if *expired { "has expired" } else { "expires soon" };
+                write!(
+                    f,
                     "certificate {state}: listener={listener} certificate={certificate} serial={serial} expires={expires}"
-                );
+                )
             }
             Self::ConfigReloaded { file, changes } => {
-                log::info!("configuration reloaded: file={file} changes={changes:?}");
+                write!(f, "configuration reloaded: file={file} changes={changes:?}")
             }
             Self::ConfigRejected { file, reason } => {
-                log::error!("configuration rejected, the old one stays in force: file={file}\n{}", reason.trim_end());
+                let reason = reason.trim_end();
+                write!(f, "configuration rejected, the old one stays in force: file={file}\n{reason}")
             }
             Self::NeedsUpgrade { keys } => {
-                log::warn!("changed, but only an upgrade takes it up: keys={}", keys.join(","));
+                write!(f, "changed, but only an upgrade takes it up: keys={}", keys.join(","))
             }
+            Self::LogLevelChanged { level } => write!(f, "log level changed: level={level}"),
             Self::LogLinesLost { lines, reason } => {
-                log::warn!("access log lines lost: lines={lines} reason={reason:?}")
+                write!(f, "access log lines lost: lines={lines} reason={reason:?}")
             }
         }
     }

@@ -20,6 +20,11 @@ impl<T> Split<T> {
         self.shares.iter().map(|(_, target)| target)
     }
 
+    /// All that is shared out, with the weights.
+    pub fn shares(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.shares.iter().map(|(weight, target)| (*weight, target))
+    }
+
     /// Whether there is nothing to choose.
     #[must_use]
     pub fn is_single(&self) -> bool {

@@ -1,4 +1,5 @@
-//! Units and names as they are written in the configuration: `"5s"`, `"10MiB"`, the name of a pool.
+//! Units and names as they are written in the configuration and in answers: `"5s"`, `"10MiB"`, the name of
+//! a pool, a moment.
 //!
 //! A number without a unit is refused wherever a unit could be guessed wrong: `timeout: 20` could
 //! mean seconds or milliseconds, and the peers disagree about it.
@@ -6,7 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
@@ -173,6 +174,52 @@ impl Visitor<'_> for SizeVisitor {
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
         Size::parse(text)
             .ok_or_else(|| E::custom(format!("`{text}` is not a size; write for example 512, 32KiB or 100MiB")))
+    }
+}
+
+/// A moment, as RFC 3339 writes it: `"2026-05-04T12:00:00Z"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub SystemTime);
+
+impl Timestamp {
+    /// This moment.
+    #[must_use]
+    pub fn now() -> Self {
+        Self(SystemTime::now())
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = self.0.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|since| since.subsec_millis() == 0);
+        if whole {
+            write!(f, "{}", humantime::format_rfc3339_seconds(self.0))
+        } else {
+            write!(f, "{}", humantime::format_rfc3339_millis(self.0))
+        }
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_rfc3339(&text).map(Self).map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Timestamp {
+    fn schema_name() -> Cow<'static, str> {
+        "Timestamp".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "date-time", "examples": ["2026-05-04T12:00:00.000Z"] })
     }
 }
 

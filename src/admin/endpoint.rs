@@ -6,6 +6,7 @@
 use axum::Json;
 use axum::extract::{FromRequest, State};
 use axum::routing::{MethodFilter, MethodRouter, on};
+use http::Method;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -15,7 +16,7 @@ use super::{Api, Problem};
 /// Something that can be asked at the control socket.
 pub struct Endpoint {
     /// The method.
-    pub method: http::Method,
+    pub method: Method,
     /// The path, with `{names}` where it varies.
     pub path: &'static str,
     /// What it is for, in a sentence.
@@ -25,8 +26,9 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Something to read.
-    pub fn get<H, I, M, F, A>(path: &'static str, summary: &'static str, handler: H) -> Self
+    /// A row; what `handler` takes and answers is what its signature says. `method` is one of those that
+    /// axum routes by.
+    pub fn new<H, I, M, F, A>(method: Method, path: &'static str, summary: &'static str, handler: H) -> Self
     where
         H: Fn(Api, I) -> F + Clone + Send + Sync + 'static,
         I: Input + FromRequest<Api, M> + Send + 'static,
@@ -34,34 +36,7 @@ impl Endpoint {
         F: Future<Output = Result<A, Problem>> + Send + 'static,
         A: Serialize + JsonSchema + 'static,
     {
-        Self::new((http::Method::GET, MethodFilter::GET), path, summary, handler)
-    }
-
-    /// Something to do.
-    pub fn post<H, I, M, F, A>(path: &'static str, summary: &'static str, handler: H) -> Self
-    where
-        H: Fn(Api, I) -> F + Clone + Send + Sync + 'static,
-        I: Input + FromRequest<Api, M> + Send + 'static,
-        M: 'static,
-        F: Future<Output = Result<A, Problem>> + Send + 'static,
-        A: Serialize + JsonSchema + 'static,
-    {
-        Self::new((http::Method::POST, MethodFilter::POST), path, summary, handler)
-    }
-
-    fn new<H, I, M, F, A>(
-        (method, filter): (http::Method, MethodFilter),
-        path: &'static str,
-        summary: &'static str,
-        handler: H,
-    ) -> Self
-    where
-        H: Fn(Api, I) -> F + Clone + Send + Sync + 'static,
-        I: Input + FromRequest<Api, M> + Send + 'static,
-        M: 'static,
-        F: Future<Output = Result<A, Problem>> + Send + 'static,
-        A: Serialize + JsonSchema + 'static,
-    {
+        let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::TRACE);
         // Whatever of the input does not fit is answered as a problem already ([`super::input`]).
         let serve = on(filter, move |State(api): State<Api>, input: I| {
             let answer = handler(api, input);

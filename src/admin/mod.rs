@@ -6,30 +6,30 @@
 //!
 //! - [`socket`]: who may come in. [`endpoint`], [`input`], [`problem`]: a row of the table, what it takes,
 //!   how it says no.
-//! - [`process`]: what concerns the process as a whole.
+//! - [`process`]: what concerns the process as a whole. [`configuration`]: what is in force. [`log`]: what
+//!   happened, and how much is told.
 //! - [`client`] asks.
 
 pub mod client;
+pub mod configuration;
 pub mod endpoint;
 pub mod input;
+pub mod log;
 pub mod problem;
 pub mod process;
 pub mod socket;
 
-use std::sync::Arc;
-
-use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use http::Uri;
+use http::{Method, Uri};
 
 pub use client::Client;
 pub use endpoint::Endpoint;
 pub use problem::{Cause, Problem};
 pub use socket::{Admin, Control, socket_path};
 
-use crate::reload::{Orders, Span};
-use crate::snapshot::Snapshot;
+use crate::observe::OperatorLog;
+use crate::reload::{Live, Orders, Span};
 
 /// The largest body, in bytes: a configuration of very many routes.
 const BODY_MAX: usize = 16 << 20;
@@ -41,18 +41,28 @@ pub struct Api {
     pub orders: Option<Orders>,
     /// When the process serves.
     pub span: Span,
-    /// What requests begin with.
-    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// What is in force.
+    pub live: Live,
+    /// The operator's log.
+    pub log: OperatorLog,
 }
 
 /// All that can be asked, one row each.
 #[must_use]
 pub fn endpoints() -> Vec<Endpoint> {
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    const PUT: Method = Method::PUT;
     vec![
-        Endpoint::get("/version", "What runs: the version and the process.", process::version),
-        Endpoint::get("/live", "Whether the process is alive: it answers.", process::live),
-        Endpoint::get("/ready", "Whether the process takes requests.", process::ready),
-        Endpoint::post("/reload", "Read the configuration file anew and put it in force.", process::reload),
+        Endpoint::new(GET, "/version", "What runs: the version and the process.", process::version),
+        Endpoint::new(GET, "/live", "Whether the process is alive: it answers.", process::live),
+        Endpoint::new(GET, "/ready", "Whether the process takes requests.", process::ready),
+        Endpoint::new(POST, "/reload", "Read the configuration file anew and put it in force.", process::reload),
+        Endpoint::new(GET, "/configuration", "The configuration in force, without secrets.", configuration::read),
+        Endpoint::new(GET, "/routes", "What goes where.", configuration::routes),
+        Endpoint::new(GET, "/events", "What happened lately.", log::events),
+        Endpoint::new(GET, "/log-level", "How much is logged.", log::level),
+        Endpoint::new(PUT, "/log-level", "Log more or less, until the process ends.", log::set_level),
     ]
 }
 

@@ -109,8 +109,8 @@ pub(super) fn test(file: &Path) -> Result<(), Failure> {
 }
 
 /// Reads a file that is to be served.
-pub(super) fn load(file: &Path) -> Result<Checked, Failure> {
-    load::load(file).map_err(|diagnostics| {
+pub(super) fn load(file: &Path) -> Result<Loaded, Failure> {
+    load::open(file).map_err(|diagnostics| {
         let said: String = diagnostics.iter().map(|diagnostic| format!("{diagnostic}\n")).collect();
         Failure::usage(format!("{} in {}\n\n{said}", count(&diagnostics), file.display()))
     })

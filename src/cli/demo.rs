@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
 use super::{Failure, logging};
-use crate::config::{Checked, load};
+use crate::config::load::{self, Loaded};
 use crate::server::{self, Start};
 use crate::tls::{Settings, development};
 
@@ -25,7 +25,7 @@ pub(super) fn main() -> Result<(), Failure> {
     let [one, two, three, four, five] = ports.as_slice() else {
         return Err(Failure::runtime("the demo has five backends"));
     };
-    let checked = configuration(&format!(
+    let loaded = configuration(&format!(
         "listeners: [{{ address: '127.0.0.1:{tls}' }}, {{ address: '127.0.0.1:{plain}' }}]\n\
          pools:\n  \
            api-a: {{ {POOL}, backends: [{{ address: '127.0.0.1:{one}' }}, {{ address: '127.0.0.1:{three}' }}] }}\n  \
@@ -33,8 +33,8 @@ pub(super) fn main() -> Result<(), Failure> {
          routes: [{{ path: /apiA, pool: api-a }}, {{ path: /apiB, pool: api-b }}]\n"
     ))?;
     explain(tls, plain, &backends);
-    logging::start();
-    server::run(checked, Start::default()).map_err(Failure::runtime)
+    let log = logging::start()?;
+    server::run(loaded, Start { log, ..Start::default() }).map_err(Failure::runtime)
 }
 
 /// The classic example's pools, but quicker, so that a person who tries it need not wait.
@@ -42,15 +42,15 @@ const POOL: &str = "balance: round_robin, slow_start: 2s, \
     health_check: { type: http, path: /health, interval: 5s, unhealthy_interval: 1s, rise: 1, fall: 2 }";
 
 /// The demo's configuration, with a certificate that lives in memory only.
-fn configuration(yaml: &str) -> Result<Checked, Failure> {
-    let mut checked = load::parse(yaml, "demo", &|_| None)
+fn configuration(yaml: &str) -> Result<Loaded, Failure> {
+    let mut loaded = load::read(yaml, "demo", &|_| None)
         .map_err(|diagnostics| Failure::runtime(diagnostics.iter().map(ToString::to_string).collect::<String>()))?;
     let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
     let (_, certificate) = development::certificate(&names).map_err(Failure::runtime)?;
-    if let Some(listener) = checked.listeners.first_mut() {
+    if let Some(listener) = loaded.checked.listeners.first_mut() {
         listener.tls = Some(Settings::in_memory(certificate));
     }
-    Ok(checked)
+    Ok(loaded)
 }
 
 /// A backend of the demo; ends with it.

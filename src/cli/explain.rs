@@ -39,7 +39,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
             field.split_once(':').ok_or_else(|| Failure::usage(format!("`{field}` is not `Name: value`")))?;
         example = example.with_header(name.trim(), value).map_err(Failure::usage)?;
     }
-    let checked = check::load(&arguments.conf)?;
+    let checked = check::load(&arguments.conf)?.checked;
     let snapshot = Snapshot::build(&checked, None, Instant::now()).map_err(Failure::usage)?;
     let outcome = example.outcome(&snapshot, &checked.listeners);
     let explanation = Explanation::new(outcome, &snapshot, &checked);

@@ -1,6 +1,7 @@
 //! The operator's log: standard error, filtered by `RUST_LOG`.
 
-use env_logger::{Builder, Env};
+use super::Failure;
+use crate::observe::OperatorLog;
 
 /// What is logged unless `RUST_LOG` says otherwise. Pingora tells much of what l7lb tells already,
 /// in its own words; its errors are kept.
@@ -8,6 +9,9 @@ const DEFAULT_FILTER: &str =
     "info,pingora_core=warn,pingora_proxy=error,pingora_load_balancing=error,pingora_core::server=error";
 
 /// Starts the log.
-pub(super) fn start() {
-    Builder::from_env(Env::default().default_filter_or(DEFAULT_FILTER)).format_timestamp_millis().init();
+pub(super) fn start() -> Result<OperatorLog, Failure> {
+    let directives = std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty());
+    let log = OperatorLog::new(directives.as_deref().unwrap_or(DEFAULT_FILTER));
+    log.install().map_err(|e| Failure::runtime(e.to_string()))?;
+    Ok(log)
 }

@@ -15,8 +15,8 @@ pub(super) fn main(arguments: &RunArguments) -> Result<(), Failure> {
     }
     // Before it is read, so that a change meanwhile is seen.
     let source = Source::of(file);
-    let checked = check::load(file)?;
-    logging::start();
-    let start = Start { daemon: arguments.daemon, upgrade: arguments.upgrade, source: Some(source) };
-    server::run(checked, start).map_err(Failure::runtime)
+    let loaded = check::load(file)?;
+    let log = logging::start()?;
+    let start = Start { daemon: arguments.daemon, upgrade: arguments.upgrade, source: Some(source), log };
+    server::run(loaded, start).map_err(Failure::runtime)
 }

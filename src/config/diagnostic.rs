@@ -99,6 +99,12 @@ impl Source {
         Self { file: file.to_owned(), text: text.to_owned(), positions: Positions::of(text) }
     }
 
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The diagnostics of faults, in the order of the file.
     #[must_use]
     pub fn diagnostics(&self, severity: Severity, faults: Vec<Fault>) -> Vec<Diagnostic> {

@@ -96,7 +96,7 @@ pub fn read(text: &str, file: &str, variable: &dyn Fn(&str) -> Option<String>) -
     }
 }
 
-fn read_yaml(text: &str) -> Result<Value, serde_yaml::Error> {
+pub(super) fn read_yaml(text: &str) -> Result<Value, serde_yaml::Error> {
     let mut value: Value = serde_yaml::from_str(text)?;
     value.apply_merge()?;
     // An empty file is an empty mapping: its faults are what is missing.

@@ -7,6 +7,7 @@
 //! - [`load`]: from a file to a [`Checked`], or to every fault at once.
 //! - [`diagnostic`], [`positions`]: how and where a fault is told; [`warnings`]: what is legal but unwise;
 //!   [`schema`]: what may be written, for editors.
+//! - [`shown`]: the configuration without what might be secret.
 //! - [`server`], [`listener`], [`routes`], [`shares`],
 //!   [`expectation`], [`reload`]: parts that belong to no room of their own.
 
@@ -21,6 +22,7 @@ pub mod routes;
 pub mod schema;
 pub mod server;
 pub mod shares;
+pub mod shown;
 mod tree;
 pub mod warnings;
 

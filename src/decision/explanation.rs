@@ -10,7 +10,6 @@ use super::example::Outcome;
 use super::expectations::pools;
 use super::host;
 use crate::config::Checked;
-use crate::limit;
 use crate::route::{HostPattern, Matcher, Methods, PathPattern, Table};
 use crate::snapshot::{Route, Snapshot};
 
@@ -116,7 +115,7 @@ impl<'a> Explanation<'a> {
             "route": route.map(|route| route.name.as_str()),
             "pool": route.map(|route| pools(route)),
             "backends": backends.iter().map(|(address, weight)| json!({ "address": address, "weight": weight })).collect::<Vec<_>>(),
-            "limits": self.outcome.limits.iter().map(limit_words).collect::<Vec<_>>(),
+            "limits": self.outcome.limits.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "status": refusal.map(|refusal| refusal.rejection.status()),
             "cause": refusal.map(|refusal| refusal.rejection.cause()),
             "detail": refusal.map(|refusal| refusal.detail).unwrap_or_default(),
@@ -147,7 +146,7 @@ impl fmt::Display for Explanation<'_> {
         let mut limits = String::new();
         for (index, limit) in self.outcome.limits.iter().enumerate() {
             let comma = if index == 0 { "" } else { "; " };
-            write!(limits, "{comma}{}", limit_words(limit))?;
+            write!(limits, "{comma}{limit}")?;
         }
         writeln!(f, "limits   {}", if limits.is_empty() { "none" } else { &limits })?;
         if let (Some(route), None) = (&self.outcome.decision.route, &self.outcome.decision.refusal) {
@@ -158,15 +157,6 @@ impl fmt::Display for Explanation<'_> {
         }
         writeln!(f, "outcome  {}", self.outcome.words())
     }
-}
-
-fn limit_words(spec: &limit::Spec) -> String {
-    let window = humantime::format_duration(spec.window);
-    let burst = match spec.algorithm {
-        limit::Algorithm::TokenBucket => format!(", bursts of {}", spec.burst),
-        limit::Algorithm::FixedWindow | limit::Algorithm::SlidingWindow => String::new(),
-    };
-    format!("{} requests in {window}{burst}, for each client", spec.limit)
 }
 
 /// Why the matcher does not fit the request. A table of one route says so for each part alone, so

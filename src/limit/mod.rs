@@ -58,6 +58,7 @@
 //! requests may arrive slightly out of order, and neither a fresh quota nor a wrong refusal may come
 //! of it. A generation of the forgotten that was once passed does not come back.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
@@ -108,6 +109,16 @@ pub struct Spec {
     pub window: Duration,
     /// Capacity of the token bucket in requests; the limit unless told. Windows ignore it.
     pub burst: NonZeroU32,
+}
+
+impl fmt::Display for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} requests in {}", self.limit, humantime::format_duration(self.window))?;
+        if self.algorithm == Algorithm::TokenBucket {
+            write!(f, ", bursts of {}", self.burst)?;
+        }
+        f.write_str(", for each client")
+    }
 }
 
 /// What the limiter says about one request.

@@ -1,10 +1,13 @@
-//! What is told about each request.
+//! What is told about each request, and about the process.
 //!
 //! - [`record`]: the facts of one request, as a line of text or JSON.
 //! - [`access_log`]: where lines go, off the request threads.
+//! - [`operator_log`]: the log of the process, and its last events.
 
 pub mod access_log;
+pub mod operator_log;
 pub mod record;
 
 pub use access_log::AccessLog;
+pub use operator_log::OperatorLog;
 pub use record::Record;

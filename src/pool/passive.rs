@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 use super::endpoint::Endpoint;
 use super::outlier::{Change, Detector, Outcome, Report, Spec, Tally};
 use crate::event::Event;
-use crate::units::PoolName;
+use crate::units::{Period, PoolName};
 
 /// What is told to the task at once.
 #[derive(Debug)]
@@ -133,7 +133,8 @@ fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>], now: Insta
             if let Some(endpoint) = endpoint(address) {
                 endpoint.observed().ejected.store(true, Ordering::Relaxed);
             }
-            Event::BackendEjected { pool, backend: address, reason: reason.to_string(), period }.announce();
+            Event::BackendEjected { pool, backend: address, reason: reason.to_string(), period: Period(period) }
+                .announce();
         }
         Change::Returned { address } => {
             if let Some(endpoint) = endpoint(address) {

@@ -6,8 +6,10 @@
 //! found and checked before they go live.
 //!
 //! - [`changes`]: what is different, in the words of the file.
+//! - [`in_force`]: which configuration is in force, and since when.
 
 pub mod changes;
+pub mod in_force;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +36,7 @@ use crate::recent_requests::RecentRequests;
 use crate::snapshot::Snapshot;
 use crate::systemd;
 use changes::Changes;
+pub use in_force::InForce;
 
 /// How often the file is looked at.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -50,6 +53,12 @@ pub struct Source {
 }
 
 impl Source {
+    /// The file.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// Looks at `file`; to be called before it is read, so that no change is missed.
     #[must_use]
     pub fn of(file: &Path) -> Self {
@@ -113,6 +122,8 @@ impl Orders {
 pub struct Live {
     /// What requests begin with.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Which configuration that is.
+    pub in_force: Arc<ArcSwap<InForce>>,
     /// What clients are held to.
     pub rules: LiveRules,
     /// The pools that are kept up to date.
@@ -265,6 +276,7 @@ impl Reloading {
         let pools: Vec<_> = snapshot.pools.values().cloned().collect();
         self.live.kept.begin(&pools).await;
         self.live.snapshot.store(Arc::new(snapshot));
+        self.live.in_force.rcu(|before| before.next(&source));
         self.live.rules.replace(rules);
         self.live.kept.only(pools);
         if let (Some(opened), Some(log)) = (access_log, &*self.live.access_log.lock()) {

@@ -24,15 +24,16 @@ use tokio::sync::watch;
 
 use crate::admin::{self, Admin, Api, Control};
 use crate::config::Checked;
+use crate::config::load::Loaded;
 use crate::listener::front::{Door, Makings, Prepare, Workers};
 use crate::listener::handover::{self, Ready};
 use crate::listener::{Drain, Entrance, Front, LiveRules, Socket};
 use crate::net::ListenAddress;
-use crate::observe::{AccessLog, access_log};
+use crate::observe::{AccessLog, OperatorLog, access_log};
 use crate::pool::Keeper;
 use crate::proxy::Proxy;
 use crate::recent_requests::RecentRequests;
-use crate::reload::{self, Live, Orders, Reloader, Source, Span};
+use crate::reload::{self, InForce, Live, Orders, Reloader, Source, Span};
 use crate::snapshot::Snapshot;
 use crate::systemd;
 use crate::tls::{Terminator, Watcher};
@@ -40,7 +41,7 @@ use signals::Signals;
 use watchdog::Watchdog;
 
 /// How the process was asked to start.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Start {
     /// Run in the background.
     pub daemon: bool,
@@ -48,6 +49,8 @@ pub struct Start {
     pub upgrade: bool,
     /// The file to read anew, where the configuration came from one.
     pub source: Option<Source>,
+    /// The operator's log.
+    pub log: OperatorLog,
 }
 
 /// Runs until the process is asked to stop.
@@ -55,7 +58,9 @@ pub struct Start {
 /// # Errors
 /// In words, when something cannot be built, bound or taken over. Nothing is left running then.
 #[expect(clippy::disallowed_methods, reason = "the limits' windows are aligned to the start of the process")]
-pub fn run(checked: Checked, start: Start) -> Result<(), String> {
+pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
+    let in_force = InForce::first(&loaded.source, start.source.as_ref());
+    let checked = loaded.checked;
     let begun = Instant::now();
     let snapshot = Arc::new(Snapshot::build(&checked, None, begun)?);
     let entrances = entrances(&checked)?;
@@ -73,7 +78,8 @@ pub fn run(checked: Checked, start: Start) -> Result<(), String> {
     let doors = groups.into_iter().zip(entrances);
     let doors = doors.map(|(sockets, (_, entrance))| Door { sockets, entrance }).collect();
     let rules = LiveRules::new(reload::rules(&checked)?);
-    let build = Build { conf, snapshot, begun, access_log: checked.access_log.clone(), workers, rules };
+    let access_log = checked.access_log.clone();
+    let build = Build { conf, snapshot, in_force, begun, access_log, workers, rules, log: start.log };
     let source = start.source.map(|source| (source, checked));
     serve(build, doors, Handing { named, upgrade_sock, ready }, source);
     Ok(())
@@ -100,10 +106,12 @@ fn entrances(checked: &Checked) -> Result<Vec<(ListenAddress, Arc<Entrance>)>, S
 struct Build {
     conf: ServerConf,
     snapshot: Arc<Snapshot>,
+    in_force: InForce,
     begun: Instant,
     access_log: access_log::Config,
     workers: Workers,
     rules: LiveRules,
+    log: OperatorLog,
 }
 
 /// What is handed from process to process.
@@ -127,6 +135,7 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
     let settled = keeper.settled();
     let live = Live {
         snapshot: Arc::new(ArcSwap::new(build.snapshot)),
+        in_force: Arc::new(ArcSwap::from_pointee(build.in_force)),
         rules: build.rules.clone(),
         kept: keeper.kept(),
         access_log: Arc::clone(&log_slot),
@@ -136,7 +145,7 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
     let serving = watch::Sender::new(false);
     let span = Span { serving: serving.subscribe(), leaving: drain.begun() };
     let orders = source.map(|source| add_reloading(&mut server, source, &live, span.clone()));
-    let api = Api { orders: orders.clone(), span, snapshot: Arc::clone(&live.snapshot) };
+    let api = Api { orders: orders.clone(), span, live: live.clone(), log: build.log };
     let answers = api.orders.is_some();
     add_control(&mut server, &control, api);
     if answers && handing.ready.is_none() {

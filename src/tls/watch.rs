@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::Terminator;
 use crate::event::Event;
 use crate::file_stamps::Stamps;
+use crate::units::Timestamp;
 
 /// How often files are looked at.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -107,7 +108,7 @@ fn announce_expiry(terminator: &Terminator) {
                 listener: terminator.listener().to_owned(),
                 certificate: certificate.names().first().map_or("-", String::as_str).to_owned(),
                 serial: certificate.serial().to_owned(),
-                expires: certificate.expires(),
+                expires: Timestamp(certificate.expires()),
                 expired: certificate.expires() <= now,
             }
             .announce();

@@ -1,6 +1,7 @@
 //! The API at the control socket: the real process, asked as its commands and as scripts ask it.
 
 mod protocol;
+mod told;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -22,12 +23,19 @@ pub fn ask(lab: &Lab, method: Method, path: &str, body: &str) -> (StatusCode, Va
     (status, serde_json::from_slice(&answer).unwrap())
 }
 
-/// What is answered to these bytes, as it is on the wire.
-fn raw(lab: &Lab, request: &[u8]) -> String {
+/// What is answered to these bytes, as it is on the wire. It may come before all of them are taken.
+fn raw(lab: &Lab, request: impl Into<Vec<u8>>) -> String {
     let mut stream = UnixStream::connect(socket(lab)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.write_all(request).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    let (mut writer, request) = (stream.try_clone().unwrap(), request.into());
+    let writing = std::thread::spawn(move || writer.write_all(&request).ok());
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    // A connection that is closed with bytes unread ends with an error.
+    while let Ok(read @ 1..) = stream.read(&mut buffer) {
+        answer.extend_from_slice(&buffer[..read]);
+    }
+    drop(stream);
+    writing.join().unwrap();
+    String::from_utf8(answer).unwrap()
 }

@@ -12,7 +12,7 @@ use std::process::Output;
 use crate::lab::{Lab, run};
 
 /// Puts another configuration in the place of the lab's, as editors do: written aside and renamed.
-fn replace(lab: &Lab, yaml: &str) {
+pub fn replace(lab: &Lab, yaml: &str) {
     let aside = tempfile::tempdir_in(lab.folder()).unwrap();
     // The certificate is in the lab's folder already.
     std::fs::write(aside.path().join("localhost.pem"), "").unwrap();
@@ -24,7 +24,7 @@ fn replace(lab: &Lab, yaml: &str) {
     std::fs::rename(whole, file(lab)).unwrap();
 }
 
-fn file(lab: &Lab) -> PathBuf {
+pub fn file(lab: &Lab) -> PathBuf {
     lab.folder().join("l7lb.yaml")
 }
 
@@ -34,7 +34,7 @@ fn reload(lab: &Lab) -> Output {
 }
 
 /// A reload that must succeed; what it said.
-fn reloaded(lab: &Lab) -> String {
+pub fn reloaded(lab: &Lab) -> String {
     let ended = reload(lab);
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(ended.status.success(), "{said}\n{}", lab.log());
@@ -42,4 +42,4 @@ fn reloaded(lab: &Lab) -> String {
 }
 
 /// Configurations without looking at the file, so that a test decides when it is read.
-const UNWATCHED: &str = "reload: { watch: false }\n";
+pub const UNWATCHED: &str = "reload: { watch: false }\n";

@@ -1,0 +1,258 @@
+//! The operator's log: lines on standard error, of which the level can be changed at run time, and the
+//! last events for whoever asks.
+//!
+//! It is the process's `log` logger. An [`Event`] comes as a record like any other, with its facts beside
+//! the text; so nobody who announces one needs to know who listens.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use env_filter::{Builder, Filter};
+use log::kv::Key;
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use parking_lot::Mutex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::event::Event;
+use crate::units::Timestamp;
+
+/// How many events are kept.
+pub const EVENTS_MAX: usize = 1000;
+
+/// Our own lines; the level that is changed at run time is theirs.
+const OWN: &str = env!("CARGO_CRATE_NAME");
+
+/// How much is logged: lines of this level and of those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// Nothing.
+    Off,
+    /// What failed.
+    Error,
+    /// What should be looked at.
+    Warn,
+    /// What changed.
+    Info,
+    /// What helps to find a fault.
+    Debug,
+    /// Every step.
+    Trace,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = LEVELS.iter().find(|(known, _)| known == self);
+        f.write_str(&found.map_or_else(String::new, |(_, level)| level.as_str().to_ascii_lowercase()))
+    }
+}
+
+const LEVELS: [(LogLevel, LevelFilter); 6] = [
+    (LogLevel::Trace, LevelFilter::Trace),
+    (LogLevel::Debug, LevelFilter::Debug),
+    (LogLevel::Info, LevelFilter::Info),
+    (LogLevel::Warn, LevelFilter::Warn),
+    (LogLevel::Error, LevelFilter::Error),
+    (LogLevel::Off, LevelFilter::Off),
+];
+
+impl From<Level> for LogLevel {
+    fn from(level: Level) -> Self {
+        LEVELS.iter().find(|(_, filter)| *filter == level).map_or(Self::Off, |(level, _)| *level)
+    }
+}
+
+/// An event, when it happened and how it was told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Announced {
+    /// Counts the events of the process from 1.
+    pub number: u64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// How bad it is.
+    pub level: LogLevel,
+    /// The line of the log.
+    pub text: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// The operator's log. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct OperatorLog(Arc<Shared>);
+
+impl Default for OperatorLog {
+    /// One that prints nothing.
+    fn default() -> Self {
+        Self::new("off")
+    }
+}
+
+struct Shared {
+    printer: env_logger::Logger,
+    /// What is printed, as it was told at the start.
+    directives: String,
+    filter: ArcSwap<Filter>,
+    events: Mutex<Events>,
+}
+
+#[derive(Default)]
+struct Events {
+    kept: VecDeque<Announced>,
+    announced: u64,
+}
+
+impl OperatorLog {
+    /// A log that prints what `directives`, in the form of `RUST_LOG`, say.
+    #[must_use]
+    pub fn new(directives: &str) -> Self {
+        let printer = env_logger::Builder::new().filter_level(LevelFilter::Trace).format_timestamp_millis().build();
+        let filter = ArcSwap::from_pointee(Builder::new().parse(directives).build());
+        Self(Arc::new(Shared { printer, directives: directives.to_owned(), filter, events: Mutex::default() }))
+    }
+
+    /// Makes it the log of the process.
+    ///
+    /// # Errors
+    /// When the process has one already.
+    pub fn install(&self) -> Result<(), log::SetLoggerError> {
+        log::set_boxed_logger(Box::new(self.clone()))?;
+        log::set_max_level(self.0.filter.load().filter());
+        Ok(())
+    }
+
+    /// How much of our own lines is printed.
+    #[must_use]
+    pub fn level(&self) -> LogLevel {
+        let filter = self.0.filter.load();
+        let printed = |level: Level| filter.enabled(&Metadata::builder().target(OWN).level(level).build());
+        let found = LEVELS.iter().find(|(_, level)| level.to_level().is_none_or(printed));
+        found.map_or(LogLevel::Off, |(level, _)| *level)
+    }
+
+    /// From now on prints so much of our own lines. Those of libraries stay as they were at the start.
+    pub fn set_level(&self, level: LogLevel) {
+        let found = LEVELS.iter().find(|(known, _)| *known == level);
+        let wanted = found.map_or(LevelFilter::Info, |(_, filter)| *filter);
+        let filter = Builder::new().parse(&self.0.directives).filter_module(OWN, wanted).build();
+        log::set_max_level(filter.filter());
+        self.0.filter.store(Arc::new(filter));
+    }
+
+    /// The events after the one with this number that are still kept, and how many are not.
+    #[must_use]
+    pub fn events(&self, after: u64) -> (Vec<Announced>, u64) {
+        let events = self.0.events.lock();
+        let kept: Vec<Announced> = events.kept.iter().filter(|event| event.number > after).cloned().collect();
+        let lost = events.announced.saturating_sub(after).saturating_sub(kept.len() as u64);
+        (kept, lost)
+    }
+
+    fn keep(&self, record: &Record<'_>, event: Event) {
+        let mut events = self.0.events.lock();
+        events.announced += 1;
+        let number = events.announced;
+        let announced = Announced {
+            number,
+            at: Timestamp::now(),
+            level: record.level().into(),
+            text: record.args().to_string(),
+            event,
+        };
+        if events.kept.len() == EVENTS_MAX {
+            events.kept.pop_front();
+        }
+        events.kept.push_back(announced);
+    }
+}
+
+impl Log for OperatorLog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.filter.load().enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let told = record.key_values().get(Key::from(Event::KEY));
+        let told = told.and_then(|told| serde_json::from_str(told.to_borrowed_str()?).ok());
+        if let Some(event) = told {
+            self.keep(record, event);
+        }
+        if self.0.filter.load().matches(record) {
+            self.0.printer.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.0.printer.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn announce(log: &OperatorLog, event: &Event) {
+        let json = serde_json::to_string(event).unwrap();
+        let fields = [(Event::KEY, log::kv::Value::from(json.as_str()))];
+        let level = event.level();
+        log.log(&Record::builder().level(level).args(format_args!("{event}")).key_values(&fields).build());
+    }
+
+    fn up(port: u16) -> Event {
+        Event::BackendUp { pool: "p".into(), backend: ([127, 0, 0, 1], port).into() }
+    }
+
+    #[test]
+    fn the_last_events_are_kept_whatever_is_printed() {
+        let log = OperatorLog::new("off");
+        log.log(&Record::builder().level(Level::Info).args(format_args!("no event")).build());
+        for port in 1..=EVENTS_MAX as u16 + 5 {
+            announce(&log, &up(port));
+        }
+        let (kept, lost) = log.events(0);
+        assert_eq!((kept.len(), lost, kept.first().map(|event| event.number)), (EVENTS_MAX, 5, Some(6)));
+        let (kept, lost) = log.events(EVENTS_MAX as u64 + 3);
+        assert_eq!(kept.iter().map(|event| event.event.clone()).collect::<Vec<_>>(), [up(1004), up(1005)]);
+        assert_eq!((lost, kept.first().map(|event| event.level)), (0, Some(LogLevel::Info)));
+        assert_eq!(kept.first().map(|event| event.text.as_str()), Some("backend up: pool=p backend=127.0.0.1:1004"));
+        assert_eq!(log.events(5000), (Vec::new(), 0), "who asks for the future waits");
+    }
+
+    #[test]
+    fn an_event_is_the_same_after_json() {
+        let (announced, _) = {
+            let log = OperatorLog::new("off");
+            let period = crate::units::Period::seconds(90);
+            let reason = "5 failures in a row".to_owned();
+            announce(
+                &log,
+                &Event::BackendEjected { pool: "p".into(), backend: ([127, 0, 0, 1], 1).into(), reason, period },
+            );
+            log.events(0)
+        };
+        let json = serde_json::to_value(&announced[0]).unwrap();
+        assert_eq!(json["event"], "backend_ejected");
+        assert_eq!(json["period"], "1m 30s");
+        assert_eq!(serde_json::from_value::<Announced>(json).unwrap().event, announced[0].event);
+    }
+
+    #[test]
+    fn our_own_level_changes_and_that_of_libraries_does_not() {
+        let log = OperatorLog::new("info,pingora_core=warn");
+        let prints = |target: &str, level: Level| log.enabled(&Metadata::builder().target(target).level(level).build());
+        assert_eq!(log.level(), LogLevel::Info);
+        for (level, _) in LEVELS {
+            log.set_level(level);
+            assert_eq!(log.level(), level);
+        }
+        assert!(!prints("l7lb::event", Level::Error) && prints("h2", Level::Info));
+        log.set_level(LogLevel::Debug);
+        assert!(prints("l7lb::pool", Level::Debug) && !prints("pingora_core::x", Level::Info));
+        assert_eq!(OperatorLog::new("warn").level(), LogLevel::Warn);
+        assert_eq!(OperatorLog::new("l7lb=trace").level(), LogLevel::Trace);
+    }
+}
