@@ -169,8 +169,9 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
                 log::warn!("the old process is gone already: {e}");
             }
         }
-        log::info!("l7lb {} ready: {listening}", env!("CARGO_PKG_VERSION"));
+        // Whoever reads the line may ask at once.
         serving.send_replace(true);
+        log::info!("l7lb {} ready: {listening}", env!("CARGO_PKG_VERSION"));
         systemd::ready();
     };
     let how = (build.workers, build.rules);
