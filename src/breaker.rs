@@ -77,6 +77,17 @@ impl Breaker {
         Self { spec, state: closed(now), generation: 0 }
     }
 
+    /// From now on `spec` holds, for what was counted so far too. One that is open opens its door when it
+    /// was going to. A window of another length begins anew, since its steps are others.
+    pub fn follow(&mut self, spec: Spec, now: Instant) {
+        match self.state {
+            State::Closed { .. } if spec.window != self.spec.window => self.state = closed(now),
+            State::HalfOpen { passed, .. } if passed >= spec.probes => self.turn(closed(now)),
+            _ => {}
+        }
+        self.spec = spec;
+    }
+
     /// Whether a request may pass now.
     ///
     /// # Errors
@@ -245,6 +256,25 @@ mod tests {
         }
         assert_eq!(request(&mut breaker, false, later), None);
         assert_eq!(request(&mut breaker, false, later), Some(Change::Closed));
+    }
+
+    #[test]
+    fn other_figures_hold_for_what_was_counted_before() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(SPEC, now);
+        assert!((0..9).all(|_| request(&mut breaker, true, now).is_none()));
+        breaker.follow(Spec { minimum_requests: 20, ..SPEC }, now);
+        assert!((0..10).all(|_| request(&mut breaker, true, now).is_none()));
+        assert_eq!(request(&mut breaker, true, now), Some(Change::Opened));
+        breaker.follow(Spec { open_for: second(), ..SPEC }, now);
+        assert_eq!(breaker.check(now), Err(second() * 5), "it stays open as long as it was going to");
+        let later = now + second() * 5;
+        assert_eq!(request(&mut breaker, false, later), None);
+        breaker.follow(Spec { probes: 1, ..SPEC }, later);
+        assert!((0..9).all(|_| request(&mut breaker, true, later).is_none()), "one probe was enough");
+        breaker.follow(Spec { window: second(), ..SPEC }, later);
+        assert!((0..9).all(|_| request(&mut breaker, true, later).is_none()), "another window begins anew");
+        assert_eq!(request(&mut breaker, true, later), Some(Change::Opened));
     }
 
     #[test]

@@ -33,6 +33,15 @@ pub enum Event {
         /// What the last check saw.
         reason: String,
     },
+    /// A backend is no longer in the configuration, and its last request has ended.
+    BackendRemoved {
+        /// Its pool.
+        pool: PoolName,
+        /// Its address.
+        backend: SocketAddr,
+        /// How many requests were cut because they took longer than `removal_timeout`.
+        cut: u32,
+    },
     /// A backend is worse than its peers and takes no requests for a while.
     BackendEjected {
         /// Its pool.
@@ -190,7 +199,9 @@ impl Event {
             | Self::CertificateExpires { .. }
             | Self::NeedsUpgrade { .. }
             | Self::LogLinesLost { .. } => Level::Warn,
-            Self::BackendUp { .. }
+            Self::BackendRemoved { cut: 1.., .. } => Level::Warn,
+            Self::BackendRemoved { cut: 0, .. }
+            | Self::BackendUp { .. }
             | Self::BackendReturned { .. }
             | Self::CircuitClosed { .. }
             | Self::NameResolved { .. }
@@ -208,6 +219,9 @@ impl fmt::Display for Event {
             Self::BackendUp { pool, backend } => write!(f, "backend up: pool={pool} backend={backend}"),
             Self::BackendDown { pool, backend, reason } => {
                 write!(f, "backend down: pool={pool} backend={backend} reason={reason:?}")
+            }
+            Self::BackendRemoved { pool, backend, cut } => {
+                write!(f, "backend removed: pool={pool} backend={backend} cut={cut}")
             }
             Self::BackendEjected { pool, backend, reason, period } => {
                 write!(f, "backend ejected: pool={pool} backend={backend} reason={reason:?} for={period}")

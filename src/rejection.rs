@@ -74,6 +74,8 @@ pub enum Rejection {
     TryTimeout,
     /// All tries took longer than the request may.
     TotalTimeout,
+    /// The backend was removed from the configuration, and the request took too long after that.
+    BackendRemoved,
     /// The deadline that the client set has passed, or cannot be met.
     DeadlineExpired,
     /// The listener serves HTTPS only, and this came without.
@@ -113,6 +115,7 @@ impl Rejection {
             Self::IdleTimeout => "idle_timeout",
             Self::TryTimeout => "try_timeout",
             Self::TotalTimeout => "total_timeout",
+            Self::BackendRemoved => "backend_removed",
             Self::DeadlineExpired => "deadline_expired",
             Self::HttpsRequired => "https_required",
             Self::Flood => "flood",
@@ -149,6 +152,7 @@ impl Rejection {
             | Self::IdleTimeout
             | Self::TryTimeout
             | Self::TotalTimeout
+            | Self::BackendRemoved
             | Self::DeadlineExpired => 504,
         }
     }
@@ -184,6 +188,7 @@ impl Rejection {
             | Self::BackendTlsFailed
             | Self::FirstByteTimeout
             | Self::IdleTimeout
+            | Self::BackendRemoved
             | Self::TryTimeout => 14,
         }
     }
@@ -213,6 +218,7 @@ impl Rejection {
             | Self::IdleTimeout
             | Self::TryTimeout
             | Self::TotalTimeout
+            | Self::BackendRemoved
             | Self::DeadlineExpired => "The service did not answer in time.",
             Self::HttpsRequired => "This is served over HTTPS only.",
             Self::Flood => "Too many frames.",

@@ -23,7 +23,6 @@ use crate::target::Encoded;
 use crate::units::{PoolName, RouteName};
 
 type Pools = BTreeMap<PoolName, Arc<Pool>>;
-type Budgets = BTreeMap<PoolName, Arc<retry::Budget>>;
 
 /// The live form of a configuration.
 pub struct Snapshot {
@@ -31,7 +30,6 @@ pub struct Snapshot {
     pub routes: Table<Arc<Route>>,
     /// The pools by name.
     pub pools: Pools,
-    budgets: Budgets,
     /// The limit over everything.
     pub limiter: Option<Arc<Limiter>>,
     /// How large requests may be.
@@ -68,47 +66,38 @@ pub struct Target {
     pub pool: Arc<Pool>,
     /// How its backends are reached for this route: its timeouts may be the route's own.
     pub template: Template,
-    /// The pool's retries, shared by all routes to it.
-    pub budget: Arc<retry::Budget>,
     /// What cookies call it.
     pub id: u64,
 }
 
 impl Snapshot {
     /// Builds what a checked configuration describes. Nothing runs yet. What is equal in `before` is
-    /// taken over with its state, and in pools that changed the backends that stay keep their health.
+    /// taken over with its state, and in pools that changed the backends that stay keep theirs.
     ///
     /// # Errors
     /// In words; a checked configuration rules them out.
     pub fn build(checked: &Checked, before: Option<&Self>, now: Instant) -> Result<Self, String> {
         let mut pools = BTreeMap::new();
-        let mut budgets = BTreeMap::new();
         for (name, spec) in &checked.pools {
             let old = before.and_then(|before| before.pools.get(name));
             let pool = match old {
                 Some(pool) if pool.spec().is_same(spec) => Arc::clone(pool),
-                Some(pool) => Arc::new(Pool::succeed(pool, spec).map_err(|e| format!("pool {name}: {e}"))?),
-                None => Arc::new(Pool::build(name.clone(), spec).map_err(|e| format!("pool {name}: {e}"))?),
+                Some(pool) => Arc::new(Pool::succeed(pool, spec, now).map_err(|e| format!("pool {name}: {e}"))?),
+                None => Arc::new(Pool::build(name.clone(), spec, now).map_err(|e| format!("pool {name}: {e}"))?),
             };
             pools.insert(name.clone(), pool);
-            let budget = before.and_then(|before| before.budgets.get(name)).cloned();
-            budgets.insert(name.clone(), budget.unwrap_or_else(|| Arc::new(retry::Budget::new(now))));
         }
         let mut limiters = Limiters::of(before, now);
         let sealed = sealed(before);
         let mut routes = Vec::with_capacity(checked.routes.len());
         for spec in &checked.routes {
-            routes.push((
-                spec.matcher.clone(),
-                Arc::new(Route::build(spec, (&pools, &budgets), &mut limiters, &sealed)?),
-            ));
+            routes.push((spec.matcher.clone(), Arc::new(Route::build(spec, &pools, &mut limiters, &sealed)?)));
         }
         let routes = Table::build(routes)
             .map_err(|duplicates| duplicates.iter().map(ToString::to_string).collect::<String>())?;
         Ok(Self {
             routes,
             pools,
-            budgets,
             limiter: limiters.overall(checked.rate_limit),
             request_limits: checked.request_limits,
             client_timeouts: checked.client_timeouts,
@@ -121,18 +110,18 @@ impl Snapshot {
 impl Route {
     fn build(
         spec: &RouteSpec,
-        (pools, budgets): (&Pools, &Budgets),
+        pools: &Pools,
         limiters: &mut Limiters,
         sealed: &HashMap<RouteName, Arc<Sticky>>,
     ) -> Result<Self, String> {
         let mut shares = Vec::with_capacity(spec.targets.len());
         for target in &spec.targets {
-            let (Some(pool), Some(budget)) = (pools.get(&target.pool), budgets.get(&target.pool)) else {
+            let Some(pool) = pools.get(&target.pool) else {
                 return Err(format!("route {}: no pool {}", spec.name, target.pool));
             };
             let template = Template { timeouts: target.timeouts, ..pool.template().clone() };
-            let (pool, budget, id) = (Arc::clone(pool), Arc::clone(budget), pool_id(target.pool.as_str()));
-            shares.push((target.weight, Target { pool, template, budget, id }));
+            let (pool, id) = (Arc::clone(pool), pool_id(target.pool.as_str()));
+            shares.push((target.weight, Target { pool, template, id }));
         }
         let targets = Split::new(shares).ok_or_else(|| format!("route {}: no pool takes anything", spec.name))?;
         Ok(Self {
@@ -248,6 +237,17 @@ mod tests {
         let moved = build(&FILE.replace("path: /a", "path: /elsewhere"), Some(&before));
         assert_eq!(kept_limits(&before, &moved), ["*/b", "overall"]);
         assert_eq!(kept_pools(&before, &moved), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_seal_outlives_all_but_a_change_of_what_sticks() {
+        let sticky = |keys: &str| FILE.replace("pool: a, ", &format!("pool: a, sticky: {{ {keys} }}, "));
+        let seal = |snapshot: &Snapshot| snapshot.routes.iter().find_map(|(_, route)| route.sticky.clone()).unwrap();
+        let before = build(&sticky("cookie: {}"), None);
+        let after = build(&sticky("cookie: {}").replace("127.0.0.1:2", "127.0.0.1:9"), Some(&before));
+        assert!(Arc::ptr_eq(&seal(&before), &seal(&after)), "cookies that are out there stay good");
+        let other = build(&sticky("cookie: { name: other }"), Some(&after));
+        assert!(!Arc::ptr_eq(&seal(&after), &seal(&other)));
     }
 
     #[test]

@@ -83,6 +83,14 @@ impl<T: Clone + Send + Sync + 'static> Discovery<T> {
         self
     }
 
+    /// The addresses that were found for targets which `members` no longer names.
+    #[must_use]
+    pub fn missing_in(&self, members: &[Member]) -> BTreeSet<SocketAddr> {
+        let stays = |target: &Target| members.iter().any(|member| member.target == *target);
+        let found = self.last_good.lock();
+        found.iter().filter(|(target, _)| !stays(target)).flat_map(|(_, addresses)| addresses).copied().collect()
+    }
+
     /// How often to look again: never when every member is an address.
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {

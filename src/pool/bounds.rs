@@ -1,7 +1,6 @@
 //! What bounds the traffic of a pool: passive health, breakers, the gate and the adaptive limit, asked in
 //! the order in which each is cheaper than the next.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use super::gate::{self, Attempt, Closed, Gate};
 use super::lease::Lease;
 use super::outlier;
 use super::overload::Overload;
-use super::passive::{self, Alarm, Observed};
+use super::passive::{self, Alarm};
 use crate::breaker;
 use crate::fault::{Faults, Place};
 use crate::rejection::Rejection;
@@ -54,30 +53,52 @@ impl Spec {
 /// The bounds of a live pool. What is not configured costs a look at an empty place.
 pub(super) struct Bounds {
     pool: PoolName,
-    alarm: Option<Arc<Alarm>>,
-    circuit_breaker: Option<breaker::Spec>,
+    spec: Spec,
+    alarm: Arc<Alarm>,
     gate: Option<Arc<Gate>>,
     overload: Option<Arc<Overload>>,
 }
 
 impl Bounds {
-    pub(super) fn new(pool: PoolName, spec: &Spec) -> Self {
+    /// Bounds as `spec` says, with what those of `before` have seen and count, in whose place they come.
+    /// Nothing of that changes before [`Bounds::begin`].
+    pub(super) fn new(pool: PoolName, spec: &Spec, before: Option<&Self>) -> Self {
+        let gate = before.and_then(|before| before.gate.clone());
+        let overload = before.and_then(|before| before.overload.clone());
         Self {
             pool,
-            alarm: spec.passive_health.clone().map(|spec| Arc::new(Alarm::new(spec))),
-            circuit_breaker: spec.circuit_breaker,
-            gate: spec.max_in_flight.map(|spec| Arc::new(Gate::new(spec))),
-            overload: spec.adaptive.map(|mode| Arc::new(Overload::new(mode))),
+            spec: spec.clone(),
+            alarm: before.map(|before| Arc::clone(&before.alarm)).unwrap_or_default(),
+            gate: spec.max_in_flight.map(|spec| gate.unwrap_or_else(|| Arc::new(Gate::new(spec)))),
+            overload: spec.adaptive.map(|mode| overload.unwrap_or_else(|| Arc::new(Overload::new(mode)))),
         }
     }
 
-    /// What makes the endpoints of this pool.
-    #[expect(clippy::disallowed_methods, reason = "a breaker's window begins with its backend")]
-    pub(super) fn attach(&self) -> impl Fn(SocketAddr, Endpoint) -> Endpoint + Send + Sync + use<> {
-        let (pool, alarm, breaker) = (self.pool.clone(), self.alarm.clone(), self.circuit_breaker);
-        move |address, endpoint| {
-            let circuit = breaker.map(|spec| Circuit::new(pool.clone(), address, spec, Instant::now()));
-            endpoint.judged(Observed::new(alarm.clone()), circuit)
+    /// What judges the backends of this pool.
+    pub(super) fn alarm(&self) -> &Arc<Alarm> {
+        &self.alarm
+    }
+
+    /// From now on these bounds hold, for what came before them too.
+    pub(super) fn begin(&self, backends: &[Arc<Endpoint>], now: Instant) {
+        self.alarm.follow(self.spec.passive_health.as_ref(), backends, now);
+        if let (Some(gate), Some(spec)) = (&self.gate, self.spec.max_in_flight) {
+            gate.follow(spec);
+        }
+        if let (Some(overload), Some(mode)) = (&self.overload, self.spec.adaptive) {
+            overload.follow(mode);
+        }
+    }
+
+    /// What gives a backend of this pool the circuit breaker that it is to have.
+    pub(super) fn circuits(&self) -> impl Fn(&Endpoint, Instant) + Send + Sync + use<> {
+        let (pool, breaker) = (self.pool.clone(), self.spec.circuit_breaker);
+        move |endpoint, now| match (endpoint.circuit(), breaker) {
+            (Some(circuit), Some(spec)) => circuit.follow(spec, now),
+            (None, Some(spec)) => {
+                endpoint.set_circuit(Some(Circuit::new(pool.clone(), endpoint.address(), spec, now)));
+            }
+            (_, None) => endpoint.set_circuit(None),
         }
     }
 
@@ -93,14 +114,19 @@ impl Bounds {
     /// How long its breaker is open for; `None` where a request may pass.
     #[expect(clippy::disallowed_methods, reason = "breakers open and close by the clock; only where there is one")]
     fn open_for(&self, endpoint: &Endpoint) -> Option<Duration> {
+        self.spec.circuit_breaker?;
         endpoint.circuit()?.check(Instant::now()).err()
     }
 
     /// Counts a request at a backend; `None` where its breaker closed its door since it was chosen.
     #[expect(clippy::disallowed_methods, reason = "breakers open and close by the clock; only where there is one")]
     pub(super) fn lease(&self, endpoint: &Arc<Endpoint>) -> Option<Lease> {
-        let permit = match endpoint.circuit() {
-            Some(circuit) => Some(circuit.admit(Instant::now()).ok()?),
+        let circuit = self.spec.circuit_breaker.and_then(|_| endpoint.circuit());
+        let permit = match circuit {
+            Some(circuit) => {
+                let permit = circuit.admit(Instant::now()).ok()?;
+                Some((circuit, permit))
+            }
             None => None,
         };
         Some(Lease::with_permit(Arc::clone(endpoint), permit))
@@ -158,13 +184,7 @@ impl Bounds {
 
     /// Judges and measures for as long as it is polled.
     pub(super) async fn watch(&self, backends: impl Fn() -> Vec<Arc<Endpoint>>) {
-        let passive = async {
-            match &self.alarm {
-                Some(alarm) => passive::watch(alarm, &self.pool, backends).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::join!(passive, self.measure());
+        tokio::join!(passive::watch(&self.alarm, &self.pool, backends), self.measure());
     }
 
     #[expect(clippy::disallowed_methods, reason = "the pool's background task is where windows end")]

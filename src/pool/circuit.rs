@@ -83,6 +83,11 @@ impl Circuit {
         Self { pool, backend, breaker: Mutex::new(Breaker::new(spec, now)) }
     }
 
+    /// From now on `spec` holds.
+    pub fn follow(&self, spec: Spec, now: Instant) {
+        self.breaker.lock().follow(spec, now);
+    }
+
     /// Whether a request may pass now.
     ///
     /// # Errors

@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
 use super::circuit::Circuit;
 use super::health::Schedule;
 use super::latency::Latency;
 use super::outlier::Outcome;
-use super::passive::Observed;
+use super::passive::{Alarm, Observed};
+use crate::event::Event;
+use crate::units::PoolName;
 
 /// What health checks say about a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,25 +37,37 @@ const FAILURE: Duration = Duration::from_secs(1);
 /// The least part of its share that a fresh backend gets: nothing warms up without requests.
 const COLD: f64 = 0.1;
 
-/// What is said about a backend when it is made.
-#[derive(Clone, Debug, Default)]
+/// What the configuration says about a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Takes traffic only when too few primaries can.
     pub backup: bool,
     /// Takes no new requests.
     pub drain: bool,
-    /// Counts the requests in flight of the whole pool.
-    pub pool_in_flight: Arc<AtomicU32>,
+    /// Whether its health is checked; otherwise it is taken to be well.
+    pub checked: bool,
 }
 
-/// The live state of one backend.
+/// What a backend has in common with the others of its pool.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    /// Counts the requests in flight of the whole pool.
+    pub in_flight: Arc<AtomicU32>,
+    /// Who judges it by its traffic.
+    pub alarm: Arc<Alarm>,
+}
+
+/// The live state of one backend. It outlives the pool that found it, where the configuration changes and
+/// the pool in its place has the same backend.
 #[derive(Debug)]
 pub struct Endpoint {
     address: SocketAddr,
     /// Where its clock begins; times are nanoseconds from here.
     born: Instant,
-    backup: bool,
+    backup: AtomicBool,
     draining: AtomicBool,
+    /// What the configuration says of draining; who says otherwise is heard until this changes.
+    drain: AtomicBool,
     pool_in_flight: Arc<AtomicU32>,
     latency: Latency,
     /// Since when nobody of those who wait was answered.
@@ -64,7 +79,11 @@ pub struct Endpoint {
     health: AtomicU8,
     in_flight: AtomicU32,
     observed: Observed,
-    circuit: Option<Circuit>,
+    circuit: ArcSwapOption<Circuit>,
+    /// When requests that are still in flight are cut, by its clock; zero while it belongs to its pool.
+    cut_at: AtomicU64,
+    /// The pool that it was removed from, and how many requests were cut.
+    removal: Mutex<Option<(PoolName, u32)>>,
     /// Only the pool's health check task takes this lock; requests read `health`.
     pub(super) schedule: Mutex<Schedule>,
 }
@@ -72,37 +91,43 @@ pub struct Endpoint {
 impl Endpoint {
     /// A backend about which nothing is known yet.
     #[must_use]
-    pub fn new(address: SocketAddr, health: Health, standing: Standing, now: Instant) -> Self {
+    pub fn new(address: SocketAddr, standing: Standing, shared: Shared, now: Instant) -> Self {
+        let health = if standing.checked { Health::Unknown } else { Health::Up };
         Self {
             address,
             born: now,
-            backup: standing.backup,
+            backup: AtomicBool::new(standing.backup),
             draining: AtomicBool::new(standing.drain),
-            pool_in_flight: standing.pool_in_flight,
+            drain: AtomicBool::new(standing.drain),
+            pool_in_flight: shared.in_flight,
             latency: Latency::default(),
             quiet_since: AtomicU64::new(0),
             up_since: AtomicU64::new(0),
             text: address.to_string(),
             health: AtomicU8::new(health as u8),
             in_flight: AtomicU32::new(0),
-            observed: Observed::default(),
-            circuit: None,
+            observed: Observed::new(shared.alarm),
+            circuit: ArcSwapOption::empty(),
+            cut_at: AtomicU64::new(0),
+            removal: Mutex::new(None),
             schedule: Mutex::new(Schedule::default()),
         }
     }
 
-    /// Takes over what checks said about the same backend, and when it is checked next.
-    #[must_use]
-    pub(super) fn succeeding(self, before: &Self) -> Self {
-        self.health.store(before.health() as u8, Ordering::Relaxed);
-        *self.schedule.lock() = before.schedule.lock().clone();
-        self
-    }
-
-    /// Lets traffic judge it: by its peers, and by a circuit breaker of its own.
-    #[must_use]
-    pub fn judged(self, observed: Observed, circuit: Option<Circuit>) -> Self {
-        Self { observed, circuit, ..self }
+    /// From now on `standing` holds. What is known stays: health, counts, times.
+    pub(super) fn follow(&self, standing: Standing, now: Instant) {
+        // It may have been on its way out.
+        self.cut_at.store(0, Ordering::Relaxed);
+        *self.removal.lock() = None;
+        self.backup.store(standing.backup, Ordering::Relaxed);
+        if self.drain.swap(standing.drain, Ordering::Relaxed) != standing.drain {
+            self.set_draining(standing.drain, now);
+        }
+        if !standing.checked {
+            // Nobody would bring back what checks took out.
+            self.set_health(Health::Up, now);
+            *self.schedule.lock() = Schedule::default();
+        }
     }
 
     /// Where it listens.
@@ -142,7 +167,7 @@ impl Endpoint {
     /// Whether it takes traffic only when too few primaries can.
     #[must_use]
     pub fn is_backup(&self) -> bool {
-        self.backup
+        self.backup.load(Ordering::Relaxed)
     }
 
     /// Whether it is to have no new requests while open ones finish.
@@ -162,6 +187,41 @@ impl Endpoint {
         let before = self.health.swap(health as u8, Ordering::Relaxed);
         if before == Health::Down as u8 && health == Health::Up {
             self.start_slowly(now);
+        }
+    }
+
+    /// It no longer belongs to `pool`: requests in flight are cut after `limit`.
+    pub fn remove(&self, pool: &PoolName, limit: Duration, now: Instant) {
+        let mut removal = self.removal.lock();
+        if self.cut_at.load(Ordering::Relaxed) != 0 {
+            return;
+        }
+        *removal = Some((pool.clone(), 0));
+        drop(removal);
+        self.cut_at.store(self.nanoseconds(now + limit).max(1), Ordering::Release);
+        if self.in_flight() == 0 {
+            self.announce_removal();
+        }
+    }
+
+    /// Whether requests that are still in flight are to be cut, since it was removed too long ago. The clock
+    /// is only asked for one that was removed.
+    #[must_use]
+    pub fn is_cut(&self, now: impl FnOnce() -> Instant) -> bool {
+        let cut_at = self.cut_at.load(Ordering::Relaxed);
+        cut_at != 0 && cut_at <= self.nanoseconds(now())
+    }
+
+    /// A request was cut.
+    pub fn count_cut(&self) {
+        if let Some((_, cut)) = &mut *self.removal.lock() {
+            *cut = cut.saturating_add(1);
+        }
+    }
+
+    fn announce_removal(&self) {
+        if let Some((pool, cut)) = self.removal.lock().take() {
+            Event::BackendRemoved { pool, backend: self.address, cut }.announce();
         }
     }
 
@@ -240,8 +300,12 @@ impl Endpoint {
 
     /// Its circuit breaker, where the pool has them.
     #[must_use]
-    pub fn circuit(&self) -> Option<&Circuit> {
-        self.circuit.as_ref()
+    pub fn circuit(&self) -> Option<Arc<Circuit>> {
+        self.circuit.load_full()
+    }
+
+    pub(super) fn set_circuit(&self, circuit: Option<Circuit>) {
+        self.circuit.store(circuit.map(Arc::new));
     }
 
     /// A request begins; only a [`super::Lease`] says so.
@@ -264,7 +328,10 @@ impl Endpoint {
 
     /// A request ends.
     pub(super) fn end(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.pool_in_flight.fetch_sub(1, Ordering::Relaxed);
+        let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if before == 1 && self.cut_at.load(Ordering::Acquire) != 0 {
+            self.announce_removal();
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! and requests pay nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -110,14 +111,16 @@ pub enum Attempt<T, E> {
 
 #[derive(Debug)]
 struct State {
+    spec: Spec,
     in_flight: u32,
     line: Line<oneshot::Sender<()>>,
 }
 
-/// The gate of one pool.
+/// The gate of one pool, and of those that come in its place when the configuration changes.
 #[derive(Debug)]
 pub struct Gate {
-    spec: Spec,
+    /// Read for each backend that is looked at, so it is not behind the lock.
+    per_backend: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -148,19 +151,33 @@ impl Gate {
     /// An open gate.
     #[must_use]
     pub fn new(spec: Spec) -> Self {
-        Self { spec, state: Mutex::new(State { in_flight: 0, line: Line::new(spec.queue) }) }
+        let line = Line::new(spec.queue);
+        Self { per_backend: AtomicU32::new(spec.per_backend), state: Mutex::new(State { spec, in_flight: 0, line }) }
+    }
+
+    /// From now on `spec` holds. Nobody who is in or waits is sent away.
+    pub(super) fn follow(&self, spec: Spec) {
+        self.per_backend.store(spec.per_backend, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        let wider = spec.total > state.spec.total || spec.per_backend > state.spec.per_backend;
+        state.spec = spec;
+        state.line.follow(spec.queue);
+        if wider {
+            // There may be room for all who wait; for whom there is not, they wait on.
+            (0..state.line.len()).for_each(|_| wake(&mut state));
+        }
     }
 
     /// Requests that one backend works on at once.
     #[must_use]
     pub fn per_backend(&self) -> u32 {
-        self.spec.per_backend
+        self.per_backend.load(Ordering::Relaxed)
     }
 
     /// When it is worth coming again after a refusal: the line has moved on by then.
     #[must_use]
     pub fn retry_after(&self) -> Duration {
-        self.spec.queue.timeout
+        self.state.lock().line.timeout()
     }
 
     /// How many wait.
@@ -178,7 +195,7 @@ impl Gate {
         self: &Arc<Self>,
         mut attempt: impl FnMut() -> Attempt<T, E>,
     ) -> Result<(T, Slot), Closed<E>> {
-        let until = Instant::now() + self.spec.queue.timeout;
+        let mut until = None;
         // Who has waited may go ahead of those that wait still.
         let mut called = false;
         loop {
@@ -186,6 +203,7 @@ impl Gate {
                 Ok(passed) => return Ok(passed),
                 Err(waiting) => waiting,
             };
+            let until = *until.get_or_insert_with(|| Instant::now() + self.retry_after());
             let calling = tokio::time::timeout_at(until.into(), &mut waiting.call).await;
             if calling.is_err() {
                 return Err(Closed::Late);
@@ -203,7 +221,7 @@ impl Gate {
         called: bool,
     ) -> Result<Result<(T, Slot), Waiting>, Closed<E>> {
         let mut state = self.state.lock();
-        if (called || state.line.is_empty()) && state.in_flight < self.spec.total {
+        if (called || state.line.is_empty()) && state.in_flight < state.spec.total {
             match attempt() {
                 Attempt::Done(chosen) => {
                     state.in_flight += 1;
@@ -322,6 +340,24 @@ mod tests {
         });
         assert!(passed.is_ok());
         assert_eq!(attempts, 2);
+    }
+
+    #[tokio::test]
+    async fn other_bounds_hold_for_those_who_are_in_already_and_let_in_who_waits() {
+        let gate = gate(1, 8, Duration::from_secs(3600));
+        let (_, first) = gate.pass(done).await.unwrap();
+        let (waits, ()) = tokio::join!(gate.pass(done), async {
+            while gate.waiting() == 0 {
+                tokio::task::yield_now().await;
+            }
+            let queue = queue::Spec { length: 0, timeout: Duration::from_secs(5) };
+            gate.follow(Spec { per_backend: 7, total: 2, queue });
+        });
+        let (_, second) = waits.unwrap();
+        assert_eq!((gate.per_backend(), gate.retry_after()), (7, Duration::from_secs(5)));
+        assert_eq!(gate.pass(done).await.unwrap_err(), Closed::Full, "two are in");
+        drop((first, second));
+        assert_eq!(gate.state.lock().in_flight, 0);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora_core::server::ShutdownWatch;
@@ -36,9 +36,12 @@ impl Kept {
         settle(&new).await;
     }
 
-    /// Keeps `pools` only; checks of others end.
-    pub fn only(&self, pools: Vec<Arc<Pool>>) {
-        self.0.send_replace(pools);
+    /// Keeps `pools` only; checks of others end, and their requests in time.
+    pub fn only(&self, pools: Vec<Arc<Pool>>, now: Instant) {
+        let kept = pools.clone();
+        let before = self.0.send_replace(pools);
+        let removed = before.iter().filter(|old| !kept.iter().any(|new| new.name() == old.name()));
+        removed.for_each(|pool| pool.remove(now));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::circuit::Circuit;
 use super::endpoint::Endpoint;
 use super::gate::Slot;
 use super::outlier::Outcome;
@@ -17,7 +18,7 @@ pub struct Lease {
     /// Since when the backend owes an answer: it has the whole request, and has not begun.
     waits_since: Option<Instant>,
     outcome: Option<Outcome>,
-    permit: Option<Permit>,
+    permit: Option<(Arc<Circuit>, Permit)>,
     /// A place behind the pool's gate, and in its adaptive count. They are the request's, not the try's.
     slot: Option<Slot>,
     in_flight: Option<InFlight>,
@@ -32,7 +33,7 @@ impl Lease {
     }
 
     /// Counts a request at `endpoint` that its breaker let pass.
-    pub(super) fn with_permit(endpoint: Arc<Endpoint>, permit: Option<Permit>) -> Self {
+    pub(super) fn with_permit(endpoint: Arc<Endpoint>, permit: Option<(Arc<Circuit>, Permit)>) -> Self {
         let mut lease = Self::new(endpoint);
         lease.permit = permit;
         lease
@@ -99,7 +100,7 @@ impl Drop for Lease {
                 self.endpoint.waited_in_vain(waited, now);
             }
         }
-        if let (Some(permit), Some(circuit)) = (self.permit.take(), self.endpoint.circuit()) {
+        if let Some((circuit, permit)) = self.permit.take() {
             let failed = self.outcome.map(|outcome| outcome != Outcome::Success);
             circuit.settle(permit, failed, Instant::now());
         }
@@ -113,12 +114,11 @@ mod tests {
     #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
 
     use super::*;
-    use crate::pool::Health;
-    use crate::pool::endpoint::Standing;
+    use crate::pool::endpoint::{Shared, Standing};
 
     fn endpoint(now: Instant) -> Arc<Endpoint> {
         let address = "127.0.0.1:1".parse().unwrap();
-        Arc::new(Endpoint::new(address, Health::Unknown, Standing::default(), now))
+        Arc::new(Endpoint::new(address, Standing::default(), Shared::default(), now))
     }
 
     #[test]

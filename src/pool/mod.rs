@@ -60,7 +60,7 @@ use tokio::sync::watch;
 
 use balancer::{Balancer, Rhythm};
 use bounds::Bounds;
-pub use endpoint::{Endpoint, Health};
+pub use endpoint::{Endpoint, Health, Shared, Standing};
 use group::Threshold;
 pub use keeper::{Keeper, Kept};
 pub use lease::Lease;
@@ -70,10 +70,12 @@ pub use policy::Key;
 pub use preference::Preferred;
 use probe::Probe;
 use proxy_protocol::ProxyProtocol;
+use succession::Predecessor;
 
-use crate::discovery::{Discovery, Member, Shared, Target};
+use crate::discovery::{self, Discovery, Member, Target};
 use crate::fault::{Faults, Place};
 use crate::rejection::Rejection;
+use crate::retry;
 use crate::tls::upstream;
 use crate::units::{Period, PoolName};
 
@@ -123,6 +125,9 @@ pub struct Config {
     /// How long an unused connection to a backend is kept.
     #[serde(default = "keepalive_timeout")]
     pub keepalive_timeout: Period,
+    /// How long requests may go on at a backend that is no longer in the configuration.
+    #[serde(default = "removal_timeout")]
+    pub removal_timeout: Period,
     /// The backends.
     pub backends: Vec<BackendConfig>,
 }
@@ -133,6 +138,10 @@ fn slow_start() -> Period {
 
 fn keepalive_timeout() -> Period {
     Period::seconds(50)
+}
+
+fn removal_timeout() -> Period {
+    Period::seconds(300)
 }
 
 /// A backend, as written.
@@ -177,6 +186,8 @@ pub struct Spec {
     pub slow_start: Duration,
     /// How many primaries must be available for backups to rest.
     pub backup_threshold: Threshold,
+    /// How long requests may go on at a backend that is no longer in the configuration.
+    pub removal_timeout: Duration,
     /// The backends.
     pub members: Vec<Member>,
 }
@@ -211,12 +222,16 @@ impl Config {
             proxy_protocol: self.proxy_protocol.map(ProxyProtocol::new),
         };
         self.check_groups(place, faults);
+        if self.removal_timeout.0.is_zero() {
+            faults.add(place.key("removal_timeout"), "must be longer than nothing", "write for example 5m");
+        }
         Spec {
             written: self.clone(),
             template,
             balance: self.balance.check(&place.key("balance"), faults),
             slow_start: self.slow_start.0,
             backup_threshold: self.backup_threshold.unwrap_or_default(),
+            removal_timeout: self.removal_timeout.0,
             health_check: self.health_check.check(&place.key("health_check"), faults),
             bounds: bounds::Spec::check(self, place, faults),
             members: self.check_members(&place.key("backends"), faults),
@@ -303,9 +318,11 @@ pub struct Pool {
     template: Template,
     /// When a pool without a healthy backend may have one again.
     retry_after: Duration,
+    predecessor: Predecessor,
     discovery: Arc<Discovery<Arc<Endpoint>>>,
     balancer: Arc<dyn Balancer>,
     in_flight: Arc<AtomicU32>,
+    budget: Arc<retry::Budget>,
     /// Whether the first discovery is done; touched after each finished check.
     progress: Arc<watch::Sender<bool>>,
     bounds: Bounds,
@@ -316,20 +333,11 @@ impl Pool {
     ///
     /// # Errors
     /// When a health check cannot be built, which a checked configuration rules out.
-    pub fn build(name: PoolName, spec: &Spec) -> pingora::Result<Self> {
-        Self::assemble(name, spec, None)
+    pub fn build(name: PoolName, spec: &Spec, now: Instant) -> pingora::Result<Self> {
+        Self::assemble(name, spec, None, now)
     }
 
-    /// Builds the pool in the place of `before`: backends that stay keep their health, and names their
-    /// last good answer. What traffic said about them begins anew, since it is judged by other rules.
-    ///
-    /// # Errors
-    /// As [`Pool::build`].
-    pub fn succeed(before: &Self, spec: &Spec) -> pingora::Result<Self> {
-        Self::assemble(before.name.clone(), spec, Some(before))
-    }
-
-    fn assemble(name: PoolName, spec: &Spec, before: Option<&Self>) -> pingora::Result<Self> {
+    fn assemble(name: PoolName, spec: &Spec, before: Option<&Self>, now: Instant) -> pingora::Result<Self> {
         let mut template = spec.template.clone();
         // The seed is part of what connections are kept by.
         if let (Some(new), Some(old)) =
@@ -337,10 +345,16 @@ impl Pool {
         {
             new.clone_from(old);
         }
-        let in_flight = Arc::new(AtomicU32::new(0));
-        let bounds = Bounds::new(name.clone(), &spec.bounds);
-        let discovery = succession::discovery(&name, spec, before, &in_flight, &bounds);
-        let mut backends = Backends::new(Box::new(Shared(Arc::clone(&discovery))));
+        let in_flight = before.map(|before| Arc::clone(&before.in_flight)).unwrap_or_default();
+        let budget = before.map_or_else(|| Arc::new(retry::Budget::new(now)), |before| Arc::clone(&before.budget));
+        let bounds = Bounds::new(name.clone(), &spec.bounds, before.map(|before| &before.bounds));
+        let predecessor = before.map(|before| Predecessor::new(before, spec)).unwrap_or_default();
+        let discovery = predecessor.discovery(&name, spec, &in_flight, &bounds);
+        let discovery = Arc::new(match before {
+            Some(before) => discovery.succeeding(&before.discovery),
+            None => discovery,
+        });
+        let mut backends = Backends::new(Box::new(discovery::Shared(Arc::clone(&discovery))));
         let progress = Arc::new(watch::Sender::new(false));
         let mut rhythm =
             Rhythm { update: discovery.interval(), health_check: None, backup_threshold: spec.backup_threshold };
@@ -356,9 +370,11 @@ impl Pool {
             spec: spec.clone(),
             template,
             retry_after,
+            predecessor,
             discovery,
             balancer: policy::build(&spec.balance, backends, rhythm),
             in_flight,
+            budget,
             progress,
             bounds,
         })
@@ -423,6 +439,12 @@ impl Pool {
         self.in_flight.load(std::sync::atomic::Ordering::Relaxed)
     }
 
+    /// Its retries, shared by all routes to it.
+    #[must_use]
+    pub fn budget(&self) -> &retry::Budget {
+        &self.budget
+    }
+
     /// Begins or ends draining the backend at `address`; whether it is one of the pool's.
     pub fn drain(&self, address: std::net::SocketAddr, draining: bool, now: Instant) -> bool {
         let found = self.candidates().into_iter().find(|endpoint| endpoint.address() == address);
@@ -443,6 +465,7 @@ impl Pool {
         // The load balancer's loop says nothing of its first discovery, hence one before it. An
         // error cannot come from our discovery, which keeps the last good answer instead.
         self.balancer.update().await.ok();
+        self.take_over();
         self.progress.send_replace(true);
         let mut over = shutdown.clone();
         // The load balancer's loop ends at once where there is nothing to look up and nothing to check.
@@ -469,5 +492,7 @@ impl Pool {
     }
 }
 
+#[cfg(test)]
+mod succession_tests;
 #[cfg(test)]
 mod tests;

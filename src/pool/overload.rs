@@ -4,7 +4,7 @@
 //! windows.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -20,7 +20,8 @@ const EVENT_INTERVAL: Duration = Duration::from_secs(10);
 /// The limit and what is measured for it.
 #[derive(Debug)]
 pub struct Overload {
-    mode: Mode,
+    /// Whether requests beyond the limit are refused; otherwise they are only counted.
+    enforced: AtomicBool,
     limit: AtomicU32,
     in_flight: AtomicU32,
     peak: AtomicU32,
@@ -62,7 +63,7 @@ impl Overload {
     pub fn new(mode: Mode) -> Self {
         let window = Window::default();
         Self {
-            mode,
+            enforced: AtomicBool::new(mode == Mode::Enforce),
             limit: AtomicU32::new(window.gradient.limit()),
             in_flight: AtomicU32::new(0),
             peak: AtomicU32::new(0),
@@ -70,6 +71,11 @@ impl Overload {
             beyond: AtomicU64::new(0),
             window: Mutex::new(window),
         }
+    }
+
+    /// From now on `mode` holds, with the limit that was found so far.
+    pub(super) fn follow(&self, mode: Mode) {
+        self.enforced.store(mode == Mode::Enforce, Ordering::Relaxed);
     }
 
     /// Requests that were refused so far, or would have been.
@@ -91,7 +97,7 @@ impl Overload {
         let guard = InFlight(Arc::clone(self));
         if in_flight > self.limit() {
             self.beyond.fetch_add(1, Ordering::Relaxed);
-            if self.mode == Mode::Enforce {
+            if self.enforced.load(Ordering::Relaxed) {
                 return None;
             }
         }
@@ -113,7 +119,7 @@ impl Overload {
         if beyond > window.announced && !quiet {
             let requests = beyond - window.announced;
             (window.announced, window.announced_at) = (beyond, Some(now));
-            let refused = self.mode == Mode::Enforce;
+            let refused = self.enforced.load(Ordering::Relaxed);
             Event::Overload { pool: pool.clone(), requests, refused, limit: self.limit() }.announce();
         }
     }

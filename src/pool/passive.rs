@@ -2,33 +2,80 @@
 //!
 //! A request touches a few atomics of its endpoint and no lock. When a row of failures reaches the
 //! threshold it raises the pool's alarm, so that judgement does not wait for the window's end. The task
-//! alone has the [`Detector`], and what it decides is one flag that selection reads.
+//! alone asks the [`Detector`], and what it decides is one flag that selection reads.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::MissedTickBehavior;
 
 use super::endpoint::Endpoint;
 use super::outlier::{Change, Detector, Outcome, Report, Spec, Tally};
 use crate::event::Event;
 use crate::units::{Period, PoolName};
 
-/// What is told to the task at once.
-#[derive(Debug)]
+/// What judges the backends of a pool and of those that come in its place when the configuration changes.
+#[derive(Debug, Default)]
 pub struct Alarm {
-    spec: Spec,
+    /// Failures in a row that raise it; 0 while traffic is not judged.
+    consecutive_failures: AtomicU32,
     raised: Notify,
+    /// Only the pool's background task takes this lock.
+    judge: Mutex<Option<Judge>>,
+}
+
+/// What has been seen so far, and when it is looked at next.
+#[derive(Debug)]
+struct Judge {
+    detector: Detector,
+    window: Duration,
+    window_ends: Instant,
 }
 
 impl Alarm {
-    /// A quiet alarm.
-    #[must_use]
-    pub fn new(spec: Spec) -> Self {
-        Self { spec, raised: Notify::new() }
+    /// From now on backends are judged by `spec`, with what is known about them, or not at all.
+    pub(super) fn follow(&self, spec: Option<&Spec>, backends: &[Arc<Endpoint>], now: Instant) {
+        self.consecutive_failures.store(spec.map_or(0, |spec| spec.consecutive_failures), Ordering::Relaxed);
+        let mut judge = self.judge.lock();
+        let Some(spec) = spec else {
+            *judge = None;
+            // Nobody would bring them back.
+            backends.iter().for_each(|endpoint| endpoint.observed().ejected.store(false, Ordering::Relaxed));
+            return;
+        };
+        let window = spec.window;
+        let judge = judge.get_or_insert_with(|| Judge {
+            detector: Detector::new(spec.clone()),
+            window,
+            window_ends: now + window,
+        });
+        judge.detector.follow(spec.clone());
+        judge.window = window;
+        judge.window_ends = judge.window_ends.min(now + window);
+    }
+
+    /// When there is something to judge again, if nothing is raised before.
+    fn next(&self) -> Option<Instant> {
+        let judge = self.judge.lock();
+        let judge = judge.as_ref()?;
+        Some(judge.detector.next_return().map_or(judge.window_ends, |at| at.min(judge.window_ends)))
+    }
+
+    /// Judges what is due; rows of failures where it was `raised`.
+    fn judge(&self, raised: bool, backends: &[Arc<Endpoint>], now: Instant) -> Vec<Change> {
+        let mut judge = self.judge.lock();
+        let Some(judge) = judge.as_mut() else { return Vec::new() };
+        if raised {
+            return judge_rows(&mut judge.detector, backends, now);
+        }
+        if judge.window_ends > now {
+            return judge.detector.returns(now);
+        }
+        judge.window_ends = now + judge.window;
+        judge.detector.window(&reports(backends, End::Window), now)
     }
 }
 
@@ -37,13 +84,13 @@ impl Alarm {
 pub struct Observed {
     tally: Tally,
     ejected: AtomicBool,
-    alarm: Option<Arc<Alarm>>,
+    alarm: Arc<Alarm>,
 }
 
 impl Observed {
-    /// Nothing was seen yet. Without an alarm nothing is judged.
+    /// Nothing was seen yet.
     #[must_use]
-    pub fn new(alarm: Option<Arc<Alarm>>) -> Self {
+    pub fn new(alarm: Arc<Alarm>) -> Self {
         Self { alarm, ..Self::default() }
     }
 
@@ -62,10 +109,13 @@ impl Observed {
     /// Notes how a try ended and after what time its answer began, and raises the alarm if that makes one
     /// failure too many in a row.
     pub fn record(&self, outcome: Outcome, time: Option<Duration>) {
-        let Some(alarm) = &self.alarm else { return };
+        let threshold = self.alarm.consecutive_failures.load(Ordering::Relaxed);
+        if threshold == 0 {
+            return;
+        }
         let (gateway, any) = self.tally.record(outcome, time);
-        if Detector::is_due(&alarm.spec, gateway) || Detector::is_due(&alarm.spec, any) {
-            alarm.raised.notify_one();
+        if Detector::is_due(threshold, gateway) || Detector::is_due(threshold, any) {
+            self.alarm.raised.notify_one();
         }
     }
 }
@@ -73,25 +123,13 @@ impl Observed {
 /// Judges a pool's backends for as long as it is polled.
 #[expect(clippy::disallowed_methods, reason = "the pool's background task is where windows end")]
 pub(super) async fn watch(alarm: &Alarm, pool: &PoolName, backends: impl Fn() -> Vec<Arc<Endpoint>>) {
-    let mut detector = Detector::new(alarm.spec.clone());
-    let mut windows = tokio::time::interval(alarm.spec.window);
-    windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let return_at = detector.next_return();
-        let changes = tokio::select! {
-            _ = windows.tick() => detector.window(&reports(&backends(), End::Window), Instant::now()),
-            () = alarm.raised.notified() => judge_rows(&mut detector, &backends(), Instant::now()),
-            () = reached(return_at) => detector.returns(Instant::now()),
+    while let Some(next) = alarm.next() {
+        let raised = tokio::select! {
+            () = tokio::time::sleep_until(next.into()) => false,
+            () = alarm.raised.notified() => true,
         };
-        let backends = backends();
-        changes.into_iter().for_each(|change| apply(change, pool, &backends, Instant::now()));
-    }
-}
-
-async fn reached(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
+        let (backends, now) = (backends(), Instant::now());
+        alarm.judge(raised, &backends, now).into_iter().for_each(|change| apply(change, pool, &backends, now));
     }
 }
 

@@ -56,6 +56,11 @@ impl<T> Line<T> {
         self.spec.timeout
     }
 
+    /// From now on `spec` holds. Nobody who waits is sent away.
+    pub fn follow(&mut self, spec: Spec) {
+        self.spec = spec;
+    }
+
     /// How many wait.
     #[must_use]
     pub fn len(&self) -> usize {

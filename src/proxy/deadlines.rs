@@ -25,15 +25,23 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::connection::Connection;
+use crate::pool::Endpoint;
 
 /// How late a sweep may find an overdue answer.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Both ends of a connection to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ends {
+struct Ends {
+    local: SocketAddr,
+    backend: SocketAddr,
+}
+
+/// A connection to a backend: its descriptor, our end, and who is at the other.
+pub(super) struct ToBackend {
+    pub(super) fd: RawFd,
     pub(super) local: SocketAddr,
-    pub(super) backend: SocketAddr,
+    pub(super) endpoint: Arc<Endpoint>,
 }
 
 /// A request that waits.
@@ -47,7 +55,9 @@ struct Wait {
     /// How long a pause may last, in milliseconds.
     limit: AtomicU64,
     /// When all must be over whatever moves, in milliseconds since the epoch of the list.
-    end: u64,
+    end: AtomicU64,
+    /// The backend, which may be removed meanwhile.
+    endpoint: Arc<Endpoint>,
     /// What the client had taken when the sweep looked last.
     taken: AtomicU64,
     /// [`WAITS`], or why it does no more; only the sweep writes here.
@@ -57,6 +67,7 @@ struct Wait {
 const WAITS: u8 = 0;
 const PAUSED: u8 = 1;
 const ENDED: u8 = 2;
+const REMOVED: u8 = 3;
 
 /// Why a wait is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +76,8 @@ pub(super) enum Expiry {
     Pause,
     /// All took too long.
     End,
+    /// The backend was removed, and too much time has passed since.
+    Removal,
 }
 
 /// How long one connection to a backend is waited for.
@@ -104,16 +117,18 @@ impl Deadlines {
         Self(Arc::new(List { epoch, waits: Mutex::default() }))
     }
 
-    /// Starts a deadline for the connection behind `fd`.
-    pub(super) fn start(&self, fd: RawFd, ends: Ends, client: Option<Arc<Connection>>, limits: Limits) -> Deadline {
+    /// Starts a deadline for a connection.
+    pub(super) fn start(&self, to: ToBackend, client: Option<Arc<Connection>>, limits: Limits) -> Deadline {
+        let end = limits.end.map_or(u64::MAX, |end| milliseconds(end.saturating_duration_since(self.0.epoch)));
         let wait = Wait {
-            fd,
-            ends,
+            fd: to.fd,
+            ends: Ends { local: to.local, backend: to.endpoint.address() },
+            endpoint: to.endpoint,
             taken: AtomicU64::new(client.as_ref().map_or(0, |client| client.taken())),
             client,
             due: AtomicU64::new(u64::MAX),
             limit: AtomicU64::new(milliseconds(limits.pause)),
-            end: limits.end.map_or(u64::MAX, |end| milliseconds(end.saturating_duration_since(self.0.epoch))),
+            end: AtomicU64::new(end),
             expired: AtomicU8::new(WAITS),
         };
         let wait = Arc::new(wait);
@@ -136,26 +151,34 @@ impl Deadlines {
     }
 
     fn sweep_once(&self, now: Instant) {
-        let now = milliseconds(now.saturating_duration_since(self.0.epoch));
+        let since = milliseconds(now.saturating_duration_since(self.0.epoch));
         for wait in self.0.waits.lock().entered.values() {
-            wait.look(now);
+            wait.look(since, now);
         }
     }
 }
 
 impl Wait {
-    /// Shuts the connection down if it is overdue. A wait that moved since the last look begins anew
-    /// now: requests only say that they moved, and need no clock for it.
-    fn look(&self, now: u64) {
+    /// Shuts the connection down if it is overdue; `since` is `now` by the list's clock. A wait that moved
+    /// since the last look begins anew now: requests only say that they moved, and need no clock for it.
+    fn look(&self, since: u64, now: Instant) {
         let taken = self.client.as_ref().map_or(0, |client| client.taken());
         let moved = self.taken.swap(taken, Ordering::Relaxed) != taken;
         let due = self.due.load(Ordering::Relaxed);
         if moved || due == u64::MAX {
-            self.due.store(now.saturating_add(self.limit.load(Ordering::Relaxed)), Ordering::Relaxed);
+            self.due.store(since.saturating_add(self.limit.load(Ordering::Relaxed)), Ordering::Relaxed);
         }
-        let paused = !moved && due != u64::MAX && due <= now;
-        if (paused || self.end <= now) && self.expired.load(Ordering::Relaxed) == WAITS {
-            self.expired.store(if self.end <= now { ENDED } else { PAUSED }, Ordering::Relaxed);
+        let expired = if self.end.load(Ordering::Relaxed) <= since {
+            ENDED
+        } else if self.endpoint.is_cut(|| now) {
+            REMOVED
+        } else if !moved && due != u64::MAX && due <= since {
+            PAUSED
+        } else {
+            return;
+        };
+        if self.expired.load(Ordering::Relaxed) == WAITS {
+            self.expired.store(expired, Ordering::Relaxed);
             shut_down(self.fd, self.ends);
         }
     }
@@ -168,11 +191,17 @@ impl Deadline {
         self.wait.due.store(u64::MAX, Ordering::Relaxed);
     }
 
+    /// From now on all of it may take any time.
+    pub(super) fn forget_end(&self) {
+        self.wait.end.store(u64::MAX, Ordering::Relaxed);
+    }
+
     /// Why the deadline passed, if it did.
     pub(super) fn expired(&self) -> Option<Expiry> {
         match self.wait.expired.load(Ordering::Relaxed) {
             PAUSED => Some(Expiry::Pause),
             ENDED => Some(Expiry::End),
+            REMOVED => Some(Expiry::Removal),
             _ => None,
         }
     }
@@ -217,19 +246,26 @@ mod tests {
     use std::net::TcpListener;
     use std::os::fd::AsRawFd;
 
+    use crate::pool::{Shared, Standing};
+
     const SECOND: Duration = Duration::from_secs(1);
 
     fn pause(pause: Duration) -> Limits {
         Limits { pause, end: None }
     }
 
-    fn connection() -> (TcpStream, TcpStream, Ends) {
+    fn connection() -> (TcpStream, TcpStream, Arc<Endpoint>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let theirs = listener.accept().unwrap().0;
-        let ends = Ends { local: ours.local_addr().unwrap(), backend: ours.peer_addr().unwrap() };
         ours.set_nonblocking(true).unwrap();
-        (ours, theirs, ends)
+        let endpoint = Endpoint::new(ours.peer_addr().unwrap(), Standing::default(), Shared::default(), Instant::now());
+        (ours, theirs, Arc::new(endpoint))
+    }
+
+    fn to(stream: &TcpStream, endpoint: &Arc<Endpoint>) -> ToBackend {
+        let (fd, local) = (stream.as_raw_fd(), stream.local_addr().unwrap());
+        ToBackend { fd, local, endpoint: Arc::clone(endpoint) }
     }
 
     fn client() -> Arc<Connection> {
@@ -248,10 +284,10 @@ mod tests {
     fn only_what_is_overdue_is_shut_down() {
         let now = Instant::now();
         let deadlines = Deadlines::new(now);
-        let (late, _late_end, late_ends) = connection();
-        let (early, _early_end, early_ends) = connection();
-        let overdue = deadlines.start(late.as_raw_fd(), late_ends, Some(client()), pause(SECOND));
-        let waiting = deadlines.start(early.as_raw_fd(), early_ends, None, pause(SECOND * 9));
+        let (late, _late_end, late_backend) = connection();
+        let (early, _early_end, early_backend) = connection();
+        let overdue = deadlines.start(to(&late, &late_backend), Some(client()), pause(SECOND));
+        let waiting = deadlines.start(to(&early, &early_backend), None, pause(SECOND * 9));
         deadlines.sweep_once(now);
         assert!(overdue.expired().is_none(), "it counts from the first look");
         deadlines.sweep_once(now + SECOND);
@@ -268,9 +304,9 @@ mod tests {
     fn movement_on_either_side_begins_the_wait_anew() {
         let now = Instant::now();
         let deadlines = Deadlines::new(now);
-        let (stream, _end, ends) = connection();
+        let (stream, _end, backend) = connection();
         let client = client();
-        let deadline = deadlines.start(stream.as_raw_fd(), ends, Some(Arc::clone(&client)), pause(SECOND));
+        let deadline = deadlines.start(to(&stream, &backend), Some(Arc::clone(&client)), pause(SECOND));
         for second in 0..10 {
             deadlines.sweep_once(now + SECOND * second);
             if second % 2 == 0 { deadline.progress(SECOND) } else { client.take(100) }
@@ -285,9 +321,9 @@ mod tests {
     fn the_end_comes_whatever_moves() {
         let now = Instant::now();
         let deadlines = Deadlines::new(now);
-        let (stream, _end, ends) = connection();
+        let (stream, _end, backend) = connection();
         let limits = Limits { pause: Duration::MAX, end: Some(now + SECOND * 5) };
-        let deadline = deadlines.start(stream.as_raw_fd(), ends, None, limits);
+        let deadline = deadlines.start(to(&stream, &backend), None, limits);
         for second in 0..5 {
             deadlines.sweep_once(now + SECOND * second);
             deadline.progress(SECOND);
@@ -298,12 +334,32 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_on_at_a_removed_backend_is_cut_in_time_however_patient() {
+        let now = Instant::now();
+        let deadlines = Deadlines::new(now);
+        let (stream, _end, backend) = connection();
+        let limits = Limits { pause: SECOND, end: Some(now + SECOND * 5) };
+        let deadline = deadlines.start(to(&stream, &backend), None, limits);
+        deadline.forget_end();
+        deadline.progress(Duration::MAX);
+        deadlines.sweep_once(now + SECOND * 99);
+        deadlines.sweep_once(now + SECOND * 999);
+        assert!(deadline.expired().is_none());
+        backend.remove(&"p".into(), SECOND * 300, now + SECOND * 1000);
+        deadlines.sweep_once(now + SECOND * 1299);
+        assert!(deadline.expired().is_none() && !is_shut_down(&stream));
+        deadlines.sweep_once(now + SECOND * 1301);
+        assert!(deadline.expired() == Some(Expiry::Removal) && is_shut_down(&stream));
+    }
+
+    #[test]
     fn a_descriptor_that_became_another_connection_is_left_alone() {
         let now = Instant::now();
         let deadlines = Deadlines::new(now);
-        let (_one, _one_end, gone) = connection();
+        let (one, _one_end, gone) = connection();
         let (innocent, _end, _) = connection();
-        let _deadline = deadlines.start(innocent.as_raw_fd(), gone, None, pause(SECOND));
+        let entered = ToBackend { fd: innocent.as_raw_fd(), ..to(&one, &gone) };
+        let _deadline = deadlines.start(entered, None, pause(SECOND));
         deadlines.sweep_once(now);
         deadlines.sweep_once(now + SECOND);
         assert!(!is_shut_down(&innocent));

@@ -200,6 +200,12 @@ impl Exchange {
 
     /// Writes the access line.
     pub(super) fn finish(&mut self, session: &Session, e: Option<&Error>, access_log: &AccessLog) {
+        if self.rejection.is_none() && self.overdue() == Some(Rejection::BackendRemoved) {
+            self.rejection = Some(Rejection::BackendRemoved);
+        }
+        if let (Some(Rejection::BackendRemoved), Some(endpoint)) = (self.rejection, self.tried.last()) {
+            endpoint.count_cut();
+        }
         let downstream = session.as_downstream();
         let request = downstream.req_header();
         let status = downstream.response_written().map_or(0, |response| response.status.as_u16());

@@ -86,19 +86,25 @@ impl Exchange {
         (end.at <= Instant::now() + TIMER).then_some(end.rejection)
     }
 
-    /// Ends an answer over HTTP/2 that takes too long although it moves: there no connection can be shut
-    /// down for it.
+    /// Ends an answer that takes too long although it moves: over HTTP/2, where no connection can be shut
+    /// down for it, and where one that was shut down looks like the answer's end.
     pub(super) fn end_in_time(&mut self) -> pingora::Result<()> {
-        if self.try_end.is_none() || self.deadline.is_some() {
-            return Ok(());
-        }
-        match self.out_of_time() {
+        let late = if self.deadline.is_some() { self.overdue() } else { self.late() };
+        match late {
             Some(rejection) => {
                 self.rejection = Some(rejection);
                 Err(Error::explain(ErrorType::ReadTimedout, rejection.cause()).into_up())
             }
             None => Ok(()),
         }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "asked only of backends that were removed")]
+    fn late(&self) -> Option<Rejection> {
+        if self.lease.as_ref().is_some_and(|lease| lease.endpoint().is_cut(Instant::now)) {
+            return Some(Rejection::BackendRemoved);
+        }
+        self.out_of_time()
     }
 }
 

@@ -11,7 +11,7 @@ use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_proxy::Session;
 
-use super::deadlines::{Deadline, Deadlines, Ends, Expiry, Limits};
+use super::deadlines::{Deadline, Deadlines, Expiry, Limits, ToBackend};
 use super::exchange::Exchange;
 use super::refuse;
 use super::stickiness::MOVED;
@@ -36,7 +36,7 @@ impl Exchange {
     #[expect(clippy::disallowed_methods, reason = "who waited is chosen for when its wait is over")]
     pub(super) async fn reserve(&mut self, session: &Session) -> Result<(), Rejection> {
         let target = self.target().ok_or(Rejection::Internal)?;
-        target.budget.deposit(self.began());
+        target.pool.budget().deposit(self.began());
         let total = target.template.timeouts.total;
         self.key = target.pool.key(self.client, session.req_header());
         self.limit_time(&session.req_header().headers, total)?;
@@ -92,7 +92,7 @@ impl Exchange {
         // Before a backend is picked: a pick that is not used would take the turn of a good backend, and
         // the next request would meet the failing one again.
         let free = failure == Failure::Connect;
-        if !self.target().is_some_and(|target| free || target.budget.withdraw(now)) {
+        if !self.target().is_some_and(|target| free || target.pool.budget().withdraw(now)) {
             return Err(retry::refusal::BUDGET);
         }
         let mut moved = false;
@@ -174,10 +174,10 @@ impl Exchange {
         }
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
         if let (Some(target), Some(local), Some(endpoint)) = (self.target(), local, self.tried.last()) {
-            let ends = Ends { local: *local, backend: endpoint.address() };
+            let to = ToBackend { fd, local: *local, endpoint: Arc::clone(endpoint) };
             let client = self.connection.clone().filter(|_| !self.http2);
             let limits = Limits { pause: self.patience(target), end: self.try_end.map(|end| end.at) };
-            self.deadline = Some(deadlines.start(fd, ends, client, limits));
+            self.deadline = Some(deadlines.start(to, client, limits));
         }
     }
 
@@ -185,6 +185,9 @@ impl Exchange {
     /// has the whole request, or a part of the request.
     fn patience(&self, target: &Target) -> Duration {
         let timeouts = target.template.timeouts;
+        if self.connection.as_ref().is_some_and(|connection| connection.is_switched()) {
+            return Duration::MAX;
+        }
         match (self.is_answered(), self.received, self.http2) {
             (true, _, _) => timeouts.idle,
             (false, true, _) => timeouts.first_byte,
@@ -205,6 +208,7 @@ impl Exchange {
     /// Who took too long, if anybody did.
     pub(super) fn overdue(&self) -> Option<Rejection> {
         Some(match (self.deadline.as_ref().and_then(Deadline::expired)?, self.is_answered(), self.received) {
+            (Expiry::Removal, _, _) => Rejection::BackendRemoved,
             (Expiry::End, _, _) => self.try_end.map_or(Rejection::Internal, |end| end.rejection),
             (Expiry::Pause, true, _) => Rejection::IdleTimeout,
             (Expiry::Pause, false, true) => Rejection::FirstByteTimeout,
@@ -219,8 +223,10 @@ impl Exchange {
     pub(super) fn answered(&mut self, status: StatusCode) {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             // From here on the listener keeps the time, for both directions.
-            self.deadline = None;
             self.try_end = None;
+            if let Some(deadline) = &self.deadline {
+                deadline.forget_end();
+            }
             if let Some(connection) = &self.connection {
                 connection.switch();
             }

@@ -13,7 +13,7 @@ pub mod in_force;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -262,7 +262,7 @@ impl Reloading {
     async fn apply(&mut self, Loaded { checked, source }: Loaded) -> Result<Outcome, String> {
         let changes = Changes::between(&self.current, &checked, &self.started);
         let before = self.live.snapshot.load_full();
-        let snapshot = Snapshot::build(&checked, Some(&before), std::time::Instant::now())?;
+        let snapshot = Snapshot::build(&checked, Some(&before), Instant::now())?;
         let failed = expectations::failures(&checked, &snapshot);
         if !failed.is_empty() {
             return Ok(Outcome::rejected(&source.diagnostics(Severity::Error, failed)));
@@ -278,7 +278,7 @@ impl Reloading {
         self.live.snapshot.store(Arc::new(snapshot));
         self.live.in_force.rcu(|before| before.next(&source));
         self.live.rules.replace(rules);
-        self.live.kept.only(pools);
+        self.live.kept.only(pools, Instant::now());
         if let (Some(opened), Some(log)) = (access_log, &*self.live.access_log.lock()) {
             log.replace(opened);
         }

@@ -221,8 +221,14 @@ impl Detector {
     /// Whether a row of failures is worth [`Detector::failed_in_a_row`]: the threshold, and each multiple
     /// of it, since the pool may have been too much out of order the first time.
     #[must_use]
-    pub fn is_due(spec: &Spec, in_a_row: u32) -> bool {
-        in_a_row > 0 && in_a_row.is_multiple_of(spec.consecutive_failures)
+    pub fn is_due(consecutive_failures: u32, in_a_row: u32) -> bool {
+        in_a_row > 0 && in_a_row.is_multiple_of(consecutive_failures)
+    }
+
+    /// From now on judges by `spec`, with what it has seen. Whoever is ejected stays so for the time it was
+    /// given.
+    pub fn follow(&mut self, spec: Spec) {
+        self.spec = spec;
     }
 
     /// Judges a backend after so many failures in a row; `gateway` where all were gateway failures.

@@ -2,10 +2,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
 
-use std::sync::atomic::AtomicU32;
-
 use super::super::Lease;
-use super::super::endpoint::{Health, Standing};
+use super::super::endpoint::{Health, Shared, Standing};
 use super::super::outlier::Outcome;
 use super::consistent_hash::Ring;
 use super::least_requests::LeastRequests;
@@ -15,10 +13,9 @@ use super::round_robin::Turns;
 use super::*;
 
 fn members(weights: &[u32], now: Instant) -> Vec<Member> {
-    let pool_in_flight = Arc::new(AtomicU32::new(0));
+    let shared = Shared::default();
     let member = |(port, weight): (u16, &u32)| {
-        let standing = Standing { pool_in_flight: Arc::clone(&pool_in_flight), ..Standing::default() };
-        let endpoint = Endpoint::new(([127, 0, 0, 1], port).into(), Health::Up, standing, now);
+        let endpoint = Endpoint::new(([127, 0, 0, 1], port).into(), Standing::default(), shared.clone(), now);
         Member { endpoint: Arc::new(endpoint), weight: *weight }
     };
     (1..).zip(weights).map(member).collect()

@@ -17,13 +17,14 @@ fn an_open_circuit_refuses_at_once_and_says_when_to_come_back() {
     let port = free_port();
     let lab = Lab::start(&pool(port, &[ill.port()], &keys("1h")));
     assert!((0..5).all(|_| get(port, "/").status == 500));
+    // It opens when the last of them has ended, a moment after its answer.
+    lab.wait_for_log(&format!("circuit opened: pool=a backend=127.0.0.1:{}", ill.port()));
     let refused = get(port, "/");
     assert_eq!(refused.status, 503);
     assert!(refused.body.contains("circuit_open"), "{refused:?}");
     let seconds: u64 = refused.header("retry-after").parse().unwrap();
     assert!((3590..=3600).contains(&seconds), "{refused:?}");
     lab.wait_for_access("cause=circuit_open");
-    lab.wait_for_log(&format!("circuit opened: pool=a backend=127.0.0.1:{}", ill.port()));
 }
 
 #[test]

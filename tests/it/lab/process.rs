@@ -256,6 +256,13 @@ impl Backend {
         assert!(answer.status < 300, "{answer:?}");
     }
 
+    /// Makes it `normal`, `fail`, `hang`, `slow/10`... for all but health checks.
+    pub fn set_mood(&self, mood: &str) {
+        let answer = self
+            .ask(&format!("POST /mood/{mood} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
+        assert!(answer.status < 300, "{answer:?}");
+    }
+
     fn ask(&self, request: &str) -> Answer {
         client::exchange(self.port, request.as_bytes())
     }

@@ -1,6 +1,7 @@
 //! Changing the configuration of a running process: what changes, what stays, who notices.
 
 mod applied;
+mod removed;
 mod state;
 mod streams;
 mod systemd;

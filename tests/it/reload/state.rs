@@ -43,6 +43,30 @@ fn health_survives_a_reload() {
 }
 
 #[test]
+fn an_ejected_backend_stays_out_where_another_key_of_its_pool_changes() {
+    let good: Vec<Backend> = (0..3).map(|number| Backend::start(&format!("good-{number}"))).collect();
+    let bad = Backend::start("bad");
+    let port = free_port();
+    let yaml = |keys: &str| {
+        let all: Vec<&Backend> = good.iter().chain([&bad]).collect();
+        let keys = format!("pools:\n  a: {{ balance: round_robin, {keys}");
+        one_pool(port, &all, UNWATCHED)
+            .replace("pools:\n  a: {", &keys)
+            .replace("pool: a }", "pool: a, retry: { tries: 1 } }")
+    };
+    let lab = Lab::start(&yaml("slow_start: 0s,"));
+    bad.set_mood("fail");
+    eventually("it is ejected", PATIENCE, || {
+        get(port, "/apiA");
+        lab.log().contains("backend ejected")
+    });
+    replace(&lab, &yaml("slow_start: 0s, timeouts: { first_byte: 7s },"));
+    assert!(reloaded(&lab).contains("pools changed: a"));
+    assert!((0..20).all(|_| get(port, "/apiA").status == 200));
+    assert_eq!(lab.log().matches("backend ejected").count(), 1, "{}", lab.log());
+}
+
+#[test]
 fn five_backends_are_replaced_one_after_the_other_without_a_failed_request() {
     let mut backends: Vec<Backend> = (1..=5).map(|number| Backend::start(&format!("old-{number}"))).collect();
     let port = free_port();

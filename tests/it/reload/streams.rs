@@ -43,7 +43,7 @@ fn backend() -> (Scripted, Sender<()>, Sender<()>) {
     (scripted, next_event, next_part)
 }
 
-fn echo(stream: &mut TcpStream) {
+pub(super) fn echo(stream: &mut TcpStream) {
     let agreed = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     stream.write_all(agreed.as_bytes()).unwrap();
     let mut space = [0; 64];
@@ -67,7 +67,7 @@ fn expect(stream: &mut TcpStream, expected: &[u8]) {
     assert_eq!(received.escape_ascii().to_string(), expected.escape_ascii().to_string());
 }
 
-fn begin(port: u16, path: &str, more: &str) -> TcpStream {
+pub(super) fn begin(port: u16, path: &str, more: &str) -> TcpStream {
     let mut stream = connect(port);
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n{more}\r\n").as_bytes()).unwrap();
     let head = read_head(&mut stream);
