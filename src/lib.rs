@@ -9,7 +9,8 @@
 //! - mechanisms, pure, with the clock passed in: [`http1`], [`route`], [`limit`], [`retry`], [`split`],
 //!   [`sticky`], [`proxy_protocol`], [`breaker`], [`recent_requests`]
 //! - parts: [`tls`], [`discovery`], [`pool`], [`observe`]
-//! - stages: [`config`] (written, then checked), [`snapshot`] (live), [`decision`] (what becomes of a request)
+//! - stages: [`config`] (written, then checked), [`snapshot`] (live), [`decision`] (what becomes of a request),
+//!   [`plan`] (what a change would do)
 //! - traffic: [`proxy`] (the life of a request), [`listener`] (the front door)
 //! - process: [`reload`] (changes while it runs), [`admin`] (the control socket), [`server`], [`cli`]; [`sample_backend`] is what the demo and the tests put behind it
 //!
@@ -53,6 +54,7 @@ pub mod observe;
 pub mod config;
 pub mod snapshot;
 pub mod decision;
+pub mod plan;
 
 pub mod proxy;
 pub mod listener;

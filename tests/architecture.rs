@@ -36,7 +36,8 @@ const ORDER: &[&str] = &[
     "observe", // parts
     "config",
     "snapshot",
-    "decision", // stages
+    "decision",
+    "plan", // stages
     "proxy",
     "listener", // traffic
     "reload",

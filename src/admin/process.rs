@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Api, Cause, Problem};
+use crate::plan::changes::Changes;
 use crate::reload::Outcome;
-use crate::reload::changes::Changes;
 
 /// What runs.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

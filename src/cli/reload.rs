@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::Failure;
 use super::process::Which;
-use crate::reload::changes::Changes;
+use crate::plan::changes::Changes;
 
 /// Which process.
 #[derive(Args)]

@@ -77,6 +77,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod token_bucket;
+mod trial;
 
 use fixed_window::FixedWindow;
 use forgotten::Forgotten;
@@ -84,6 +85,7 @@ use rule::{Outcome, Rule, nanoseconds};
 use sliding_window::SlidingWindow;
 use table::{Placed, Table};
 use token_bucket::TokenBucket;
+pub use trial::Trial;
 
 /// How a limit is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -111,13 +113,41 @@ pub struct Spec {
     pub burst: NonZeroU32,
 }
 
+impl Spec {
+    /// The most requests at one instant.
+    #[must_use]
+    pub fn quota(&self) -> u32 {
+        match self.algorithm {
+            Algorithm::FixedWindow | Algorithm::SlidingWindow => self.limit.get(),
+            Algorithm::TokenBucket => self.burst.get(),
+        }
+    }
+
+    /// How much it lets pass, in words.
+    #[must_use]
+    pub fn amount(&self) -> String {
+        let amount = format!("{} requests in {}", self.limit, humantime::format_duration(self.window));
+        match self.algorithm {
+            Algorithm::TokenBucket => format!("{amount}, bursts of {}", self.burst),
+            Algorithm::FixedWindow | Algorithm::SlidingWindow => amount,
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    /// The word in the configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FixedWindow => "fixed_window",
+            Self::SlidingWindow => "sliding_window",
+            Self::TokenBucket => "token_bucket",
+        })
+    }
+}
+
 impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} requests in {}", self.limit, humantime::format_duration(self.window))?;
-        if self.algorithm == Algorithm::TokenBucket {
-            write!(f, ", bursts of {}", self.burst)?;
-        }
-        f.write_str(", for each client")
+        write!(f, "{}, for each client", self.amount())
     }
 }
 
@@ -136,6 +166,23 @@ pub struct Verdict {
     /// Zero if admitted; else the time after which a request would pass, to the nanosecond, rounded
     /// up.
     pub retry_after: Duration,
+}
+
+impl Verdict {
+    /// A limit's answer at `now`. Outcomes are told in time since `epoch`.
+    fn new(spec: &Spec, epoch: Instant, outcome: Outcome, now: Instant) -> Self {
+        let elapsed = nanoseconds(now.saturating_duration_since(epoch));
+        // Only an instant before the epoch leads it; every wait is that much longer then.
+        let lead = epoch.saturating_duration_since(now);
+        let until = |instant: u64| Duration::from_nanos(instant.saturating_sub(elapsed)).saturating_add(lead);
+        Self {
+            admitted: outcome.refused_until.is_none(),
+            limit: spec.quota(),
+            remaining: outcome.remaining,
+            reset: until(outcome.whole_at),
+            retry_after: outcome.refused_until.map_or(Duration::ZERO, until),
+        }
+    }
 }
 
 /// The limit of one place in the configuration, shared by all threads that serve requests.
@@ -179,16 +226,19 @@ impl Limiter {
             RuleLedger::Sliding(ledger) => ledger.admit(client, elapsed),
             RuleLedger::Bucket(ledger) => ledger.admit(client, elapsed),
         };
-        // Only an instant before the epoch leads it; every wait is that much longer then.
-        let lead = self.epoch.saturating_duration_since(now);
-        let until = |instant: u64| Duration::from_nanos(instant.saturating_sub(elapsed)).saturating_add(lead);
-        Verdict {
-            admitted: outcome.refused_until.is_none(),
-            limit: self.quota(),
-            remaining: outcome.remaining,
-            reset: until(outcome.whole_at),
-            retry_after: outcome.refused_until.map_or(Duration::ZERO, until),
-        }
+        Verdict::new(&self.spec, self.epoch, outcome, now)
+    }
+
+    /// What a request of `client` would be told now, without counting it.
+    #[must_use]
+    pub fn look(&self, client: ClientKey, now: Instant) -> Verdict {
+        let elapsed = nanoseconds(now.saturating_duration_since(self.epoch));
+        let outcome = match &self.ledger {
+            RuleLedger::Fixed(ledger) => ledger.look(client, elapsed),
+            RuleLedger::Sliding(ledger) => ledger.look(client, elapsed),
+            RuleLedger::Bucket(ledger) => ledger.look(client, elapsed),
+        };
+        Verdict::new(&self.spec, self.epoch, outcome, now)
     }
 
     /// How many clients can have a place in the exact table at the same time.
@@ -211,13 +261,6 @@ impl Limiter {
             RuleLedger::Bucket(ledger) => ledger.table.size_bytes(),
         };
         size_of::<Self>() + table + Forgotten::size_bytes()
-    }
-
-    fn quota(&self) -> u32 {
-        match self.spec.algorithm {
-            Algorithm::FixedWindow | Algorithm::SlidingWindow => self.spec.limit.get(),
-            Algorithm::TokenBucket => self.spec.burst.get(),
-        }
     }
 }
 
@@ -264,5 +307,15 @@ impl<R: Rule> Ledger<R> {
             }
         }
         outcome
+    }
+
+    /// What a request of `client` would be told at `now`.
+    fn look(&self, client: ClientKey, now: u64) -> Outcome {
+        let known = self.table.set(client).and_then(|set| set.lock().find(client).copied());
+        let mut usage = known.unwrap_or_else(|| {
+            let tolerable = self.rule.tolerable_noise();
+            self.rule.recall(now, |generation| self.forgotten.estimate(generation, client, tolerable))
+        });
+        self.rule.admit(&mut usage, now)
     }
 }

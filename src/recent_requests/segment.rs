@@ -109,7 +109,7 @@ impl Segment {
         self.latest = self.latest.max(at);
         self.grow();
         let start = self.text.len() as u32;
-        let (method, path) = (first(key.method, METHOD_MAX), first(key.path, PATH_MAX));
+        let (method, path) = (first(key.method, METHOD_MAX), beginning(key.path));
         let host = key.host.filter(|host| host.len() <= HOST_MAX);
         for part in [method, host.unwrap_or_default(), path] {
             self.text.extend_from_slice(part.as_bytes());
@@ -179,4 +179,14 @@ impl Segment {
 /// The text's first bytes, as many as may be kept, without a part of a character.
 fn first(text: &str, most: usize) -> &str {
     text.get(..text.floor_char_boundary(most)).unwrap_or(text)
+}
+
+/// A path, or its beginning, without a part of an escape.
+fn beginning(path: &str) -> &str {
+    let kept = first(path, PATH_MAX);
+    if kept.len() == path.len() {
+        return path;
+    }
+    let part = kept.len().saturating_sub(2);
+    kept.rfind('%').filter(|escape| *escape >= part).and_then(|escape| kept.get(..escape)).unwrap_or(kept)
 }

@@ -146,3 +146,16 @@ fn readers_and_writers_lose_nothing_and_see_nothing_twice() {
     let seen = paths(&recent.recent(usize::MAX));
     assert_eq!((seen.len(), distinct(&seen)), (20_000, 20_000));
 }
+
+#[test]
+fn a_long_path_is_cut_before_an_escape_and_not_in_it() {
+    let epoch = Instant::now();
+    for (filler, kept) in [(253, 256), (254, 254), (255, 255), (256, 256)] {
+        let recent = Arc::new(RecentRequests::new(epoch));
+        let path = format!("/{}%20x", "p".repeat(filler - 1));
+        recent.recorder(1).note(&spec(1, &[]), &key(epoch, &path), &HeaderMap::new());
+        let all = recent.recent(1);
+        let noted = all.iter().next().unwrap();
+        assert_eq!((noted.key.path, noted.cut), (&path[..kept], true), "{filler}");
+    }
+}

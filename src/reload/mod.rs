@@ -5,10 +5,10 @@
 //! is closed. What is equal is taken over as it is ([`Snapshot::build`]); new pools have their backends
 //! found and checked before they go live.
 //!
-//! - [`changes`]: what is different, in the words of the file.
 //! - [`in_force`]: which configuration is in force, and since when.
+//!
+//! What is different is said by [`crate::plan::changes`].
 
-pub mod changes;
 pub mod in_force;
 
 use std::path::{Path, PathBuf};
@@ -31,11 +31,11 @@ use crate::event::Event;
 use crate::file_stamps::Stamps;
 use crate::listener::{LiveRules, Rules, descriptors};
 use crate::observe::access_log::{self, Opened};
+use crate::plan::changes::Changes;
 use crate::pool::Kept;
 use crate::recent_requests::RecentRequests;
 use crate::snapshot::Snapshot;
 use crate::systemd;
-use changes::Changes;
 pub use in_force::InForce;
 
 /// How often the file is looked at.

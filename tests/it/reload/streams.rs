@@ -120,7 +120,7 @@ fn two_hundred_reloads_close_nothing_fail_nothing_and_leave_nothing() {
     let mut warm = 0;
     for number in 1..=RELOADS {
         replace(&lab, &yaml(number));
-        let changes: l7lb::reload::changes::Changes = process.post("/reload").unwrap();
+        let changes: l7lb::plan::changes::Changes = process.post("/reload").unwrap();
         assert_eq!(changes.needs_upgrade, Vec::<String>::new());
         if number.is_multiple_of(STRIDE) {
             chat.write_all(b"still here?").unwrap();

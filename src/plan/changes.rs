@@ -6,7 +6,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Checked, Config};
+use crate::config::{Checked, Config, RouteSpec, routes};
 
 /// No list of names is longer than anybody would read.
 const NAMES_MAX: usize = 10;
@@ -40,7 +40,7 @@ impl Changes {
     #[must_use]
     pub fn between(old: &Checked, new: &Checked, started: &Config) -> Self {
         let pools = Difference::between(&old.pools, &new.pools, |a, b| a.is_same(b));
-        let routes = Difference::between(&routes(old), &routes(new), |a, b| a == b);
+        let routes = Difference::between(&routes(old), &routes(new), |(_, a), (_, b)| a == b);
         let (was, is) = (&old.written, &new.written);
         let settings = [
             ("trusted_proxies", was.trusted_proxies != is.trusted_proxies),
@@ -96,15 +96,15 @@ impl Difference {
     }
 }
 
-/// The routes as written, by name and, where several were given the same, by their order.
-fn routes(checked: &Checked) -> BTreeMap<String, &crate::config::routes::Config> {
+/// The routes, checked and as written, by name and, where several were given the same, by their order.
+pub(super) fn routes(checked: &Checked) -> BTreeMap<String, (&RouteSpec, &routes::Config)> {
     let mut routes = BTreeMap::new();
     for (spec, written) in checked.routes.iter().zip(&checked.written.routes) {
         let mut name = spec.name.to_string();
         while routes.contains_key(&name) {
             name.push('\'');
         }
-        routes.insert(name, written);
+        routes.insert(name, (spec, written));
     }
     routes
 }

@@ -1,0 +1,309 @@
+//! What is different between two configurations, a sentence each, in the words of what they describe.
+
+use std::cmp::Ordering;
+
+use super::changes::{Changes, routes};
+use crate::config::routes::Config as RouteConfig;
+use crate::config::{Checked, RouteSpec};
+use crate::limit;
+use crate::pool::{self, BackendConfig};
+
+/// No more sentences than anybody would read.
+const DETAILS_MAX: usize = 200;
+
+/// All that changes from `old` to `new`. `changes` is the same by name.
+#[must_use]
+pub fn details(old: &Checked, new: &Checked, changes: &Changes) -> Vec<String> {
+    let mut told = Vec::new();
+    told.extend(limit("the limit over everything", old.rate_limit, new.rate_limit));
+    pools(old, new, changes, &mut told);
+    routes_of(old, new, changes, &mut told);
+    let settings = changes.settings.iter().filter(|key| *key != "rate_limit");
+    told.extend(settings.map(|key| format!("`{key}` changed")));
+    told.extend(changes.needs_upgrade.iter().map(|key| format!("`{key}` needs an upgrade (`l7lb run --upgrade`)")));
+    let more = told.len().saturating_sub(DETAILS_MAX);
+    if more > 0 {
+        told.truncate(DETAILS_MAX);
+        told.push(format!("and {more} more"));
+    }
+    told
+}
+
+fn pools(old: &Checked, new: &Checked, changes: &Changes, told: &mut Vec<String>) {
+    for (name, pool) in &new.written.pools {
+        let Some(before) = old.written.pools.get(name) else {
+            let backends: Vec<&str> = pool.backends.iter().map(|backend| backend.address.as_str()).collect();
+            told.push(format!("pool `{name}` added: {}", backends.join(", ")));
+            continue;
+        };
+        if before != pool {
+            let name = format!("pool `{name}`");
+            backends(&name, &before.backends, &pool.backends, told);
+            told.extend(keys(&name, &pool_keys(before, pool)));
+        } else if changes.pools.changed.iter().any(|changed| changed == name.as_str()) {
+            told.push(format!("pool `{name}`: a file that it names holds something else"));
+        }
+    }
+    let gone = old.written.pools.keys().filter(|name| !new.written.pools.contains_key(*name));
+    told.extend(gone.map(|name| format!("pool `{name}` removed")));
+}
+
+/// The keys of a pool beside its backends, each with whether it differs.
+fn pool_keys(a: &pool::Config, b: &pool::Config) -> [(&'static str, bool); 15] {
+    // A new key is an error here, so that none is forgotten.
+    let pool::Config {
+        balance,
+        slow_start,
+        backup_threshold,
+        protocol,
+        tls,
+        proxy_protocol,
+        health_check,
+        passive_health,
+        circuit_breaker,
+        max_in_flight,
+        queue,
+        adaptive_concurrency,
+        timeouts,
+        keepalive_timeout,
+        removal_timeout,
+        backends: _,
+    } = a;
+    [
+        ("balance", *balance != b.balance),
+        ("slow_start", *slow_start != b.slow_start),
+        ("backup_threshold", *backup_threshold != b.backup_threshold),
+        ("protocol", *protocol != b.protocol),
+        ("tls", *tls != b.tls),
+        ("proxy_protocol", *proxy_protocol != b.proxy_protocol),
+        ("health_check", *health_check != b.health_check),
+        ("passive_health", *passive_health != b.passive_health),
+        ("circuit_breaker", *circuit_breaker != b.circuit_breaker),
+        ("max_in_flight", *max_in_flight != b.max_in_flight),
+        ("queue", *queue != b.queue),
+        ("adaptive_concurrency", *adaptive_concurrency != b.adaptive_concurrency),
+        ("timeouts", *timeouts != b.timeouts),
+        ("keepalive_timeout", *keepalive_timeout != b.keepalive_timeout),
+        ("removal_timeout", *removal_timeout != b.removal_timeout),
+    ]
+}
+
+fn backends(pool: &str, old: &[BackendConfig], new: &[BackendConfig], told: &mut Vec<String>) {
+    let find = |among: &[BackendConfig], address: &str| among.iter().find(|one| one.address == address).cloned();
+    for backend in new {
+        let address = &backend.address;
+        let Some(before) = find(old, address) else {
+            told.push(format!("{pool}: backend {address} added"));
+            continue;
+        };
+        if before.weight != backend.weight {
+            told.push(format!("{pool}: weight of {address} {} → {}", before.weight, backend.weight));
+        }
+        for (key, was, is) in [("drain", before.drain, backend.drain), ("backup", before.backup, backend.backup)] {
+            if was != is {
+                told.push(format!("{pool}: `{key}` of {address} {was} → {is}"));
+            }
+        }
+    }
+    let gone = old.iter().filter(|backend| find(new, &backend.address).is_none());
+    told.extend(gone.map(|backend| format!("{pool}: backend {} removed", backend.address)));
+}
+
+fn routes_of(old: &Checked, new: &Checked, changes: &Changes, told: &mut Vec<String>) {
+    let (before, after) = (routes(old), routes(new));
+    for name in &changes.routes.added {
+        if let Some((spec, _)) = after.get(name) {
+            let pools: Vec<&str> = spec.targets.iter().map(|target| target.pool.as_str()).collect();
+            let takes = matcher(spec, name);
+            told.push(format!("route `{name}` added{takes}: to pool {}", pools.join(", ")));
+        }
+    }
+    for name in &changes.routes.removed {
+        let takes = before.get(name).map(|(spec, _)| matcher(spec, name)).unwrap_or_default();
+        told.push(format!("route `{name}` removed{takes}"));
+    }
+    for name in &changes.routes.changed {
+        if let (Some((was, written)), Some((is, now))) = (before.get(name), after.get(name)) {
+            route(&format!("route `{name}`"), was, is, told);
+            told.extend(keys(&format!("route `{name}`"), &route_keys(written, now)));
+        }
+    }
+}
+
+/// What a route takes, where its name does not say so.
+fn matcher(spec: &RouteSpec, name: &str) -> String {
+    let text = spec.matcher.to_string();
+    if text == name { String::new() } else { format!(" ({text})") }
+}
+
+fn route(name: &str, was: &RouteSpec, is: &RouteSpec, told: &mut Vec<String>) {
+    if was.matcher != is.matcher {
+        told.push(format!("{name}: takes {} → {}", was.matcher, is.matcher));
+    }
+    match (was.targets.as_slice(), is.targets.as_slice()) {
+        ([one], [other]) if one.pool != other.pool => {
+            told.push(format!("{name}: pool {} → {}", one.pool, other.pool));
+        }
+        ([_], [_]) => {}
+        (before, after) => {
+            for target in after {
+                match before.iter().find(|known| known.pool == target.pool) {
+                    None => told.push(format!("{name}: pool {} added, weight {}", target.pool, target.weight)),
+                    Some(known) if known.weight != target.weight => {
+                        told.push(format!(
+                            "{name}: weight of pool {} {} → {}",
+                            target.pool, known.weight, target.weight
+                        ));
+                    }
+                    Some(_) => {}
+                }
+            }
+            let gone = before.iter().filter(|target| !after.iter().any(|known| known.pool == target.pool));
+            told.extend(gone.map(|target| format!("{name}: pool {} removed", target.pool)));
+        }
+    }
+    told.extend(limit(&format!("{name}: the limit"), was.rate_limit, is.rate_limit));
+}
+
+/// The keys of a route that are told by their names only.
+fn route_keys(a: &RouteConfig, b: &RouteConfig) -> [(&'static str, bool); 5] {
+    // A new key is an error here, so that none is forgotten.
+    let RouteConfig {
+        name: _,
+        path: _,
+        exact: _,
+        host: _,
+        methods: _,
+        pool: _,
+        rate_limit: _,
+        sticky,
+        retry,
+        timeouts,
+        body_size,
+        allow_encoded,
+    } = a;
+    [
+        ("sticky", *sticky != b.sticky),
+        ("retry", *retry != b.retry),
+        ("timeouts", *timeouts != b.timeouts),
+        ("body_size", *body_size != b.body_size),
+        ("allow_encoded", *allow_encoded != b.allow_encoded),
+    ]
+}
+
+fn keys(thing: &str, differs: &[(&str, bool)]) -> Vec<String> {
+    differs.iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("{thing}: `{key}` changed")).collect()
+}
+
+/// Whether a limit has become tighter: where it lets less pass at every time.
+fn limit(what: &str, old: Option<limit::Spec>, new: Option<limit::Spec>) -> Option<String> {
+    let (was, is) = match (old, new) {
+        (None, None) => return None,
+        (None, Some(new)) => return Some(format!("{what} added: {}", new.amount())),
+        (Some(old), None) => return Some(format!("{what} removed: {}", old.amount())),
+        (Some(old), Some(new)) if old == new => return None,
+        (Some(old), Some(new)) => (old, new),
+    };
+    // Requests per second, each multiplied by both windows, so that nothing is rounded.
+    let rate = |one: limit::Spec, other: limit::Spec| u128::from(one.limit.get()) * other.window.as_nanos();
+    let steady = rate(is, was).cmp(&rate(was, is));
+    let at_once = is.quota().cmp(&was.quota());
+    let word = match (was.algorithm == is.algorithm, steady.max(at_once), steady.min(at_once)) {
+        (true, Ordering::Equal, Ordering::Less) => "tightened",
+        (true, Ordering::Less, _) => "tightened",
+        (true, Ordering::Greater, Ordering::Equal | Ordering::Greater) => "loosened",
+        _ => "changed",
+    };
+    let kind = |spec: limit::Spec| match was.algorithm == is.algorithm {
+        true => spec.amount(),
+        false => format!("{} of {}", spec.algorithm, spec.amount()),
+    };
+    Some(format!("{what} {word}: {} → {}", kind(was), kind(is)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    const OLD: &str = "listeners: [{ address: 0.0.0.0:8080 }]
+rate_limit: { type: fixed_window, limit: 100, window: 1m }
+pools:
+  a: { backends: [{ address: 127.0.0.1:1 }, { address: 127.0.0.1:2, weight: 1 }] }
+  b: { backends: [{ address: 127.0.0.1:3 }] }
+  c: { backends: [{ address: 127.0.0.1:4 }] }
+routes:
+  - { path: /, pool: a, name: rest, rate_limit: { type: token_bucket, limit: 10, window: 1s } }
+  - { path: /split, pool: { a: 95, b: 5 }, name: split }
+  - { path: /c, pool: c }
+";
+
+    fn checked(text: &str) -> Checked {
+        load::parse(text, "f", &|_| None).unwrap_or_else(|e| panic!("{e:?}"))
+    }
+
+    fn told(new: &str) -> Vec<String> {
+        let (old, new) = (checked(OLD), checked(new));
+        details(&old, &new, &Changes::between(&old, &new, &old.written))
+    }
+
+    #[test]
+    fn every_change_has_its_sentence() {
+        let new = "listeners: [{ address: 0.0.0.0:8081 }]
+rate_limit: { type: fixed_window, limit: 50, window: 1m }
+access_log: { format: json }
+pools:
+  a: { balance: random, backends: [{ address: 127.0.0.1:2, weight: 3, drain: true }, { address: 127.0.0.1:5 }] }
+  b: { backends: [{ address: 127.0.0.1:3 }] }
+  d: { backends: [{ address: 127.0.0.1:6 }] }
+routes:
+  - { path: /, pool: b, name: rest, methods: [GET], retry: { tries: 1 }, rate_limit: { type: token_bucket, limit: 20, window: 1s } }
+  - { path: /split, pool: { a: 90, b: 10, d: 1 }, name: split }
+  - { path: /d, pool: d, name: new }
+";
+        assert_eq!(
+            told(new),
+            [
+                "the limit over everything tightened: 100 requests in 1m → 50 requests in 1m",
+                "pool `a`: weight of 127.0.0.1:2 1 → 3",
+                "pool `a`: `drain` of 127.0.0.1:2 false → true",
+                "pool `a`: backend 127.0.0.1:5 added",
+                "pool `a`: backend 127.0.0.1:1 removed",
+                "pool `a`: `balance` changed",
+                "pool `d` added: 127.0.0.1:6",
+                "pool `c` removed",
+                "route `new` added (*/d): to pool d",
+                "route `*/c` removed",
+                "route `rest`: takes */ → GET */",
+                "route `rest`: pool a → b",
+                "route `rest`: the limit loosened: 10 requests in 1s, bursts of 10 → 20 requests in 1s, bursts of 20",
+                "route `rest`: `retry` changed",
+                "route `split`: weight of pool a 95 → 90",
+                "route `split`: weight of pool b 5 → 10",
+                "route `split`: pool d added, weight 1",
+                "`access_log` changed",
+                "`listeners` needs an upgrade (`l7lb run --upgrade`)",
+            ]
+        );
+        assert!(told(&format!("# a remark\n{OLD}")).is_empty());
+    }
+
+    #[test]
+    fn a_limit_is_tighter_only_where_it_lets_less_pass_at_every_time() {
+        let word = |limit: &str| {
+            let new = OLD.replace("{ type: fixed_window, limit: 100, window: 1m }", limit);
+            told(&new).pop().unwrap_or_default().split([':', ';']).next().unwrap_or_default().to_owned()
+        };
+        let what = "the limit over everything";
+        for (limit, expected) in [
+            ("{ type: fixed_window, limit: 100, window: 2m }", "tightened"),
+            ("{ type: fixed_window, limit: 1, window: 1s }", "tightened"),
+            ("{ type: fixed_window, limit: 200, window: 1m }", "loosened"),
+            ("{ type: fixed_window, limit: 10, window: 1s }", "changed"),
+            ("{ type: sliding_window, limit: 100, window: 1m }", "changed"),
+            ("{ type: none }", "removed"),
+        ] {
+            assert_eq!(word(limit), format!("{what} {expected}"), "{limit}");
+        }
+    }
+}
