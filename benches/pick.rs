@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use l7lb::fault::{Faults, Place};
-use l7lb::pool::outlier::Outcome;
 use l7lb::pool::{self, Key, Pool};
 use tokio::sync::watch;
 
@@ -49,7 +48,7 @@ async fn settle(pool: &Arc<Pool>) {
     running.abort();
     let now = Instant::now();
     for (endpoint, millis) in pool.candidates().iter().zip((1..8).cycle()) {
-        endpoint.record(Outcome::Success, Some(Duration::from_millis(millis)), now);
+        endpoint.begins_to_answer(Some(Duration::from_millis(millis)), now);
     }
 }
 

@@ -241,16 +241,25 @@ impl Endpoint {
         (age / slow_start.as_secs_f64()).clamp(COLD, 1.0)
     }
 
-    /// How a try went. `latency` is the time from its begin to the answer's, where there was one.
-    pub fn record(&self, outcome: Outcome, latency: Option<Duration>, now: Instant) {
-        self.observed.record(outcome, latency);
-        self.quiet_since.store(self.nanoseconds(now), Ordering::Relaxed);
-        let latency = match (outcome, latency) {
-            (Outcome::Success, Some(latency)) => latency,
-            (Outcome::Success, None) => return,
-            (_, latency) => latency.unwrap_or_default().max(FAILURE),
-        };
-        self.latency.record(latency, self.nanoseconds(now));
+    /// An answer has begun that is no failure so far. `latency` is what it took, where that is known.
+    pub fn begins_to_answer(&self, latency: Option<Duration>, now: Instant) {
+        let now = self.nanoseconds(now);
+        self.quiet_since.store(now, Ordering::Relaxed);
+        if let Some(latency) = latency {
+            self.observed.time(latency);
+            self.latency.record(latency, now);
+        }
+    }
+
+    /// A try has failed. `latency` is the time from its begin to the answer's, where there was one.
+    pub fn record(&self, failure: Outcome, latency: Option<Duration>, now: Instant) {
+        let now = self.nanoseconds(now);
+        self.quiet_since.store(now, Ordering::Relaxed);
+        if let Some(latency) = latency {
+            self.observed.time(latency);
+        }
+        self.observed.record(failure);
+        self.latency.record(latency.unwrap_or_default().max(FAILURE), now);
     }
 
     /// Somebody waited for so long and then left without an answer. That says how long an answer takes

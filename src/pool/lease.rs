@@ -63,11 +63,14 @@ impl Lease {
         }
     }
 
-    /// The answer has begun, and this is how the try seems to end.
+    /// The answer has begun, and this is how the try seems to end. That it ends well is known at its end.
     pub fn answered(&mut self, outcome: Outcome, now: Instant) {
         let time = self.stop_waiting(now);
         self.outcome = Some(outcome);
-        self.endpoint.record(outcome, time, now);
+        match outcome {
+            Outcome::Success => self.endpoint.begins_to_answer(time, now),
+            failure => self.endpoint.record(failure, time, now),
+        }
         if let (Some(in_flight), Some(time)) = (&self.in_flight, time) {
             in_flight.record(time);
         }
@@ -80,6 +83,15 @@ impl Lease {
         }
         self.outcome = Some(Outcome::GatewayFailure);
         self.endpoint.record(Outcome::GatewayFailure, None, now);
+    }
+
+    /// An answer that seemed well has turned out otherwise, by the backend's fault: it broke off, or its
+    /// trailers say so.
+    pub fn turned_out(&mut self, failure: Outcome, now: Instant) {
+        if self.outcome == Some(Outcome::Success) && failure != Outcome::Success {
+            self.outcome = Some(failure);
+            self.endpoint.record(failure, None, now);
+        }
     }
 
     /// How long it was, where the backend owed an answer.
@@ -100,6 +112,9 @@ impl Drop for Lease {
                 self.endpoint.waited_in_vain(waited, now);
             }
         }
+        if self.outcome == Some(Outcome::Success) {
+            self.endpoint.observed().record(Outcome::Success);
+        }
         if let Some((circuit, permit)) = self.permit.take() {
             let failed = self.outcome.map(|outcome| outcome != Outcome::Success);
             circuit.settle(permit, failed, Instant::now());
@@ -114,7 +129,9 @@ mod tests {
     #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
 
     use super::*;
+    use crate::fault::{Faults, Place};
     use crate::pool::endpoint::{Shared, Standing};
+    use crate::pool::outlier::{Setting, Share};
 
     fn endpoint(now: Instant) -> Arc<Endpoint> {
         let address = "127.0.0.1:1".parse().unwrap();
@@ -144,6 +161,38 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_counts_by_how_it_ended() {
+        let now = Instant::now();
+        let shared = Shared::default();
+        let spec = Setting::default().check(&Place::root(), &mut Faults::default()).unwrap();
+        shared.alarm.follow(Some(&spec), &[], now);
+        let address = "127.0.0.1:1".parse().unwrap();
+        let endpoint = Arc::new(Endpoint::new(address, Standing::default(), shared, now));
+        let rows = || endpoint.observed().tally().rows();
+        let answered = |outcome| {
+            let mut lease = Lease::new(Arc::clone(&endpoint));
+            lease.await_answer(now);
+            lease.answered(outcome, now);
+            lease
+        };
+        for row in 1..=3 {
+            let mut lease = answered(Outcome::Success);
+            assert_eq!(rows(), (row - 1, row - 1), "an answer that has begun is no success yet");
+            lease.turned_out(Outcome::GatewayFailure, now);
+            lease.turned_out(Outcome::ServerError, now);
+            drop(lease);
+            assert_eq!(rows(), (row, row), "once");
+        }
+        let mut failed = answered(Outcome::ServerError);
+        failed.turned_out(Outcome::GatewayFailure, now);
+        drop(failed);
+        assert_eq!(rows(), (0, 4), "a failure is one already");
+        drop(answered(Outcome::Success));
+        assert_eq!(rows(), (0, 0));
+        assert_eq!(endpoint.observed().tally().take().0, Share { succeeded: 1, failed: 4 });
+    }
+
+    #[test]
     fn silence_is_a_time_as_long_as_somebody_waits_for_it() {
         let born = Instant::now();
         let endpoint = endpoint(born);
@@ -170,7 +219,7 @@ mod tests {
     fn who_gave_up_waiting_leaves_the_time_as_a_peak() {
         let now = Instant::now();
         let endpoint = endpoint(now);
-        endpoint.record(Outcome::Success, Some(Duration::from_millis(5)), now);
+        endpoint.begins_to_answer(Some(Duration::from_millis(5)), now);
         endpoint.waited_in_vain(Duration::from_millis(1), now);
         assert!(endpoint.latency(now) > Duration::from_millis(4), "a short visit is no praise");
         endpoint.waited_in_vain(Duration::from_secs(3), now);

@@ -57,6 +57,12 @@ impl Alarm {
         judge.window_ends = judge.window_ends.min(now + window);
     }
 
+    /// The failures in a row that raise it; `None` while traffic is not judged.
+    fn threshold(&self) -> Option<u32> {
+        let threshold = self.consecutive_failures.load(Ordering::Relaxed);
+        (threshold > 0).then_some(threshold)
+    }
+
     /// When there is something to judge again, if nothing is raised before.
     fn next(&self) -> Option<Instant> {
         let judge = self.judge.lock();
@@ -106,14 +112,17 @@ impl Observed {
         &self.tally
     }
 
-    /// Notes how a try ended and after what time its answer began, and raises the alarm if that makes one
-    /// failure too many in a row.
-    pub fn record(&self, outcome: Outcome, time: Option<Duration>) {
-        let threshold = self.alarm.consecutive_failures.load(Ordering::Relaxed);
-        if threshold == 0 {
-            return;
+    /// Notes after what time an answer began.
+    pub fn time(&self, time: Duration) {
+        if self.alarm.threshold().is_some() {
+            self.tally.time(time);
         }
-        let (gateway, any) = self.tally.record(outcome, time);
+    }
+
+    /// Notes how a try ended, and raises the alarm if that makes one failure too many in a row.
+    pub fn record(&self, outcome: Outcome) {
+        let Some(threshold) = self.alarm.threshold() else { return };
+        let (gateway, any) = self.tally.record(outcome);
         if Detector::is_due(threshold, gateway) || Detector::is_due(threshold, any) {
             self.alarm.raised.notify_one();
         }

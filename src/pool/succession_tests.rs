@@ -44,7 +44,7 @@ async fn backends_keep_everything_where_another_key_changes() {
     let keys = format!("health_check: {{type: none}}, {TWO}");
     let before = first(&keys).await;
     let endpoint = at(&before, 1).unwrap();
-    endpoint.record(Outcome::Success, Some(Duration::from_millis(40)), now);
+    endpoint.begins_to_answer(Some(Duration::from_millis(40)), now);
     endpoint.start_slowly(now);
     endpoint.set_draining(true, now);
     let lease = pick(&before).unwrap();

@@ -168,6 +168,11 @@ impl Exchange {
         }
     }
 
+    /// Whether the answer was complete before the request was.
+    pub(super) fn has_ended_early(&self) -> bool {
+        self.ended_early
+    }
+
     /// The whole answer has left. Where it promised the client another turn, the listener keeps the
     /// connection, whatever Pingora makes of it.
     pub(super) fn keep_connection(&self, session: &Session) {

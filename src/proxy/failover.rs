@@ -8,6 +8,7 @@ use pingora::{Error, ErrorSource, ErrorType, RetryType};
 use pingora_proxy::Session;
 
 use super::exchange::Exchange;
+use crate::pool::outlier::Outcome;
 use crate::rejection::Rejection;
 use crate::retry::Failure;
 
@@ -56,6 +57,9 @@ pub(super) fn after_request(session: &Session, exchange: &mut Exchange, mut e: B
     let refused = matches!(e.retry, RetryType::Decided(true));
     exchange.stale = refused || (matches!(e.retry, RetryType::ReusedOnly) && reused);
     e.set_retry(false);
+    if exchange.is_answered() && upstream && is_broken_off(exchange) {
+        exchange.turned_out(Outcome::GatewayFailure);
+    }
     let begun = exchange.is_answered() || session.as_downstream().response_written().is_some();
     if begun || !(upstream || refused) {
         return e;
@@ -74,6 +78,16 @@ pub(super) fn after_request(session: &Session, exchange: &mut Exchange, mut e: B
     }
     e.set_retry(exchange.try_again(session, failure));
     e
+}
+
+/// Whether the backend is to blame for an answer that did not come to its end. Where a time limit cut it
+/// off, the client may have been too slow; over HTTP/2, whose connection it shares, also where nothing moved.
+fn is_broken_off(exchange: &Exchange) -> bool {
+    match exchange.rejection {
+        Some(Rejection::BackendFailed) => !exchange.has_ended_early(),
+        Some(Rejection::IdleTimeout) => !exchange.http2,
+        _ => false,
+    }
 }
 
 /// A backend that is late may well be working on the request; asking another doubles the work.

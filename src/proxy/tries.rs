@@ -251,6 +251,14 @@ impl Exchange {
         self.record_at(outcome, Instant::now());
     }
 
+    /// Tells the backend's judges that its answer, which had begun, came to no good end.
+    #[expect(clippy::disallowed_methods, reason = "the backend's time ends here")]
+    pub(super) fn turned_out(&mut self, failure: Outcome) {
+        if let Some(lease) = &mut self.lease {
+            lease.turned_out(failure, Instant::now());
+        }
+    }
+
     fn record_at(&mut self, outcome: Failure, now: Instant) {
         if std::mem::replace(&mut self.recorded, true) {
             return;

@@ -4,8 +4,8 @@
 //! accepts connections and answers each request with 500, or ten times later than the others, passes its
 //! checks and still ruins every fifth page. Four rules find it:
 //!
-//! - **Failures in a row.** Five gateway failures (no connection, broken off, late, 502, 503, 504) speak
-//!   for themselves. Other 5xx may be the request's fault, so five of them count only where the backend's
+//! - **Failures in a row.** Five gateway failures (no connection, broken off before or in the answer, late,
+//!   502, 503, 504) speak for themselves. Other 5xx may be the request's fault, so five of them count only where the backend's
 //!   peers do clearly better on the same traffic: whoever calls a broken page again and again must not
 //!   take backends out.
 //! - **Success rate**, as Envoy has it: with enough backends and requests, a rate below the mean by 1.9

@@ -13,7 +13,7 @@ pub enum Outcome {
     Success,
     /// It answered with a 5xx that may be the request's own fault.
     ServerError,
-    /// It could not be connected to, broke off, was late, or answered 502, 503 or 504.
+    /// It could not be connected to, was late, broke off before or in its answer, or answered 502, 503 or 504.
     GatewayFailure,
 }
 
@@ -52,12 +52,14 @@ impl Tally {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Notes how a try ended and, where there was an answer, after what time it began. Returns how many
-    /// failures in a row there are now: gateway failures, and failures of any kind.
-    pub fn record(&self, outcome: Outcome, time: Option<Duration>) -> (u32, u32) {
-        if let Some(time) = time {
-            self.times.record(time);
-        }
+    /// Notes after what time an answer began.
+    pub fn time(&self, time: Duration) {
+        self.times.record(time);
+    }
+
+    /// Notes how a try ended. Returns how many failures in a row there are now: gateway failures, and
+    /// failures of any kind.
+    pub fn record(&self, outcome: Outcome) -> (u32, u32) {
         if outcome == Outcome::Success {
             self.succeeded.fetch_add(1, Ordering::Relaxed);
             self.forget_rows();
@@ -133,12 +135,13 @@ mod tests {
     #[test]
     fn rows_are_counted_apart_and_end_with_a_success() {
         let tally = Tally::default();
-        assert_eq!(tally.record(Outcome::GatewayFailure, None), (1, 1));
-        assert_eq!(tally.record(Outcome::GatewayFailure, None), (2, 2));
-        assert_eq!(tally.record(Outcome::ServerError, Some(Duration::from_millis(1))), (0, 3));
-        assert_eq!(tally.record(Outcome::GatewayFailure, None), (1, 4));
-        assert_eq!(tally.record(Outcome::Success, Some(Duration::from_millis(1))), (0, 0));
-        assert_eq!(tally.record(Outcome::GatewayFailure, None), (1, 1));
+        assert_eq!(tally.record(Outcome::GatewayFailure), (1, 1));
+        assert_eq!(tally.record(Outcome::GatewayFailure), (2, 2));
+        assert_eq!(tally.record(Outcome::ServerError), (0, 3));
+        assert_eq!(tally.record(Outcome::GatewayFailure), (1, 4));
+        assert_eq!(tally.record(Outcome::Success), (0, 0));
+        assert_eq!(tally.record(Outcome::GatewayFailure), (1, 1));
+        (0..2).for_each(|_| tally.time(Duration::from_millis(1)));
         let (share, times) = tally.take();
         assert_eq!((share, times.total()), (Share { succeeded: 1, failed: 5 }, 2));
         assert_eq!(tally.take().0, Share::default());

@@ -126,10 +126,9 @@ fn least_requests_spares_the_busy() {
 fn peak_ewma_avoids_the_slow_and_the_failing() {
     let now = Instant::now();
     let members = members(&[1, 1, 1, 1], now);
-    let ok = Outcome::Success;
-    members[0].endpoint.record(ok, Some(Duration::from_millis(2)), now);
-    members[1].endpoint.record(ok, Some(Duration::from_millis(2)), now);
-    members[2].endpoint.record(ok, Some(Duration::from_millis(20)), now);
+    members[0].endpoint.begins_to_answer(Some(Duration::from_millis(2)), now);
+    members[1].endpoint.begins_to_answer(Some(Duration::from_millis(2)), now);
+    members[2].endpoint.begins_to_answer(Some(Duration::from_millis(20)), now);
     members[3].endpoint.record(Outcome::ServerError, Some(Duration::ZERO), now);
     let counts = counts::<PeakEwma>(&members, &mut ask(now), 10_000);
     assert!(counts[2] < 2_000 && counts[3] < 50, "{counts:?}");
@@ -159,7 +158,7 @@ fn open_loop(members: &[Member], times: [Option<u64>; 4], requests: u64, now: In
 fn peak_ewma_gives_one_that_hangs_hardly_anything() {
     let now = Instant::now();
     let members = members(&[1, 1, 1, 1], now);
-    members.iter().for_each(|m| m.endpoint.record(Outcome::Success, Some(Duration::from_millis(2)), now));
+    members.iter().for_each(|m| m.endpoint.begins_to_answer(Some(Duration::from_millis(2)), now));
     let counts = open_loop(&members, [Some(2), Some(2), Some(2), None], 30_000, now);
     assert!(counts[3] <= 3, "{counts:?}");
     assert!(counts[..3].iter().all(|count| *count > 7_000), "{counts:?}");
@@ -169,8 +168,8 @@ fn peak_ewma_gives_one_that_hangs_hardly_anything() {
 fn peak_ewma_forgives_one_slow_answer_where_the_others_are_busy() {
     let now = Instant::now();
     let members = members(&[1, 1, 1, 1], now);
-    members.iter().for_each(|m| m.endpoint.record(Outcome::Success, Some(Duration::from_millis(100)), now));
-    members[3].endpoint.record(Outcome::Success, Some(Duration::from_secs(60)), now);
+    members.iter().for_each(|m| m.endpoint.begins_to_answer(Some(Duration::from_millis(100)), now));
+    members[3].endpoint.begins_to_answer(Some(Duration::from_secs(60)), now);
     // The others would have 33 requests in flight each if it got none, which is worse than 16 times as slow.
     let counts = open_loop(&members, [Some(100); 4], 10_000, now);
     assert!((100..1_000).contains(&counts[3]), "{counts:?}");

@@ -1,5 +1,6 @@
 //! What traffic says about backends, and how much of it there may be.
 
+mod broken;
 mod busy;
 mod circuit;
 mod passive;
