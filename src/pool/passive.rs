@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::endpoint::Endpoint;
-use super::outlier::{Change, Detector, Outcome, Report, Spec, Tally};
+use super::outlier::{Change, Detector, Outcome, Reason, Report, Spec, Tally};
 use crate::event::Event;
 use crate::units::{Period, PoolName};
 
@@ -90,6 +90,7 @@ impl Alarm {
 pub struct Observed {
     tally: Tally,
     ejected: AtomicBool,
+    silent: AtomicBool,
     alarm: Arc<Alarm>,
 }
 
@@ -104,6 +105,23 @@ impl Observed {
     #[must_use]
     pub fn is_ejected(&self) -> bool {
         self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was ejected because it answers nobody, so that waiting for it is in vain.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
+    /// It takes no requests for now; `silent` where it answers nobody.
+    pub fn eject(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+        self.ejected.store(true, Ordering::Relaxed);
+    }
+
+    fn take_back(&self) {
+        self.silent.store(false, Ordering::Relaxed);
+        self.ejected.store(false, Ordering::Relaxed);
     }
 
     /// What requests count.
@@ -178,7 +196,7 @@ fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>], now: Insta
     match change {
         Change::Ejected { address, reason, period } => {
             if let Some(endpoint) = endpoint(address) {
-                endpoint.observed().ejected.store(true, Ordering::Relaxed);
+                endpoint.observed().eject(matches!(reason, Reason::Silent(..)));
             }
             Event::BackendEjected { pool, backend: address, reason: reason.to_string(), period: Period(period) }
                 .announce();
@@ -190,7 +208,7 @@ fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>], now: Insta
                 let (_, _) = observed.tally.take();
                 observed.tally.forget_rows();
                 endpoint.start_slowly(now);
-                observed.ejected.store(false, Ordering::Relaxed);
+                observed.take_back();
             }
             Event::BackendReturned { pool, backend: address }.announce();
         }

@@ -11,6 +11,9 @@
 //! moved says nothing; there each part of the answer that was handed on counts, which asks a client
 //! for 64 KiB in the time that a backend may pause for.
 //!
+//! The sweep also ends waits at a backend that was ejected for its silence, where another backend can be
+//! asked instead.
+//!
 //! By the time of the sweep a descriptor's number could belong to another connection; so the sweep
 //! duplicates the descriptor first, and shuts it down only if both ends of the duplicate are those
 //! that were entered.
@@ -56,6 +59,9 @@ struct Wait {
     limit: AtomicU64,
     /// When all must be over whatever moves, in milliseconds since the epoch of the list.
     end: AtomicU64,
+    /// Until when another backend could give the answer that is owed, should this one be silent, in
+    /// milliseconds since the epoch of the list; zero for never.
+    rescued_until: AtomicU64,
     /// The backend, which may be removed meanwhile.
     endpoint: Arc<Endpoint>,
     /// What the client had taken when the sweep looked last.
@@ -68,6 +74,7 @@ const WAITS: u8 = 0;
 const PAUSED: u8 = 1;
 const ENDED: u8 = 2;
 const REMOVED: u8 = 3;
+const SILENT: u8 = 4;
 
 /// Why a wait is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +85,8 @@ pub(super) enum Expiry {
     End,
     /// The backend was removed, and too much time has passed since.
     Removal,
+    /// The backend was ejected because it answers nobody.
+    Silent,
 }
 
 /// How long one connection to a backend is waited for.
@@ -124,6 +133,7 @@ impl Deadlines {
             fd: to.fd,
             ends: Ends { local: to.local, backend: to.endpoint.address() },
             endpoint: to.endpoint,
+            rescued_until: AtomicU64::new(0),
             taken: AtomicU64::new(client.as_ref().map_or(0, |client| client.taken())),
             client,
             due: AtomicU64::new(u64::MAX),
@@ -174,6 +184,8 @@ impl Wait {
             REMOVED
         } else if !moved && due != u64::MAX && due <= since {
             PAUSED
+        } else if since < self.rescued_until.load(Ordering::Relaxed) && self.endpoint.observed().is_silent() {
+            SILENT
         } else {
             return;
         };
@@ -196,12 +208,20 @@ impl Deadline {
         self.wait.end.store(u64::MAX, Ordering::Relaxed);
     }
 
+    /// Whether the wait ends as soon as the backend is known to answer nobody: where an answer is owed, and
+    /// another backend could give it. Until a time, or not at all.
+    pub(super) fn rescue(&self, until: Option<Instant>) {
+        let until = until.map_or(0, |until| milliseconds(until.saturating_duration_since(self.list.0.epoch)));
+        self.wait.rescued_until.store(until, Ordering::Relaxed);
+    }
+
     /// Why the deadline passed, if it did.
     pub(super) fn expired(&self) -> Option<Expiry> {
         match self.wait.expired.load(Ordering::Relaxed) {
             PAUSED => Some(Expiry::Pause),
             ENDED => Some(Expiry::End),
             REMOVED => Some(Expiry::Removal),
+            SILENT => Some(Expiry::Silent),
             _ => None,
         }
     }
@@ -350,6 +370,29 @@ mod tests {
         assert!(deadline.expired().is_none() && !is_shut_down(&stream));
         deadlines.sweep_once(now + SECOND * 1301);
         assert!(deadline.expired() == Some(Expiry::Removal) && is_shut_down(&stream));
+    }
+
+    #[test]
+    fn nobody_waits_for_the_silent_who_could_be_answered_by_another() {
+        let now = Instant::now();
+        let deadlines = Deadlines::new(now);
+        let (stream, _end, backend) = connection();
+        let limits = Limits { pause: SECOND * 9, end: None };
+        let deadline = deadlines.start(to(&stream, &backend), None, limits);
+        deadlines.sweep_once(now);
+        deadline.rescue(Some(now + SECOND * 2));
+        deadlines.sweep_once(now + SECOND);
+        assert!(deadline.expired().is_none(), "it may be only slow");
+        backend.observed().eject(true);
+        deadline.rescue(None);
+        deadlines.sweep_once(now + SECOND);
+        assert!(deadline.expired().is_none(), "the answer has begun, or nobody else could give it");
+        deadline.rescue(Some(now + SECOND * 2));
+        deadlines.sweep_once(now + SECOND * 2);
+        assert!(deadline.expired().is_none() && !is_shut_down(&stream), "it is too late for another try");
+        deadline.rescue(Some(now + SECOND * 3));
+        deadlines.sweep_once(now + SECOND * 2);
+        assert!(deadline.expired() == Some(Expiry::Silent) && is_shut_down(&stream));
     }
 
     #[test]

@@ -183,12 +183,9 @@ impl Exchange {
 
     /// Counts a part of the request's body; `last` is its end. What goes through a tunnel is no body.
     #[expect(clippy::disallowed_methods, reason = "the backend's time begins with the end of an upload")]
-    pub(super) fn count_body(&mut self, bytes: usize, last: bool) -> pingora::Result<()> {
-        if last
-            && !std::mem::replace(&mut self.received, true)
-            && let Some(lease) = &mut self.lease
-        {
-            lease.await_answer(Instant::now());
+    pub(super) fn count_body(&mut self, session: &Session, bytes: usize, last: bool) -> pingora::Result<()> {
+        if last && !std::mem::replace(&mut self.received, true) {
+            self.owed(session, Instant::now());
         }
         if self.connection.as_ref().is_some_and(|connection| connection.is_switched()) {
             return Ok(());

@@ -65,6 +65,7 @@ pub(super) fn after_request(session: &Session, exchange: &mut Exchange, mut e: B
         return e;
     }
     let failure = match is_late(exchange, &e) {
+        _ if exchange.is_rescued() => Failure::Silent,
         true => Failure::Timeout,
         false if refused => Failure::RefusedStream,
         false => Failure::Reset,

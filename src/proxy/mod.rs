@@ -151,8 +151,7 @@ impl ProxyHttp for Proxy {
         digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        let received = session.as_downstream_mut().is_body_done();
-        exchange.await_answer(&self.deadlines, fd, digest, received);
+        exchange.await_answer(session, &self.deadlines, fd, digest);
         Ok(())
     }
 
@@ -165,7 +164,7 @@ impl ProxyHttp for Proxy {
         last: bool,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        let received = exchange.count_body(body.as_ref().map_or(0, Bytes::len), last);
+        let received = exchange.count_body(session, body.as_ref().map_or(0, Bytes::len), last);
         if received.is_err() {
             session.set_keepalive(None);
         }

@@ -21,7 +21,7 @@ use crate::pool::peer::Protocol;
 use crate::pool::proxy_protocol::ClientConnection;
 use crate::rejection::Rejection;
 use crate::retry::{self, Attempt, Failure};
-use crate::snapshot::Target;
+use crate::snapshot::{Route, Target};
 
 /// How much later than the listener we lose patience with a request that does not arrive, so that it is
 /// the client who is blamed for its own pause.
@@ -60,15 +60,7 @@ impl Exchange {
     pub(super) fn try_again(&mut self, session: &Session, failure: Failure) -> bool {
         let Some(route) = self.route.clone() else { return false };
         let now = Instant::now();
-        let downstream = session.as_downstream();
-        let request = downstream.req_header();
-        let attempt = Attempt {
-            tries: self.tried.len(),
-            elapsed: now.saturating_duration_since(self.began()),
-            idempotent: request.method.is_idempotent(),
-            keyed: request.headers.contains_key("idempotency-key"),
-            replayable: !downstream.retry_buffer_truncated(),
-        };
+        let attempt = self.attempt(&route, session, now);
         let over = self.end.is_some_and(|end| end.at <= now);
         let permitted = if over { Err(retry::refusal::TOTAL) } else { route.retry.permits(failure, attempt) };
         match permitted.and_then(|()| self.reserve_another(failure, now)) {
@@ -83,6 +75,19 @@ impl Exchange {
                 }
                 false
             }
+        }
+    }
+
+    /// What decides whether the current try may be repeated.
+    fn attempt(&self, route: &Route, session: &Session, now: Instant) -> Attempt {
+        let downstream = session.as_downstream();
+        let request = downstream.req_header();
+        Attempt {
+            tries: self.tried.len(),
+            elapsed: now.saturating_duration_since(self.began()),
+            idempotent: request.method.is_idempotent(),
+            keyed: route.retry.idempotency_key && request.headers.contains_key("idempotency-key"),
+            replayable: !downstream.retry_buffer_truncated(),
         }
     }
 
@@ -164,14 +169,35 @@ impl Exchange {
     }
 
     /// Starts the deadline for what is owed: the rest of the request, then the answer.
-    pub(super) fn await_answer(&mut self, deadlines: &Deadlines, fd: RawFd, digest: Option<&Digest>, received: bool) {
-        self.received = received;
-        if let (true, Some(lease), Some(picked)) = (received, &mut self.lease, self.picked) {
-            lease.await_answer(picked);
+    pub(super) fn await_answer(
+        &mut self,
+        session: &mut Session,
+        deadlines: &Deadlines,
+        fd: RawFd,
+        digest: Option<&Digest>,
+    ) {
+        self.received = session.as_downstream_mut().is_body_done();
+        if self.keeps_time() {
+            self.start_deadline(deadlines, fd, digest);
         }
-        if !self.keeps_time() {
-            return;
+        if let (true, Some(picked)) = (self.received, self.picked) {
+            self.owed(session, picked);
         }
+    }
+
+    /// The backend has the whole request since `since` and owes an answer. Should it turn out to answer
+    /// nobody, a request that may be repeated does not wait for it.
+    pub(super) fn owed(&mut self, session: &Session, since: Instant) {
+        if let Some(lease) = &mut self.lease {
+            lease.await_answer(since);
+        }
+        if let (Some(deadline), Some(route)) = (&self.deadline, &self.route) {
+            let permitted = route.retry.permits(Failure::Silent, self.attempt(route, session, since));
+            deadline.rescue(permitted.ok().and_then(|()| self.began().checked_add(route.retry.total)));
+        }
+    }
+
+    fn start_deadline(&mut self, deadlines: &Deadlines, fd: RawFd, digest: Option<&Digest>) {
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
         if let (Some(target), Some(local), Some(endpoint)) = (self.target(), local, self.tried.last()) {
             let to = ToBackend { fd, local: *local, endpoint: Arc::clone(endpoint) };
@@ -205,10 +231,16 @@ impl Exchange {
         }
     }
 
+    /// Whether the wait for the answer was ended so that another backend may give it.
+    pub(super) fn is_rescued(&self) -> bool {
+        self.deadline.as_ref().and_then(Deadline::expired) == Some(Expiry::Silent)
+    }
+
     /// Who took too long, if anybody did.
     pub(super) fn overdue(&self) -> Option<Rejection> {
         Some(match (self.deadline.as_ref().and_then(Deadline::expired)?, self.is_answered(), self.received) {
             (Expiry::Removal, _, _) => Rejection::BackendRemoved,
+            (Expiry::Silent, _, _) => Rejection::FirstByteTimeout,
             (Expiry::End, _, _) => self.try_end.map_or(Rejection::Internal, |end| end.rejection),
             (Expiry::Pause, true, _) => Rejection::IdleTimeout,
             (Expiry::Pause, false, true) => Rejection::FirstByteTimeout,
@@ -237,6 +269,9 @@ impl Exchange {
         let now = Instant::now();
         self.upstream_latency = self.picked.map(|picked| now.saturating_duration_since(picked));
         self.record_at(Failure::Status(status.as_u16()), now);
+        if let Some(deadline) = &self.deadline {
+            deadline.rescue(None);
+        }
         self.progress();
     }
 
@@ -266,7 +301,7 @@ impl Exchange {
         let Some(lease) = &mut self.lease else { return };
         match outcome {
             Failure::Status(status) => lease.answered(Outcome::of_status(status), now),
-            Failure::Connect | Failure::Reset | Failure::Timeout => lease.failed(now),
+            Failure::Connect | Failure::Reset | Failure::Timeout | Failure::Silent => lease.failed(now),
             // It did nothing, as it may, so that nothing is known of it.
             Failure::RefusedStream => {}
         }

@@ -35,7 +35,9 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let statuses = [500, 502, 503, 504].map(Condition::Status);
-        let on = [Condition::Connect, Condition::Reset, Condition::RefusedStream].into_iter().chain(statuses);
+        let on = [Condition::Connect, Condition::Reset, Condition::RefusedStream, Condition::Silent]
+            .into_iter()
+            .chain(statuses);
         Self {
             tries: TRIES_MAX,
             on: on.collect(),
@@ -103,6 +105,8 @@ pub enum Condition {
     RefusedStream,
     /// The backend did not answer in time.
     Timeout,
+    /// The backend was ejected because it answers nobody.
+    Silent,
     /// The backend answered with this status.
     Status(u16),
 }
@@ -113,7 +117,8 @@ impl Condition {
             (Self::Connect, Failure::Connect)
             | (Self::Reset, Failure::Reset)
             | (Self::RefusedStream, Failure::RefusedStream)
-            | (Self::Timeout, Failure::Timeout) => true,
+            | (Self::Timeout, Failure::Timeout)
+            | (Self::Silent, Failure::Silent) => true,
             (Self::Status(wanted), Failure::Status(status)) => wanted == status,
             _ => false,
         }
@@ -128,7 +133,7 @@ impl JsonSchema for Condition {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "anyOf": [
-                { "enum": ["connect", "reset", "refused_stream", "timeout"] },
+                { "enum": ["connect", "reset", "refused_stream", "timeout", "silent"] },
                 { "type": "integer", "minimum": 400, "maximum": 599 },
             ]
         })
@@ -147,7 +152,7 @@ impl Visitor<'_> for ConditionVisitor {
     type Value = Condition;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("connect, reset, refused_stream, timeout or a status such as 503")
+        f.write_str("connect, reset, refused_stream, timeout, silent or a status such as 503")
     }
 
     fn visit_str<E: de::Error>(self, word: &str) -> Result<Condition, E> {
@@ -156,7 +161,8 @@ impl Visitor<'_> for ConditionVisitor {
             "reset" => Ok(Condition::Reset),
             "refused_stream" => Ok(Condition::RefusedStream),
             "timeout" => Ok(Condition::Timeout),
-            _ => Err(E::unknown_variant(word, &["connect", "reset", "refused_stream", "timeout"])),
+            "silent" => Ok(Condition::Silent),
+            _ => Err(E::unknown_variant(word, &["connect", "reset", "refused_stream", "timeout", "silent"])),
         }
     }
 

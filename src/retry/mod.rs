@@ -26,6 +26,8 @@ pub enum Failure {
     RefusedStream,
     /// The backend did not answer in time.
     Timeout,
+    /// The backend answers nobody while its peers do, and was ejected for it.
+    Silent,
     /// The backend answered with this status.
     Status(u16),
 }
@@ -175,6 +177,8 @@ mod tests {
             (Failure::Status(501), GET, Err("")),
             (Failure::Status(200), GET, Err("")),
             (Failure::Timeout, GET, Err("")),
+            (Failure::Silent, GET, Ok(())),
+            (Failure::Silent, POST, Err(NOT_IDEMPOTENT)),
             (Failure::Reset, large, Err(BODY_TOO_LARGE)),
             (Failure::Connect, large, Err(BODY_TOO_LARGE)),
             (Failure::Reset, Attempt { tries: 2, ..GET }, Ok(())),

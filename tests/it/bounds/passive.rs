@@ -101,14 +101,37 @@ fn a_backend_that_hangs_gets_hardly_any_requests_by_default() {
     let _lab = Lab::start(&pool(port, &ports(&backends), UNCHECKED).replace("balance: round_robin, ", ""));
     assert!((0..30).all(|_| get(port, "/").status == 200));
     backends[2].set(0);
-    let gave_up = (0..100).filter(|_| {
-        let mut stream = client::connect(port);
-        stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        stream.read(&mut [0; 64]).is_err()
-    });
     // Each leaves the time that it waited as a peak; one more may come once that has faded.
-    assert!(gave_up.count() <= 3);
+    assert!((0..100).filter(|_| !is_answered_within(Duration::from_millis(300), port)).count() <= 3);
+}
+
+/// A request that is given up after `patience`; whether it was answered.
+fn is_answered_within(patience: Duration, port: u16) -> bool {
+    let mut stream = client::connect(port);
+    stream.set_read_timeout(Some(patience)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    stream.read(&mut [0; 64]).is_ok()
+}
+
+#[test]
+fn who_waits_for_a_backend_that_answers_nobody_is_answered_by_another() {
+    let backends = good(4);
+    let port = free_port();
+    let keys = "health_check: { type: none }, passive_health: { window: 200ms, minimum_requests: 1 }";
+    let silent = pool(port, &ports(&backends), keys).replace("[connect, reset]", "[connect, reset, silent]");
+    let lab = Lab::start(&silent);
+    backends[3].set(0);
+    let waiting: Vec<_> = (0..32).map(|_| std::thread::spawn(move || get(port, "/waits").status)).collect();
+    // Silence means something only while the peers answer.
+    eventually("it is ejected", PATIENCE, || {
+        is_answered_within(Duration::from_millis(30), port);
+        lab.log().contains("backend ejected")
+    });
+    assert!(lab.log().contains("no answer for"), "{}", lab.log());
+    let statuses: Vec<u16> = waiting.into_iter().map(|thread| thread.join().unwrap()).collect();
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    let moved = || lab.access().iter().filter(|line| line.contains("path=/waits") && line.contains("tries=2")).count();
+    eventually("as many as prove a silence waited there", PATIENCE, || moved() >= 3);
 }
 
 #[test]
