@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -223,6 +224,70 @@ impl JsonSchema for Timestamp {
     }
 }
 
+/// A part of a whole, written in percent: `"5%"`, `"0.5%"`.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Percent(f64);
+
+impl Percent {
+    /// The part, from 0 to 1.
+    #[must_use]
+    pub fn share(self) -> f64 {
+        self.0 / 100.0
+    }
+}
+
+impl FromStr for Percent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.strip_suffix('%').and_then(|digits| digits.trim_end().parse::<f64>().ok());
+        let percent = number.filter(|number| (0.0..=100.0).contains(number)).map(Self);
+        percent.ok_or_else(|| format!("`{text}` is not a percentage; write for example 5%"))
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}
+
+impl Serialize for Percent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PercentVisitor)
+    }
+}
+
+struct PercentVisitor;
+
+impl Visitor<'_> for PercentVisitor {
+    type Value = Percent;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a percentage, such as 5%")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Percent, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
+impl JsonSchema for Percent {
+    fn schema_name() -> Cow<'static, str> {
+        "Percent".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[0-9]+([.][0-9]+)?\\s*%$", "examples": ["5%", "0.5%"] })
+    }
+}
+
 /// A name that the configuration gives to a thing; cheap to clone into requests and log lines.
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident) => {
@@ -296,6 +361,16 @@ mod tests {
         assert!(period("5 parsecs").unwrap_err().contains("is not a duration"));
         assert!(period("-1s").is_err());
         assert!(period("[1]").is_err());
+    }
+
+    #[test]
+    fn a_percentage_needs_its_sign_and_is_a_part() {
+        let read = |text: &str| text.parse::<Percent>().map(Percent::share);
+        assert_eq!((read("5%"), read("0.5 %"), read("100%")), (Ok(0.05), Ok(0.005), Ok(1.0)));
+        for text in ["5", "", "%", "-1%", "101%", "NaN%", "x%"] {
+            assert_eq!(read(text).unwrap_err(), format!("`{text}` is not a percentage; write for example 5%"));
+        }
+        assert_eq!(serde_yaml::from_str::<Percent>("0.5%").unwrap().to_string(), "0.5%");
     }
 
     #[test]

@@ -47,6 +47,18 @@ pub struct Api {
     pub log: OperatorLog,
 }
 
+impl Api {
+    /// Who reads the file anew.
+    fn orders(&self) -> Result<&Orders, Problem> {
+        self.orders.as_ref().ok_or_else(|| Problem::new(Cause::NoFile, "the configuration came from no file"))
+    }
+
+    /// Something could not be done.
+    fn failed(&self, why: String) -> Problem {
+        Problem::new(if *self.span.leaving.borrow() { Cause::Leaving } else { Cause::Failed }, why)
+    }
+}
+
 /// All that can be asked, one row each.
 #[must_use]
 pub fn endpoints() -> Vec<Endpoint> {
@@ -58,6 +70,12 @@ pub fn endpoints() -> Vec<Endpoint> {
         Endpoint::new(GET, "/live", "Whether the process is alive: it answers.", process::live),
         Endpoint::new(GET, "/ready", "Whether the process takes requests.", process::ready),
         Endpoint::new(POST, "/reload", "Read the configuration file anew and put it in force.", process::reload),
+        Endpoint::new(
+            POST,
+            "/plan",
+            "What a configuration would change, and move of the requests of the last while.",
+            process::plan,
+        ),
         Endpoint::new(GET, "/configuration", "The configuration in force, without secrets.", configuration::read),
         Endpoint::new(GET, "/routes", "What goes where.", configuration::routes),
         Endpoint::new(GET, "/events", "What happened lately.", log::events),

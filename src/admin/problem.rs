@@ -31,6 +31,8 @@ pub enum Cause {
     NoFile,
     /// The configuration file is faulty; the old configuration stays in force.
     ConfigurationRejected,
+    /// It would move more requests than it may; the old configuration stays in force.
+    MovesTooMuch,
     /// It could not be done; nothing has changed.
     Failed,
 }
@@ -47,6 +49,7 @@ impl Cause {
             Self::Starting | Self::Leaving => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoFile => StatusCode::CONFLICT,
             Self::ConfigurationRejected => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::MovesTooMuch => StatusCode::PRECONDITION_FAILED,
             Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

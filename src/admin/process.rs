@@ -3,9 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::input::{Body, Query};
 use super::{Api, Cause, Problem};
+use crate::plan::Plan;
 use crate::plan::changes::Changes;
-use crate::reload::Outcome;
+use crate::reload::{self, Outcome, Planned};
+use crate::units::Percent;
 
 /// What runs.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -48,19 +51,45 @@ pub(super) async fn ready(api: Api, (): ()) -> Result<Ready, Problem> {
     Ok(Ready { ready: true })
 }
 
-pub(super) async fn reload(api: Api, (): ()) -> Result<Changes, Problem> {
-    let Some(orders) = &api.orders else {
-        return Err(Problem::new(Cause::NoFile, "the configuration came from no file"));
-    };
-    match orders.outcome().await {
+/// How a reload is done.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ReloadOptions {
+    /// The part of the requests of the last while that may end elsewhere, such as `5%`; unless told, what
+    /// `reload.max_moved` says.
+    #[serde(default)]
+    pub max_moved: Option<Percent>,
+}
+
+pub(super) async fn reload(api: Api, Query(options): Query<ReloadOptions>) -> Result<Changes, Problem> {
+    let orders = api.orders()?;
+    let kept = "the old configuration stays in force";
+    match orders.reload(options.max_moved).await {
         Outcome::Applied(changes) => Ok(changes),
         Outcome::Rejected { diagnostics } => {
-            let detail = "the old configuration stays in force";
-            Err(Problem { diagnostics, ..Problem::new(Cause::ConfigurationRejected, detail) })
+            Err(Problem { diagnostics, ..Problem::new(Cause::ConfigurationRejected, kept) })
         }
-        Outcome::Failed { reason } => {
-            let cause = if *api.span.leaving.borrow() { Cause::Leaving } else { Cause::Failed };
-            Err(Problem::new(cause, format!("the old configuration stays in force: {reason}")))
+        Outcome::MovesTooMuch { reason, plan } => {
+            Err(Problem::new(Cause::MovesTooMuch, format!("{kept}: {reason}\n\n{plan}")))
         }
+        Outcome::Failed { reason } => Err(api.failed(format!("{kept}: {reason}"))),
+    }
+}
+
+/// A configuration that is to be tried out.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Draft {
+    /// What it is called in diagnostics.
+    pub file: String,
+    /// The text of the file, in YAML. Files that it names are read by the process.
+    pub text: String,
+}
+
+pub(super) async fn plan(api: Api, Body(Draft { file, text }): Body<Draft>) -> Result<Plan, Problem> {
+    match api.orders()?.plan(reload::Draft { file, text }).await {
+        Planned::Plan(plan) => Ok(*plan),
+        Planned::Rejected { diagnostics } => {
+            Err(Problem { diagnostics, ..Problem::new(Cause::ConfigurationRejected, "it would be refused") })
+        }
+        Planned::Failed { reason } => Err(api.failed(reason)),
     }
 }

@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod explain;
 mod logging;
+mod plan;
 mod process;
 mod reload;
 mod run;
@@ -45,6 +46,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
+    /// Say what a configuration would change in the running process, and move of its last requests.
+    Plan(plan::Arguments),
     /// Have the running process read its file anew, and say what came of it.
     Reload(reload::Arguments),
     /// Write a development certificate for localhost and its key.
@@ -81,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::main(&arguments),
         Command::Explain(arguments) => explain::main(&arguments),
         Command::Schema => schema::main(),
+        Command::Plan(arguments) => plan::main(&arguments),
         Command::Reload(arguments) => reload::main(&arguments),
         Command::Cert(arguments) => cert::main(&arguments),
         Command::SampleBackend(arguments) => sample::main(arguments),

@@ -127,6 +127,7 @@ impl Config {
             .iter()
             .map(|(name, pool)| (name.clone(), pool.check(&root.key("pools").key(name.as_str()), &mut faults)))
             .collect();
+        self.reload.check(&self.recent_requests, &root.key("reload"), &mut faults);
         self.check_source_addresses(&root.key("pools"), &mut faults);
         let checked = Checked {
             written: self.clone(),

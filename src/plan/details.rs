@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::changes::{Changes, routes};
-use crate::config::routes::Config as RouteConfig;
+use crate::config::routes::{Config as RouteConfig, TargetSpec};
 use crate::config::{Checked, RouteSpec};
 use crate::limit;
 use crate::pool::{self, BackendConfig};
@@ -141,10 +141,10 @@ fn route(name: &str, was: &RouteSpec, is: &RouteSpec, told: &mut Vec<String>) {
         told.push(format!("{name}: takes {} → {}", was.matcher, is.matcher));
     }
     match (was.targets.as_slice(), is.targets.as_slice()) {
-        ([one], [other]) if one.pool != other.pool => {
-            told.push(format!("{name}: pool {} → {}", one.pool, other.pool));
+        ([one], [other]) if one.pool == other.pool => {}
+        ([_], _) | (_, [_]) => {
+            told.push(format!("{name}: pool {} → {}", pools_of(&was.targets), pools_of(&is.targets)));
         }
-        ([_], [_]) => {}
         (before, after) => {
             for target in after {
                 match before.iter().find(|known| known.pool == target.pool) {
@@ -163,6 +163,18 @@ fn route(name: &str, was: &RouteSpec, is: &RouteSpec, told: &mut Vec<String>) {
         }
     }
     told.extend(limit(&format!("{name}: the limit"), was.rate_limit, is.rate_limit));
+}
+
+/// The pools of a route with their shares, where there are several.
+fn pools_of(targets: &[TargetSpec]) -> String {
+    match targets {
+        [one] => one.pool.to_string(),
+        several => {
+            let shares: Vec<String> =
+                several.iter().map(|target| format!("{} {}", target.pool, target.weight)).collect();
+            shares.join(" : ")
+        }
+    }
 }
 
 /// The keys of a route that are told by their names only.
@@ -236,6 +248,7 @@ routes:
   - { path: /, pool: a, name: rest, rate_limit: { type: token_bucket, limit: 10, window: 1s } }
   - { path: /split, pool: { a: 95, b: 5 }, name: split }
   - { path: /c, pool: c }
+  - { path: /once, pool: a, name: once }
 ";
 
     fn checked(text: &str) -> Checked {
@@ -260,6 +273,7 @@ routes:
   - { path: /, pool: b, name: rest, methods: [GET], retry: { tries: 1 }, rate_limit: { type: token_bucket, limit: 20, window: 1s } }
   - { path: /split, pool: { a: 90, b: 10, d: 1 }, name: split }
   - { path: /d, pool: d, name: new }
+  - { path: /once, pool: { a: 95, b: 5 }, name: once }
 ";
         assert_eq!(
             told(new),
@@ -274,6 +288,7 @@ routes:
                 "pool `c` removed",
                 "route `new` added (*/d): to pool d",
                 "route `*/c` removed",
+                "route `once`: pool a → a 95 : b 5",
                 "route `rest`: takes */ → GET */",
                 "route `rest`: pool a → b",
                 "route `rest`: the limit loosened: 10 requests in 1s, bursts of 10 → 20 requests in 1s, bursts of 20",

@@ -6,10 +6,13 @@
 //! found and checked before they go live.
 //!
 //! - [`in_force`]: which configuration is in force, and since when.
+//! - [`orders`]: what the reloader can be told. [`candidate`]: a configuration that may come into force.
 //!
 //! What is different is said by [`crate::plan::changes`].
 
+mod candidate;
 pub mod in_force;
+pub mod orders;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,30 +23,30 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use crate::config::diagnostic::{Diagnostic, Severity};
+use crate::config::diagnostic::Diagnostic;
 use crate::config::load::Loaded;
 use crate::config::{Checked, Config, load};
-use crate::decision::expectations;
 use crate::event::Event;
 use crate::file_stamps::Stamps;
 use crate::listener::{LiveRules, Rules, descriptors};
 use crate::observe::access_log::{self, Opened};
-use crate::plan::changes::Changes;
 use crate::pool::Kept;
 use crate::recent_requests::RecentRequests;
 use crate::snapshot::Snapshot;
 use crate::systemd;
+use crate::units::Percent;
+use candidate::{Candidate, too_much};
 pub use in_force::InForce;
+use orders::Order;
+pub use orders::{Draft, Orders, Outcome, Planned};
 
 /// How often the file is looked at.
 const PERIOD: Duration = Duration::from_millis(500);
 /// How long it must have stayed as it is before it is read: editors write in several steps.
 const QUIET: Duration = Duration::from_millis(100);
-/// Orders that may wait; whoever only wants the file read is served by those that wait already.
-const ORDERS_MAX: usize = 16;
 
 /// The file that a configuration came from.
 #[derive(Clone, Debug)]
@@ -66,54 +69,6 @@ impl Source {
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let stamps = Stamps::of(std::iter::once(file.clone()));
         Self { file, stamps }
-    }
-}
-
-/// What came of an order to reload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The new configuration is in force.
-    Applied(Changes),
-    /// The file is faulty; the old configuration stays.
-    Rejected {
-        /// Each fault as it is printed.
-        diagnostics: Vec<String>,
-    },
-    /// It could not be done; the old configuration stays.
-    Failed {
-        /// Why, in words.
-        reason: String,
-    },
-}
-
-impl Outcome {
-    fn rejected(diagnostics: &[Diagnostic]) -> Self {
-        Self::Rejected { diagnostics: diagnostics.iter().map(ToString::to_string).collect() }
-    }
-}
-
-/// Somebody to tell, where anybody waits.
-type Order = Option<oneshot::Sender<Outcome>>;
-
-/// Gives orders to reload. Cheap to clone.
-#[derive(Clone)]
-pub struct Orders(mpsc::Sender<Order>);
-
-impl Orders {
-    /// Has the file read anew, without waiting.
-    pub fn give(&self) {
-        // With the queue full, one that waits there will see the file as it is now.
-        self.0.try_send(None).ok();
-    }
-
-    /// Has the file read anew and waits for what comes of it.
-    pub async fn outcome(&self) -> Outcome {
-        let (tell, told) = oneshot::channel();
-        let leaving = || Outcome::Failed { reason: "the process is about to leave".to_owned() };
-        if self.0.send(Some(tell)).await.is_err() {
-            return leaving();
-        }
-        told.await.unwrap_or_else(|_| leaving())
     }
 }
 
@@ -168,10 +123,10 @@ impl Reloader {
     /// A reloader of `source`, from which `checked` was read.
     #[must_use]
     pub fn new(source: Source, checked: Checked, live: Live, span: Span) -> Self {
-        let (give, take) = mpsc::channel(ORDERS_MAX);
+        let (orders, take) = Orders::new();
         let started = checked.written.clone();
         let reloading = Reloading { source, started, current: checked, live, orders: take, pending: Vec::new() };
-        Self { reloading: Mutex::new(Some(reloading)), orders: Orders(give), span }
+        Self { reloading: Mutex::new(Some(reloading)), orders, span }
     }
 
     /// Gives it orders.
@@ -210,19 +165,50 @@ impl Reloading {
             tokio::select! {
                 order = self.orders.recv() => {
                     let Some(order) = order else { return };
-                    let outcome = self.reload().await;
-                    if let Some(tell) = order {
-                        // Whoever asked may have left.
-                        tell.send(outcome).ok();
-                    }
+                    self.obey(order).await;
                 }
                 _ = looks.tick(), if self.current.written.reload.watch => {
                     if self.has_changed().await {
-                        self.reload().await;
+                        self.reload(None).await;
                     }
                 }
             }
         }
+    }
+
+    async fn obey(&mut self, order: Order) {
+        // Whoever asked may have left.
+        match order {
+            Order::Reload { max_moved, tell } => {
+                let outcome = self.reload(max_moved).await;
+                tell.map(|tell| tell.send(outcome).ok());
+            }
+            Order::Plan { draft, tell } => {
+                let planned = self.plan(draft).await.unwrap_or_else(|reason| Planned::Failed { reason });
+                tell.send(planned).ok();
+            }
+        }
+    }
+
+    /// Tries a configuration out, and changes nothing.
+    #[expect(clippy::disallowed_methods, reason = "the age of requests is told from here")]
+    async fn plan(&self, Draft { file, text }: Draft) -> Result<Planned, String> {
+        let read = move || load::read(&text, &file, &|name| std::env::var(name).ok());
+        let read = tokio::task::spawn_blocking(read).await.map_err(|e| e.to_string())?;
+        let rejected = |diagnostics: Vec<Diagnostic>| Planned::Rejected {
+            diagnostics: diagnostics.iter().map(ToString::to_string).collect(),
+        };
+        let loaded = match read {
+            Ok(loaded) => loaded,
+            Err(diagnostics) => return Ok(rejected(diagnostics)),
+        };
+        let now = Instant::now();
+        let candidate = match Candidate::new(loaded, (&self.current, &self.started), &self.live, now)? {
+            Ok(candidate) => candidate,
+            Err(diagnostics) => return Ok(rejected(diagnostics)),
+        };
+        let plan = candidate.plan(&self.current, &self.live.recent_requests, now).await?;
+        Ok(Planned::Plan(Box::new(plan)))
     }
 
     /// Whether the file is not what was read last, and nobody is still writing it.
@@ -237,12 +223,12 @@ impl Reloading {
     }
 
     /// Reads the file and puts it in force, or says why not.
-    async fn reload(&mut self) -> Outcome {
+    async fn reload(&mut self, max_moved: Option<Percent>) -> Outcome {
         systemd::reloading();
         let outcome = match self.read().await {
             Err(reason) => Outcome::Failed { reason },
             Ok(Err(diagnostics)) => Outcome::rejected(&diagnostics),
-            Ok(Ok(loaded)) => self.apply(loaded).await.unwrap_or_else(|reason| Outcome::Failed { reason }),
+            Ok(Ok(loaded)) => self.apply(loaded, max_moved).await.unwrap_or_else(|reason| Outcome::Failed { reason }),
         };
         systemd::ready();
         self.announce(&outcome);
@@ -259,14 +245,24 @@ impl Reloading {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the windows of new limits begin with the reload")]
-    async fn apply(&mut self, Loaded { checked, source }: Loaded) -> Result<Outcome, String> {
-        let changes = Changes::between(&self.current, &checked, &self.started);
-        let before = self.live.snapshot.load_full();
-        let snapshot = Snapshot::build(&checked, Some(&before), Instant::now())?;
-        let failed = expectations::failures(&checked, &snapshot);
-        if !failed.is_empty() {
-            return Ok(Outcome::rejected(&source.diagnostics(Severity::Error, failed)));
+    async fn apply(&mut self, loaded: Loaded, max_moved: Option<Percent>) -> Result<Outcome, String> {
+        let now = Instant::now();
+        let candidate = match Candidate::new(loaded, (&self.current, &self.started), &self.live, now)? {
+            Ok(candidate) => candidate,
+            Err(failed) => return Ok(Outcome::rejected(&failed)),
+        };
+        if let Some(most) = max_moved.or(self.current.written.reload.max_moved) {
+            if self.current.recent_requests.count == 0 {
+                return Err(
+                    "no request is remembered (`recent_requests.count` is 0), so nothing can be said".to_owned()
+                );
+            }
+            let plan = candidate.plan(&self.current, &self.live.recent_requests, now).await?;
+            if let Some(reason) = too_much(&plan, most) {
+                return Ok(Outcome::MovesTooMuch { reason, plan: Box::new(plan) });
+            }
         }
+        let Candidate { checked, source, changes, snapshot, .. } = candidate;
         let rules = rules(&checked)?;
         let access_log = if checked.access_log == self.current.access_log {
             None
@@ -275,7 +271,7 @@ impl Reloading {
         };
         let pools: Vec<_> = snapshot.pools.values().cloned().collect();
         self.live.kept.begin(&pools).await;
-        self.live.snapshot.store(Arc::new(snapshot));
+        self.live.snapshot.store(snapshot);
         self.live.in_force.rcu(|before| before.next(&source));
         self.live.rules.replace(rules);
         self.live.kept.only(pools, Instant::now());
@@ -300,7 +296,9 @@ impl Reloading {
             Outcome::Rejected { diagnostics } => {
                 Event::ConfigRejected { file, reason: diagnostics.concat() }.announce()
             }
-            Outcome::Failed { reason } => Event::ConfigRejected { file, reason: reason.clone() }.announce(),
+            Outcome::MovesTooMuch { reason, .. } | Outcome::Failed { reason } => {
+                Event::ConfigRejected { file, reason: reason.clone() }.announce()
+            }
         }
     }
 }

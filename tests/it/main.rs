@@ -27,6 +27,7 @@ mod life;
 mod limits;
 mod log;
 mod passage;
+mod plan;
 mod proxy_protocol;
 mod retries;
 mod stickiness;
