@@ -23,6 +23,17 @@ pub struct Policy {
     pub redirect_to_https: Option<u16>,
     /// The value of `Strict-Transport-Security` on every answer.
     pub strict_transport_security: Option<HeaderValue>,
+    /// Where the listener says how the balancer itself is.
+    pub health: HealthPaths,
+}
+
+/// The paths at which a listener says how the balancer itself is, instead of passing the request on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HealthPaths {
+    /// Whether the process is alive.
+    pub live: Option<String>,
+    /// Whether clients may come.
+    pub ready: Option<String>,
 }
 
 /// One connection of a client.

@@ -34,6 +34,7 @@ pub mod request_limits;
 pub mod client_timeouts;
 pub mod connection_limits;
 pub mod file_stamps;
+pub mod lifecycle;
 pub mod systemd;
 
 pub mod http1;

@@ -18,9 +18,11 @@ pub fn reloading() {
     }
 }
 
-/// The process finishes what is in flight and leaves.
-pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+/// The process finishes what is in flight and leaves, within `limit`, however short the unit's own limit
+/// (`TimeoutStopSec=`) is.
+pub fn stopping(limit: Duration) {
+    let extension = format!("EXTEND_TIMEOUT_USEC={}", limit.as_micros());
+    tell(&[NotifyState::Stopping, NotifyState::Custom(&extension)]);
 }
 
 /// The process is alive.

@@ -20,6 +20,7 @@ const ORDER: &[&str] = &[
     "client_timeouts",
     "connection_limits",
     "file_stamps",
+    "lifecycle",
     "systemd", // words
     "http1",
     "route",

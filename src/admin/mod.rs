@@ -28,8 +28,9 @@ pub use endpoint::Endpoint;
 pub use problem::{Cause, Problem};
 pub use socket::{Admin, Control, socket_path};
 
+use crate::lifecycle::Phase;
 use crate::observe::OperatorLog;
-use crate::reload::{Live, Orders, Span};
+use crate::reload::{Live, Orders};
 
 /// The largest body, in bytes: a configuration of very many routes.
 const BODY_MAX: usize = 16 << 20;
@@ -39,8 +40,6 @@ const BODY_MAX: usize = 16 << 20;
 pub struct Api {
     /// Has the file read anew; nothing where the configuration came from no file.
     pub orders: Option<Orders>,
-    /// When the process serves.
-    pub span: Span,
     /// What is in force.
     pub live: Live,
     /// The operator's log.
@@ -55,7 +54,7 @@ impl Api {
 
     /// Something could not be done.
     fn failed(&self, why: String) -> Problem {
-        Problem::new(if *self.span.leaving.borrow() { Cause::Leaving } else { Cause::Failed }, why)
+        Problem::new(if self.live.lifecycle.phase() > Phase::Ready { Cause::Leaving } else { Cause::Failed }, why)
     }
 }
 

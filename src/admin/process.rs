@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::input::{Body, Query};
 use super::{Api, Cause, Problem};
+use crate::lifecycle::Phase;
 use crate::plan::Plan;
 use crate::plan::changes::Changes;
 use crate::reload::{self, Outcome, Planned};
@@ -42,13 +43,13 @@ pub(super) async fn live(_api: Api, (): ()) -> Result<Live, Problem> {
 }
 
 pub(super) async fn ready(api: Api, (): ()) -> Result<Ready, Problem> {
-    if *api.span.leaving.borrow() {
-        return Err(Problem::new(Cause::Leaving, "the process is about to leave"));
+    match api.live.lifecycle.phase() {
+        Phase::Ready => Ok(Ready { ready: true }),
+        Phase::Starting => Err(Problem::new(Cause::Starting, "the process does not take requests yet")),
+        Phase::Replaced | Phase::Leaving | Phase::Cutting => {
+            Err(Problem::new(Cause::Leaving, "the process is about to leave"))
+        }
     }
-    if !*api.span.serving.borrow() {
-        return Err(Problem::new(Cause::Starting, "the process does not take requests yet"));
-    }
-    Ok(Ready { ready: true })
 }
 
 /// How a reload is done.

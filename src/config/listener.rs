@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::connection::Policy;
+use crate::connection::{HealthPaths, Policy};
 use crate::fault::{Faults, Place};
 use crate::net::{ListenAddress, TrustedProxies};
 use crate::tls;
@@ -34,6 +34,41 @@ pub struct Config {
     /// `Strict-Transport-Security` on every answer.
     #[serde(default)]
     pub strict_transport_security: Option<StrictTransportSecurity>,
+    /// Paths at which the listener says how the balancer itself is; without it there are none.
+    #[serde(default)]
+    pub health: Option<Health>,
+}
+
+/// The `health:` block of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// Says whether the process is alive: always 200.
+    #[serde(default)]
+    pub live: Option<String>,
+    /// Says whether clients may come: 200, or 503 once the process was asked to stop.
+    #[serde(default)]
+    pub ready: Option<String>,
+}
+
+impl Health {
+    fn check(&self, place: &Place, faults: &mut Faults) -> HealthPaths {
+        if self.live.is_none() && self.ready.is_none() {
+            faults.add(place.clone(), "answers nothing", "write for example `ready: /readyz`");
+        }
+        for (key, path) in [("live", &self.live), ("ready", &self.ready)] {
+            let Some(path) = path else { continue };
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
+            if !path.starts_with('/') || !path.bytes().all(plain) {
+                let hint = "write a path of letters, digits and `-._~`, such as /readyz";
+                faults.add(place.key(key), format!("`{path}` is no plain path"), hint);
+            }
+        }
+        if self.live.is_some() && self.live == self.ready {
+            faults.add(place.key("ready"), "is the path of `live` too", "only one of them can be answered there");
+        }
+        HealthPaths { live: self.live.clone(), ready: self.ready.clone() }
+    }
 }
 
 /// The `proxy_protocol:` block of a listener.
@@ -140,6 +175,7 @@ impl Config {
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Spec {
         let tls = self.tls.as_ref().map(|tls| tls.check(&place.key("tls"), faults));
         self.check_policy(place, faults);
+        let health = self.health.as_ref().map(|health| health.check(&place.key("health"), faults));
         let trusted = self.proxy_protocol.as_ref().map(|proxies| proxies.trusted.clone()).unwrap_or_default();
         if self.proxy_protocol.is_some() && trusted.is_empty() {
             faults.add(
@@ -156,6 +192,7 @@ impl Config {
             policy: Arc::new(Policy {
                 redirect_to_https: self.redirect_to_https,
                 strict_transport_security: self.strict_transport_security.and_then(StrictTransportSecurity::to_value),
+                health: health.unwrap_or_default(),
             }),
         }
     }

@@ -27,6 +27,7 @@ mod tree;
 pub mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use pingora_core::server::configuration::ServerConf;
@@ -44,7 +45,7 @@ use crate::observe::access_log;
 use crate::pool;
 use crate::recent_requests;
 use crate::request_limits::{self, RequestLimits};
-use crate::units::PoolName;
+use crate::units::{Period, PoolName};
 
 /// The whole file, as written. Nothing in it is known to fit together yet.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -72,6 +73,9 @@ pub struct Config {
     pub reload: reload::Config,
     /// What is remembered of requests, for `l7lb plan`.
     pub recent_requests: recent_requests::Config,
+    /// How long connections are accepted still when the process was asked to stop; 5 s where a listener
+    /// answers `health.ready`, else 0 s, since nobody would learn that they should not come.
+    pub drain_delay: Option<Period>,
     /// Pools of backends by name.
     pub pools: BTreeMap<PoolName, pool::Config>,
     /// What goes to which pool.
@@ -102,6 +106,8 @@ pub struct Checked {
     pub access_log: access_log::Config,
     /// What is remembered of requests.
     pub recent_requests: recent_requests::Spec,
+    /// How long connections are accepted still when the process was asked to stop.
+    pub drain_delay: Duration,
     /// Pools by name.
     pub pools: BTreeMap<PoolName, pool::Spec>,
     /// Routes, each to a pool that exists.
@@ -109,6 +115,9 @@ pub struct Checked {
     /// What must become of requests.
     pub tests: Vec<expectation::Config>,
 }
+
+/// How long whoever asks for readiness takes to notice, and to send nobody any more.
+const DRAIN_DELAY: Duration = Duration::from_secs(5);
 
 /// The most listeners that a graceful upgrade hands over.
 pub const LISTENERS_MAX: usize = 1024;
@@ -139,6 +148,7 @@ impl Config {
             client_timeouts: self.client_timeouts.check(&root.key("client_timeouts"), &mut faults),
             connection_limits: self.connection_limits.check(&root.key("connection_limits"), &mut faults),
             access_log: self.access_log.clone(),
+            drain_delay: self.drain_delay(),
             recent_requests: self.recent_requests.check(&root.key("recent_requests"), &mut faults),
             routes: routes::check(&self.routes, &pools, request_limits, &mut faults),
             pools,
@@ -149,6 +159,12 @@ impl Config {
             test.check(&root.key("tests").index(index), &checked.routes, &mut faults);
         }
         if faults.is_empty() { Ok(checked) } else { Err(faults.into_vec()) }
+    }
+
+    fn drain_delay(&self) -> Duration {
+        let seen = self.listeners.iter().any(|listener| listener.health.as_ref().is_some_and(|h| h.ready.is_some()));
+        let default = if seen { DRAIN_DELAY } else { Duration::ZERO };
+        self.drain_delay.map_or(default, |Period(delay)| delay)
     }
 
     /// Pingora gives the source address to connections that it makes itself, and those with a header of

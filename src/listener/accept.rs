@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,8 +74,8 @@ where
     match incoming.accept().await {
         Ok((io, peer)) => {
             let peer = peer.map_or(NO_ADDRESS, |peer| SocketAddr::new(canonical(peer.ip()), peer.port()));
+            let open = service.drain.connection(io.as_raw_fd());
             let arrival = Arrival { io, peer, entrance: Arc::clone(entrance) };
-            let open = service.drain.connection();
             tokio::spawn(serve(Arc::clone(service), arrival, open));
         }
         Err(e) => pause_after(&e).await,
@@ -102,7 +103,7 @@ async fn pause_after(e: &io::Error) {
 }
 
 /// Serves one connection to its end.
-async fn serve<P>(service: Arc<Service<P>>, arrival: Arrival, _open: Open)
+async fn serve<P>(service: Arc<Service<P>>, arrival: Arrival, open: Open)
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
@@ -111,7 +112,7 @@ where
     // Boxed, so that the memory for a handshake is not kept as long as the connection.
     let arriving: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(arrive(&service, arrival));
     match timeout(service.timeouts().handshake, arriving).await {
-        Ok(Ok((stream, _slot, true))) => http2::serve(&service, stream).await,
+        Ok(Ok((stream, _slot, true))) => http2::serve(&service, stream, open).await,
         Ok(Ok((stream, _slot, false))) => http1::serve(&service, stream).await,
         Ok(Err(e)) => log::debug!("connection from {peer}: {e}"),
         Err(_) => log::debug!("connection from {peer}: nothing came in time"),

@@ -5,21 +5,26 @@
 //! requests. An HTTP/1.1 connection that is silent is left open for a while: closing it at once
 //! would meet a request that is already on its way, and that request would be lost.
 
+use std::collections::HashMap;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::{Shutdown, shutdown};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long silent connections are left open after draining began.
 const SILENCE: Duration = Duration::from_millis(500);
+/// How long requests may take to notice that they were cut.
+const CUT: Duration = Duration::from_secs(1);
 
 /// The open connections of the process and the wish to end them. Cheap to clone.
 #[derive(Clone)]
 pub struct Drain {
     begun: Arc<watch::Sender<bool>>,
     silent: Arc<watch::Sender<bool>>,
-    connections: Arc<watch::Sender<usize>>,
+    connections: Arc<watch::Sender<Connections>>,
     doors: Arc<watch::Sender<usize>>,
 }
 
@@ -28,40 +33,66 @@ impl Default for Drain {
         Self {
             begun: Arc::new(watch::Sender::new(false)),
             silent: Arc::new(watch::Sender::new(false)),
-            connections: Arc::new(watch::Sender::new(0)),
+            connections: Arc::new(watch::Sender::new(Connections::default())),
             doors: Arc::new(watch::Sender::new(0)),
         }
     }
 }
 
-/// One open connection, or one open door; dropping it ends the count.
-pub struct Open(Arc<watch::Sender<usize>>);
+/// The connections that are open, with their descriptors.
+#[derive(Debug, Default)]
+struct Connections {
+    next: u64,
+    open: HashMap<u64, RawFd, ahash::RandomState>,
+}
+
+/// One open connection; dropping it ends the count.
+pub struct Open {
+    connections: Arc<watch::Sender<Connections>>,
+    number: u64,
+}
 
 impl Drop for Open {
+    fn drop(&mut self) {
+        self.connections.send_modify(|connections| {
+            connections.open.remove(&self.number);
+        });
+    }
+}
+
+/// One door at which connections come in; dropping it ends the count.
+pub struct OpenDoor(Arc<watch::Sender<usize>>);
+
+impl Drop for OpenDoor {
     fn drop(&mut self) {
         self.0.send_modify(|open| *open -= 1);
     }
 }
 
 impl Drain {
-    /// Counts a connection.
+    /// Counts the connection behind `fd`.
     #[must_use]
-    pub fn connection(&self) -> Open {
-        self.connections.send_modify(|open| *open += 1);
-        Open(Arc::clone(&self.connections))
+    pub fn connection(&self, fd: RawFd) -> Open {
+        let mut number = 0;
+        self.connections.send_modify(|connections| {
+            number = connections.next;
+            connections.next = number.wrapping_add(1);
+            connections.open.insert(number, fd);
+        });
+        Open { connections: Arc::clone(&self.connections), number }
     }
 
     /// Counts a door at which connections still come in: there may be more of them than are open.
     #[must_use]
-    pub fn door(&self) -> Open {
+    pub fn door(&self) -> OpenDoor {
         self.doors.send_modify(|open| *open += 1);
-        Open(Arc::clone(&self.doors))
+        OpenDoor(Arc::clone(&self.doors))
     }
 
     /// How many connections are open.
     #[must_use]
     pub fn open(&self) -> usize {
-        *self.connections.borrow()
+        self.connections.borrow().open.len()
     }
 
     /// Becomes true when draining begins.
@@ -85,7 +116,7 @@ impl Drain {
             let closed = async {
                 // The doors first: behind an open one, no connections may be none yet.
                 doors.wait_for(|open| *open == 0).await.ok();
-                connections.wait_for(|open| *open == 0).await.ok();
+                connections.wait_for(|connections| connections.open.is_empty()).await.ok();
             };
             timeout_at(until, closed).await.is_ok()
         };
@@ -94,6 +125,20 @@ impl Drain {
         }
         self.silent.send_replace(true);
         if all_closed(begun + grace).await { 0 } else { self.open() }
+    }
+
+    /// Shuts all connections down, so that each request comes to an end that is logged, and returns how many
+    /// had none even so. To be called last of all: a connection that has just ended may have left its
+    /// descriptor to something else.
+    pub async fn cut(&self) -> usize {
+        let mut connections = self.connections.subscribe();
+        let open: Vec<RawFd> = connections.borrow().open.values().copied().collect();
+        for fd in open {
+            // An error means that it is closed already.
+            shutdown(fd, Shutdown::Both).ok();
+        }
+        timeout(CUT, connections.wait_for(|connections| connections.open.is_empty())).await.ok();
+        self.open()
     }
 }
 
@@ -107,7 +152,7 @@ mod tests {
         assert_eq!(drain.run(Duration::from_secs(30)).await, 0, "nothing to wait for");
 
         let drain = Drain::default();
-        let connection = drain.connection();
+        let connection = drain.connection(-1);
         let waiting = tokio::spawn({
             let drain = drain.clone();
             async move { drain.run(Duration::from_secs(30)).await }
@@ -123,7 +168,7 @@ mod tests {
             async move { drain.run(Duration::from_secs(30)).await }
         });
         drain.begun().wait_for(|begun| *begun).await.unwrap();
-        let late = drain.connection();
+        let late = drain.connection(-1);
         drop(door);
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished(), "somebody came in at the last moment");
@@ -131,7 +176,8 @@ mod tests {
         assert_eq!(waiting.await.unwrap(), 0);
 
         let drain = Drain::default();
-        let _connection = drain.connection();
+        let _connection = drain.connection(-1);
         assert_eq!(drain.run(Duration::from_secs(30)).await, 1);
+        assert_eq!(drain.cut().await, 1, "it does not notice");
     }
 }

@@ -19,6 +19,7 @@ use pingora_proxy::ProxyHttp;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
+use super::drain::Open;
 use super::flood::{FrameMeter, Limits};
 use super::lent::Lent;
 use super::service::Service;
@@ -39,10 +40,11 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 type Connection = h2::server::Connection<Stream, Bytes>;
 
 /// How many requests are being answered, and who waits for there to be none.
-#[derive(Default)]
 struct Active {
     count: AtomicUsize,
     none: Notify,
+    /// The connection counts as open until its last request has ended.
+    _open: Open,
 }
 
 /// One of them; dropping it ends the count.
@@ -98,7 +100,7 @@ fn flooded(client: &ClientConnection) -> impl Future<Output = Refusal> {
 }
 
 /// Serves the connection to its end.
-pub(super) async fn serve<P>(service: &Arc<Service<P>>, mut stream: ClientStream)
+pub(super) async fn serve<P>(service: &Arc<Service<P>>, mut stream: ClientStream, open: Open)
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
@@ -121,7 +123,8 @@ where
         }
         Err(_) => return log::debug!("no HTTP/2 with {} in time", client.peer),
     };
-    let ended = accept(service, &mut connection, &digest, &client).await;
+    let active = Arc::new(Active { count: AtomicUsize::new(0), none: Notify::new(), _open: open });
+    let ended = accept(service, &mut connection, &digest, &client, &active).await;
     if let Ended::Abruptly = ended {
         connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
     }
@@ -142,12 +145,12 @@ async fn accept<P>(
     connection: &mut Connection,
     digest: &Arc<Digest>,
     client: &ClientConnection,
+    active: &Arc<Active>,
 ) -> Ended
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
-    let active = Arc::new(Active::default());
     let retire = Instant::now() + service.limits().age;
     let mut begun = service.drain.begun();
     let (mut requests, mut malformed, mut leaving) = (0, 0, false);
@@ -177,7 +180,7 @@ where
                     connection.graceful_shutdown();
                     leaving = true;
                 }
-                pass(service, session, Streaming::new(&active));
+                pass(service, session, Streaming::new(active));
             }
             Ok(Some(H2Accept::Rejected)) => {
                 let refusal = Refusal { rejection: Rejection::BadRequest, detail: "a malformed HTTP/2 request" };

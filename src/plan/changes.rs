@@ -49,6 +49,7 @@ impl Changes {
             ("client_timeouts", was.client_timeouts != is.client_timeouts),
             ("connection_limits", was.connection_limits != is.connection_limits),
             ("access_log", was.access_log != is.access_log),
+            ("drain_delay", was.drain_delay != is.drain_delay),
             ("reload", was.reload != is.reload),
             ("recent_requests", was.recent_requests != is.recent_requests),
         ];

@@ -15,6 +15,7 @@ use super::time_limits::End;
 use super::{admission, failover, headers, refuse};
 use crate::connection::{Connection, Policy};
 use crate::decision::{Bond, Door};
+use crate::lifecycle::{CutRequest, Lifecycle, Phase};
 use crate::limit::Verdict;
 use crate::observe::{AccessLog, Record};
 use crate::pool::{Endpoint, Key, Lease};
@@ -75,6 +76,8 @@ pub struct Exchange {
     pub(super) stale: bool,
     /// Whether the client asks to switch protocols.
     pub(super) upgrade: bool,
+    /// Whether it is no traffic: somebody asks how the balancer itself is.
+    pub(super) uncounted: bool,
     /// Whether the answer was complete before the request was.
     ended_early: bool,
     body_received: u64,
@@ -115,6 +118,7 @@ impl Exchange {
             received: false,
             stale: false,
             upgrade: false,
+            uncounted: false,
             ended_early: false,
             body_received: 0,
         }
@@ -201,7 +205,21 @@ impl Exchange {
     }
 
     /// Writes the access line.
-    pub(super) fn finish(&mut self, session: &Session, e: Option<&Error>, access_log: &AccessLog) {
+    pub(super) fn finish(
+        &mut self,
+        session: &Session,
+        e: Option<&Error>,
+        access_log: &AccessLog,
+        lifecycle: &Lifecycle,
+    ) {
+        if self.uncounted {
+            return;
+        }
+        let cut = self.is_cut(e, lifecycle);
+        if cut {
+            let route = self.route.as_ref().map(|route| route.name.clone());
+            lifecycle.note_cut(CutRequest { route, client: self.client, age: self.began.elapsed() });
+        }
         if self.rejection.is_none() && self.overdue() == Some(Rejection::BackendRemoved) {
             self.rejection = Some(Rejection::BackendRemoved);
         }
@@ -234,9 +252,15 @@ impl Exchange {
             route: self.route.as_ref().map(|route| route.name.as_str()),
             pool: self.target().map(|target| target.pool.name().as_str()),
             request_id: self.request_id.as_str(),
-            cause: self.cause(e),
+            cause: if cut { "shutdown" } else { self.cause(e) },
             detail: self.fault().map_or(&*self.detail, |fault| fault.detail),
         });
+    }
+
+    /// Whether it did not come to its end because the process leaves.
+    fn is_cut(&self, e: Option<&Error>, lifecycle: &Lifecycle) -> bool {
+        let switched = || self.connection.as_ref().is_some_and(|connection| connection.is_switched());
+        (e.is_some() || switched()) && self.rejection.is_none() && lifecycle.phase() == Phase::Cutting
     }
 
     fn cause(&self, e: Option<&Error>) -> &'static str {

@@ -41,6 +41,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use deadlines::Deadlines;
 pub use exchange::Exchange;
 
+use crate::lifecycle::Lifecycle;
 use crate::observe::AccessLog;
 use crate::recent_requests::Recorder;
 use crate::rejection::Rejection;
@@ -51,6 +52,7 @@ pub struct Proxy {
     live: Arc<ArcSwap<Snapshot>>,
     access_log: AccessLog,
     deadlines: Deadlines,
+    lifecycle: Lifecycle,
     recorder: Recorder,
 }
 
@@ -59,10 +61,10 @@ impl Proxy {
     /// of deadlines runs.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the epoch of the deadlines")]
-    pub fn new(live: Arc<ArcSwap<Snapshot>>, access_log: AccessLog, recorder: Recorder) -> Self {
+    pub fn new(live: Arc<ArcSwap<Snapshot>>, access_log: AccessLog, recorder: Recorder, lifecycle: Lifecycle) -> Self {
         let deadlines = Deadlines::new(Instant::now());
         tokio::spawn(deadlines.clone().sweep());
-        Self { live, access_log, deadlines, recorder }
+        Self { live, access_log, deadlines, lifecycle, recorder }
     }
 }
 
@@ -89,8 +91,12 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    /// May it pass, and where to? A refusal is answered here; else it becomes what backends get.
+    /// May it pass, and where to? A refusal is answered here; else it becomes what backends get. Who asks how
+    /// the balancer itself is, asks for nothing else.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
+        if respond::own_health(session, exchange, &self.lifecycle).await? {
+            return Ok(true);
+        }
         match exchange.admit(session, &self.recorder) {
             Ok(()) => {
                 headers::to_backend(session, exchange);
@@ -250,7 +256,7 @@ impl ProxyHttp for Proxy {
 
     /// One line for each request; and whether the client's connection goes on, as its answer said.
     async fn logging(&self, session: &mut Session, e: Option<&Error>, exchange: &mut Exchange) {
-        exchange.finish(session, e, &self.access_log);
+        exchange.finish(session, e, &self.access_log, &self.lifecycle);
         if e.is_none() {
             exchange.keep_connection(session);
         }

@@ -2,7 +2,7 @@
 //! balancer says itself.
 
 use bytes::Bytes;
-use http::header;
+use http::{Method, StatusCode, header};
 use pingora::{Error, ErrorSource};
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -10,6 +10,7 @@ use pingora_proxy::{FailToProxy, Session};
 
 use super::exchange::Exchange;
 use super::{admission, failover, framing, headers};
+use crate::lifecycle::Lifecycle;
 use crate::rejection::Rejection;
 
 /// Answers a request that was refused before any backend was asked.
@@ -25,6 +26,43 @@ pub(super) async fn reject(
     write(session, exchange, rejection).await?;
     exchange.ended(session);
     Ok(())
+}
+
+/// Says how the balancer itself is, where the request asks for that: whether it did. Neither routes nor limits
+/// are asked, and it counts for nothing.
+pub(super) async fn own_health(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    lifecycle: &Lifecycle,
+) -> pingora::Result<bool> {
+    let Some(paths) = exchange.policy().map(|policy| &policy.health) else { return Ok(false) };
+    let request = session.req_header();
+    let asked = |path: &Option<String>| path.as_deref().is_some_and(|path| path == request.uri.path());
+    let (status, body) = match (asked(&paths.live), asked(&paths.ready)) {
+        (true, _) => (StatusCode::OK, "live\n"),
+        (_, true) if lifecycle.is_ready() => (StatusCode::OK, "ready\n"),
+        (_, true) => (StatusCode::SERVICE_UNAVAILABLE, "leaving\n"),
+        _ => return Ok(false),
+    };
+    let head = match request.method {
+        Method::GET => false,
+        Method::HEAD => true,
+        _ => return Ok(false),
+    };
+    exchange.uncounted = true;
+    framing::judge_rest(session);
+    let mut response = ResponseHeader::build(status, Some(4))?;
+    response.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
+    response.insert_header(header::CONTENT_LENGTH, body.len())?;
+    response.insert_header(header::CACHE_CONTROL, "no-store")?;
+    if head {
+        write_head_alone(session, response).await?;
+    } else {
+        session.write_response_header(Box::new(response), false).await?;
+        session.write_response_body(Some(Bytes::from_static(body.as_bytes())), true).await?;
+    }
+    exchange.ended(session);
+    Ok(true)
 }
 
 /// Answers a request that no backend answered, where there is still somebody to answer.

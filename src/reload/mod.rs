@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::config::diagnostic::Diagnostic;
@@ -31,6 +31,7 @@ use crate::config::load::Loaded;
 use crate::config::{Checked, Config, load};
 use crate::event::Event;
 use crate::file_stamps::Stamps;
+use crate::lifecycle::Lifecycle;
 use crate::listener::{LiveRules, Rules, descriptors};
 use crate::observe::access_log::{self, Opened};
 use crate::pool::Kept;
@@ -87,46 +88,25 @@ pub struct Live {
     pub access_log: access_log::Slot,
     /// What requests there were.
     pub recent_requests: Arc<RecentRequests>,
-}
-
-/// Between the first of these and the second, the process serves and may reload.
-#[derive(Clone)]
-pub struct Span {
-    /// Becomes true when all listeners accept.
-    pub serving: watch::Receiver<bool>,
-    /// Becomes true when the process begins to finish what is in flight.
-    pub leaving: watch::Receiver<bool>,
-}
-
-impl Span {
-    /// Runs `work` while the process serves.
-    pub async fn run(mut self, work: impl Future<Output = ()>) {
-        // An error is the end of the process.
-        if self.serving.wait_for(|serving| *serving).await.is_err() {
-            return;
-        }
-        tokio::select! {
-            () = work => {}
-            _ = self.leaving.wait_for(|leaving| *leaving) => {}
-        }
-    }
+    /// When the process may reload, and how it leaves.
+    pub lifecycle: Lifecycle,
 }
 
 /// The background service that reloads.
 pub struct Reloader {
     reloading: Mutex<Option<Reloading>>,
     orders: Orders,
-    span: Span,
+    lifecycle: Lifecycle,
 }
 
 impl Reloader {
     /// A reloader of `source`, from which `checked` was read.
     #[must_use]
-    pub fn new(source: Source, checked: Checked, live: Live, span: Span) -> Self {
+    pub fn new(source: Source, checked: Checked, live: Live) -> Self {
         let (orders, take) = Orders::new();
-        let started = checked.written.clone();
+        let (started, lifecycle) = (checked.written.clone(), live.lifecycle.clone());
         let reloading = Reloading { source, started, current: checked, live, orders: take, pending: Vec::new() };
-        Self { reloading: Mutex::new(Some(reloading)), orders, span }
+        Self { reloading: Mutex::new(Some(reloading)), orders, lifecycle }
     }
 
     /// Gives it orders.
@@ -141,7 +121,7 @@ impl BackgroundService for Reloader {
     async fn start(&self, _shutdown: ShutdownWatch) {
         let reloading = self.reloading.lock().take();
         if let Some(mut reloading) = reloading {
-            self.span.clone().run(reloading.run()).await;
+            self.lifecycle.run(reloading.run()).await;
         }
     }
 }
@@ -279,6 +259,7 @@ impl Reloading {
             log.replace(opened);
         }
         self.live.recent_requests.configure(&self.current.recent_requests, &checked.recent_requests);
+        self.live.lifecycle.set_drain_delay(checked.drain_delay);
         self.current = checked;
         Ok(Outcome::Applied(changes))
     }

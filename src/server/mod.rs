@@ -20,11 +20,11 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
 use pingora_proxy::HttpProxy;
-use tokio::sync::watch;
 
 use crate::admin::{self, Admin, Api, Control};
 use crate::config::Checked;
 use crate::config::load::Loaded;
+use crate::lifecycle::{Lifecycle, Phase};
 use crate::listener::front::{Door, Makings, Prepare, Workers};
 use crate::listener::handover::{self, Ready};
 use crate::listener::{Drain, Entrance, Front, LiveRules, Socket};
@@ -33,7 +33,7 @@ use crate::observe::{AccessLog, OperatorLog, access_log};
 use crate::pool::Keeper;
 use crate::proxy::Proxy;
 use crate::recent_requests::RecentRequests;
-use crate::reload::{self, InForce, Live, Orders, Reloader, Source, Span};
+use crate::reload::{self, InForce, Live, Orders, Reloader, Source};
 use crate::snapshot::Snapshot;
 use crate::systemd;
 use crate::tls::{Terminator, Watcher};
@@ -79,7 +79,8 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     let doors = doors.map(|(sockets, (_, entrance))| Door { sockets, entrance }).collect();
     let rules = LiveRules::new(reload::rules(&checked)?);
     let access_log = checked.access_log.clone();
-    let build = Build { conf, snapshot, in_force, begun, access_log, workers, rules, log: start.log };
+    let lifecycle = Lifecycle::new(checked.drain_delay);
+    let build = Build { conf, snapshot, in_force, begun, lifecycle, access_log, workers, rules, log: start.log };
     let source = start.source.map(|source| (source, checked));
     serve(build, doors, Handing { named, upgrade_sock, ready }, source);
     Ok(())
@@ -108,6 +109,7 @@ struct Build {
     snapshot: Arc<Snapshot>,
     in_force: InForce,
     begun: Instant,
+    lifecycle: Lifecycle,
     access_log: access_log::Config,
     workers: Workers,
     rules: LiveRules,
@@ -129,7 +131,7 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
     // Tells a parent that waits for the daemon (`daemon_wait_for_ready`) that it may go.
     server.bootstrap_as_a_service();
 
-    let drain = Drain::default();
+    let (drain, lifecycle) = (Drain::default(), build.lifecycle);
     let log_slot = access_log::Slot::default();
     let keeper = Keeper::new(build.snapshot.pools.values().cloned().collect());
     let settled = keeper.settled();
@@ -140,12 +142,11 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
         kept: keeper.kept(),
         access_log: Arc::clone(&log_slot),
         recent_requests: Arc::new(RecentRequests::new(build.begun)),
+        lifecycle: lifecycle.clone(),
     };
     let control = Control::new(admin::socket_path(&handing.upgrade_sock.display().to_string()));
-    let serving = watch::Sender::new(false);
-    let span = Span { serving: serving.subscribe(), leaving: drain.begun() };
-    let orders = source.map(|source| add_reloading(&mut server, source, &live, span.clone()));
-    let api = Api { orders: orders.clone(), span, live: live.clone(), log: build.log };
+    let orders = source.map(|source| add_reloading(&mut server, source, &live));
+    let api = Api { orders: orders.clone(), live: live.clone(), log: build.log };
     let answers = api.orders.is_some();
     add_control(&mut server, &control, api);
     if answers && handing.ready.is_none() {
@@ -161,6 +162,7 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
 
     let prepare = prepare(Arc::clone(&server.configuration), live, (build.access_log, log_slot.clone()), build.workers);
     let listening = describe(&doors);
+    let served = lifecycle.clone();
     let on_ready = move || {
         if let Some(ready) = handing.ready {
             // Until now the old process was the one to ask.
@@ -170,20 +172,20 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
             }
         }
         // Whoever reads the line may ask at once.
-        serving.send_replace(true);
+        served.enter(Phase::Ready);
         log::info!("l7lb {} ready: {listening}", env!("CARGO_PKG_VERSION"));
         systemd::ready();
     };
     let how = (build.workers, build.rules);
     server.add_service(Front::new(doors, prepare, on_ready, how, (drain.clone(), settled)));
     let (sockets, upgrade_sock) = (handing.named, handing.upgrade_sock);
-    let signals = Signals { drain, grace, log_slot, orders, sockets, upgrade_sock };
+    let signals = Signals { drain, lifecycle, grace, log_slot, orders, sockets, upgrade_sock };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
 }
 
 /// The file is read anew when it changes or somebody says so, at the control socket or by a signal.
-fn add_reloading(server: &mut Server, (source, checked): (Source, Checked), live: &Live, span: Span) -> Orders {
-    let reloader = Reloader::new(source, checked, live.clone(), span);
+fn add_reloading(server: &mut Server, (source, checked): (Source, Checked), live: &Live) -> Orders {
+    let reloader = Reloader::new(source, checked, live.clone());
     let orders = reloader.orders();
     let mut reloading = background_service("reload", reloader);
     reloading.threads = Some(1);
@@ -228,7 +230,8 @@ fn prepare(
             let access_log = access_log.clone();
             move || {
                 let recorder = live.recent_requests.recorder(threads);
-                let proxy = Proxy::new(Arc::clone(&live.snapshot), access_log.clone(), recorder);
+                let lifecycle = live.lifecycle.clone();
+                let proxy = Proxy::new(Arc::clone(&live.snapshot), access_log.clone(), recorder, lifecycle);
                 let mut proxy = HttpProxy::new(proxy, Arc::clone(&conf));
                 proxy.server_options = Some(options());
                 proxy.handle_init_modules();

@@ -2,7 +2,7 @@
 //!
 //! | signal | what happens |
 //! |---|---|
-//! | SIGTERM | requests in flight end, then the process leaves; at the latest after the grace period |
+//! | SIGTERM | readiness fails; after `drain_delay` the listeners close; requests in flight end, and the process leaves; at the latest after the grace period. A second one: as SIGINT |
 //! | SIGINT | the process leaves at once |
 //! | SIGQUIT | the sockets go to a new process that waits for them; then as SIGTERM. Without one: nothing |
 //! | SIGHUP | the configuration is read anew, and the access log is opened anew |
@@ -16,14 +16,19 @@ use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::lifecycle::{Lifecycle, Phase};
 use crate::listener::{Drain, handover};
 use crate::observe::access_log;
 use crate::reload::Orders;
 use crate::systemd;
 
+/// What the service manager grants beyond the time that we take.
+const MARGIN: Duration = Duration::from_secs(5);
+
 /// Pingora asks this when to stop.
 pub(super) struct Signals {
     pub(super) drain: Drain,
+    pub(super) lifecycle: Lifecycle,
     pub(super) grace: Duration,
     pub(super) log_slot: access_log::Slot,
     /// Has the configuration read anew, where it came from a file.
@@ -69,11 +74,12 @@ impl ShutdownSignalWatch for Signals {
                     return self.leave();
                 }
                 _ = streams.terminate.recv() => {
-                    log::info!("SIGTERM: finishing {} connections, for at most {:?}", self.drain.open(), self.grace);
+                    self.lifecycle.enter(Phase::Leaving);
                     break;
                 }
                 _ = streams.quit.recv() => {
                     if self.hand_over().await {
+                        self.lifecycle.enter(Phase::Replaced);
                         break;
                     }
                 }
@@ -86,19 +92,53 @@ impl ShutdownSignalWatch for Signals {
                 }
             }
         }
-        systemd::stopping();
         tokio::select! {
-            cut = self.drain.run(self.grace) => match cut {
-                0 => log::info!("all connections are finished"),
-                cut => log::warn!("the grace period is over: {cut} connections are cut"),
-            },
-            _ = streams.interrupt.recv() => log::info!("SIGINT: {} connections are cut", self.drain.open()),
+            () = self.finish() => {}
+            signal = streams.at_once() => log::info!("{signal}: {} connections are cut", self.drain.open()),
         }
         self.leave()
     }
 }
 
+impl Streams {
+    /// Somebody cannot wait any longer.
+    async fn at_once(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM again",
+        }
+    }
+}
+
 impl Signals {
+    /// Lets everybody finish, and names those who took too long.
+    async fn finish(&self) {
+        if self.lifecycle.phase() == Phase::Leaving {
+            let delay = self.lifecycle.drain_delay();
+            systemd::stopping(delay + self.grace + MARGIN);
+            if !delay.is_zero() {
+                log::info!("SIGTERM: not ready any more; listeners close in {delay:?}");
+                tokio::time::sleep(delay).await;
+            }
+            log::info!("SIGTERM: finishing {} connections, for at most {:?}", self.drain.open(), self.grace);
+        }
+        let late = self.drain.run(self.grace).await;
+        if late == 0 {
+            return log::info!("all connections are finished");
+        }
+        self.lifecycle.enter(Phase::Cutting);
+        let deaf = self.drain.cut().await;
+        let cut = self.lifecycle.cut();
+        log::warn!("the grace period is over: {late} connections are cut, with {} requests", cut.total);
+        cut.named.iter().for_each(|request| log::warn!("request cut: {request}"));
+        if cut.total > cut.named.len() {
+            log::warn!("request cut: {} more", cut.total - cut.named.len());
+        }
+        if deaf > 0 {
+            log::warn!("{deaf} connections did not end even so");
+        }
+    }
+
     /// Hands the sockets to a new process; false where there is none that becomes ready.
     async fn hand_over(&self) -> bool {
         log::info!("SIGQUIT: handing {} sockets over at {}", self.sockets.len(), self.upgrade_sock.display());

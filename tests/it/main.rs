@@ -22,6 +22,7 @@ mod front;
 mod grpc;
 mod headers;
 mod health;
+mod leaving;
 mod http2_backends;
 mod life;
 mod limits;

@@ -41,6 +41,7 @@ fn systemd_hears_of_the_start_reloads_and_the_end_and_that_it_lives() {
     let length = manager.recv(&mut space).unwrap();
     assert_eq!(String::from_utf8_lossy(&space[..length]).trim_end(), "WATCHDOG=1");
     lab.signal(Signal::SIGTERM);
-    assert_eq!(heard(&manager).trim_end(), "STOPPING=1");
+    // The grace period of 30 s, and a little.
+    assert_eq!(heard(&manager).trim_end(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=35000000");
     assert!(lab.wait_exit(PATIENCE).success());
 }
