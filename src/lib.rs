@@ -26,6 +26,7 @@ pub mod units;
 pub mod fault;
 pub mod net;
 pub mod rejection;
+pub mod grpc_status;
 pub mod connection;
 pub mod request_id;
 pub mod target;

@@ -12,6 +12,7 @@ const ORDER: &[&str] = &[
     "fault",
     "net",
     "rejection",
+    "grpc_status",
     "connection",
     "request_id",
     "target",

@@ -11,7 +11,7 @@ use super::shares::Shares;
 use crate::fault::{Faults, Place};
 use crate::limit;
 use crate::pool;
-use crate::pool::peer::{Timeouts, TimeoutsConfig};
+use crate::pool::peer::{Protocol, Timeouts, TimeoutsConfig};
 use crate::request_limits::RequestLimits;
 use crate::retry;
 use crate::route::{HostPattern, Matcher, Methods, PathPattern, Table};
@@ -189,12 +189,33 @@ impl Config {
         }
         let sticky = self.sticky(around, place, faults);
         let retry = self.retry.check(&place.key("retry"), faults);
+        self.check_grpc(&retry, pools, &place.key("retry").key("on"), faults);
         let rate_limit = self.rate_limit.check(&place.key("rate_limit"), faults);
         let matcher = self.matcher(place, faults)?;
         let name = self.name.clone().unwrap_or_else(|| matcher.to_string().into());
         let body_size = self.body_size.map_or(around.limits.body_size, |size| size.0);
         let allow_encoded = self.allow_encoded();
         Some(RouteSpec { name, matcher, targets, sticky, retry, rate_limit, body_size, allow_encoded })
+    }
+
+    /// Who does not speak HTTP/2 answers no call of gRPC's.
+    fn check_grpc(
+        &self,
+        retry: &retry::Policy,
+        pools: &BTreeMap<PoolName, pool::Spec>,
+        place: &Place,
+        faults: &mut Faults,
+    ) {
+        let speaks_http1 =
+            |pool: &PoolName| pools.get(pool).is_some_and(|spec| spec.template.protocol == Protocol::Http1);
+        let Some(index) = retry.on.iter().position(|condition| matches!(condition, retry::Condition::Grpc(_))) else {
+            return;
+        };
+        if let Some((pool, _)) = self.pool.iter().find(|(pool, _)| speaks_http1(pool)) {
+            let problem = format!("gRPC needs HTTP/2, and pool {pool} speaks HTTP/1.1");
+            let hint = "write `protocol: h2c`, or `protocol: http2` with `tls`, in the pool";
+            faults.add(place.index(index), problem, hint);
+        }
     }
 
     fn sticky(&self, around: &Surroundings<'_>, place: &Place, faults: &mut Faults) -> Option<Arc<Sticky>> {

@@ -5,9 +5,11 @@
 
 use http::StatusCode;
 use pingora::{Error, ErrorSource, ErrorType, RetryType};
+use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::exchange::Exchange;
+use crate::grpc_status::{GrpcStatus, is_grpc};
 use crate::pool::outlier::Outcome;
 use crate::rejection::Rejection;
 use crate::retry::Failure;
@@ -24,10 +26,20 @@ pub(super) fn after_connect(session: &Session, exchange: &mut Exchange, mut e: B
     e
 }
 
+/// What an answer's header says of the try: its status, or gRPC's where there will be no message.
+pub(super) fn verdict(response: &ResponseHeader) -> Failure {
+    let call = is_grpc(&response.headers).then(|| GrpcStatus::of(&response.headers)).flatten();
+    call.map_or(Failure::Status(response.status.as_u16()), Failure::Grpc)
+}
+
 /// Decides when the answer's header is here. Where it is one that another backend may better, the error
 /// that makes Pingora ask it.
-pub(super) fn after_status(session: &Session, exchange: &mut Exchange, status: StatusCode) -> pingora::Result<()> {
-    let failure = Failure::Status(status.as_u16());
+pub(super) fn after_header(
+    session: &Session,
+    exchange: &mut Exchange,
+    status: StatusCode,
+    failure: Failure,
+) -> pingora::Result<()> {
     if !exchange.route.as_ref().is_some_and(|route| route.retry.covers(failure)) {
         return Ok(());
     }
@@ -44,7 +56,7 @@ pub(super) fn after_status(session: &Session, exchange: &mut Exchange, status: S
 /// Decides after a connection broke.
 pub(super) fn after_request(session: &Session, exchange: &mut Exchange, mut e: Box<Error>, reused: bool) -> Box<Error> {
     if exchange.next.is_some() {
-        // Decided by the answer's status.
+        // Decided by the answer's header.
         e.set_retry(true);
         return e;
     }

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora::Error;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -41,8 +42,10 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use deadlines::Deadlines;
 pub use exchange::Exchange;
 
+use crate::grpc_status::GrpcStatus;
 use crate::lifecycle::Lifecycle;
 use crate::observe::AccessLog;
+use crate::pool::outlier::Outcome;
 use crate::recent_requests::Recorder;
 use crate::rejection::Rejection;
 use crate::snapshot::Snapshot;
@@ -184,8 +187,9 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        failover::after_status(session, exchange, response.status)?;
-        exchange.answered(response.status);
+        let (status, verdict) = (response.status, failover::verdict(response));
+        failover::after_header(session, exchange, status, verdict)?;
+        exchange.answered(status, verdict);
         headers::from_backend(response);
         Ok(())
     }
@@ -201,6 +205,19 @@ impl ProxyHttp for Proxy {
         exchange.end_in_time()?;
         exchange.progress();
         Ok(None)
+    }
+
+    /// How a call of gRPC's ended, which is how its backend did.
+    fn upstream_response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut HeaderMap,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
+        if let Some(status) = GrpcStatus::of(trailers) {
+            exchange.turned_out(Outcome::of_status(status.http()));
+        }
+        Ok(())
     }
 
     /// What the client is told beside the answer.

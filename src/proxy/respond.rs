@@ -10,6 +10,7 @@ use pingora_proxy::{FailToProxy, Session};
 
 use super::exchange::Exchange;
 use super::{admission, failover, framing, headers};
+use crate::grpc_status::is_grpc;
 use crate::lifecycle::Lifecycle;
 use crate::rejection::Rejection;
 
@@ -100,7 +101,7 @@ pub(super) async fn failure(session: &mut Session, exchange: &mut Exchange, e: &
 
 async fn write(session: &mut Session, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {
     framing::judge_rest(session);
-    if is_grpc(session.req_header()) {
+    if asks_by_grpc(session.req_header()) {
         return write_grpc(session, exchange, rejection).await;
     }
     let (content_type, body) = rejection.page(wants_json(session.req_header()), exchange.request_id.as_str());
@@ -151,12 +152,8 @@ fn finish_head(response: &mut ResponseHeader, exchange: &Exchange, rejection: Re
 
 /// Whether a gRPC client asks. The protocol exists over HTTP/2 only; gRPC-Web has a media type of its
 /// own and understands HTTP's statuses.
-fn is_grpc(request: &RequestHeader) -> bool {
-    let grpc = |value: &http::HeaderValue| {
-        let rest = value.as_bytes().strip_prefix(b"application/grpc");
-        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-    };
-    request.version == http::Version::HTTP_2 && request.headers.get(header::CONTENT_TYPE).is_some_and(grpc)
+fn asks_by_grpc(request: &RequestHeader) -> bool {
+    request.version == http::Version::HTTP_2 && is_grpc(&request.headers)
 }
 
 /// The same address over HTTPS; none where the client did not say which host it wants.

@@ -252,7 +252,7 @@ impl Exchange {
     /// The answer's header is here. An informational one (100, 103) is not the answer yet, and a
     /// switch of protocols has no end to wait for.
     #[expect(clippy::disallowed_methods, reason = "the backend's time ends here")]
-    pub(super) fn answered(&mut self, status: StatusCode) {
+    pub(super) fn answered(&mut self, status: StatusCode, verdict: Failure) {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             // From here on the listener keeps the time, for both directions.
             self.try_end = None;
@@ -268,7 +268,7 @@ impl Exchange {
         self.rejection = None;
         let now = Instant::now();
         self.upstream_latency = self.picked.map(|picked| now.saturating_duration_since(picked));
-        self.record_at(Failure::Status(status.as_u16()), now);
+        self.record_at(verdict, now);
         if let Some(deadline) = &self.deadline {
             deadline.rescue(None);
         }
@@ -301,6 +301,7 @@ impl Exchange {
         let Some(lease) = &mut self.lease else { return };
         match outcome {
             Failure::Status(status) => lease.answered(Outcome::of_status(status), now),
+            Failure::Grpc(status) => lease.answered(Outcome::of_status(status.http()), now),
             Failure::Connect | Failure::Reset | Failure::Timeout | Failure::Silent => lease.failed(now),
             // It did nothing, as it may, so that nothing is known of it.
             Failure::RefusedStream => {}

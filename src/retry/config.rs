@@ -10,6 +10,7 @@ use serde::de::{self, Deserializer, Visitor};
 
 use super::{Failure, Policy};
 use crate::fault::{Faults, Place};
+use crate::grpc_status::GrpcStatus;
 use crate::units::Period;
 
 /// The most backends that a request is sent to: two retries. What two others could not do, a third
@@ -109,9 +110,42 @@ pub enum Condition {
     Silent,
     /// The backend answered with this status.
     Status(u16),
+    /// The backend answered a call of gRPC's without a message, and with this status.
+    Grpc(GrpcStatus),
 }
 
+/// The names of those failures that have one.
+const NAMES: [&str; 10] = [
+    "connect",
+    "reset",
+    "refused_stream",
+    "timeout",
+    "silent",
+    "grpc_cancelled",
+    "grpc_deadline_exceeded",
+    "grpc_internal",
+    "grpc_resource_exhausted",
+    "grpc_unavailable",
+];
+
 impl Condition {
+    /// The failure of this name.
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "connect" => Self::Connect,
+            "reset" => Self::Reset,
+            "refused_stream" => Self::RefusedStream,
+            "timeout" => Self::Timeout,
+            "silent" => Self::Silent,
+            "grpc_cancelled" => Self::Grpc(GrpcStatus::CANCELLED),
+            "grpc_deadline_exceeded" => Self::Grpc(GrpcStatus::DEADLINE_EXCEEDED),
+            "grpc_internal" => Self::Grpc(GrpcStatus::INTERNAL),
+            "grpc_resource_exhausted" => Self::Grpc(GrpcStatus::RESOURCE_EXHAUSTED),
+            "grpc_unavailable" => Self::Grpc(GrpcStatus::UNAVAILABLE),
+            _ => return None,
+        })
+    }
+
     pub(super) fn is(self, failure: Failure) -> bool {
         match (self, failure) {
             (Self::Connect, Failure::Connect)
@@ -120,6 +154,7 @@ impl Condition {
             | (Self::Timeout, Failure::Timeout)
             | (Self::Silent, Failure::Silent) => true,
             (Self::Status(wanted), Failure::Status(status)) => wanted == status,
+            (Self::Grpc(wanted), Failure::Grpc(status)) => wanted == status,
             _ => false,
         }
     }
@@ -133,7 +168,7 @@ impl JsonSchema for Condition {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "anyOf": [
-                { "enum": ["connect", "reset", "refused_stream", "timeout", "silent"] },
+                { "enum": NAMES },
                 { "type": "integer", "minimum": 400, "maximum": 599 },
             ]
         })
@@ -152,21 +187,26 @@ impl Visitor<'_> for ConditionVisitor {
     type Value = Condition;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("connect, reset, refused_stream, timeout, silent or a status such as 503")
+        write!(f, "{} or a status such as 503", NAMES.join(", "))
     }
 
     fn visit_str<E: de::Error>(self, word: &str) -> Result<Condition, E> {
-        match word {
-            "connect" => Ok(Condition::Connect),
-            "reset" => Ok(Condition::Reset),
-            "refused_stream" => Ok(Condition::RefusedStream),
-            "timeout" => Ok(Condition::Timeout),
-            "silent" => Ok(Condition::Silent),
-            _ => Err(E::unknown_variant(word, &["connect", "reset", "refused_stream", "timeout", "silent"])),
-        }
+        Condition::named(word).ok_or_else(|| E::unknown_variant(word, &NAMES))
     }
 
     fn visit_u64<E: de::Error>(self, status: u64) -> Result<Condition, E> {
         u16::try_from(status).map(Condition::Status).map_err(|_| E::custom(format!("{status} is not a status")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_a_failure_of_its_own() {
+        let found: Vec<Condition> = NAMES.iter().filter_map(|name| Condition::named(name)).collect();
+        assert_eq!(found.len(), NAMES.len());
+        assert!(found.iter().enumerate().all(|(index, one)| !found[..index].contains(one)));
     }
 }

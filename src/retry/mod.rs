@@ -12,6 +12,8 @@ mod config;
 
 use std::time::Duration;
 
+use crate::grpc_status::GrpcStatus;
+
 pub use budget::Budget;
 pub use config::{Condition, Config, Repeats};
 
@@ -30,13 +32,20 @@ pub enum Failure {
     Silent,
     /// The backend answered with this status.
     Status(u16),
+    /// The backend answered a call of gRPC's without a message, and with this status.
+    Grpc(GrpcStatus),
 }
 
 impl Failure {
     /// Whether it may be the request that is at fault, and not the backend: a status that is none of a
     /// gateway's. A second backend that says the same settles it.
     fn may_be_the_requests(self) -> bool {
-        matches!(self, Self::Status(status) if !matches!(status, 502..=504))
+        let status = match self {
+            Self::Status(status) => status,
+            Self::Grpc(status) => status.http(),
+            _ => return false,
+        };
+        !matches!(status, 502..=504)
     }
 
     /// Whether the backend may have acted on the request.
@@ -115,7 +124,9 @@ impl Policy {
         if failure.may_be_the_requests() && attempt.tries > 1 {
             return Err(refusal::SAME_ANSWER);
         }
+        // Every call of gRPC's is a POST, so who names a status of gRPC's says that repeating does no harm.
         let harmless = attempt.idempotent
+            || matches!(failure, Failure::Grpc(_))
             || self.methods == Repeats::Any
             || (self.idempotency_key && attempt.keyed)
             || !failure.may_have_acted();
@@ -199,6 +210,13 @@ mod tests {
         let late = Policy { on: vec![Condition::Timeout], ..default() };
         assert_eq!(late.permits(Failure::Timeout, GET), Ok(()));
         assert_eq!(late.permits(Failure::Connect, GET), Err(""));
+        let grpc = Policy { on: vec![Condition::Grpc(GrpcStatus::UNAVAILABLE)], ..default() };
+        assert_eq!(grpc.permits(Failure::Grpc(GrpcStatus::UNAVAILABLE), POST), Ok(()));
+        assert_eq!(grpc.permits(Failure::Grpc(GrpcStatus::INTERNAL), POST), Err(""));
+        assert_eq!(grpc.permits(Failure::Status(503), GET), Err(""));
+        let internal = Policy { on: vec![Condition::Grpc(GrpcStatus::INTERNAL)], ..default() };
+        let second = Attempt { tries: 2, ..POST };
+        assert_eq!(internal.permits(Failure::Grpc(GrpcStatus::INTERNAL), second), Err(refusal::SAME_ANSWER));
         let never = Policy { tries: 1, ..default() };
         assert_eq!(never.permits(Failure::Connect, GET), Err(""));
     }

@@ -2,6 +2,7 @@
 
 mod calls;
 mod health;
+mod outcomes;
 mod refusals;
 
 use crate::lab::grpc::GrpcBackend;

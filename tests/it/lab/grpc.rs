@@ -86,6 +86,8 @@ struct State {
     calls: Mutex<Vec<HeaderMap>>,
     /// The services that were asked about.
     services: Mutex<BTreeSet<Vec<u8>>>,
+    /// How calls to `/lab/Outcome` end.
+    outcome: Mutex<&'static str>,
 }
 
 /// A gRPC server on a thread of its own, which ends with the test process.
@@ -130,6 +132,11 @@ impl GrpcBackend {
 
     pub fn set_health(&self, health: u8) {
         self.state.health.store(health, Ordering::Relaxed);
+    }
+
+    /// How calls to `/lab/Outcome` end from now on.
+    pub fn set_outcome(&self, status: &'static str) {
+        *self.state.outcome.lock() = status;
     }
 
     /// How many connections are open.
@@ -182,6 +189,13 @@ fn trailers_only(respond: &mut h2::server::SendResponse<Bytes>, status: &'static
     let mut response = head();
     response.headers_mut().extend(outcome(status));
     respond.send_response(response, true).map(drop)
+}
+
+async fn end_as_told(mut respond: h2::server::SendResponse<Bytes>, state: &State) -> Result<(), h2::Error> {
+    let status = *state.outcome.lock();
+    let mut stream = respond.send_response(head(), false)?;
+    send(&mut stream, frame(b"message")).await?;
+    stream.send_trailers(outcome(status))
 }
 
 async fn check_health(
@@ -243,6 +257,9 @@ async fn call(
             let mut stream = respond.send_response(head(), false)?;
             stream.send_trailers(outcome("4"))
         }
+        // As the test says, behind a message or without one.
+        "/lab/Outcome" => end_as_told(respond, state).await,
+        "/lab/OutcomeOnly" => trailers_only(&mut respond, *state.outcome.lock()),
         "/lab/TrailersOnly" => trailers_only(&mut respond, "5"),
         // Says nothing, or only a header, until somebody resets the call.
         "/lab/Hang" => {

@@ -1,0 +1,108 @@
+//! gRPC's statuses: how a call ended, which HTTP's status, always 200, does not say.
+//!
+//! They stand in the trailers, or, where there is no message, in the header
+//! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, "Responses").
+
+use http::{HeaderMap, header};
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrpcStatus(u8);
+
+impl GrpcStatus {
+    /// The call was given up, mostly by its caller.
+    pub const CANCELLED: Self = Self(1);
+    /// Nobody knows.
+    pub const UNKNOWN: Self = Self(2);
+    /// The deadline passed before the call was done.
+    pub const DEADLINE_EXCEEDED: Self = Self(4);
+    /// A quota, or something like memory, is used up.
+    pub const RESOURCE_EXHAUSTED: Self = Self(8);
+    /// Something is broken.
+    pub const INTERNAL: Self = Self(13);
+    /// The service cannot be had at the moment.
+    pub const UNAVAILABLE: Self = Self(14);
+
+    /// What these fields, an answer's header or its trailers, say; `None` where they do not. What is no
+    /// status of gRPC's counts as unknown, as it does to clients.
+    #[must_use]
+    pub fn of(fields: &HeaderMap) -> Option<Self> {
+        let status = fields.get("grpc-status")?.to_str().ok().and_then(|status| status.parse().ok());
+        Some(status.filter(|status| *status <= 16).map_or(Self::UNKNOWN, Self))
+    }
+
+    /// The status of HTTP that says the same, as Envoy and Google's APIs map them (google/rpc/code.proto).
+    #[must_use]
+    pub fn http(self) -> u16 {
+        match self.0 {
+            0 => 200,
+            1 => 499,
+            3 | 9 | 11 => 400,
+            4 => 504,
+            5 => 404,
+            6 | 10 => 409,
+            7 => 403,
+            8 => 429,
+            12 => 501,
+            14 => 503,
+            16 => 401,
+            _ => 500,
+        }
+    }
+}
+
+/// Whether these fields are of a message of gRPC's. gRPC-Web has a media type of its own.
+#[must_use]
+pub fn is_grpc(fields: &HeaderMap) -> bool {
+    let rest = fields.get(header::CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(name: &'static str, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())])
+    }
+
+    #[test]
+    fn statuses_are_read_and_mean_what_http_means() {
+        for (text, http) in [
+            ("0", 200),
+            ("1", 499),
+            ("2", 500),
+            ("4", 504),
+            ("5", 404),
+            ("8", 429),
+            ("12", 501),
+            ("13", 500),
+            ("14", 503),
+            ("15", 500),
+            ("16", 401),
+            ("17", 500),
+            ("999", 500),
+            ("", 500),
+            ("UNAVAILABLE", 500),
+        ] {
+            let status = GrpcStatus::of(&fields("grpc-status", text)).map(GrpcStatus::http);
+            assert_eq!(status, Some(http), "{text:?}");
+        }
+        assert_eq!(GrpcStatus::of(&HeaderMap::new()), None);
+        assert_eq!(GrpcStatus::of(&fields("grpc-status", "14")), Some(GrpcStatus::UNAVAILABLE));
+    }
+
+    #[test]
+    fn grpc_is_known_by_its_media_type() {
+        for (value, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;charset=utf-8", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+        ] {
+            assert_eq!(is_grpc(&fields("content-type", value)), expected, "{value}");
+        }
+        assert!(!is_grpc(&HeaderMap::new()));
+    }
+}
