@@ -39,6 +39,17 @@ pub struct Permit {
     generation: u64,
 }
 
+/// What passes now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passing {
+    /// All requests.
+    All,
+    /// None, for so long.
+    Nothing(Duration),
+    /// A few at a time.
+    Probes,
+}
+
 /// A change of state that an operator wants to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -100,6 +111,16 @@ impl Breaker {
             State::HalfOpen { probing, passed } if probing + passed < self.spec.probes => Ok(()),
             // A probe that is under way decides, and nobody knows when.
             State::HalfOpen { .. } => Err(Duration::ZERO),
+        }
+    }
+
+    /// What passes now.
+    #[must_use]
+    pub fn passing(&self, now: Instant) -> Passing {
+        match self.state {
+            State::Closed { .. } => Passing::All,
+            State::Open { until } if until > now => Passing::Nothing(until.saturating_duration_since(now)),
+            State::Open { .. } | State::HalfOpen { .. } => Passing::Probes,
         }
     }
 
@@ -225,6 +246,8 @@ mod tests {
         let now = Instant::now();
         let mut breaker = opened(now);
         assert_eq!(breaker.admit(now + second()), Err(second() * 4));
+        assert_eq!(breaker.passing(now + second()), Passing::Nothing(second() * 4));
+        assert_eq!(breaker.passing(now + second() * 5), Passing::Probes);
         let later = now + second() * 5;
         let (one, two) = (breaker.admit(later).unwrap(), breaker.admit(later).unwrap());
         assert_eq!(breaker.admit(later), Err(Duration::ZERO), "two probes and no more");

@@ -42,6 +42,24 @@ pub enum Event {
         /// How many requests were cut because they took longer than `removal_timeout`.
         cut: u32,
     },
+    /// An operator said something about a backend that is not what the file says, or is again.
+    BackendOverridden {
+        /// Its pool.
+        pool: PoolName,
+        /// Its address.
+        backend: SocketAddr,
+        /// Whether it is to have requests now: `enabled`, `draining` or `disabled`.
+        state: String,
+        /// Its weight now.
+        weight: u32,
+    },
+    /// What an operator said about a backend holds no more, since the file now says something else about it.
+    OverrideEnded {
+        /// Its pool.
+        pool: PoolName,
+        /// Its address.
+        backend: SocketAddr,
+    },
     /// A backend is worse than its peers and takes no requests for a while.
     BackendEjected {
         /// Its pool.
@@ -198,6 +216,7 @@ impl Event {
             | Self::NameUnresolved { .. }
             | Self::CertificateExpires { .. }
             | Self::NeedsUpgrade { .. }
+            | Self::OverrideEnded { .. }
             | Self::LogLinesLost { .. } => Level::Warn,
             Self::BackendRemoved { cut: 1.., .. } => Level::Warn,
             Self::BackendRemoved { cut: 0, .. }
@@ -208,7 +227,8 @@ impl Event {
             | Self::CertificateLoaded { .. }
             | Self::TlsFileLoaded { .. }
             | Self::ConfigReloaded { .. }
-            | Self::LogLevelChanged { .. } => Level::Info,
+            | Self::LogLevelChanged { .. }
+            | Self::BackendOverridden { .. } => Level::Info,
         }
     }
 }
@@ -225,6 +245,12 @@ impl fmt::Display for Event {
             }
             Self::BackendEjected { pool, backend, reason, period } => {
                 write!(f, "backend ejected: pool={pool} backend={backend} reason={reason:?} for={period}")
+            }
+            Self::BackendOverridden { pool, backend, state, weight } => {
+                write!(f, "backend overridden: pool={pool} backend={backend} state={state} weight={weight}")
+            }
+            Self::OverrideEnded { pool, backend } => {
+                write!(f, "override ended, the file says something else: pool={pool} backend={backend}")
             }
             Self::BackendReturned { pool, backend } => write!(f, "backend returned: pool={pool} backend={backend}"),
             Self::CircuitOpened { pool, backend } => write!(f, "circuit opened: pool={pool} backend={backend}"),

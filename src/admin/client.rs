@@ -26,6 +26,16 @@ pub struct Client {
     socket: PathBuf,
 }
 
+/// A name as a part of a path or query.
+#[must_use]
+pub fn segment(name: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    name.bytes().map(encode).collect()
+}
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum Unanswered {
@@ -89,6 +99,14 @@ impl Client {
         self.ask(Method::POST, path, Bytes::new())
     }
 
+    /// Has undone what is at `path`.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub fn delete<A: DeserializeOwned>(&self, path: &str) -> Result<A, Unanswered> {
+        self.ask(Method::DELETE, path, Bytes::new())
+    }
+
     fn ask<A: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<A, Unanswered> {
         let (status, answer) = self
             .exchange(method, path, body)
@@ -125,5 +143,17 @@ impl Client {
             .enable_all()
             .build()?
             .block_on(async { timeout(ANSWER_LIMIT, exchange).await.unwrap_or_else(|late| Err(late.into())) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_safe_in_paths() {
+        assert_eq!(segment("api-a"), "api-a");
+        assert_eq!(segment("[::1]:80"), "%5B::1%5D:80");
+        assert_eq!(segment("a/b c?é"), "a%2Fb%20c%3F%C3%A9");
     }
 }

@@ -7,7 +7,7 @@
 //! - [`socket`]: who may come in. [`endpoint`], [`input`], [`problem`]: a row of the table, what it takes,
 //!   how it says no.
 //! - [`process`]: what concerns the process as a whole. [`configuration`]: what is in force. [`log`]: what
-//!   happened, and how much is told.
+//!   happened, and how much is told. [`pools`]: backends as they are now. [`overrides`]: changing them.
 //! - [`client`] asks.
 
 pub mod client;
@@ -15,6 +15,8 @@ pub mod configuration;
 pub mod endpoint;
 pub mod input;
 pub mod log;
+pub mod overrides;
+pub mod pools;
 pub mod problem;
 pub mod process;
 pub mod socket;
@@ -64,6 +66,7 @@ pub fn endpoints() -> Vec<Endpoint> {
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
     const PUT: Method = Method::PUT;
+    const DELETE: Method = Method::DELETE;
     vec![
         Endpoint::new(GET, "/version", "What runs: the version and the process.", process::version),
         Endpoint::new(GET, "/live", "Whether the process is alive: it answers.", process::live),
@@ -77,6 +80,22 @@ pub fn endpoints() -> Vec<Endpoint> {
         ),
         Endpoint::new(GET, "/configuration", "The configuration in force, without secrets.", configuration::read),
         Endpoint::new(GET, "/routes", "What goes where.", configuration::routes),
+        Endpoint::new(GET, "/pools", "The pools, as they are now.", pools::all),
+        Endpoint::new(GET, "/backends", "The backends, as they are now.", pools::backends),
+        Endpoint::new(GET, "/pools/{pool}/backends/{address}", "One backend, as it is now.", pools::backend),
+        Endpoint::new(
+            PUT,
+            "/pools/{pool}/backends/{address}/state",
+            "Enable, drain or disable a backend, until the file says something else about it.",
+            overrides::state,
+        ),
+        Endpoint::new(
+            PUT,
+            "/pools/{pool}/backends/{address}/weight",
+            "Change a backend's share, until the file says something else about it.",
+            overrides::weight,
+        ),
+        Endpoint::new(DELETE, "/pools/{pool}/backends/{address}/override", "Follow the file again.", overrides::end),
         Endpoint::new(GET, "/events", "What happened lately.", log::events),
         Endpoint::new(GET, "/log-level", "How much is logged.", log::level),
         Endpoint::new(PUT, "/log-level", "Log more or less, until the process ends.", log::set_level),

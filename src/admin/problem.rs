@@ -19,6 +19,10 @@ pub enum Cause {
     UnknownPath,
     /// The path has other methods.
     MethodNotAllowed,
+    /// There is no such pool.
+    UnknownPool,
+    /// The pool has no such backend.
+    UnknownBackend,
     /// The path, the query or the body is not what the endpoint takes.
     Malformed,
     /// The body is too large.
@@ -42,7 +46,7 @@ impl Cause {
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
-            Self::UnknownPath => StatusCode::NOT_FOUND,
+            Self::UnknownPath | Self::UnknownPool | Self::UnknownBackend => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

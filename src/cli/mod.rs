@@ -1,7 +1,9 @@
 //! The command line: what is asked for, and the exit code.
 //!
-//! Exit codes: 0, 2 for faults of usage or configuration, 1 for faults at run time.
+//! Exit codes: 0, 2 for faults of usage or configuration, 1 for faults at run time, 3 where waiting took too
+//! long.
 
+mod backends;
 mod cert;
 mod check;
 mod demo;
@@ -13,6 +15,8 @@ mod reload;
 mod run;
 mod sample;
 mod schema;
+mod status;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +27,8 @@ use clap::{Args, Parser, Subcommand};
 const EXIT_USAGE: u8 = 2;
 /// Something failed while running.
 const EXIT_RUNTIME: u8 = 1;
+/// What was waited for did not come in time.
+const EXIT_TIMEOUT: u8 = 3;
 
 /// An HTTP load balancer on Pingora.
 #[derive(Parser)]
@@ -50,6 +56,18 @@ enum Command {
     Plan(plan::Arguments),
     /// Have the running process read its file anew, and say what came of it.
     Reload(reload::Arguments),
+    /// Say whether the running process takes requests, and by which configuration.
+    Status(process::Asked),
+    /// Show the pools of the running process.
+    Pools(process::Asked),
+    /// Show its routes.
+    Routes(process::Asked),
+    /// Show its backends; drain, disable or enable one, or change its weight.
+    Backends(backends::Arguments),
+    /// Tell what happened lately.
+    Events(status::EventArguments),
+    /// Say how much is logged, or log more or less.
+    LogLevel(status::LevelArguments),
     /// Write a development certificate for localhost and its key.
     Cert(cert::Arguments),
     /// One of the demo's backends.
@@ -86,6 +104,12 @@ pub fn main() -> ExitCode {
         Command::Schema => schema::main(),
         Command::Plan(arguments) => plan::main(&arguments),
         Command::Reload(arguments) => reload::main(&arguments),
+        Command::Status(asked) => status::status(&asked),
+        Command::Pools(asked) => status::pools(&asked),
+        Command::Routes(asked) => status::routes(&asked),
+        Command::Backends(arguments) => backends::main(&arguments),
+        Command::Events(arguments) => status::events(&arguments),
+        Command::LogLevel(arguments) => status::log_level(&arguments),
         Command::Cert(arguments) => cert::main(&arguments),
         Command::SampleBackend(arguments) => sample::main(arguments),
     };

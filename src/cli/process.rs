@@ -16,11 +16,17 @@ pub(super) struct Which {
     /// without it, where a process without such a block is.
     #[arg(short, long, value_name = "FILE")]
     conf: Option<PathBuf>,
+    /// The control socket itself.
+    #[arg(long, value_name = "PATH", conflicts_with = "conf")]
+    socket: Option<PathBuf>,
 }
 
 impl Which {
     /// Somebody to ask.
     pub(super) fn client(&self) -> Result<Client, Failure> {
+        if let Some(socket) = &self.socket {
+            return Ok(Client::new(socket.clone()));
+        }
         let server = load::server(self.conf.as_deref()).map_err(|diagnostics| {
             Failure::usage(format!(
                 "nothing was changed\n\n{}",
@@ -28,6 +34,23 @@ impl Which {
             ))
         })?;
         Ok(Client::new(socket_path(&server.upgrade_sock)))
+    }
+}
+
+/// Which process is asked, and for whom.
+#[derive(Args)]
+pub(super) struct Asked {
+    #[command(flatten)]
+    which: Which,
+    /// Print JSON for programs.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl Asked {
+    /// Somebody to ask.
+    pub(super) fn client(&self) -> Result<Client, Failure> {
+        self.which.client()
     }
 }
 

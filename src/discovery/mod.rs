@@ -97,6 +97,18 @@ impl<T: Clone + Send + Sync + 'static> Discovery<T> {
         self.members.iter().any(|member| member.target.is_name()).then_some(RESOLVE_INTERVAL)
     }
 
+    /// The member that an address was found for: its place in the order of the file, and its target.
+    #[must_use]
+    pub fn origin(&self, address: SocketAddr) -> Option<(usize, Target)> {
+        let found = self.last_good.lock();
+        let names = |target: &Target| match target {
+            Target::Address(own) => *own == address,
+            Target::Name { .. } => found.get(target).is_some_and(|addresses| addresses.contains(&address)),
+        };
+        let member = self.members.iter().enumerate().find(|(_, member)| names(&member.target));
+        member.map(|(index, member)| (index, member.target.clone()))
+    }
+
     /// What is attached to the addresses of the last look.
     #[must_use]
     pub fn attached(&self) -> Vec<T> {
@@ -134,7 +146,7 @@ impl<T: Clone + Send + Sync + 'static> Discovery<T> {
 impl<T: Clone + Send + Sync + 'static> ServiceDiscovery for Discovery<T> {
     async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
         let mut found = Vec::with_capacity(self.members.len());
-        for member in self.members.iter().filter(|member| member.weight > 0) {
+        for member in &self.members {
             found.extend(self.addresses(&member.target).await.into_iter().map(|address| (address, member)));
         }
         let mut attached = self.attached.lock();
@@ -205,11 +217,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unknown_name_is_no_error_and_weight_zero_is_left_out() {
+    async fn an_unknown_name_is_no_error_and_weight_zero_is_found_too() {
         let members = vec![member("does-not-exist.invalid:80", 1), member("127.0.0.1:2", 1), member("127.0.0.1:3", 0)];
         let discovery = Discovery::new("p".into(), members, |address, _| address);
         let (found, _) = discovery.discover().await.unwrap();
-        assert_eq!(found.iter().map(|b| b.addr.to_string()).collect::<Vec<_>>(), ["127.0.0.1:2"]);
+        assert_eq!(found.iter().map(|b| b.addr.to_string()).collect::<Vec<_>>(), ["127.0.0.1:2", "127.0.0.1:3"]);
+        let name = discovery.members[0].target.clone();
+        discovery.last_good.lock().insert(name.clone(), vec!["127.0.0.9:80".parse().unwrap()]);
+        assert_eq!(discovery.origin("127.0.0.9:80".parse().unwrap()), Some((0, name)));
+        assert_eq!(discovery.origin("127.0.0.1:3".parse().unwrap()).map(|(index, _)| index), Some(2));
+        assert_eq!(discovery.origin("127.0.0.1:4".parse().unwrap()), None);
         assert_eq!(discovery.interval(), Some(RESOLVE_INTERVAL));
         assert_eq!(discovery.unresolved.lock().len(), 1);
     }

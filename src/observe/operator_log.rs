@@ -5,7 +5,6 @@
 //! the text; so nobody who announces one needs to know who listens.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -43,10 +42,18 @@ pub enum LogLevel {
     Trace,
 }
 
-impl fmt::Display for LogLevel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let found = LEVELS.iter().find(|(known, _)| known == self);
-        f.write_str(&found.map_or_else(String::new, |(_, level)| level.as_str().to_ascii_lowercase()))
+impl LogLevel {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use fastrand::Rng;
+use parking_lot::Mutex;
 use pingora_core::server::ShutdownWatch;
 use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 use pingora_load_balancing::{Backend, Backends, LoadBalancer};
@@ -41,6 +42,8 @@ pub(super) struct Rhythm {
 pub trait Balancer: Send + Sync {
     /// The backend for a request; `None` where none may take it.
     fn choose(&self, ask: &mut Ask<'_>) -> Option<Arc<Endpoint>>;
+    /// Takes the weights of its backends from them anew.
+    fn reweigh(&self);
     /// Discovers once.
     async fn update(&self) -> pingora::Result<()>;
     /// Discovers and checks until shutdown.
@@ -100,16 +103,46 @@ impl<P: Policy> Prepared<P> {
     }
 }
 
+/// A backend that takes traffic.
 fn member(backend: &Backend) -> Option<Member> {
     let endpoint = Arc::clone(backend.ext.get::<Arc<Endpoint>>()?);
-    // A weight is at most 1,000 (checked).
-    Some(Member { endpoint, weight: backend.weight as u32 })
+    let weight = endpoint.weight();
+    (weight > 0).then_some(Member { endpoint, weight })
 }
 
 /// What a selection is built with.
-pub struct Settings<P: Policy> {
+pub struct Settings<P: Policy>(Arc<Published<P>>);
+
+/// What a selection publishes, and who it was built for.
+struct Published<P: Policy> {
     policy: P::Config,
-    live: Arc<ArcSwap<Prepared<P>>>,
+    live: ArcSwap<Prepared<P>>,
+    /// Held while something is prepared, so that what comes later is also seen later.
+    backends: Mutex<Box<[Backend]>>,
+}
+
+impl<P: Policy> Published<P> {
+    fn new() -> Self {
+        let policy = P::Config::default();
+        let live = ArcSwap::from_pointee(Prepared::new(&policy, &[]));
+        Self { policy, live, backends: Mutex::default() }
+    }
+
+    /// Prepares for `backends`, or anew for those that it was prepared for last.
+    fn prepare(&self, backends: Option<&[Backend]>) -> Arc<Prepared<P>> {
+        let mut last = self.backends.lock();
+        if let Some(backends) = backends {
+            *last = backends.into();
+        }
+        let prepared = Arc::new(Prepared::new(&self.policy, &last));
+        self.live.store(Arc::clone(&prepared));
+        prepared
+    }
+}
+
+/// Those that take traffic, as [`Prepared`] has them.
+fn weighty(backends: Box<[Backend]>) -> Box<[Backend]> {
+    backends.into_iter().filter(|backend| member(backend).is_some()).collect()
 }
 
 /// A policy as a selection of Pingora's.
@@ -123,16 +156,15 @@ impl<P: Policy> BackendSelection for Selection<P> {
     type Config = Settings<P>;
 
     fn build_with_config(backends: &BTreeSet<Backend>, settings: &Settings<P>) -> Self {
-        let backends: Box<[Backend]> = backends.iter().cloned().collect();
-        let prepared = Arc::new(Prepared::new(&settings.policy, &backends));
-        settings.live.store(Arc::clone(&prepared));
-        Self { backends, prepared }
+        let all: Box<[Backend]> = backends.iter().cloned().collect();
+        let prepared = settings.0.prepare(Some(&all));
+        Self { backends: weighty(all), prepared }
     }
 
     fn build(backends: &BTreeSet<Backend>) -> Self {
         let backends: Box<[Backend]> = backends.iter().cloned().collect();
         let prepared = Arc::new(Prepared::new(&P::Config::default(), &backends));
-        Self { backends, prepared }
+        Self { backends: weighty(backends), prepared }
     }
 
     #[expect(clippy::disallowed_methods, reason = "Pingora's trait has no clock to pass in")]
@@ -167,26 +199,30 @@ impl<P: Policy> BackendIter for Order<P> {
 /// A load balancer of Pingora's, and what its selection has published.
 pub(super) struct Balanced<P: Policy> {
     balancer: LoadBalancer<Selection<P>>,
-    live: Arc<ArcSwap<Prepared<P>>>,
+    published: Arc<Published<P>>,
     backup_threshold: Threshold,
 }
 
 impl<P: Policy> Balanced<P> {
     pub(super) fn new(backends: Backends, rhythm: Rhythm) -> Self {
-        let live = Arc::new(ArcSwap::from_pointee(Prepared::new(&P::Config::default(), &[])));
-        let settings = Settings { policy: P::Config::default(), live: Arc::clone(&live) };
+        let published = Arc::new(Published::new());
+        let settings = Settings(Arc::clone(&published));
         let mut balancer = LoadBalancer::from_backends_with_config(backends, Some(settings));
         balancer.update_frequency = rhythm.update;
         balancer.health_check_frequency = rhythm.health_check;
         balancer.parallel_health_check = true;
-        Self { balancer, live, backup_threshold: rhythm.backup_threshold }
+        Self { balancer, published, backup_threshold: rhythm.backup_threshold }
     }
 }
 
 #[async_trait]
 impl<P: Policy> Balancer for Balanced<P> {
     fn choose(&self, ask: &mut Ask<'_>) -> Option<Arc<Endpoint>> {
-        self.live.load().choose(ask, self.backup_threshold)
+        self.published.live.load().choose(ask, self.backup_threshold)
+    }
+
+    fn reweigh(&self) {
+        self.published.prepare(None);
     }
 
     async fn update(&self) -> pingora::Result<()> {

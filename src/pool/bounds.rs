@@ -102,6 +102,11 @@ impl Bounds {
         }
     }
 
+    /// How many requests wait for a place; `None` without a gate.
+    pub(super) fn waiting(&self) -> Option<usize> {
+        self.gate.as_ref().map(|gate| gate.waiting())
+    }
+
     /// Whether a backend may be given one more request.
     pub(super) fn allow(&self, endpoint: &Endpoint) -> bool {
         self.has_room(endpoint) && self.open_for(endpoint).is_none()

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::breaker::{Breaker, Change, Permit, Spec};
+use crate::breaker::{Breaker, Change, Passing, Permit, Spec};
 use crate::event::Event;
 use crate::fault::{Faults, Place};
 use crate::units::{Period, PoolName};
@@ -94,6 +94,12 @@ impl Circuit {
     /// When the next one may; never sooner than now.
     pub fn check(&self, now: Instant) -> Result<(), Duration> {
         self.breaker.lock().check(now)
+    }
+
+    /// What passes now.
+    #[must_use]
+    pub fn passing(&self, now: Instant) -> Passing {
+        self.breaker.lock().passing(now)
     }
 
     /// Lets a request pass.

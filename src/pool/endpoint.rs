@@ -3,6 +3,7 @@
 //! An endpoint rides in the extensions of Pingora's `Backend`, so that selection sees it without a
 //! lookup, and is kept by address across discoveries.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -10,17 +11,21 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use super::administration::{Administration, Change, Override, State, Written};
 use super::circuit::Circuit;
 use super::health::Schedule;
 use super::latency::Latency;
 use super::outlier::Outcome;
 use super::passive::{Alarm, Observed};
 use crate::event::Event;
-use crate::units::PoolName;
+use crate::units::{PoolName, Timestamp};
 
 /// What health checks say about a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Health {
     /// No check has finished yet; such a backend is not used.
@@ -29,6 +34,16 @@ pub enum Health {
     Up = 1,
     /// It may not.
     Down = 2,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "not checked yet",
+            Self::Up => "up",
+            Self::Down => "down",
+        })
+    }
 }
 
 /// What a failure counts for as a time to answer, at least: failing fast must not look like being fast.
@@ -40,10 +55,8 @@ const COLD: f64 = 0.1;
 /// What the configuration says about a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// Takes traffic only when too few primaries can.
-    pub backup: bool,
-    /// Takes no new requests.
-    pub drain: bool,
+    /// What is written about it alone.
+    pub written: Written,
     /// Whether its health is checked; otherwise it is taken to be well.
     pub checked: bool,
 }
@@ -65,9 +78,8 @@ pub struct Endpoint {
     /// Where its clock begins; times are nanoseconds from here.
     born: Instant,
     backup: AtomicBool,
-    draining: AtomicBool,
-    /// What the configuration says of draining; who says otherwise is heard until this changes.
-    drain: AtomicBool,
+    checked: AtomicBool,
+    administration: Administration,
     pool_in_flight: Arc<AtomicU32>,
     latency: Latency,
     /// Since when nobody of those who wait was answered.
@@ -96,9 +108,9 @@ impl Endpoint {
         Self {
             address,
             born: now,
-            backup: AtomicBool::new(standing.backup),
-            draining: AtomicBool::new(standing.drain),
-            drain: AtomicBool::new(standing.drain),
+            backup: AtomicBool::new(standing.written.backup),
+            checked: AtomicBool::new(standing.checked),
+            administration: Administration::new(standing.written),
             pool_in_flight: shared.in_flight,
             latency: Latency::default(),
             quiet_since: AtomicU64::new(0),
@@ -114,19 +126,45 @@ impl Endpoint {
         }
     }
 
-    /// From now on `standing` holds. What is known stays: health, counts, times.
-    pub(super) fn follow(&self, standing: Standing, now: Instant) {
+    /// From now on `standing` holds. What is known stays: health, counts, times. What an operator said of it
+    /// ends where the file says something else than before; it is returned then.
+    pub(super) fn follow(&self, standing: Standing, now: Instant) -> Option<Override> {
         // It may have been on its way out.
         self.cut_at.store(0, Ordering::Relaxed);
         *self.removal.lock() = None;
-        self.backup.store(standing.backup, Ordering::Relaxed);
-        if self.drain.swap(standing.drain, Ordering::Relaxed) != standing.drain {
-            self.set_draining(standing.drain, now);
-        }
+        self.backup.store(standing.written.backup, Ordering::Relaxed);
+        self.checked.store(standing.checked, Ordering::Relaxed);
+        let before = self.state();
+        let ended = self.administration.follow(standing.written);
+        self.turn(before, now);
         if !standing.checked {
             // Nobody would bring back what checks took out.
             self.set_health(Health::Up, now);
             *self.schedule.lock() = Schedule::default();
+        }
+        ended
+    }
+
+    /// An operator says something else than the file.
+    pub(super) fn change(&self, change: Change, since: Timestamp, now: Instant) {
+        let before = self.state();
+        self.administration.change(change, since);
+        self.turn(before, now);
+    }
+
+    /// What follows from another state than `before`. Who comes back does so through slow start.
+    fn turn(&self, before: State, now: Instant) {
+        let state = self.state();
+        if state == before {
+            return;
+        }
+        if before == State::Disabled && self.checked.load(Ordering::Relaxed) {
+            // What was known of it is old.
+            self.health.store(Health::Unknown as u8, Ordering::Relaxed);
+            *self.schedule.lock() = Schedule::default();
+        }
+        if state == State::Enabled {
+            self.start_slowly(now);
         }
     }
 
@@ -158,10 +196,16 @@ impl Endpoint {
         self.health() == Health::Up
     }
 
+    /// Whether there is nothing to wait for before its health is known.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.health() != Health::Unknown || self.state() == State::Disabled
+    }
+
     /// Whether new requests may be sent to it.
     #[must_use]
     pub fn is_available(&self) -> bool {
-        self.is_up() && !self.is_draining()
+        self.is_up() && self.state() == State::Enabled
     }
 
     /// Whether it takes traffic only when too few primaries can.
@@ -170,17 +214,28 @@ impl Endpoint {
         self.backup.load(Ordering::Relaxed)
     }
 
-    /// Whether it is to have no new requests while open ones finish.
+    /// Whether it is to have requests.
     #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+    pub fn state(&self) -> State {
+        self.administration.state()
     }
 
-    /// Begins or ends draining. What ends comes back through slow start.
-    pub fn set_draining(&self, draining: bool, now: Instant) {
-        if self.draining.swap(draining, Ordering::Relaxed) && !draining {
-            self.start_slowly(now);
-        }
+    /// Its share of the traffic relative to the other backends.
+    #[must_use]
+    pub fn weight(&self) -> u32 {
+        self.administration.weight()
+    }
+
+    /// What an operator says of it instead of the file.
+    #[must_use]
+    pub fn overridden(&self) -> Option<Override> {
+        self.administration.overridden()
+    }
+
+    /// What the file says of it.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        self.administration.written()
     }
 
     pub(super) fn set_health(&self, health: Health, now: Instant) {
@@ -234,7 +289,7 @@ impl Endpoint {
     #[must_use]
     pub fn warmth(&self, now: Instant, slow_start: Duration) -> f64 {
         let since = self.up_since.load(Ordering::Relaxed);
-        if since == 0 {
+        if since == 0 || slow_start.is_zero() {
             return 1.0;
         }
         let age = self.nanoseconds(now).saturating_sub(since) as f64 / 1e9;

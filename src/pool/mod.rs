@@ -18,8 +18,10 @@
 //! - [`proxy_protocol`]: telling backends the client's address before anything else.
 //! - [`preference`]: picking the backend that a client is bound to.
 //! - [`succession`]: what a pool takes over from the one in whose place it comes.
+//! - [`administration`], [`operation`]: what an operator says of backends, and sees of them.
 //! - [`keeper`]: the background service that runs all pools.
 
+pub mod administration;
 pub mod balancer;
 pub mod bounds;
 pub mod circuit;
@@ -33,6 +35,7 @@ pub mod histogram;
 pub mod keeper;
 mod latency;
 mod lease;
+pub mod operation;
 pub mod outlier;
 pub mod overload;
 pub mod passive;
@@ -64,6 +67,7 @@ pub use endpoint::{Endpoint, Health, Shared, Standing};
 use group::Threshold;
 pub use keeper::{Keeper, Kept};
 pub use lease::Lease;
+pub use operation::{Found, Refused};
 use peer::{Protocol, Template, Timeouts, TimeoutsConfig};
 use policy::Ask;
 pub use policy::Key;
@@ -445,21 +449,6 @@ impl Pool {
         &self.budget
     }
 
-    /// Begins or ends draining the backend at `address`; whether it is one of the pool's.
-    pub fn drain(&self, address: std::net::SocketAddr, draining: bool, now: Instant) -> bool {
-        let found = self.candidates().into_iter().find(|endpoint| endpoint.address() == address);
-        found.is_some_and(|endpoint| {
-            endpoint.set_draining(draining, now);
-            true
-        })
-    }
-
-    /// Every backend that was found, with what is known about it.
-    #[must_use]
-    pub fn candidates(&self) -> Vec<Arc<Endpoint>> {
-        self.discovery.attached()
-    }
-
     /// Finds the backends and keeps them and their health up to date until shutdown.
     pub async fn run(&self, shutdown: ShutdownWatch) {
         // The load balancer's loop says nothing of its first discovery, hence one before it. An
@@ -481,7 +470,7 @@ impl Pool {
         let mut progress = self.progress.subscribe();
         loop {
             let candidates = self.candidates();
-            let all_known = candidates.iter().all(|endpoint| endpoint.health() != Health::Unknown);
+            let all_known = candidates.iter().all(|endpoint| endpoint.is_known());
             if *progress.borrow_and_update() && (all_known || candidates.iter().any(|endpoint| endpoint.is_up())) {
                 return;
             }
@@ -492,6 +481,8 @@ impl Pool {
     }
 }
 
+#[cfg(test)]
+mod operation_tests;
 #[cfg(test)]
 mod succession_tests;
 #[cfg(test)]

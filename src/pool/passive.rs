@@ -91,6 +91,8 @@ pub struct Observed {
     tally: Tally,
     ejected: AtomicBool,
     silent: AtomicBool,
+    /// For people who ask; requests read `ejected`.
+    ejected_until: Mutex<Option<Instant>>,
     alarm: Arc<Alarm>,
 }
 
@@ -122,6 +124,12 @@ impl Observed {
     fn take_back(&self) {
         self.silent.store(false, Ordering::Relaxed);
         self.ejected.store(false, Ordering::Relaxed);
+    }
+
+    /// Until when its traffic condemned it.
+    #[must_use]
+    pub fn ejected_until(&self) -> Option<Instant> {
+        (*self.ejected_until.lock()).filter(|_| self.is_ejected())
     }
 
     /// What requests count.
@@ -196,6 +204,7 @@ fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>], now: Insta
     match change {
         Change::Ejected { address, reason, period } => {
             if let Some(endpoint) = endpoint(address) {
+                *endpoint.observed().ejected_until.lock() = Some(now + period);
                 endpoint.observed().eject(matches!(reason, Reason::Silent(..)));
             }
             Event::BackendEjected { pool, backend: address, reason: reason.to_string(), period: Period(period) }

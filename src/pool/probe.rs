@@ -10,6 +10,7 @@ use pingora_load_balancing::Backend;
 use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck, TcpHealthCheck};
 use tokio::sync::watch;
 
+use super::administration::State;
 use super::endpoint::{Endpoint, Health};
 use super::grpc_health::GrpcCheck;
 use super::health::{Answer, HttpRequest, Question, Spec};
@@ -141,6 +142,9 @@ impl HealthCheck for Probe {
         let Some(endpoint) = target.ext.get::<Arc<Endpoint>>() else {
             return Ok(());
         };
+        if endpoint.state() == State::Disabled {
+            return Ok(());
+        }
         let began = std::time::Instant::now();
         let before = endpoint.health();
         if endpoint.schedule.lock().is_due(began, &self.spec.rhythm) {

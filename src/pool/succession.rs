@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
+use super::administration::Written;
 use super::bounds::Bounds;
 use super::endpoint::{Endpoint, Shared, Standing};
 use super::{Pool, Spec};
 use crate::discovery::{Discovery, Member};
+use crate::event::Event;
 use crate::units::PoolName;
 
 impl Spec {
@@ -35,14 +37,17 @@ impl Pool {
     /// From now on this pool's rules hold for what it has from the one before.
     #[expect(clippy::disallowed_methods, reason = "deadlines and windows begin when the pool does")]
     pub(super) fn take_over(&self) {
-        let (backends, now) = (self.candidates(), Instant::now());
+        let (backends, now) = (self.discovery.attached(), Instant::now());
         self.bounds.begin(&backends, now);
         self.predecessor.leave(&backends, &self.name, self.spec.removal_timeout, now);
     }
 
     /// The pool is no longer in the configuration, and nobody comes in its place.
     pub fn remove(&self, now: Instant) {
-        self.candidates().iter().for_each(|endpoint| endpoint.remove(&self.name, self.spec.removal_timeout, now));
+        self.discovery
+            .attached()
+            .iter()
+            .for_each(|endpoint| endpoint.remove(&self.name, self.spec.removal_timeout, now));
     }
 }
 
@@ -58,7 +63,7 @@ pub(super) struct Predecessor {
 impl Predecessor {
     /// What `before` leaves to a pool with the backends of `spec`.
     pub(super) fn new(before: &Pool, spec: &Spec) -> Self {
-        let mut endpoints = before.candidates();
+        let mut endpoints = before.discovery.attached();
         let gone = |endpoint: &&Arc<Endpoint>| {
             endpoint.in_flight() > 0 && !endpoints.iter().any(|known| Arc::ptr_eq(known, endpoint))
         };
@@ -80,12 +85,16 @@ impl Predecessor {
             self.endpoints.iter().map(|endpoint| (endpoint.address(), Arc::clone(endpoint))).collect();
         let shared = Shared { in_flight: Arc::clone(in_flight), alarm: Arc::clone(bounds.alarm()) };
         let (checked, give_circuit) = (spec.health_check.is_some(), bounds.circuits());
+        let pool = name.clone();
         let attach = move |address, member: &Member| {
-            let standing = Standing { backup: member.backup, drain: member.drain, checked };
+            let written = Written { backup: member.backup, drain: member.drain, weight: member.weight };
+            let standing = Standing { written, checked };
             let now = Instant::now();
             let endpoint = match known.get(&address) {
                 Some(endpoint) => {
-                    endpoint.follow(standing, now);
+                    if endpoint.follow(standing, now).is_some() {
+                        Event::OverrideEnded { pool: pool.clone(), backend: address }.announce();
+                    }
                     Arc::clone(endpoint)
                 }
                 None => Arc::new(Endpoint::new(address, standing, shared.clone(), now)),

@@ -2,8 +2,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
 
+use super::administration::{Change, State};
 use super::outlier::Outcome;
 use super::*;
+use crate::units::Timestamp;
 
 const TWO: &str = "backends: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}]";
 
@@ -46,20 +48,20 @@ async fn backends_keep_everything_where_another_key_changes() {
     let endpoint = at(&before, 1).unwrap();
     endpoint.begins_to_answer(Some(Duration::from_millis(40)), now);
     endpoint.start_slowly(now);
-    endpoint.set_draining(true, now);
+    endpoint.change(Change::State(State::Draining), Timestamp::now(), now);
     let lease = pick(&before).unwrap();
     let after = next(&before, &format!("timeouts: {{first_byte: 7s}}, slow_start: 1m, {keys}")).await;
     let same = at(&after, 1).unwrap();
     assert!(Arc::ptr_eq(&endpoint, &same));
     assert!(same.latency(now) > Duration::from_millis(39) && same.warmth(now, Duration::from_secs(60)) < 0.2);
-    assert!(same.is_draining(), "somebody said so, and the file says what it said before");
+    assert!(same.state() == State::Draining, "somebody said so, and the file says what it said before");
     assert_eq!((after.in_flight(), at(&after, 2).unwrap().in_flight()), (1, 1));
     drop(lease);
     assert_eq!((after.in_flight(), at(&after, 2).unwrap().in_flight()), (0, 0));
     let drained =
         next(&after, &format!("health_check: {{type: none}}, {}", TWO.replace(":1'", ":1', drain: true"))).await;
     let back = next(&drained, &keys).await;
-    assert!(!at(&back, 1).unwrap().is_draining(), "the file says otherwise now");
+    assert!(at(&back, 1).unwrap().state() == State::Enabled, "the file says otherwise now");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
 
+use super::administration::{Change, State};
 use super::*;
 
 fn config(yaml: &str) -> Config {
@@ -25,6 +26,10 @@ async fn pool(yaml: &str) -> Pool {
 
 fn pick(pool: &Pool, tried: &[Arc<Endpoint>]) -> Option<Lease> {
     pool.pick(Key::NONE, tried, Instant::now())
+}
+
+fn change(pool: &Pool, port: u16, change: Change) -> Result<(), Refused> {
+    pool.change(([127, 0, 0, 1], port).into(), change, crate::units::Timestamp::now(), Instant::now())
 }
 
 fn port(lease: Option<Lease>) -> u16 {
@@ -83,12 +88,11 @@ async fn a_pick_counts_the_request_until_the_lease_ends() {
 async fn backups_rest_until_too_few_primaries_are_available() {
     let pool = pool("{health_check: {type: none}, backup_threshold: 2, backends: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}, {address: '127.0.0.1:3', backup: true}]}").await;
     assert!((0..10).all(|_| port(pick(&pool, &[])) < 3));
-    let now = Instant::now();
-    assert!(pool.drain("127.0.0.1:1".parse().unwrap(), true, now));
-    assert!(!pool.drain("127.0.0.1:9".parse().unwrap(), true, now), "nobody is there");
+    change(&pool, 1, Change::State(State::Draining)).unwrap();
+    assert_eq!(change(&pool, 9, Change::State(State::Draining)), Err(Refused::Unknown));
     let picked: BTreeSet<u16> = (0..10).map(|_| port(pick(&pool, &[]))).collect();
     assert_eq!(picked, BTreeSet::from([2, 3]), "backups help the primary that is left");
-    assert!(pool.drain("127.0.0.1:1".parse().unwrap(), false, now));
+    change(&pool, 1, Change::State(State::Enabled)).unwrap();
     assert!((0..10).all(|_| port(pick(&pool, &[])) < 3));
 }
 
@@ -100,7 +104,7 @@ async fn a_drained_backend_takes_no_new_request_and_keeps_its_open_ones() {
     .await;
     assert!((0..10).all(|_| port(pick(&pool, &[])) == 2));
     let lease = pick(&pool, &[]).unwrap();
-    assert!(pool.drain(lease.endpoint().address(), true, Instant::now()));
+    change(&pool, lease.endpoint().address().port(), Change::State(State::Draining)).unwrap();
     assert_eq!((lease.endpoint().in_flight(), pool.in_flight()), (1, 1));
     assert!(pick(&pool, &[]).is_none());
 }

@@ -13,7 +13,7 @@ fn lab(port: u16, backends: &[Backend], sticky: &str) -> Lab {
         backends.iter().map(|backend| format!("{{ address: '127.0.0.1:{}' }}", backend.port)).collect();
     Lab::start(&format!(
         "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
-         pools:\n  p: {{ health_check: {{ type: http, path: /health, interval: 200ms, unhealthy_interval: 100ms, timeout: 500ms, rise: 1, fall: 1 }}, backends: [{}] }}\n\
+         pools:\n  p: {{ balance: round_robin, health_check: {{ type: http, path: /health, interval: 200ms, unhealthy_interval: 100ms, timeout: 500ms, rise: 1, fall: 1 }}, backends: [{}] }}\n\
          routes: [{{ path: /, pool: p, sticky: {sticky} }}]\n",
         backends.join(", ")
     ))

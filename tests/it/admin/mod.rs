@@ -1,5 +1,6 @@
 //! The API at the control socket: the real process, asked as its commands and as scripts ask it.
 
+mod backends;
 mod protocol;
 mod told;
 

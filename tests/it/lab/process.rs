@@ -245,6 +245,16 @@ impl Backend {
         self.child.wait().unwrap();
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Another one in its place, by this name.
+    pub fn restart_as(&mut self, name: &str) {
+        name.clone_into(&mut self.name);
+        self.restart();
+    }
+
     pub fn restart(&mut self) {
         self.child = Self::spawn(self.port, &self.name, &self.arguments);
     }

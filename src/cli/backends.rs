@@ -1,0 +1,210 @@
+//! `l7lb backends`: the backends of a running process, and what an operator changes about them.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use http::Method;
+
+use super::process::Asked;
+use super::table::{self, Table, or_dash};
+use super::{EXIT_TIMEOUT, Failure};
+use crate::admin::client::{Unanswered, segment};
+use crate::admin::overrides::{NewState, NewWeight};
+use crate::admin::pools::{Backend, Backends, CircuitState};
+use crate::admin::{Cause, Client};
+use crate::pool::administration::{Override, State};
+use crate::units::Period;
+
+/// How often is looked while waiting.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What about the backends.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    list: List,
+}
+
+#[derive(Args)]
+struct List {
+    /// Those of this pool alone.
+    #[arg(long)]
+    pool: Option<String>,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Show all backends, or those of a pool.
+    List(List),
+    /// Give a backend no new requests; open ones finish. Its health is still checked.
+    Drain(Change),
+    /// As drain, and do not check its health: for maintenance.
+    Disable(Change),
+    /// Give a backend requests again.
+    Enable(Change),
+    /// Change a backend's share of the traffic.
+    Weight {
+        #[command(flatten)]
+        backend: Named,
+        /// Its share relative to the other backends, 0 to 1000; 0 takes none.
+        weight: u32,
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Follow the file again.
+    Reset {
+        #[command(flatten)]
+        backend: Named,
+        #[command(flatten)]
+        asked: Asked,
+    },
+}
+
+#[derive(Args)]
+struct Named {
+    /// Its pool.
+    pool: String,
+    /// Where it listens: address and port.
+    address: SocketAddr,
+}
+
+#[derive(Args)]
+struct Change {
+    #[command(flatten)]
+    backend: Named,
+    /// Wait until it has no requests any more; with `enable`, until it may be given some.
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait at most; then the exit code is 3. What was changed stays changed.
+    #[arg(long, value_name = "PERIOD", default_value = "30s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+impl Named {
+    fn path(&self) -> String {
+        format!("/pools/{}/backends/{}", segment(&self.pool), segment(&self.address.to_string()))
+    }
+}
+
+pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
+    match arguments.action.as_ref() {
+        None => list(&arguments.list),
+        Some(Action::List(arguments)) => list(arguments),
+        Some(Action::Drain(change)) => set(change, State::Draining),
+        Some(Action::Disable(change)) => set(change, State::Disabled),
+        Some(Action::Enable(change)) => set(change, State::Enabled),
+        Some(Action::Weight { backend, weight, asked }) => {
+            let path = format!("{}/weight", backend.path());
+            show(&asked.client()?.send(Method::PUT, &path, &NewWeight { weight: *weight })?, asked)
+        }
+        Some(Action::Reset { backend, asked }) => {
+            show(&asked.client()?.delete(&format!("{}/override", backend.path()))?, asked)
+        }
+    }
+}
+
+fn list(arguments: &List) -> Result<(), Failure> {
+    let query = arguments.pool.as_ref().map(|pool| format!("?pool={}", segment(pool))).unwrap_or_default();
+    let answer: Backends = arguments.asked.client()?.get(&format!("/backends{query}"))?;
+    if arguments.asked.json { table::json(&answer) } else { rows(&answer.backends).print() }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a person's patience begins when they ask")]
+fn set(change: &Change, state: State) -> Result<(), Failure> {
+    let until = Instant::now() + change.timeout;
+    let client = change.asked.client()?;
+    let path = change.backend.path();
+    let mut backend: Backend = client.send(Method::PUT, &format!("{path}/state"), &NewState { state })?;
+    while change.wait && !is_reached(&backend, state) {
+        if Instant::now() >= until {
+            return Err(Failure { code: EXIT_TIMEOUT, message: late(&backend, state, change.timeout) });
+        }
+        std::thread::sleep(LOOK);
+        backend = look(&client, &path)?;
+    }
+    show(&backend, &change.asked)
+}
+
+fn look(client: &Client, path: &str) -> Result<Backend, Failure> {
+    client.get(path).map_err(|unanswered| match unanswered {
+        Unanswered::Problem(problem) if matches!(problem.cause, Cause::UnknownPool | Cause::UnknownBackend) => {
+            Failure::runtime(format!("the backend is gone from the configuration: {problem}"))
+        }
+        other => other.into(),
+    })
+}
+
+/// Whether what was asked for has come about.
+fn is_reached(backend: &Backend, state: State) -> bool {
+    if state == State::Enabled { backend.available } else { backend.in_flight == 0 }
+}
+
+fn late(backend: &Backend, state: State, timeout: Duration) -> String {
+    let (address, timeout) = (backend.address, Period(timeout));
+    if state == State::Enabled {
+        format!("{address} is enabled, but may not be given requests after {timeout}: {}", condition(backend))
+    } else {
+        format!("{address} is {state}, but has {} requests in flight after {timeout}", backend.in_flight)
+    }
+}
+
+fn show(backend: &Backend, asked: &Asked) -> Result<(), Failure> {
+    if asked.json { table::json(backend) } else { rows(std::slice::from_ref(backend)).print() }
+}
+
+fn rows(backends: &[Backend]) -> Table {
+    let heading = ["pool", "backend", "condition", "weight", "in flight", "latency", "override"];
+    let mut table = Table::new(heading);
+    for backend in backends {
+        let slow = (backend.effective_weight - f64::from(backend.weight)).abs() > f64::EPSILON;
+        let weight = backend.weight.to_string();
+        table.row([
+            backend.pool.to_string(),
+            backend.address.to_string(),
+            condition(backend),
+            if slow { format!("{weight} (now {})", backend.effective_weight) } else { weight },
+            backend.in_flight.to_string(),
+            or_dash(backend.latency_ms.map(|latency| format!("{latency:.1} ms"))),
+            or_dash(backend.overridden.map(|told| override_words(&told))),
+        ]);
+    }
+    table
+}
+
+/// All that keeps it from having requests, or `up`.
+fn condition(backend: &Backend) -> String {
+    let mut words = Vec::new();
+    if backend.state != State::Enabled {
+        words.push(backend.state.to_string());
+    }
+    if backend.state != State::Disabled {
+        words.push(backend.health.to_string());
+    }
+    if let Some(until) = backend.ejected_until {
+        words.push(format!("ejected until {until}"));
+    }
+    match backend.circuit.as_ref().map(|circuit| (circuit.state, circuit.open_until)) {
+        Some((CircuitState::Open, until)) => words.push(format!("circuit open until {}", or_dash(until))),
+        Some((CircuitState::HalfOpen, _)) => words.push("circuit half-open".to_owned()),
+        Some((CircuitState::Closed, _)) | None => {}
+    }
+    if backend.backup {
+        words.push("backup".to_owned());
+    }
+    words.join(", ")
+}
+
+fn override_words(told: &Override) -> String {
+    let state = told.state.map(|state| state.to_string());
+    let weight = told.weight.map(|weight| format!("weight {weight}"));
+    let what: Vec<String> = state.into_iter().chain(weight).collect();
+    format!("{} since {}", what.join(", "), told.since)
+}

@@ -1,0 +1,178 @@
+//! `l7lb status`, `pools`, `routes`, `events`, `log-level`: what a running process says of itself.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use http::Method;
+use serde_json::json;
+
+use super::process::Asked;
+use super::table::{self, Table, or_dash};
+use super::{EXIT_RUNTIME, Failure};
+use crate::admin::client::Unanswered;
+use crate::admin::configuration::{Configuration, Route, Routes};
+use crate::admin::log::{Events, Level};
+use crate::admin::pools::Pools;
+use crate::admin::process::{Ready, Version};
+use crate::observe::operator_log::{Announced, LogLevel};
+
+/// How often is looked for new events.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Which events.
+#[derive(Args)]
+pub(super) struct EventArguments {
+    /// Those after the one with this number.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    after: u64,
+    /// Go on and tell new ones as they happen, until the process ends.
+    #[arg(short, long)]
+    follow: bool,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+/// How much is to be logged.
+#[derive(Args)]
+pub(super) struct LevelArguments {
+    /// Log lines of this level and of those that are worse; without it, say which it is.
+    level: Option<LogLevel>,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+impl ValueEnum for LogLevel {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Off, Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.word()))
+    }
+}
+
+/// With a process that takes no requests the exit code is 1.
+pub(super) fn status(asked: &Asked) -> Result<(), Failure> {
+    let client = asked.client()?;
+    let version: Version = client.get("/version")?;
+    let configuration: Configuration = client.get("/configuration")?;
+    let Pools { pools } = client.get("/pools")?;
+    let ready = match client.get::<Ready>("/ready") {
+        Ok(_) => None,
+        Err(Unanswered::Problem(problem)) => Some(problem),
+        Err(other) => return Err(other.into()),
+    };
+    let down = pools.iter().filter(|pool| pool.available == 0).map(|pool| pool.name.to_string()).collect::<Vec<_>>();
+    let in_flight: u32 = pools.iter().map(|pool| pool.in_flight).sum();
+    let (backends, available) =
+        pools.iter().fold((0, 0), |(all, available), pool| (all + pool.backends, available + pool.available));
+    if asked.json {
+        table::json(&json!({
+            "version": version.version, "pid": version.pid,
+            "ready": ready.is_none(), "cause": ready.as_ref().map(|problem| problem.cause),
+            "file": configuration.file, "sha256": configuration.sha256,
+            "generation": configuration.generation, "applied": configuration.applied,
+            "pools": pools.len(), "pools_without_backend": down,
+            "backends": backends, "backends_available": available, "in_flight": in_flight,
+        }))?;
+    } else {
+        let hash: String = configuration.sha256.chars().take(12).collect();
+        let without = if down.is_empty() { String::new() } else { format!("; none for {}", down.join(", ")) };
+        table::print(&format!(
+            "process        l7lb {} (pid {})\nready          {}\nconfiguration  {} ({hash}), generation {} since {}\n\
+             backends       {available} of {backends} available in {} pools{without}\nin flight      {in_flight} requests\n",
+            version.version,
+            version.pid,
+            ready.as_ref().map_or_else(|| "yes".to_owned(), |problem| format!("no: {}", problem.detail)),
+            or_dash(configuration.file),
+            configuration.generation,
+            configuration.applied,
+            pools.len(),
+        ))?;
+    }
+    // All has been said already.
+    if ready.is_some() { Err(Failure { code: EXIT_RUNTIME, message: String::new() }) } else { Ok(()) }
+}
+
+pub(super) fn pools(asked: &Asked) -> Result<(), Failure> {
+    let answer: Pools = asked.client()?.get("/pools")?;
+    if asked.json {
+        return table::json(&answer);
+    }
+    let mut table = Table::new(["pool", "balance", "available", "in flight", "waiting"]);
+    for pool in &answer.pools {
+        table.row([
+            pool.name.to_string(),
+            pool.balance.to_string(),
+            format!("{} of {}", pool.available, pool.backends),
+            pool.in_flight.to_string(),
+            or_dash(pool.waiting),
+        ]);
+    }
+    table.print()
+}
+
+pub(super) fn routes(asked: &Asked) -> Result<(), Failure> {
+    let answer: Routes = asked.client()?.get("/routes")?;
+    if asked.json {
+        return table::json(&answer);
+    }
+    let mut table = Table::new(["route", "takes", "pools", "sticky", "limit"]);
+    for route in &answer.routes {
+        let sticky = if route.sticky { "yes" } else { "no" };
+        let limit = or_dash(route.rate_limit.as_ref());
+        table.row([route.name.to_string(), route.takes.clone(), shares(route), sticky.to_owned(), limit]);
+    }
+    table.print()
+}
+
+/// `a`, or `a 95, b 5`.
+fn shares(route: &Route) -> String {
+    match route.pools.as_slice() {
+        [only] => only.pool.to_string(),
+        several => {
+            several.iter().map(|share| format!("{} {}", share.pool, share.weight)).collect::<Vec<_>>().join(", ")
+        }
+    }
+}
+
+pub(super) fn events(arguments: &EventArguments) -> Result<(), Failure> {
+    let client = arguments.asked.client()?;
+    let mut after = arguments.after;
+    loop {
+        let told: Events = client.get(&format!("/events?after={after}"))?;
+        if arguments.asked.json && !arguments.follow {
+            return table::json(&told);
+        }
+        if told.lost > 0 {
+            eprintln!("l7lb: {} older events are no longer kept", told.lost);
+        }
+        for event in &told.events {
+            line(event, arguments.asked.json)?;
+            after = event.number;
+        }
+        if !arguments.follow {
+            return Ok(());
+        }
+        after = after.max(told.events.last().map_or(after, |event| event.number)).max(after + told.lost);
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// One event; for programs that follow, each is a line.
+fn line(event: &Announced, json: bool) -> Result<(), Failure> {
+    if json {
+        let text = serde_json::to_string(event).map_err(|e| Failure::runtime(e.to_string()))?;
+        return table::print(&format!("{text}\n"));
+    }
+    table::print(&format!("{:>5}  {}  {:5}  {}\n", event.number, event.at, event.level.word(), event.text))
+}
+
+pub(super) fn log_level(arguments: &LevelArguments) -> Result<(), Failure> {
+    let client = arguments.asked.client()?;
+    let now: Level = match arguments.level {
+        Some(level) => client.send(Method::PUT, "/log-level", &Level { level })?,
+        None => client.get("/log-level")?,
+    };
+    if arguments.asked.json { table::json(&now) } else { table::print(&format!("{}\n", now.level.word())) }
+}
