@@ -25,6 +25,11 @@ pub fn stopping(limit: Duration) {
     tell(&[NotifyState::Stopping, NotifyState::Custom(&extension)]);
 }
 
+/// Another process serves from now on; this one finishes what is in flight.
+pub fn replaced(pid: u32) {
+    tell(&[NotifyState::MainPid(pid)]);
+}
+
 /// The process is alive.
 pub fn alive() {
     tell(&[NotifyState::Watchdog]);

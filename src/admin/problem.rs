@@ -37,6 +37,8 @@ pub enum Cause {
     ConfigurationRejected,
     /// It would move more requests than it may; the old configuration stays in force.
     MovesTooMuch,
+    /// The new configuration is in force but for what needs a new process, and none could take over.
+    UpgradeFailed,
     /// It could not be done; nothing has changed.
     Failed,
 }
@@ -54,7 +56,7 @@ impl Cause {
             Self::NoFile => StatusCode::CONFLICT,
             Self::ConfigurationRejected => StatusCode::UNPROCESSABLE_ENTITY,
             Self::MovesTooMuch => StatusCode::PRECONDITION_FAILED,
-            Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::UpgradeFailed | Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{Api, Cause, Problem};
 use crate::lifecycle::Phase;
 use crate::plan::Plan;
 use crate::plan::changes::Changes;
-use crate::reload::{self, Outcome, Planned};
+use crate::reload::{self, How, Outcome, Planned};
 use crate::units::Percent;
 
 /// What runs.
@@ -59,13 +59,35 @@ pub struct ReloadOptions {
     /// `reload.max_moved` says.
     #[serde(default)]
     pub max_moved: Option<Percent>,
+    /// Whether a new process takes over where listeners or the server's own settings changed.
+    #[serde(default)]
+    pub upgrade_if_needed: bool,
 }
 
-pub(super) async fn reload(api: Api, Query(options): Query<ReloadOptions>) -> Result<Changes, Problem> {
+/// What a reload did.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Reloaded {
+    /// What is different.
+    #[serde(flatten)]
+    pub changes: Changes,
+    /// Whether a new process serves from now on.
+    pub upgraded: bool,
+    /// Its process id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+}
+
+pub(super) async fn reload(api: Api, Query(options): Query<ReloadOptions>) -> Result<Reloaded, Problem> {
     let orders = api.orders()?;
     let kept = "the old configuration stays in force";
-    match orders.reload(options.max_moved).await {
-        Outcome::Applied(changes) => Ok(changes),
+    let how = How { max_moved: options.max_moved, upgrade_if_needed: options.upgrade_if_needed };
+    match orders.reload(how).await {
+        Outcome::Applied(changes) => Ok(Reloaded { changes, upgraded: false, pid: None }),
+        Outcome::Upgraded { changes, pid } => Ok(Reloaded { changes, upgraded: true, pid }),
+        Outcome::UpgradeFailed { changes, reason } => {
+            let detail = format!("reloaded, but not upgraded; the old process serves on: {reason}\n\n{changes}");
+            Err(Problem::new(Cause::UpgradeFailed, detail))
+        }
         Outcome::Rejected { diagnostics } => {
             Err(Problem { diagnostics, ..Problem::new(Cause::ConfigurationRejected, kept) })
         }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::Failure;
 use super::process::Which;
-use crate::plan::changes::Changes;
+use crate::admin::process::Reloaded;
 use crate::units::Percent;
 
 /// Which process.
@@ -15,16 +15,23 @@ pub(super) struct Arguments {
     /// Refuse where more of the requests of the last while would end elsewhere, such as 5%.
     #[arg(long, value_name = "PERCENT")]
     max_moved: Option<Percent>,
+    /// Have a new process take over where listeners or the server's own settings changed.
+    #[arg(long)]
+    upgrade_if_needed: bool,
 }
 
 pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
-    let path = match arguments.max_moved {
+    let mut path = format!("/reload?upgrade_if_needed={}", arguments.upgrade_if_needed);
+    if let Some(most) = arguments.max_moved {
         // The sign of a percentage begins an escape in a URL.
-        Some(most) => format!("/reload?max_moved={}", most.to_string().replace('%', "%25")),
-        None => "/reload".to_owned(),
-    };
-    let changes: Changes = arguments.which.client()?.post(&path)?;
-    eprintln!("l7lb: reloaded");
+        path += &format!("&max_moved={}", most.to_string().replace('%', "%25"));
+    }
+    let Reloaded { changes, upgraded, pid } = arguments.which.client()?.post(&path)?;
+    match (upgraded, pid) {
+        (false, _) => eprintln!("l7lb: reloaded"),
+        (true, Some(pid)) => eprintln!("l7lb: reloaded, and process {pid} has taken over"),
+        (true, None) => eprintln!("l7lb: reloaded, and a new process has taken over"),
+    }
     let sentences = changes.sentences();
     if sentences.is_empty() {
         eprintln!("  nothing changed");

@@ -23,10 +23,16 @@ use super::sockets::Socket;
 const WAIT_FOR_OLD: Duration = Duration::from_secs(60);
 /// How long the old process waits for the new one at each step.
 const WAIT_FOR_NEW: Duration = Duration::from_secs(30);
+/// How long the old process waits for one that somebody else has started to get to its upgrade socket.
+pub const WAIT_FOR_STARTED: Duration = Duration::from_secs(5);
 /// The longest name of a socket; an address is far shorter.
 const NAME_MAX: usize = 255;
-/// Says that the new process accepts.
+/// Says that the new process accepts; its process id follows, in four bytes.
 const READY: u8 = b'R';
+/// Says that the new process cannot start; why follows, as text.
+const FAILED: u8 = b'F';
+/// The longest reason, in bytes.
+const REASON_MAX: u64 = 4096;
 
 /// The new process's end: what it took over, and the way to say that it is ready.
 pub struct Received {
@@ -45,7 +51,14 @@ impl Ready {
     /// # Errors
     /// When the old process is gone, which is no harm.
     pub fn tell(mut self) -> io::Result<()> {
-        self.0.write_all(&[READY])
+        let [a, b, c, d] = std::process::id().to_be_bytes();
+        self.0.write_all(&[READY, a, b, c, d])
+    }
+
+    /// Says why this process cannot start.
+    pub fn fail(mut self, reason: &str) {
+        // Without the word the old process sees that the connection ends.
+        self.0.write_all(&[FAILED]).and_then(|()| self.0.write_all(reason.as_bytes())).ok();
     }
 }
 
@@ -108,12 +121,19 @@ fn clear(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Sends the sockets to the new process that waits at `path`, and returns once that one accepts.
+/// Sends the sockets to the new process that waits at `path`, and returns once that one accepts; with its
+/// process id, if it tells. `patience` is for it to get to its upgrade socket, as long as `may_come` does not say
+/// that it will not.
 ///
 /// # Errors
 /// When there is no new process, or it ended before it was ready. The sockets are still ours.
-pub fn send(path: &Path, sockets: &[(String, RawFd)]) -> io::Result<()> {
-    let mut stream = connect(path)?;
+pub fn send(
+    path: &Path,
+    sockets: &[(String, RawFd)],
+    patience: Duration,
+    may_come: impl FnMut() -> io::Result<()>,
+) -> io::Result<Option<u32>> {
+    let mut stream = connect(path, patience, may_come)?;
     stream.set_read_timeout(Some(WAIT_FOR_NEW))?;
     stream.set_write_timeout(Some(WAIT_FOR_NEW))?;
     for (name, fd) in sockets {
@@ -124,14 +144,26 @@ pub fn send(path: &Path, sockets: &[(String, RawFd)]) -> io::Result<()> {
     stream
         .read_exact(&mut answer)
         .map_err(|e| io::Error::new(e.kind(), format!("the new process did not become ready: {e}")))?;
-    if answer == [READY] { Ok(()) } else { Err(io::Error::other("the new process answered something unknown")) }
+    match answer {
+        [READY] => {
+            let mut id = [0; 4];
+            Ok(stream.read_exact(&mut id).ok().map(|()| u32::from_be_bytes(id)))
+        }
+        [FAILED] => {
+            let mut reason = String::new();
+            stream.take(REASON_MAX).read_to_string(&mut reason)?;
+            Err(io::Error::other(format!("the new process: {reason}")))
+        }
+        _ => Err(io::Error::other("the new process answered something unknown")),
+    }
 }
 
 /// Connects to the new process, which may need a moment to get to its upgrade socket.
 #[expect(clippy::disallowed_methods, reason = "waiting for another process happens in real time")]
-fn connect(path: &Path) -> io::Result<UnixStream> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+fn connect(path: &Path, patience: Duration, mut may_come: impl FnMut() -> io::Result<()>) -> io::Result<UnixStream> {
+    let deadline = Instant::now() + patience;
     loop {
+        may_come()?;
         match UnixStream::connect(path) {
             Ok(stream) => return Ok(stream),
             Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
@@ -215,11 +247,26 @@ mod tests {
                 received.sockets
             }
         });
-        send(&path, &named).unwrap();
+        let id = send(&path, &named, WAIT_FOR_STARTED, || Ok(())).unwrap();
+        assert_eq!(id, Some(std::process::id()));
         let received = receiving.join().unwrap();
         assert_eq!(received.iter().map(Socket::address).collect::<Vec<_>>(), addresses);
         assert_eq!(received.last().unwrap().name, "socket-99");
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_new_process_says_why_it_cannot_start_and_one_that_never_comes_is_not_waited_for() {
+        let path = path();
+        let receiving = std::thread::spawn({
+            let path = path.clone();
+            move || receive(&path).unwrap().ready.fail("a port is taken")
+        });
+        let error = send(&path, &[], WAIT_FOR_STARTED, || Ok(())).unwrap_err().to_string();
+        receiving.join().unwrap();
+        assert_eq!(error, "the new process: a port is taken");
+        let gone = || Err(io::Error::other("it ended"));
+        assert_eq!(send(&path, &[], Duration::from_secs(3600), gone).unwrap_err().to_string(), "it ended");
     }
 
     #[test]
@@ -229,7 +276,7 @@ mod tests {
             let path = path.clone();
             move || drop(receive(&path).unwrap())
         });
-        let error = send(&path, &[]).unwrap_err().to_string();
+        let error = send(&path, &[], WAIT_FOR_STARTED, || Ok(())).unwrap_err().to_string();
         receiving.join().unwrap();
         assert!(error.contains("did not become ready"), "{error}");
     }

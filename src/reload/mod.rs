@@ -42,7 +42,7 @@ use crate::units::Percent;
 use candidate::{Candidate, too_much};
 pub use in_force::InForce;
 use orders::Order;
-pub use orders::{Draft, Orders, Outcome, Planned};
+pub use orders::{Draft, How, Orders, Outcome, Planned, Upgrade, Upgrades};
 
 /// How often the file is looked at.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -90,6 +90,8 @@ pub struct Live {
     pub recent_requests: Arc<RecentRequests>,
     /// When the process may reload, and how it leaves.
     pub lifecycle: Lifecycle,
+    /// Has a new process take over.
+    pub upgrades: Upgrades,
 }
 
 /// The background service that reloads.
@@ -159,9 +161,16 @@ impl Reloading {
     async fn obey(&mut self, order: Order) {
         // Whoever asked may have left.
         match order {
-            Order::Reload { max_moved, tell } => {
-                let outcome = self.reload(max_moved).await;
-                tell.map(|tell| tell.send(outcome).ok());
+            Order::Reload { how, tell } => {
+                let outcome = self.reload(how.max_moved).await;
+                let Some(tell) = tell else { return };
+                match outcome {
+                    Outcome::Applied(changes) if how.upgrade_if_needed && !changes.needs_upgrade.is_empty() => {
+                        let upgrade_sock = self.current.server.upgrade_sock.clone();
+                        self.live.upgrades.ask(Upgrade { upgrade_sock, changes, tell }).await;
+                    }
+                    outcome => drop(tell.send(outcome)),
+                }
             }
             Order::Plan { draft, tell } => {
                 let planned = self.plan(draft).await.unwrap_or_else(|reason| Planned::Failed { reason });
@@ -267,7 +276,7 @@ impl Reloading {
     fn announce(&mut self, outcome: &Outcome) {
         let file = self.source.file.display().to_string();
         match outcome {
-            Outcome::Applied(changes) => {
+            Outcome::Applied(changes) | Outcome::Upgraded { changes, .. } | Outcome::UpgradeFailed { changes, .. } => {
                 Event::ConfigReloaded { file, changes: changes.to_string() }.announce();
                 if !changes.needs_upgrade.is_empty() && self.pending != changes.needs_upgrade {
                     Event::NeedsUpgrade { keys: changes.needs_upgrade.clone() }.announce();

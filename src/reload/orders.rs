@@ -15,6 +15,20 @@ pub(super) const ORDERS_MAX: usize = 16;
 pub enum Outcome {
     /// The new configuration is in force.
     Applied(Changes),
+    /// The new configuration is in force, in a new process.
+    Upgraded {
+        /// What is different.
+        changes: Changes,
+        /// The new process, where it tells.
+        pid: Option<u32>,
+    },
+    /// The new configuration is in force but for what needs a new process, and there is none.
+    UpgradeFailed {
+        /// What is different.
+        changes: Changes,
+        /// Why, in words.
+        reason: String,
+    },
     /// The file is faulty; the old configuration stays.
     Rejected {
         /// Each fault as it is printed.
@@ -66,13 +80,50 @@ pub enum Planned {
     },
 }
 
+/// How a reload is done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// The part of the requests of the last while that may end elsewhere; what the configuration in force
+    /// says, unless told.
+    pub max_moved: Option<Percent>,
+    /// Whether a new process takes up what this one cannot.
+    pub upgrade_if_needed: bool,
+}
+
+/// A new process is to take over.
+pub struct Upgrade {
+    /// Where it will wait for this one.
+    pub upgrade_sock: String,
+    /// What the reload changed.
+    pub changes: Changes,
+    /// Who waits for what comes of it.
+    pub tell: oneshot::Sender<Outcome>,
+}
+
+/// Asks for upgrades. Cheap to clone.
+#[derive(Clone)]
+pub struct Upgrades(mpsc::Sender<Upgrade>);
+
+impl Upgrades {
+    /// A way to ask, and where it is asked.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Upgrade>) {
+        let (give, take) = mpsc::channel(ORDERS_MAX);
+        (Self(give), take)
+    }
+
+    pub(super) async fn ask(&self, upgrade: Upgrade) {
+        // Where it does not arrive, `tell` is gone, which tells as much.
+        self.0.send(upgrade).await.ok();
+    }
+}
+
 /// What is to be done.
 pub(super) enum Order {
     /// Have the file read anew.
     Reload {
-        /// The part of the requests of the last while that may end elsewhere; what the configuration in force
-        /// says, unless told.
-        max_moved: Option<Percent>,
+        /// How.
+        how: How,
         /// Who waits for what comes of it.
         tell: Option<oneshot::Sender<Outcome>>,
     },
@@ -102,14 +153,13 @@ impl Orders {
     /// Has the file read anew, without waiting.
     pub fn give(&self) {
         // With the queue full, one that waits there will see the file as it is now.
-        self.0.try_send(Order::Reload { max_moved: None, tell: None }).ok();
+        self.0.try_send(Order::Reload { how: How::default(), tell: None }).ok();
     }
 
-    /// Has the file read anew and waits for what comes of it. It is refused where more of the requests of
-    /// the last while than `max_moved` would end elsewhere; unless told, the configuration in force says so.
-    pub async fn reload(&self, max_moved: Option<Percent>) -> Outcome {
+    /// Has the file read anew and waits for what comes of it.
+    pub async fn reload(&self, how: How) -> Outcome {
         let (tell, told) = oneshot::channel();
-        self.0.send(Order::Reload { max_moved, tell: Some(tell) }).await.ok();
+        self.0.send(Order::Reload { how, tell: Some(tell) }).await.ok();
         // Where the order did not arrive, `tell` is gone.
         told.await.unwrap_or_else(|_| Outcome::Failed { reason: LEAVING.to_owned() })
     }

@@ -5,6 +5,7 @@
 //! after that, since they would not survive a fork.
 
 mod signals;
+mod successor;
 mod watchdog;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
@@ -33,11 +35,12 @@ use crate::observe::{AccessLog, OperatorLog, access_log};
 use crate::pool::Keeper;
 use crate::proxy::Proxy;
 use crate::recent_requests::RecentRequests;
-use crate::reload::{self, InForce, Live, Orders, Reloader, Source};
+use crate::reload::{self, InForce, Live, Orders, Reloader, Source, Upgrades};
 use crate::snapshot::Snapshot;
 use crate::systemd;
 use crate::tls::{Terminator, Watcher};
-use signals::Signals;
+use signals::{HandOver, Signals};
+use successor::Successor;
 use watchdog::Watchdog;
 
 /// How the process was asked to start.
@@ -64,6 +67,7 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     let begun = Instant::now();
     let snapshot = Arc::new(Snapshot::build(&checked, None, begun)?);
     let entrances = entrances(&checked)?;
+    let successor = Successor::of_this(start.upgrade);
     let mut conf = ServerConf { daemon: start.daemon || checked.server.daemon, ..clone_of(&checked.server) };
     // A daemon would go to `/`, and names of files would mean others when they are read anew.
     conf.working_directory = conf.working_directory.or_else(|| std::env::current_dir().ok());
@@ -82,7 +86,7 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     let lifecycle = Lifecycle::new(checked.drain_delay);
     let build = Build { conf, snapshot, in_force, begun, lifecycle, access_log, workers, rules, log: start.log };
     let source = start.source.map(|source| (source, checked));
-    serve(build, doors, Handing { named, upgrade_sock, ready }, source);
+    serve(build, doors, Handing { named, upgrade_sock, ready, successor }, source);
     Ok(())
 }
 
@@ -121,6 +125,7 @@ struct Handing {
     named: Vec<(String, RawFd)>,
     upgrade_sock: PathBuf,
     ready: Option<Ready>,
+    successor: Successor,
 }
 
 fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Source, Checked)>) {
@@ -133,6 +138,7 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
 
     let (drain, lifecycle) = (Drain::default(), build.lifecycle);
     let log_slot = access_log::Slot::default();
+    let (give_upgrades, upgrades) = Upgrades::new();
     let keeper = Keeper::new(build.snapshot.pools.values().cloned().collect());
     let settled = keeper.settled();
     let live = Live {
@@ -143,6 +149,7 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
         access_log: Arc::clone(&log_slot),
         recent_requests: Arc::new(RecentRequests::new(build.begun)),
         lifecycle: lifecycle.clone(),
+        upgrades: give_upgrades,
     };
     let control = Control::new(admin::socket_path(&handing.upgrade_sock.display().to_string()));
     let orders = source.map(|source| add_reloading(&mut server, source, &live));
@@ -178,8 +185,9 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
     };
     let how = (build.workers, build.rules);
     server.add_service(Front::new(doors, prepare, on_ready, how, (drain.clone(), settled)));
-    let (sockets, upgrade_sock) = (handing.named, handing.upgrade_sock);
-    let signals = Signals { drain, lifecycle, grace, log_slot, orders, sockets, upgrade_sock };
+    let hand_over =
+        HandOver { sockets: handing.named, upgrade_sock: handing.upgrade_sock, successor: handing.successor };
+    let signals = Signals { drain, lifecycle, grace, log_slot, orders, hand_over, upgrades: Mutex::new(upgrades) };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
 }
 
@@ -280,8 +288,15 @@ fn sockets(
     let take = |address: &ListenAddress| {
         Socket::group(address, count, inherited.remove(&address.to_string()).unwrap_or_default())
     };
-    let groups = addresses.iter().map(take).collect::<io::Result<Vec<_>>>()?;
-    Ok((groups, ready))
+    match addresses.iter().map(take).collect::<io::Result<Vec<_>>>() {
+        Ok(groups) => Ok((groups, ready)),
+        Err(e) => {
+            if let Some(ready) = ready {
+                ready.fail(&e.to_string());
+            }
+            Err(e)
+        }
+    }
 }
 
 /// Makes the folders of the pid file and the upgrade socket, closed to others where they are new.

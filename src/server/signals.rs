@@ -8,22 +8,32 @@
 //! | SIGHUP | the configuration is read anew, and the access log is opened anew |
 //! | SIGUSR1 | the access log is opened anew |
 
+use std::io;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::successor::Successor;
 
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::listener::{Drain, handover};
 use crate::observe::access_log;
-use crate::reload::Orders;
+use crate::reload::{Orders, Outcome, Upgrade};
 use crate::systemd;
 
 /// What the service manager grants beyond the time that we take.
 const MARGIN: Duration = Duration::from_secs(5);
+
+/// How long the process lives at least after it was replaced.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// How long a process that we started may take to read its configuration.
+const WAIT_FOR_SUCCESSOR: Duration = Duration::from_secs(30);
 
 /// Pingora asks this when to stop.
 pub(super) struct Signals {
@@ -33,8 +43,17 @@ pub(super) struct Signals {
     pub(super) log_slot: access_log::Slot,
     /// Has the configuration read anew, where it came from a file.
     pub(super) orders: Option<Orders>,
+    pub(super) hand_over: HandOver,
+    /// Who asks for an upgrade.
+    pub(super) upgrades: Mutex<mpsc::Receiver<Upgrade>>,
+}
+
+/// What an upgrade needs.
+#[derive(Clone)]
+pub(super) struct HandOver {
     pub(super) sockets: Vec<(String, RawFd)>,
     pub(super) upgrade_sock: PathBuf,
+    pub(super) successor: Successor,
 }
 
 struct Streams {
@@ -43,6 +62,22 @@ struct Streams {
     quit: Signal,
     reopen: Signal,
     hangup: Signal,
+}
+
+impl HandOver {
+    /// Hands the sockets to the process that waits.
+    fn to_waiting(&self) -> io::Result<Option<u32>> {
+        handover::send(&self.upgrade_sock, &self.sockets, handover::WAIT_FOR_STARTED, || Ok(()))
+    }
+
+    /// Starts a process and hands the sockets to it, at its own `upgrade_sock`.
+    fn to_successor(&self, upgrade_sock: &str) -> io::Result<Option<u32>> {
+        let path = self.successor.resolve(upgrade_sock);
+        let mut starting = self.successor.start().map_err(io::Error::other)?;
+        let pid = handover::send(&path, &self.sockets, WAIT_FOR_SUCCESSOR, || starting.check())?;
+        starting.release();
+        Ok(pid)
+    }
 }
 
 impl Streams {
@@ -67,6 +102,9 @@ impl ShutdownSignalWatch for Signals {
                 return ShutdownSignal::FastShutdown;
             }
         };
+        // Pingora asks once.
+        let (_, none) = mpsc::channel(1);
+        let mut upgrades = std::mem::replace(&mut *self.upgrades.lock(), none);
         loop {
             tokio::select! {
                 _ = streams.interrupt.recv() => {
@@ -78,8 +116,23 @@ impl ShutdownSignalWatch for Signals {
                     break;
                 }
                 _ = streams.quit.recv() => {
-                    if self.hand_over().await {
-                        self.lifecycle.enter(Phase::Replaced);
+                    log::info!("SIGQUIT: handing over to the process that waits");
+                    let hand_over = self.hand_over.clone();
+                    if self.replace(move || hand_over.to_waiting()).await.is_ok() {
+                        break;
+                    }
+                }
+                Some(Upgrade { upgrade_sock, changes, tell }) = upgrades.recv() => {
+                    log::info!("starting a process that takes over");
+                    let hand_over = self.hand_over.clone();
+                    let replaced = self.replace(move || hand_over.to_successor(&upgrade_sock)).await;
+                    let upgraded = replaced.is_ok();
+                    // Whoever asked may have left.
+                    tell.send(match replaced {
+                        Ok(pid) => Outcome::Upgraded { changes, pid },
+                        Err(reason) => Outcome::UpgradeFailed { changes, reason },
+                    }).ok();
+                    if upgraded {
                         break;
                     }
                 }
@@ -122,7 +175,10 @@ impl Signals {
             }
             log::info!("SIGTERM: finishing {} connections, for at most {:?}", self.drain.open(), self.grace);
         }
-        let late = self.drain.run(self.grace).await;
+        // After an upgrade, whoever asked for it is still to be told.
+        let replaced = self.lifecycle.phase() == Phase::Replaced;
+        let told = tokio::time::sleep(if replaced { FAREWELL } else { Duration::ZERO });
+        let (late, ()) = tokio::join!(self.drain.run(self.grace), told);
         if late == 0 {
             return log::info!("all connections are finished");
         }
@@ -139,27 +195,25 @@ impl Signals {
         }
     }
 
-    /// Hands the sockets to a new process; false where there is none that becomes ready.
-    async fn hand_over(&self) -> bool {
-        log::info!("SIGQUIT: handing {} sockets over at {}", self.sockets.len(), self.upgrade_sock.display());
-        let (path, sockets) = (self.upgrade_sock.clone(), self.sockets.clone());
-        let sent = tokio::task::spawn_blocking(move || handover::send(&path, &sockets)).await;
-        match sent {
-            Ok(Ok(())) => {
-                log::info!(
-                    "the new process is ready; finishing {} connections, for at most {:?}",
-                    self.drain.open(),
-                    self.grace
-                );
-                true
-            }
-            Ok(Err(e)) => {
-                log::error!("upgrade failed, this process goes on serving: {e}");
-                false
+    /// Has another process take over by `hand_over`, and says which.
+    async fn replace(
+        &self,
+        hand_over: impl FnOnce() -> io::Result<Option<u32>> + Send + 'static,
+    ) -> Result<Option<u32>, String> {
+        let replaced = tokio::task::spawn_blocking(hand_over).await;
+        match replaced.unwrap_or_else(|e| Err(io::Error::other(e))) {
+            Ok(pid) => {
+                let (open, grace) = (self.drain.open(), self.grace);
+                log::info!("the new process is ready; finishing {open} connections, for at most {grace:?}");
+                if let Some(pid) = pid {
+                    systemd::replaced(pid);
+                }
+                self.lifecycle.enter(Phase::Replaced);
+                Ok(pid)
             }
             Err(e) => {
                 log::error!("upgrade failed, this process goes on serving: {e}");
-                false
+                Err(e.to_string())
             }
         }
     }

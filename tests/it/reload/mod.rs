@@ -6,6 +6,7 @@ mod state;
 mod streams;
 mod systemd;
 mod told;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::process::Output;
