@@ -124,6 +124,17 @@ impl Breaker {
         }
     }
 
+    /// How many requests may pass now.
+    #[must_use]
+    pub fn room(&self, now: Instant) -> u32 {
+        match self.state {
+            State::Closed { .. } => u32::MAX,
+            State::Open { until } if until <= now => self.spec.probes,
+            State::Open { .. } => 0,
+            State::HalfOpen { probing, passed } => self.spec.probes.saturating_sub(probing + passed),
+        }
+    }
+
     /// Lets a request pass.
     ///
     /// # Errors
@@ -249,11 +260,14 @@ mod tests {
         assert_eq!(breaker.passing(now + second()), Passing::Nothing(second() * 4));
         assert_eq!(breaker.passing(now + second() * 5), Passing::Probes);
         let later = now + second() * 5;
+        assert_eq!((breaker.room(now), breaker.room(later)), (0, 2));
         let (one, two) = (breaker.admit(later).unwrap(), breaker.admit(later).unwrap());
         assert_eq!(breaker.admit(later), Err(Duration::ZERO), "two probes and no more");
+        assert_eq!(breaker.room(later), 0);
         assert_eq!(breaker.settle(one, Some(false), later), None);
         assert_eq!(breaker.admit(later), Err(Duration::ZERO), "what is under way is enough to close it");
         assert_eq!(breaker.settle(two, Some(false), later), Some(Change::Closed));
+        assert_eq!(breaker.room(later), u32::MAX);
         assert!((0..9).all(|_| request(&mut breaker, true, later).is_none()), "it begins anew");
     }
 

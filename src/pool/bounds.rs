@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use super::circuit::Circuit;
 use super::concurrency::{self, Mode};
 use super::endpoint::Endpoint;
@@ -55,6 +57,7 @@ pub(super) struct Bounds {
     pool: PoolName,
     spec: Spec,
     alarm: Arc<Alarm>,
+    changed: Arc<Notify>,
     gate: Option<Arc<Gate>>,
     overload: Option<Arc<Overload>>,
 }
@@ -69,6 +72,7 @@ impl Bounds {
             pool,
             spec: spec.clone(),
             alarm: before.map(|before| Arc::clone(&before.alarm)).unwrap_or_default(),
+            changed: before.map(|before| Arc::clone(&before.changed)).unwrap_or_default(),
             gate: spec.max_in_flight.map(|spec| gate.unwrap_or_else(|| Arc::new(Gate::new(spec)))),
             overload: spec.adaptive.map(|mode| overload.unwrap_or_else(|| Arc::new(Overload::new(mode)))),
         }
@@ -77,6 +81,11 @@ impl Bounds {
     /// What judges the backends of this pool.
     pub(super) fn alarm(&self) -> &Arc<Alarm> {
         &self.alarm
+    }
+
+    /// What backends tell when they may take other requests than before.
+    pub(super) fn changed(&self) -> &Arc<Notify> {
+        &self.changed
     }
 
     /// From now on these bounds hold, for what came before them too.
@@ -175,7 +184,33 @@ impl Bounds {
 
     /// Whether one that could be asked has no room.
     fn is_busy(&self, backends: &[Arc<Endpoint>]) -> bool {
-        backends.iter().any(|endpoint| endpoint.is_up() && !self.has_room(endpoint))
+        backends.iter().any(|endpoint| takes_requests(endpoint) && !self.has_room(endpoint))
+    }
+
+    /// Whether one that is well, and none of `tried`, only has no room. Waiting for it is better than to ask
+    /// who is ejected.
+    pub(super) fn is_worth_waiting(&self, backends: impl Fn() -> Vec<Arc<Endpoint>>, tried: &[Arc<Endpoint>]) -> bool {
+        let waits_for = |endpoint: &Arc<Endpoint>| {
+            let well = takes_requests(endpoint) && !endpoint.observed().is_ejected();
+            well && !self.has_room(endpoint) && !tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint))
+        };
+        self.gate.is_some() && backends().iter().any(waits_for)
+    }
+
+    /// How many more requests these backends may be given, the ejected only where they are all there is.
+    fn room(&self, backends: &[Arc<Endpoint>], now: Instant) -> u32 {
+        let available = || backends.iter().filter(|endpoint| takes_requests(endpoint));
+        let well = || available().filter(|endpoint| !endpoint.observed().is_ejected());
+        let room = |endpoint: &Arc<Endpoint>| {
+            let bound = self.gate.as_ref().map_or(u32::MAX, |gate| gate.per_backend());
+            let circuit = endpoint.circuit().map_or(u32::MAX, |circuit| circuit.room(now));
+            bound.saturating_sub(endpoint.in_flight()).min(circuit)
+        };
+        let sum = |sum: u32, room: u32| sum.saturating_add(room);
+        match well().next() {
+            Some(_) => well().map(room).fold(0, sum),
+            None => available().map(room).fold(0, sum),
+        }
     }
 
     /// Why no backend may be asked.
@@ -189,7 +224,29 @@ impl Bounds {
 
     /// Judges and measures for as long as it is polled.
     pub(super) async fn watch(&self, backends: impl Fn() -> Vec<Arc<Endpoint>>) {
-        tokio::join!(passive::watch(&self.alarm, &self.pool, backends), self.measure());
+        tokio::join!(passive::watch(&self.alarm, &self.pool, &backends), self.measure(), self.call(&backends));
+    }
+
+    /// Calls those who wait at the gate when a backend has come up, or its circuit lets probes pass, which
+    /// happens by the clock alone.
+    #[expect(clippy::disallowed_methods, reason = "the pool's background task is where circuits are looked after")]
+    async fn call(&self, backends: impl Fn() -> Vec<Arc<Endpoint>>) {
+        let Some(gate) = &self.gate else { return std::future::pending().await };
+        loop {
+            let open = backends().iter().filter_map(|endpoint| self.open_for(endpoint)).collect::<Vec<_>>();
+            // Zero is a probe under way, which tells how it ended.
+            let half_opens = async {
+                match open.into_iter().filter(|left| !left.is_zero()).min() {
+                    Some(left) => tokio::time::sleep(left).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = half_opens => {}
+            }
+            gate.call(self.room(&backends(), Instant::now()));
+        }
     }
 
     #[expect(clippy::disallowed_methods, reason = "the pool's background task is where windows end")]
@@ -201,4 +258,9 @@ impl Bounds {
             overload.window(&self.pool, Instant::now());
         }
     }
+}
+
+/// Whether it may take requests, if it has room.
+fn takes_requests(endpoint: &Endpoint) -> bool {
+    endpoint.is_available() && endpoint.weight() > 0
 }

@@ -102,6 +102,12 @@ impl Circuit {
         self.breaker.lock().passing(now)
     }
 
+    /// How many requests may pass now.
+    #[must_use]
+    pub fn room(&self, now: Instant) -> u32 {
+        self.breaker.lock().room(now)
+    }
+
     /// Lets a request pass.
     ///
     /// # Errors
@@ -110,14 +116,16 @@ impl Circuit {
         self.breaker.lock().admit(now)
     }
 
-    /// Takes a permit back, with whether the request failed, if that is known.
-    pub fn settle(&self, permit: Permit, failed: Option<bool>, now: Instant) {
+    /// Takes a permit back, with whether the request failed, if that is known. Whether the circuit opened or
+    /// closed.
+    pub fn settle(&self, permit: Permit, failed: Option<bool>, now: Instant) -> bool {
         let change = self.breaker.lock().settle(permit, failed, now);
         let (pool, backend) = (self.pool.clone(), self.backend);
         match change {
             Some(Change::Opened) => Event::CircuitOpened { pool, backend }.announce(),
             Some(Change::Closed) => Event::CircuitClosed { pool, backend }.announce(),
-            None => {}
+            None => return false,
         }
+        true
     }
 }

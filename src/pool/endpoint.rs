@@ -13,6 +13,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use super::administration::{Administration, Change, Override, State, Written};
 use super::circuit::Circuit;
@@ -68,6 +69,8 @@ pub struct Shared {
     pub in_flight: Arc<AtomicU32>,
     /// Who judges it by its traffic.
     pub alarm: Arc<Alarm>,
+    /// Told when a backend may take requests that it might not take before, or the other way round.
+    pub changed: Arc<Notify>,
 }
 
 /// The live state of one backend. It outlives the pool that found it, where the configuration changes and
@@ -81,6 +84,7 @@ pub struct Endpoint {
     checked: AtomicBool,
     administration: Administration,
     pool_in_flight: Arc<AtomicU32>,
+    changed: Arc<Notify>,
     latency: Latency,
     /// Since when nobody of those who wait was answered.
     quiet_since: AtomicU64,
@@ -112,6 +116,7 @@ impl Endpoint {
             checked: AtomicBool::new(standing.checked),
             administration: Administration::new(standing.written),
             pool_in_flight: shared.in_flight,
+            changed: shared.changed,
             latency: Latency::default(),
             quiet_since: AtomicU64::new(0),
             up_since: AtomicU64::new(0),
@@ -150,6 +155,7 @@ impl Endpoint {
         let before = self.state();
         self.administration.change(change, since);
         self.turn(before, now);
+        self.changed();
     }
 
     /// What follows from another state than `before`. Who comes back does so through slow start.
@@ -238,10 +244,18 @@ impl Endpoint {
         self.administration.written()
     }
 
+    /// What it may be given has changed, which concerns those who wait for a backend.
+    pub(super) fn changed(&self) {
+        self.changed.notify_one();
+    }
+
     pub(super) fn set_health(&self, health: Health, now: Instant) {
         let before = self.health.swap(health as u8, Ordering::Relaxed);
         if before == Health::Down as u8 && health == Health::Up {
             self.start_slowly(now);
+        }
+        if before != health as u8 {
+            self.changed();
         }
     }
 

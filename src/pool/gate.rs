@@ -168,6 +168,13 @@ impl Gate {
         }
     }
 
+    /// Calls those who wait and for whom there is room now: at backends for `room` of them.
+    pub(super) fn call(&self, room: u32) {
+        let mut state = self.state.lock();
+        let places = room.min(state.spec.total.saturating_sub(state.in_flight));
+        (0..places).take(state.line.len()).for_each(|_| wake(&mut state));
+    }
+
     /// Requests that one backend works on at once.
     #[must_use]
     pub fn per_backend(&self) -> u32 {
@@ -314,6 +321,22 @@ mod tests {
         assert!(next.call.try_recv().is_err(), "the first was called");
         drop(gone);
         assert_eq!(next.call.try_recv(), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn as_many_are_called_as_there_is_room_for() {
+        let gate = gate(3, 8, Duration::from_secs(3600));
+        let (_, _first) = gate.pass(done).await.unwrap();
+        let mut busy = || Attempt::<(), ()>::Busy;
+        let mut join = || gate.try_pass(&mut busy, false).unwrap().unwrap_err();
+        let mut waiting = [join(), join(), join(), join()];
+        let mut called = || waiting.iter_mut().filter_map(|one| one.call.try_recv().ok()).count();
+        gate.call(0);
+        assert_eq!(called(), 0);
+        gate.call(1);
+        assert_eq!(called(), 1);
+        gate.call(u32::MAX);
+        assert_eq!(called(), 2, "no more than the pool may work on");
     }
 
     #[tokio::test]

@@ -117,7 +117,9 @@ impl Drop for Lease {
         }
         if let Some((circuit, permit)) = self.permit.take() {
             let failed = self.outcome.map(|outcome| outcome != Outcome::Success);
-            circuit.settle(permit, failed, Instant::now());
+            if circuit.settle(permit, failed, Instant::now()) {
+                self.endpoint.changed();
+            }
         }
         // Before the slot, which wakes somebody who looks at this count.
         self.endpoint.end();

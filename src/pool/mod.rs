@@ -424,7 +424,7 @@ impl Pool {
     }
 
     /// Picks a backend that is available and was not tried before, and counts the request there. One that
-    /// only its traffic condemned is picked where nobody else is left.
+    /// only its traffic condemned is picked where nobody else is left, not even one who is busy.
     #[must_use]
     pub fn pick(&self, key: Key, tried: &[Arc<Endpoint>], now: Instant) -> Option<Lease> {
         let well = |endpoint: &Endpoint| !endpoint.observed().is_ejected() && self.bounds.allow(endpoint);
@@ -433,7 +433,11 @@ impl Pool {
             let mut ask = Ask { key, now, tried, random: Rng::new(), slow_start: self.spec.slow_start, admits };
             self.balancer.choose(&mut ask)
         };
-        let endpoint = choose(&well).or_else(|| choose(&anybody))?;
+        let ejected = || match self.bounds.is_worth_waiting(|| self.candidates(), tried) {
+            true => None,
+            false => choose(&anybody),
+        };
+        let endpoint = choose(&well).or_else(ejected)?;
         self.bounds.lease(&endpoint)
     }
 

@@ -206,6 +206,7 @@ fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>], now: Insta
             if let Some(endpoint) = endpoint(address) {
                 *endpoint.observed().ejected_until.lock() = Some(now + period);
                 endpoint.observed().eject(matches!(reason, Reason::Silent(..)));
+                endpoint.changed();
             }
             Event::BackendEjected { pool, backend: address, reason: reason.to_string(), period: Period(period) }
                 .announce();
@@ -218,6 +219,7 @@ fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>], now: Insta
                 observed.tally.forget_rows();
                 endpoint.start_slowly(now);
                 observed.take_back();
+                endpoint.changed();
             }
             Event::BackendReturned { pool, backend: address }.announce();
         }

@@ -83,7 +83,11 @@ impl Predecessor {
     ) -> Discovery<Arc<Endpoint>> {
         let known: HashMap<SocketAddr, Arc<Endpoint>> =
             self.endpoints.iter().map(|endpoint| (endpoint.address(), Arc::clone(endpoint))).collect();
-        let shared = Shared { in_flight: Arc::clone(in_flight), alarm: Arc::clone(bounds.alarm()) };
+        let shared = Shared {
+            in_flight: Arc::clone(in_flight),
+            alarm: Arc::clone(bounds.alarm()),
+            changed: Arc::clone(bounds.changed()),
+        };
         let (checked, give_circuit) = (spec.health_check.is_some(), bounds.circuits());
         let pool = name.clone();
         let attach = move |address, member: &Member| {
@@ -99,6 +103,7 @@ impl Predecessor {
                 }
                 None => Arc::new(Endpoint::new(address, standing, shared.clone(), now)),
             };
+            endpoint.changed();
             give_circuit(&endpoint, now);
             endpoint
         };

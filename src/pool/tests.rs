@@ -4,6 +4,7 @@
 
 use super::administration::{Change, State};
 use super::*;
+use crate::units::Timestamp;
 
 fn config(yaml: &str) -> Config {
     serde_yaml::from_str(yaml).unwrap()
@@ -107,6 +108,102 @@ async fn a_drained_backend_takes_no_new_request_and_keeps_its_open_ones() {
     change(&pool, lease.endpoint().address().port(), Change::State(State::Draining)).unwrap();
     assert_eq!((lease.endpoint().in_flight(), pool.in_flight()), (1, 1));
     assert!(pick(&pool, &[]).is_none());
+}
+
+const ONE_EACH: &str = "balance: round_robin, health_check: {type: none}, max_in_flight: {per_backend: 1}, \
+    queue: {timeout: 1h}, backends: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}]";
+
+/// A pool of two that take one request each, and its background task.
+async fn one_each(keys: &str) -> (Arc<Pool>, tokio::task::JoinHandle<()>) {
+    let pool = Arc::new(pool(&format!("{{{keys} {ONE_EACH}}}")).await);
+    let (keep, shutdown) = watch::channel(false);
+    let running = tokio::spawn({
+        let pool = Arc::clone(&pool);
+        async move {
+            pool.run(shutdown).await;
+            drop(keep);
+        }
+    });
+    pool.settled().await;
+    (pool, running)
+}
+
+fn second(pool: &Pool) -> Arc<Endpoint> {
+    pool.candidates().into_iter().find(|endpoint| endpoint.address().port() == 2).unwrap()
+}
+
+/// A request that takes what there is or waits for it.
+fn request(pool: &Arc<Pool>) -> tokio::task::JoinHandle<u16> {
+    let pool = Arc::clone(pool);
+    tokio::spawn(async move {
+        let choose = || pool.pick(Key::NONE, &[], Instant::now());
+        port(pool.reserve(choose).await.ok())
+    })
+}
+
+async fn reserved(pool: &Pool) -> Lease {
+    pool.reserve(|| pool.pick(Key::NONE, &[], Instant::now())).await.unwrap()
+}
+
+#[tokio::test]
+async fn who_waits_is_given_to_a_backend_that_comes_up() {
+    type Switch = fn(&Endpoint, bool);
+    let switches: [Switch; 2] = [
+        |endpoint, up| endpoint.set_health(if up { Health::Up } else { Health::Down }, Instant::now()),
+        |endpoint, up| {
+            let state = if up { State::Enabled } else { State::Draining };
+            endpoint.change(Change::State(state), Timestamp::now(), Instant::now());
+        },
+    ];
+    for switch in switches {
+        let (pool, running) = one_each("").await;
+        switch(&second(&pool), false);
+        let _first = reserved(&pool).await;
+        let waiting = request(&pool);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!waiting.is_finished());
+        switch(&second(&pool), true);
+        assert_eq!(waiting.await.unwrap(), 2);
+        running.abort();
+    }
+}
+
+#[tokio::test]
+async fn who_waits_is_given_to_a_backend_that_returns_or_is_to_be_probed() {
+    for keys in [
+        "passive_health: {consecutive_failures: 1, ejection_time: 50ms},",
+        "passive_health: off, circuit_breaker: {minimum_requests: 1, open_for: 50ms, probes: 1},",
+    ] {
+        let (pool, running) = one_each(keys).await;
+        let mut leases = [reserved(&pool).await, reserved(&pool).await];
+        leases.sort_by_key(|lease| lease.endpoint().address());
+        let [_first, mut failing] = leases;
+        failing.failed(Instant::now());
+        drop(failing);
+        // Ejected in the background; until then it may be given one more.
+        while keys.contains("eject") && !second(&pool).observed().is_ejected() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(request(&pool).await.unwrap(), 2);
+        running.abort();
+    }
+}
+
+#[tokio::test]
+async fn who_is_ejected_is_asked_where_nobody_is_well_not_where_all_are_busy() {
+    let (pool, running) = one_each("").await;
+    let [first, ejected] =
+        [1, 2].map(|port| pool.candidates().into_iter().find(|endpoint| endpoint.address().port() == port).unwrap());
+    ejected.observed().eject(false);
+    let lease = reserved(&pool).await;
+    assert_eq!(lease.endpoint().address(), first.address());
+    assert!(pick(&pool, &[]).is_none(), "the first is worth waiting for");
+    assert_eq!(port(pick(&pool, &[Arc::clone(&first)])), 2, "unless it has failed already");
+    first.set_health(Health::Down, Instant::now());
+    assert_eq!(port(pick(&pool, &[])), 2);
+    running.abort();
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! Pools that are given more than they may work on.
 
-use std::sync::mpsc;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use super::{Moody, pool};
-use crate::lab::client::{Answer, get};
+use crate::lab::client::{Answer, get, read_head};
+use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, PATIENCE, eventually, free_port};
 
 /// So many requests at once; the answers as they come.
@@ -73,6 +77,39 @@ fn a_busy_backend_does_not_hold_up_a_free_one() {
     assert!((0..10).all(|_| get(port, "/").status == 200));
     busy.set(200);
     assert!(asked.iter().all(|answer| answer.recv_timeout(PATIENCE).is_ok()));
+}
+
+#[test]
+fn who_waits_goes_to_a_backend_that_comes_up() {
+    // Two that are well for the health check, until one is not, and hold what they are asked.
+    let start = || {
+        let (well, answers) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+        let (healthy, answering) = (Arc::clone(&well), Arc::clone(&answers));
+        let backend = Scripted::start(move |mut stream| {
+            let head = read_head(&mut stream);
+            let health = head.starts_with("GET /health ");
+            while !health && !head.is_empty() && !answering.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(5));
+            }
+            let status = if health && !healthy.load(Ordering::SeqCst) { 503 } else { 200 };
+            write!(stream, "HTTP/1.1 {status} Told\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok();
+        });
+        (backend, well, answers)
+    };
+    let ((first, _, first_answers), (second, well, second_answers)) = (start(), start());
+    well.store(false, Ordering::SeqCst);
+    let port = free_port();
+    let keys = "health_check: { type: http, path: /health, interval: 100ms, unhealthy_interval: 100ms, fall: 1, rise: 1 }, \
+                max_in_flight: { per_backend: 1 }, queue: { timeout: 1h }";
+    let lab = Lab::start(&pool(port, &[first.port, second.port], keys));
+    lab.wait_for_log(&format!("backend down: pool=a backend=127.0.0.1:{}", second.port));
+    second_answers.store(true, Ordering::SeqCst);
+    let answers = ask(port, 2);
+    assert!(answers.recv_timeout(Duration::from_millis(300)).is_err(), "one is held, one waits");
+    well.store(true, Ordering::SeqCst);
+    assert_eq!(answers.recv_timeout(PATIENCE).unwrap().status, 200, "the first has not answered");
+    first_answers.store(true, Ordering::SeqCst);
+    assert_eq!(answers.recv_timeout(PATIENCE).unwrap().status, 200);
 }
 
 #[test]
