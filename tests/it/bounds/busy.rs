@@ -99,7 +99,7 @@ fn who_waits_goes_to_a_backend_that_comes_up() {
     let ((first, _, first_answers), (second, well, second_answers)) = (start(), start());
     well.store(false, Ordering::SeqCst);
     let port = free_port();
-    let keys = "health_check: { type: http, path: /health, interval: 100ms, unhealthy_interval: 100ms, fall: 1, rise: 1 }, \
+    let keys = "health_check: { type: http, path: /health, interval: 100ms, unhealthy_interval: 100ms, fall: 3, rise: 1 }, \
                 max_in_flight: { per_backend: 1 }, queue: { timeout: 1h }";
     let lab = Lab::start(&pool(port, &[first.port, second.port], keys));
     lab.wait_for_log(&format!("backend down: pool=a backend=127.0.0.1:{}", second.port));
