@@ -78,6 +78,7 @@ pub fn endpoints() -> Vec<Endpoint> {
             "What a configuration would change, and move of the requests of the last while.",
             process::plan,
         ),
+        Endpoint::new(POST, "/explain", "Where a request would go now, and why; it is not sent.", process::explain),
         Endpoint::new(GET, "/configuration", "The configuration in force, without secrets.", configuration::read),
         Endpoint::new(GET, "/routes", "What goes where.", configuration::routes),
         Endpoint::new(GET, "/pools", "The pools, as they are now.", pools::all),

@@ -11,6 +11,7 @@ use super::input::{Path, Query};
 use super::{Api, Cause, Problem};
 use crate::breaker;
 use crate::pool::administration::{Override, State};
+pub use crate::pool::circuit::CircuitState;
 use crate::pool::policy::Type;
 use crate::pool::{self, Endpoint, Health};
 use crate::units::{PoolName, Timestamp};
@@ -111,18 +112,6 @@ pub struct Circuit {
     pub state: CircuitState,
     /// Until when nothing passes; only while it is open.
     pub open_until: Option<Timestamp>,
-}
-
-/// What passes a circuit breaker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum CircuitState {
-    /// All requests.
-    Closed,
-    /// None.
-    Open,
-    /// A few, to see whether it works again.
-    HalfOpen,
 }
 
 /// Which backend.

@@ -1,10 +1,15 @@
 //! What concerns the process as a whole: its version, whether it is alive and ready, a reload.
 
+use std::time::{Instant, SystemTime};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::input::{Body, Query};
 use super::{Api, Cause, Problem};
+use crate::decision::example::Question;
+use crate::decision::explanation::Explanation;
+use crate::decision::live::{self, Moment};
 use crate::lifecycle::Phase;
 use crate::plan::Plan;
 use crate::plan::changes::Changes;
@@ -115,4 +120,12 @@ pub(super) async fn plan(api: Api, Body(Draft { file, text }): Body<Draft>) -> R
         }
         Planned::Failed { reason } => Err(api.failed(reason)),
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "limits and backends are looked at as they are now")]
+pub(super) async fn explain(api: Api, Body(asked): Body<Question>) -> Result<Explanation, Problem> {
+    let example = asked.example().map_err(|why| Problem::new(Cause::Malformed, why))?;
+    let snapshot = api.live.snapshot.load_full();
+    let at = Moment { now: Instant::now(), time: SystemTime::now() };
+    Ok(live::explain(&example, &snapshot, &api.live.listeners, at))
 }

@@ -2,13 +2,15 @@
 
 use std::io::Write;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 
 use clap::Args;
+use http::Method;
 
+use super::process::Asked;
 use super::{Failure, check};
-use crate::decision::example::Example;
+use crate::decision::example::Question;
 use crate::decision::explanation::Explanation;
 use crate::snapshot::Snapshot;
 
@@ -23,30 +25,43 @@ pub(super) struct Arguments {
     /// The address of the peer that sends it.
     #[arg(long, value_name = "ADDRESS", default_value_t = crate::decision::example::SOMEBODY)]
     from: IpAddr,
-    /// The configuration file.
-    #[arg(short, long, value_name = "FILE")]
-    conf: PathBuf,
-    /// For programs: one object.
+    /// Ask the running process: limits, backends as they are, and who would be picked. Without it the file
+    /// at `--conf` decides.
     #[arg(long)]
-    json: bool,
+    live: bool,
+    #[command(flatten)]
+    asked: Asked,
 }
 
-#[expect(clippy::disallowed_methods, reason = "limits begin at some instant; none is asked")]
 pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
-    let mut example = Example::parse(&arguments.request).map_err(Failure::usage)?.from(arguments.from);
+    let mut headers = Vec::with_capacity(arguments.headers.len());
     for field in &arguments.headers {
         let (name, value) =
             field.split_once(':').ok_or_else(|| Failure::usage(format!("`{field}` is not `Name: value`")))?;
-        example = example.with_header(name.trim(), value).map_err(Failure::usage)?;
+        headers.push((name.trim().to_owned(), value.trim().to_owned()));
     }
-    let checked = check::load(&arguments.conf)?.checked;
-    let snapshot = Snapshot::build(&checked, None, Instant::now()).map_err(Failure::usage)?;
-    let outcome = example.outcome(&snapshot, &checked.listeners);
-    let explanation = Explanation::new(outcome, &snapshot, &checked);
+    let question = Question { request: arguments.request.clone(), headers, from: Some(arguments.from) };
+    let explanation = match arguments.asked.conf() {
+        _ if arguments.live => arguments.asked.client()?.send(Method::POST, "/explain", &question)?,
+        Some(conf) => by_file(&question, conf)?,
+        None => {
+            return Err(Failure::usage("what decides? Give a file with `--conf`, or ask the process with `--live`"));
+        }
+    };
     let mut output = std::io::stdout().lock();
-    let written = match arguments.json {
-        true => writeln!(output, "{:#}", explanation.to_json()),
+    let written = match arguments.asked.json {
+        true => serde_json::to_string_pretty(&explanation)
+            .map_err(std::io::Error::other)
+            .and_then(|text| writeln!(output, "{text}")),
         false => write!(output, "{explanation}"),
     };
     written.map_err(|e| Failure::runtime(e.to_string()))
+}
+
+#[expect(clippy::disallowed_methods, reason = "limits begin at some instant; none is asked")]
+fn by_file(question: &Question, conf: &Path) -> Result<Explanation, Failure> {
+    let example = question.example().map_err(Failure::usage)?;
+    let checked = check::load(conf)?.checked;
+    let snapshot = Snapshot::build(&checked, None, Instant::now()).map_err(Failure::usage)?;
+    Ok(Explanation::new(example.outcome(&snapshot, &checked.listeners), &snapshot))
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use http::Method;
 
 use super::Failure;
-use super::process::Which;
+use super::process::Asked;
 use crate::admin::process::Draft;
 use crate::plan::Plan;
 
@@ -17,19 +17,16 @@ pub(super) struct Arguments {
     /// The file with the new configuration.
     file: PathBuf,
     #[command(flatten)]
-    which: Which,
-    /// For programs: one object.
-    #[arg(long)]
-    json: bool,
+    asked: Asked,
 }
 
 pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
     let file = arguments.file.display().to_string();
     let text =
         std::fs::read_to_string(&arguments.file).map_err(|e| Failure::usage(format!("cannot read {file}: {e}")))?;
-    let plan: Plan = arguments.which.client()?.send(Method::POST, "/plan", &Draft { file, text })?;
+    let plan: Plan = arguments.asked.client()?.send(Method::POST, "/plan", &Draft { file, text })?;
     let mut output = std::io::stdout().lock();
-    let written = match arguments.json {
+    let written = match arguments.asked.json {
         true => serde_json::to_string_pretty(&plan)
             .map_err(std::io::Error::other)
             .and_then(|text| writeln!(output, "{text}")),

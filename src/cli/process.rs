@@ -1,6 +1,6 @@
 //! Which process a command asks, and what comes of an answer that does not come.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -48,6 +48,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// The configuration file, where one is given.
+    pub(super) fn conf(&self) -> Option<&Path> {
+        self.which.conf.as_deref()
+    }
+
     /// Somebody to ask.
     pub(super) fn client(&self) -> Result<Client, Failure> {
         self.which.client()

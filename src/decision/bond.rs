@@ -1,6 +1,6 @@
 //! What a route binds a client to, and so which of its pools takes a request.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -45,6 +45,16 @@ impl Bond {
             Self::None => None,
             Self::Ticket(ticket) => position(route, ticket.pool),
             Self::Hash(number) => route.targets.of(number).map(|(index, _)| index),
+        }
+    }
+
+    /// How much the client wants the backend at `address`, the highest most; none where it does not.
+    #[must_use]
+    pub fn wants(self, address: SocketAddr) -> Option<u64> {
+        match self {
+            Self::None => None,
+            Self::Ticket(ticket) => (address == ticket.backend).then_some(0),
+            Self::Hash(number) => Some(sticky::score(number, address)),
         }
     }
 }

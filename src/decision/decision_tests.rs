@@ -75,8 +75,8 @@ fn each_route_is_told_with_why_it_lost() {
     let (checked, snapshot) = live("");
     let verdicts = |request: &str| {
         let outcome = Example::parse(request).unwrap().outcome(&snapshot, &checked.listeners);
-        let told = Explanation::new(outcome, &snapshot, &checked);
-        told.considered.iter().map(|considered| considered.verdict).collect::<Vec<_>>()
+        let told = Explanation::new(outcome, &snapshot);
+        told.routes.iter().map(|considered| considered.verdict).collect::<Vec<_>>()
     };
     use Verdict::{Host, HostLessSpecific, Method, NotAsked, Path, PathLessSpecific, Takes};
     assert_eq!(verdicts("GET http://example.com:8080/"), [Takes, Path, Path]);
@@ -97,9 +97,12 @@ fn the_client_is_found_as_in_traffic_and_limits_are_named_but_not_counted() {
             let outcome = example.outcome(&snapshot, &checked.listeners);
             assert_eq!(outcome.client.to_string(), client);
             assert!(outcome.decision.refusal.is_none());
-            let told = Explanation::new(outcome, &snapshot, &checked);
-            assert_eq!(told.to_json()["limits"][0], "1 requests in 1m, for each client");
-            assert_eq!(told.to_json()["backends"][0]["weight"], 3);
+            let told = Explanation::new(outcome, &snapshot);
+            assert_eq!(
+                (told.limits[0].limit.as_str(), &told.limits[0].state),
+                ("1 requests in 1m, for each client", &None)
+            );
+            assert_eq!((told.pools[0].backends[0].weight, told.picked()), (3, None));
         }
     }
 }

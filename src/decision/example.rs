@@ -5,16 +5,19 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderName, HeaderValue, Method, Version, header};
 use pingora_http::RequestHeader;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::form::X_FORWARDED_FOR;
 use super::{Decision, Door, decide};
 use crate::config::listener;
 use crate::http1::HeadReader;
-use crate::limit;
+use crate::limit::{self, Limiter};
 use crate::net::ListenAddress;
-use crate::rejection::Refusal;
+use crate::rejection::{Refusal, Rejection};
 use crate::request_limits::RequestLimits;
 use crate::snapshot::Snapshot;
+use crate::tls;
 
 /// Who sends an example unless told: an address for documentation (RFC 5737), trusted by nobody.
 pub const SOMEBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -27,9 +30,36 @@ pub struct Example {
     /// Where it is sent to, whatever its Host says.
     port: Option<u16>,
     authority: String,
+    /// What is asked for in the TLS handshake.
+    server_name: Option<String>,
     target: String,
     headers: Vec<(HeaderName, HeaderValue)>,
     from: IpAddr,
+}
+
+/// An example, as somebody asks about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// A method (GET unless told) and a URL, such as `GET https://example.com/api`.
+    pub request: String,
+    /// Its header fields, each a name and a value.
+    #[serde(default)]
+    pub headers: Vec<(String, String)>,
+    /// The address of the peer that sends it; 192.0.2.1 unless told.
+    #[serde(default)]
+    pub from: Option<IpAddr>,
+}
+
+impl Question {
+    /// The request that is meant.
+    ///
+    /// # Errors
+    /// In words, what is no request.
+    pub fn example(&self) -> Result<Example, String> {
+        let example = Example::parse(&self.request)?.from(self.from.unwrap_or(SOMEBODY));
+        self.headers.iter().try_fold(example, |example, (name, value)| example.with_header(name, value))
+    }
 }
 
 /// What would become of an example.
@@ -38,10 +68,19 @@ pub struct Outcome {
     pub client: IpAddr,
     /// The request with its path in the one form, where it could be read at all.
     pub request: Option<RequestHeader>,
-    /// The limits that count it, in their order. They are not asked, so they refuse nothing.
-    pub limits: Vec<limit::Spec>,
+    /// The limits that count it, in their order.
+    pub limits: Vec<Asked>,
     /// Whether a route takes it, or why not.
     pub decision: Decision,
+}
+
+/// A limit that counts an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The limit.
+    pub spec: limit::Spec,
+    /// What it says; nothing where it was not asked, and so refuses nothing.
+    pub verdict: Option<limit::Verdict>,
 }
 
 impl Example {
@@ -69,11 +108,20 @@ impl Example {
             _ => Some(if secure { 443 } else { 80 }),
         };
         let slash = if target.starts_with('/') { "" } else { "/" };
-        let (authority, target) = (authority.to_owned(), format!("{slash}{target}"));
-        Ok(Self { method, secure, port, authority, target, headers: Vec::new(), from: SOMEBODY })
+        Ok(Self {
+            method,
+            secure,
+            port,
+            server_name: server_name(authority),
+            authority: authority.to_owned(),
+            target: format!("{slash}{target}"),
+            headers: Vec::new(),
+            from: SOMEBODY,
+        })
     }
 
-    /// The same with a further header field. `Host` stands for the URL's.
+    /// The same with a further header field. `Host` stands in the place of the URL's, which TLS is asked for
+    /// all the same.
     ///
     /// # Errors
     /// In words, what is no header field.
@@ -94,24 +142,40 @@ impl Example {
         Self { from: peer, ..self }
     }
 
-    /// What becomes of it, by the functions that serve traffic: the listener's reader, then [`decide`].
+    /// What becomes of it, by the functions that serve traffic: the listener's reader, then [`decide`]. Limits
+    /// are not asked.
     #[must_use]
     pub fn outcome(&self, snapshot: &Snapshot, listeners: &[listener::Spec]) -> Outcome {
-        let forwarded = self.headers.iter().filter(|(name, _)| *name == X_FORWARDED_FOR);
-        let forwarded = forwarded.filter_map(|(_, value)| value.to_str().ok());
-        let client = snapshot.trusted_proxies.client(self.from, forwarded);
+        self.outcome_by(snapshot, listeners, |limiter| (Asked { spec: *limiter.spec(), verdict: None }, Ok(())))
+    }
+
+    /// The same with limits that are asked by `ask`.
+    pub(super) fn outcome_by(
+        &self,
+        snapshot: &Snapshot,
+        listeners: &[listener::Spec],
+        ask: impl Fn(&Limiter) -> (Asked, Result<(), Rejection>),
+    ) -> Outcome {
+        let client = self.client(snapshot);
         let mut limits = Vec::new();
         let (request, decision) = match self.request(&snapshot.request_limits) {
             Err(refusal) => (None, Decision { route: None, refusal: Some(refusal) }),
             Ok(mut request) => {
                 let decision = decide(snapshot, &mut request, self.door(listeners), |limiter| {
-                    limits.push(*limiter.spec());
-                    Ok(())
+                    let (asked, answer) = ask(limiter);
+                    limits.push(asked);
+                    answer
                 });
                 (Some(request), decision)
             }
         };
         Outcome { client, request, limits, decision }
+    }
+
+    /// Who it is from: its peer, or what a trusted proxy says.
+    pub(super) fn client(&self, snapshot: &Snapshot) -> IpAddr {
+        let forwarded = self.headers.iter().filter(|(name, _)| *name == X_FORWARDED_FOR);
+        snapshot.trusted_proxies.client(self.from, forwarded.filter_map(|(_, value)| value.to_str().ok()))
     }
 
     /// The request as a listener hands it on.
@@ -134,8 +198,8 @@ impl Example {
         Ok(request)
     }
 
-    /// The listener that it would come to: of its port, else the first that speaks as it does. A client asks
-    /// for the host's own name in its TLS handshake, so it is never misdirected.
+    /// The listener that it would come to: of its port, else the first that speaks as it does. In its TLS
+    /// handshake a client asks for the host of the URL, whatever `Host` says.
     fn door(&self, listeners: &[listener::Spec]) -> Door {
         let alike = || listeners.iter().filter(|listener| listener.tls.is_some() == self.secure);
         let has_port = |listener: &&listener::Spec| {
@@ -145,9 +209,17 @@ impl Example {
                 .any(|address| matches!(address, ListenAddress::Inet(inet) if Some(inet.port()) == self.port))
         };
         let listener = alike().find(has_port).or_else(|| alike().next());
+        let serves = |tls: &tls::Settings| tls.may_serve(self.server_name.as_deref(), &self.authority);
         Door {
-            misdirected: false,
+            misdirected: listener.and_then(|listener| listener.tls.as_ref()).is_some_and(|tls| !serves(tls)),
             https_required: listener.is_some_and(|listener| listener.policy.redirect_to_https.is_some()),
         }
     }
+}
+
+/// The server name that a client asks for to reach `authority`: none for an address (RFC 6066 §3).
+fn server_name(authority: &str) -> Option<String> {
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let is_name = !host.is_empty() && !host.starts_with('[') && host.parse::<IpAddr>().is_err();
+    is_name.then(|| host.trim_end_matches('.').to_ascii_lowercase())
 }

@@ -1,20 +1,25 @@
-//! Why a request goes where it goes: each route, and why it lost.
+//! Why a request goes where it goes: each route, and why it lost; what limits say, and who would be
+//! picked, where a running process is asked.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use pingora_http::RequestHeader;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::example::Outcome;
-use super::expectations::pools;
+use super::example::{Asked, Outcome};
 use super::host;
-use crate::config::Checked;
+use crate::pool::outlook::{Candidate, percent};
+use crate::rejection::Rejection;
 use crate::route::{HostPattern, Matcher, Methods, PathPattern, Table};
 use crate::snapshot::{Route, Snapshot};
+use crate::units::{PoolName, RouteName};
 
 /// What became of one route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It takes the request.
     Takes,
@@ -50,113 +55,201 @@ impl Verdict {
 }
 
 /// One route that was considered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Considered {
     /// Its name.
-    pub name: String,
-    /// What it takes, in one line.
-    pub matcher: String,
+    pub name: RouteName,
+    /// What it takes, in one line: methods, host and path.
+    pub takes: String,
     /// What became of it.
     pub verdict: Verdict,
 }
 
+/// A limit that counts the request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Limit {
+    /// The limit, in words.
+    pub limit: String,
+    /// How the client stands with it; nothing where no running process was asked.
+    pub state: Option<LimitState>,
+}
+
+/// How a client stands with a limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LimitState {
+    /// Whether the request would pass.
+    pub admitted: bool,
+    /// Further requests that would pass at once.
+    pub remaining: u32,
+    /// Seconds until the quota is whole again.
+    pub reset: f64,
+    /// Seconds after which a refused request would pass; 0 for one that passes.
+    pub retry_after: f64,
+}
+
+/// One of the pools that may take the request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Share {
+    /// The pool.
+    pub pool: PoolName,
+    /// How likely it takes the request, from 0 to 1.
+    pub chance: f64,
+    /// Its backends, as written.
+    pub backends: Vec<Member>,
+    /// Its backends as they are; nothing where no running process was asked.
+    pub candidates: Option<Vec<Candidate>>,
+}
+
+/// A backend, as written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Member {
+    /// Its address, or its name with a port.
+    pub address: String,
+    /// Its share of the traffic relative to the others.
+    pub weight: u32,
+}
+
+/// The balancer's own answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// The cause, in the word of the access log.
+    pub cause: String,
+    /// What exactly is wrong; empty where there is nothing to add.
+    pub detail: String,
+}
+
 /// All there is to say about where a request goes.
-pub struct Explanation<'a> {
-    /// What becomes of it.
-    pub outcome: Outcome,
-    /// The routes in the order of the file.
-    pub considered: Vec<Considered>,
-    checked: &'a Checked,
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Explanation {
+    /// Who it is from: its peer, or what a trusted proxy says.
+    pub client: IpAddr,
+    /// Its path in the one form; nothing where it cannot be read.
+    pub path: Option<String>,
+    /// The routes, in the order of the file.
+    pub routes: Vec<Considered>,
+    /// The route that takes it, also where it is then refused.
+    pub route: Option<RouteName>,
+    /// The limits that count it, in their order.
+    pub limits: Vec<Limit>,
+    /// The pools that may take it; none where it is refused before.
+    pub pools: Vec<Share>,
+    /// What binds its client to a pool or a backend, in words; nothing where nothing does.
+    pub bond: Option<String>,
+    /// Why it is refused, where it is.
+    pub refusal: Option<Refusal>,
 }
 
-impl<'a> Explanation<'a> {
-    /// Looks at every route of the snapshot, which was made from `checked`.
+impl Explanation {
+    /// Looks at every route of the snapshot that the outcome is from.
     #[must_use]
-    pub fn new(outcome: Outcome, snapshot: &Snapshot, checked: &'a Checked) -> Self {
-        let taken = outcome.decision.route.as_ref();
-        let takes = |route: &Arc<Route>| taken.is_some_and(|taken| Arc::ptr_eq(taken, route));
-        let winner = snapshot.routes.iter().find(|(_, route)| takes(route)).map(|(matcher, _)| matcher);
-        let verdict = |matcher: &Matcher, route: &Arc<Route>| match &outcome.request {
-            _ if takes(route) => Verdict::Takes,
-            None => Verdict::NotAsked,
-            Some(request) => misfit(matcher, request).unwrap_or_else(|| match winner {
-                None => Verdict::NotAsked,
-                // Host beats path beats method; see `crate::route`.
-                Some(winner) if winner.host != matcher.host => Verdict::HostLessSpecific,
-                Some(winner) if winner.path != matcher.path => Verdict::PathLessSpecific,
-                Some(_) => Verdict::MethodLessSpecific,
-            }),
+    pub fn new(outcome: Outcome, snapshot: &Snapshot) -> Self {
+        let Outcome { client, request, limits, decision } = outcome;
+        let pools = match (&decision.route, &decision.refusal) {
+            (Some(route), None) => shares(route),
+            _ => Vec::new(),
         };
-        let considered = snapshot.routes.iter().map(|(matcher, route)| Considered {
-            name: route.name.to_string(),
-            matcher: matcher.to_string(),
-            verdict: verdict(matcher, route),
-        });
-        Self { considered: considered.collect(), outcome, checked }
+        Self {
+            client,
+            path: request.as_ref().map(|request| request.uri.path().to_owned()),
+            routes: considered(request.as_ref(), decision.route.as_ref(), snapshot),
+            route: decision.route.as_ref().map(|route| route.name.clone()),
+            limits: limits.iter().map(Limit::new).collect(),
+            pools,
+            bond: None,
+            refusal: decision.refusal.map(|refusal| Refusal::new(refusal.rejection, refusal.detail)),
+        }
     }
 
-    /// The same for programs.
+    /// The backend that is most likely picked, with how likely.
     #[must_use]
-    pub fn to_json(&self) -> Value {
-        let refusal = self.outcome.decision.refusal;
-        let route = self.outcome.decision.route.as_ref();
-        let routes = self.considered.iter().map(|considered| {
-            json!({
-                "name": considered.name,
-                "matcher": considered.matcher,
-                "takes": considered.verdict == Verdict::Takes,
-                "why": considered.verdict.words(),
-            })
+    pub fn picked(&self) -> Option<(&PoolName, &Candidate, f64)> {
+        let candidates = self.pools.iter().flat_map(|share| {
+            let candidates = share.candidates.iter().flatten();
+            candidates.map(|candidate| (&share.pool, candidate, share.chance * candidate.chance))
         });
-        let backends = route.map_or_else(Vec::new, |route| self.backends(route));
-        json!({
-            "client": self.outcome.client.to_string(),
-            "path": self.path(),
-            "routes": routes.collect::<Vec<_>>(),
-            "route": route.map(|route| route.name.as_str()),
-            "pool": route.map(|route| pools(route)),
-            "backends": backends.iter().map(|(address, weight)| json!({ "address": address, "weight": weight })).collect::<Vec<_>>(),
-            "limits": self.outcome.limits.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "status": refusal.map(|refusal| refusal.rejection.status()),
-            "cause": refusal.map(|refusal| refusal.rejection.cause()),
-            "detail": refusal.map(|refusal| refusal.detail).unwrap_or_default(),
-        })
+        candidates.filter(|(.., chance)| *chance > 0.0).max_by(|a, b| a.2.total_cmp(&b.2))
     }
 
-    fn path(&self) -> Option<&str> {
-        self.outcome.request.as_ref().map(|request| request.uri.path())
-    }
-
-    fn backends(&self, route: &Route) -> Vec<(String, u32)> {
-        let pools = route.targets.iter().filter_map(|target| self.checked.pools.get(target.pool.name()));
-        let members = pools.flat_map(|pool| &pool.members);
-        members.map(|member| (member.target.to_string(), member.weight)).collect()
+    /// Where it ends, in words.
+    fn outcome(&self) -> String {
+        match (&self.refusal, &self.route) {
+            (Some(Refusal { status, cause, detail }), _) => {
+                let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+                format!("it is refused with {status} {cause}{detail}")
+            }
+            (None, Some(route)) => {
+                let pools: Vec<&str> = self.pools.iter().map(|share| share.pool.as_str()).collect();
+                let taken = format!("route `{route}` takes it to pool `{}`", pools.join(", "));
+                match self.picked() {
+                    Some((_, candidate, chance)) if chance >= 1.0 => format!("{taken}, backend {}", candidate.address),
+                    Some((_, candidate, chance)) => {
+                        format!("{taken}, most likely backend {} ({})", candidate.address, percent(chance))
+                    }
+                    None => taken,
+                }
+            }
+            (None, None) => "nothing takes it".to_owned(),
+        }
     }
 }
 
-impl fmt::Display for Explanation<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "client   {}", self.outcome.client)?;
-        writeln!(f, "path     {}", self.path().unwrap_or("-"))?;
-        writeln!(f, "routes")?;
-        let width = self.considered.iter().map(|route| route.name.chars().count()).max().unwrap_or_default();
-        for Considered { name, matcher, verdict } in &self.considered {
-            let matcher = if name == matcher { String::new() } else { format!("  ({matcher})") };
-            writeln!(f, "  {name:width$}  {}{matcher}", verdict.words())?;
-        }
-        let mut limits = String::new();
-        for (index, limit) in self.outcome.limits.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "; " };
-            write!(limits, "{comma}{limit}")?;
-        }
-        writeln!(f, "limits   {}", if limits.is_empty() { "none" } else { &limits })?;
-        if let (Some(route), None) = (&self.outcome.decision.route, &self.outcome.decision.refusal) {
-            writeln!(f, "pool     {}", pools(route))?;
-            for (address, weight) in self.backends(route) {
-                writeln!(f, "  {address}  weight {weight}")?;
-            }
-        }
-        writeln!(f, "outcome  {}", self.outcome.words())
+impl Refusal {
+    pub(super) fn new(rejection: Rejection, detail: &str) -> Self {
+        Self { status: rejection.status(), cause: rejection.cause().to_owned(), detail: detail.to_owned() }
     }
+}
+
+impl Limit {
+    fn new(asked: &Asked) -> Self {
+        let state = asked.verdict.map(|verdict| LimitState {
+            admitted: verdict.admitted,
+            remaining: verdict.remaining,
+            reset: verdict.reset.as_secs_f64(),
+            retry_after: verdict.retry_after.as_secs_f64(),
+        });
+        Self { limit: asked.spec.to_string(), state }
+    }
+}
+
+/// The pools of a route with their chances, and the backends as written.
+fn shares(route: &Route) -> Vec<Share> {
+    let all: f64 = route.targets.shares().map(|(weight, _)| f64::from(weight)).sum();
+    let share = |(weight, target): (u32, &crate::snapshot::Target)| {
+        let members = target.pool.spec().members.iter();
+        Share {
+            pool: target.pool.name().clone(),
+            chance: f64::from(weight) / all,
+            backends: members
+                .map(|member| Member { address: member.target.to_string(), weight: member.weight })
+                .collect(),
+            candidates: None,
+        }
+    };
+    route.targets.shares().map(share).collect()
+}
+
+fn considered(request: Option<&RequestHeader>, taken: Option<&Arc<Route>>, snapshot: &Snapshot) -> Vec<Considered> {
+    let takes = |route: &Arc<Route>| taken.is_some_and(|taken| Arc::ptr_eq(taken, route));
+    let winner = snapshot.routes.iter().find(|(_, route)| takes(route)).map(|(matcher, _)| matcher);
+    let verdict = |matcher: &Matcher, route: &Arc<Route>| match request {
+        _ if takes(route) => Verdict::Takes,
+        None => Verdict::NotAsked,
+        Some(request) => misfit(matcher, request).unwrap_or_else(|| match winner {
+            None => Verdict::NotAsked,
+            // Host beats path beats method; see `crate::route`.
+            Some(winner) if winner.host != matcher.host => Verdict::HostLessSpecific,
+            Some(winner) if winner.path != matcher.path => Verdict::PathLessSpecific,
+            Some(_) => Verdict::MethodLessSpecific,
+        }),
+    };
+    let considered = snapshot.routes.iter().map(|(matcher, route)| Considered {
+        name: route.name.clone(),
+        takes: matcher.to_string(),
+        verdict: verdict(matcher, route),
+    });
+    considered.collect()
 }
 
 /// Why the matcher does not fit the request. A table of one route says so for each part alone, so
@@ -173,4 +266,49 @@ fn misfit(matcher: &Matcher, request: &RequestHeader) -> Option<Verdict> {
         let table = Table::build([(part, ())]).ok()?;
         table.find(host(request), request.uri.path(), &request.method).is_none().then_some(verdict)
     })
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "client   {}", self.client)?;
+        writeln!(f, "path     {}", self.path.as_deref().unwrap_or("-"))?;
+        writeln!(f, "routes")?;
+        let width = self.routes.iter().map(|route| route.name.as_str().chars().count()).max().unwrap_or_default();
+        for Considered { name, takes, verdict } in &self.routes {
+            let takes = if name.as_str() == takes { String::new() } else { format!("  ({takes})") };
+            writeln!(f, "  {:width$}  {}{takes}", name.as_str(), verdict.words())?;
+        }
+        let limits: Vec<String> = self.limits.iter().map(ToString::to_string).collect();
+        writeln!(f, "limits   {}", if limits.is_empty() { "none".to_owned() } else { limits.join("; ") })?;
+        if let Some(bond) = &self.bond {
+            writeln!(f, "bound    {bond}")?;
+        }
+        self.pools.iter().try_for_each(|share| share.fmt(f))?;
+        writeln!(f, "outcome  {}", self.outcome())
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.limit)?;
+        match &self.state {
+            None => Ok(()),
+            Some(state) if state.admitted => write!(f, " ({} left after this one)", state.remaining),
+            Some(state) => write!(f, " (spent; the next one passes in {:.1} s)", state.retry_after),
+        }
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let chance = if self.chance < 1.0 { format!("  ({})", percent(self.chance)) } else { String::new() };
+        writeln!(f, "pool     {}{chance}", self.pool)?;
+        match &self.candidates {
+            None => self
+                .backends
+                .iter()
+                .try_for_each(|Member { address, weight }| writeln!(f, "  {address}  weight {weight}")),
+            Some(candidates) => candidates.iter().try_for_each(|candidate| writeln!(f, "  {candidate}")),
+        }
+    }
 }

@@ -7,13 +7,15 @@
 //! - [`bond`]: which pool and backend a client is bound to.
 //! - [`form`]: what is checked of a request's form; the names of fields that nobody else may say.
 //! - [`example`]: requests as they are written in the configuration's tests and on the command line.
-//! - [`expectations`]: the configuration's tests; [`explanation`]: each route, and why it lost.
+//! - [`expectations`]: the configuration's tests; [`explanation`]: each route, and why it lost; [`live`]: the
+//!   same by a running process, with limits and backends as they are.
 
 pub mod bond;
 pub mod example;
 pub mod expectations;
 pub mod explanation;
 pub mod form;
+pub mod live;
 
 use std::sync::Arc;
 

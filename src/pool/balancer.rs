@@ -24,6 +24,7 @@ use pingora_load_balancing::{Backend, Backends, LoadBalancer};
 
 use super::endpoint::Endpoint;
 use super::group::Threshold;
+use super::outlook::Prospect;
 use super::policy::{Ask, Key, Member, Policy};
 
 /// How often the load balancer's loop does what.
@@ -44,6 +45,8 @@ pub trait Balancer: Send + Sync {
     fn choose(&self, ask: &mut Ask<'_>) -> Option<Arc<Endpoint>>;
     /// Takes the weights of its backends from them anew.
     fn reweigh(&self);
+    /// The members, with how many of so many choices fall to each; nobody's turn is taken.
+    fn outlook(&self, ask: &mut Ask<'_>, draws: usize) -> Vec<Prospect>;
     /// Discovers once.
     async fn update(&self) -> pingora::Result<()>;
     /// Discovers and checks until shutdown.
@@ -86,7 +89,10 @@ struct Prepared<P> {
 
 impl<P: Policy> Prepared<P> {
     fn new(config: &P::Config, backends: &[Backend]) -> Self {
-        let members: Vec<Member> = backends.iter().filter_map(member).collect();
+        Self::of(config, backends.iter().filter_map(member).collect())
+    }
+
+    fn of(config: &P::Config, members: Vec<Member>) -> Self {
         let primaries: Vec<Member> = members.iter().filter(|member| !member.endpoint.is_backup()).cloned().collect();
         let primaries = (primaries.len() < members.len()).then(|| Tier::new(config, primaries));
         Self { primaries, all: Tier::new(config, members) }
@@ -223,6 +229,23 @@ impl<P: Policy> Balancer for Balanced<P> {
 
     fn reweigh(&self) {
         self.published.prepare(None);
+    }
+
+    fn outlook(&self, ask: &mut Ask<'_>, draws: usize) -> Vec<Prospect> {
+        let copy = Prepared::<P>::of(&P::Config::default(), self.published.live.load().all.members.to_vec());
+        let prospect = |member: &Member| Prospect {
+            endpoint: Arc::clone(&member.endpoint),
+            weight: member.weight,
+            score: copy.all.policy.score(member, ask.now),
+            chosen: 0,
+        };
+        let mut prospects: Vec<Prospect> = copy.all.members.iter().map(prospect).collect();
+        for _ in 0..draws {
+            let Some(chosen) = copy.choose(ask, self.backup_threshold) else { break };
+            let chosen = prospects.iter_mut().find(|prospect| Arc::ptr_eq(&prospect.endpoint, &chosen));
+            chosen.into_iter().for_each(|prospect| prospect.chosen += 1);
+        }
+        prospects
     }
 
     async fn update(&self) -> pingora::Result<()> {

@@ -121,22 +121,25 @@ impl Bounds {
         self.has_room(endpoint) && self.open_for(endpoint).is_none()
     }
 
-    fn has_room(&self, endpoint: &Endpoint) -> bool {
+    /// A backend's circuit breaker, where the pool has them.
+    pub(super) fn circuit(&self, endpoint: &Endpoint) -> Option<Arc<Circuit>> {
+        self.spec.circuit_breaker.and_then(|_| endpoint.circuit())
+    }
+
+    pub(super) fn has_room(&self, endpoint: &Endpoint) -> bool {
         self.gate.as_ref().is_none_or(|gate| endpoint.in_flight() < gate.per_backend())
     }
 
     /// How long its breaker is open for; `None` where a request may pass.
     #[expect(clippy::disallowed_methods, reason = "breakers open and close by the clock; only where there is one")]
-    fn open_for(&self, endpoint: &Endpoint) -> Option<Duration> {
-        self.spec.circuit_breaker?;
-        endpoint.circuit()?.check(Instant::now()).err()
+    pub(super) fn open_for(&self, endpoint: &Endpoint) -> Option<Duration> {
+        self.circuit(endpoint)?.check(Instant::now()).err()
     }
 
     /// Counts a request at a backend; `None` where its breaker closed its door since it was chosen.
     #[expect(clippy::disallowed_methods, reason = "breakers open and close by the clock; only where there is one")]
     pub(super) fn lease(&self, endpoint: &Arc<Endpoint>) -> Option<Lease> {
-        let circuit = self.spec.circuit_breaker.and_then(|_| endpoint.circuit());
-        let permit = match circuit {
+        let permit = match self.circuit(endpoint) {
             Some(circuit) => {
                 let permit = circuit.admit(Instant::now()).ok()?;
                 Some((circuit, permit))

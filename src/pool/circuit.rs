@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::breaker::{Breaker, Change, Passing, Permit, Spec};
 use crate::event::Event;
@@ -63,6 +63,28 @@ impl Config {
             window: self.window.0,
             open_for: self.open_for.0,
             probes: self.probes,
+        }
+    }
+}
+
+/// What passes a circuit breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CircuitState {
+    /// All requests.
+    Closed,
+    /// None.
+    Open,
+    /// A few, to see whether it works again.
+    HalfOpen,
+}
+
+impl From<Passing> for CircuitState {
+    fn from(passing: Passing) -> Self {
+        match passing {
+            Passing::All => Self::Closed,
+            Passing::Nothing(_) => Self::Open,
+            Passing::Probes => Self::HalfOpen,
         }
     }
 }

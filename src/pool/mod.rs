@@ -16,6 +16,7 @@
 //! - [`lease`]: one request at one backend.
 //! - [`peer`]: how a backend is reached.
 //! - [`proxy_protocol`]: telling backends the client's address before anything else.
+//! - [`outlook`]: who would be picked, and why not the others, for people who ask.
 //! - [`preference`]: picking the backend that a client is bound to.
 //! - [`succession`]: what a pool takes over from the one in whose place it comes.
 //! - [`administration`], [`operation`]: what an operator says of backends, and sees of them.
@@ -37,6 +38,7 @@ mod latency;
 mod lease;
 pub mod operation;
 pub mod outlier;
+pub mod outlook;
 pub mod overload;
 pub mod passive;
 pub mod peer;
@@ -427,7 +429,7 @@ impl Pool {
     /// only its traffic condemned is picked where nobody else is left, not even one who is busy.
     #[must_use]
     pub fn pick(&self, key: Key, tried: &[Arc<Endpoint>], now: Instant) -> Option<Lease> {
-        let well = |endpoint: &Endpoint| !endpoint.observed().is_ejected() && self.bounds.allow(endpoint);
+        let well = |endpoint: &Endpoint| self.is_well(endpoint);
         let anybody = |endpoint: &Endpoint| self.bounds.allow(endpoint);
         let choose = |admits: &dyn Fn(&Endpoint) -> bool| {
             let mut ask = Ask { key, now, tried, random: Rng::new(), slow_start: self.spec.slow_start, admits };
@@ -439,6 +441,11 @@ impl Pool {
         };
         let endpoint = choose(&well).or_else(ejected)?;
         self.bounds.lease(&endpoint)
+    }
+
+    /// Whether a backend may have a request as far as its traffic goes.
+    fn is_well(&self, endpoint: &Endpoint) -> bool {
+        !endpoint.observed().is_ejected() && self.bounds.allow(endpoint)
     }
 
     /// How many requests the pool is working on for this process.
@@ -487,6 +494,8 @@ impl Pool {
 
 #[cfg(test)]
 mod operation_tests;
+#[cfg(test)]
+mod outlook_tests;
 #[cfg(test)]
 mod succession_tests;
 #[cfg(test)]

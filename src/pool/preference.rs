@@ -21,21 +21,29 @@ impl Pool {
         tried: &[Arc<Endpoint>],
         score: impl Fn(SocketAddr) -> Option<u64>,
     ) -> Option<Preferred> {
+        let (endpoint, first) = self.preferred(tried, &score)?;
+        let lease = self.bounds.lease(&endpoint)?;
+        Some(Preferred { lease, first })
+    }
+
+    /// Which one that is, and whether it is the one that is wanted most.
+    pub(super) fn preferred(
+        &self,
+        tried: &[Arc<Endpoint>],
+        score: &dyn Fn(SocketAddr) -> Option<u64>,
+    ) -> Option<(Arc<Endpoint>, bool)> {
         let mut most = None;
         let mut best: Option<(u64, Arc<Endpoint>)> = None;
         for endpoint in self.candidates() {
             let Some(score) = score(endpoint.address()) else { continue };
             most = most.max(Some(score));
             let fits = endpoint.is_available()
-                && !endpoint.observed().is_ejected()
-                && self.bounds.allow(&endpoint)
+                && self.is_well(&endpoint)
                 && !tried.iter().any(|tried| tried.address() == endpoint.address());
             if fits && best.as_ref().is_none_or(|(highest, _)| score > *highest) {
                 best = Some((score, endpoint));
             }
         }
-        let (score, endpoint) = best?;
-        let lease = self.bounds.lease(&endpoint)?;
-        Some(Preferred { lease, first: Some(score) == most })
+        best.map(|(score, endpoint)| (endpoint, Some(score) == most))
     }
 }

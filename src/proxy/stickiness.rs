@@ -13,7 +13,7 @@ use crate::decision::Bond;
 use crate::decision::bond::age;
 use crate::pool::{Lease, Preferred};
 use crate::sticky::ticket::Ticket;
-use crate::sticky::{self, CookieSpec, Keep, Means, Secure};
+use crate::sticky::{CookieSpec, Keep, Means, Secure};
 
 /// What the log says of a client that had to move.
 pub(super) const MOVED: &str = "the backend that the client is bound to is not available";
@@ -37,14 +37,10 @@ impl Exchange {
         let route = self.route.as_ref()?;
         let backend = route.sticky.as_ref().is_some_and(|sticky| sticky.keep == Keep::Backend);
         let pool = &self.target()?.pool;
-        let preferred = match self.bond {
-            _ if !backend => return None,
-            Bond::None => return None,
-            Bond::Ticket(ticket) => {
-                pool.pick_preferred(&self.tried, |address| (address == ticket.backend).then_some(0))
-            }
-            Bond::Hash(hash) => pool.pick_preferred(&self.tried, |address| Some(sticky::score(hash, address))),
-        };
+        if !backend || self.bond == Bond::None {
+            return None;
+        }
+        let preferred = pool.pick_preferred(&self.tried, |address| self.bond.wants(address));
         *moved = !matches!(preferred, Some(Preferred { first: true, .. }));
         preferred.map(|preferred| preferred.lease)
     }

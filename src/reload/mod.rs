@@ -28,7 +28,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::load::Loaded;
-use crate::config::{Checked, Config, load};
+use crate::config::{Checked, Config, listener, load};
 use crate::event::Event;
 use crate::file_stamps::Stamps;
 use crate::lifecycle::Lifecycle;
@@ -86,6 +86,8 @@ pub struct Live {
     pub kept: Kept,
     /// Where requests are logged.
     pub access_log: access_log::Slot,
+    /// Where connections are accepted, as at the start: they change with the process only.
+    pub listeners: Arc<[listener::Spec]>,
     /// What requests there were.
     pub recent_requests: Arc<RecentRequests>,
     /// When the process may reload, and how it leaves.

@@ -24,8 +24,8 @@ use pingora_core::services::background::background_service;
 use pingora_proxy::HttpProxy;
 
 use crate::admin::{self, Admin, Api, Control};
-use crate::config::Checked;
 use crate::config::load::Loaded;
+use crate::config::{Checked, listener};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::listener::front::{Door, Makings, Prepare, Workers};
 use crate::listener::handover::{self, Ready};
@@ -84,7 +84,9 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     let rules = LiveRules::new(reload::rules(&checked)?);
     let access_log = checked.access_log.clone();
     let lifecycle = Lifecycle::new(checked.drain_delay);
-    let build = Build { conf, snapshot, in_force, begun, lifecycle, access_log, workers, rules, log: start.log };
+    let listeners = checked.listeners.clone().into();
+    let build =
+        Build { conf, snapshot, in_force, begun, lifecycle, listeners, access_log, workers, rules, log: start.log };
     let source = start.source.map(|source| (source, checked));
     serve(build, doors, Handing { named, upgrade_sock, ready, successor }, source);
     Ok(())
@@ -114,6 +116,7 @@ struct Build {
     in_force: InForce,
     begun: Instant,
     lifecycle: Lifecycle,
+    listeners: Arc<[listener::Spec]>,
     access_log: access_log::Config,
     workers: Workers,
     rules: LiveRules,
@@ -147,6 +150,7 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
         rules: build.rules.clone(),
         kept: keeper.kept(),
         access_log: Arc::clone(&log_slot),
+        listeners: build.listeners,
         recent_requests: Arc::new(RecentRequests::new(build.begun)),
         lifecycle: lifecycle.clone(),
         upgrades: give_upgrades,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use super::Certificate;
 use super::certificates::{self, Kind};
 use super::client_auth::{self, ClientAuth};
+use super::store::Names;
 use super::tickets::{self, Keys};
 use crate::fault::{Faults, Place};
 use crate::file_stamps::Stamps;
@@ -134,6 +135,13 @@ pub(super) struct Material {
 }
 
 impl Settings {
+    /// Whether a request for `host` may come on a connection whose client asked for `server_name`, by the
+    /// certificates as they were read.
+    #[must_use]
+    pub fn may_serve(&self, server_name: Option<&str>, host: &str) -> bool {
+        Names::of(&self.material.certificates).allow(server_name, host)
+    }
+
     /// Settings with a certificate that lives in memory only; everything else is the default.
     #[must_use]
     pub fn in_memory(certificate: Certificate) -> Self {

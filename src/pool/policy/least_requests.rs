@@ -7,6 +7,8 @@
 //! **Not for** backends that fail fast: one that answers 500 at once always looks idle. Passive health
 //! or `peak_ewma` sees that. In flight is what this process has sent; other balancers are not seen.
 
+use std::time::Instant;
+
 use super::random::Weighted;
 use super::{Ask, Member, Policy};
 
@@ -25,5 +27,10 @@ impl Policy for LeastRequests {
             let load = |one: &Member, other: &Member| u64::from(one.endpoint.in_flight()) * u64::from(other.weight);
             load(second, first) < load(first, second)
         })
+    }
+
+    /// Requests in flight for each unit of weight.
+    fn score(&self, member: &Member, _now: Instant) -> Option<f64> {
+        Some(f64::from(member.endpoint.in_flight()) / f64::from(member.weight.max(1)))
     }
 }

@@ -52,6 +52,11 @@ pub trait Policy: Send + Sync + Sized + 'static {
     /// The index of a member that `ask` accepts; `None` where there is none. `members` are those that
     /// it was built for.
     fn choose(&self, members: &[Member], ask: &mut Ask<'_>) -> Option<usize>;
+
+    /// What it compares the member by, lower is better; none where it compares nothing.
+    fn score(&self, _member: &Member, _now: Instant) -> Option<f64> {
+        None
+    }
 }
 
 /// A request that asks for a backend.

@@ -62,4 +62,11 @@ impl Policy for PeakEwma {
     fn choose(&self, members: &[Member], ask: &mut Ask<'_>) -> Option<usize> {
         super::better_of_two(&self.0, members, ask, |first, second, ask| is_better(first, second, ask.now))
     }
+
+    /// What a request has to expect beside one that is as quick, in seconds; nothing is known of one whose
+    /// first answer is still awaited.
+    fn score(&self, member: &Member, now: Instant) -> Option<f64> {
+        let own = time(member, now);
+        own.is_finite().then(|| cost(member, own, own))
+    }
 }
