@@ -443,11 +443,6 @@ impl Pool {
         self.bounds.lease(&endpoint)
     }
 
-    /// Whether a backend may have a request as far as its traffic goes.
-    fn is_well(&self, endpoint: &Endpoint) -> bool {
-        !endpoint.observed().is_ejected() && self.bounds.allow(endpoint)
-    }
-
     /// How many requests the pool is working on for this process.
     #[must_use]
     pub fn in_flight(&self) -> u32 {

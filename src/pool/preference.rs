@@ -26,6 +26,11 @@ impl Pool {
         Some(Preferred { lease, first })
     }
 
+    /// Whether a backend may have a request as far as its traffic goes.
+    pub(super) fn is_well(&self, endpoint: &Endpoint) -> bool {
+        !endpoint.observed().is_ejected() && self.bounds.allow(endpoint)
+    }
+
     /// Which one that is, and whether it is the one that is wanted most.
     pub(super) fn preferred(
         &self,
