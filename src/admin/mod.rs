@@ -8,11 +8,13 @@
 //!   how it says no.
 //! - [`process`]: what concerns the process as a whole. [`configuration`]: what is in force. [`log`]: what
 //!   happened, and how much is told. [`pools`]: backends as they are now. [`overrides`]: changing them.
+//! - [`foresight`]: what would be.
 //! - [`client`] asks.
 
 pub mod client;
 pub mod configuration;
 pub mod endpoint;
+mod foresight;
 pub mod input;
 pub mod log;
 pub mod overrides;
@@ -76,9 +78,9 @@ pub fn endpoints() -> Vec<Endpoint> {
             POST,
             "/plan",
             "What a configuration would change, and move of the requests of the last while.",
-            process::plan,
+            foresight::plan,
         ),
-        Endpoint::new(POST, "/explain", "Where a request would go now, and why; it is not sent.", process::explain),
+        Endpoint::new(POST, "/explain", "Where a request would go now, and why; it is not sent.", foresight::explain),
         Endpoint::new(GET, "/configuration", "The configuration in force, without secrets.", configuration::read),
         Endpoint::new(GET, "/routes", "What goes where.", configuration::routes),
         Endpoint::new(GET, "/pools", "The pools, as they are now.", pools::all),

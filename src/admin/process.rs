@@ -1,19 +1,13 @@
 //! What concerns the process as a whole: its version, whether it is alive and ready, a reload.
 
-use std::time::{Instant, SystemTime};
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::input::{Body, Query};
+use super::input::Query;
 use super::{Api, Cause, Problem};
-use crate::decision::example::Question;
-use crate::decision::explanation::Explanation;
-use crate::decision::live::{self, Moment};
 use crate::lifecycle::Phase;
-use crate::plan::Plan;
 use crate::plan::changes::Changes;
-use crate::reload::{self, How, Outcome, Planned};
+use crate::reload::{How, Outcome};
 use crate::units::Percent;
 
 /// What runs.
@@ -101,31 +95,4 @@ pub(super) async fn reload(api: Api, Query(options): Query<ReloadOptions>) -> Re
         }
         Outcome::Failed { reason } => Err(api.failed(format!("{kept}: {reason}"))),
     }
-}
-
-/// A configuration that is to be tried out.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Draft {
-    /// What it is called in diagnostics.
-    pub file: String,
-    /// The text of the file, in YAML. Files that it names are read by the process.
-    pub text: String,
-}
-
-pub(super) async fn plan(api: Api, Body(Draft { file, text }): Body<Draft>) -> Result<Plan, Problem> {
-    match api.orders()?.plan(reload::Draft { file, text }).await {
-        Planned::Plan(plan) => Ok(*plan),
-        Planned::Rejected { diagnostics } => {
-            Err(Problem { diagnostics, ..Problem::new(Cause::ConfigurationRejected, "it would be refused") })
-        }
-        Planned::Failed { reason } => Err(api.failed(reason)),
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "limits and backends are looked at as they are now")]
-pub(super) async fn explain(api: Api, Body(asked): Body<Question>) -> Result<Explanation, Problem> {
-    let example = asked.example().map_err(|why| Problem::new(Cause::Malformed, why))?;
-    let snapshot = api.live.snapshot.load_full();
-    let at = Moment { now: Instant::now(), time: SystemTime::now() };
-    Ok(live::explain(&example, &snapshot, &api.live.listeners, at))
 }

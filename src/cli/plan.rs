@@ -8,8 +8,8 @@ use http::Method;
 
 use super::Failure;
 use super::process::Asked;
-use crate::admin::process::Draft;
 use crate::plan::Plan;
+use crate::reload::Draft;
 
 /// Which configuration, and which process.
 #[derive(Args)]

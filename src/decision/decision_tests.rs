@@ -102,7 +102,7 @@ fn the_client_is_found_as_in_traffic_and_limits_are_named_but_not_counted() {
                 (told.limits[0].limit.as_str(), &told.limits[0].state),
                 ("1 requests in 1m, for each client", &None)
             );
-            assert_eq!((told.pools[0].backends[0].weight, told.picked()), (3, None));
+            assert_eq!((told.pools[0].backends[0].weight, told.picked), (3, None));
         }
     }
 }

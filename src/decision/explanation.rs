@@ -2,7 +2,7 @@
 //! picked, where a running process is asked.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use pingora_http::RequestHeader;
@@ -98,6 +98,21 @@ pub struct Share {
     pub backends: Vec<Member>,
     /// Its backends as they are; nothing where no running process was asked.
     pub candidates: Option<Vec<Candidate>>,
+    /// How many requests it is working on for this process, where that is known.
+    pub in_flight: Option<u32>,
+    /// How many requests wait for a place in `max_in_flight`; nothing without such a limit.
+    pub waiting: Option<usize>,
+}
+
+/// The backend that is most likely picked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Picked {
+    /// Its pool.
+    pub pool: PoolName,
+    /// Where it listens.
+    pub backend: SocketAddr,
+    /// How likely, from 0 to 1.
+    pub chance: f64,
 }
 
 /// A backend, as written.
@@ -135,6 +150,8 @@ pub struct Explanation {
     pub limits: Vec<Limit>,
     /// The pools that may take it; none where it is refused before.
     pub pools: Vec<Share>,
+    /// The backend that is most likely picked; nothing where no running process was asked, or none can be.
+    pub picked: Option<Picked>,
     /// What binds its client to a pool or a backend, in words; nothing where nothing does.
     pub bond: Option<String>,
     /// Why it is refused, where it is.
@@ -157,19 +174,24 @@ impl Explanation {
             route: decision.route.as_ref().map(|route| route.name.clone()),
             limits: limits.iter().map(Limit::new).collect(),
             pools,
+            picked: None,
             bond: None,
             refusal: decision.refusal.map(|refusal| Refusal::new(refusal.rejection, refusal.detail)),
         }
     }
 
-    /// The backend that is most likely picked, with how likely.
-    #[must_use]
-    pub fn picked(&self) -> Option<(&PoolName, &Candidate, f64)> {
+    /// Says which backend is most likely picked, once the candidates are known.
+    pub(super) fn pick(&mut self) {
         let candidates = self.pools.iter().flat_map(|share| {
             let candidates = share.candidates.iter().flatten();
-            candidates.map(|candidate| (&share.pool, candidate, share.chance * candidate.chance))
+            candidates.map(|candidate| Picked {
+                pool: share.pool.clone(),
+                backend: candidate.address,
+                chance: share.chance * candidate.chance,
+            })
         });
-        candidates.filter(|(.., chance)| *chance > 0.0).max_by(|a, b| a.2.total_cmp(&b.2))
+        let possible = candidates.filter(|picked| picked.chance > 0.0);
+        self.picked = possible.max_by(|a, b| a.chance.total_cmp(&b.chance));
     }
 
     /// Where it ends, in words.
@@ -182,10 +204,10 @@ impl Explanation {
             (None, Some(route)) => {
                 let pools: Vec<&str> = self.pools.iter().map(|share| share.pool.as_str()).collect();
                 let taken = format!("route `{route}` takes it to pool `{}`", pools.join(", "));
-                match self.picked() {
-                    Some((_, candidate, chance)) if chance >= 1.0 => format!("{taken}, backend {}", candidate.address),
-                    Some((_, candidate, chance)) => {
-                        format!("{taken}, most likely backend {} ({})", candidate.address, percent(chance))
+                match &self.picked {
+                    Some(picked) if picked.chance >= 1.0 => format!("{taken}, backend {}", picked.backend),
+                    Some(picked) => {
+                        format!("{taken}, most likely backend {} ({})", picked.backend, percent(picked.chance))
                     }
                     None => taken,
                 }
@@ -225,6 +247,8 @@ fn shares(route: &Route) -> Vec<Share> {
                 .map(|member| Member { address: member.target.to_string(), weight: member.weight })
                 .collect(),
             candidates: None,
+            in_flight: None,
+            waiting: None,
         }
     };
     route.targets.shares().map(share).collect()
@@ -302,7 +326,14 @@ impl fmt::Display for Limit {
 impl fmt::Display for Share {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let chance = if self.chance < 1.0 { format!("  ({})", percent(self.chance)) } else { String::new() };
-        writeln!(f, "pool     {}{chance}", self.pool)?;
+        write!(f, "pool     {}{chance}", self.pool)?;
+        if let Some(in_flight) = self.in_flight {
+            write!(f, ", {in_flight} in flight")?;
+        }
+        if let Some(waiting) = self.waiting.filter(|waiting| *waiting > 0) {
+            write!(f, ", {waiting} waiting")?;
+        }
+        writeln!(f)?;
         match &self.candidates {
             None => self
                 .backends

@@ -57,10 +57,12 @@ fn look_at_pools(told: &mut Explanation, route: &Route, request: &RequestHeader,
     for (target, share) in route.targets.iter().zip(&mut told.pools).filter(|(_, share)| share.chance > 0.0) {
         let outlook = target.pool.outlook(target.pool.key(told.client, request), bound, at.now);
         share.candidates = Some(outlook.candidates);
+        (share.in_flight, share.waiting) = (Some(target.pool.in_flight()), target.pool.waiting());
         refusal = refusal.or(outlook.refusal);
     }
+    told.pick();
     // Where one of several pools could take it, it is not refused for certain.
-    if told.picked().is_none() {
+    if told.picked.is_none() {
         told.refusal = refusal.map(|rejection| Refusal::new(rejection, ""));
     }
 }

@@ -16,6 +16,8 @@ use crate::sticky::{Means, Source};
 
 /// How many examples are given of anything.
 const SAMPLES: usize = 5;
+/// How many moves are shown to people.
+const SHOWN: usize = 20;
 /// A chance that differs by less is the same: what adds up to it is rounding.
 const SAME: f64 = 1e-9;
 
@@ -277,11 +279,14 @@ impl fmt::Display for Replay {
         } else {
             writeln!(f, "  {} would end elsewhere", percent(self.moved))?;
         }
-        for one in &self.moves {
+        for one in self.moves.iter().take(SHOWN) {
             writeln!(f, "  {:>7}  from {} to {}", percent(one.share), one.from, one.to)?;
             for sample in one.samples.iter().take(2) {
                 writeln!(f, "             {sample}  (client {})", sample.client)?;
             }
+        }
+        if self.moves.len() > SHOWN {
+            writeln!(f, "           and {} smaller moves", self.moves.len() - SHOWN)?;
         }
         for (clients, what) in
             [(&self.newly_limited, "would now be limited"), (&self.no_longer_limited, "would be limited no more")]

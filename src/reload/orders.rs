@@ -1,5 +1,7 @@
 //! What the reloader can be told to do, and what comes of it.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::diagnostic::Diagnostic;
@@ -54,12 +56,13 @@ impl Outcome {
     }
 }
 
-/// The text of a configuration that is tried out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A configuration that is to be tried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Draft {
     /// What it is called in diagnostics.
     pub file: String,
-    /// The text.
+    /// The text of the file, in YAML. Files that it names are read by the process.
     pub text: String,
 }
 

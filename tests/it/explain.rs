@@ -120,9 +120,9 @@ fn traffic_live_explanations_and_plans_agree_when_routes_change() {
             match end(&told) {
                 End::Refused { status, .. } => assert_eq!(answer.status, status, "{path}"),
                 End::Pool(_) => {
-                    let (_, backend, chance) = told.picked().unwrap();
-                    let name = if backend.address.port() == one.port { "one" } else { "two" };
-                    assert_eq!((answer.status, chance), (200, 1.0), "{path}");
+                    let picked = told.picked.as_ref().unwrap();
+                    let name = if picked.backend.port() == one.port { "one" } else { "two" };
+                    assert_eq!((answer.status, picked.chance), (200, 1.0), "{path}");
                     assert!(answer.body.contains(name), "{path} by {name}");
                 }
             }
@@ -189,8 +189,9 @@ fn a_running_process_explains_limits_and_backends_without_touching_them() {
     let mut sorted = chances.clone();
     sorted.sort_by(f64::total_cmp);
     assert_eq!(sorted, [0.0, 0.25, 0.75], "{told}");
-    let picked = told.picked().unwrap();
-    assert_eq!((picked.1.address.port(), picked.1.health, picked.2), (one.port, Health::Up, 0.75), "{told}");
+    let picked = told.picked.as_ref().unwrap();
+    assert_eq!((picked.backend.port(), picked.chance, told.pools[0].in_flight), (one.port, 0.75, Some(0)), "{told}");
+    assert!(candidates.iter().any(|one| one.address == picked.backend && one.health == Health::Up), "{told}");
     let said = told.to_string();
     assert!(
         said.contains("not picked, ") && said.contains(&format!("most likely backend 127.0.0.1:{} (75 %)", one.port))
