@@ -178,7 +178,7 @@ pub enum Event {
     /// Somebody changed how much is logged.
     LogLevelChanged {
         /// Lines of this level and of those that are worse are logged.
-        level: String,
+        log_level: String,
     },
     /// Log lines were thrown away because the log's destination did not keep up or failed.
     LogLinesLost {
@@ -287,7 +287,7 @@ impl fmt::Display for Event {
             Self::NeedsUpgrade { keys } => {
                 write!(f, "changed, but only an upgrade takes it up: keys={}", keys.join(","))
             }
-            Self::LogLevelChanged { level } => write!(f, "log level changed: level={level}"),
+            Self::LogLevelChanged { log_level } => write!(f, "log level changed: level={log_level}"),
             Self::LogLinesLost { lines, reason } => {
                 write!(f, "access log lines lost: lines={lines} reason={reason:?}")
             }

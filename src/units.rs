@@ -183,10 +183,12 @@ impl Visitor<'_> for SizeVisitor {
 pub struct Timestamp(pub SystemTime);
 
 impl Timestamp {
-    /// This moment.
+    /// This moment, to the millisecond: as it is written.
     #[must_use]
     pub fn now() -> Self {
-        Self(SystemTime::now())
+        let now = SystemTime::now();
+        let below = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos() % 1_000_000);
+        Self(now - Duration::from_nanos(u64::from(below)))
     }
 }
 

@@ -24,6 +24,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    patience: Duration,
 }
 
 /// A name as a part of a path or query.
@@ -66,7 +67,13 @@ impl Client {
     /// Asks at `socket`, which need not be there yet.
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { socket, patience: ANSWER_LIMIT }
+    }
+
+    /// Waits so long for an answer.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Reads what is at `path`.
@@ -142,7 +149,7 @@ impl Client {
         runtime::Builder::new_current_thread()
             .enable_all()
             .build()?
-            .block_on(async { timeout(ANSWER_LIMIT, exchange).await.unwrap_or_else(|late| Err(late.into())) })
+            .block_on(async { timeout(self.patience, exchange).await.unwrap_or_else(|late| Err(late.into())) })
     }
 }
 

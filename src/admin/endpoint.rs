@@ -7,8 +7,9 @@ use axum::Json;
 use axum::extract::{FromRequest, State};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::input::Input;
 use super::{Api, Problem};
@@ -21,8 +22,21 @@ pub struct Endpoint {
     pub path: &'static str,
     /// What it is for, in a sentence.
     pub summary: &'static str,
+    /// What it takes and answers.
+    pub(super) describe: fn(&mut SchemaGenerator) -> Description,
     /// Serves it.
     pub(super) serve: MethodRouter<Api>,
+}
+
+/// What an endpoint takes and answers.
+#[derive(Default)]
+pub struct Description {
+    /// The parts of the path that vary, and of the query: as OpenAPI has parameters.
+    pub parameters: Vec<Value>,
+    /// The body that it takes.
+    pub body: Option<Schema>,
+    /// What it answers where it does what it is for.
+    pub answer: Schema,
 }
 
 impl Endpoint {
@@ -42,6 +56,11 @@ impl Endpoint {
             let answer = handler(api, input);
             async { answer.await.map(Json) }
         });
-        Self { method, path, summary, serve }
+        let describe = |schemas: &mut SchemaGenerator| {
+            let mut description = Description { answer: schemas.subschema_for::<A>(), ..Description::default() };
+            I::describe(&mut description, schemas);
+            description
+        };
+        Self { method, path, summary, describe, serve }
     }
 }

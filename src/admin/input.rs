@@ -3,12 +3,18 @@
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use http::request::Parts;
+use schemars::{JsonSchema, SchemaGenerator};
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
+use super::endpoint::Description;
 use super::{Api, Cause, Problem};
 
 /// Something that an endpoint takes.
-pub trait Input {}
+pub trait Input {
+    /// Says what.
+    fn describe(description: &mut Description, schemas: &mut SchemaGenerator);
+}
 
 /// The parts of the path that vary, by their names.
 pub struct Path<T>(pub T);
@@ -19,11 +25,47 @@ pub struct Query<T>(pub T);
 /// The body.
 pub struct Body<T>(pub T);
 
-impl Input for () {}
-impl<T> Input for Path<T> {}
-impl<T> Input for Query<T> {}
-impl<T> Input for Body<T> {}
-impl<A: Input, B: Input> Input for (A, B) {}
+impl Input for () {
+    fn describe(_: &mut Description, _: &mut SchemaGenerator) {}
+}
+
+impl<T: JsonSchema> Input for Path<T> {
+    fn describe(description: &mut Description, schemas: &mut SchemaGenerator) {
+        description.parameters.extend(parameters::<T>("path", schemas));
+    }
+}
+
+impl<T: JsonSchema> Input for Query<T> {
+    fn describe(description: &mut Description, schemas: &mut SchemaGenerator) {
+        description.parameters.extend(parameters::<T>("query", schemas));
+    }
+}
+
+impl<T: JsonSchema> Input for Body<T> {
+    fn describe(description: &mut Description, schemas: &mut SchemaGenerator) {
+        description.body = Some(schemas.subschema_for::<T>());
+    }
+}
+
+impl<A: Input, B: Input> Input for (A, B) {
+    fn describe(description: &mut Description, schemas: &mut SchemaGenerator) {
+        A::describe(description, schemas);
+        B::describe(description, schemas);
+    }
+}
+
+/// The fields of `T`, each a parameter.
+fn parameters<T: JsonSchema>(place: &str, schemas: &mut SchemaGenerator) -> Vec<Value> {
+    let schema = T::json_schema(schemas).to_value();
+    let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+    let fields = schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
+    let parameter = |(name, mut schema): (String, Value)| {
+        let description = schema.as_object_mut().and_then(|schema| schema.remove("description"));
+        let required = required.iter().any(|required| *required == name);
+        json!({ "name": name, "in": place, "required": required, "description": description, "schema": schema })
+    };
+    fields.into_iter().map(parameter).collect()
+}
 
 impl<T: DeserializeOwned + Send> FromRequestParts<Api> for Path<T> {
     type Rejection = Problem;

@@ -44,6 +44,6 @@ pub(super) async fn level(api: Api, (): ()) -> Result<Level, Problem> {
 
 pub(super) async fn set_level(api: Api, Body(wanted): Body<Level>) -> Result<Level, Problem> {
     api.log.set_level(wanted.level);
-    Event::LogLevelChanged { level: wanted.level.word().to_owned() }.announce();
+    Event::LogLevelChanged { log_level: wanted.level.word().to_owned() }.announce();
     level(api, ()).await
 }

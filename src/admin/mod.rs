@@ -7,16 +7,19 @@
 //! - [`socket`]: who may come in. [`endpoint`], [`input`], [`problem`]: a row of the table, what it takes,
 //!   how it says no.
 //! - [`process`]: what concerns the process as a whole. [`configuration`]: what is in force. [`log`]: what
-//!   happened, and how much is told. [`pools`]: backends as they are now. [`overrides`]: changing them.
+//!   happened, and how much is told. [`pools`]: backends as they are now. [`overrides`]: changing them;
+//!   [`inheritance`]: taking such changes over.
 //! - [`foresight`]: what would be.
-//! - [`client`] asks.
+//! - [`client`] asks. [`openapi`] describes it all for programs.
 
 pub mod client;
 pub mod configuration;
 pub mod endpoint;
 mod foresight;
+mod inheritance;
 pub mod input;
 pub mod log;
+pub mod openapi;
 pub mod overrides;
 pub mod pools;
 pub mod problem;
@@ -102,6 +105,7 @@ pub fn endpoints() -> Vec<Endpoint> {
         Endpoint::new(GET, "/events", "What happened lately.", log::events),
         Endpoint::new(GET, "/log-level", "How much is logged.", log::level),
         Endpoint::new(PUT, "/log-level", "Log more or less, until the process ends.", log::set_level),
+        Endpoint::new(GET, "/openapi.json", "This API as an OpenAPI 3.1 document.", openapi::read),
     ]
 }
 
@@ -116,3 +120,6 @@ fn router(api: Api) -> Router {
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(api)
 }
+
+#[cfg(test)]
+mod openapi_tests;

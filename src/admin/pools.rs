@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::input::{Path, Query};
 use super::{Api, Cause, Problem};
 use crate::breaker;
-use crate::pool::administration::{Override, State};
+use crate::pool::administration::{self, Override, State};
 pub use crate::pool::circuit::CircuitState;
 use crate::pool::policy::Type;
 use crate::pool::{self, Endpoint, Health};
@@ -160,7 +160,6 @@ impl Backend {
     fn of(pool: &pool::Pool, found: &pool::Found, now: Moment) -> Self {
         let endpoint = &found.endpoint;
         let latency = endpoint.latency(now.instant);
-        let written = endpoint.written();
         let weight = endpoint.weight();
         let warmth = endpoint.warmth(now.instant, pool.spec().slow_start);
         let ejected = endpoint.observed().ejected_until();
@@ -176,14 +175,9 @@ impl Backend {
             latency_ms: (!latency.is_zero()).then(|| (latency.as_secs_f64() * 1e6).round() / 1e3),
             weight,
             effective_weight: (f64::from(weight) * warmth * 1e3).round() / 1e3,
-            backup: written.backup,
             overridden: endpoint.overridden(),
-            written: Written {
-                address: found.target.to_string(),
-                weight: written.weight,
-                backup: written.backup,
-                drain: written.drain,
-            },
+            backup: endpoint.is_backup(),
+            written: written(found),
         }
     }
 }
@@ -197,6 +191,12 @@ impl Circuit {
         };
         Self { state, open_until }
     }
+}
+
+/// What the file says of a backend.
+pub(super) fn written(found: &pool::Found) -> Written {
+    let administration::Written { backup, drain, weight } = found.endpoint.written();
+    Written { address: found.target.to_string(), weight, backup, drain }
 }
 
 fn is_available(endpoint: &Endpoint, now: Moment) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! Whoever is not the user of the process, or root, is not listened to.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,9 @@ use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{Api, router};
+use super::{Api, Client, inheritance, router};
+use crate::pool::Pool;
+use crate::units::PoolName;
 
 /// How long whoever connects may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -56,6 +59,15 @@ impl Control {
             }
             Err(e) => log::error!("no control socket at {}: {e}", self.path.display()),
         }
+    }
+
+    /// Listens in the place of a process that hands over, and has what operators said about its backends hold
+    /// for `pools` too. Returns when that is done.
+    pub fn succeed(&self, pools: &BTreeMap<PoolName, Arc<Pool>>) {
+        let before = Client::new(self.path.clone());
+        // A thread of its own, since whoever asks waits.
+        std::thread::scope(|scope| drop(scope.spawn(|| inheritance::take(&before, pools)).join()));
+        self.open();
     }
 
     /// Waits until it is open.

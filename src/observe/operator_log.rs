@@ -248,6 +248,21 @@ mod tests {
     }
 
     #[test]
+    fn no_fact_of_an_event_hides_behind_another() {
+        let log = OperatorLog::new("off");
+        announce(&log, &Event::LogLevelChanged { log_level: "debug".to_owned() });
+        let told = log.events(0).0.remove(0);
+        let text = serde_json::to_string(&told).unwrap();
+        assert_eq!(serde_json::from_str::<Announced>(&text).unwrap(), told, "{text}");
+        // A key that is there twice would be refused here, whichever event has it.
+        let schema = serde_json::to_value(schemars::schema_for!(Event)).unwrap();
+        for variant in schema["oneOf"].as_array().unwrap() {
+            let taken = ["number", "at", "level", "text"].map(|key| variant["properties"].get(key).is_some());
+            assert_eq!(taken, [false; 4], "{variant}");
+        }
+    }
+
+    #[test]
     fn our_own_level_changes_and_that_of_libraries_does_not() {
         let log = OperatorLog::new("info,pingora_core=warn");
         let prints = |target: &str, level: Level| log.enabled(&Metadata::builder().target(target).level(level).build());

@@ -171,13 +171,14 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
         server.add_service(background_service("watchdog", Watchdog { period }));
     }
 
+    let found = Arc::clone(&live.snapshot);
     let prepare = prepare(Arc::clone(&server.configuration), live, (build.access_log, log_slot.clone()), build.workers);
     let listening = describe(&doors);
     let served = lifecycle.clone();
     let on_ready = move || {
         if let Some(ready) = handing.ready {
             // Until now the old process was the one to ask.
-            control.open();
+            control.succeed(&found.load().pools);
             if let Err(e) = ready.tell() {
                 log::warn!("the old process is gone already: {e}");
             }

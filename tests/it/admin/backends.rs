@@ -176,3 +176,30 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     assert!(text(&nowhere.stderr).contains("no process answers at /nowhere/control.sock"), "{nowhere:?}");
     assert_eq!(ask(&lab, Method::GET, "/backends?pool=b", "").0, StatusCode::NOT_FOUND);
 }
+
+#[test]
+fn an_upgrade_hands_over_what_was_said_about_backends() {
+    let (one, two, three) = (Backend::start("one"), Backend::start("two"), Backend::start("three"));
+    let port = free_port();
+    let yaml = one_pool(port, &[&one, &two, &three], UNWATCHED);
+    let mut lab = Lab::start(&yaml);
+    done(&lab, &["drain", "a", &address(&one)]);
+    done(&lab, &["weight", "a", &address(&two), "7"]);
+    done(&lab, &["drain", "a", &address(&three)]);
+    let (first, second) = (told(&lab, &one), told(&lab, &two));
+    // The new process finds other words about the third one.
+    let third = format!("{{ address: '{}'", address(&three));
+    replace(&lab, &yaml.replace(&third, &format!("{third}, weight: 2")));
+    let load = Load::start(port, "/apiA", 2, 1);
+    let next = lab.successor();
+    lab.signal(nix::sys::signal::Signal::SIGQUIT);
+    next.wait_until_ready();
+    lab.wait_exit(PATIENCE);
+    assert_eq!(told(&next, &one)["override"], first["override"]);
+    assert_eq!((&told(&next, &two)["override"], &told(&next, &two)["weight"]), (&second["override"], &json!(7)));
+    assert_eq!(told(&next, &three)["override"], Value::Null);
+    next.wait_for_log("override not taken over, the file says something else");
+    assert!(!answering(port, 20).contains("one"));
+    load.wait_for_more(50);
+    assert_eq!(load.stop().failed, Vec::<String>::new());
+}

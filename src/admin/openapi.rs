@@ -1,0 +1,71 @@
+//! The API as an OpenAPI 3.1 document, made from the table of endpoints and the very types that they take
+//! and answer. `docs/openapi.json` is the same.
+//!
+//! OpenAPI 3.1 takes JSON Schemas as they are, so schemars, which makes that of the configuration, is all
+//! that it needs; libraries that make such documents bring a second description of each type.
+
+use schemars::Schema;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::endpoint::Description;
+use super::{Api, Endpoint, Problem, endpoints};
+
+/// The document.
+#[must_use]
+pub fn document() -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+        settings.meta_schema = None;
+    });
+    let mut schemas = settings.into_generator();
+    let problem = schemas.subschema_for::<Problem>();
+    let refusal = json!({
+        "description": "It was not done; `cause` says why in a word that stays the same.",
+        "content": { "application/problem+json": { "schema": problem } },
+    });
+    let mut paths = Map::new();
+    for endpoint in endpoints() {
+        let operation = operation(&endpoint, (endpoint.describe)(&mut schemas), &refusal);
+        let methods = paths.entry(endpoint.path).or_insert_with(|| json!({}));
+        if let Value::Object(methods) = methods {
+            methods.insert(endpoint.method.as_str().to_ascii_lowercase(), operation);
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "l7lb control API",
+            "description": "What a running l7lb is asked at its control socket.",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "servers": [{ "url": "http://localhost", "description": "at the Unix-domain socket control.sock" }],
+        "paths": paths,
+        "components": { "schemas": schemas.take_definitions(true) },
+    })
+}
+
+fn operation(endpoint: &Endpoint, description: Description, refusal: &Value) -> Value {
+    let words = endpoint.path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let method = endpoint.method.as_str().to_ascii_lowercase();
+    let id: Vec<&str> = std::iter::once(method.as_str()).chain(words).collect();
+    let content = |schema: Schema| json!({ "application/json": { "schema": schema } });
+    let done = json!({ "description": "Done.", "content": content(description.answer) });
+    let mut operation = Map::from_iter([
+        ("operationId".to_owned(), id.join("_").into()),
+        ("summary".to_owned(), endpoint.summary.into()),
+        ("responses".to_owned(), json!({ "200": done, "default": refusal })),
+    ]);
+    if !description.parameters.is_empty() {
+        operation.insert("parameters".to_owned(), description.parameters.into());
+    }
+    if let Some(body) = description.body {
+        operation.insert("requestBody".to_owned(), json!({ "required": true, "content": content(body) }));
+    }
+    operation.into()
+}
+
+pub(super) async fn read(_api: Api, (): ()) -> Result<Value, Problem> {
+    Ok(document())
+}

@@ -1,0 +1,92 @@
+//! `docs/openapi.json` is current, and `docs/api.md` has every endpoint with an example that fits.
+//!
+//! `UPDATE_EXPECTED=1 cargo test openapi` writes the document anew.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::openapi::document;
+
+fn docs(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)
+}
+
+#[test]
+fn the_openapi_document_in_the_repository_is_current() {
+    let file = docs("openapi.json");
+    let current = format!("{:#}\n", document());
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        std::fs::write(&file, &current).unwrap();
+    }
+    assert!(std::fs::read_to_string(&file).unwrap_or_default() == current, "run with UPDATE_EXPECTED=1");
+}
+
+/// `GET /pools` and so on, as the document has them.
+fn operations(document: &Value) -> BTreeSet<String> {
+    let paths = document["paths"].as_object().unwrap().iter();
+    let named = |(path, methods): (&String, &Value)| {
+        let methods = methods.as_object().unwrap().keys();
+        methods.map(|method| format!("{} {path}", method.to_ascii_uppercase())).collect::<Vec<_>>()
+    };
+    paths.flat_map(named).collect()
+}
+
+/// The sections of the page, by their headings in backticks.
+fn sections() -> Vec<(String, String)> {
+    let page = std::fs::read_to_string(docs("api.md")).unwrap();
+    let sections = page.split("\n## `").skip(1);
+    sections
+        .map(|section| {
+            let (heading, text) = section.split_once("`\n").unwrap();
+            (heading.to_owned(), text.to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn the_page_of_the_api_has_every_endpoint_and_no_other() {
+    let document = document();
+    let documented: BTreeSet<String> = sections().into_iter().map(|(heading, _)| heading).collect();
+    assert_eq!(documented, operations(&document));
+    let ids: BTreeSet<&str> = document["paths"]
+        .as_object()
+        .unwrap()
+        .values()
+        .flat_map(|methods| methods.as_object().unwrap().values())
+        .map(|operation| operation["operationId"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids.len(), documented.len(), "each has a name of its own");
+}
+
+#[test]
+fn every_example_on_the_page_is_what_the_document_says() {
+    let document = document();
+    let mut examples = 0;
+    for (heading, text) in sections() {
+        let (method, path) = heading.split_once(' ').unwrap();
+        let operation = &document["paths"][path][method.to_ascii_lowercase()];
+        let answer = &operation["responses"]["200"]["content"]["application/json"]["schema"];
+        let schema = json!({ "allOf": [answer], "components": document["components"] });
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        for example in text.split("\n```json\n").skip(1).filter_map(|rest| rest.split("\n```").next()) {
+            let example: Value = serde_json::from_str(example).unwrap_or_else(|e| panic!("{heading}: {e}"));
+            let faults: Vec<String> = validator.iter_errors(&example).map(|e| e.to_string()).collect();
+            assert_eq!(faults, [""; 0], "{heading}");
+            examples += 1;
+        }
+        let told = text.contains("\n```json\n") || heading == "GET /openapi.json";
+        assert!(told, "{heading} has no example");
+    }
+    assert!(examples + 1 >= operations(&document).len());
+}
+
+#[test]
+fn every_schema_that_is_referred_to_is_there() {
+    let document = document();
+    let text = document.to_string();
+    for name in text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert!(document["components"]["schemas"][name].is_object(), "{name}");
+    }
+}
