@@ -116,7 +116,8 @@ impl ShutdownSignalWatch for Signals {
                     break;
                 }
                 _ = streams.quit.recv() => {
-                    log::info!("SIGQUIT: handing over to the process that waits");
+                    let sockets = self.hand_over.sockets.len();
+                    log::info!("SIGQUIT: handing {sockets} sockets over to the process that waits");
                     let hand_over = self.hand_over.clone();
                     if self.replace(move || hand_over.to_waiting()).await.is_ok() {
                         break;
