@@ -192,3 +192,22 @@ fn without_requests_remembered_no_promise_is_made() {
 fn draft(text: &str) -> String {
     Value::from_iter([("file", json!("new.yaml")), ("text", json!(text))]).to_string()
 }
+
+#[test]
+fn clients_that_a_cookie_binds_stay_and_others_move_by_the_shares() {
+    let split =
+        |a: u32, b: u32| format!("routes: [{{ path: /, pool: {{ a: {a}, b: {b} }}, sticky: {{ cookie: {{}} }} }}]");
+    let scene = Scene::start(&split(1, 0));
+    let first = get(scene.port, "/");
+    let cookie = first.header("set-cookie").split(';').next().unwrap().to_owned();
+    assert!(cookie.starts_with("l7lb="), "{cookie}");
+    for _ in 0..9 {
+        assert_eq!(get_with(scene.port, "/", &format!("Cookie: {cookie}\r\n")).status, 200);
+    }
+    let plan = scene.planned(&split(1, 3));
+    let moves: Vec<_> = plan.replay.moves.iter().map(|one| (one.from.to_string(), one.to.to_string())).collect();
+    assert_eq!(moves, [("pool a".to_owned(), "pool b".to_owned())], "{plan}");
+    assert!((plan.replay.moves[0].requests - 0.75).abs() < 1e-9, "three quarters of the one without a cookie: {plan}");
+    let gone = scene.planned(&split(0, 1));
+    assert_eq!(gone.replay.moved, 1.0, "their pool takes nothing any more: {gone}");
+}
