@@ -152,7 +152,8 @@ fn late(backend: &Backend, state: State, timeout: Duration) -> String {
     if state == State::Enabled {
         format!("{address} is enabled, but may not be given requests after {timeout}: {}", condition(backend))
     } else {
-        format!("{address} is {state}, but has {} requests in flight after {timeout}", backend.in_flight)
+        let in_flight = table::count(backend.in_flight as usize, "request");
+        format!("{address} is {state}, but has {in_flight} in flight after {timeout}")
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::{Failure, logging};
+use crate::admin::socket_path;
 use crate::config::load::{self, Loaded};
 use crate::server::{self, Start};
 use crate::tls::{Settings, development};
@@ -25,14 +27,17 @@ pub(super) fn main() -> Result<(), Failure> {
     let [one, two, three, four, five] = ports.as_slice() else {
         return Err(Failure::runtime("the demo has five backends"));
     };
-    let loaded = configuration(&format!(
+    let mut loaded = configuration(&format!(
         "listeners: [{{ address: '127.0.0.1:{tls}' }}, {{ address: '127.0.0.1:{plain}' }}]\n\
          pools:\n  \
            api-a: {{ {POOL}, backends: [{{ address: '127.0.0.1:{one}' }}, {{ address: '127.0.0.1:{three}' }}] }}\n  \
            api-b: {{ {POOL}, backends: [{{ address: '127.0.0.1:{two}' }}, {{ address: '127.0.0.1:{four}' }}, {{ address: '127.0.0.1:{five}' }}] }}\n\
          routes: [{{ path: /apiA, pool: api-a }}, {{ path: /apiB, pool: api-b }}]\n"
     ))?;
-    explain(tls, plain, &backends);
+    // A folder of its own, so that it takes no other process's place.
+    let sockets = Path::new(&loaded.checked.server.upgrade_sock).with_file_name("demo").join("upgrade.sock");
+    loaded.checked.server.upgrade_sock = sockets.display().to_string();
+    explain(tls, plain, &backends, &socket_path(&loaded.checked.server.upgrade_sock));
     let log = logging::start()?;
     server::run(loaded, Start { log, ..Start::default() }).map_err(Failure::runtime)
 }
@@ -101,7 +106,7 @@ fn port_or_free(port: u16) -> Result<u16, Failure> {
     Ok(address.map_err(|e| Failure::runtime(format!("no port is free: {e}")))?.port())
 }
 
-fn explain(tls: u16, plain: u16, backends: &[Backend]) {
+fn explain(tls: u16, plain: u16, backends: &[Backend], control: &Path) {
     eprintln!("l7lb demo: https://localhost:{tls} and http://localhost:{plain}, in front of");
     for Backend { process, port, number } in backends {
         let route = if matches!(number, 1 | 3) { "/apiA" } else { "/apiB" };
@@ -110,7 +115,7 @@ fn explain(tls: u16, plain: u16, backends: &[Backend]) {
     let (Some(first), Some(third)) = (backends.first(), backends.get(2)) else {
         return;
     };
-    let (pid, port) = (third.process.id(), first.port);
+    let (pid, port, control) = (third.process.id(), first.port, control.display());
     eprintln!(
         "\nTry in another terminal:\n  \
          curl -k https://localhost:{tls}/apiA          # twice: backend-1 and backend-3 take turns\n  \
@@ -118,7 +123,8 @@ fn explain(tls: u16, plain: u16, backends: &[Backend]) {
          curl -i http://localhost:{plain}/elsewhere    # no route: 404, with the cause\n  \
          kill {pid}; curl -k https://localhost:{tls}/apiA   # backend-3 dies: no request fails\n  \
          curl -X POST http://127.0.0.1:{port}/health/down  # backend-1 calls itself ill: 503 soon, nobody is left\n  \
-         curl -X POST http://127.0.0.1:{port}/health/up    # and is used again\n\
+         curl -X POST http://127.0.0.1:{port}/health/up    # and is used again\n  \
+         l7lb backends --socket {control}   # who has what, and `l7lb backends --help`\n\
          Ctrl-C ends it all. One access line for each request follows.\n"
     );
 }

@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::json;
 
 use super::process::Asked;
-use super::table::{self, Table, or_dash};
+use super::table::{self, Table, count, or_dash};
 use super::{EXIT_RUNTIME, Failure};
 use crate::admin::client::Unanswered;
 use crate::admin::configuration::{Configuration, Route, Routes};
@@ -80,14 +80,15 @@ pub(super) fn status(asked: &Asked) -> Result<(), Failure> {
         let without = if down.is_empty() { String::new() } else { format!("; none for {}", down.join(", ")) };
         table::print(&format!(
             "process        l7lb {} (pid {})\nready          {}\nconfiguration  {} ({hash}), generation {} since {}\n\
-             backends       {available} of {backends} available in {} pools{without}\nin flight      {in_flight} requests\n",
+             backends       {available} of {backends} available in {}{without}\nin flight      {}\n",
             version.version,
             version.pid,
             ready.as_ref().map_or_else(|| "yes".to_owned(), |problem| format!("no: {}", problem.detail)),
             or_dash(configuration.file),
             configuration.generation,
             configuration.applied,
-            pools.len(),
+            count(pools.len(), "pool"),
+            count(in_flight as usize, "request"),
         ))?;
     }
     // All has been said already.

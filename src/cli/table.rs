@@ -53,6 +53,11 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// `1 pool`, `2 pools`.
+pub(super) fn count(count: usize, word: &str) -> String {
+    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+}
+
 /// `-` stands for what there is not.
 pub(super) fn or_dash(cell: Option<impl ToString>) -> String {
     cell.map_or_else(|| "-".to_owned(), |cell| cell.to_string())

@@ -158,9 +158,8 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
     let control = Control::new(admin::socket_path(&handing.upgrade_sock.display().to_string()));
     let orders = source.map(|source| add_reloading(&mut server, source, &live));
     let api = Api { orders: orders.clone(), live: live.clone(), log: build.log };
-    let answers = api.orders.is_some();
     add_control(&mut server, &control, api);
-    if answers && handing.ready.is_none() {
+    if handing.ready.is_none() {
         control.open();
     }
     let mut health = background_service("health", keeper);

@@ -1,6 +1,7 @@
 //! The API at the control socket: the real process, asked as its commands and as scripts ask it.
 
 mod backends;
+mod commands;
 mod openapi;
 mod protocol;
 mod told;
