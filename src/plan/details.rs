@@ -20,7 +20,9 @@ pub fn details(old: &Checked, new: &Checked, changes: &Changes) -> Vec<String> {
     routes_of(old, new, changes, &mut told);
     let settings = changes.settings.iter().filter(|key| *key != "rate_limit");
     told.extend(settings.map(|key| format!("`{key}` changed")));
-    told.extend(changes.needs_upgrade.iter().map(|key| format!("`{key}` needs an upgrade (`l7lb run --upgrade`)")));
+    told.extend(
+        changes.needs_upgrade.iter().map(|key| format!("`{key}` needs an upgrade (`l7lb reload --upgrade-if-needed`)")),
+    );
     let more = told.len().saturating_sub(DETAILS_MAX);
     if more > 0 {
         told.truncate(DETAILS_MAX);
@@ -297,7 +299,7 @@ routes:
                 "route `split`: weight of pool b 5 → 10",
                 "route `split`: pool d added, weight 1",
                 "`access_log` changed",
-                "`listeners` needs an upgrade (`l7lb run --upgrade`)",
+                "`listeners` needs an upgrade (`l7lb reload --upgrade-if-needed`)",
             ]
         );
         assert!(told(&format!("# a remark\n{OLD}")).is_empty());
