@@ -211,3 +211,16 @@ fn clients_that_a_cookie_binds_stay_and_others_move_by_the_shares() {
     let gone = scene.planned(&split(0, 1));
     assert_eq!(gone.replay.moved, 1.0, "their pool takes nothing any more: {gone}");
 }
+
+#[test]
+fn workers_that_share_their_work_forget_no_request() {
+    let server = "server: { threads: 3, work_stealing: true, upgrade_sock: '{folder}/upgrade.sock', pid_file: '{folder}/l7lb.pid' }";
+    let scene = Scene::start(&format!("{OLD}\n{server}"));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..10).for_each(|_| assert_eq!(get(scene.port, "/api").status, 200)));
+        }
+    });
+    let (status, plan) = ask(&scene.lab, Method::POST, "/plan", &draft(&scene.yaml(NEW)));
+    assert_eq!((status, &plan["replay"]["requests"]), (StatusCode::OK, &json!(80)), "{plan:#}");
+}
