@@ -1,5 +1,7 @@
 //! Changing what backends are to have, instead of the file and until the file says otherwise.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -50,5 +52,10 @@ fn change(api: &Api, which: &Which, change: Change) -> Result<Backend, Problem> 
     let pool = api.pool(&which.pool)?;
     pool.change(which.address, change, crate::units::Timestamp::now(), std::time::Instant::now())
         .map_err(|refusal| Problem::new(Cause::Malformed, refusal.to_string()))?;
+    // A reload may have put another pool in its place meanwhile, with the same backends.
+    let now = api.pool(&which.pool)?;
+    if !Arc::ptr_eq(&pool, &now) {
+        now.reweigh();
+    }
     api.backend(which)
 }

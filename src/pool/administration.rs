@@ -112,7 +112,8 @@ impl Administration {
     }
 
     pub(super) fn weight(&self) -> u32 {
-        self.weight.load(Ordering::Relaxed)
+        // In one order with the exchange of snapshots: see [`super::Pool::reweigh`].
+        self.weight.load(Ordering::SeqCst)
     }
 
     pub(super) fn overridden(&self) -> Option<Override> {
@@ -155,7 +156,7 @@ impl Administration {
         let state = told.and_then(|told| told.state).unwrap_or(written.state());
         let weight = told.and_then(|told| told.weight).unwrap_or(written.weight);
         self.state.store(state as u8, Ordering::Relaxed);
-        self.weight.store(weight, Ordering::Relaxed);
+        self.weight.store(weight, Ordering::SeqCst);
     }
 }
 

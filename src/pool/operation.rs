@@ -68,6 +68,13 @@ impl Pool {
         self.bounds.waiting()
     }
 
+    /// Has the policy prepared anew for the weights that the backends have now. A pool that is about to come in
+    /// the place of this one has the same backends, but was prepared before they were changed; so this is for
+    /// whoever puts it there and for whoever changes them, each after they have done it.
+    pub fn reweigh(&self) {
+        self.balancer.reweigh();
+    }
+
     /// An operator says something of a backend. It holds from the next request on, for all workers.
     ///
     /// # Errors

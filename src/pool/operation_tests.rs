@@ -83,3 +83,17 @@ async fn what_a_file_could_not_say_is_refused() {
     assert_eq!(change(&pool, 7, Change::Nothing), Err(Refused::Unknown));
     assert_eq!(picked(&pool).iter().sum::<usize>(), 1000);
 }
+
+#[tokio::test]
+async fn a_weight_that_is_changed_while_a_reload_is_under_way_is_not_lost() {
+    let before = pool("health_check: {type: none}, slow_start: 0s").await;
+    let mut spec = before.spec().clone();
+    spec.written.removal_timeout = Period::seconds(1);
+    let after = Pool::succeed(&before, &spec, Instant::now()).unwrap();
+    after.balancer.update().await.unwrap();
+    change(&before, 1, Change::Weight(0)).unwrap();
+    change(&before, 3, Change::Weight(1)).unwrap();
+    after.reweigh();
+    let [one, two, three] = picked(&after);
+    assert!(one == 0 && two > 300 && three > 300, "{one} {two} {three}");
+}

@@ -34,7 +34,7 @@ use crate::file_stamps::Stamps;
 use crate::lifecycle::Lifecycle;
 use crate::listener::{LiveRules, Rules, descriptors};
 use crate::observe::access_log::{self, Opened};
-use crate::pool::Kept;
+use crate::pool::{Kept, Pool};
 use crate::recent_requests::RecentRequests;
 use crate::snapshot::Snapshot;
 use crate::systemd;
@@ -262,7 +262,10 @@ impl Reloading {
         };
         let pools: Vec<_> = snapshot.pools.values().cloned().collect();
         self.live.kept.begin(&pools).await;
-        self.live.snapshot.store(snapshot);
+        let before = self.live.snapshot.swap(snapshot);
+        // Operators may have changed weights while these were prepared.
+        let is_new = |pool: &&Arc<Pool>| !before.pools.get(pool.name()).is_some_and(|old| Arc::ptr_eq(old, pool));
+        pools.iter().filter(is_new).for_each(|pool| pool.reweigh());
         self.live.in_force.rcu(|before| before.next(&source));
         self.live.rules.replace(rules);
         self.live.kept.only(pools, Instant::now());

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::sync::{Mutex, mpsc};
 
 use http::{Method, StatusCode};
@@ -89,4 +90,28 @@ fn a_process_that_leaves_is_alive_and_not_ready() {
     release.send(()).unwrap();
     assert_eq!(asking.join().unwrap().status, 200);
     assert!(lab.wait_exit(PATIENCE).success());
+}
+
+#[test]
+fn who_is_neither_its_user_nor_root_is_not_answered() {
+    if !nix::unistd::Uid::effective().is_root() {
+        // Only root can be somebody else.
+        return;
+    }
+    let one = Backend::start("one");
+    let lab = Lab::start(&one_pool(free_port(), &[&one], ""));
+    let open = |path: &std::path::Path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let program = lab.folder().join("l7lb");
+    std::fs::copy(env!("CARGO_BIN_EXE_l7lb"), &program).unwrap();
+    // Somebody has opened the folder and the socket to everybody.
+    [lab.folder(), &socket(&lab), &program].into_iter().for_each(open);
+    let asked = |user: u32| {
+        let mut command = std::process::Command::new(&program);
+        command.args(["pools", "--socket"]).arg(socket(&lab)).uid(user).output().unwrap()
+    };
+    let refused = asked(65_534);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no process answers"), "{refused:?}");
+    lab.wait_for_log("somebody else than the user of this process is at the control socket");
+    assert!(asked(0).status.success());
 }
