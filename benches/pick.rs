@@ -34,7 +34,7 @@ fn build(balance: &str, count: usize) -> Result<Arc<Pool>, Failure> {
     let config: pool::Config = serde_yaml::from_str(&yaml)?;
     let mut faults = Faults::default();
     let spec = config.check(&Place::root(), &mut faults);
-    Ok(Arc::new(Pool::build("pick".into(), &spec, Instant::now())?))
+    Ok(Arc::new(Pool::build("pick".into(), &spec, &pool::Connectors::default(), Instant::now())?))
 }
 
 /// Discovers and gives every backend a time to answer; ends the pool's own loop.

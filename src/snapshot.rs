@@ -10,8 +10,8 @@ use crate::client_timeouts::ClientTimeouts;
 use crate::config::{Checked, RouteSpec};
 use crate::limit::{self, Limiter};
 use crate::net::TrustedProxies;
-use crate::pool::Pool;
 use crate::pool::peer::Template;
+use crate::pool::{Connectors, Pool};
 use crate::recent_requests;
 use crate::request_limits::RequestLimits;
 use crate::retry;
@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub routes: Table<Arc<Route>>,
     /// The pools by name.
     pub pools: Pools,
+    /// What health checks connect with.
+    connectors: Connectors,
     /// The limit over everything.
     pub limiter: Option<Arc<Limiter>>,
     /// How large requests may be.
@@ -78,12 +80,13 @@ impl Snapshot {
     /// In words; a checked configuration rules them out.
     pub fn build(checked: &Checked, before: Option<&Self>, now: Instant) -> Result<Self, String> {
         let mut pools = BTreeMap::new();
+        let connectors = before.map(|before| before.connectors.clone()).unwrap_or_default();
         for (name, spec) in &checked.pools {
             let old = before.and_then(|before| before.pools.get(name));
             let pool = match old {
                 Some(pool) if pool.spec().is_same(spec) => Arc::clone(pool),
-                Some(pool) => Arc::new(Pool::succeed(pool, spec, now).map_err(|e| format!("pool {name}: {e}"))?),
-                None => Arc::new(Pool::build(name.clone(), spec, now).map_err(|e| format!("pool {name}: {e}"))?),
+                Some(pool) => Arc::new(Pool::succeed(pool, spec, &connectors, now).map_err(|e| unbuilt(name, &e))?),
+                None => Arc::new(Pool::build(name.clone(), spec, &connectors, now).map_err(|e| unbuilt(name, &e))?),
             };
             pools.insert(name.clone(), pool);
         }
@@ -98,6 +101,7 @@ impl Snapshot {
         Ok(Self {
             routes,
             pools,
+            connectors,
             limiter: limiters.overall(checked.rate_limit),
             request_limits: checked.request_limits,
             client_timeouts: checked.client_timeouts,
@@ -105,6 +109,10 @@ impl Snapshot {
             recent_requests: checked.recent_requests.clone(),
         })
     }
+}
+
+fn unbuilt(name: &PoolName, e: &pingora::Error) -> String {
+    format!("pool {name}: {e}")
 }
 
 impl Route {

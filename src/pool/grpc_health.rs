@@ -24,7 +24,6 @@ pub(super) const SERVICE_MAX: usize = 127;
 
 /// The check of one pool.
 pub(super) struct GrpcCheck {
-    connector: Connector,
     peer: HttpPeer,
     header: RequestHeader,
     question: Bytes,
@@ -44,17 +43,17 @@ impl GrpcCheck {
         header.insert_header(http::header::CONTENT_TYPE, "application/grpc")?;
         header.insert_header(http::header::TE, "trailers")?;
         header.insert_header(http::header::USER_AGENT, "l7lb-health-check")?;
-        Ok(Self { connector: Connector::new(None), peer, header, question: Bytes::from(question(service)) })
+        Ok(Self { peer, header, question: Bytes::from(question(service)) })
     }
 
     /// Asks the backend.
     ///
     /// # Errors
     /// Why it is not well, in a few words.
-    pub(super) async fn ask(&self, target: &Backend) -> Result<(), String> {
+    pub(super) async fn ask(&self, connector: &Connector, target: &Backend) -> Result<(), String> {
         let mut peer = self.peer.clone();
         peer._address = target.addr.clone();
-        let (session, _) = self.connector.get_http_session(&peer).await.map_err(|e| reason(&e))?;
+        let (session, _) = connector.get_http_session(&peer).await.map_err(|e| reason(&e))?;
         match session {
             HttpSession::H2(mut session) => self.call(&mut session).await,
             mut other => {

@@ -28,21 +28,30 @@ impl Kept {
     /// ones have settled, or for 5 s. A pool takes the place of the one with its name.
     pub async fn begin(&self, pools: &[Arc<Pool>]) {
         let before = self.0.borrow().clone();
-        let leaving = before.iter().filter(|old| !pools.iter().any(|new| new.name() == old.name()));
-        let both: Vec<_> = pools.iter().chain(leaving).cloned().collect();
+        let both: Vec<_> = pools.iter().cloned().chain(without(&before, pools)).collect();
         self.0.send_replace(both);
-        let new: Vec<_> =
-            pools.iter().filter(|pool| !before.iter().any(|old| Arc::ptr_eq(old, pool))).cloned().collect();
+        let before = by_name(&before);
+        let is_new = |pool: &&Arc<Pool>| before.get(pool.name()).is_none_or(|old| !Arc::ptr_eq(old, pool));
+        let new: Vec<_> = pools.iter().filter(is_new).cloned().collect();
         settle(&new).await;
     }
 
     /// Keeps `pools` only; checks of others end, and their requests in time.
     pub fn only(&self, pools: Vec<Arc<Pool>>, now: Instant) {
-        let kept = pools.clone();
-        let before = self.0.send_replace(pools);
-        let removed = before.iter().filter(|old| !kept.iter().any(|new| new.name() == old.name()));
-        removed.for_each(|pool| pool.remove(now));
+        let before = self.0.send_replace(pools.clone());
+        without(&before, &pools).for_each(|pool| pool.remove(now));
     }
+}
+
+/// There may be a thousand.
+fn by_name(pools: &[Arc<Pool>]) -> HashMap<&PoolName, &Arc<Pool>> {
+    pools.iter().map(|pool| (pool.name(), pool)).collect()
+}
+
+/// Those of `before` in whose place none of `pools` comes.
+fn without<'a>(before: &'a [Arc<Pool>], pools: &'a [Arc<Pool>]) -> impl Iterator<Item = Arc<Pool>> + 'a {
+    let names = by_name(pools);
+    before.iter().filter(move |old| !names.contains_key(old.name())).cloned()
 }
 
 /// Whether it was in time does not matter: a pool without backends must not keep the rest closed.
@@ -117,7 +126,8 @@ impl Loops {
     /// Ends the loops of pools that are not in `pools`, and starts those that are new. A successor's loop
     /// looks after the backends that its pool has in common with the one before.
     fn follow(&mut self, pools: &[Arc<Pool>]) {
-        let wanted = |pool: &Arc<Pool>| pools.iter().any(|wanted| Arc::ptr_eq(wanted, pool));
+        let names = by_name(pools);
+        let wanted = |pool: &Arc<Pool>| names.get(pool.name()).is_some_and(|wanted| Arc::ptr_eq(wanted, pool));
         self.running.retain(|_, (pool, task)| {
             let stays = wanted(pool);
             if !stays {

@@ -8,7 +8,7 @@
 //! - [`policy`]: which backend takes a request; [`balancer`]: Pingora's load balancer under any policy;
 //!   [`group`]: primaries and backups.
 //! - [`health`]: what checks ask, how often, what the answers mean; [`probe`], [`grpc_health`]: one check on
-//!   the wire.
+//!   the wire, by [`connectors`] that all pools share.
 //! - [`outlier`], [`passive`]: what its traffic says about a backend, judged among its peers; [`histogram`]
 //!   counts times.
 //! - [`circuit`]: each backend's circuit breaker. [`gate`], [`queue`]: how many requests are in flight, and who
@@ -18,7 +18,7 @@
 //! - [`proxy_protocol`]: telling backends the client's address before anything else.
 //! - [`outlook`]: who would be picked, and why not the others, for people who ask.
 //! - [`preference`]: picking the backend that a client is bound to.
-//! - [`succession`]: what a pool takes over from the one in whose place it comes.
+//! - [`succession`]: how a pool is made, and what it takes over from the one in whose place it comes.
 //! - [`administration`], [`operation`]: what an operator says of backends, and sees of them.
 //! - [`keeper`]: the background service that runs all pools.
 
@@ -27,6 +27,7 @@ pub mod balancer;
 pub mod bounds;
 pub mod circuit;
 pub mod concurrency;
+mod connectors;
 pub mod endpoint;
 pub mod gate;
 pub mod group;
@@ -58,13 +59,13 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use http::request::Parts;
 use pingora_core::server::ShutdownWatch;
-use pingora_load_balancing::Backends;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use balancer::{Balancer, Rhythm};
+use balancer::Balancer;
 use bounds::Bounds;
+pub use connectors::Connectors;
 pub use endpoint::{Endpoint, Health, Shared, Standing};
 use group::Threshold;
 pub use keeper::{Keeper, Kept};
@@ -74,11 +75,10 @@ use peer::{Protocol, Template, Timeouts, TimeoutsConfig};
 use policy::Ask;
 pub use policy::Key;
 pub use preference::Preferred;
-use probe::Probe;
 use proxy_protocol::ProxyProtocol;
 use succession::Predecessor;
 
-use crate::discovery::{self, Discovery, Member, Target};
+use crate::discovery::{Discovery, Member, Target};
 use crate::fault::{Faults, Place};
 use crate::rejection::Rejection;
 use crate::retry;
@@ -335,57 +335,6 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Builds the pool; nothing goes out before its [`Keeper`] runs it.
-    ///
-    /// # Errors
-    /// When a health check cannot be built, which a checked configuration rules out.
-    pub fn build(name: PoolName, spec: &Spec, now: Instant) -> pingora::Result<Self> {
-        Self::assemble(name, spec, None, now)
-    }
-
-    fn assemble(name: PoolName, spec: &Spec, before: Option<&Self>, now: Instant) -> pingora::Result<Self> {
-        let mut template = spec.template.clone();
-        // The seed is part of what connections are kept by.
-        if let (Some(new), Some(old)) =
-            (&mut template.proxy_protocol, before.and_then(|before| before.template.proxy_protocol.as_ref()))
-        {
-            new.clone_from(old);
-        }
-        let in_flight = before.map(|before| Arc::clone(&before.in_flight)).unwrap_or_default();
-        let budget = before.map_or_else(|| Arc::new(retry::Budget::new(now)), |before| Arc::clone(&before.budget));
-        let bounds = Bounds::new(name.clone(), &spec.bounds, before.map(|before| &before.bounds));
-        let predecessor = before.map(|before| Predecessor::new(before, spec)).unwrap_or_default();
-        let discovery = predecessor.discovery(&name, spec, &in_flight, &bounds);
-        let discovery = Arc::new(match before {
-            Some(before) => discovery.succeeding(&before.discovery),
-            None => discovery,
-        });
-        let mut backends = Backends::new(Box::new(discovery::Shared(Arc::clone(&discovery))));
-        let progress = Arc::new(watch::Sender::new(false));
-        let mut rhythm =
-            Rhythm { update: discovery.interval(), health_check: None, backup_threshold: spec.backup_threshold };
-        let mut retry_after = Duration::from_secs(1);
-        if let Some(check) = &spec.health_check {
-            rhythm.health_check = Some(check.rhythm.beat());
-            retry_after = check.rhythm.unhealthy_interval;
-            let probe = Probe::new(name.clone(), check.clone(), &spec.template, Arc::clone(&progress))?;
-            backends.set_health_check(Box::new(probe));
-        }
-        Ok(Self {
-            name,
-            spec: spec.clone(),
-            template,
-            retry_after,
-            predecessor,
-            discovery,
-            balancer: policy::build(&spec.balance, backends, rhythm),
-            in_flight,
-            budget,
-            progress,
-            bounds,
-        })
-    }
-
     /// The pool's name.
     #[must_use]
     pub fn name(&self) -> &PoolName {

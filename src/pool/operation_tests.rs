@@ -13,7 +13,7 @@ async fn pool(keys: &str) -> Pool {
     let mut faults = Faults::default();
     let spec = config.check(&Place::root(), &mut faults);
     assert!(faults.is_empty(), "{faults:?}");
-    let pool = Pool::build("p".into(), &spec, Instant::now()).unwrap();
+    let pool = Pool::build("p".into(), &spec, &Connectors::default(), Instant::now()).unwrap();
     pool.balancer.update().await.unwrap();
     pool
 }

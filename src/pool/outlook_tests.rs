@@ -17,7 +17,7 @@ async fn pool(rest: &str, backends: &[&str]) -> Pool {
     let mut faults = Faults::default();
     let spec = serde_yaml::from_str::<Config>(&yaml).unwrap().check(&Place::root(), &mut faults);
     assert!(faults.is_empty(), "{faults:?}");
-    let pool = Pool::build("p".into(), &spec, Instant::now()).unwrap();
+    let pool = Pool::build("p".into(), &spec, &Connectors::default(), Instant::now()).unwrap();
     pool.balancer.update().await.unwrap();
     pool
 }

@@ -1,16 +1,19 @@
-//! One health check on the wire: Pingora's own HTTP and TCP checks, or gRPC's, asked when a backend is
-//! due.
+//! One health check on the wire: a connection, an HTTP request or a call of gRPC's, by Pingora's connectors,
+//! asked when a backend is due.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use pingora_core::upstreams::peer::HttpPeer;
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_core::connectors::http::Connector;
+use pingora_core::upstreams::peer::{BasicPeer, HttpPeer};
+use pingora_http::RequestHeader;
 use pingora_load_balancing::Backend;
-use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck, TcpHealthCheck};
+use pingora_load_balancing::health_check::HealthCheck;
 use tokio::sync::watch;
 
 use super::administration::State;
+use super::connectors::Connectors;
 use super::endpoint::{Endpoint, Health};
 use super::grpc_health::GrpcCheck;
 use super::health::{Answer, HttpRequest, Question, Spec};
@@ -18,18 +21,67 @@ use super::peer::Template;
 use crate::event::Event;
 use crate::units::PoolName;
 
-/// Who asks.
+/// What is asked.
 enum Check {
-    Pingora(Box<dyn HealthCheck + Send + Sync>),
+    Tcp(Box<BasicPeer>),
+    Http(Box<HttpCheck>),
     Grpc(Box<GrpcCheck>),
 }
 
 impl Check {
-    async fn ask(&self, target: &Backend) -> Result<(), String> {
+    async fn ask(&self, connectors: &Connectors, target: &Backend) -> Result<(), String> {
         match self {
-            Self::Pingora(check) => check.check(target).await.map_err(|e| reason(&e)),
-            Self::Grpc(check) => check.ask(target).await,
+            Self::Tcp(peer) => {
+                let mut peer = BasicPeer::clone(peer);
+                peer._address = target.addr.clone();
+                connectors.transport().get_stream(&peer).await.map(drop).map_err(|e| reason(&e))
+            }
+            Self::Http(check) => check.ask(connectors.http(), target).await.map_err(|e| reason(&e)),
+            Self::Grpc(check) => check.ask(connectors.http(), target).await,
         }
+    }
+}
+
+/// An HTTP request and the statuses that pass.
+struct HttpCheck {
+    peer: HttpPeer,
+    header: RequestHeader,
+    status: Vec<RangeInclusive<u16>>,
+}
+
+impl HttpCheck {
+    fn new(request: &HttpRequest, peer: HttpPeer) -> pingora::Result<Self> {
+        let host = request
+            .host
+            .clone()
+            .unwrap_or_else(|| if peer.sni.is_empty() { "localhost".to_owned() } else { peer.sni.clone() });
+        let mut header = RequestHeader::build("GET", request.path.as_bytes(), Some(request.headers.len() + 2))?;
+        header.insert_header(http::header::HOST, host)?;
+        header.insert_header(http::header::USER_AGENT, "l7lb-health-check")?;
+        for (name, value) in &request.headers {
+            header.insert_header(name.clone(), value.as_str())?;
+        }
+        Ok(Self { peer, header, status: request.status.clone() })
+    }
+
+    /// Asks the backend over a connection that nobody uses again: one that is kept would hide that no new one
+    /// comes about.
+    async fn ask(&self, connector: &Connector, target: &Backend) -> pingora::Result<()> {
+        let mut peer = self.peer.clone();
+        peer._address = target.addr.clone();
+        let (mut session, _) = connector.get_http_session(&peer).await?;
+        session.set_write_timeout(peer.options.write_timeout);
+        session.write_request_header(Box::new(self.header.clone())).await?;
+        session.finish_request_body().await?;
+        session.set_read_timeout(peer.options.read_timeout);
+        session.read_response_header().await?;
+        let status = session.response_header().map_or(0, |header| header.status.as_u16());
+        if !self.status.iter().any(|range| range.contains(&status)) {
+            return pingora::Error::e_explain(pingora::ErrorType::HTTPStatus(status), "unexpected status");
+        }
+        // An answer that does not come to its end is none.
+        while session.read_response_body().await?.is_some() {}
+        Ok(())
     }
 }
 
@@ -38,6 +90,7 @@ pub(super) struct Probe {
     pool: PoolName,
     spec: Spec,
     check: Check,
+    connectors: Connectors,
     /// Touched after each finished check, for those who wait for the first ones.
     progress: Arc<watch::Sender<bool>>,
 }
@@ -50,7 +103,7 @@ impl Probe {
     pub(super) fn new(
         pool: PoolName,
         spec: Spec,
-        template: &Template,
+        (template, connectors): (&Template, Connectors),
         progress: Arc<watch::Sender<bool>>,
     ) -> pingora::Result<Self> {
         let mut peer = template.peer(([0, 0, 0, 0], 1).into());
@@ -61,16 +114,16 @@ impl Probe {
             proxy_protocol.introduce_ourselves(&mut peer);
         }
         let check = match &spec.question {
-            Question::Tcp => Check::Pingora(Box::new(tcp_check(&peer))),
-            Question::Http(request) => Check::Pingora(Box::new(http_check(request, peer)?)),
+            Question::Tcp => Check::Tcp(Box::new(tcp_peer(&peer))),
+            Question::Http(request) => Check::Http(Box::new(HttpCheck::new(request, peer)?)),
             Question::Grpc(service) => Check::Grpc(Box::new(GrpcCheck::new(service, peer)?)),
         };
-        Ok(Self { pool, spec, check, progress })
+        Ok(Self { pool, spec, check, connectors, progress })
     }
 
     /// Asks the backend, within the time allowed.
     async fn ask(&self, target: &Backend) -> Result<(), String> {
-        match tokio::time::timeout(self.spec.timeout, self.check.ask(target)).await {
+        match tokio::time::timeout(self.spec.timeout, self.check.ask(&self.connectors, target)).await {
             Ok(answer) => answer,
             Err(_) => Err(format!("no answer within {:?}", self.spec.timeout)),
         }
@@ -86,40 +139,15 @@ impl Probe {
     }
 }
 
-fn tcp_check(peer: &HttpPeer) -> TcpHealthCheck {
-    let mut check = *TcpHealthCheck::new();
+fn tcp_peer(peer: &HttpPeer) -> BasicPeer {
+    let mut basic = BasicPeer::new("0.0.0.0:1");
     // This kind of peer knows no certificate of ours; a backend that asks for one would refuse the
     // handshake, so the connection itself has to do.
     if peer.client_cert_key.is_none() {
-        check.peer_template.sni.clone_from(&peer.sni);
+        basic.sni.clone_from(&peer.sni);
     }
-    check.peer_template.options = peer.options.clone();
-    check
-}
-
-fn http_check(request: &HttpRequest, peer: HttpPeer) -> pingora::Result<HttpHealthCheck> {
-    let host = request
-        .host
-        .clone()
-        .unwrap_or_else(|| if peer.sni.is_empty() { "localhost".to_owned() } else { peer.sni.clone() });
-    let mut check = HttpHealthCheck::new("localhost", false);
-    let mut header = RequestHeader::build("GET", request.path.as_bytes(), Some(request.headers.len() + 2))?;
-    header.insert_header(http::header::HOST, host)?;
-    header.insert_header(http::header::USER_AGENT, "l7lb-health-check")?;
-    for (name, value) in &request.headers {
-        header.insert_header(name.clone(), value.as_str())?;
-    }
-    check.req = header;
-    check.peer_template = peer;
-    let expected = request.status.clone();
-    check.validator = Some(Box::new(move |answer: &ResponseHeader| {
-        let status = answer.status.as_u16();
-        if expected.iter().any(|range| range.contains(&status)) {
-            return Ok(());
-        }
-        pingora::Error::e_explain(pingora::ErrorType::HTTPStatus(status), "unexpected status")
-    }));
-    Ok(check)
+    basic.options = peer.options.clone();
+    basic
 }
 
 /// What went wrong, short enough for one line.

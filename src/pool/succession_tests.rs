@@ -25,11 +25,11 @@ async fn begun(pool: Pool) -> Pool {
 }
 
 async fn first(yaml: &str) -> Pool {
-    begun(Pool::build("p".into(), &spec(yaml), Instant::now()).unwrap()).await
+    begun(Pool::build("p".into(), &spec(yaml), &Connectors::default(), Instant::now()).unwrap()).await
 }
 
 async fn next(before: &Pool, yaml: &str) -> Pool {
-    begun(Pool::succeed(before, &spec(yaml), Instant::now()).unwrap()).await
+    begun(Pool::succeed(before, &spec(yaml), &Connectors::default(), Instant::now()).unwrap()).await
 }
 
 fn at(pool: &Pool, port: u16) -> Option<Arc<Endpoint>> {

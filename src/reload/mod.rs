@@ -109,7 +109,15 @@ impl Reloader {
     pub fn new(source: Source, checked: Checked, live: Live) -> Self {
         let (orders, take) = Orders::new();
         let (started, lifecycle) = (checked.written.clone(), live.lifecycle.clone());
-        let reloading = Reloading { source, started, current: checked, live, orders: take, pending: Vec::new() };
+        let reloading = Reloading {
+            source,
+            started,
+            current: checked,
+            live,
+            orders: take,
+            pending: Vec::new(),
+            retired: Vec::new(),
+        };
         Self { reloading: Mutex::new(Some(reloading)), orders, lifecycle }
     }
 
@@ -139,18 +147,24 @@ struct Reloading {
     orders: mpsc::Receiver<Order>,
     /// What was last said to need an upgrade.
     pending: Vec<String>,
+    /// What was in force before, while requests still have it. Here, so that it is not the last of them that
+    /// frees ten thousand routes while others wait.
+    retired: Vec<Arc<Snapshot>>,
 }
 
 impl Reloading {
     async fn run(&mut self) {
         let mut looks = interval(PERIOD);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut clearing = interval(PERIOD);
+        clearing.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 order = self.orders.recv() => {
                     let Some(order) = order else { return };
                     self.obey(order).await;
                 }
+                _ = clearing.tick() => self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1),
                 _ = looks.tick(), if self.current.written.reload.watch => {
                     if self.has_changed().await {
                         self.reload(None).await;
@@ -266,6 +280,7 @@ impl Reloading {
         // Operators may have changed weights while these were prepared.
         let is_new = |pool: &&Arc<Pool>| !before.pools.get(pool.name()).is_some_and(|old| Arc::ptr_eq(old, pool));
         pools.iter().filter(is_new).for_each(|pool| pool.reweigh());
+        self.retired.push(before);
         self.live.in_force.rcu(|before| before.next(&source));
         self.live.rules.replace(rules);
         self.live.kept.only(pools, Instant::now());

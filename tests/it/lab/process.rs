@@ -121,7 +121,7 @@ impl Lab {
     }
 
     fn spawn_with(folder: Arc<tempfile::TempDir>, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_l7lb"))
+        let mut child = Command::new(program())
             .args(["run", "--conf"])
             .arg(folder.path().join("l7lb.yaml"))
             .args(arguments)
@@ -201,6 +201,11 @@ impl Drop for Lab {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// The `l7lb` that is tested; `L7LB` names another, such as a release build, for what measures.
+fn program() -> PathBuf {
+    std::env::var_os("L7LB").map_or_else(|| env!("CARGO_BIN_EXE_l7lb").into(), PathBuf::from)
 }
 
 /// Runs `l7lb` to its end.

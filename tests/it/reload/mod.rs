@@ -1,6 +1,7 @@
 //! Changing the configuration of a running process: what changes, what stays, who notices.
 
 mod applied;
+mod large;
 mod removed;
 mod state;
 mod streams;

@@ -1,0 +1,114 @@
+//! A configuration of 10,000 routes and 1,000 pools: how long reloads of it take, and what running traffic
+//! notices of them. Figures, not promises, so it is asked for by name; docs/performance.md says how.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::{UNWATCHED, replace};
+use crate::lab::client::{connect, read_answer};
+use crate::lab::{Backend, Lab, free_port};
+
+const ROUTES: usize = 10_000;
+const POOLS: usize = 1_000;
+const CONNECTIONS: usize = 4;
+
+/// All routes go to the pools in turn; `weights` is what the first backend of each pool weighs.
+fn large(port: u16, backends: [&Backend; 2], weights: impl Fn(usize) -> usize, more: &str) -> String {
+    use std::fmt::Write;
+    let mut yaml = format!("listeners: [{{ address: '127.0.0.1:{port}' }}]\n{UNWATCHED}pools:\n");
+    let [one, two] = backends.map(|backend| backend.port);
+    for pool in 0..POOLS {
+        writeln!(
+            yaml,
+            "  p{pool}: {{ health_check: {{ type: http, path: /health, interval: 1h }}, \
+             backends: [{{ address: '127.0.0.1:{one}', weight: {} }}, {{ address: '127.0.0.1:{two}' }}] }}",
+            weights(pool)
+        )
+        .unwrap();
+    }
+    yaml += "routes:\n";
+    for route in 0..ROUTES {
+        writeln!(yaml, "  - {{ host: h{}.example.com, path: /r{route}, pool: p{} }}", route % 100, route % POOLS)
+            .unwrap();
+    }
+    yaml + more
+}
+
+/// Times of requests while something goes on.
+struct Times(Arc<Mutex<Vec<Duration>>>);
+
+impl Times {
+    fn take(&self) -> Vec<Duration> {
+        let mut times = std::mem::take(&mut *self.0.lock().unwrap());
+        times.sort();
+        times
+    }
+}
+
+fn ask_again_and_again(port: u16, times: &Mutex<Vec<Duration>>, stop: &AtomicBool) {
+    let mut stream = connect(port);
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let route = number * 7 % ROUTES;
+        let request = format!("GET /r{route} HTTP/1.1\r\nHost: h{}.example.com\r\n\r\n", route % 100);
+        let began = Instant::now();
+        stream.write_all(request.as_bytes()).unwrap();
+        let answer = read_answer(&mut stream);
+        times.lock().unwrap().push(began.elapsed());
+        assert_eq!(answer.status, 200);
+        // What is measured is how late answers are, not how many there can be.
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn said(what: &str, times: &[Duration]) {
+    let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
+    eprintln!("{what}: {} requests, median {:?}, p99 {:?}, longest {:?}", times.len(), at(50), at(99), at(100));
+}
+
+#[test]
+#[ignore = "takes a minute, and its figures mean something for a release build only"]
+fn reloads_of_ten_thousand_routes_and_a_thousand_pools() {
+    let backends = [Backend::start("one"), Backend::start("two")];
+    let port = free_port();
+    let yaml = |weights: &dyn Fn(usize) -> usize, more: &str| large(port, [&backends[0], &backends[1]], weights, more);
+    let lab = Lab::start(&yaml(&|_| 1, ""));
+    let (times, stop) = (Times(Arc::default()), Arc::new(AtomicBool::new(false)));
+    let clients: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let (times, stop) = (Arc::clone(&times.0), Arc::clone(&stop));
+            std::thread::spawn(move || ask_again_and_again(port, &times, &stop))
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(2));
+    times.take();
+    std::thread::sleep(Duration::from_secs(8));
+    said("without reloads", &times.take());
+    let client = l7lb::admin::Client::new(lab.folder().join("control.sock"));
+    let reload = |what: &str, yaml: &str| {
+        replace(&lab, yaml);
+        let began = Instant::now();
+        let changes: serde_json::Value = client.post("/reload").unwrap();
+        let took = began.elapsed();
+        eprintln!("{what}: {took:?}, {} pools changed", changes["pools"]["changed"].as_array().unwrap().len());
+        std::thread::sleep(Duration::from_millis(300));
+    };
+    for round in 0..5 {
+        reload("nothing changed", &yaml(&|_| 1, &format!("# {round}\n")));
+    }
+    said("during reloads of what is the same", &times.take());
+    for round in 0..5 {
+        reload("one pool changed", &yaml(&|pool| if pool == 7 { 2 + round } else { 1 }, ""));
+    }
+    said("during reloads of one pool", &times.take());
+    for round in 0..5 {
+        reload("all pools changed", &yaml(&|_| 2 + round % 2, ""));
+    }
+    said("during reloads of all pools", &times.take());
+    stop.store(true, Ordering::Relaxed);
+    clients.into_iter().for_each(|client| client.join().unwrap());
+}
