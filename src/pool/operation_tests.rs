@@ -89,7 +89,7 @@ async fn a_weight_that_is_changed_while_a_reload_is_under_way_is_not_lost() {
     let before = pool("health_check: {type: none}, slow_start: 0s").await;
     let mut spec = before.spec().clone();
     spec.written.removal_timeout = Period::seconds(1);
-    let after = Pool::succeed(&before, &spec, Instant::now()).unwrap();
+    let after = Pool::succeed(&before, &spec, &Connectors::default(), Instant::now()).unwrap();
     after.balancer.update().await.unwrap();
     change(&before, 1, Change::Weight(0)).unwrap();
     change(&before, 3, Change::Weight(1)).unwrap();
