@@ -63,7 +63,7 @@ fn who_is_silent_is_sent_away_and_who_leaves_disturbs_nobody() {
     assert_eq!(ask(&lab, Method::GET, "/live", "").0, StatusCode::OK);
     let mut rest = Vec::new();
     silent.read_to_end(&mut rest).unwrap();
-    assert!(String::from_utf8_lossy(&rest).is_empty() || rest.starts_with(b"HTTP/1.1 408"), "{rest:?}");
+    assert!(rest.is_empty(), "it is closed: {rest:?}");
 }
 
 #[test]
