@@ -152,8 +152,8 @@ impl Tally {
         let finish = |((from, to), (requests, samples)): ((Place, Place), (f64, Vec<Sample>))| Move {
             from: from.into(),
             to: to.into(),
-            share: requests / all,
-            requests,
+            share: rounded(requests / all),
+            requests: rounded(requests),
             samples,
         };
         let mut moves: Vec<Move> = self.moves.into_iter().map(finish).collect();
@@ -170,7 +170,7 @@ impl Tally {
         Replay {
             requests: self.requests,
             seconds: age.as_secs_f64(),
-            moved: moves.iter().map(|one| one.share).sum(),
+            moved: rounded(moves.iter().map(|one| one.share).sum()),
             moves,
             newly_limited: clients(|was, is| is && !was),
             no_longer_limited: clients(|was, is| was && !is),
@@ -300,6 +300,11 @@ impl fmt::Display for Replay {
         }
         self.notes.iter().try_for_each(|note| writeln!(f, "  note: {note}"))
     }
+}
+
+/// Without what adding many chances leaves in the last digits.
+fn rounded(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
 }
 
 /// A share as people say it.

@@ -81,11 +81,12 @@ fn an_ejected_backend_comes_back_and_is_out_for_longer_the_next_time() {
     let mut backends = good(2);
     backends.push(Moody::start(503));
     let port = free_port();
-    let keys = "health_check: { type: none }, passive_health: { ejection_time: 500ms }";
+    let keys = "health_check: { type: none }, passive_health: { ejection_time: 2s }";
     let lab = Lab::start(&pool(port, &ports(&backends), keys));
-    ask_until(&lab, port, "for=500ms");
+    ask_until(&lab, port, "for=2s");
     lab.wait_for_log("backend returned");
-    ask_until(&lab, port, "for=1s");
+    // Before two seconds of good behaviour have taken the doubling back.
+    ask_until(&lab, port, "for=4s");
     backends[2].set(200);
     eventually("it is back again", PATIENCE, || lab.log().matches("backend returned").count() == 2);
     let own = backends[2].port().to_string();
