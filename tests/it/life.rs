@@ -55,7 +55,7 @@ fn a_successor_that_cannot_start_changes_nothing() {
     let mut next = lab.successor();
     lab.signal(Signal::SIGQUIT);
     assert_eq!(next.wait_exit(PATIENCE).code(), Some(1));
-    assert!(next.log().contains(&format!("cannot listen at 127.0.0.1:{taken}")), "{}", next.log());
+    next.wait_for_log(&format!("cannot listen at 127.0.0.1:{taken}"));
     lab.wait_for_log("upgrade failed, this process goes on serving");
     assert_eq!(get(port, "/apiA").status, 200);
     assert!(lab.is_running());

@@ -136,9 +136,12 @@ impl Lab {
         Self { folder, child, stdout, stderr }
     }
 
-    /// Starts a second process on the same configuration that takes this one's sockets over.
+    /// Starts a second process on the same configuration that takes this one's sockets over, and waits until it
+    /// is ready to.
     pub fn successor(&self) -> Self {
-        Self::spawn(Arc::clone(&self.folder), &["--upgrade"])
+        let successor = Self::spawn(Arc::clone(&self.folder), &["--upgrade"]);
+        eventually("the successor waits", PATIENCE, || self.folder().join("upgrade.sock").exists());
+        successor
     }
 
     pub fn wait_until_ready(&self) {

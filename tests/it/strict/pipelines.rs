@@ -62,7 +62,8 @@ fn nothing_behind_connection_close_is_a_request() {
 fn a_client_that_half_closes_gets_the_answers_ahead_of_its_last_request() {
     let door = Door::open();
     for count in [1, 2, 5] {
-        let requests: String = (0..count).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+        let sent: Vec<String> = (0..count).map(|n| format!("GET /{count}/{n}")).collect();
+        let requests: String = sent.iter().map(|request| format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
         let before = door.lab.access().len();
         let mut stream = client::connect(door.port);
         stream.write_all(requests.as_bytes()).unwrap();
@@ -73,8 +74,9 @@ fn a_client_that_half_closes_gets_the_answers_ahead_of_its_last_request() {
         // The last answer may have been quicker than the end.
         assert!(answered + 1 >= count && answered <= count, "{count}: {answers}");
         eventually("each has its line", PATIENCE, || door.lab.access().len() == before + count);
-        let received: Vec<String> = door.backend.take().iter().map(Received::brief).collect();
-        let sent: Vec<String> = (0..count).map(|n| format!("GET /{n}")).collect();
+        let mut received: Vec<String> = door.backend.take().iter().map(Received::brief).collect();
+        // The last request of the turn before may arrive after its client has gone.
+        received.retain(|request| request.starts_with(&format!("GET /{count}/")));
         assert!(sent.starts_with(&received), "{count}: {received:?}");
     }
 }
