@@ -134,7 +134,9 @@ fn forty_listeners_with_a_socket_for_each_worker_are_handed_over_whole() {
     let backend = Backend::start("one");
     let ports: Vec<u16> = (0..40).map(|_| free_port()).collect();
     let addresses: Vec<String> = ports.iter().map(|port| format!("'127.0.0.1:{port}'")).collect();
-    let yaml = one_pool(0, &[&backend], "server: { threads: 3 }");
+    // Its own socket, not the one that is for all processes of the machine.
+    let server = "server: { threads: 3, upgrade_sock: '{folder}/upgrade.sock', pid_file: '{folder}/l7lb.pid' }";
+    let yaml = one_pool(0, &[&backend], server);
     let rest = yaml.split_once('\n').unwrap().1;
     let mut lab = Lab::start(&format!("listeners: [{{ address: [{}] }}]\n{rest}", addresses.join(", ")));
     let loads: Vec<Load> = ports.iter().step_by(13).map(|port| Load::start(*port, "/apiA", 2, 1)).collect();
