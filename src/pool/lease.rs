@@ -18,6 +18,8 @@ pub struct Lease {
     /// Since when the backend owes an answer: it has the whole request, and has not begun.
     waits_since: Option<Instant>,
     outcome: Option<Outcome>,
+    /// Whether its success was counted before its end.
+    settled: bool,
     permit: Option<(Arc<Circuit>, Permit)>,
     /// A place behind the pool's gate, and in its adaptive count. They are the request's, not the try's.
     slot: Option<Slot>,
@@ -29,7 +31,7 @@ impl Lease {
     #[must_use]
     pub fn new(endpoint: Arc<Endpoint>) -> Self {
         endpoint.begin();
-        Self { endpoint, waits_since: None, outcome: None, permit: None, slot: None, in_flight: None }
+        Self { endpoint, waits_since: None, outcome: None, settled: false, permit: None, slot: None, in_flight: None }
     }
 
     /// Counts a request at `endpoint` that its breaker let pass.
@@ -88,9 +90,28 @@ impl Lease {
     /// An answer that seemed well has turned out otherwise, by the backend's fault: it broke off, or its
     /// trailers say so.
     pub fn turned_out(&mut self, failure: Outcome, now: Instant) {
-        if self.outcome == Some(Outcome::Success) && failure != Outcome::Success {
+        if self.outcome == Some(Outcome::Success) && failure != Outcome::Success && !self.settled {
             self.outcome = Some(failure);
             self.endpoint.record(failure, None, now);
+        }
+    }
+
+    /// The answer switched protocols, and so is whole: what follows is a conversation, that may last for days
+    /// and end anyhow.
+    pub fn switched(&mut self, now: Instant) {
+        self.settle(|| now);
+    }
+
+    /// Tells the backend's judges how it ended, once.
+    fn settle(&mut self, now: impl FnOnce() -> Instant) {
+        if self.outcome == Some(Outcome::Success) && !std::mem::replace(&mut self.settled, true) {
+            self.endpoint.observed().record(Outcome::Success);
+        }
+        if let Some((circuit, permit)) = self.permit.take() {
+            let failed = self.outcome.map(|outcome| outcome != Outcome::Success);
+            if circuit.settle(permit, failed, now()) {
+                self.endpoint.changed();
+            }
         }
     }
 
@@ -112,15 +133,7 @@ impl Drop for Lease {
                 self.endpoint.waited_in_vain(waited, now);
             }
         }
-        if self.outcome == Some(Outcome::Success) {
-            self.endpoint.observed().record(Outcome::Success);
-        }
-        if let Some((circuit, permit)) = self.permit.take() {
-            let failed = self.outcome.map(|outcome| outcome != Outcome::Success);
-            if circuit.settle(permit, failed, Instant::now()) {
-                self.endpoint.changed();
-            }
-        }
+        self.settle(Instant::now);
         // Before the slot, which wakes somebody who looks at this count.
         self.endpoint.end();
     }
@@ -192,6 +205,26 @@ mod tests {
         drop(answered(Outcome::Success));
         assert_eq!(rows(), (0, 0));
         assert_eq!(endpoint.observed().tally().take().0, Share { succeeded: 1, failed: 4 });
+    }
+
+    #[test]
+    fn a_switch_of_protocols_is_a_success_when_it_happens() {
+        let now = Instant::now();
+        let shared = Shared::default();
+        let spec = Setting::default().check(&Place::root(), &mut Faults::default()).unwrap();
+        shared.alarm.follow(Some(&spec), &[], now);
+        let address = "127.0.0.1:1".parse().unwrap();
+        let endpoint = Arc::new(Endpoint::new(address, Standing::default(), shared, now));
+        endpoint.record(Outcome::GatewayFailure, None, now);
+        let mut lease = Lease::new(Arc::clone(&endpoint));
+        lease.await_answer(now);
+        lease.answered(Outcome::Success, now);
+        lease.switched(now);
+        assert_eq!(endpoint.observed().tally().rows(), (0, 0), "it ends the row of failures");
+        lease.turned_out(Outcome::GatewayFailure, now);
+        drop(lease);
+        assert_eq!(endpoint.observed().tally().rows(), (0, 0), "how the conversation ends is nobody's failure");
+        assert_eq!(endpoint.observed().tally().take().0, Share { succeeded: 1, failed: 1 });
     }
 
     #[test]

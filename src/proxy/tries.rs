@@ -269,6 +269,9 @@ impl Exchange {
         let now = Instant::now();
         self.upstream_latency = self.picked.map(|picked| now.saturating_duration_since(picked));
         self.record_at(verdict, now);
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(lease)) = (status, &mut self.lease) {
+            lease.switched(now);
+        }
         if let Some(deadline) = &self.deadline {
             deadline.rescue(None);
         }

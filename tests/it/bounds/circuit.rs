@@ -1,7 +1,9 @@
 //! Circuit breakers: refused at once while open, a few probes after.
 
+use std::io::{Read, Write};
+
 use super::{Moody, pool};
-use crate::lab::client::get;
+use crate::lab::client::{connect, get, read_head};
 use crate::lab::{Lab, PATIENCE, eventually, free_port};
 
 fn keys(open_for: &str) -> String {
@@ -50,4 +52,29 @@ fn probes_close_a_circuit_when_the_backend_is_well_again() {
     eventually("a probe passes", PATIENCE, || get(port, "/").status == 200);
     lab.wait_for_log("circuit closed");
     assert!((0..10).all(|_| get(port, "/").status == 200));
+}
+
+/// A WebSocket may stay for days; that it came about is what the probe wanted to know.
+#[test]
+fn a_probe_that_switches_protocols_closes_the_circuit_while_it_goes_on() {
+    let backend = Moody::start(500);
+    let port = free_port();
+    let lab = Lab::start(&pool(port, &[backend.port()], &keys("100ms")));
+    assert!((0..5).all(|_| get(port, "/").status == 500));
+    lab.wait_for_log("circuit opened");
+    backend.set(101);
+    let mut conversation = None;
+    eventually("a probe passes", PATIENCE, || {
+        let mut stream = connect(port);
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").unwrap();
+        let switched = read_head(&mut stream).starts_with("HTTP/1.1 101");
+        conversation = switched.then_some(stream);
+        switched
+    });
+    lab.wait_for_log("circuit closed");
+    backend.set(200);
+    assert!((0..10).all(|_| get(port, "/").status == 200));
+    let mut stream = conversation.unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+    assert!(stream.read(&mut [0]).is_err(), "the conversation goes on");
 }

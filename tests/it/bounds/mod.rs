@@ -60,6 +60,7 @@ fn answer(mut stream: TcpStream, current: &AtomicU16) {
             status = current.load(Ordering::SeqCst);
         }
         let port = stream.local_addr().unwrap().port();
-        write!(stream, "HTTP/1.1 {status} Moody\r\nX-Backend: {port}\r\nContent-Length: 0\r\n\r\n").ok();
+        let fields = if status == 101 { "Connection: upgrade\r\nUpgrade: websocket" } else { "Content-Length: 0" };
+        write!(stream, "HTTP/1.1 {status} Moody\r\nX-Backend: {port}\r\n{fields}\r\n\r\n").ok();
     }
 }
