@@ -148,18 +148,27 @@ impl ShutdownSignalWatch for Signals {
         }
         tokio::select! {
             () = self.finish() => {}
-            signal = streams.at_once() => log::info!("{signal}: {} connections are cut", self.drain.open()),
+            signal = streams.at_once(self.lifecycle.phase()) => log::info!("{signal}: {} connections are cut", self.drain.open()),
         }
         self.leave()
     }
 }
 
 impl Streams {
-    /// Somebody cannot wait any longer.
-    async fn at_once(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM again",
+    /// Somebody cannot wait any longer. A process that was replaced in `phase` was not asked to stop yet: whoever
+    /// stops all of a service asks the old one too, and means it politely.
+    async fn at_once(&mut self, phase: Phase) -> &'static str {
+        let mut polite = phase == Phase::Replaced;
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.terminate.recv() => {
+                    if !std::mem::take(&mut polite) {
+                        return "SIGTERM again";
+                    }
+                    log::info!("SIGTERM: finishing already, since another process has taken over");
+                }
+            }
         }
     }
 }

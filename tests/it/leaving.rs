@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -179,4 +180,24 @@ fn the_old_process_of_an_upgrade_does_not_fail_readiness() {
     assert_eq!(get(port, "/readyz").status, 200);
     let mut lab = lab;
     assert!(lab.wait_exit(PATIENCE).success(), "without the delay: nobody comes any more");
+}
+
+/// As a service manager does that stops a service in the middle of an upgrade.
+#[test]
+fn a_process_that_is_asked_to_stop_while_it_is_replaced_finishes_what_it_has() {
+    let one = Backend::start("one");
+    let port = free_port();
+    let mut lab = Lab::start(&one_pool(port, &[&one], ""));
+    // The test is the new process.
+    let waiting = UnixListener::bind(lab.folder().join("upgrade.sock")).unwrap();
+    let mut slow = connect(port);
+    slow.write_all(b"GET /apiA/delay/2s HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    eventually("the slow request is at the backend", PATIENCE, || arrived(&one) == 1);
+    lab.signal(Signal::SIGQUIT);
+    let (mut new, _) = waiting.accept().unwrap();
+    lab.signal(Signal::SIGTERM);
+    new.write_all(&[b'R', 0, 0, 0, 1]).unwrap();
+    lab.wait_for_log("SIGTERM: finishing already");
+    assert_eq!(read_answer(&mut slow).status, 200);
+    assert!(lab.wait_exit(PATIENCE).success());
 }
