@@ -82,6 +82,8 @@ struct Full {
     complete_since: Option<u64>,
     /// The next segment's.
     id: u64,
+    /// What is to be remembered, once that has changed.
+    wanted: Option<Spec>,
 }
 
 /// Where one worker writes, alone in its cache line.
@@ -120,13 +122,15 @@ impl RecentRequests {
     /// Forgets what a changed configuration does not want to be remembered: all, where other fields are
     /// named or nothing is to be remembered, else what is too much.
     pub fn configure(&self, before: &Spec, after: &Spec) {
+        // Requests that began before hold the old word; from here on nothing is remembered by it.
+        self.full.lock().wanted = Some(after.clone());
         if before.headers != after.headers || after.count == 0 {
             // A lane's lock is taken before that of the full ones, as in `Recorder::note`.
             for lane in self.lanes.lock().iter().flat_map(|lanes| lanes.iter()) {
                 *lane.0.lock() = None;
             }
             let mut full = self.full.lock();
-            *full = Full { id: full.id, ..Full::default() };
+            *full = Full { id: full.id, wanted: full.wanted.take(), ..Full::default() };
         } else {
             self.full.lock().trim(after.count);
         }
@@ -169,6 +173,11 @@ const fn segments_max(count: usize) -> usize {
 }
 
 impl Full {
+    /// Whether what `spec` names is to be remembered.
+    fn wants(&self, spec: &Spec) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.count > 0 && wanted.headers == spec.headers)
+    }
+
     /// Drops the oldest until no more is kept than `count` requests need. The last one's memory can be used
     /// again.
     fn trim(&mut self, count: usize) -> Option<Segment> {
@@ -211,8 +220,12 @@ impl Recorder {
                 segment.push(self.recent.epoch, key, headers);
             }
             other => {
-                let segment = self.recent.full.lock().exchange(other.take(), spec);
-                other.insert(segment).push(self.recent.epoch, key, headers);
+                let mut full = self.recent.full.lock();
+                if full.wants(spec) {
+                    let segment = full.exchange(other.take(), spec);
+                    drop(full);
+                    other.insert(segment).push(self.recent.epoch, key, headers);
+                }
             }
         }
     }

@@ -117,9 +117,14 @@ fn a_change_forgets_what_is_not_to_be_remembered() {
     assert_eq!(last, (1500..2000).map(|n| epoch + Duration::from_millis(n)).collect::<Vec<_>>());
     recent.configure(&fewer, &other);
     assert!(recent.recent(usize::MAX).is_empty());
+    recorder.note(&fewer, &key(epoch, "/"), &HeaderMap::new());
+    assert!(recent.recent(usize::MAX).is_empty(), "a request that began before brings nothing back");
     fill(&other);
+    recorder.note(&fewer, &key(epoch, "/"), &HeaderMap::new());
+    assert_eq!(recent.recent(usize::MAX).iter().filter(|noted| noted.key.at == epoch).count(), 0);
     recent.configure(&other, &off);
     recorder.note(&off, &key(epoch, "/"), &HeaderMap::new());
+    recorder.note(&other, &key(epoch, "/"), &HeaderMap::new());
     assert!(recent.recent(usize::MAX).is_empty());
 }
 
