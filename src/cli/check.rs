@@ -1,12 +1,11 @@
 //! `l7lb check`: everything that is wrong or unwise in a file, without touching the network.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use clap::{Args, ValueEnum};
 
-use super::Failure;
+use super::{Failure, table};
 use crate::config::Checked;
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::load::{self, Loaded};
@@ -50,8 +49,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
     }
     if arguments.format == Format::Json {
         let json: Vec<serde_json::Value> = all.iter().map(Diagnostic::to_json).collect();
-        let mut output = std::io::stdout().lock();
-        writeln!(output, "{:#}", serde_json::Value::from(json)).map_err(|e| Failure::runtime(e.to_string()))?;
+        table::json(&json)?;
     }
     let refused = |told: &Diagnostic| told.severity == Severity::Error || arguments.strict;
     // All has been said already.

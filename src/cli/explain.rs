@@ -1,6 +1,5 @@
 //! `l7lb explain`: where a request would go, and why, without sending it.
 
-use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Instant;
@@ -9,7 +8,7 @@ use clap::Args;
 use http::Method;
 
 use super::process::Asked;
-use super::{Failure, check};
+use super::{Failure, check, table};
 use crate::decision::example::Question;
 use crate::decision::explanation::Explanation;
 use crate::snapshot::Snapshot;
@@ -48,14 +47,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
             return Err(Failure::usage("what decides? Give a file with `--conf`, or ask the process with `--live`"));
         }
     };
-    let mut output = std::io::stdout().lock();
-    let written = match arguments.asked.json {
-        true => serde_json::to_string_pretty(&explanation)
-            .map_err(std::io::Error::other)
-            .and_then(|text| writeln!(output, "{text}")),
-        false => write!(output, "{explanation}"),
-    };
-    written.map_err(|e| Failure::runtime(e.to_string()))
+    if arguments.asked.json { table::json(&explanation) } else { table::print(&explanation.to_string()) }
 }
 
 #[expect(clippy::disallowed_methods, reason = "limits begin at some instant; none is asked")]

@@ -94,3 +94,19 @@ fn programs_read_the_diagnostics_as_json() {
         assert!(told["file"].is_string() && told["problem"].is_string() && told["hint"].is_string());
     }
 }
+
+/// As `l7lb schema | head -1` does, which is much less than the pipe would have to hold.
+#[test]
+fn who_reads_no_further_is_no_failure() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/reference.yaml");
+    let request = "GET http://localhost:8080/";
+    let asked: [&[&str]; 3] =
+        [&["schema"], &["check", "--format", "json", file], &["explain", request, "--conf", file]];
+    for arguments in asked {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = std::process::Command::new(env!("CARGO_BIN_EXE_l7lb")).args(arguments).stdout(writer).output();
+        let ended = ended.unwrap();
+        assert_eq!((ended.status.code(), text(&ended.stderr).as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}
