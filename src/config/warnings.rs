@@ -59,6 +59,7 @@ pub fn warnings(config: &Config, circumstances: &Circumstances) -> Vec<Fault> {
 
 fn listeners(config: &Config, place: &Place, now: SystemTime, found: &mut Faults) {
     let any_tls = config.listeners.iter().any(|listener| listener.tls.is_some());
+    let port = tls_port(config);
     for (index, listener) in config.listeners.iter().enumerate() {
         let place = place.index(index);
         let reachable = listener.addresses().any(is_reachable);
@@ -66,7 +67,7 @@ fn listeners(config: &Config, place: &Place, now: SystemTime, found: &mut Faults
             found.add(
                 place.key("address"),
                 "the same is served in plain beside TLS, readable for everybody in between",
-                "add `redirect_to_https: 443` here, or listen at 127.0.0.1",
+                format!("add `redirect_to_https: {port}` here, or listen at 127.0.0.1"),
             );
         }
         if let Some(proxies) = &listener.proxy_protocol {
@@ -77,6 +78,16 @@ fn listeners(config: &Config, place: &Place, now: SystemTime, found: &mut Faults
             certificate_end(&certificate.certificate, &place, now, found);
         }
     }
+}
+
+/// Where clients are probably served by HTTPS: the port of the first listener with TLS that has one.
+fn tls_port(config: &Config) -> u16 {
+    let addresses = config.listeners.iter().filter(|listener| listener.tls.is_some()).flat_map(|l| l.addresses());
+    let mut ports = addresses.filter_map(|address| match address {
+        ListenAddress::Inet(inet) => Some(inet.port()),
+        ListenAddress::Unix(_) => None,
+    });
+    ports.next().unwrap_or(443)
 }
 
 /// Whether other machines reach a listener at this address.
@@ -271,7 +282,10 @@ mod tests {
         let day = Duration::from_secs(24 * 3600);
         let at = |now| Circumstances { now, connections: None };
         let early = at(certificate.expires() - 22 * day);
-        assert_eq!(places(&with("{ address: '0.0.0.0:80' }"), &early), ["listeners[1].address"]);
+        let plain = with("{ address: '0.0.0.0:80' }");
+        assert_eq!(places(&plain, &early), ["listeners[1].address"]);
+        let elsewhere = told(&plain.replace("0.0.0.0:443", "0.0.0.0:8443"), &early);
+        assert!(elsewhere[0].hint.contains("`redirect_to_https: 8443`"), "{}", elsewhere[0].hint);
         for wise in ["{ address: '127.0.0.1:80' }", "{ address: '0.0.0.0:80', redirect_to_https: 443 }"] {
             assert_eq!(places(&with(wise), &early), [""; 0], "{wise}");
         }
