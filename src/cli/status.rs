@@ -149,7 +149,9 @@ pub(super) fn events(arguments: &EventArguments) -> Result<(), Failure> {
             eprintln!("l7lb: {} older events are no longer kept", told.lost);
         }
         for event in &told.events {
-            line(event, arguments.asked.json)?;
+            if !table::is_read(&line(event, arguments.asked.json)?)? {
+                return Ok(());
+            }
             after = event.number;
         }
         if !arguments.follow {
@@ -160,13 +162,14 @@ pub(super) fn events(arguments: &EventArguments) -> Result<(), Failure> {
     }
 }
 
-/// One event; for programs that follow, each is a line.
-fn line(event: &Announced, json: bool) -> Result<(), Failure> {
+/// One event; for programs that follow, each is a line. For people, what has several is indented.
+fn line(event: &Announced, json: bool) -> Result<String, Failure> {
     if json {
         let text = serde_json::to_string(event).map_err(|e| Failure::runtime(e.to_string()))?;
-        return table::print(&format!("{text}\n"));
+        return Ok(format!("{text}\n"));
     }
-    table::print(&format!("{:>5}  {}  {:5}  {}\n", event.number, event.at, event.level.word(), event.text))
+    let text = event.text.replace('\n', "\n       ");
+    Ok(format!("{:>5}  {}  {:5}  {text}\n", event.number, event.at, event.level.word()))
 }
 
 pub(super) fn log_level(arguments: &LevelArguments) -> Result<(), Failure> {

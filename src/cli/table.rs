@@ -46,10 +46,15 @@ pub(super) fn json(answer: &impl Serialize) -> Result<(), Failure> {
 }
 
 pub(super) fn print(text: &str) -> Result<(), Failure> {
+    is_read(text).map(drop)
+}
+
+/// Prints it, and says whether somebody still reads: `head` goes when it has read enough.
+pub(super) fn is_read(text: &str) -> Result<bool, Failure> {
     match io::stdout().lock().write_all(text.as_bytes()) {
-        // Whoever reads has read enough, as `head` does.
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::runtime(e.to_string())),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Failure::runtime(e.to_string())),
     }
 }
 

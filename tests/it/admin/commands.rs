@@ -93,6 +93,26 @@ fn the_level_of_the_log_and_the_events_are_told_and_followed() {
 }
 
 #[test]
+fn a_faulty_file_is_one_indented_event_and_following_ends_with_its_reader() {
+    let one = Backend::start("one");
+    let lab = Lab::start(&one_pool(free_port(), &[&one], UNWATCHED));
+    std::fs::write(file(&lab), "nonsense: 1\n").unwrap();
+    assert_eq!(ended(&lab, &["reload"]).status.code(), Some(2));
+    let told = printed(&lab, &["events"]);
+    let further = told.lines().skip_while(|line| !line.contains("configuration rejected")).skip(1).collect::<Vec<_>>();
+    assert!(!further.is_empty() && further.iter().all(|line| line.starts_with("       ")), "{told}");
+
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let follower = Command::new(env!("CARGO_BIN_EXE_l7lb"))
+        .args(["events", "--follow", "--socket", socket(&lab).to_str().unwrap()])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!((follower.status.code(), follower.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+#[test]
 fn status_ends_with_1_once_the_process_takes_no_requests() {
     let (arrived, arrives) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
