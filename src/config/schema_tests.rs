@@ -66,6 +66,38 @@ fn the_schema_takes_what_loads_and_refuses_unknown_keys() {
     assert!(unknown >= 6, "only {unknown} unknown keys were found");
 }
 
+/// The keys and the words that may stand for a value, anywhere below `value`.
+fn names(value: &Value, found: &mut std::collections::BTreeSet<String>) {
+    match value {
+        Value::Object(map) => {
+            let keys =
+                map.get("properties").and_then(Value::as_object).into_iter().flat_map(|keys| keys.keys().cloned());
+            let listed = map.get("enum").and_then(Value::as_array).into_iter().flatten();
+            let words = listed.chain(map.get("const")).filter_map(|word| word.as_str().map(str::to_owned));
+            found.extend(keys.chain(words));
+            map.values().for_each(|value| names(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| names(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_page_of_the_configuration_has_every_key_and_every_word() {
+    let page = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    // Also the parts of `cookie.name`.
+    let split = |delicate: &'static str| {
+        let is_part = move |c: char| c.is_ascii_alphanumeric() || "_-".contains(c) || delicate.contains(c);
+        page.split('`').flat_map(move |part| part.split(move |c| !is_part(c)))
+    };
+    let words: std::collections::BTreeSet<&str> = split("").chain(split("./")).collect();
+    let mut found = std::collections::BTreeSet::new();
+    names(&serde_json::to_value(schema()).unwrap(), &mut found);
+    assert!(found.len() > 150, "only {} names were found", found.len());
+    let missing: Vec<&String> = found.iter().filter(|name| !words.contains(name.as_str())).collect();
+    assert!(missing.is_empty(), "docs/configuration.md does not name {missing:?}");
+}
+
 #[test]
 fn each_slip_alone_is_refused() {
     let good = serde_json::json!({
