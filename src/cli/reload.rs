@@ -26,13 +26,17 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
         // The sign of a percentage begins an escape in a URL.
         path += &format!("&max_moved={}", most.to_string().replace('%', "%25"));
     }
-    let Reloaded { changes, upgraded, pid } = arguments.which.client()?.post(&path)?;
+    let Reloaded { mut changes, upgraded, pid } = arguments.which.client()?.post(&path)?;
     match (upgraded, pid) {
         (false, _) => eprintln!("l7lb: reloaded"),
         (true, Some(pid)) => eprintln!("l7lb: reloaded, and process {pid} has taken over"),
         (true, None) => eprintln!("l7lb: reloaded, and a new process has taken over"),
     }
-    let sentences = changes.sentences();
+    let taken_up = if upgraded { std::mem::take(&mut changes.needs_upgrade) } else { Vec::new() };
+    let mut sentences = changes.sentences();
+    if !taken_up.is_empty() {
+        sentences.push(format!("taken up: {}", taken_up.join(", ")));
+    }
     if sentences.is_empty() {
         eprintln!("  nothing changed");
     }

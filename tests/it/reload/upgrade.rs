@@ -53,7 +53,7 @@ fn a_further_listener_is_taken_up_under_load_without_a_failed_request() {
     replace(&lab, &further_listener(&one_pool(port, &[&one], UNWATCHED), further));
     let upgraded = upgrade(&lab);
     let told = said(&upgraded);
-    assert!(upgraded.status.success() && told.ends_with(" has taken over\n  needs an upgrade: listeners\n"), "{told}");
+    assert!(upgraded.status.success() && told.ends_with(" has taken over\n  taken up: listeners\n"), "{told}");
     let next = Other::of(&told);
     assert_ne!(next.0.as_raw(), i32::try_from(lab.pid()).unwrap());
     assert_eq!(get(further, "/apiA").status, 200, "from the answer on it serves");
