@@ -136,7 +136,7 @@ impl RecentRequests {
         }
     }
 
-    /// Bytes of memory that are taken at most by the full segments; each worker's own is one more.
+    /// Bytes of memory that are taken at most by the full segments; each thread's own is one more.
     #[must_use]
     pub fn size_bytes_max(count: usize) -> usize {
         segments_max(count) * segment::SIZE_MAX

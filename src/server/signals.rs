@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::successor::Successor;
 
@@ -119,14 +119,19 @@ impl ShutdownSignalWatch for Signals {
                     let sockets = self.hand_over.sockets.len();
                     log::info!("SIGQUIT: handing {sockets} sockets over to the process that waits");
                     let hand_over = self.hand_over.clone();
-                    if self.replace(move || hand_over.to_waiting()).await.is_ok() {
-                        break;
+                    match self.replace(&mut streams.interrupt, move || hand_over.to_waiting()).await {
+                        None => return self.leave(),
+                        Some(Ok(_)) => break,
+                        Some(Err(_)) => {}
                     }
                 }
                 Some(Upgrade { upgrade_sock, changes, tell }) = upgrades.recv() => {
                     log::info!("starting a process that takes over");
                     let hand_over = self.hand_over.clone();
-                    let replaced = self.replace(move || hand_over.to_successor(&upgrade_sock)).await;
+                    let hand_over = move || hand_over.to_successor(&upgrade_sock);
+                    let Some(replaced) = self.replace(&mut streams.interrupt, hand_over).await else {
+                        return self.leave();
+                    };
                     let upgraded = replaced.is_ok();
                     // Whoever asked may have left.
                     tell.send(match replaced {
@@ -205,13 +210,24 @@ impl Signals {
         }
     }
 
-    /// Has another process take over by `hand_over`, and says which.
+    /// Has another process take over by `hand_over`, and says which. Nothing where SIGINT came before; a new process
+    /// notices that this one has left, and ends.
     async fn replace(
         &self,
+        interrupt: &mut Signal,
         hand_over: impl FnOnce() -> io::Result<Option<u32>> + Send + 'static,
-    ) -> Result<Option<u32>, String> {
-        let replaced = tokio::task::spawn_blocking(hand_over).await;
-        match replaced.unwrap_or_else(|e| Err(io::Error::other(e))) {
+    ) -> Option<Result<Option<u32>, String>> {
+        let (tell, told) = oneshot::channel();
+        // A thread of its own: the runtime would wait at its end for one of those that it has for blocking work.
+        std::thread::spawn(move || tell.send(hand_over()));
+        let told = tokio::select! {
+            told = told => told,
+            _ = interrupt.recv() => {
+                log::info!("SIGINT: leaving at once, in the middle of an upgrade");
+                return None;
+            }
+        };
+        Some(match told.unwrap_or_else(|e| Err(io::Error::other(e))) {
             Ok(pid) => {
                 let (open, grace) = (self.drain.open(), self.grace);
                 log::info!("the new process is ready; finishing {open} connections, for at most {grace:?}");
@@ -225,7 +241,7 @@ impl Signals {
                 log::error!("upgrade failed, this process goes on serving: {e}");
                 Err(e.to_string())
             }
-        }
+        })
     }
 
     fn reopen(&self) {

@@ -201,3 +201,15 @@ fn a_process_that_is_asked_to_stop_while_it_is_replaced_finishes_what_it_has() {
     assert_eq!(read_answer(&mut slow).status, 200);
     assert!(lab.wait_exit(PATIENCE).success());
 }
+
+#[test]
+fn sigint_waits_for_no_upgrade() {
+    let one = Backend::start("one");
+    let mut lab = Lab::start(&one_pool(free_port(), &[&one], ""));
+    let waiting = UnixListener::bind(lab.folder().join("upgrade.sock")).unwrap();
+    lab.signal(Signal::SIGQUIT);
+    // A new process that takes its time; the old one would give it longer than the test has patience.
+    let (_new, _) = waiting.accept().unwrap();
+    lab.signal(Signal::SIGINT);
+    assert!(lab.wait_exit(PATIENCE).success());
+}
