@@ -294,8 +294,10 @@ impl Endpoint {
         }
     }
 
-    /// From now on it counts as fresh: its share grows over the pool's slow start.
+    /// From now on it counts as fresh: its share grows over the pool's slow start, and what it took to
+    /// answer, or failed, before it was away says nothing about it.
     pub fn start_slowly(&self, now: Instant) {
+        self.latency.forget();
         self.up_since.store(self.nanoseconds(now).max(1), Ordering::Relaxed);
     }
 

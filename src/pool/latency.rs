@@ -30,6 +30,11 @@ impl Latency {
         self.average.store(after.to_bits(), Ordering::Relaxed);
     }
 
+    /// Begins anew, as before the first measurement.
+    pub(super) fn forget(&self) {
+        self.average.store(0, Ordering::Relaxed);
+    }
+
     /// The average, decayed by the time since the last measurement; zero before the first.
     pub(super) fn at(&self, now: u64) -> Duration {
         let average = f64::from_bits(self.average.load(Ordering::Relaxed));
@@ -59,5 +64,7 @@ mod tests {
         assert!(after > Duration::from_millis(80) && after < Duration::from_millis(95), "{after:?}");
         assert!(latency.at(11 * SECOND) < after / 2);
         assert!(latency.at(u64::MAX) >= Duration::from_nanos(1), "it was measured once");
+        latency.forget();
+        assert_eq!(latency.at(12 * SECOND), Duration::ZERO);
     }
 }

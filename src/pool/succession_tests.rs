@@ -46,8 +46,8 @@ async fn backends_keep_everything_where_another_key_changes() {
     let keys = format!("health_check: {{type: none}}, {TWO}");
     let before = first(&keys).await;
     let endpoint = at(&before, 1).unwrap();
-    endpoint.begins_to_answer(Some(Duration::from_millis(40)), now);
     endpoint.start_slowly(now);
+    endpoint.begins_to_answer(Some(Duration::from_millis(40)), now);
     endpoint.change(Change::State(State::Draining), Timestamp::now(), now);
     let lease = pick(&before).unwrap();
     let after = next(&before, &format!("timeouts: {{first_byte: 7s}}, slow_start: 1m, {keys}")).await;

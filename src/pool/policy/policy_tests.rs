@@ -165,6 +165,20 @@ fn peak_ewma_gives_one_that_hangs_hardly_anything() {
 }
 
 #[test]
+fn peak_ewma_tries_at_once_what_has_come_back() {
+    let now = Instant::now();
+    let members = members(&[1, 1, 1, 1], now);
+    members.iter().for_each(|m| m.endpoint.begins_to_answer(Some(Duration::from_millis(2)), now));
+    members[3].endpoint.record(Outcome::GatewayFailure, None, now);
+    assert_eq!(open_loop(&members, [Some(2); 4], 1_000, now)[3], 0, "a failure is a second, and counts for 16 times");
+    let later = now + Duration::from_secs(2);
+    members[3].endpoint.set_health(Health::Down, later);
+    members[3].endpoint.set_health(Health::Up, later);
+    let counts = open_loop(&members, [Some(2); 4], 1_000, later);
+    assert!(counts[3] > 150, "what it did before it went says nothing: {counts:?}");
+}
+
+#[test]
 fn peak_ewma_forgives_one_slow_answer_where_the_others_are_busy() {
     let now = Instant::now();
     let members = members(&[1, 1, 1, 1], now);
