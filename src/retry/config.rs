@@ -24,7 +24,7 @@ pub struct Config {
     /// How many backends a request is sent to at most, 1 to 3.
     pub tries: usize,
     /// The failures that are repeated.
-    pub on: Vec<Condition>,
+    pub on: Vec<Failure>,
     /// The methods that are repeated although a backend may have acted.
     pub methods: Repeats,
     /// Whether an `Idempotency-Key` makes a request idempotent.
@@ -35,10 +35,9 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        let statuses = [500, 502, 503, 504].map(Condition::Status);
-        let on = [Condition::Connect, Condition::Reset, Condition::RefusedStream, Condition::Silent]
-            .into_iter()
-            .chain(statuses);
+        let statuses = [500, 502, 503, 504].map(Failure::Status);
+        let on =
+            [Failure::Connect, Failure::Reset, Failure::RefusedStream, Failure::Silent].into_iter().chain(statuses);
         Self {
             tries: TRIES_MAX,
             on: on.collect(),
@@ -60,7 +59,7 @@ impl Config {
             faults.add(place.key("on"), "nothing would be retried", "write `tries: 1` for no retries");
         }
         for (index, condition) in self.on.iter().enumerate() {
-            if let Condition::Status(status) = condition
+            if let Failure::Status(status) = condition
                 && !(400..=599).contains(status)
             {
                 let problem = format!("{status} is not a failure");
@@ -95,25 +94,6 @@ pub enum Repeats {
     Any,
 }
 
-/// A failure that may be repeated, as written: a word, or a status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// No connection came about.
-    Connect,
-    /// The connection ended before an answer began.
-    Reset,
-    /// The backend said that it did nothing.
-    RefusedStream,
-    /// The backend did not answer in time.
-    Timeout,
-    /// The backend was ejected because it answers nobody.
-    Silent,
-    /// The backend answered with this status.
-    Status(u16),
-    /// The backend answered a call of gRPC's without a message, and with this status.
-    Grpc(GrpcStatus),
-}
-
 /// The names of those failures that have one.
 const NAMES: [&str; 10] = [
     "connect",
@@ -128,7 +108,8 @@ const NAMES: [&str; 10] = [
     "grpc_unavailable",
 ];
 
-impl Condition {
+/// As written: a word, or a status.
+impl Failure {
     /// The failure of this name.
     fn named(name: &str) -> Option<Self> {
         Some(match name {
@@ -145,24 +126,11 @@ impl Condition {
             _ => return None,
         })
     }
-
-    pub(super) fn is(self, failure: Failure) -> bool {
-        match (self, failure) {
-            (Self::Connect, Failure::Connect)
-            | (Self::Reset, Failure::Reset)
-            | (Self::RefusedStream, Failure::RefusedStream)
-            | (Self::Timeout, Failure::Timeout)
-            | (Self::Silent, Failure::Silent) => true,
-            (Self::Status(wanted), Failure::Status(status)) => wanted == status,
-            (Self::Grpc(wanted), Failure::Grpc(status)) => wanted == status,
-            _ => false,
-        }
-    }
 }
 
-impl JsonSchema for Condition {
+impl JsonSchema for Failure {
     fn schema_name() -> Cow<'static, str> {
-        "Condition".into()
+        "Failure".into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
@@ -175,27 +143,27 @@ impl JsonSchema for Condition {
     }
 }
 
-impl<'de> Deserialize<'de> for Condition {
+impl<'de> Deserialize<'de> for Failure {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ConditionVisitor)
+        deserializer.deserialize_any(FailureVisitor)
     }
 }
 
-struct ConditionVisitor;
+struct FailureVisitor;
 
-impl Visitor<'_> for ConditionVisitor {
-    type Value = Condition;
+impl Visitor<'_> for FailureVisitor {
+    type Value = Failure;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} or a status such as 503", NAMES.join(", "))
     }
 
-    fn visit_str<E: de::Error>(self, word: &str) -> Result<Condition, E> {
-        Condition::named(word).ok_or_else(|| E::unknown_variant(word, &NAMES))
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<Failure, E> {
+        Failure::named(word).ok_or_else(|| E::unknown_variant(word, &NAMES))
     }
 
-    fn visit_u64<E: de::Error>(self, status: u64) -> Result<Condition, E> {
-        u16::try_from(status).map(Condition::Status).map_err(|_| E::custom(format!("{status} is not a status")))
+    fn visit_u64<E: de::Error>(self, status: u64) -> Result<Failure, E> {
+        u16::try_from(status).map(Failure::Status).map_err(|_| E::custom(format!("{status} is not a status")))
     }
 }
 
@@ -205,7 +173,7 @@ mod tests {
 
     #[test]
     fn every_name_is_a_failure_of_its_own() {
-        let found: Vec<Condition> = NAMES.iter().filter_map(|name| Condition::named(name)).collect();
+        let found: Vec<Failure> = NAMES.iter().filter_map(|name| Failure::named(name)).collect();
         assert_eq!(found.len(), NAMES.len());
         assert!(found.iter().enumerate().all(|(index, one)| !found[..index].contains(one)));
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::grpc_status::GrpcStatus;
 
 pub use budget::Budget;
-pub use config::{Condition, Config, Repeats};
+pub use config::{Config, Repeats};
 
 /// What went wrong with a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub struct Policy {
     /// How many backends a request is sent to at most.
     pub tries: usize,
     /// The failures that are repeated.
-    pub on: Vec<Condition>,
+    pub on: Vec<Failure>,
     /// The methods that are repeated although the backend may have acted.
     pub methods: Repeats,
     /// Whether an `Idempotency-Key` makes a request idempotent.
@@ -107,7 +107,7 @@ impl Policy {
     /// Whether `failure` is one that this policy repeats at all.
     #[must_use]
     pub fn covers(&self, failure: Failure) -> bool {
-        self.tries > 1 && self.on.iter().any(|condition| condition.is(failure))
+        self.tries > 1 && self.on.contains(&failure)
     }
 
     /// Whether the request may go to another backend.
@@ -207,14 +207,14 @@ mod tests {
         assert_eq!(keyed.permits(Failure::Reset, POST), Err(refusal::NOT_IDEMPOTENT));
         let any = Policy { methods: Repeats::Any, ..default() };
         assert_eq!(any.permits(Failure::Reset, POST), Ok(()));
-        let late = Policy { on: vec![Condition::Timeout], ..default() };
+        let late = Policy { on: vec![Failure::Timeout], ..default() };
         assert_eq!(late.permits(Failure::Timeout, GET), Ok(()));
         assert_eq!(late.permits(Failure::Connect, GET), Err(""));
-        let grpc = Policy { on: vec![Condition::Grpc(GrpcStatus::UNAVAILABLE)], ..default() };
+        let grpc = Policy { on: vec![Failure::Grpc(GrpcStatus::UNAVAILABLE)], ..default() };
         assert_eq!(grpc.permits(Failure::Grpc(GrpcStatus::UNAVAILABLE), POST), Ok(()));
         assert_eq!(grpc.permits(Failure::Grpc(GrpcStatus::INTERNAL), POST), Err(""));
         assert_eq!(grpc.permits(Failure::Status(503), GET), Err(""));
-        let internal = Policy { on: vec![Condition::Grpc(GrpcStatus::INTERNAL)], ..default() };
+        let internal = Policy { on: vec![Failure::Grpc(GrpcStatus::INTERNAL)], ..default() };
         let second = Attempt { tries: 2, ..POST };
         assert_eq!(internal.permits(Failure::Grpc(GrpcStatus::INTERNAL), second), Err(refusal::SAME_ANSWER));
         let never = Policy { tries: 1, ..default() };
