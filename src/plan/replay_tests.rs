@@ -26,17 +26,8 @@ fn snapshot(rest: &str, before: Option<&Snapshot>, now: Instant) -> Snapshot {
 
 /// A request for a path, by the client of that number, so many milliseconds after the start.
 fn request(start: Instant, (path, client, millis): (&str, u8, u64)) -> Noted<'_> {
-    let key = RequestKey {
-        at: start + Duration::from_millis(millis),
-        client: Ipv4Addr::new(192, 0, 2, client).into(),
-        method: "GET",
-        host: Some("example.com"),
-        path,
-        content_length: None,
-        bound: None,
-        misdirected: false,
-        https_required: false,
-    };
+    let at = start + Duration::from_millis(millis);
+    let key = RequestKey { client: Ipv4Addr::new(192, 0, 2, client).into(), ..RequestKey::example(at, path) };
     Noted { key, headers: Vec::new(), cut: false }
 }
 

@@ -175,14 +175,19 @@ mod tests {
         assert_eq!(counts(), (0, 0));
     }
 
-    #[test]
-    fn an_answer_counts_by_how_it_ended() {
-        let now = Instant::now();
+    /// A backend whose failures in a row are counted.
+    fn judged(now: Instant) -> Arc<Endpoint> {
         let shared = Shared::default();
         let spec = Setting::default().check(&Place::root(), &mut Faults::default()).unwrap();
         shared.alarm.follow(Some(&spec), &[], now);
         let address = "127.0.0.1:1".parse().unwrap();
-        let endpoint = Arc::new(Endpoint::new(address, Standing::default(), shared, now));
+        Arc::new(Endpoint::new(address, Standing::default(), shared, now))
+    }
+
+    #[test]
+    fn an_answer_counts_by_how_it_ended() {
+        let now = Instant::now();
+        let endpoint = judged(now);
         let rows = || endpoint.observed().tally().rows();
         let answered = |outcome| {
             let mut lease = Lease::new(Arc::clone(&endpoint));
@@ -210,11 +215,7 @@ mod tests {
     #[test]
     fn a_switch_of_protocols_is_a_success_when_it_happens() {
         let now = Instant::now();
-        let shared = Shared::default();
-        let spec = Setting::default().check(&Place::root(), &mut Faults::default()).unwrap();
-        shared.alarm.follow(Some(&spec), &[], now);
-        let address = "127.0.0.1:1".parse().unwrap();
-        let endpoint = Arc::new(Endpoint::new(address, Standing::default(), shared, now));
+        let endpoint = judged(now);
         endpoint.record(Outcome::GatewayFailure, None, now);
         let mut lease = Lease::new(Arc::clone(&endpoint));
         lease.await_answer(now);

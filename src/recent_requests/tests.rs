@@ -2,18 +2,25 @@
 
 use super::*;
 
-fn key(at: Instant, path: &str) -> RequestKey<'_> {
-    RequestKey {
-        at,
-        client: "192.0.2.1".parse().unwrap(),
-        method: "GET",
-        host: Some("example.com"),
-        path,
-        content_length: None,
-        bound: None,
-        misdirected: false,
-        https_required: false,
+impl<'a> RequestKey<'a> {
+    /// A plain GET of example.com, for tests.
+    pub(crate) fn example(at: Instant, path: &'a str) -> Self {
+        Self {
+            at,
+            client: "192.0.2.1".parse().unwrap(),
+            method: "GET",
+            host: Some("example.com"),
+            path,
+            content_length: None,
+            bound: None,
+            misdirected: false,
+            https_required: false,
+        }
     }
+}
+
+fn key(at: Instant, path: &str) -> RequestKey<'_> {
+    RequestKey::example(at, path)
 }
 
 fn spec(count: usize, headers: &[&str]) -> Spec {

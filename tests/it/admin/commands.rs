@@ -1,15 +1,14 @@
 //! The commands that ask a running process: what they print for people and for programs, and how they end.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, mpsc};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::socket;
 use crate::lab::client::get;
-use crate::lab::scripted::Scripted;
+use crate::lab::scripted::Held;
 use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port, run};
 use crate::reload::{UNWATCHED, file};
 use crate::{one_pool, unchecked};
@@ -114,25 +113,17 @@ fn a_faulty_file_is_one_indented_event_and_following_ends_with_its_reader() {
 
 #[test]
 fn status_ends_with_1_once_the_process_takes_no_requests() {
-    let (arrived, arrives) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let released = Mutex::new(released);
-    let slow = Scripted::start(move |mut stream| {
-        assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
-        arrived.send(()).unwrap();
-        released.lock().unwrap().recv().unwrap();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
-    });
+    let slow = Held::start();
     let port = free_port();
     let lab = unchecked(port, &[slow.port], "");
     let asking = std::thread::spawn(move || get(port, "/").status);
-    arrives.recv_timeout(PATIENCE).unwrap();
+    slow.arrived();
     assert!(printed(&lab, &["status"]).contains("in flight      1 request\n"));
     lab.signal(Signal::SIGTERM);
     eventually("it is not ready", PATIENCE, || ended(&lab, &["status"]).status.code() == Some(1));
     let status = ended(&lab, &["status", "--json"]);
     let status: Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!((&status["ready"], &status["cause"]), (&json!(false), &json!("leaving")));
-    release.send(()).unwrap();
+    slow.release();
     assert_eq!(asking.join().unwrap(), 200);
 }

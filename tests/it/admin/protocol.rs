@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::sync::{Mutex, mpsc};
 
 use http::{Method, StatusCode};
 use nix::sys::signal::Signal;
@@ -12,7 +11,7 @@ use serde_json::json;
 
 use super::{ask, raw, socket};
 use crate::lab::client::get;
-use crate::lab::scripted::Scripted;
+use crate::lab::scripted::Held;
 use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
 use crate::{one_pool, unchecked};
 
@@ -68,26 +67,18 @@ fn who_is_silent_is_sent_away_and_who_leaves_disturbs_nobody() {
 
 #[test]
 fn a_process_that_leaves_is_alive_and_not_ready() {
-    let (arrived, arrives) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let released = Mutex::new(released);
-    let slow = Scripted::start(move |mut stream| {
-        assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
-        arrived.send(()).unwrap();
-        released.lock().unwrap().recv().unwrap();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
-    });
+    let slow = Held::start();
     let port = free_port();
     let mut lab = unchecked(port, &[slow.port], "");
     let asking = std::thread::spawn(move || get(port, "/"));
-    arrives.recv_timeout(PATIENCE).unwrap();
+    slow.arrived();
     lab.signal(Signal::SIGTERM);
     eventually("it is no longer ready", PATIENCE, || ask(&lab, Method::GET, "/ready", "").0 == 503);
     assert_eq!(ask(&lab, Method::GET, "/ready", "").1["cause"], "leaving");
     let (status, problem) = ask(&lab, Method::POST, "/reload", "");
     assert_eq!((status.as_u16(), &problem["cause"]), (503, &json!("leaving")));
     assert_eq!(ask(&lab, Method::GET, "/live", "").0, StatusCode::OK);
-    release.send(()).unwrap();
+    slow.release();
     assert_eq!(asking.join().unwrap().status, 200);
     assert!(lab.wait_exit(PATIENCE).success());
 }

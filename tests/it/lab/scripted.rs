@@ -1,12 +1,15 @@
 //! A backend that misbehaves as told: a closure for each connection, on bare sockets.
 
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 
 use l7lb::tls::development;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::PATIENCE;
 
 /// A backend that does what its script says. Its thread ends with the test process.
 pub struct Scripted {
@@ -33,6 +36,38 @@ impl Scripted {
 
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+}
+
+/// A backend that has taken a request and answers it only when told.
+pub struct Held {
+    pub port: u16,
+    arrives: mpsc::Receiver<()>,
+    release: mpsc::Sender<()>,
+}
+
+impl Held {
+    pub fn start() -> Self {
+        let (arrived, arrives) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let released = Mutex::new(released);
+        let backend = Scripted::start(move |mut stream| {
+            assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+            arrived.send(()).unwrap();
+            released.lock().unwrap().recv().unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        });
+        Self { port: backend.port, arrives, release }
+    }
+
+    /// Waits until it has a request.
+    pub fn arrived(&self) {
+        self.arrives.recv_timeout(PATIENCE).unwrap();
+    }
+
+    /// Lets it answer one.
+    pub fn release(&self) {
+        self.release.send(()).unwrap();
     }
 }
 
