@@ -1,4 +1,4 @@
-//! The command line: what it says and how it ends.
+//! The command line: its output and exit codes.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -9,56 +9,56 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn check_says_all_faults_at_once_and_ends_with_2() {
+fn check_reports_all_faults_and_exits_with_2() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config/bad/unknown-keys.yaml");
-    let ended = run(&["check", file]);
-    let said = text(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(2));
-    assert!(said.contains("7 faults"), "{said}");
-    assert!(said.contains("unknown-keys.yaml:2:5: error at listeners[0].adress: unknown key `adress`"), "{said}");
-    assert!(said.contains("did you mean `address`?"), "{said}");
+    let output = run(&["check", file]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr.contains("7 faults"), "{stderr}");
+    assert!(stderr.contains("unknown-keys.yaml:2:5: error at listeners[0].adress: unknown key `adress`"), "{stderr}");
+    assert!(stderr.contains("did you mean `address`?"), "{stderr}");
 }
 
 #[test]
-fn usage_faults_end_with_2_and_good_files_with_0() {
+fn usage_errors_exit_with_2_and_valid_files_with_0() {
     for arguments in [&["run"][..], &["nonsense"], &["run", "--conf", "/does/not/exist.yaml"], &["--bogus"], &[]] {
         assert_eq!(run(arguments).status.code(), Some(2), "{arguments:?}");
     }
-    let good = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/reference.yaml");
+    let valid = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/reference.yaml");
     for arguments in
-        [&["check", good][..], &["-t", "-c", good], &["run", "--test", "--conf", good], &["--version"], &["--help"]]
+        [&["check", valid][..], &["-t", "-c", valid], &["run", "--test", "--conf", valid], &["--version"], &["--help"]]
     {
-        let ended = run(arguments);
-        assert_eq!(ended.status.code(), Some(0), "{arguments:?}: {}", text(&ended.stderr));
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
     }
 }
 
 #[test]
-fn cert_writes_a_private_key_and_replaces_nothing_unasked() {
+fn cert_writes_a_private_key_and_overwrites_it_only_with_force() {
     let folder = tempfile::tempdir().unwrap();
-    let place = folder.path().to_str().unwrap();
-    assert!(run(&["cert", "--folder", place]).status.success());
+    let directory = folder.path().to_str().unwrap();
+    assert!(run(&["cert", "--folder", directory]).status.success());
     let key = folder.path().join("localhost-key.pem");
     assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
     let before = std::fs::read_to_string(&key).unwrap();
-    let again = run(&["cert", "--folder", place]);
+    let again = run(&["cert", "--folder", directory]);
     assert_eq!(again.status.code(), Some(2));
     assert!(text(&again.stderr).contains("--force"));
     assert_eq!(std::fs::read_to_string(&key).unwrap(), before);
-    assert!(run(&["cert", "--folder", place, "--force"]).status.success());
+    assert!(run(&["cert", "--folder", directory, "--force"]).status.success());
     assert_ne!(std::fs::read_to_string(&key).unwrap(), before);
 }
 
-/// Legal, but with a pool that nobody looks after.
-const UNWISE: &str = "listeners: [{ address: 127.0.0.1:8080 }]\n\
+/// Valid, but with a warning: the pool has no health check.
+const WITH_WARNING: &str = "listeners: [{ address: 127.0.0.1:8080 }]\n\
     pools: { p: { health_check: { type: none }, backends: [{ address: '127.0.0.1:1' }] } }\n\
     routes: [{ path: /, pool: p }]\n";
 
 #[test]
-fn warnings_are_told_and_refuse_nothing_unless_asked_to() {
+fn warnings_are_reported_and_fail_the_check_only_with_strict() {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("unwise.yaml");
-    std::fs::write(&file, UNWISE).unwrap();
+    let file = folder.path().join("warning.yaml");
+    std::fs::write(&file, WITH_WARNING).unwrap();
     let file = file.to_str().unwrap();
     for (arguments, code) in [
         (&["check", file][..], 0),
@@ -66,47 +66,48 @@ fn warnings_are_told_and_refuse_nothing_unless_asked_to() {
         (&["-t", "-c", file], 0),
         (&["check", "--strict", concat!(env!("CARGO_MANIFEST_DIR"), "/conf/reference.yaml")], 0),
     ] {
-        let ended = run(arguments);
-        let said = text(&ended.stderr);
-        assert_eq!(ended.status.code(), Some(code), "{arguments:?}: {said}");
-        let warned = said.contains("unwise.yaml:2:31: warning at pools.p.health_check.type: ");
-        assert_eq!(warned, arguments.contains(&file), "{said}");
+        let output = run(arguments);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+        let has_warning = stderr.contains("warning.yaml:2:31: warning at pools.p.health_check.type: ");
+        assert_eq!(has_warning, arguments.contains(&file), "{stderr}");
     }
 }
 
 #[test]
-fn programs_read_the_diagnostics_as_json() {
+fn check_prints_diagnostics_as_json() {
     let folder = tempfile::tempdir().unwrap();
-    let (unwise, bad) = (folder.path().join("unwise.yaml"), folder.path().join("bad.yaml"));
-    std::fs::write(&unwise, UNWISE).unwrap();
-    std::fs::write(&bad, UNWISE.replace("pool: p }", "pool: q }")).unwrap();
-    let ended = run(&["check", "--format", "json", unwise.to_str().unwrap(), bad.to_str().unwrap()]);
-    assert_eq!(ended.status.code(), Some(2));
-    assert_eq!(text(&ended.stderr), "", "nothing but JSON");
-    let told: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
-    let told = told.as_array().unwrap();
-    assert_eq!(told.len(), 2, "{told:?}");
-    for (told, severity, path, line, column) in
-        [(&told[0], "warning", "pools.p.health_check.type", 2, 31), (&told[1], "error", "routes[0].pool", 3, 21)]
-    {
-        assert_eq!((told["severity"].as_str(), told["path"].as_str()), (Some(severity), Some(path)));
-        assert_eq!((told["line"].as_u64(), told["column"].as_u64()), (Some(line), Some(column)));
-        assert!(told["file"].is_string() && told["problem"].is_string() && told["hint"].is_string());
+    let (warning, invalid) = (folder.path().join("warning.yaml"), folder.path().join("invalid.yaml"));
+    std::fs::write(&warning, WITH_WARNING).unwrap();
+    std::fs::write(&invalid, WITH_WARNING.replace("pool: p }", "pool: q }")).unwrap();
+    let output = run(&["check", "--format", "json", warning.to_str().unwrap(), invalid.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(text(&output.stderr), "", "stderr is empty");
+    let diagnostics: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let diagnostics = diagnostics.as_array().unwrap();
+    assert_eq!(diagnostics.len(), 2, "{diagnostics:?}");
+    for (diagnostic, severity, path, line, column) in [
+        (&diagnostics[0], "warning", "pools.p.health_check.type", 2, 31),
+        (&diagnostics[1], "error", "routes[0].pool", 3, 21),
+    ] {
+        assert_eq!((diagnostic["severity"].as_str(), diagnostic["path"].as_str()), (Some(severity), Some(path)));
+        assert_eq!((diagnostic["line"].as_u64(), diagnostic["column"].as_u64()), (Some(line), Some(column)));
+        assert!(diagnostic["file"].is_string() && diagnostic["problem"].is_string() && diagnostic["hint"].is_string());
     }
 }
 
-/// As `l7lb schema | head -1` does, which is much less than the pipe would have to hold.
+/// As in `l7lb schema | head -1`, where the reader closes the pipe early.
 #[test]
-fn who_reads_no_further_is_no_failure() {
+fn closed_output_pipe_is_not_a_failure() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/reference.yaml");
     let request = "GET http://localhost:8080/";
-    let asked: [&[&str]; 3] =
+    let commands: [&[&str]; 3] =
         [&["schema"], &["check", "--format", "json", file], &["explain", request, "--conf", file]];
-    for arguments in asked {
+    for arguments in commands {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let ended = std::process::Command::new(env!("CARGO_BIN_EXE_l7lb")).args(arguments).stdout(writer).output();
-        let ended = ended.unwrap();
-        assert_eq!((ended.status.code(), text(&ended.stderr).as_str()), (Some(0), ""), "{arguments:?}");
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_l7lb")).args(arguments).stdout(writer).output();
+        let output = output.unwrap();
+        assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{arguments:?}");
     }
 }

@@ -1,20 +1,20 @@
-//! Traffic, the configuration's tests, `l7lb explain` and `l7lb plan` agree, whatever is changed.
+//! Traffic, configuration tests, `l7lb explain` and `l7lb plan` agree on the outcome of requests.
 
 use std::collections::BTreeMap;
 use std::process::Output;
 
-use l7lb::decision::explanation::Explanation;
 use l7lb::plan::Plan;
 use l7lb::plan::replay::End;
+use l7lb::decision::explanation::Explanation;
 use l7lb::pool::Health;
 use serde_json::Value;
 
 use crate::lab::client::{get, get_with};
 use crate::lab::{Backend, Lab, free_port, run};
 
-/// What each of the three says about `GET path` with these routes: status and route of the traffic's
-/// access line; of `explain`; and whether a test that expects exactly that passes.
-fn all_three(routes: &str, path: &str) -> (u16, Option<String>) {
+/// Sends `GET path` with these routes and returns the status code and the route in the access log. Asserts that
+/// `explain` reports the same, and that a configuration test passes with this expectation and fails with another.
+fn checked_outcome(routes: &str, path: &str) -> (u16, Option<String>) {
     let (one, two, port) = (Backend::start("one"), Backend::start("two"), free_port());
     let yaml = |tests: &str| {
         format!(
@@ -36,9 +36,9 @@ fn all_three(routes: &str, path: &str) -> (u16, Option<String>) {
     let explained: Value = serde_json::from_slice(&explained.stdout).unwrap();
     assert_eq!(explained["route"].as_str(), route.as_deref(), "{explained:#}");
     assert_eq!(explained["refusal"]["cause"], line["cause"], "{explained:#}");
-    let takers: Vec<_> =
+    let selected: Vec<_> =
         explained["routes"].as_array().unwrap().iter().filter(|route| route["verdict"] == "takes").collect();
-    assert_eq!(takers.len(), usize::from(route.is_some()), "{explained:#}");
+    assert_eq!(selected.len(), usize::from(route.is_some()), "{explained:#}");
 
     let expect = match &route {
         Some(route) if status == 200 => format!("{{ route: '{route}' }}"),
@@ -53,19 +53,19 @@ fn all_three(routes: &str, path: &str) -> (u16, Option<String>) {
 }
 
 #[test]
-fn traffic_tests_and_explanations_agree_when_a_route_changes() {
+fn traffic_configuration_tests_and_explain_agree_before_and_after_a_route_change() {
     let before = "[{ path: /, pool: a, name: rest }, { path: /apiA, pool: b, name: api-a }]";
     let after = "[{ path: /, pool: a, name: rest, methods: [POST] }, { path: /apiA/x, pool: b, name: api-a }]";
     let (rest, api) = (Some("rest".to_owned()), Some("api-a".to_owned()));
-    assert_eq!(all_three(before, "/apiA/y"), (200, api.clone()));
-    assert_eq!(all_three(before, "/apiAB"), (200, rest));
-    assert_eq!(all_three(after, "/apiA/y"), (404, None));
-    assert_eq!(all_three(after, "/apiA/./%78"), (200, api.clone()));
-    assert_eq!(all_three(after, "/apiA/x/%2F"), (400, api));
+    assert_eq!(checked_outcome(before, "/apiA/y"), (200, api.clone()));
+    assert_eq!(checked_outcome(before, "/apiAB"), (200, rest));
+    assert_eq!(checked_outcome(after, "/apiA/y"), (404, None));
+    assert_eq!(checked_outcome(after, "/apiA/./%78"), (200, api.clone()));
+    assert_eq!(checked_outcome(after, "/apiA/x/%2F"), (400, api));
 }
 
 #[test]
-fn a_404_names_the_nearest_routes_in_the_log() {
+fn access_log_of_a_404_contains_the_nearest_routes() {
     let (one, port) = (Backend::start("one"), free_port());
     let lab = Lab::start(&crate::one_pool(port, &[&one], "access_log: { format: json }"));
     assert_eq!(get(port, "/apia").status, 404);
@@ -73,29 +73,29 @@ fn a_404_names_the_nearest_routes_in_the_log() {
     assert_eq!(line["detail"], "nearest: */apiA");
 }
 
-/// `l7lb explain` of the running process.
-fn ask_live(lab: &Lab, arguments: &[&str]) -> Output {
+/// Runs `l7lb explain --live`.
+fn explain_live(lab: &Lab, arguments: &[&str]) -> Output {
     let file = lab.folder().join("l7lb.yaml");
     run(&[&["explain", "--live", "--conf", file.to_str().unwrap()], arguments].concat())
 }
 
-fn explained_live(lab: &Lab, arguments: &[&str]) -> Explanation {
-    let ended = ask_live(lab, &[arguments, &["--json"]].concat());
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-    serde_json::from_slice(&ended.stdout).unwrap()
+fn live_explanation(lab: &Lab, arguments: &[&str]) -> Explanation {
+    let output = explain_live(lab, &[arguments, &["--json"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Where a request ends, as an explanation has it.
-fn end(explanation: &Explanation) -> End {
+/// The outcome of a request according to an explanation.
+fn outcome(explanation: &Explanation) -> End {
     match (&explanation.refusal, explanation.pools.as_slice()) {
         (Some(refusal), _) => End::Refused { status: refusal.status, cause: refusal.cause.clone() },
         (None, [share]) => End::Pool(share.pool.to_string()),
-        (None, pools) => panic!("one pool: {pools:?}"),
+        (None, pools) => panic!("expected one pool: {pools:?}"),
     }
 }
 
 #[test]
-fn traffic_live_explanations_and_plans_agree_when_routes_change() {
+fn traffic_live_explain_and_plan_agree_when_routes_change() {
     let (one, two, port) = (Backend::start("one"), Backend::start("two"), free_port());
     let yaml = |routes: &str| {
         format!(
@@ -112,24 +112,25 @@ fn traffic_live_explanations_and_plans_agree_when_routes_change() {
     );
     let paths = ["/", "/api", "/api", "/api/x/y", "/old/1", "/old/%2F", "/else/..", "/api/../old", "/.."];
     let lab = Lab::start(&before);
-    // Where each of them ends: the explanation before it says so, and traffic does it.
-    let ends = || {
+    // The outcome of each request. The explanation comes first, and the response must match it.
+    let outcomes = || {
         paths.map(|path| {
-            let told = explained_live(&lab, &[&format!("http://localhost:{port}{path}"), "--from", "127.0.0.1"]);
-            let answer = get(port, path);
-            match end(&told) {
-                End::Refused { status, .. } => assert_eq!(answer.status, status, "{path}"),
+            let explanation =
+                live_explanation(&lab, &[&format!("http://localhost:{port}{path}"), "--from", "127.0.0.1"]);
+            let response = get(port, path);
+            match outcome(&explanation) {
+                End::Refused { status, .. } => assert_eq!(response.status, status, "{path}"),
                 End::Pool(_) => {
-                    let picked = told.picked.as_ref().unwrap();
+                    let picked = explanation.picked.as_ref().unwrap();
                     let name = if picked.backend.port() == one.port { "one" } else { "two" };
-                    assert_eq!((answer.status, picked.chance), (200, 1.0), "{path}");
-                    assert!(answer.body.contains(name), "{path} by {name}");
+                    assert_eq!((response.status, picked.chance), (200, 1.0), "{path}");
+                    assert!(response.body.contains(name), "{path} by {name}");
                 }
             }
-            end(&told)
+            outcome(&explanation)
         })
     };
-    let was = ends();
+    let old = outcomes();
     let new = lab.folder().join("new.yaml");
     let server = std::fs::read_to_string(lab.folder().join("l7lb.yaml")).unwrap();
     let server = server.lines().next().unwrap().to_owned();
@@ -140,20 +141,20 @@ fn traffic_live_explanations_and_plans_agree_when_routes_change() {
     std::fs::rename(&new, &conf).unwrap();
     let reloaded = run(&["reload", "--conf", &conf]);
     assert!(reloaded.status.success(), "{}", String::from_utf8_lossy(&reloaded.stderr));
-    let is = ends();
+    let new_outcomes = outcomes();
     let mut expected: BTreeMap<String, f64> = BTreeMap::new();
-    for (was, is) in was.iter().zip(&is).filter(|(was, is)| was != is) {
-        *expected.entry(format!("{was} > {is}")).or_default() += 1.0;
+    for (from, to) in old.iter().zip(&new_outcomes).filter(|(from, to)| from != to) {
+        *expected.entry(format!("{from} > {to}")).or_default() += 1.0;
     }
-    let told: BTreeMap<String, f64> =
+    let planned: BTreeMap<String, f64> =
         plan.replay.moves.iter().map(|one| (format!("{} > {}", one.from, one.to), one.requests)).collect();
     let wanted = [("pool a > 404 no_route", 2.0), ("pool b > 429 rate_limited", 1.0), ("pool b > pool a", 3.0)];
     assert_eq!(expected, wanted.map(|(text, count)| (text.to_owned(), count)).into());
-    assert_eq!(told, expected, "{plan}");
+    assert_eq!(planned, expected, "{plan}");
 }
 
 #[test]
-fn a_running_process_explains_limits_and_backends_without_touching_them() {
+fn live_explain_reports_limits_and_backends_without_side_effects() {
     let (one, two, port) = (Backend::start("one"), Backend::start("two"), free_port());
     let yaml = format!(
         "listeners: [{{ address: '127.0.0.1:{port}' }}]\ntrusted_proxies: [127.0.0.0/8]\n\
@@ -167,39 +168,46 @@ fn a_running_process_explains_limits_and_backends_without_touching_them() {
     let lab = Lab::start(&yaml);
     let client = "X-Forwarded-For: 203.0.113.9";
     let url = format!("http://localhost:{port}/x");
-    let ask = || explained_live(&lab, &[&url, "--from", "127.0.0.1", "-H", client]);
+    let explain = || live_explanation(&lab, &[&url, "--from", "127.0.0.1", "-H", client]);
     for left in [2, 1, 0] {
         for _ in 0..3 {
-            let told = ask();
-            let state = told.limits[0].state.as_ref().unwrap();
-            assert_eq!((state.admitted, state.remaining), (true, left), "{told}");
-            assert_eq!(told.client.to_string(), "203.0.113.9");
+            let explanation = explain();
+            let state = explanation.limits[0].state.as_ref().unwrap();
+            assert_eq!((state.admitted, state.remaining), (true, left), "{explanation}");
+            assert_eq!(explanation.client.to_string(), "203.0.113.9");
         }
         assert_eq!(get_with(port, "/x", &format!("{client}\r\n")).status, 200);
     }
     assert_eq!(get_with(port, "/x", &format!("{client}\r\n")).status, 429);
-    let told = ask();
-    let refusal = told.refusal.as_ref().unwrap();
+    let explanation = explain();
+    let refusal = explanation.refusal.as_ref().unwrap();
     assert_eq!((refusal.status, refusal.cause.as_str()), (429, "rate_limited"));
-    assert!(!told.limits[0].state.as_ref().unwrap().admitted && told.to_string().contains("(spent; the next one"));
+    assert!(
+        !explanation.limits[0].state.as_ref().unwrap().admitted
+            && explanation.to_string().contains("(spent; the next one")
+    );
 
-    let told = explained_live(&lab, &[&url]);
-    let candidates = told.pools[0].candidates.as_ref().unwrap();
+    let explanation = live_explanation(&lab, &[&url]);
+    let candidates = explanation.pools[0].candidates.as_ref().unwrap();
     let chances: Vec<f64> = candidates.iter().map(|candidate| candidate.chance).collect();
     let mut sorted = chances.clone();
     sorted.sort_by(f64::total_cmp);
-    assert_eq!(sorted, [0.0, 0.25, 0.75], "{told}");
-    let picked = told.picked.as_ref().unwrap();
-    assert_eq!((picked.backend.port(), picked.chance, told.pools[0].in_flight), (one.port, 0.75, Some(0)), "{told}");
-    assert!(candidates.iter().any(|one| one.address == picked.backend && one.health == Health::Up), "{told}");
-    let said = told.to_string();
+    assert_eq!(sorted, [0.0, 0.25, 0.75], "{explanation}");
+    let picked = explanation.picked.as_ref().unwrap();
+    assert_eq!(
+        (picked.backend.port(), picked.chance, explanation.pools[0].in_flight),
+        (one.port, 0.75, Some(0)),
+        "{explanation}"
+    );
+    assert!(candidates.iter().any(|one| one.address == picked.backend && one.health == Health::Up), "{explanation}");
+    let text = explanation.to_string();
     assert!(
-        said.contains("not picked, ") && said.contains(&format!("most likely backend 127.0.0.1:{} (75 %)", one.port))
+        text.contains("not picked, ") && text.contains(&format!("most likely backend 127.0.0.1:{} (75 %)", one.port))
     );
 }
 
 #[test]
-fn a_host_beside_the_tls_name_is_misdirected_in_explanations_as_in_traffic() {
+fn explain_reports_421_for_a_host_outside_the_certificate() {
     let (one, port) = (Backend::start("one"), free_port());
     let yaml = format!(
         "listeners: [{{ address: '127.0.0.1:{port}', tls: {{ certificates: [{{ certificate: '{{folder}}/localhost.pem', key: '{{folder}}/localhost-key.pem' }}] }} }}]\n\
@@ -211,26 +219,26 @@ fn a_host_beside_the_tls_name_is_misdirected_in_explanations_as_in_traffic() {
     let conf = lab.folder().join("l7lb.yaml").display().to_string();
     for (host, status) in [("localhost", None), ("other.test", Some(421))] {
         let host = format!("Host: {host}");
-        let live = explained_live(&lab, &[&url, "-H", &host]);
+        let live = live_explanation(&lab, &[&url, "-H", &host]);
         let file = run(&["explain", &url, "-H", &host, "--conf", &conf, "--json"]);
         let file: Explanation = serde_json::from_slice(&file.stdout).unwrap();
-        for told in [live, file] {
-            assert_eq!(told.refusal.map(|refusal| refusal.status), status, "{host}");
+        for explanation in [live, file] {
+            assert_eq!(explanation.refusal.map(|refusal| refusal.status), status, "{host}");
         }
     }
 }
 
 #[test]
-fn what_cannot_be_explained_is_an_error_with_its_code() {
+fn explain_exits_with_2_on_invalid_input_and_1_without_a_process() {
     let (one, port) = (Backend::start("one"), free_port());
     let lab = Lab::start(&crate::one_pool(port, &[&one], ""));
-    assert_eq!(ask_live(&lab, &["no-url"]).status.code(), Some(2));
-    assert_eq!(run(&["explain", "http://x/"]).status.code(), Some(2), "neither a file nor a process");
+    assert_eq!(explain_live(&lab, &["no-url"]).status.code(), Some(2));
+    assert_eq!(run(&["explain", "http://x/"]).status.code(), Some(2), "no file and no process");
     let folder = lab.folder().to_owned();
     let conf = folder.join("l7lb.yaml");
-    let text = std::fs::read_to_string(&conf).unwrap().replace("upgrade.sock", "nowhere/upgrade.sock");
+    let text = std::fs::read_to_string(&conf).unwrap().replace("upgrade.sock", "missing/upgrade.sock");
     let other = folder.join("other.yaml");
     std::fs::write(&other, text).unwrap();
-    let ended = run(&["explain", "--live", "http://x/", "--conf", other.to_str().unwrap()]);
-    assert_eq!(ended.status.code(), Some(1), "no process is there");
+    let output = run(&["explain", "--live", "http://x/", "--conf", other.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "no process listens on this socket");
 }

@@ -13,28 +13,28 @@
 
 mod lab;
 
-mod admin;
-mod bounds;
+mod affinity;
 mod command;
+mod control;
 mod errors;
 mod explain;
 mod front;
 mod grpc;
 mod headers;
 mod health;
-mod leaving;
 mod http2_backends;
-mod life;
+mod lifecycle;
 mod limits;
 mod log;
 mod passage;
 mod plan;
 mod proxy_protocol;
-mod retries;
-mod stickiness;
 mod reload;
+mod resilience;
+mod retries;
+mod shutdown;
 mod strict;
-mod time_limits;
+mod timeouts;
 mod tls;
 mod traffic;
 

@@ -1,4 +1,4 @@
-//! Calls pass whole, over HTTP/2 to backends with TLS and without.
+//! Calls are proxied unchanged, over HTTP/2 to backends with and without TLS.
 
 use bytes::Bytes;
 
@@ -8,20 +8,20 @@ use crate::lab::client::tls_config;
 use crate::lab::grpc::{Channel, GrpcBackend, Messages, frame, read, send};
 
 #[test]
-fn all_kinds_of_calls_pass() {
+fn unary_and_streaming_calls_are_proxied() {
     for tls in [false, true] {
         let backend = GrpcBackend::start(tls);
         let (_lab, port) = lab(&backend, tls, UNCHECKED, "");
         block_on(async {
             let channel = Channel::connect(port).await;
-            let reply = channel.call("/lab/Echo", &[], &[b"once"]).await;
-            assert_eq!((reply.status(), &reply.messages[..]), ("0", &[Bytes::from("once")][..]));
-            let reply = channel.call("/lab/Count", &[], &[b"a", b"", b"c"]).await;
-            assert_eq!((reply.status(), &reply.messages[0][..]), ("0", &b"3"[..]));
-            assert_eq!(reply.trailers["x-lab-trailer"], "kept");
-            let reply = channel.call("/lab/Repeat", &[], &[b"5"]).await;
-            assert_eq!((reply.status(), reply.messages.concat()), ("0", b"01234".to_vec()));
-            // Each message is answered before the next is sent.
+            let response = channel.call("/lab/Echo", &[], &[b"once"]).await;
+            assert_eq!((response.status(), &response.messages[..]), ("0", &[Bytes::from("once")][..]));
+            let response = channel.call("/lab/Count", &[], &[b"a", b"", b"c"]).await;
+            assert_eq!((response.status(), &response.messages[0][..]), ("0", &b"3"[..]));
+            assert_eq!(response.trailers["x-lab-trailer"], "kept");
+            let response = channel.call("/lab/Repeat", &[], &[b"5"]).await;
+            assert_eq!((response.status(), response.messages.concat()), ("0", b"01234".to_vec()));
+            // The backend responds to each message before the next is sent.
             let (response, mut sending) = channel.open("/lab/Echo", &[]).await;
             let mut messages = Messages::new(response.await.unwrap().into_body());
             for word in ["one", "two", "three"] {
@@ -42,18 +42,19 @@ fn all_kinds_of_calls_pass() {
 }
 
 #[test]
-fn deadlines_and_refusals_of_the_backend_come_back() {
+fn deadlines_reach_the_backend_and_its_error_statuses_reach_the_client() {
     for tls in [false, true] {
         let backend = GrpcBackend::start(tls);
         let (_lab, port) = lab(&backend, tls, UNCHECKED, "");
         block_on(async {
             let channel = Channel::connect(port).await;
-            let reply = channel.call("/lab/TooLate", &[("grpc-timeout", "250m"), ("x-data-bin", "AAE")], &[b"x"]).await;
-            assert_eq!((reply.head.status.as_u16(), reply.status()), (200, "4"));
-            let reply = channel.call("/lab/TrailersOnly", &[], &[b"x"]).await;
-            assert_eq!((reply.status(), reply.messages.len()), ("5", 0));
-            assert!(reply.head.headers.contains_key("grpc-status"), "{reply:?}");
-            assert!(reply.is_trailers_only, "{reply:?}");
+            let response =
+                channel.call("/lab/TooLate", &[("grpc-timeout", "250m"), ("x-data-bin", "AAE")], &[b"x"]).await;
+            assert_eq!((response.head.status.as_u16(), response.status()), (200, "4"));
+            let response = channel.call("/lab/TrailersOnly", &[], &[b"x"]).await;
+            assert_eq!((response.status(), response.messages.len()), ("5", 0));
+            assert!(response.head.headers.contains_key("grpc-status"), "{response:?}");
+            assert!(response.is_trailers_only, "{response:?}");
         });
         assert_eq!(backend.calls()[0]["grpc-timeout"], "250m");
         assert_eq!(backend.calls()[0]["x-data-bin"], "AAE");
@@ -61,7 +62,7 @@ fn deadlines_and_refusals_of_the_backend_come_back() {
 }
 
 #[test]
-fn a_cancelled_call_is_cancelled_at_the_backend() {
+fn cancelled_call_is_cancelled_at_the_backend() {
     for tls in [false, true] {
         let backend = GrpcBackend::start(tls);
         let (_lab, port) = lab(&backend, tls, UNCHECKED, "");
@@ -71,44 +72,44 @@ fn a_cancelled_call_is_cancelled_at_the_backend() {
                 let calls = backend.calls().len();
                 let (response, mut sending) = channel.open(path, &[]).await;
                 send(&mut sending, frame(b"x")).await.unwrap();
-                let _kept = if path.ends_with("Header") { Some(response.await.unwrap()) } else { None };
+                let _response = if path.ends_with("Header") { Some(response.await.unwrap()) } else { None };
                 while backend.calls().len() == calls {
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
                 }
                 sending.send_reset(h2::Reason::CANCEL);
-                let until = std::time::Instant::now() + PATIENCE;
+                let deadline = std::time::Instant::now() + PATIENCE;
                 let reset = loop {
                     match backend.resets.try_recv() {
                         Ok(reason) => break reason,
-                        Err(_) => assert!(std::time::Instant::now() < until, "{path}: no reset"),
+                        Err(_) => assert!(std::time::Instant::now() < deadline, "{path}: no reset"),
                     }
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
                 };
                 assert_eq!(reset, h2::Reason::CANCEL, "{path}");
             }
-            // The connection goes on.
+            // The client's connection stays usable.
             assert_eq!(channel.call("/lab/Echo", &[], &[b"x"]).await.status(), "0");
         });
     }
 }
 
 #[test]
-fn large_messages_pass_in_both_directions() {
+fn large_messages_are_proxied_in_both_directions() {
     for tls in [false, true] {
         let backend = GrpcBackend::start(tls);
         let (_lab, port) = lab(&backend, tls, UNCHECKED, "");
         let large: Vec<u8> = (0..8_u32 << 20).map(|n| (n % 251) as u8).collect();
         block_on(async {
             let channel = Channel::connect(port).await;
-            let reply = channel.call("/lab/Echo", &[], &[&large, b"small"]).await;
-            assert_eq!(reply.status(), "0");
-            assert!(reply.messages[0] == large && reply.messages[1] == "small");
+            let response = channel.call("/lab/Echo", &[], &[&large, b"small"]).await;
+            assert_eq!(response.status(), "0");
+            assert!(response.messages[0] == large && response.messages[1] == "small");
         });
     }
 }
 
 #[test]
-fn an_outcome_in_the_middle_of_an_upload_comes_back() {
+fn status_sent_before_the_upload_ends_reaches_the_client() {
     for tls in [false, true] {
         let backend = GrpcBackend::start(tls);
         let (_lab, port) = lab(&backend, tls, UNCHECKED, "");
@@ -116,16 +117,16 @@ fn an_outcome_in_the_middle_of_an_upload_comes_back() {
         block_on(async {
             let channel = Channel::connect(port).await;
             for _ in 0..3 {
-                let reply = channel.call("/lab/TrailersOnly", &[], &[&large]).await;
-                assert_eq!(reply.status(), "5");
+                let response = channel.call("/lab/TrailersOnly", &[], &[&large]).await;
+                assert_eq!(response.status(), "5");
             }
-            assert_eq!(channel.call("/lab/Echo", &[], &[b"x"]).await.status(), "0", "the connection goes on");
+            assert_eq!(channel.call("/lab/Echo", &[], &[b"x"]).await.status(), "0", "the connection stays usable");
         });
     }
 }
 
 #[test]
-fn grpc_clients_come_over_tls() {
+fn grpc_clients_are_served_over_tls() {
     let backend = GrpcBackend::start(true);
     let port = crate::lab::free_port();
     let lab = crate::lab::Lab::start(&format!(
@@ -141,14 +142,14 @@ fn grpc_clients_come_over_tls() {
         let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
         let stream = connector.connect(name, stream).await.unwrap();
         let channel = Channel::over(stream).await;
-        let reply = channel.call("/lab/Echo", &[], &[b"one", b"two"]).await;
-        assert_eq!((reply.status(), reply.messages.len()), ("0", 2));
+        let response = channel.call("/lab/Echo", &[], &[b"one", b"two"]).await;
+        assert_eq!((response.status(), response.messages.len()), ("0", 2));
         assert_eq!(channel.call("/nowhere", &[], &[b"x"]).await.status(), "12");
     });
 }
 
 #[test]
-fn a_hundred_calls_at_once_share_connections() {
+fn hundred_concurrent_calls_share_backend_connections() {
     for tls in [false, true] {
         let backend = GrpcBackend::start(tls);
         let (_lab, port) = lab(&backend, tls, UNCHECKED, "");
@@ -162,7 +163,7 @@ fn a_hundred_calls_at_once_share_connections() {
                 assert_eq!(messages.next().await.unwrap().unwrap(), number.to_string());
                 open.push((sending, messages));
             }
-            // All are open; the last one talks first.
+            // All calls are open. Messages are sent in reverse order of the calls.
             for (sending, messages) in open.iter_mut().rev() {
                 send(sending, frame(b"again")).await.unwrap();
                 assert_eq!(messages.next().await.unwrap().unwrap(), "again");
@@ -178,7 +179,7 @@ fn a_hundred_calls_at_once_share_connections() {
 }
 
 #[test]
-fn a_call_that_the_backend_resets_does_not_hurt_its_neighbours() {
+fn call_reset_by_the_backend_does_not_affect_other_calls_on_the_connection() {
     let backend = GrpcBackend::start(false);
     let (_lab, port) = lab(&backend, false, UNCHECKED, "");
     block_on(async {
@@ -186,10 +187,10 @@ fn a_call_that_the_backend_resets_does_not_hurt_its_neighbours() {
         let (response, mut sending) = channel.open("/lab/Echo", &[]).await;
         let mut messages = Messages::new(response.await.unwrap().into_body());
         for round in 0..3 {
-            let (refused, mut other) = channel.open("/lab/Reset", &[]).await;
+            let (reset, mut other) = channel.open("/lab/Reset", &[]).await;
             other.send_data(frame(b"x"), true).ok();
-            let reply = read(refused).await.unwrap();
-            assert_eq!((reply.head.status.as_u16(), reply.status()), (200, "14"), "{reply:?}");
+            let response = read(reset).await.unwrap();
+            assert_eq!((response.head.status.as_u16(), response.status()), (200, "14"), "{response:?}");
             send(&mut sending, frame(&[round])).await.unwrap();
             assert_eq!(messages.next().await.unwrap().unwrap(), &[round][..]);
         }

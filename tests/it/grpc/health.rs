@@ -1,4 +1,4 @@
-//! Health checks by gRPC's own health service.
+//! Health checks with the gRPC health checking protocol.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::lab::{Lab, PATIENCE, eventually, free_port};
 const QUICK: &str = "interval: 100ms, unhealthy_interval: 100ms, timeout: 2s, rise: 1, fall: 1";
 
 #[test]
-fn a_backend_is_used_while_its_grpc_health_service_says_serving() {
+fn backend_is_used_only_while_its_grpc_health_service_reports_serving() {
     for tls in [false, true] {
         let backend = GrpcBackend::start(tls);
         let (lab, port) =
@@ -22,17 +22,17 @@ fn a_backend_is_used_while_its_grpc_health_service_says_serving() {
         backend.set_health(NOT_SERVING);
         let line = lab.wait_for_log("backend down");
         assert!(line.contains("NOT_SERVING"), "{line}");
-        eventually("it is not used", PATIENCE, || call() == "14");
+        eventually("the backend is not used", PATIENCE, || call() == "14");
         backend.set_health(SERVING);
-        eventually("it is used again", PATIENCE, || call() == "0");
+        eventually("the backend is used again", PATIENCE, || call() == "0");
         assert_eq!(backend.services(), BTreeSet::from([b"\n\x08lab.Echo".to_vec()]));
-        // Dozens of checks later only what serves calls is open, and at most one check.
-        eventually("checks close their connections", PATIENCE, || backend.connections() <= 3);
+        // After dozens of checks, only the connections for calls and at most one for a check are open.
+        eventually("health checks close their connections", PATIENCE, || backend.connections() <= 3);
     }
 }
 
 #[test]
-fn what_is_no_grpc_health_service_is_down_and_the_log_says_why() {
+fn backend_without_a_grpc_health_service_is_down_with_a_logged_reason() {
     let http1 = Scripted::start(|mut stream| {
         use std::io::Write;
         crate::lab::client::read_head(&mut stream);

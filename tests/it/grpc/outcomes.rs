@@ -1,10 +1,10 @@
-//! How calls end is how their backends are judged, and what is retried.
+//! Outlier detection and retries by the gRPC status of calls.
 
 use super::{UNCHECKED, block_on};
 use crate::lab::grpc::{Channel, GrpcBackend};
 use crate::lab::{Lab, PATIENCE, eventually, free_port};
 
-/// Backends of which the last ends its calls with `status`, the others well.
+/// Backends of which the last ends its calls with `status`, the others with 0 (OK).
 fn backends(count: usize, status: &'static str) -> Vec<GrpcBackend> {
     let backends: Vec<GrpcBackend> = (0..count).map(|_| GrpcBackend::start(false)).collect();
     backends.iter().for_each(|backend| backend.set_outcome("0"));
@@ -25,18 +25,18 @@ fn lab(backends: &[GrpcBackend], pool: &str, on: &str) -> (Lab, u16) {
     (lab, port)
 }
 
-/// A call; how it ended.
+/// Makes a call; returns its gRPC status.
 fn call(port: u16, path: &str) -> String {
     block_on(async { Channel::connect(port).await.call(path, &[], &[b"x"]).await.status().to_owned() })
 }
 
 #[test]
-fn a_backend_whose_calls_end_badly_is_ejected() {
+fn backend_whose_calls_fail_with_server_errors_is_ejected() {
     for (path, status) in [("/lab/Outcome", "14"), ("/lab/OutcomeOnly", "14"), ("/lab/Outcome", "13")] {
         let backends = backends(3, status);
         let (lab, port) = lab(&backends, UNCHECKED, "[connect]");
         let line = format!("backend ejected: pool=a backend=127.0.0.1:{}", backends[2].port);
-        eventually("it is ejected", PATIENCE, || {
+        eventually("the backend is ejected", PATIENCE, || {
             call(port, path);
             lab.log().contains(&line)
         });
@@ -45,7 +45,7 @@ fn a_backend_whose_calls_end_badly_is_ejected() {
 }
 
 #[test]
-fn what_is_the_callers_own_matter_condemns_nobody() {
+fn grpc_statuses_that_callers_cause_do_not_eject_backends() {
     let backends = backends(2, "5");
     let (lab, port) = lab(&backends, UNCHECKED, "[connect]");
     for path in ["/lab/Outcome", "/lab/OutcomeOnly"] {
@@ -55,13 +55,13 @@ fn what_is_the_callers_own_matter_condemns_nobody() {
 }
 
 #[test]
-fn a_refused_call_goes_to_another_backend_where_the_route_says_so() {
+fn unavailable_call_is_retried_on_another_backend_if_the_route_allows_it() {
     let backends = backends(2, "14");
     let pool = format!("{UNCHECKED}, passive_health: off");
     let (lab, port) = lab(&backends, &pool, "[grpc_unavailable]");
     assert!((0..8).all(|_| call(port, "/lab/OutcomeOnly") == "0"));
     lab.wait_for_access("tries=2");
-    // What has sent a message is the answer, and so is a status that the route does not name.
+    // A call is not retried after its first message, nor on a status that the route does not name.
     assert_eq!((0..8).filter(|_| call(port, "/lab/Outcome") == "14").count(), 4);
     backends[1].set_outcome("8");
     assert_eq!((0..8).filter(|_| call(port, "/lab/OutcomeOnly") == "8").count(), 4);

@@ -1,5 +1,5 @@
-//! A configuration of 10,000 routes and 1,000 pools: how long reloads of it take, and what running traffic
-//! notices of them. Figures, not promises, so it is asked for by name; docs/performance.md says how.
+//! Reloads of a configuration with 10,000 routes and 1,000 pools: their duration, and the latency of requests
+//! meanwhile. It prints figures and checks no limits, so it runs only by name; docs/performance.md has the command.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ const ROUTES: usize = 10_000;
 const POOLS: usize = 1_000;
 const CONNECTIONS: usize = 4;
 
-/// All routes go to the pools in turn; `weights` is what the first backend of each pool weighs.
+/// The routes are distributed over the pools in turn. `weights` returns the weight of a pool's first backend.
 fn large(port: u16, backends: [&Backend; 2], weights: impl Fn(usize) -> usize, more: &str) -> String {
     use std::fmt::Write;
     let mut yaml = format!("listeners: [{{ address: '127.0.0.1:{port}' }}]\n{UNWATCHED}pools:\n");
@@ -36,10 +36,10 @@ fn large(port: u16, backends: [&Backend; 2], weights: impl Fn(usize) -> usize, m
     yaml + more
 }
 
-/// Times of requests while something goes on.
-struct Times(Arc<Mutex<Vec<Duration>>>);
+/// Latencies of requests since the last `take`.
+struct Latencies(Arc<Mutex<Vec<Duration>>>);
 
-impl Times {
+impl Latencies {
     fn take(&self) -> Vec<Duration> {
         let mut times = std::mem::take(&mut *self.0.lock().unwrap());
         times.sort();
@@ -47,7 +47,7 @@ impl Times {
     }
 }
 
-fn ask_again_and_again(port: u16, times: &Mutex<Vec<Duration>>, stop: &AtomicBool) {
+fn send_requests(port: u16, times: &Mutex<Vec<Duration>>, stop: &AtomicBool) {
     let mut stream = connect(port);
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
@@ -57,37 +57,37 @@ fn ask_again_and_again(port: u16, times: &Mutex<Vec<Duration>>, stop: &AtomicBoo
         let request = format!("GET /r{route} HTTP/1.1\r\nHost: h{}.example.com\r\n\r\n", route % 100);
         let began = Instant::now();
         stream.write_all(request.as_bytes()).unwrap();
-        let answer = read_answer(&mut stream);
+        let response = read_answer(&mut stream);
         times.lock().unwrap().push(began.elapsed());
-        assert_eq!(answer.status, 200);
-        // What is measured is how late answers are, not how many there can be.
+        assert_eq!(response.status, 200);
+        // The test measures latency, not throughput.
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-fn said(what: &str, times: &[Duration]) {
+fn print_latencies(what: &str, times: &[Duration]) {
     let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
     eprintln!("{what}: {} requests, median {:?}, p99 {:?}, longest {:?}", times.len(), at(50), at(99), at(100));
 }
 
 #[test]
 #[ignore = "takes a minute, and its figures mean something for a release build only"]
-fn reloads_of_ten_thousand_routes_and_a_thousand_pools() {
+fn reload_times_with_ten_thousand_routes_and_a_thousand_pools() {
     let backends = [Backend::start("one"), Backend::start("two")];
     let port = free_port();
     let yaml = |weights: &dyn Fn(usize) -> usize, more: &str| large(port, [&backends[0], &backends[1]], weights, more);
     let lab = Lab::start(&yaml(&|_| 1, ""));
-    let (times, stop) = (Times(Arc::default()), Arc::new(AtomicBool::new(false)));
+    let (times, stop) = (Latencies(Arc::default()), Arc::new(AtomicBool::new(false)));
     let clients: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
             let (times, stop) = (Arc::clone(&times.0), Arc::clone(&stop));
-            std::thread::spawn(move || ask_again_and_again(port, &times, &stop))
+            std::thread::spawn(move || send_requests(port, &times, &stop))
         })
         .collect();
     std::thread::sleep(Duration::from_secs(2));
     times.take();
     std::thread::sleep(Duration::from_secs(8));
-    said("without reloads", &times.take());
+    print_latencies("without reloads", &times.take());
     let client = l7lb::admin::Client::new(lab.folder().join("control.sock"));
     let reload = |what: &str, yaml: &str| {
         replace(&lab, yaml);
@@ -100,15 +100,15 @@ fn reloads_of_ten_thousand_routes_and_a_thousand_pools() {
     for round in 0..5 {
         reload("nothing changed", &yaml(&|_| 1, &format!("# {round}\n")));
     }
-    said("during reloads of what is the same", &times.take());
+    print_latencies("during reloads without changes", &times.take());
     for round in 0..5 {
         reload("one pool changed", &yaml(&|pool| if pool == 7 { 2 + round } else { 1 }, ""));
     }
-    said("during reloads of one pool", &times.take());
+    print_latencies("during reloads of one pool", &times.take());
     for round in 0..5 {
         reload("all pools changed", &yaml(&|_| 2 + round % 2, ""));
     }
-    said("during reloads of all pools", &times.take());
+    print_latencies("during reloads of all pools", &times.take());
     stop.store(true, Ordering::Relaxed);
     clients.into_iter().for_each(|client| client.join().unwrap());
 }

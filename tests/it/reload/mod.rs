@@ -1,4 +1,4 @@
-//! Changing the configuration of a running process: what changes, what stays, who notices.
+//! Reloads and upgrades of a running process: what they change, what they keep and what they report.
 
 mod applied;
 mod large;
@@ -6,7 +6,7 @@ mod removed;
 mod state;
 mod streams;
 mod systemd;
-mod told;
+mod reports;
 mod upgrade;
 
 use std::path::PathBuf;
@@ -14,35 +14,35 @@ use std::process::Output;
 
 use crate::lab::{Lab, run};
 
-/// Puts another configuration in the place of the lab's, as editors do: written aside and renamed.
+/// Replaces the configuration file as editors do: writes a new file and renames it.
 pub fn replace(lab: &Lab, yaml: &str) {
-    let aside = tempfile::tempdir_in(lab.folder()).unwrap();
-    // The certificate is in the lab's folder already.
-    std::fs::write(aside.path().join("localhost.pem"), "").unwrap();
-    let whole = Lab::configure(aside.path(), yaml);
-    let text = std::fs::read_to_string(&whole).unwrap();
-    // The server block must stay what it was.
-    let text = text.replace(&aside.path().display().to_string(), &lab.folder().display().to_string());
-    std::fs::write(&whole, text).unwrap();
-    std::fs::rename(whole, file(lab)).unwrap();
+    let other = tempfile::tempdir_in(lab.folder()).unwrap();
+    // Keeps `configure` from creating a certificate; the lab's folder has one.
+    std::fs::write(other.path().join("localhost.pem"), "").unwrap();
+    let new = Lab::configure(other.path(), yaml);
+    let text = std::fs::read_to_string(&new).unwrap();
+    // The `server` block stays unchanged.
+    let text = text.replace(&other.path().display().to_string(), &lab.folder().display().to_string());
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, file(lab)).unwrap();
 }
 
 pub fn file(lab: &Lab) -> PathBuf {
     lab.folder().join("l7lb.yaml")
 }
 
-/// `l7lb reload`.
+/// Runs `l7lb reload`.
 fn reload(lab: &Lab) -> Output {
     run(&["reload", "--conf", file(lab).to_str().unwrap()])
 }
 
-/// A reload that must succeed; what it said.
+/// Runs `l7lb reload`, which must succeed; returns its standard error.
 pub fn reloaded(lab: &Lab) -> String {
-    let ended = reload(lab);
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(ended.status.success(), "{said}\n{}", lab.log());
-    said
+    let output = reload(lab);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{stderr}\n{}", lab.log());
+    stderr
 }
 
-/// Configurations without looking at the file, so that a test decides when it is read.
+/// Turns the file watch off, so that a test decides when the file is read.
 pub const UNWATCHED: &str = "reload: { watch: false }\n";

@@ -1,4 +1,4 @@
-//! What a reload leaves alone: counts, health, and requests while backends are replaced.
+//! What a reload keeps: rate limit counts, health, ejections, and requests while backends are replaced.
 
 use super::{UNWATCHED, reloaded, replace};
 use crate::lab::client::get;
@@ -7,7 +7,7 @@ use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
 use crate::one_pool;
 
 #[test]
-fn counts_of_limits_survive_until_the_limit_changes() {
+fn rate_limit_counts_survive_reloads_until_the_limit_changes() {
     let one = Backend::start("one");
     let port = free_port();
     let limit = |number: u32| format!("rate_limit: {{ type: fixed_window, limit: {number}, window: 1h }}\n{UNWATCHED}");
@@ -18,14 +18,14 @@ fn counts_of_limits_survive_until_the_limit_changes() {
     assert_eq!(burst(port, "/apiB", 3).into_iter().collect::<Vec<_>>(), [(200, 1), (429, 2)]);
     replace(&lab, &one_pool(port, &[&one], &limit(6)));
     reloaded(&lab);
-    assert_eq!(get(port, "/apiA").status, 200, "a new limit counts from nothing");
+    assert_eq!(get(port, "/apiA").status, 200, "a new limit counts from zero");
 }
 
 #[test]
-fn health_survives_a_reload() {
+fn health_state_survives_a_reload() {
     let (one, two, three) = (Backend::start("one"), Backend::start("two"), Backend::start("three"));
     let port = free_port();
-    // After the first check, the next one is far away: what is known must come from before.
+    // The second check is an hour away, so the health state after the reload comes from before it.
     let slow = |yaml: String| {
         yaml.replace("interval: 200ms, unhealthy_interval: 100ms", "interval: 1h, unhealthy_interval: 1h")
     };
@@ -36,27 +36,34 @@ fn health_survives_a_reload() {
     replace(&lab, &slow(one_pool(port, &[&one, &two, &three], UNWATCHED)));
     assert!(reloaded(&lab).contains("pools changed: a"));
     eventually("the new backend is used", PATIENCE, || get(port, "/apiA").header("x-backend") == "three");
-    assert!((0..9).all(|_| get(port, "/apiA").header("x-backend") != "two"), "it was down and was not asked since");
+    assert!(
+        (0..9).all(|_| get(port, "/apiA").header("x-backend") != "two"),
+        "it was down, and it has not been checked since"
+    );
     let log = lab.log();
     let up = |backend: &Backend| log.matches(&format!("backend up: pool=a backend=127.0.0.1:{}", backend.port)).count();
-    assert_eq!([up(&one), up(&two), up(&three)], [1, 0, 1], "nobody is checked anew:\n{log}");
+    assert_eq!(
+        [up(&one), up(&two), up(&three)],
+        [1, 0, 1],
+        "the reload triggers no check of an existing backend:\n{log}"
+    );
 }
 
 #[test]
-fn an_ejected_backend_stays_out_where_another_key_of_its_pool_changes() {
-    let good: Vec<Backend> = (0..3).map(|number| Backend::start(&format!("good-{number}"))).collect();
-    let bad = Backend::start("bad");
+fn ejection_survives_a_reload_that_changes_another_key_of_the_pool() {
+    let healthy: Vec<Backend> = (0..3).map(|number| Backend::start(&format!("healthy-{number}"))).collect();
+    let failing = Backend::start("bad");
     let port = free_port();
     let yaml = |keys: &str| {
-        let all: Vec<&Backend> = good.iter().chain([&bad]).collect();
+        let all: Vec<&Backend> = healthy.iter().chain([&failing]).collect();
         let keys = format!("pools:\n  a: {{ balance: round_robin, {keys}");
         one_pool(port, &all, UNWATCHED)
             .replace("pools:\n  a: {", &keys)
             .replace("pool: a }", "pool: a, retry: { tries: 1 } }")
     };
     let lab = Lab::start(&yaml("slow_start: 0s,"));
-    bad.set_mood("fail");
-    eventually("it is ejected", PATIENCE, || {
+    failing.set_mood("fail");
+    eventually("the backend is ejected", PATIENCE, || {
         get(port, "/apiA");
         lab.log().contains("backend ejected")
     });
@@ -67,7 +74,7 @@ fn an_ejected_backend_stays_out_where_another_key_of_its_pool_changes() {
 }
 
 #[test]
-fn five_backends_are_replaced_one_after_the_other_without_a_failed_request() {
+fn five_backends_are_replaced_by_reloads_without_a_failed_request() {
     let mut backends: Vec<Backend> = (1..=5).map(|number| Backend::start(&format!("old-{number}"))).collect();
     let port = free_port();
     let yaml = |backends: &[Backend]| one_pool(port, &backends.iter().collect::<Vec<_>>(), UNWATCHED);
@@ -78,7 +85,7 @@ fn five_backends_are_replaced_one_after_the_other_without_a_failed_request() {
         let old = std::mem::replace(&mut backends[number], Backend::start(&format!("new-{}", number + 1)));
         replace(&lab, &yaml(&backends));
         assert!(reloaded(&lab).contains("pools changed: a"));
-        // The old one is killed when it goes out of scope.
+        // Dropping the old backend kills it.
         drop(old);
     }
     load.wait_for_more(100);

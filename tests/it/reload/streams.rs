@@ -1,4 +1,4 @@
-//! Very many reloads, and nothing that is open notices.
+//! Hundreds of reloads while a WebSocket, an event stream and a download are open.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,18 +13,18 @@ use crate::lab::load::Load;
 use crate::lab::scripted::Scripted;
 use crate::lab::{Backend, Lab, free_port};
 
-/// A look at the open streams after so many reloads.
+/// The open streams are checked after this number of reloads.
 const STRIDE: usize = 20;
-/// A part of a download: more than is gathered before it goes out.
+/// A part of a download. It is larger than the buffer that collects data before it is sent.
 static PART: [u8; 100_000] = [b'x'; 100_000];
 
-/// Bytes of a download, of which one part comes at first and one after each stride.
+/// Size of the download in bytes: one part before the reloads, and one after each stride.
 fn download_size(reloads: usize) -> usize {
     (1 + reloads / STRIDE) * PART.len()
 }
 
-/// A backend with a WebSocket that repeats what it hears, and with events and a download that go on
-/// when told.
+/// A backend with a WebSocket that echoes, and with an event stream and a download. Each message on the returned
+/// senders makes the backend send the next event and the next part of the download.
 fn backend(download: usize) -> (Scripted, Sender<()>, Sender<()>) {
     let (next_event, events) = channel();
     let (next_part, parts) = channel();
@@ -34,12 +34,12 @@ fn backend(download: usize) -> (Scripted, Sender<()>, Sender<()>) {
         match head.split(' ').nth(1) {
             Some("/live/chat") => echo(&mut stream),
             Some("/live/events") => {
-                let told = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
-                follow(&mut stream, told, b"data: x\n\n", &events);
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+                follow(&mut stream, head, b"data: x\n\n", &events);
             }
             Some("/live/download") => {
-                let told = format!("HTTP/1.1 200 OK\r\nContent-Length: {download}\r\n\r\n");
-                follow(&mut stream, &told, &PART, &parts);
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {download}\r\n\r\n");
+                follow(&mut stream, &head, &PART, &parts);
             }
             _ => {}
         }
@@ -48,17 +48,17 @@ fn backend(download: usize) -> (Scripted, Sender<()>, Sender<()>) {
 }
 
 pub(super) fn echo(stream: &mut TcpStream) {
-    let agreed = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    stream.write_all(agreed.as_bytes()).unwrap();
+    let switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    stream.write_all(switching.as_bytes()).unwrap();
     let mut space = [0; 64];
     while let Ok(read @ 1..) = stream.read(&mut space) {
         stream.write_all(&space[..read]).unwrap();
     }
 }
 
-fn follow(stream: &mut TcpStream, head: &str, part: &[u8], told: &Mutex<Receiver<()>>) {
+fn follow(stream: &mut TcpStream, head: &str, part: &[u8], next: &Mutex<Receiver<()>>) {
     stream.write_all(head.as_bytes()).unwrap();
-    while told.lock().unwrap().recv().is_ok() {
+    while next.lock().unwrap().recv().is_ok() {
         if stream.write_all(part).is_err() {
             return;
         }
@@ -79,14 +79,14 @@ pub(super) fn begin(port: u16, path: &str, more: &str) -> TcpStream {
     stream
 }
 
-/// Bytes of memory that the process has in use.
+/// Resident memory of the process in bytes.
 fn memory(lab: &Lab) -> usize {
     let pages = std::fs::read_to_string(format!("/proc/{}/statm", lab.pid())).unwrap();
     pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
 #[test]
-fn two_hundred_reloads_close_nothing_fail_nothing_and_leave_nothing() {
+fn two_hundred_reloads_close_no_connection_fail_no_request_and_leak_no_memory() {
     let grown = reloads(200, Duration::ZERO, |port| {
         let load = Load::start(port, "/apiA", 4, 2);
         load.wait_for_more(200);
@@ -96,13 +96,13 @@ fn two_hundred_reloads_close_nothing_fail_nothing_and_leave_nothing() {
             assert_eq!(report.statuses.keys().copied().collect::<Vec<_>>(), [200], "{report:?}");
         }
     });
-    assert!(grown < 24 << 20, "{grown} bytes more");
+    assert!(grown < 24 << 20, "memory grew by {grown} bytes");
 }
 
-/// The whole of it: docs/performance.md has the command and the figures.
+/// The full-size version; docs/performance.md has the command and the figures.
 #[test]
 #[ignore = "takes a minute, and needs h2load"]
-fn a_thousand_reloads_in_a_minute_under_h2load() {
+fn thousand_reloads_in_a_minute_under_h2load() {
     let (began, number) = (Instant::now(), 1000);
     let grown = reloads(number, Duration::from_millis(58), |port| {
         let load = |arguments: &str| {
@@ -110,32 +110,33 @@ fn a_thousand_reloads_in_a_minute_under_h2load() {
             command.args(arguments.split(' ')).arg(format!("http://127.0.0.1:{port}/apiA"));
             command.stdout(Stdio::piped()).spawn().unwrap()
         };
-        // Over HTTP/2 and over HTTP/1.1, for longer than the reloads take.
+        // HTTP/2 and HTTP/1.1, for longer than the reloads take.
         let loads = [load("-D 70 -c 4 -m 8 --rps 250"), load("--h1 -D 70 -c 8 --rps 125")];
         move || {
             eprintln!("{number} reloads took {:?}", began.elapsed());
             for load in loads {
-                let said = String::from_utf8(load.wait_with_output().unwrap().stdout).unwrap();
+                let stdout = String::from_utf8(load.wait_with_output().unwrap().stdout).unwrap();
                 let lines =
-                    said.lines().filter(|line| line.starts_with("requests:") || line.starts_with("status codes:"));
+                    stdout.lines().filter(|line| line.starts_with("requests:") || line.starts_with("status codes:"));
                 let lines: Vec<&str> = lines.collect();
                 eprintln!("{}", lines.join("\n"));
-                assert!(lines[0].contains(" 0 failed, 0 errored, 0 timeout"), "{said}");
-                assert!(lines[1].contains(" 0 3xx, 0 4xx, 0 5xx"), "{said}");
+                assert!(lines[0].contains(" 0 failed, 0 errored, 0 timeout"), "{stdout}");
+                assert!(lines[1].contains(" 0 3xx, 0 4xx, 0 5xx"), "{stdout}");
             }
         }
     });
-    eprintln!("{grown} bytes more after {number} reloads than after {}", number / 4);
-    assert!(grown < 24 << 20, "{grown} bytes more");
+    eprintln!("{grown} bytes more in use after {number} reloads than after {}", number / 4);
+    assert!(grown < 24 << 20, "memory grew by {grown} bytes");
 }
 
-/// Reloads `number` times, one each `pace` at most, while the load that `begin_load` begins goes on and streams are
-/// open; ends the load by what that returns. Returns how much more memory is in use than after a quarter.
+/// Reloads `number` times, at most once per `pace`, while streams are open and the load that `begin_load` starts is
+/// running. Stops the load with the function that `begin_load` returns. Returns the growth of resident memory in
+/// bytes since the first quarter of the reloads.
 fn reloads<End: FnOnce()>(number: usize, pace: Duration, begin_load: impl FnOnce(u16) -> End) -> usize {
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     let (live, next_event, next_part) = backend(download_size(number));
     let port = free_port();
-    // Each reload changes a pool, a route and a setting; the streams' own pool comes and goes.
+    // Each reload changes a pool, a route and a setting. The pool of the streams is removed and added again.
     let yaml = |number: usize| {
         let (second, gone) = (two.port, number % 3 == 2);
         let more =
@@ -157,7 +158,7 @@ fn reloads<End: FnOnce()>(number: usize, pace: Duration, begin_load: impl FnOnce
     let lab = Lab::start(&yaml(0));
     let process = l7lb::admin::Client::new(lab.folder().join("control.sock"));
     let mut chat = begin(port, "/live/chat", "Connection: Upgrade\r\nUpgrade: websocket\r\n");
-    // The head of an answer goes out with the first of its bytes.
+    // The response header is sent together with the first bytes of the body.
     next_event.send(()).unwrap();
     let mut events = begin(port, "/live/events", "");
     expect(&mut events, b"9\r\ndata: x\n\n\r\n");

@@ -1,4 +1,4 @@
-//! What the service manager hears, played by a datagram socket.
+//! Notifications to the service manager, which is a datagram socket of the test.
 
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, mpsc};
@@ -10,23 +10,24 @@ use super::{UNWATCHED, reloaded};
 use crate::lab::{Backend, Lab, PATIENCE, free_port};
 use crate::one_pool;
 
-/// Takes what is said at once, as a manager does: the kernel keeps ten messages, and who says more is not heard.
+/// Receives messages without delay, as a service manager does. The kernel queues only ten datagrams on the socket;
+/// further ones are lost.
 fn listen(manager: UnixDatagram) -> mpsc::Receiver<String> {
-    let (give, take) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let mut space = [0; 1024];
         while let Ok(length) = manager.recv(&mut space) {
             let message = String::from_utf8_lossy(&space[..length]).trim_end().to_owned();
-            if give.send(message).is_err() {
+            if sender.send(message).is_err() {
                 return;
             }
         }
     });
-    take
+    receiver
 }
 
-/// The next message that is not the watchdog's.
-fn heard(messages: &mpsc::Receiver<String>) -> String {
+/// The next message other than the watchdog's.
+fn next_message(messages: &mpsc::Receiver<String>) -> String {
     loop {
         let message = messages.recv_timeout(PATIENCE).unwrap();
         if message != ALIVE {
@@ -38,27 +39,27 @@ fn heard(messages: &mpsc::Receiver<String>) -> String {
 const ALIVE: &str = "WATCHDOG=1";
 
 #[test]
-fn systemd_hears_of_the_start_reloads_and_the_end_and_that_it_lives() {
+fn systemd_is_notified_of_readiness_reload_stop_and_watchdog() {
     let one = Backend::start("one");
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let path = folder.path().join("notify.sock");
     let manager = UnixDatagram::bind(&path).unwrap();
-    // Ends the thread some time after the last word.
+    // Ends the thread after the last message.
     manager.set_read_timeout(Some(PATIENCE * 3)).unwrap();
     let messages = listen(manager);
     let period = Duration::from_millis(200).as_micros().to_string();
     let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", period.as_str())];
     let mut lab = Lab::start_with(Arc::clone(&folder), &one_pool(free_port(), &[&one], UNWATCHED), &environment);
-    assert_eq!(heard(&messages), "READY=1");
+    assert_eq!(next_message(&messages), "READY=1");
     reloaded(&lab);
-    let reloading = heard(&messages);
+    let reloading = next_message(&messages);
     assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
-    assert_eq!(heard(&messages), "READY=1");
-    // One that is said from here on.
+    assert_eq!(next_message(&messages), "READY=1");
+    // The watchdog must send one after this point.
     messages.try_iter().for_each(drop);
     assert_eq!(messages.recv_timeout(PATIENCE).as_deref(), Ok(ALIVE));
     lab.signal(Signal::SIGTERM);
-    // The grace period of 30 s, and a little.
-    assert_eq!(heard(&messages), "STOPPING=1\nEXTEND_TIMEOUT_USEC=35000000");
+    // The grace period of 30 s, plus a margin.
+    assert_eq!(next_message(&messages), "STOPPING=1\nEXTEND_TIMEOUT_USEC=35000000");
     assert!(lab.wait_exit(PATIENCE).success());
 }

@@ -1,4 +1,4 @@
-//! `l7lb reload --upgrade-if-needed`: a new process takes over where this one cannot follow.
+//! `l7lb reload --upgrade-if-needed`: a new process takes over if a change cannot be applied by a reload.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Output;
@@ -17,100 +17,100 @@ fn upgrade(lab: &Lab) -> Output {
     run(&["reload", "--upgrade-if-needed", "--conf", file(lab).to_str().unwrap()])
 }
 
-fn said(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A process that somebody else started; it ends with the test.
-struct Other(Pid);
+/// A process that the upgrade started. Dropping it kills the process.
+struct NewProcess(Pid);
 
-impl Other {
-    /// The one that has taken over, as the command says.
-    fn of(said: &str) -> Self {
-        let pid = said.split("process ").nth(1).unwrap_or_else(|| panic!("{said}")).split(' ').next().unwrap();
+impl NewProcess {
+    /// The process that has taken over, according to the output of the command.
+    fn from_output(output: &str) -> Self {
+        let pid = output.split("process ").nth(1).unwrap_or_else(|| panic!("{output}")).split(' ').next().unwrap();
         Self(Pid::from_raw(pid.parse().unwrap()))
     }
 }
 
-impl Drop for Other {
+impl Drop for NewProcess {
     fn drop(&mut self) {
         kill(self.0, Signal::SIGKILL).ok();
     }
 }
 
-fn further_listener(yaml: &str, port: u16) -> String {
+fn with_listener(yaml: &str, port: u16) -> String {
     yaml.replace("listeners: [", &format!("listeners: [{{ address: '127.0.0.1:{port}' }}, "))
 }
 
 #[test]
-fn a_further_listener_is_taken_up_under_load_without_a_failed_request() {
+fn upgrade_adds_a_listener_under_load_without_a_failed_request() {
     let one = Backend::start("one");
-    let (port, further) = (free_port(), free_port());
+    let (port, new_port) = (free_port(), free_port());
     let mut lab = Lab::start(&one_pool(port, &[&one], UNWATCHED));
-    assert_eq!(said(&upgrade(&lab)), "l7lb: reloaded\n  nothing changed\n", "not needed");
+    assert_eq!(stderr(&upgrade(&lab)), "l7lb: reloaded\n  nothing changed\n", "no upgrade is needed");
     let load = Load::start(port, "/apiA", 4, 2);
     load.wait_for_more(100);
-    replace(&lab, &further_listener(&one_pool(port, &[&one], UNWATCHED), further));
+    replace(&lab, &with_listener(&one_pool(port, &[&one], UNWATCHED), new_port));
     let upgraded = upgrade(&lab);
-    let told = said(&upgraded);
-    assert!(upgraded.status.success() && told.ends_with(" has taken over\n  taken up: listeners\n"), "{told}");
-    let next = Other::of(&told);
+    let report = stderr(&upgraded);
+    assert!(upgraded.status.success() && report.ends_with(" has taken over\n  taken up: listeners\n"), "{report}");
+    let next = NewProcess::from_output(&report);
     assert_ne!(next.0.as_raw(), i32::try_from(lab.pid()).unwrap());
-    assert_eq!(get(further, "/apiA").status, 200, "from the answer on it serves");
+    assert_eq!(get(new_port, "/apiA").status, 200, "the new listener accepts when the command returns");
     assert!(lab.wait_exit(PATIENCE).success());
     load.wait_for_more(100);
-    assert_eq!(reloaded(&lab), "l7lb: reloaded\n  nothing changed\n", "the new process is asked");
+    assert_eq!(reloaded(&lab), "l7lb: reloaded\n  nothing changed\n", "the new process handles the reload");
     let report = load.stop();
     assert_eq!((report.failed, report.statuses.keys().copied().collect::<Vec<_>>()), (Vec::new(), vec![200]));
-    // It is the lab's child's child, so nobody else ends it, and it can be replaced in its turn.
+    // The new process is not a child of the test, so `NewProcess` must end it. It can be replaced in turn.
     let third = free_port();
-    replace(&lab, &further_listener(&one_pool(port, &[&one], UNWATCHED), third));
-    let last = Other::of(&said(&upgrade(&lab)));
-    eventually("the one before has left", PATIENCE, || {
+    replace(&lab, &with_listener(&one_pool(port, &[&one], UNWATCHED), third));
+    let last = NewProcess::from_output(&stderr(&upgrade(&lab)));
+    eventually("the previous process has exited", PATIENCE, || {
         !std::path::Path::new(&format!("/proc/{}", next.0)).exists() || is_zombie(next.0)
     });
     assert_eq!(get(third, "/apiA").status, 200);
-    assert!(std::net::TcpStream::connect(("127.0.0.1", further)).is_err(), "a listener that is gone is closed");
+    assert!(std::net::TcpStream::connect(("127.0.0.1", new_port)).is_err(), "a removed listener is closed");
     drop(last);
 }
 
-/// Whether it has ended, and nobody has asked for its status.
+/// Whether the process has exited and its parent has not yet waited for it.
 fn is_zombie(pid: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
 }
 
 #[test]
-fn a_new_process_that_cannot_serve_costs_nothing_and_says_why() {
+fn failed_upgrade_reports_the_cause_and_the_old_process_continues_to_serve() {
     let one = Backend::start("one");
     let (port, taken) = (free_port(), free_port());
     let mut lab = Lab::start(&one_pool(port, &[&one], UNWATCHED));
-    let occupied = std::net::TcpListener::bind(("127.0.0.1", taken)).unwrap();
-    replace(&lab, &further_listener(&one_pool(port, &[&one], UNWATCHED), taken));
+    let occupant = std::net::TcpListener::bind(("127.0.0.1", taken)).unwrap();
+    replace(&lab, &with_listener(&one_pool(port, &[&one], UNWATCHED), taken));
     let load = Load::start(port, "/apiA", 2, 1);
     load.wait_for_more(50);
     let failed = upgrade(&lab);
-    let told = said(&failed);
-    assert_eq!(failed.status.code(), Some(1), "{told}");
-    assert!(told.contains("the old process serves on"), "{told}");
-    assert!(told.contains(&format!("cannot listen at 127.0.0.1:{taken}")), "{told}");
+    let report = stderr(&failed);
+    assert_eq!(failed.status.code(), Some(1), "{report}");
+    assert!(report.contains("the old process serves on"), "{report}");
+    assert!(report.contains(&format!("cannot listen at 127.0.0.1:{taken}")), "{report}");
     load.wait_for_more(50);
     let report = load.stop();
     assert_eq!((report.failed, report.statuses.len()), (Vec::new(), 1));
     assert!(lab.is_running());
-    drop(occupied);
-    // What was in the way is gone, and the same order does it.
-    let _next = Other::of(&said(&upgrade(&lab)));
+    drop(occupant);
+    // The port is free now, and the same command succeeds.
+    let _next = NewProcess::from_output(&stderr(&upgrade(&lab)));
     assert!(lab.wait_exit(PATIENCE).success());
     assert_eq!(get(taken, "/apiA").status, 200);
 }
 
 #[test]
-fn a_daemon_is_followed_by_a_daemon() {
+fn upgrade_of_a_daemon_starts_a_daemon() {
     let one = Backend::start("one");
-    let (port, further) = (free_port(), free_port());
+    let (port, new_port) = (free_port(), free_port());
     let folder = tempfile::tempdir().unwrap();
-    // Relative names mean the same to the successor.
+    // The new process must resolve relative paths identically.
     let server = "server: { threads: 1, pid_file: l7lb.pid, upgrade_sock: run/upgrade.sock, error_log: error.log }\n";
     let yaml = one_pool(port, &[&one], &format!("{server}{UNWATCHED}access_log: {{ off: true }}\n"));
     Lab::configure(folder.path(), &yaml);
@@ -120,48 +120,50 @@ fn a_daemon_is_followed_by_a_daemon() {
     };
     let pid = || std::fs::read_to_string(folder.path().join("l7lb.pid")).unwrap_or_default().trim().to_owned();
     assert!(l7lb(&["-c", "l7lb.yaml", "-d"]).status.success());
-    eventually("the daemon answers", PATIENCE, || l7lb(&["reload", "-c", "l7lb.yaml"]).status.code() != Some(1));
+    eventually("the daemon serves its control socket", PATIENCE, || {
+        l7lb(&["reload", "-c", "l7lb.yaml"]).status.code() != Some(1)
+    });
     let first = pid();
-    Lab::configure(folder.path(), &further_listener(&yaml, further));
+    Lab::configure(folder.path(), &with_listener(&yaml, new_port));
     let upgraded = l7lb(&["reload", "--upgrade-if-needed", "-c", "l7lb.yaml"]);
-    let told = said(&upgraded);
+    let report = stderr(&upgraded);
     let log = || std::fs::read_to_string(folder.path().join("error.log")).unwrap_or_default();
-    assert!(upgraded.status.success(), "{told}\n{}", log());
-    let next = Other::of(&told);
-    assert_eq!((get(further, "/apiA").status, pid()), (200, next.0.to_string()));
-    eventually("the first has left", PATIENCE, || !std::path::Path::new(&format!("/proc/{first}")).exists());
+    assert!(upgraded.status.success(), "{report}\n{}", log());
+    let next = NewProcess::from_output(&report);
+    assert_eq!((get(new_port, "/apiA").status, pid()), (200, next.0.to_string()));
+    eventually("the first process has exited", PATIENCE, || !std::path::Path::new(&format!("/proc/{first}")).exists());
 }
 
 #[test]
-fn systemd_is_told_which_process_counts_from_now_on() {
+fn systemd_is_notified_of_the_new_main_pid_after_an_upgrade() {
     let one = Backend::start("one");
-    let (port, further) = (free_port(), free_port());
+    let (port, new_port) = (free_port(), free_port());
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let path = folder.path().join("notify.sock");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
     let yaml = one_pool(port, &[&one], UNWATCHED);
     let mut lab = Lab::start_with(Arc::clone(&folder), &yaml, &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
-    replace(&lab, &further_listener(&yaml, further));
-    let next = Other::of(&said(&upgrade(&lab)));
+    replace(&lab, &with_listener(&yaml, new_port));
+    let next = NewProcess::from_output(&stderr(&upgrade(&lab)));
     assert!(lab.wait_exit(PATIENCE).success());
-    let mut heard = Vec::new();
+    let mut messages = Vec::new();
     let mut space = [0; 1024];
-    while !heard.iter().any(|message: &String| message.starts_with("MAINPID=")) {
+    while !messages.iter().any(|message: &String| message.starts_with("MAINPID=")) {
         let length = manager.recv(&mut space).unwrap();
-        heard.push(String::from_utf8_lossy(&space[..length]).trim_end().to_owned());
+        messages.push(String::from_utf8_lossy(&space[..length]).trim_end().to_owned());
     }
-    assert_eq!(heard.last(), Some(&format!("MAINPID={}", next.0)), "{heard:?}");
-    assert!(!heard.iter().any(|message| message.starts_with("STOPPING")), "the service goes on: {heard:?}");
+    assert_eq!(messages.last(), Some(&format!("MAINPID={}", next.0)), "{messages:?}");
+    assert!(!messages.iter().any(|message| message.starts_with("STOPPING")), "the service does not stop: {messages:?}");
 }
 
 #[test]
-fn a_process_that_is_all_of_a_service_says_that_it_cannot_be_replaced() {
+fn upgrade_is_rejected_in_a_systemd_service_without_notify_type() {
     let one = Backend::start("one");
     let port = free_port();
     let folder = Arc::new(tempfile::tempdir().unwrap());
     Lab::configure(folder.path(), &one_pool(port, &[&one], UNWATCHED));
-    // A shell sets the variable to the number that it hands on to the process.
+    // The shell sets the variable to its own PID, which the process keeps through exec.
     let script = format!("SYSTEMD_EXEC_PID=$$ exec {} run --conf l7lb.yaml", env!("CARGO_BIN_EXE_l7lb"));
     let mut child = std::process::Command::new("sh")
         .args(["-c", &script])
@@ -172,11 +174,15 @@ fn a_process_that_is_all_of_a_service_says_that_it_cannot_be_replaced() {
         .unwrap();
     let conf = folder.path().join("l7lb.yaml");
     let conf = conf.to_str().unwrap();
-    eventually("it answers", PATIENCE, || run(&["reload", "--conf", conf]).status.success());
-    Lab::configure(folder.path(), &further_listener(&one_pool(port, &[&one], UNWATCHED), free_port()));
-    let refused = run(&["reload", "--upgrade-if-needed", "--conf", conf]);
-    let still = child.try_wait().unwrap().is_none();
+    eventually("the process serves its control socket", PATIENCE, || run(&["reload", "--conf", conf]).status.success());
+    Lab::configure(folder.path(), &with_listener(&one_pool(port, &[&one], UNWATCHED), free_port()));
+    let output = run(&["reload", "--upgrade-if-needed", "--conf", conf]);
+    let is_running = child.try_wait().unwrap().is_none();
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(still && refused.status.code() == Some(1) && said(&refused).contains("Type=notify"), "{}", said(&refused));
+    assert!(
+        is_running && output.status.code() == Some(1) && stderr(&output).contains("Type=notify"),
+        "{}",
+        stderr(&output)
+    );
 }

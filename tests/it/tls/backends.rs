@@ -1,53 +1,53 @@
-//! Backends that speak TLS: whom we believe, and who we say we are.
+//! TLS to backends: verification of their certificates, and the client certificate.
 
 use crate::lab::authority::{Authority, Issued};
 use crate::lab::client::{Answer, get};
 use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, free_port, tls_backend};
 
-/// What a request comes back with from a backend that is reached with this `tls:` block.
-fn ask(backend: &Scripted, authority: &Authority, shown: &Issued, tls: &str) -> (Answer, String) {
+/// Sends a request to a backend with this `tls:` block; returns the response and the line of the access log.
+fn request(backend: &Scripted, authority: &Authority, client: &Issued, tls: &str) -> (Answer, String) {
     let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
     let files = folder.path().display().to_string();
     std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
-    shown.write(folder.path(), "client");
+    client.write(folder.path(), "client");
     let (backend, tls) = (backend.port, tls.replace("FILES", &files));
-    // A faulty backend would be found out before the request.
+    // With an HTTP health check, a backend with an invalid certificate would be down before the request.
     let check = if tls.contains("client_key") { "http" } else { "none" };
     let lab = Lab::start(&format!(
         "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
          pools: {{ a: {{ backends: [{{ address: '127.0.0.1:{backend}' }}], health_check: {{ type: {check} }}, tls: {tls} }} }}\n\
          routes: [{{ path: /, pool: a }}]\n"
     ));
-    let answer = get(port, "/");
+    let response = get(port, "/");
     let line = lab.wait_for_access("path=/ ");
-    (answer, line)
+    (response, line)
 }
 
 #[test]
-fn backends_are_believed_by_their_authority_and_name_only() {
+fn backend_certificate_must_match_the_ca_and_the_server_name() {
     let authority = Authority::new("authority");
     let server = authority.issue(&["backend.test"]);
     let backend = tls_backend::start(&server, None);
-    let (answer, _) = ask(&backend, &authority, &server, "{ server_name: backend.test, ca: FILES/ca.pem }");
-    assert_eq!((answer.status, answer.body.as_str()), (200, "nobody"));
-    for faulty in ["{ server_name: other.test, ca: FILES/ca.pem }", "{ server_name: backend.test }"] {
-        let (answer, line) = ask(&backend, &authority, &server, faulty);
-        assert_eq!(answer.status, 502, "{faulty}");
+    let (response, _) = request(&backend, &authority, &server, "{ server_name: backend.test, ca: FILES/ca.pem }");
+    assert_eq!((response.status, response.body.as_str()), (200, "nobody"));
+    for invalid in ["{ server_name: other.test, ca: FILES/ca.pem }", "{ server_name: backend.test }"] {
+        let (response, line) = request(&backend, &authority, &server, invalid);
+        assert_eq!(response.status, 502, "{invalid}");
         assert!(line.contains("cause=backend_tls_failed"), "{line}");
     }
-    let (answer, _) = ask(&backend, &authority, &server, "{ server_name: other.test, verify: false }");
-    assert_eq!(answer.status, 200, "nothing is verified where that is said");
+    let (response, _) = request(&backend, &authority, &server, "{ server_name: other.test, verify: false }");
+    assert_eq!(response.status, 200, "verify: false turns verification off");
 }
 
 #[test]
-fn backends_that_ask_are_shown_our_certificate() {
+fn client_certificate_is_sent_to_backends_that_request_one() {
     let authority = Authority::new("authority");
     let (server, client) = (authority.issue(&["backend.test"]), authority.issue(&["l7lb"]));
     let backend = tls_backend::start(&server, Some(&authority));
     let tls = "{ server_name: backend.test, ca: FILES/ca.pem, client_certificate: FILES/client.pem, client_key: FILES/client-key.pem }";
-    let (answer, _) = ask(&backend, &authority, &client, tls);
-    assert_eq!((answer.status, answer.body.as_str()), (200, "somebody"));
-    let (answer, line) = ask(&backend, &authority, &client, "{ server_name: backend.test, ca: FILES/ca.pem }");
-    assert_eq!(answer.status, 502, "{line}");
+    let (response, _) = request(&backend, &authority, &client, tls);
+    assert_eq!((response.status, response.body.as_str()), (200, "somebody"));
+    let (response, line) = request(&backend, &authority, &client, "{ server_name: backend.test, ca: FILES/ca.pem }");
+    assert_eq!(response.status, 502, "{line}");
 }

@@ -1,4 +1,4 @@
-//! Starting, stopping, and being replaced, under load.
+//! Start, shutdown and upgrade of the process, also under load.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port, run};
 use crate::one_pool;
 
 #[test]
-fn an_upgrade_under_load_loses_no_request_twice_in_a_row() {
+fn two_upgrades_in_a_row_under_load_fail_no_request() {
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     let port = free_port();
     let mut lab = Lab::start(&one_pool(port, &[&one, &two], ""));
@@ -27,12 +27,12 @@ fn an_upgrade_under_load_loses_no_request_twice_in_a_row() {
     }
     load.wait_for_more(500);
     let report = load.stop();
-    assert_eq!(report.failed, Vec::<String>::new(), "{} answered", report.statuses.values().sum::<usize>());
+    assert_eq!(report.failed, Vec::<String>::new(), "{} responses", report.statuses.values().sum::<usize>());
     assert_eq!(report.statuses.keys().copied().collect::<Vec<_>>(), [200], "{report:?}");
 }
 
 #[test]
-fn without_a_successor_an_upgrade_changes_nothing() {
+fn process_continues_to_serve_if_no_successor_connects() {
     let backend = Backend::start("one");
     let port = free_port();
     let mut lab = Lab::start(&one_pool(port, &[&backend], ""));
@@ -43,12 +43,12 @@ fn without_a_successor_an_upgrade_changes_nothing() {
 }
 
 #[test]
-fn a_successor_that_cannot_start_changes_nothing() {
+fn process_continues_to_serve_if_its_successor_fails_to_start() {
     let backend = Backend::start("one");
     let (port, taken) = (free_port(), free_port());
     let mut lab = Lab::start(&one_pool(port, &[&backend], ""));
-    // The successor has a further listener, whose port is taken.
-    let _occupied = std::net::TcpListener::bind(("127.0.0.1", taken)).unwrap();
+    // The successor has a further listener, whose port is in use.
+    let _occupant = std::net::TcpListener::bind(("127.0.0.1", taken)).unwrap();
     let yaml = one_pool(port, &[&backend], "")
         .replace("listeners: [", &format!("listeners: [{{ address: '127.0.0.1:{taken}' }}, "));
     Lab::configure(lab.folder(), &yaml);
@@ -62,7 +62,7 @@ fn a_successor_that_cannot_start_changes_nothing() {
 }
 
 #[test]
-fn sigterm_finishes_what_is_in_flight_and_leaves_at_once_after() {
+fn sigterm_completes_requests_in_flight_and_exits_without_further_delay() {
     let backend = Backend::start("one");
     let port = free_port();
     let mut lab = Lab::start(&one_pool(port, &[&backend], ""));
@@ -72,18 +72,21 @@ fn sigterm_finishes_what_is_in_flight_and_leaves_at_once_after() {
     let mut slow = client::connect(port);
     slow.write_all(b"GET /apiA/delay/1500ms HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     eventually("the slow request is in flight", PATIENCE, || get(port, "/apiA/count").status == 200);
-    let asked = Instant::now();
+    let signalled = Instant::now();
     lab.signal(Signal::SIGTERM);
     lab.wait_for_log("SIGTERM");
-    let answer = read_answer(&mut slow);
-    assert_eq!(answer.status, 200);
+    let response = read_answer(&mut slow);
+    assert_eq!(response.status, 200);
     assert!(lab.wait_exit(PATIENCE).success());
-    assert!(asked.elapsed() < Duration::from_secs(10), "the grace period of 30 s is not slept through");
+    assert!(
+        signalled.elapsed() < Duration::from_secs(10),
+        "the process does not wait for the rest of the 30 s grace period"
+    );
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
 }
 
 #[test]
-fn sigint_leaves_at_once() {
+fn sigint_exits_immediately() {
     let backend = Backend::start("one");
     let port = free_port();
     let mut lab = Lab::start(&one_pool(port, &[&backend], ""));
@@ -94,7 +97,7 @@ fn sigint_leaves_at_once() {
 }
 
 #[test]
-fn a_port_that_is_taken_ends_the_process_with_its_name() {
+fn process_exits_and_names_the_address_if_a_port_is_in_use() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -105,20 +108,20 @@ fn a_port_that_is_taken_ends_the_process_with_its_name() {
             "listeners: [{{ address: '127.0.0.1:{free}' }}, {{ address: '{address}' }}]\npools: {{ p: {{ backends: [{{ address: '127.0.0.1:1' }}] }} }}\nroutes: [{{ path: /, pool: p }}]"
         ),
     );
-    let ended = run(&["run", "--conf", file.to_str().unwrap()]);
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("cannot listen at {address}")), "{said}");
+    let output = run(&["run", "--conf", file.to_str().unwrap()]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains(&format!("cannot listen at {address}")), "{stderr}");
 }
 
 #[test]
-fn a_daemon_detaches_writes_its_pid_and_stops_on_sigterm() {
+fn daemon_detaches_writes_its_pid_and_stops_on_sigterm() {
     let backend = Backend::start("one");
     let port = free_port();
     let folder = tempfile::tempdir().unwrap();
-    let place = folder.path().display();
+    let directory = folder.path().display();
     let server = format!(
-        "server: {{ pid_file: '{place}/l7lb.pid', upgrade_sock: '{place}/upgrade.sock', error_log: '{place}/error.log' }}\n"
+        "server: {{ pid_file: '{directory}/l7lb.pid', upgrade_sock: '{directory}/upgrade.sock', error_log: '{directory}/error.log' }}\n"
     );
     let file =
         Lab::configure(folder.path(), &format!("{server}{}", one_pool(port, &[&backend], "access_log: { off: true }")));
@@ -129,7 +132,7 @@ fn a_daemon_detaches_writes_its_pid_and_stops_on_sigterm() {
     });
     let pid: i32 = std::fs::read_to_string(folder.path().join("l7lb.pid")).unwrap().trim().parse().unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM).unwrap();
-    eventually("the daemon is gone", PATIENCE, || !std::path::Path::new(&format!("/proc/{pid}")).exists());
+    eventually("the daemon has exited", PATIENCE, || !std::path::Path::new(&format!("/proc/{pid}")).exists());
     let log = std::fs::read_to_string(folder.path().join("error.log")).unwrap();
     assert!(log.contains(" ready: ") && log.contains("SIGTERM"), "{log}");
 }

@@ -1,9 +1,9 @@
-//! What traffic says about backends, and how much of it there may be.
+//! Passive health, circuit breakers and admission control.
 
-mod broken;
-mod busy;
-mod circuit;
-mod passive;
+mod truncated_responses;
+mod admission;
+mod circuit_breaker;
+mod passive_health;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::lab::scripted::Scripted;
 
-/// One pool at `/`, of these ports and with these keys. What backends answer is passed on, whatever it is.
+/// A configuration with one pool at `/`, with these backend ports and keys. Responses are passed on, whatever
+/// their status.
 fn pool(port: u16, ports: &[u16], keys: &str) -> String {
     let backends: Vec<String> = ports.iter().map(|port| format!("{{ address: '127.0.0.1:{port}' }}")).collect();
     format!(
@@ -23,22 +24,23 @@ fn pool(port: u16, ports: &[u16], keys: &str) -> String {
     )
 }
 
-/// The same without retries, so that each failure is seen.
+/// The same without retries, so that clients see each failure.
 fn pool_without_retries(port: u16, ports: &[u16], keys: &str) -> String {
     pool(port, ports, keys).replace("on: [connect, reset]", "tries: 1")
 }
 
-/// A backend that answers each request with the status that is set at the moment; 0 waits for another.
-struct Moody {
+/// A backend that responds to each request with the current status. With status 0, it holds requests until another
+/// status is set.
+struct StatusBackend {
     backend: Scripted,
     status: Arc<AtomicU16>,
 }
 
-impl Moody {
+impl StatusBackend {
     fn start(status: u16) -> Self {
         let status = Arc::new(AtomicU16::new(status));
         let current = Arc::clone(&status);
-        let backend = Scripted::start(move |stream| answer(stream, &current));
+        let backend = Scripted::start(move |stream| respond(stream, &current));
         Self { backend, status }
     }
 
@@ -51,7 +53,7 @@ impl Moody {
     }
 }
 
-fn answer(mut stream: TcpStream, current: &AtomicU16) {
+fn respond(mut stream: TcpStream, current: &AtomicU16) {
     let mut request = [0; 1024];
     while let Ok(1..) = stream.read(&mut request) {
         let mut status = current.load(Ordering::SeqCst);
@@ -61,6 +63,6 @@ fn answer(mut stream: TcpStream, current: &AtomicU16) {
         }
         let port = stream.local_addr().unwrap().port();
         let fields = if status == 101 { "Connection: upgrade\r\nUpgrade: websocket" } else { "Content-Length: 0" };
-        write!(stream, "HTTP/1.1 {status} Moody\r\nX-Backend: {port}\r\n{fields}\r\n\r\n").ok();
+        write!(stream, "HTTP/1.1 {status} Scripted\r\nX-Backend: {port}\r\n{fields}\r\n\r\n").ok();
     }
 }

@@ -1,21 +1,21 @@
-//! What is in force and what happened, as the API tells it.
+//! The active configuration, the events and the log level, as the API reports them.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{ask, raw};
+use super::{call, raw_exchange};
 use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
 use crate::one_pool;
 use crate::reload::{UNWATCHED, file, reloaded, replace};
 
 fn get(lab: &Lab, path: &str) -> Value {
-    let (status, answer) = ask(lab, Method::GET, path, "");
-    assert_eq!(status, StatusCode::OK, "{answer}");
-    answer
+    let (status, response) = call(lab, Method::GET, path, "");
+    assert_eq!(status, StatusCode::OK, "{response}");
+    response
 }
 
 #[test]
-fn the_configuration_in_force_is_told_with_its_hash_and_generation() {
+fn active_configuration_is_reported_with_hash_and_generation_and_without_secrets() {
     let one = Backend::start("one");
     let port = free_port();
     let yaml = one_pool(port, &[&one], UNWATCHED).replace("path: /health", "path: /health, headers: { X-Key: '1234' }");
@@ -29,10 +29,10 @@ fn the_configuration_in_force_is_told_with_its_hash_and_generation() {
     assert_eq!(first["file"], file(&lab).to_str().unwrap());
     assert_eq!(first["written"]["pools"]["a"]["health_check"]["headers"], json!({ "X-Key": "(hidden)" }));
     replace(&lab, &yaml.replace("pool: a }", "pool: b }"));
-    let (status, problem) = ask(&lab, Method::POST, "/reload", "");
+    let (status, problem) = call(&lab, Method::POST, "/reload", "");
     assert_eq!((status.as_u16(), &problem["cause"]), (422, &json!("configuration_rejected")));
     assert!(problem["diagnostics"][0].as_str().unwrap().contains("there is no pool `b`"), "{problem}");
-    assert_eq!(get(&lab, "/configuration"), first, "a faulty file changes nothing");
+    assert_eq!(get(&lab, "/configuration"), first, "a rejected file changes nothing");
     replace(
         &lab,
         &yaml.replace("path: /apiA,", "path: /apiB, rate_limit: { type: fixed_window, limit: 5, window: 1m },"),
@@ -47,7 +47,7 @@ fn the_configuration_in_force_is_told_with_its_hash_and_generation() {
 }
 
 #[test]
-fn events_are_kept_and_told_from_where_one_left_off() {
+fn events_are_returned_after_a_given_number() {
     let mut one = Backend::start("one");
     let lab = Lab::start(&one_pool(free_port(), &[&one], UNWATCHED));
     let address = format!("127.0.0.1:{}", one.port);
@@ -56,36 +56,36 @@ fn events_are_kept_and_told_from_where_one_left_off() {
     assert_eq!((&up["event"], &up["pool"], &up["backend"]), (&json!("backend_up"), &json!("a"), &json!(address)));
     let seen = events(0).last().unwrap()["number"].as_u64().unwrap();
     one.kill();
-    eventually("the end of the backend is told", PATIENCE, || {
+    eventually("the backend_down event is recorded", PATIENCE, || {
         events(seen).iter().any(|event| event["event"] == "backend_down" && event["level"] == "warn")
     });
     assert!(events(seen).iter().all(|event| event["number"].as_u64() > Some(seen)));
-    let (status, problem) = ask(&lab, Method::GET, "/events?after=x", "");
+    let (status, problem) = call(&lab, Method::GET, "/events?after=x", "");
     assert_eq!((status.as_u16(), &problem["cause"]), (400, &json!("malformed")));
-    assert_eq!(ask(&lab, Method::GET, "/events?since=1", "").0, StatusCode::BAD_REQUEST);
+    assert_eq!(call(&lab, Method::GET, "/events?since=1", "").0, StatusCode::BAD_REQUEST);
 }
 
 #[test]
-fn the_log_level_changes_at_run_time() {
+fn log_level_changes_at_run_time_and_invalid_levels_are_rejected() {
     let mut one = Backend::start("one");
     let lab = Lab::start(&one_pool(free_port(), &[&one], UNWATCHED));
     assert_eq!(get(&lab, "/log-level"), json!({ "level": "info" }));
-    assert_eq!(ask(&lab, Method::PUT, "/log-level", r#"{"level":"error"}"#).1, json!({ "level": "error" }));
+    assert_eq!(call(&lab, Method::PUT, "/log-level", r#"{"level":"error"}"#).1, json!({ "level": "error" }));
     one.kill();
-    eventually("it is down", PATIENCE, || get(&lab, "/events").to_string().contains("backend_down"));
-    assert!(!lab.log().contains("backend down"), "not in the log any more: {}", lab.log());
-    ask(&lab, Method::PUT, "/log-level", r#"{"level":"debug"}"#);
+    eventually("the backend is down", PATIENCE, || get(&lab, "/events").to_string().contains("backend_down"));
+    assert!(!lab.log().contains("backend down"), "logged below the configured level: {}", lab.log());
+    call(&lab, Method::PUT, "/log-level", r#"{"level":"debug"}"#);
     one.restart();
     lab.wait_for_log("backend up");
     for body in ["", "{}", "{\"level\":\"loud\"}", "{\"level\":\"info\",\"more\":1}", "[]"] {
-        let (status, problem) = ask(&lab, Method::PUT, "/log-level", body);
+        let (status, problem) = call(&lab, Method::PUT, "/log-level", body);
         assert_eq!((status.as_u16(), &problem["cause"]), (400, &json!("malformed")), "{body}: {problem}");
     }
     let head = format!(
         "PUT /log-level HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         17 << 20
     );
-    let answer = raw(&lab, [head.into_bytes(), vec![b' '; 17 << 20]].concat());
-    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("\"cause\":\"too_large\""), "{answer}");
-    assert_eq!(get(&lab, "/log-level"), json!({ "level": "debug" }), "nothing of it changed anything");
+    let response = raw_exchange(&lab, [head.into_bytes(), vec![b' '; 17 << 20]].concat());
+    assert!(response.starts_with("HTTP/1.1 413 ") && response.contains("\"cause\":\"too_large\""), "{response}");
+    assert_eq!(get(&lab, "/log-level"), json!({ "level": "debug" }), "rejected requests change nothing");
 }

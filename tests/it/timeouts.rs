@@ -1,4 +1,4 @@
-//! Limits of time: each has its own cause, and what nobody waits for any more is not begun.
+//! Timeouts: each has its own cause, and a request whose deadline has expired is not sent to a backend.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -9,16 +9,16 @@ use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, free_port};
 use crate::unchecked;
 
-/// A backend that takes a request and never answers.
-fn hangs() -> Scripted {
+/// A backend that reads a request and never responds.
+fn hanging_backend() -> Scripted {
     Scripted::start(|mut stream| {
         client::read_head(&mut stream);
         stream.read_exact(&mut [0]).ok();
     })
 }
 
-/// A backend whose answer never ends, though something always moves.
-fn trickles() -> Scripted {
+/// A backend that sends its response one byte at a time, without end.
+fn trickling_backend() -> Scripted {
     Scripted::start(|mut stream| {
         client::read_head(&mut stream);
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n").ok();
@@ -29,79 +29,79 @@ fn trickles() -> Scripted {
 }
 
 #[test]
-fn each_limit_has_its_own_cause() {
-    let hangs = hangs();
-    for (limits, cause) in [
+fn each_timeout_has_its_own_cause() {
+    let hanging = hanging_backend();
+    for (timeouts, cause) in [
         ("{ first_byte: 200ms }", "first_byte_timeout"),
         ("{ try: 200ms }", "try_timeout"),
         ("{ total: 200ms }", "total_timeout"),
         ("{ try: 200ms, total: 1m }", "try_timeout"),
     ] {
         let port = free_port();
-        let lab = unchecked(port, &[hangs.port], &format!(", timeouts: {limits}"));
-        let answer = get(port, "/x");
-        assert_eq!((answer.status, answer.body.contains(cause)), (504, true), "{limits}: {answer:?}");
+        let lab = unchecked(port, &[hanging.port], &format!(", timeouts: {timeouts}"));
+        let response = get(port, "/x");
+        assert_eq!((response.status, response.body.contains(cause)), (504, true), "{timeouts}: {response:?}");
         let line = lab.wait_for_access("status=504");
         assert!(line.contains(&format!("cause={cause}")) && line.contains("tries=1 "), "{line}");
     }
 }
 
-/// A port at which connections are neither accepted nor refused: its queue is full.
-fn deaf() -> (u16, socket2::Socket, Vec<socket2::Socket>) {
+/// A port whose accept queue is full: connections are neither accepted nor refused.
+fn unresponsive_port() -> (u16, socket2::Socket, Vec<socket2::Socket>) {
     let new = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let listener = new();
     listener.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
     listener.listen(0).unwrap();
     let address = listener.local_addr().unwrap();
-    let waiting = (0..4).map(|_| {
+    let clients = (0..4).map(|_| {
         let client = new();
         client.set_nonblocking(true).unwrap();
         client.connect(&address).ok();
         client
     });
-    let waiting = waiting.collect();
-    (address.as_socket().unwrap().port(), listener, waiting)
+    let clients = clients.collect();
+    (address.as_socket().unwrap().port(), listener, clients)
 }
 
 #[test]
-fn connections_that_do_not_come_about_have_causes_of_their_own() {
-    let (deaf, _listener, _waiting) = deaf();
-    for (limits, cause) in [
+fn connection_timeouts_have_their_own_causes() {
+    let (unresponsive, _listener, _clients) = unresponsive_port();
+    for (timeouts, cause) in [
         ("{ connect: 300ms }", "connect_timeout"),
         ("{ connect: 10s, try: 300ms }", "try_timeout"),
         ("{ connect: 10s, total: 300ms }", "total_timeout"),
     ] {
         let port = free_port();
-        let _lab = unchecked(port, &[deaf], &format!(", timeouts: {limits}"));
-        let answer = get(port, "/x");
-        assert_eq!((answer.status, answer.body.contains(cause)), (504, true), "{limits}: {answer:?}");
+        let _lab = unchecked(port, &[unresponsive], &format!(", timeouts: {timeouts}"));
+        let response = get(port, "/x");
+        assert_eq!((response.status, response.body.contains(cause)), (504, true), "{timeouts}: {response:?}");
     }
 }
 
 #[test]
-fn a_backend_that_does_not_take_the_body_is_idle() {
-    let deaf = Scripted::start(|mut stream| {
+fn backend_that_does_not_read_the_body_hits_the_idle_timeout() {
+    let backend = Scripted::start(|mut stream| {
         client::read_head(&mut stream);
-        // Until the other end gives up, which a socket with unread bytes hears as an error.
+        // Wait until l7lb closes the connection. As the socket has unread data, that is a socket error.
         let socket = socket2::SockRef::from(&stream);
         while socket.take_error().unwrap().is_none() && socket.peer_addr().is_ok() {
             std::thread::sleep(Duration::from_millis(20));
         }
     });
-    for (limits, cause) in [("{ idle: 300ms }", "idle_timeout"), ("{ total: 300ms }", "total_timeout")] {
+    for (timeouts, cause) in [("{ idle: 300ms }", "idle_timeout"), ("{ total: 300ms }", "total_timeout")] {
         let port = free_port();
         let lab = Lab::start(&format!(
             "listeners: [{{ address: '127.0.0.1:{port}' }}]\nclient_timeouts: {{ body: 500ms }}\n\
-             pools: {{ p: {{ health_check: {{ type: none }}, timeouts: {limits}, backends: [{{ address: '127.0.0.1:{}' }}] }} }}\n\
+             pools: {{ p: {{ health_check: {{ type: none }}, timeouts: {timeouts}, backends: [{{ address: '127.0.0.1:{}' }}] }} }}\n\
              routes: [{{ path: /, pool: p }}]\n",
-            deaf.port
+            backend.port
         ));
         let mut stream = client::connect(port);
         stream.write_all(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n").unwrap();
         let mut upload = stream.try_clone().unwrap();
         let uploading = std::thread::spawn(move || while upload.write_all(&[b'x'; 65536]).is_ok() {});
-        let answer = client::read_answer(&mut stream);
-        assert_eq!((answer.status, answer.body.contains(cause)), (504, true), "{limits}: {answer:?}");
+        let response = client::read_answer(&mut stream);
+        assert_eq!((response.status, response.body.contains(cause)), (504, true), "{timeouts}: {response:?}");
         lab.wait_for_access("status=504");
         drop(lab);
         uploading.join().unwrap();
@@ -109,58 +109,58 @@ fn a_backend_that_does_not_take_the_body_is_idle() {
 }
 
 #[test]
-fn an_answer_that_moves_and_never_ends_is_ended_by_the_total_only() {
-    let trickles = trickles();
-    for (limits, cause) in [("{ total: 400ms }", "total_timeout"), ("{ try: 400ms }", "try_timeout")] {
+fn endless_response_is_aborted_by_the_total_or_attempt_timeout() {
+    let trickling = trickling_backend();
+    for (timeouts, cause) in [("{ total: 400ms }", "total_timeout"), ("{ try: 400ms }", "try_timeout")] {
         let port = free_port();
-        let lab = unchecked(port, &[trickles.port], &format!(", timeouts: {limits}"));
+        let lab = unchecked(port, &[trickling.port], &format!(", timeouts: {timeouts}"));
         let mut stream = client::connect(port);
         stream.write_all(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        let mut all = Vec::new();
-        stream.read_to_end(&mut all).ok();
-        assert!(all.ends_with(b".") && all.len() < 50_000, "cut off");
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).ok();
+        assert!(received.ends_with(b".") && received.len() < 50_000, "the response is aborted");
         assert!(lab.wait_for_access("path=/x").contains(&format!("cause={cause}")));
     }
 }
 
 #[test]
-fn a_late_backend_is_given_up_for_another_where_the_route_says_so() {
-    let (hangs, well) = (hangs(), Recorder::start());
+fn timed_out_attempt_is_retried_on_another_backend_if_the_route_allows_it() {
+    let (hanging, healthy) = (hanging_backend(), Recorder::start());
     let port = free_port();
     let route = ", timeouts: { try: 200ms }, retry: { on: [connect, timeout] }";
-    let lab = unchecked(port, &[hangs.port, well.port], route);
+    let lab = unchecked(port, &[hanging.port, healthy.port], route);
     assert!((0..4).all(|_| get(port, "/x").status == 200));
     lab.wait_for_access("tries=2");
 }
 
 #[test]
-fn clients_deadlines_that_cannot_be_met_reach_no_backend() {
+fn request_with_an_expired_client_deadline_reaches_no_backend() {
     let backend = Recorder::start();
     let port = free_port();
     let lab = unchecked(port, &[backend.port], "");
     for expired in ["X-Request-Timeout: 0\r\n", "grpc-timeout: 500u\r\n", "X-Request-Timeout: 0ms\r\n"] {
-        let answer = get_with(port, "/x", expired);
-        assert_eq!((answer.status, answer.body.contains("deadline_expired")), (504, true), "{answer:?}");
+        let response = get_with(port, "/x", expired);
+        assert_eq!((response.status, response.body.contains("deadline_expired")), (504, true), "{response:?}");
     }
     assert!(lab.wait_for_access("cause=deadline_expired").contains("tries=0 "));
     assert_eq!(backend.take(), []);
-    for fine in ["X-Request-Timeout: 5\r\n", "grpc-timeout: 5S\r\n", "X-Request-Timeout: soon\r\n"] {
-        assert_eq!(get_with(port, "/x", fine).status, 200, "{fine}");
+    for accepted in ["X-Request-Timeout: 5\r\n", "grpc-timeout: 5S\r\n", "X-Request-Timeout: soon\r\n"] {
+        assert_eq!(get_with(port, "/x", accepted).status, 200, "{accepted}");
     }
 }
 
 #[test]
-fn a_shorter_deadline_of_the_clients_ends_its_request() {
-    let hangs = hangs();
+fn shorter_client_deadline_ends_the_request() {
+    let hanging = hanging_backend();
     let port = free_port();
-    let lab = unchecked(port, &[hangs.port], ", timeouts: { total: 1m }");
+    let lab = unchecked(port, &[hanging.port], ", timeouts: { total: 1m }");
     assert_eq!(get_with(port, "/x", "X-Request-Timeout: 200ms\r\n").status, 504);
     assert!(lab.wait_for_access("status=504").contains("cause=deadline_expired"));
 }
 
 #[test]
-fn limits_hold_for_http2_backends_too() {
-    let waits = Scripted::start(|stream| {
+fn timeouts_apply_to_http2_backends() {
+    let backend = Scripted::start(|stream| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             stream.set_nonblocking(true).unwrap();
@@ -181,16 +181,16 @@ fn limits_hold_for_http2_backends_too() {
             }
         });
     });
-    for (limits, cause) in [("{ total: 300ms }", "total_timeout"), ("{ try: 300ms }", "try_timeout")] {
+    for (timeouts, cause) in [("{ total: 300ms }", "total_timeout"), ("{ try: 300ms }", "try_timeout")] {
         let port = free_port();
         let lab = Lab::start(&format!(
             "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
-             pools: {{ p: {{ protocol: h2c, health_check: {{ type: none }}, timeouts: {limits}, backends: [{{ address: '127.0.0.1:{}' }}] }} }}\n\
+             pools: {{ p: {{ protocol: h2c, health_check: {{ type: none }}, timeouts: {timeouts}, backends: [{{ address: '127.0.0.1:{}' }}] }} }}\n\
              routes: [{{ path: /, pool: p }}]\n",
-            waits.port
+            backend.port
         ));
-        let answer = get(port, "/hangs");
-        assert_eq!((answer.status, answer.body.contains(cause)), (504, true), "{answer:?}");
+        let response = get(port, "/hangs");
+        assert_eq!((response.status, response.body.contains(cause)), (504, true), "{response:?}");
         let mut stream = client::connect(port);
         stream.write_all(b"GET /trickles HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         stream.read_to_end(&mut Vec::new()).ok();

@@ -1,4 +1,4 @@
-//! The commands that ask a running process: what they print for people and for programs, and how they end.
+//! The commands that query a running process: their text and JSON output, and their exit codes.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
@@ -13,26 +13,26 @@ use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port, run};
 use crate::reload::{UNWATCHED, file};
 use crate::{one_pool, unchecked};
 
-fn ended(lab: &Lab, arguments: &[&str]) -> Output {
+fn run_command(lab: &Lab, arguments: &[&str]) -> Output {
     run(&[arguments, &["--socket", socket(lab).to_str().unwrap()]].concat())
 }
 
-fn printed(lab: &Lab, arguments: &[&str]) -> String {
-    let ended = ended(lab, arguments);
-    assert!(ended.status.success(), "{arguments:?}: {ended:?}");
-    String::from_utf8(ended.stdout).unwrap()
+fn stdout_of(lab: &Lab, arguments: &[&str]) -> String {
+    let output = run_command(lab, arguments);
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
-fn read(lab: &Lab, arguments: &[&str]) -> Value {
-    serde_json::from_str(&printed(lab, &[arguments, &["--json"]].concat())).unwrap()
+fn json_of(lab: &Lab, arguments: &[&str]) -> Value {
+    serde_json::from_str(&stdout_of(lab, &[arguments, &["--json"]].concat())).unwrap()
 }
 
 #[test]
-fn a_process_says_what_it_is_and_what_it_has() {
+fn status_commands_report_the_process_its_pools_routes_and_backends() {
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     let yaml = one_pool(free_port(), &[&one, &two], UNWATCHED).replace("path: /apiA,", "path: /apiA, name: first,");
     let lab = Lab::start(&yaml);
-    eventually("both are up", PATIENCE, || read(&lab, &["pools"])["pools"][0]["available"] == 2);
+    eventually("both backends are healthy", PATIENCE, || json_of(&lab, &["pools"])["pools"][0]["available"] == 2);
     let conf = file(&lab).display().to_string();
     let status = run(&["status", "--conf", &conf]);
     let text = String::from_utf8(status.stdout).unwrap();
@@ -42,31 +42,31 @@ fn a_process_says_what_it_is_and_what_it_has() {
         format!("{conf} ("),
         "2 of 2 available in 1 pool".to_owned(),
     ] {
-        assert!(text.contains(&line), "{line} in {text}");
+        assert!(text.contains(&line), "no {line:?} in:\n{text}");
     }
-    let status = read(&lab, &["status"]);
+    let status = json_of(&lab, &["status"]);
     let expected =
         json!({ "ready": true, "pid": lab.pid(), "generation": 1, "file": conf, "pools_without_backend": [] });
     for (key, value) in expected.as_object().unwrap() {
         assert_eq!(status[key], *value, "{status}");
     }
     assert_eq!(
-        printed(&lab, &["pools"]),
+        stdout_of(&lab, &["pools"]),
         "POOL  BALANCE    AVAILABLE  IN FLIGHT  WAITING\na     peak_ewma  2 of 2     0          -\n"
     );
-    assert_eq!(printed(&lab, &["routes"]), "ROUTE  TAKES   POOLS  STICKY  LIMIT\nfirst  */apiA  a      no      -\n");
-    assert_eq!(read(&lab, &["routes"])["routes"][0]["name"], "first");
-    let backends = printed(&lab, &["backends", "list", "--pool", "a"]);
+    assert_eq!(stdout_of(&lab, &["routes"]), "ROUTE  TAKES   POOLS  STICKY  LIMIT\nfirst  */apiA  a      no      -\n");
+    assert_eq!(json_of(&lab, &["routes"])["routes"][0]["name"], "first");
+    let backends = stdout_of(&lab, &["backends", "list", "--pool", "a"]);
     assert_eq!(backends.lines().count(), 3, "{backends}");
     assert!(
         backends.starts_with("POOL  BACKEND") && backends.contains(&format!("127.0.0.1:{}", one.port)),
         "{backends}"
     );
-    assert_eq!(ended(&lab, &["backends", "--pool", "b"]).status.code(), Some(2));
+    assert_eq!(run_command(&lab, &["backends", "--pool", "b"]).status.code(), Some(2));
 }
 
 #[test]
-fn the_level_of_the_log_and_the_events_are_told_and_followed() {
+fn log_level_command_changes_the_level_and_emits_an_event_to_followers() {
     let one = Backend::start("one");
     let lab = Lab::start(&one_pool(free_port(), &[&one], UNWATCHED));
     let mut follower = Command::new(env!("CARGO_BIN_EXE_l7lb"))
@@ -77,29 +77,30 @@ fn the_level_of_the_log_and_the_events_are_told_and_followed() {
         .unwrap();
     let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
     assert!(lines.next().unwrap().unwrap().contains("\"event\":\"backend_up\""));
-    assert_eq!(printed(&lab, &["log-level"]), "info\n");
-    assert_eq!(printed(&lab, &["log-level", "debug"]), "debug\n");
-    assert_eq!(read(&lab, &["log-level"]), json!({ "level": "debug" }));
-    assert_eq!(ended(&lab, &["log-level", "loud"]).status.code(), Some(2));
+    assert_eq!(stdout_of(&lab, &["log-level"]), "info\n");
+    assert_eq!(stdout_of(&lab, &["log-level", "debug"]), "debug\n");
+    assert_eq!(json_of(&lab, &["log-level"]), json!({ "level": "debug" }));
+    assert_eq!(run_command(&lab, &["log-level", "loud"]).status.code(), Some(2));
     let followed = lines.next().unwrap().unwrap();
     let event: Value = serde_json::from_str(&followed).unwrap();
     assert_eq!((&event["event"], &event["log_level"]), (&json!("log_level_changed"), &json!("debug")));
     let after = event["number"].as_u64().unwrap() - 1;
-    let text = printed(&lab, &["events", "--after", &after.to_string()]);
+    let text = stdout_of(&lab, &["events", "--after", &after.to_string()]);
     assert!(text.ends_with("info   log level changed: level=debug\n") && text.lines().count() == 1, "{text}");
     drop(lab);
-    assert_eq!(follower.wait().unwrap().code(), Some(1), "it ends with the process");
+    assert_eq!(follower.wait().unwrap().code(), Some(1), "the follower exits when the process ends");
 }
 
 #[test]
-fn a_faulty_file_is_one_indented_event_and_following_ends_with_its_reader() {
+fn rejected_reload_is_one_indented_event_and_follow_exits_when_its_reader_closes() {
     let one = Backend::start("one");
     let lab = Lab::start(&one_pool(free_port(), &[&one], UNWATCHED));
     std::fs::write(file(&lab), "nonsense: 1\n").unwrap();
-    assert_eq!(ended(&lab, &["reload"]).status.code(), Some(2));
-    let told = printed(&lab, &["events"]);
-    let further = told.lines().skip_while(|line| !line.contains("configuration rejected")).skip(1).collect::<Vec<_>>();
-    assert!(!further.is_empty() && further.iter().all(|line| line.starts_with("       ")), "{told}");
+    assert_eq!(run_command(&lab, &["reload"]).status.code(), Some(2));
+    let events = stdout_of(&lab, &["events"]);
+    let indented =
+        events.lines().skip_while(|line| !line.contains("configuration rejected")).skip(1).collect::<Vec<_>>();
+    assert!(!indented.is_empty() && indented.iter().all(|line| line.starts_with("       ")), "{events}");
 
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -112,18 +113,18 @@ fn a_faulty_file_is_one_indented_event_and_following_ends_with_its_reader() {
 }
 
 #[test]
-fn status_ends_with_1_once_the_process_takes_no_requests() {
+fn status_exits_with_1_while_the_process_drains() {
     let slow = Held::start();
     let port = free_port();
     let lab = unchecked(port, &[slow.port], "");
-    let asking = std::thread::spawn(move || get(port, "/").status);
+    let client = std::thread::spawn(move || get(port, "/").status);
     slow.arrived();
-    assert!(printed(&lab, &["status"]).contains("in flight      1 request\n"));
+    assert!(stdout_of(&lab, &["status"]).contains("in flight      1 request\n"));
     lab.signal(Signal::SIGTERM);
-    eventually("it is not ready", PATIENCE, || ended(&lab, &["status"]).status.code() == Some(1));
-    let status = ended(&lab, &["status", "--json"]);
+    eventually("the process is not ready", PATIENCE, || run_command(&lab, &["status"]).status.code() == Some(1));
+    let status = run_command(&lab, &["status", "--json"]);
     let status: Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!((&status["ready"], &status["cause"]), (&json!(false), &json!("leaving")));
     slow.release();
-    assert_eq!(asking.join().unwrap(), 200);
+    assert_eq!(client.join().unwrap(), 200);
 }

@@ -1,35 +1,35 @@
-//! What a real process answers is what its OpenAPI document says.
+//! The responses of a running process match its OpenAPI document.
 
 use std::collections::BTreeSet;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{ask, raw};
+use super::{call, raw_exchange};
 use crate::lab::client::get;
 use crate::lab::{Backend, Lab, free_port};
 use crate::one_pool;
 use crate::reload::{UNWATCHED, file};
 
-fn faults(document: &Value, schema: &Value, answer: &Value) -> Vec<String> {
+fn schema_violations(document: &Value, schema: &Value, instance: &Value) -> Vec<String> {
     let schema = json!({ "allOf": [schema], "components": document["components"] });
     let validator = jsonschema::validator_for(&schema).unwrap();
-    validator.iter_errors(answer).map(|e| format!("{}: {e}", e.instance_path())).collect()
+    validator.iter_errors(instance).map(|e| format!("{}: {e}", e.instance_path())).collect()
 }
 
 #[test]
-fn every_endpoint_answers_as_its_document_says() {
+fn every_endpoint_responds_according_to_its_openapi_schema() {
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     let port = free_port();
     let yaml = one_pool(port, &[&one, &two], UNWATCHED)
         .replace("a: { ", "a: { circuit_breaker: {}, max_in_flight: { total: 9 }, ");
     let lab = Lab::start(&yaml);
     get(port, "/apiA");
-    let (_, document) = ask(&lab, Method::GET, "/openapi.json", "");
+    let (_, document) = call(&lab, Method::GET, "/openapi.json", "");
     let backend = format!("/pools/a/backends/127.0.0.1:{}", one.port);
     let text = std::fs::read_to_string(file(&lab)).unwrap();
     let draft = json!({ "file": "new.yaml", "text": text.replace("/apiA", "/apiB") }).to_string();
-    let mut asked = BTreeSet::new();
+    let mut called = BTreeSet::new();
     for (method, template, path, body) in [
         ("GET", "/openapi.json", "/openapi.json", ""),
         ("GET", "/version", "/version", ""),
@@ -51,23 +51,27 @@ fn every_endpoint_answers_as_its_document_says() {
         ("GET", "/events", "/events", ""),
     ] {
         let operation = &document["paths"][template][method.to_ascii_lowercase()];
-        let (status, answer) = ask(&lab, method.parse().unwrap(), path, body);
-        assert_eq!(status, StatusCode::OK, "{method} {path}: {answer}");
+        let (status, response) = call(&lab, method.parse().unwrap(), path, body);
+        assert_eq!(status, StatusCode::OK, "{method} {path}: {response}");
         let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];
-        assert_eq!(faults(&document, schema, &answer), [""; 0], "{method} {path}: {answer:#}");
+        assert_eq!(schema_violations(&document, schema, &response), [""; 0], "{method} {path}: {response:#}");
         if !body.is_empty() {
             let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
-            assert_eq!(faults(&document, schema, &serde_json::from_str(body).unwrap()), [""; 0], "{method} {path}");
+            assert_eq!(
+                schema_violations(&document, schema, &serde_json::from_str(body).unwrap()),
+                [""; 0],
+                "{method} {path}"
+            );
         }
-        asked.insert((method.to_ascii_lowercase(), template.to_owned()));
-        // What is wrong is told as the document says it, too.
-        let head = raw(&lab, format!("TRACE {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
+        called.insert((method.to_ascii_lowercase(), template.to_owned()));
+        // Error responses match the document, too.
+        let head = raw_exchange(&lab, format!("TRACE {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
         let problem = serde_json::from_str(head.split("\r\n\r\n").nth(1).unwrap()).unwrap();
         let schema = &operation["responses"]["default"]["content"]["application/problem+json"]["schema"];
-        assert_eq!(faults(&document, schema, &problem), [""; 0], "{method} {path}: {problem}");
+        assert_eq!(schema_violations(&document, schema, &problem), [""; 0], "{method} {path}: {problem}");
     }
     let all = document["paths"].as_object().unwrap().iter();
     let all = all
         .flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(|method| (method.clone(), path.clone())));
-    assert_eq!(asked, all.collect::<BTreeSet<_>>(), "each is asked");
+    assert_eq!(called, all.collect::<BTreeSet<_>>(), "every documented operation is called");
 }

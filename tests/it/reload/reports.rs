@@ -1,4 +1,4 @@
-//! What is told: faults, what needs an upgrade, who may ask.
+//! What a reload reports: faults in the file, changes that need an upgrade, a missing process.
 
 use nix::sys::signal::Signal;
 
@@ -8,16 +8,16 @@ use crate::lab::load::Load;
 use crate::lab::{Backend, Lab, free_port, run};
 use crate::one_pool;
 
-/// Asks for a reload that is refused because of the file; what is said of it.
-fn refused(lab: &Lab) -> String {
-    let ended = reload(lab);
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(2), "{said}");
-    said
+/// Runs `l7lb reload` with a file that is rejected; returns its standard error.
+fn rejected(lab: &Lab) -> String {
+    let output = reload(lab);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    stderr
 }
 
 #[test]
-fn a_broken_file_changes_nothing_and_is_told_once() {
+fn invalid_file_changes_nothing_and_is_logged_once() {
     let one = Backend::start("one");
     let port = free_port();
     let lab = Lab::start(&one_pool(port, &[&one], ""));
@@ -27,7 +27,7 @@ fn a_broken_file_changes_nothing_and_is_told_once() {
     assert!(line.contains("the old one stays in force"), "{line}");
     lab.wait_for_log("there is no pool `b`");
     load.wait_for_more(100);
-    // It was looked at several times meanwhile; a mended file shows that looking goes on.
+    // The watch has read the file several times by now. A corrected file shows that the watch continues.
     replace(&lab, &one_pool(port, &[&one], "request_limits: { body_size: 1KiB }"));
     lab.wait_for_log("configuration reloaded");
     assert_eq!(lab.log().matches("configuration rejected").count(), 1, "{}", lab.log());
@@ -36,23 +36,23 @@ fn a_broken_file_changes_nothing_and_is_told_once() {
 }
 
 #[test]
-fn the_command_says_what_is_wrong_and_ends_with_2() {
+fn reload_command_reports_faults_and_exits_with_2() {
     let one = Backend::start("one");
     let port = free_port();
     let lab = Lab::start(&one_pool(port, &[&one], UNWATCHED));
     replace(&lab, &one_pool(port, &[&one], UNWATCHED).replace("path: /apiA", "pth: /apiA"));
-    let said = refused(&lab);
-    assert!(said.contains("the old configuration stays in force"), "{said}");
-    assert!(said.contains("l7lb.yaml:5:") && said.contains("did you mean `path`?"), "{said}");
+    let stderr = rejected(&lab);
+    assert!(stderr.contains("the old configuration stays in force"), "{stderr}");
+    assert!(stderr.contains("l7lb.yaml:5:") && stderr.contains("did you mean `path`?"), "{stderr}");
     assert_eq!(get(port, "/apiA").status, 200);
-    // Without YAML nobody knows where the process is, and it could not use the file either.
+    // The command cannot find the control socket in an unreadable file, and the process could not load it either.
     std::fs::write(file(&lab), "listeners: [").unwrap();
-    let said = refused(&lab);
-    assert!(said.contains("nothing was changed"), "{said}");
+    let stderr = rejected(&lab);
+    assert!(stderr.contains("nothing was changed"), "{stderr}");
 }
 
 #[test]
-fn a_file_whose_own_tests_fail_changes_nothing() {
+fn file_whose_configuration_tests_fail_is_rejected() {
     let one = Backend::start("one");
     let port = free_port();
     let tested = |path: &str| {
@@ -61,42 +61,42 @@ fn a_file_whose_own_tests_fail_changes_nothing() {
     };
     let lab = Lab::start(&tested("/apiA"));
     replace(&lab, &tested("/apiB"));
-    let said = refused(&lab);
-    assert!(said.contains("expected the pool `a`"), "{said}");
+    let stderr = rejected(&lab);
+    assert!(stderr.contains("expected the pool `a`"), "{stderr}");
     replace(&lab, &tested("/apiA/more"));
     assert!(reload(&lab).status.success());
     assert_eq!(get(port, "/apiA").status, 200);
 }
 
 #[test]
-fn without_a_process_the_command_ends_with_1() {
+fn reload_command_exits_with_1_without_a_running_process() {
     let folder = tempfile::tempdir().unwrap();
     let file = Lab::configure(
         folder.path(),
         &one_pool(1, &[], "").replace("backends: []", "backends: [{ address: '127.0.0.1:1' }]"),
     );
-    let ended = run(&["reload", "--conf", file.to_str().unwrap()]);
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(1), "{said}");
-    assert!(said.contains("no process answers at") && said.contains("control.sock"), "{said}");
+    let output = run(&["reload", "--conf", file.to_str().unwrap()]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("no process answers at") && stderr.contains("control.sock"), "{stderr}");
 }
 
 #[test]
-fn what_only_an_upgrade_takes_up_is_told() {
+fn changes_that_need_an_upgrade_are_reported_until_it_is_done() {
     let one = Backend::start("one");
-    let (port, further) = (free_port(), free_port());
+    let (port, new_port) = (free_port(), free_port());
     let mut lab = Lab::start(&one_pool(port, &[&one], UNWATCHED));
-    let listeners = format!("listeners: [{{ address: '127.0.0.1:{further}' }}, ");
+    let listeners = format!("listeners: [{{ address: '127.0.0.1:{new_port}' }}, ");
     replace(&lab, &one_pool(port, &[&one], UNWATCHED).replace("listeners: [", &listeners));
     assert!(reloaded(&lab).contains("needs an upgrade: listeners"));
-    assert!(reloaded(&lab).contains("needs an upgrade: listeners"), "until it is done");
+    assert!(reloaded(&lab).contains("needs an upgrade: listeners"), "reported until the upgrade is done");
     assert_eq!(lab.log().matches("only an upgrade takes it up: keys=listeners").count(), 1, "{}", lab.log());
-    assert!(std::net::TcpStream::connect(("127.0.0.1", further)).is_err());
+    assert!(std::net::TcpStream::connect(("127.0.0.1", new_port)).is_err());
     let next = lab.successor();
     lab.signal(Signal::SIGQUIT);
     next.wait_until_ready();
     lab.wait_exit(crate::lab::PATIENCE);
     assert!(!lab.log().contains("control socket"), "{}", lab.log());
-    assert_eq!(get(further, "/apiA").status, 200);
-    assert!(reloaded(&next).contains("nothing changed"), "the new process is asked");
+    assert_eq!(get(new_port, "/apiA").status, 200);
+    assert!(reloaded(&next).contains("nothing changed"), "the new process handles the reload");
 }

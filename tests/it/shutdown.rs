@@ -1,4 +1,4 @@
-//! How the process says that it leaves, and how it does.
+//! Graceful and immediate shutdown, readiness meanwhile, and the end of the old process after an upgrade.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use crate::lab::scripted::Scripted;
 use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
 use crate::one_pool;
 
-/// A listener that says how the balancer is, and these further lines.
+/// A configuration whose listener has health endpoints, with these further lines.
 fn yaml(port: u16, backend: &Backend, more: &str) -> String {
     let health = "health: { live: /livez, ready: /readyz } }]";
     one_pool(port, &[backend], more).replace(" }]\npools", &format!(", {health}\npools"))
@@ -25,13 +25,13 @@ fn grace(seconds: u32) -> String {
     format!("server: {{ threads: 2, grace_period_seconds: {seconds}, {paths} }}\n")
 }
 
-/// How many requests the backend has got, besides health checks.
-fn arrived(backend: &Backend) -> u32 {
+/// The number of requests that the backend has received, without health checks.
+fn received(backend: &Backend) -> u32 {
     get(backend.port, "/count").body.trim().parse().unwrap()
 }
 
 #[test]
-fn own_health_is_answered_without_routes_limits_or_a_trace() {
+fn health_endpoints_bypass_routes_rate_limits_and_the_access_log() {
     let one = Backend::start("one");
     let (port, plain) = (free_port(), free_port());
     let limit = "rate_limit: { type: fixed_window, limit: 2, window: 1h }\n";
@@ -50,9 +50,9 @@ fn own_health_is_answered_without_routes_limits_or_a_trace() {
     assert_eq!((get(plain, "/readyz").status, get(plain, "/livez").status), (200, 308));
     let mut head = connect(port);
     head.write_all(b"HEAD /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut whole = String::new();
-    head.read_to_string(&mut whole).unwrap();
-    assert!(whole.starts_with("HTTP/1.1 200") && whole.ends_with("\r\n\r\n"), "{whole}");
+    let mut response = String::new();
+    head.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 200") && response.ends_with("\r\n\r\n"), "{response}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let over_h2 = runtime.block_on(async {
         let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
@@ -60,8 +60,12 @@ fn own_health_is_answered_without_routes_limits_or_a_trace() {
     });
     assert_eq!(over_h2, (200, "ready\n".to_owned()));
     let posted = exchange(port, b"POST /readyz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    assert_eq!(posted.status, 404, "who writes there means something else");
-    assert_eq!(get(port, "/livez/more").status, 429, "the limit counted the redirect and the write, and nothing else");
+    assert_eq!(posted.status, 404, "a POST is not a health request");
+    assert_eq!(
+        get(port, "/livez/more").status,
+        429,
+        "the rate limit counts the redirect and the POST, and no health request"
+    );
     lab.wait_for_access("path=/livez/more");
     assert!(
         !lab.access().iter().any(|line| line.contains("path=/readyz") && line.contains("method=GET")),
@@ -71,7 +75,7 @@ fn own_health_is_answered_without_routes_limits_or_a_trace() {
 }
 
 #[test]
-fn readiness_fails_first_and_no_request_does() {
+fn readiness_fails_before_listeners_close_and_no_request_fails() {
     let one = Backend::start("one");
     let port = free_port();
     let mut lab = Lab::start(&yaml(port, &one, "drain_delay: 2s"));
@@ -81,10 +85,10 @@ fn readiness_fails_first_and_no_request_does() {
     lab.wait_for_log("not ready any more; listeners close in 2s");
     let ready = get(port, "/readyz");
     assert_eq!((ready.status, ready.body.as_str()), (503, "leaving\n"));
-    assert_eq!((get(port, "/livez").status, get(port, "/apiA").status), (200, 200), "who comes is served");
+    assert_eq!((get(port, "/livez").status, get(port, "/apiA").status), (200, 200), "requests are still served");
     let client = l7lb::admin::Client::new(lab.folder().join("control.sock"));
-    let told = client.get::<serde_json::Value>("/ready").unwrap_err().to_string();
-    assert!(told.contains("about to leave"), "{told}");
+    let error = client.get::<serde_json::Value>("/ready").unwrap_err().to_string();
+    assert!(error.contains("about to leave"), "{error}");
     load.wait_for_more(50);
     let report = load.stop();
     assert_eq!((report.failed, report.statuses.len()), (Vec::new(), 1));
@@ -93,7 +97,7 @@ fn readiness_fails_first_and_no_request_does() {
 }
 
 #[test]
-fn what_is_cut_at_the_deadline_is_named_and_logged() {
+fn requests_aborted_at_the_end_of_the_grace_period_are_logged() {
     let one = Backend::start("one");
     let chat = Scripted::start(|mut stream| {
         read_head(&mut stream);
@@ -111,8 +115,8 @@ fn what_is_cut_at_the_deadline_is_named_and_logged() {
         .replace("pools:", &pool)
         .replace("routes: [", "routes: [{ path: /chat, pool: chat }, ");
     let mut lab = Lab::start(&yaml);
-    let mut hangs = connect(port);
-    hangs.write_all(b"GET /apiA/hang HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut hanging = connect(port);
+    hanging.write_all(b"GET /apiA/hang HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let mut tunnel = connect(port);
     tunnel.write_all(b"GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").unwrap();
     assert!(read_head(&mut tunnel).starts_with("HTTP/1.1 101"));
@@ -122,11 +126,11 @@ fn what_is_cut_at_the_deadline_is_named_and_logged() {
             let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
             let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
             let request = http::Request::get("http://localhost/apiA/h2/hang").body(()).unwrap();
-            let _answer = sender.send_request(request, true).unwrap();
+            let _response = sender.send_request(request, true).unwrap();
             connection.await.ok();
         });
     });
-    eventually("all are in flight", PATIENCE, || arrived(&one) == 2);
+    eventually("all requests are in flight", PATIENCE, || received(&one) == 2);
     lab.signal(Signal::SIGTERM);
     let line = lab.wait_for_log("the grace period is over");
     assert!(line.contains("3 connections are cut, with 3 requests"), "{line}");
@@ -140,61 +144,61 @@ fn what_is_cut_at_the_deadline_is_named_and_logged() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once_whatever_it_waits_for() {
+fn second_signal_ends_the_process_immediately() {
     let one = Backend::start("one");
-    for (delay, again, waits_for) in [
+    for (delay, second, phase) in [
         ("1h", Signal::SIGTERM, "not ready any more"),
         ("0s", Signal::SIGTERM, "finishing 1"),
         ("1h", Signal::SIGINT, "not ready any more"),
     ] {
         let port = free_port();
         let mut lab = Lab::start(&yaml(port, &one, &format!("drain_delay: {delay}")));
-        let others = arrived(&one);
+        let before = received(&one);
         let mut slow = connect(port);
         slow.write_all(b"GET /apiA/hang HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        eventually("it is in flight", PATIENCE, || arrived(&one) > others);
+        eventually("the request is in flight", PATIENCE, || received(&one) > before);
         lab.signal(Signal::SIGTERM);
-        lab.wait_for_log(waits_for);
-        lab.signal(again);
+        lab.wait_for_log(phase);
+        lab.signal(second);
         assert!(lab.wait_exit(PATIENCE).success());
         lab.wait_for_log("connections are cut");
     }
 }
 
 #[test]
-fn the_old_process_of_an_upgrade_does_not_fail_readiness() {
+fn readiness_does_not_fail_in_the_old_process_during_an_upgrade() {
     let one = Backend::start("one");
     let port = free_port();
     let lab = Lab::start(&yaml(port, &one, "drain_delay: 1h"));
-    // Half a question, so that the connection is not silent when the old process begins to leave.
-    let mut asking = connect(port);
-    asking.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n").unwrap();
+    // An incomplete request, so that the connection is not idle when the old process starts to drain.
+    let mut pending = connect(port);
+    pending.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n").unwrap();
     let next = lab.successor();
     lab.signal(Signal::SIGQUIT);
     next.wait_until_ready();
     lab.wait_for_log("the new process is ready");
     std::thread::sleep(Duration::from_millis(100));
-    asking.write_all(b"\r\n").unwrap();
-    let answer = read_answer(&mut asking);
-    assert_eq!((answer.status, answer.header("connection")), (200, "close"), "{answer:?}");
+    pending.write_all(b"\r\n").unwrap();
+    let response = read_answer(&mut pending);
+    assert_eq!((response.status, response.header("connection")), (200, "close"), "{response:?}");
     assert_eq!(get(port, "/readyz").status, 200);
     let mut lab = lab;
-    assert!(lab.wait_exit(PATIENCE).success(), "without the delay: nobody comes any more");
+    assert!(lab.wait_exit(PATIENCE).success(), "the old process skips drain_delay, as it gets no new connections");
 }
 
-/// As a service manager does that stops a service in the middle of an upgrade.
+/// A service manager may stop a service during an upgrade.
 #[test]
-fn a_process_that_is_asked_to_stop_while_it_is_replaced_finishes_what_it_has() {
+fn sigterm_during_an_upgrade_does_not_abort_requests_in_flight() {
     let one = Backend::start("one");
     let port = free_port();
     let mut lab = Lab::start(&one_pool(port, &[&one], ""));
-    // The test is the new process.
-    let waiting = UnixListener::bind(lab.folder().join("upgrade.sock")).unwrap();
+    // The test plays the new process.
+    let upgrade_socket = UnixListener::bind(lab.folder().join("upgrade.sock")).unwrap();
     let mut slow = connect(port);
     slow.write_all(b"GET /apiA/delay/2s HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    eventually("the slow request is at the backend", PATIENCE, || arrived(&one) == 1);
+    eventually("the slow request reaches the backend", PATIENCE, || received(&one) == 1);
     lab.signal(Signal::SIGQUIT);
-    let (mut new, _) = waiting.accept().unwrap();
+    let (mut new, _) = upgrade_socket.accept().unwrap();
     lab.signal(Signal::SIGTERM);
     new.write_all(&[b'R', 0, 0, 0, 1]).unwrap();
     lab.wait_for_log("SIGTERM: finishing already");
@@ -203,13 +207,13 @@ fn a_process_that_is_asked_to_stop_while_it_is_replaced_finishes_what_it_has() {
 }
 
 #[test]
-fn sigint_waits_for_no_upgrade() {
+fn sigint_during_an_upgrade_stops_the_process_immediately() {
     let one = Backend::start("one");
     let mut lab = Lab::start(&one_pool(free_port(), &[&one], ""));
-    let waiting = UnixListener::bind(lab.folder().join("upgrade.sock")).unwrap();
+    let upgrade_socket = UnixListener::bind(lab.folder().join("upgrade.sock")).unwrap();
     lab.signal(Signal::SIGQUIT);
-    // A new process that takes its time; the old one would give it longer than the test has patience.
-    let (_new, _) = waiting.accept().unwrap();
+    // The new process never reports readiness. The old process would wait for it longer than PATIENCE.
+    let (_new, _) = upgrade_socket.accept().unwrap();
     lab.signal(Signal::SIGINT);
     assert!(lab.wait_exit(PATIENCE).success());
 }
