@@ -1,4 +1,4 @@
-# Two stages: build with Rust and a C compiler, run with neither.
+# Two stages: the build stage has Rust and a C compiler; the final image has neither.
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
@@ -15,12 +15,12 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin l7lb
 COPY --from=build /src/target/release/l7lb /src/target/release/backend /usr/local/bin/
-# Certificates and keys are mounted, never part of the image.
+# Certificates and keys are mounted at run time; the image contains none.
 COPY conf/docker.yaml /etc/l7lb/l7lb.yaml
 WORKDIR /etc/l7lb
 USER l7lb
 EXPOSE 8080 8443
-# SIGTERM finishes what is in flight.
+# SIGTERM starts a graceful shutdown.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/l7lb"]
 CMD ["run", "--conf", "/etc/l7lb/l7lb.yaml"]
