@@ -1,4 +1,4 @@
-//! The bodies that the sample backend streams instead of holding in memory.
+//! Response bodies that the sample backend streams instead of holding them in memory.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,20 +11,20 @@ use http_body_util::channel::Channel;
 use http_body_util::combinators::BoxBody;
 use hyper::body::{Body, Frame, SizeHint};
 
-/// The body of any answer.
-pub(super) type AnswerBody = BoxBody<Bytes, Infallible>;
+/// The body of any response.
+pub(super) type ResponseBody = BoxBody<Bytes, Infallible>;
 
-/// The alphabet as often as it fits in about 64 KiB. Whole alphabets, so that
-/// every block starts with `a` and byte N of a stream is known: a proxy that
-/// drops, doubles or swaps a piece shows.
+/// About 64 KiB of repeated alphabet. Every block starts with `a`, so byte N of a
+/// stream is known and a test detects dropped, duplicated or reordered bytes.
 fn block() -> Bytes {
     (b'a'..=b'z').cycle().take(26 * 2520).collect()
 }
 
-/// A body of exactly so many bytes of repeated alphabet, its length announced.
+/// A body of repeated alphabet with a known length.
 struct Alphabet {
     block: Bytes,
-    left: u64,
+    /// Bytes not yet sent.
+    remaining: u64,
 }
 
 impl Body for Alphabet {
@@ -35,33 +35,33 @@ impl Body for Alphabet {
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.left == 0 {
+        if self.remaining == 0 {
             return Poll::Ready(None);
         }
         let mut piece = self.block.clone();
-        // A length that does not fit in usize exceeds the block all the more.
-        piece.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
-        self.left = self.left.saturating_sub(piece.len() as u64);
+        // A length that does not fit in usize also exceeds the block.
+        piece.truncate(usize::try_from(self.remaining).unwrap_or(usize::MAX));
+        self.remaining = self.remaining.saturating_sub(piece.len() as u64);
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        self.remaining == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        SizeHint::with_exact(self.remaining)
     }
 }
 
-/// A body of `length` bytes: the alphabet over and over.
-pub(super) fn alphabet(length: u64) -> AnswerBody {
-    Alphabet { block: block(), left: length }.boxed()
+/// A body of `length` bytes of repeated alphabet; its length is known in advance.
+pub(super) fn alphabet(length: u64) -> ResponseBody {
+    Alphabet { block: block(), remaining: length }.boxed()
 }
 
-/// A body of so many lines `chunk 1`, `chunk 2`, … with a pause between them
-/// and no length announced.
-pub(super) fn slow(chunks: u64, pause: Duration) -> AnswerBody {
+/// A body of `chunks` lines (`chunk 1`, `chunk 2`, …) with a pause between them.
+/// Its length is not known in advance.
+pub(super) fn slow(chunks: u64, pause: Duration) -> ResponseBody {
     let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
     tokio::spawn(async move {
         for number in 1..=chunks {
@@ -69,7 +69,7 @@ pub(super) fn slow(chunks: u64, pause: Duration) -> AnswerBody {
                 tokio::time::sleep(pause).await;
             }
             let chunk = Bytes::from(format!("chunk {number}\n"));
-            // It fails when the peer has gone: nobody is left to send to.
+            // Sending fails when the peer has closed the connection.
             if sender.send_data(chunk).await.is_err() {
                 return;
             }

@@ -1,4 +1,4 @@
-//! The `backend` program: the sample backend on a port of its own.
+//! The `backend` program: the sample backend as its own process.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,28 +14,28 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Debug, Parser)]
 #[command(name = "backend", version)]
 struct Flags {
-    /// The port to listen on; 0 takes a free one.
+    /// The port to listen on; 0 selects a free port.
     #[arg(long, default_value_t = 8081)]
     port: u16,
     /// The address to listen on.
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     address: IpAddr,
-    /// The name it answers with.
+    /// The name in `x-backend` and in the default response.
     #[arg(long, default_value = "backend")]
     name: String,
-    /// Waited before each answer, health and count excepted, such as "5ms".
+    /// A fixed delay before each response, except for /health and /count, such as "5ms".
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     latency: Duration,
-    /// The mean of a time, exponentially distributed, that each ordinary answer takes.
+    /// The mean of an exponentially distributed service time of each other response.
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     service_time: Duration,
-    /// How long after its start the service time is ten times as long, such as "10s".
+    /// How long after the start the service time is ten times as long, such as "10s".
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     cold: Duration,
-    /// The share of answers, from 0 to 1, that are a 500 instead.
+    /// The share of responses, from 0 to 1, that are a 500.
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     error_rate: f64,
-    /// The text of an ordinary answer; without it, "Hello from NAME".
+    /// The body of the default response; without it, "Hello from NAME".
     #[arg(long, env = "BACKEND_RESPONSE")]
     response: Option<String>,
 }
@@ -70,10 +70,10 @@ async fn run(flags: Flags) -> io::Result<()> {
         response: flags.response,
     };
     let listener = bind(&settings).await?;
-    // Before the line is out: whoever reads it may send a signal at once.
+    // Installed before the line is printed: its reader may send a signal immediately.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    announce(&settings.name, &listener)?;
+    print_address(&settings.name, &listener)?;
     let stop = async {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -84,11 +84,11 @@ async fn run(flags: Flags) -> io::Result<()> {
     Ok(())
 }
 
-/// Prints the one line that says where the backend listens.
-fn announce(name: &str, listener: &TcpListener) -> io::Result<()> {
+/// Prints one line with the address that the backend listens on.
+fn print_address(name: &str, listener: &TcpListener) -> io::Result<()> {
     let address = listener.local_addr()?;
     let line = format!("backend {name} listening on http://{address}");
-    // Not println: it panics when nobody reads the output.
+    // Not println: it panics if standard output is closed.
     writeln!(io::stdout(), "{line}").ok();
     Ok(())
 }

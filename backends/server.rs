@@ -2,14 +2,14 @@
 //! the demo, by hand and in the integration tests.
 //!
 //! It speaks HTTP/1.1 and cleartext HTTP/2 (by prior knowledge) on one port.
-//! This file listens and keeps the connections; `answers` says what each path
-//! answers, `bodies` holds the streamed bodies, `mood` makes it misbehave, and `tape`
-//! remembers what arrived byte by byte so that `/echo` can repeat it.
+//! This file listens and serves the connections. `responses` has the response of
+//! each path, `bodies` the streamed bodies, `fault_injection` the injected faults,
+//! and `recording` the received bytes for `/echo`.
 
-mod answers;
 mod bodies;
-mod mood;
-mod tape;
+mod fault_injection;
+mod recording;
+mod responses;
 
 use std::future::Future;
 use std::io;
@@ -23,45 +23,45 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 
-use answers::Answers;
-use tape::{Taped, TapedStream};
+use recording::{Recording, RecordingStream};
+use responses::Responder;
 
-/// How long a stopping backend lets requests in flight finish.
-const FINISH_WITHIN: Duration = Duration::from_millis(500);
+/// How long requests in flight may take to finish during a graceful shutdown.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long to rest after a failed accept: it fails when the process is out of
-/// file descriptors, and retrying at once would only burn a core.
-const REST_AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(20);
+/// The pause after a failed accept. Accept fails when the process has reached its
+/// file descriptor limit; an immediate retry would fail again and use a full core.
+const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(20);
 
-/// What one backend is called, where it listens and how it misbehaves.
+/// The name, address, timing and failures of one backend.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The address to listen on.
     pub address: IpAddr,
-    /// The port to listen on; 0 takes a free one.
+    /// The port to listen on; 0 selects a free port.
     pub port: u16,
-    /// The name it answers with in `x-backend` and in its greeting.
+    /// The name in `x-backend` and in the default response.
     pub name: String,
-    /// Waited before each answer, health and count excepted.
+    /// A fixed delay before each response, except for `/health` and `/count`.
     pub latency: Duration,
-    /// The mean time that an ordinary answer takes, exponentially distributed, on top of the latency.
+    /// The mean of an exponentially distributed service time, in addition to `latency`.
     pub service_time: Duration,
-    /// How long after its start the service time is ten times as long.
+    /// How long after the start the service time is ten times as long.
     pub cold: Duration,
-    /// The share of answers, from 0 to 1, that are a 500 instead.
+    /// The share of responses, from 0 to 1, that are a 500.
     pub error_rate: f64,
-    /// The text of an ordinary answer; without it, `Hello from NAME`.
+    /// The body of the default response; without it, `Hello from NAME`.
     pub response: Option<String>,
 }
 
-/// Opens the port that the settings name.
+/// Opens the listening socket of the settings.
 ///
-/// It is a step of its own so that the caller can say which port was taken, or
-/// that it could not be had, before the backend serves.
+/// It is separate from [`serve`] so that the caller can report the chosen port, or
+/// an error, before the backend serves.
 ///
 /// # Errors
 ///
-/// When the port cannot be listened on; the message names it.
+/// If the port is not available; the message names it.
 pub async fn bind(settings: &Settings) -> io::Result<TcpListener> {
     let (address, port) = (settings.address, settings.port);
     TcpListener::bind((address, port))
@@ -69,48 +69,47 @@ pub async fn bind(settings: &Settings) -> io::Result<TcpListener> {
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on port {port} of {address}: {error}")))
 }
 
-/// Serves on the listener until `stop` completes, then lets the requests in
-/// flight finish for half a second at most.
+/// Serves on the listener until `stop` completes, then waits at most half a second
+/// for the requests in flight.
 pub async fn serve(listener: TcpListener, settings: Settings, stop: impl Future<Output = ()>) {
-    let answers = Arc::new(Answers::new(settings));
+    let responder = Arc::new(Responder::new(settings));
     let graceful = GracefulShutdown::new();
     tokio::pin!(stop);
     loop {
         tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => keep_connection(stream, &answers, &graceful),
-                Err(_) => tokio::time::sleep(REST_AFTER_FAILED_ACCEPT).await,
+                Ok((stream, _)) => spawn_connection(stream, &responder, &graceful),
+                Err(_) => tokio::time::sleep(ACCEPT_ERROR_PAUSE).await,
             },
         }
     }
-    // Closed before the wait, so that newcomers are refused and go elsewhere
-    // instead of sitting in the accept queue.
+    // Closed before the wait, so that new connections are refused instead of
+    // remaining in the accept queue.
     drop(listener);
-    // Running out of time is no error: what still hangs is cut off by design.
-    tokio::time::timeout(FINISH_WITHIN, graceful.shutdown()).await.ok();
+    // A timeout is not an error: the remaining requests are aborted by design.
+    tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.ok();
 }
 
-/// Serves one connection on a task of its own.
-fn keep_connection(stream: TcpStream, answers: &Arc<Answers>, graceful: &GracefulShutdown) {
-    // Without it small answers can wait for the peer's delayed acknowledgement.
-    // A failure only costs that, so it is not worth dropping the connection.
+/// Serves one connection in its own task.
+fn spawn_connection(stream: TcpStream, responder: &Arc<Responder>, graceful: &GracefulShutdown) {
+    // Without TCP_NODELAY small responses can wait for the peer's delayed
+    // acknowledgement. A failure has no other effect, so it is ignored.
     stream.set_nodelay(true).ok();
-    let (stream, tape) = TapedStream::new(stream);
-    let answers = Arc::clone(answers);
+    let (stream, recording) = RecordingStream::new(stream);
+    let responder = Arc::clone(responder);
     let watcher = graceful.watcher();
     tokio::spawn(async move {
         let service = service_fn(move |request| {
-            let answers = Arc::clone(&answers);
-            let tape = Taped::clone(&tape);
-            async move { answers.answer(request, &tape).await }
+            let responder = Arc::clone(&responder);
+            let recording = Recording::clone(&recording);
+            async move { responder.respond(request, &recording).await }
         });
-        // No timer is given on purpose: with one, hyper closes a kept-alive
-        // connection that idles for 30 seconds, and the balancer's reuse of it
-        // would sometimes race with that.
+        // No timer is set: with one, hyper closes a keep-alive connection that is
+        // idle for 30 seconds, which races with its reuse by the load balancer.
         let server = auto::Builder::new(TokioExecutor::new());
         let connection = server.serve_connection(TokioIo::new(stream), service);
-        // A connection that breaks, or that /close breaks, concerns only its peer.
+        // A connection error, or a close by /close, affects only this connection.
         watcher.watch(connection.into_owned()).await.ok();
     });
 }

@@ -1,14 +1,14 @@
-//! What choosing a backend costs, under every policy, in pools of ten and of a thousand.
+//! The CPU cost of backend selection, for every balancing policy, in pools of 10 and 1,000 backends.
 //!
-//! `cargo bench --bench pick`. Each figure is the median of several rounds of one thread that picks and
-//! gives back; contention between threads is not in it.
+//! `cargo bench --bench pick`. Each figure is the median of several rounds. One thread picks and releases a
+//! backend, so contention between threads is not included.
 //!
-//! Without `--bench`, as under `cargo test --benches`, it only runs once to see that it works.
+//! Without `--bench`, as in `cargo test --benches`, it runs one short round as a functional test.
 
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
-    reason = "a benchmark reads the clock and prints what it finds"
+    reason = "a benchmark reads the clock and prints its results"
 )]
 
 use std::error::Error;
@@ -16,7 +16,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use l7lb::fault::{Faults, Place};
+use l7lb::base::fault::{Faults, Place};
 use l7lb::pool::{self, Key, Pool};
 use tokio::sync::watch;
 
@@ -25,9 +25,9 @@ const PICKS: u32 = 50_000;
 const POLICIES: [&str; 5] =
     ["round_robin", "random", "least_requests", "peak_ewma", "{ type: consistent_hash, by: client_ip }"];
 
-type Failure = Box<dyn Error>;
+type BoxError = Box<dyn Error>;
 
-fn build(balance: &str, count: usize) -> Result<Arc<Pool>, Failure> {
+fn build(balance: &str, count: usize) -> Result<Arc<Pool>, BoxError> {
     let backends: String =
         (0..count).map(|index| format!("{{ address: '127.0.{}.{}:80' }}, ", index / 250, index % 250 + 1)).collect();
     let yaml = format!("{{ balance: {balance}, health_check: {{ type: none }}, backends: [{backends}] }}");
@@ -37,8 +37,8 @@ fn build(balance: &str, count: usize) -> Result<Arc<Pool>, Failure> {
     Ok(Arc::new(Pool::build("pick".into(), &spec, &pool::Connectors::default(), Instant::now())?))
 }
 
-/// Discovers and gives every backend a time to answer; ends the pool's own loop.
-async fn settle(pool: &Arc<Pool>) {
+/// Runs discovery, records a response time for every backend, and stops the pool's background task.
+async fn prepare(pool: &Arc<Pool>) {
     let (_stop, shutdown) = watch::channel(false);
     let running = tokio::spawn({
         let pool = Arc::clone(pool);
@@ -52,7 +52,7 @@ async fn settle(pool: &Arc<Pool>) {
     }
 }
 
-/// Nanoseconds for a pick and its end, over one round.
+/// Nanoseconds per pick and release, averaged over one round.
 fn round(pool: &Pool, picks: u32) -> f64 {
     let start = Instant::now();
     for number in 0..picks {
@@ -62,16 +62,16 @@ fn round(pool: &Pool, picks: u32) -> f64 {
     start.elapsed().as_secs_f64() * 1e9 / f64::from(picks)
 }
 
-fn main() -> Result<(), Failure> {
+fn main() -> Result<(), BoxError> {
     let measured = std::env::args().any(|argument| argument == "--bench");
     let (rounds, picks) = if measured { (ROUNDS, PICKS) } else { (1, 100) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for balance in POLICIES {
         for count in [10, 1_000] {
             let pool = build(balance, count)?;
-            runtime.block_on(settle(&pool));
+            runtime.block_on(prepare(&pool));
             if pool.candidates().len() != count || pool.pick(Key::NONE, &[], Instant::now()).is_none() {
-                return Err(format!("{balance}: no backend to pick from").into());
+                return Err(format!("{balance}: no backend is available").into());
             }
             let mut figures: Vec<f64> = (0..rounds).map(|_| round(&pool, picks)).collect();
             figures.sort_by(f64::total_cmp);

@@ -1,15 +1,15 @@
-//! What one lookup in the routing table costs with 10 and with 10,000 routes.
+//! The CPU cost of one lookup in a routing table of 10 and of 10,000 routes.
 //!
-//! Both tables hold the same ten routes and answer the same requests, all meant for those ten,
-//! so that the difference is what the other 9,990 routes cost. A third figure asks the large table
-//! for all of its routes in turn, which adds the cache misses of a table that is used all over.
+//! Both tables contain the same ten routes, and all requests match those ten, so the difference is the cost
+//! of the other 9,990 routes. A third figure looks up every route of the large table once, in random order,
+//! which adds cache misses.
 //!
-//! Without `--bench`, as under `cargo test --benches`, it only runs once to see that it works.
+//! Without `--bench`, as in `cargo test --benches`, it runs one short round as a functional test.
 
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
-    reason = "a benchmark reads the clock and prints what it finds"
+    reason = "a benchmark reads the clock and prints its results"
 )]
 
 use std::collections::HashSet;
@@ -18,14 +18,14 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use http::Method;
-use l7lb::route::{HostPattern, Matcher, Methods, PathPattern, Table};
+use l7lb::routing::{HostPattern, Matcher, Methods, PathPattern, Table};
 
 const LARGE: usize = 10_000;
 const ROUNDS: usize = 60;
-const FINDS: usize = 50_000;
+const LOOKUPS: usize = 50_000;
 const WORDS: usize = 120;
 
-/// Host, path, whether exact, methods.
+/// Host, path, whether the path is exact, methods.
 const SHARED: [(&str, &str, bool, &str); 10] = [
     ("*", "/", false, "*"),
     ("*", "/health", true, "GET"),
@@ -58,7 +58,7 @@ const REQUESTS: [(&str, &str, Method); 16] = [
     ("admin.example.com", "/login", Method::GET),
 ];
 
-type Failure = Box<dyn Error>;
+type BoxError = Box<dyn Error>;
 
 /// A linear congruential generator, so that every run has the same routes.
 struct Random(u64);
@@ -69,7 +69,7 @@ impl Random {
         usize::try_from(self.0 >> 33).unwrap_or_default() % limit
     }
 
-    /// One in ten routes shares a host with the ten; the others are spread over many hosts.
+    /// One in ten routes has a host of the shared routes; the others have one of many hosts.
     fn host(&mut self) -> String {
         match self.below(20) {
             0 => "*".to_owned(),
@@ -83,14 +83,14 @@ impl Random {
         (0..=self.below(4)).map(|_| format!("/word{}", self.below(WORDS))).collect()
     }
 
-    fn matcher(&mut self) -> Result<Matcher, Failure> {
+    fn matcher(&mut self) -> Result<Matcher, BoxError> {
         let methods = if self.below(5) == 0 { "GET,POST" } else { "*" };
         let exact = self.below(10) == 0;
         matcher(&self.host(), &self.path(), exact, methods)
     }
 }
 
-fn matcher(host: &str, path: &str, exact: bool, methods: &str) -> Result<Matcher, Failure> {
+fn matcher(host: &str, path: &str, exact: bool, methods: &str) -> Result<Matcher, BoxError> {
     Ok(Matcher {
         host: host.parse::<HostPattern>()?,
         path: PathPattern::new(path, exact)?,
@@ -98,8 +98,8 @@ fn matcher(host: &str, path: &str, exact: bool, methods: &str) -> Result<Matcher
     })
 }
 
-/// The ten shared routes and as many others as make `count`.
-fn table(count: usize) -> Result<Table<usize>, Failure> {
+/// A table of `count` routes: the ten shared routes and random others.
+fn table(count: usize) -> Result<Table<usize>, BoxError> {
     let mut random = Random(7);
     let mut seen = HashSet::new();
     let mut routes = Vec::with_capacity(count);
@@ -113,16 +113,16 @@ fn table(count: usize) -> Result<Table<usize>, Failure> {
         }
     }
     let numbered = routes.into_iter().zip(0..);
-    Table::build(numbered).map_err(|found| format!("{found:?}").into())
+    Table::build(numbered).map_err(|error| format!("{error:?}").into())
 }
 
-/// Nanoseconds per lookup over one round.
-fn round(table: &Table<usize>, requests: &[(&str, &str, Method)], finds: usize) -> f64 {
+/// Nanoseconds per lookup, averaged over one round.
+fn round(table: &Table<usize>, requests: &[(&str, &str, Method)], lookups: usize) -> f64 {
     let start = Instant::now();
-    for (host, path, method) in requests.iter().cycle().take(finds) {
+    for (host, path, method) in requests.iter().cycle().take(lookups) {
         black_box(table.find(Some(black_box(host)), black_box(path), method));
     }
-    start.elapsed().as_secs_f64() * 1e9 / finds as f64
+    start.elapsed().as_secs_f64() * 1e9 / lookups as f64
 }
 
 fn median(mut rounds: Vec<f64>) -> f64 {
@@ -130,8 +130,8 @@ fn median(mut rounds: Vec<f64>) -> f64 {
     rounds.get(rounds.len() / 2).copied().unwrap_or_default()
 }
 
-/// A request for each route of the table, in an order that has nothing to do with theirs.
-fn spread(table: &Table<usize>) -> Vec<(String, String, Method)> {
+/// A request for each route of the table, in random order.
+fn shuffled_requests(table: &Table<usize>) -> Vec<(String, String, Method)> {
     let mut requests: Vec<_> = table
         .iter()
         .map(|(matcher, _)| {
@@ -146,29 +146,29 @@ fn spread(table: &Table<usize>) -> Vec<(String, String, Method)> {
     requests
 }
 
-fn main() -> Result<(), Failure> {
+fn main() -> Result<(), BoxError> {
     let full = std::env::args().any(|argument| argument == "--bench");
-    let (rounds, finds) = if full { (ROUNDS, FINDS) } else { (1, 1_000) };
+    let (rounds, lookups) = if full { (ROUNDS, LOOKUPS) } else { (1, 1_000) };
     let (small, large) = (table(SHARED.len())?, table(LARGE)?);
     for (host, path, method) in &REQUESTS {
         let found = [&small, &large].map(|table| table.find(Some(host), path, method));
         if found[0].is_none() || found[0] != found[1] {
-            return Err(format!("{host}{path}: {found:?} should be the same route").into());
+            return Err(format!("{host}{path}: the tables must return the same route, but returned {found:?}").into());
         }
     }
-    let owned = spread(&large);
-    let everywhere: Vec<_> = owned.iter().map(|(host, path, method)| (&**host, &**path, method.clone())).collect();
-    // The tables take turns, so that what else the machine does falls on all of them.
+    let owned = shuffled_requests(&large);
+    let all_routes: Vec<_> = owned.iter().map(|(host, path, method)| (&**host, &**path, method.clone())).collect();
+    // The tables alternate, so that other load on the machine affects all of them equally.
     let (mut few, mut many, mut all) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
-        few.push(round(&small, &REQUESTS, finds));
-        many.push(round(&large, &REQUESTS, finds));
-        all.push(round(&large, &everywhere, finds));
+        few.push(round(&small, &REQUESTS, lookups));
+        many.push(round(&large, &REQUESTS, lookups));
+        all.push(round(&large, &all_routes, lookups));
     }
     let (few, many, all) = (median(few), median(many), median(all));
-    println!("{:>6} routes: {few:6.1} ns per find", small.len());
-    println!("{:>6} routes: {many:6.1} ns per find, the same requests", large.len());
-    println!("{:>6} routes: {all:6.1} ns per find, requests for every route", large.len());
+    println!("{:>6} routes: {few:6.1} ns per lookup", small.len());
+    println!("{:>6} routes: {many:6.1} ns per lookup, the same requests", large.len());
+    println!("{:>6} routes: {all:6.1} ns per lookup, requests for every route", large.len());
     println!("ratio {:.2} for the same requests (aim: at most 1.20)", many / few);
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The least that Pingora can be: one backend, no routes, no limits, no log. What l7lb costs is
-//! measured beside it (`docs/performance.md`).
+//! A minimal Pingora proxy: one backend, no routes, no limits, no log. It is the baseline for the
+//! performance of l7lb (`docs/performance.md`).
 //!
 //! `cargo run --release --example bare -- BACKEND PLAIN [TLS CERTIFICATE KEY]`
 

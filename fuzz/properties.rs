@@ -12,11 +12,11 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use l7lb::config::load;
-use l7lb::http1::{Body, Chunk, Chunked, Head, HeadReader, Refusal, glimpse};
-use l7lb::net::{TrustedProxies, canonical};
-use l7lb::request_limits::RequestLimits;
-use l7lb::snapshot::Snapshot;
-use l7lb::target;
+use l7lb::decision::snapshot::Snapshot;
+use l7lb::http::client_address::{TrustedProxies, canonical};
+use l7lb::http::h1::{Body, Chunk, Chunked, Head, HeadReader, Refusal, glimpse};
+use l7lb::http::request_limits::RequestLimits;
+use l7lb::http::target;
 
 /// A property: it panics if it does not hold.
 pub type Property = fn(&[u8]);

@@ -6,46 +6,24 @@
 
 use std::path::{Path, PathBuf};
 
-/// Modules in layers. A module may import earlier layers and, within its own, the modules before it.
+/// The modules in the order of `src/lib.rs`: each may import those before it.
 const ORDER: &[&str] = &[
-    "units",
-    "fault",
-    "net",
-    "rejection",
-    "grpc_status",
-    "connection",
-    "request_id",
-    "target",
-    "event",
-    "request_limits",
-    "client_timeouts",
-    "connection_limits",
-    "file_stamps",
-    "lifecycle",
-    "systemd", // words
-    "http1",
-    "route",
+    "base",
+    "http",
+    "tls",
+    "observe",
+    "listener",
+    "routing",
     "limit",
     "retry",
-    "split",
-    "sticky",
-    "proxy_protocol",
-    "breaker",
-    "recent_requests", // mechanisms
-    "tls",
     "discovery",
     "pool",
-    "observe", // parts
     "config",
-    "snapshot",
     "decision",
-    "plan", // stages
     "proxy",
-    "listener", // traffic
-    "reload",
-    "admin",
+    "control",
     "server",
-    "cli", // process
+    "cli",
 ];
 
 /// Imports that the order would allow but the design does not.

@@ -1,4 +1,4 @@
-//! Every input that the fuzzer found worth keeping, through the properties that it tries to break.
+//! Runs the committed fuzzing corpus through the properties of the fuzz targets.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,11 +6,11 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
-    reason = "a test that cannot go on fails; an instant to start from"
+    reason = "a panic fails the test; properties need a current instant"
 )]
 
 #[path = "../fuzz/properties.rs"]
-#[allow(unreachable_pub, reason = "the fuzz targets reach it")]
+#[allow(unreachable_pub, reason = "the fuzz targets use these items")]
 mod properties;
 
 use std::path::{Path, PathBuf};
@@ -19,14 +19,21 @@ const FILES_MAX: usize = 60;
 const BYTES_MAX: usize = 60 * 1024;
 
 #[test]
-fn every_kept_input_holds_what_its_property_says() {
+fn every_corpus_input_satisfies_its_property() {
     let corpus = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
     for (name, property) in properties::ALL {
         let inputs = inputs(&corpus.join(name));
-        assert!((1..=FILES_MAX).contains(&inputs.len()), "{name} has {} files", inputs.len());
-        assert!(inputs.iter().map(|(_, data)| data.len()).sum::<usize>() <= BYTES_MAX, "{name} is too large");
+        assert!(
+            (1..=FILES_MAX).contains(&inputs.len()),
+            "{name} has {} inputs; allowed are 1 to {FILES_MAX}",
+            inputs.len()
+        );
+        assert!(
+            inputs.iter().map(|(_, data)| data.len()).sum::<usize>() <= BYTES_MAX,
+            "the corpus of {name} exceeds {BYTES_MAX} bytes"
+        );
         for (file, data) in inputs {
-            // Seen only if the property panics.
+            // `cargo test` shows the name only if the property panics.
             println!("{}", file.display());
             property(&data);
         }
@@ -34,14 +41,14 @@ fn every_kept_input_holds_what_its_property_says() {
 }
 
 #[test]
-fn each_property_has_a_target_and_a_place_in_the_readme() {
+fn every_property_has_a_fuzz_target_and_a_row_in_the_readme() {
     let fuzz = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     let readme = std::fs::read_to_string(fuzz.join("README.md")).unwrap();
     let targets = std::fs::read_dir(fuzz.join("fuzz_targets")).unwrap().count();
-    assert_eq!(targets, properties::ALL.len(), "a target without a property, or the other way round");
+    assert_eq!(targets, properties::ALL.len(), "targets and properties differ in number");
     for (name, _) in properties::ALL {
-        assert!(fuzz.join("fuzz_targets").join(name).with_extension("rs").exists(), "{name}");
-        assert!(readme.contains(&format!("| `{name}` |")), "{name}");
+        assert!(fuzz.join("fuzz_targets").join(name).with_extension("rs").exists(), "{name} has no fuzz target");
+        assert!(readme.contains(&format!("| `{name}` |")), "{name} is not in the README");
     }
 }
 

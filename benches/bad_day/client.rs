@@ -1,8 +1,8 @@
-//! The open-loop client: it sends when a request is due, whatever became of those before.
+//! The open-loop client: it sends each request at its scheduled time, independent of earlier responses.
 //!
-//! A thread of its own keeps the time, because timers of a runtime are rounded to milliseconds. Each
-//! request takes a connection that is free or opens one, so that no answer is ever waited for.
-//! Latency is counted from when the request was due: whoever makes the client wait pays for it.
+//! A separate thread keeps the schedule, because the timers of the runtime are rounded to milliseconds.
+//! Each request uses an idle connection or opens a new one, so it never waits for another response.
+//! Latency is measured from the scheduled time, so delays before sending are included.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,33 +19,33 @@ use crate::measure::{self, Sample};
 
 const REQUEST: &[u8] = b"GET /work HTTP/1.1\r\nHost: bench.test\r\nUser-Agent: bad_day\r\nAccept: */*\r\n\r\n";
 
-/// What is sent, and for how long.
+/// The request rate and the phases of one run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) proxy: SocketAddr,
-    /// Requests a second.
+    /// Requests per second.
     pub(crate) rate: u64,
-    /// Sent before the measurement begins, and not measured.
+    /// The load before the measurement starts; it is not measured.
     pub(crate) warm_up: Duration,
-    /// How long the measurement takes.
+    /// The length of the measurement.
     pub(crate) length: Duration,
-    /// After so long an answer is no longer waited for.
+    /// The client aborts a request after this time.
     pub(crate) timeout: Duration,
 }
 
-/// An answer that has arrived whole.
+/// A completely received response.
 #[derive(Debug, PartialEq, Eq)]
-struct Answer {
+struct Response {
     status: u16,
-    /// Whether the connection may be used again.
-    keep: bool,
+    /// Whether the connection can be reused.
+    keep_alive: bool,
 }
 
-type Idle = Arc<Mutex<Vec<TcpStream>>>;
+type IdleConnections = Arc<Mutex<Vec<TcpStream>>>;
 
-/// Sends the load and returns what became of each measured request; `begin` is when measuring begins.
+/// Sends the load and returns a sample for each measured request. The measurement starts at `begin`.
 pub(crate) async fn run(load: Load, begin: Instant) -> Vec<Sample> {
-    let (pace, mut paced) = mpsc::unbounded_channel();
+    let (schedule, mut scheduled) = mpsc::unbounded_channel();
     let first = begin - load.warm_up;
     std::thread::spawn(move || {
         for due in (0..).map(|number| measure::due(number, load.rate)) {
@@ -53,36 +53,36 @@ pub(crate) async fn run(load: Load, begin: Instant) -> Vec<Sample> {
                 return;
             }
             std::thread::sleep((first + due).saturating_duration_since(Instant::now()));
-            if pace.send(due).is_err() {
+            if schedule.send(due).is_err() {
                 return;
             }
         }
     });
-    let idle = Idle::default();
+    let idle = IdleConnections::default();
     let mut requests = JoinSet::new();
-    while let Some(due) = paced.recv().await {
+    while let Some(due) = scheduled.recv().await {
         let idle = Arc::clone(&idle);
         let measured = due.checked_sub(load.warm_up);
         let due = first + due;
         requests.spawn(async move {
-            let late = due.elapsed();
-            let answered = tokio::time::timeout_at((due + load.timeout).into(), exchange(load.proxy, &idle)).await;
-            let failure = match answered {
+            let send_delay = due.elapsed();
+            let result = tokio::time::timeout_at((due + load.timeout).into(), exchange(load.proxy, &idle)).await;
+            let failure = match result {
                 Ok(Ok(200)) => None,
                 Ok(Ok(status)) => Some(status.to_string()),
                 Ok(Err(error)) => Some(format!("{:?}", error.kind())),
                 Err(_) => Some("timeout".to_owned()),
             };
-            measured.map(|from_begin| Sample { due: from_begin, latency: due.elapsed(), late, failure })
+            measured.map(|from_begin| Sample { due: from_begin, latency: due.elapsed(), send_delay, failure })
         });
     }
-    // Who is not answered yet may take until the time-out.
+    // Requests in flight complete or reach their timeout.
     requests.join_all().await.into_iter().flatten().collect()
 }
 
-/// One request and its answer; the connection goes back to the idle ones where it may.
-async fn exchange(proxy: SocketAddr, idle: &Idle) -> io::Result<u16> {
-    let mut stream = match take(idle) {
+/// Sends one request and returns the status code. A reusable connection becomes idle again.
+async fn exchange(proxy: SocketAddr, idle: &IdleConnections) -> io::Result<u16> {
+    let mut stream = match take_idle(idle) {
         Some(stream) => stream,
         None => {
             let stream = TcpStream::connect(proxy).await?;
@@ -94,17 +94,17 @@ async fn exchange(proxy: SocketAddr, idle: &Idle) -> io::Result<u16> {
     let mut received = Vec::with_capacity(1024);
     loop {
         let ended = stream.read_buf(&mut received).await? == 0;
-        if let Some(answer) = parse(&received, ended)? {
-            if answer.keep && !ended {
+        if let Some(response) = parse(&received, ended)? {
+            if response.keep_alive && !ended {
                 idle.lock().push(stream);
             }
-            return Ok(answer.status);
+            return Ok(response.status);
         }
     }
 }
 
-/// An idle connection that the proxy has not closed meanwhile.
-fn take(idle: &Idle) -> Option<TcpStream> {
+/// An idle connection that the proxy has not closed.
+fn take_idle(idle: &IdleConnections) -> Option<TcpStream> {
     loop {
         let stream = idle.lock().pop()?;
         let would_block = stream.try_read(&mut [0; 1]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
@@ -114,8 +114,8 @@ fn take(idle: &Idle) -> Option<TcpStream> {
     }
 }
 
-/// The answer, if it is whole; `ended` when nothing more will come.
-fn parse(received: &[u8], ended: bool) -> io::Result<Option<Answer>> {
+/// The response, if it is complete; `ended` means that the connection is closed.
+fn parse(received: &[u8], ended: bool) -> io::Result<Option<Response>> {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut head = httparse::Response::new(&mut fields);
     let length = match head.parse(received).map_err(io::Error::other)? {
@@ -125,17 +125,17 @@ fn parse(received: &[u8], ended: bool) -> io::Result<Option<Answer>> {
     };
     let body = received.get(length..).unwrap_or_default();
     let field = |name: &str| {
-        let found = head.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name));
-        found.and_then(|field| str::from_utf8(field.value).ok())
+        let matching = head.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name));
+        matching.and_then(|field| str::from_utf8(field.value).ok())
     };
     let closing = field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-    let answer = |keep| Ok(Some(Answer { status: head.code.unwrap_or(0), keep }));
-    let announced = field("content-length").and_then(|value| value.parse::<usize>().ok());
+    let response = |keep_alive| Ok(Some(Response { status: head.code.unwrap_or(0), keep_alive }));
+    let content_length = field("content-length").and_then(|value| value.parse::<usize>().ok());
     let chunked = field("transfer-encoding").is_some();
-    match announced {
-        Some(announced) if body.len() >= announced => answer(!closing),
-        _ if chunked && body.ends_with(b"0\r\n\r\n") => answer(!closing),
-        None if !chunked && ended => answer(false),
+    match content_length {
+        Some(content_length) if body.len() >= content_length => response(!closing),
+        _ if chunked && body.ends_with(b"0\r\n\r\n") => response(!closing),
+        None if !chunked && ended => response(false),
         _ if ended => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(None),
     }

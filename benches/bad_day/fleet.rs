@@ -1,4 +1,4 @@
-//! The five backends of a run, and doing to them what a scenario says.
+//! The five backends of a run, and the execution of a scenario's actions on them.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -6,57 +6,63 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::process::{LOAD_CORE, Process, free_ports};
-use crate::scenario::{BACKENDS, COLD, Deed, Scenario};
+use crate::scenario::{Action, BACKENDS, COLD, Scenario};
 
 /// The mean of a backend's service time, exponentially distributed.
 pub(crate) const SERVICE_TIME: &str = "2ms";
 
-/// Five sample backends with fixed ports; dropped, they end.
+/// Five sample backends with fixed ports. Dropping it kills their processes.
 pub(crate) struct Fleet {
     ports: Vec<u16>,
     running: Vec<Option<Process>>,
 }
 
 impl Fleet {
-    /// Starts all backends that the scenario has from the beginning, and waits until they listen.
+    /// Starts all backends that the scenario starts with, and waits until they listen.
     pub(crate) fn start(scenario: Scenario) -> io::Result<Self> {
         let ports = free_ports(BACKENDS)?;
         let mut fleet = Self { ports, running: (0..BACKENDS).map(|_| None).collect() };
-        let present: Vec<usize> = (0..BACKENDS).filter(|backend| Some(*backend) != scenario.absent()).collect();
+        let present: Vec<usize> =
+            (0..BACKENDS).filter(|backend| Some(*backend) != scenario.initially_absent()).collect();
         for backend in &present {
             fleet.spawn(*backend, Duration::ZERO)?;
         }
         for backend in present {
-            fleet.wait_for(backend)?;
+            fleet.wait_until_listening(backend)?;
         }
         Ok(fleet)
     }
 
-    /// The ports, of those that are away too.
+    /// The ports of all backends, including those that are not running.
     pub(crate) fn ports(&self) -> &[u16] {
         &self.ports
     }
 
-    /// Does what the scenario says at its times after `begin`, and returns at `end`.
-    pub(crate) fn suffer(&mut self, deeds: &[(Duration, Deed)], begin: Instant, end: Instant) -> io::Result<()> {
-        for (at, deed) in deeds {
+    /// Performs each action at its time after `begin`, and returns at `end`.
+    pub(crate) fn run_actions(
+        &mut self,
+        actions: &[(Duration, Action)],
+        begin: Instant,
+        end: Instant,
+    ) -> io::Result<()> {
+        for (at, action) in actions {
             std::thread::sleep((begin + *at).saturating_duration_since(Instant::now()));
-            self.perform(*deed)?;
+            self.perform(*action)?;
         }
         std::thread::sleep(end.saturating_duration_since(Instant::now()));
         Ok(())
     }
 
-    fn perform(&mut self, deed: Deed) -> io::Result<()> {
-        match deed {
-            Deed::Mood(backend, mood) => self.post(backend, &format!("/mood/{mood}")),
-            Deed::Start(backend) => self.spawn(backend, Duration::ZERO),
-            Deed::StartCold(backend) => self.spawn(backend, COLD),
-            Deed::Kill(backend) => {
+    fn perform(&mut self, action: Action) -> io::Result<()> {
+        match action {
+            Action::InjectFault(backend, fault) => self.post(backend, &format!("/fault/{fault}")),
+            Action::Start(backend) => self.spawn(backend, Duration::ZERO),
+            Action::StartCold(backend) => self.spawn(backend, COLD),
+            Action::Kill(backend) => {
                 drop(self.take(backend));
                 Ok(())
             }
-            Deed::Stop(backend) => {
+            Action::Stop(backend) => {
                 if let Some(process) = self.take(backend) {
                     process.stop();
                 }
@@ -82,13 +88,13 @@ impl Fleet {
             .args(["--service-time", SERVICE_TIME])
             .args(["--cold", &humantime::format_duration(cold).to_string()]);
         let process = Process::start(&mut command, LOAD_CORE)?;
-        if let Some(place) = self.running.get_mut(backend) {
-            *place = Some(process);
+        if let Some(slot) = self.running.get_mut(backend) {
+            *slot = Some(process);
         }
         Ok(())
     }
 
-    fn wait_for(&self, backend: usize) -> io::Result<()> {
+    fn wait_until_listening(&self, backend: usize) -> io::Result<()> {
         let address = self.address(backend)?;
         for _ in 0..500 {
             if TcpStream::connect(address).is_ok() {
@@ -103,11 +109,11 @@ impl Fleet {
         let mut stream = TcpStream::connect(self.address(backend)?)?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         write!(stream, "POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        match answer.starts_with("HTTP/1.1 200") {
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        match response.starts_with("HTTP/1.1 200") {
             true => Ok(()),
-            false => Err(io::Error::other(format!("backend {backend} refused {path}: {answer}"))),
+            false => Err(io::Error::other(format!("backend {backend} rejects {path}: {response}"))),
         }
     }
 }

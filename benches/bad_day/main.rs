@@ -1,16 +1,16 @@
-//! The bench of bad days: what users see of a proxy when its backends are not well.
+//! The `bad_day` benchmark: client latency and errors while backends fail, for several proxies.
 //!
-//! Behind each proxy stand five sample backends; an open-loop client asks at a fixed rate while one
-//! backend (or all, in turn) has a bad day. Proxies have one core, backends and client the other. For
-//! each proxy and scenario everything is started anew, and ended afterwards. The results go to
-//! `docs/performance.md` and `docs/bad-day.svg` with `--docs`; `benches/bad_day/run.sh` does all of it.
+//! Each proxy has five sample backends. An open-loop client sends requests at a fixed rate while one
+//! backend (or each in turn) fails. The proxy runs on one core, backends and client on the other. Each
+//! combination of proxy and scenario starts new processes and stops them afterwards. `--docs` writes the
+//! results to `docs/performance.md` and `docs/bad-day.svg`; `benches/bad_day/run.sh` runs everything.
 //!
-//! `cargo bench --bench bad_day -- --help` tells the options.
+//! `cargo bench --bench bad_day -- --help` lists the options.
 
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
-    reason = "a bench reads the clock and prints what it finds"
+    reason = "a benchmark reads the clock and prints its results"
 )]
 
 mod client;
@@ -37,22 +37,22 @@ use proxies::Proxy;
 use report::{Results, Row};
 use scenario::Scenario;
 
-/// How long a proxy may take until it answers.
+/// How long a proxy may take to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(10);
-/// Sent before each measurement.
+/// The load before each measurement.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// What users see of a proxy when its backends are not well.
+/// Measures client latency and errors while backends fail.
 #[derive(Debug, Parser)]
 #[command(name = "bad_day")]
 struct Flags {
-    /// How long each scenario is measured.
+    /// The length of each measurement, in seconds.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// Requests a second.
+    /// Requests per second.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     rate: u64,
-    /// How long the client waits for an answer, in seconds.
+    /// How long the client waits for a response, in seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
     timeout: u64,
     /// Only proxies whose name contains one of these.
@@ -61,16 +61,16 @@ struct Flags {
     /// Only scenarios whose name contains one of these.
     #[arg(long, value_delimiter = ',')]
     scenarios: Vec<String>,
-    /// Policies of l7lb to measure beside its default.
+    /// Balancing policies of l7lb to measure in addition to its default.
     #[arg(long, value_delimiter = ',')]
     balance: Vec<String>,
-    /// Adds to the results of earlier runs instead of starting anew.
+    /// Adds to the results of earlier runs instead of replacing them.
     #[arg(long)]
     add: bool,
-    /// Writes table and plot to docs/, at the place of this label in docs/performance.md.
+    /// Writes table and plot to docs/. The label selects the section of docs/performance.md.
     #[arg(long, value_name = "LABEL")]
     docs: Option<String>,
-    /// What cargo bench passes.
+    /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -83,28 +83,28 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     process::pin(process::LOAD_CORE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(async {
+    let result = runtime.block_on(async {
         tokio::select! {
-            outcome = compare(&flags) => outcome,
-            // Whoever is interrupted ends what it has started, too: by dropping it.
+            result = compare(&flags) => result,
+            // Dropping the other future kills the processes that it has started.
             signal = tokio::signal::ctrl_c() => Err(signal.err().map_or("interrupted".into(), Into::into)),
         }
     });
-    // A thread that waits for a scenario's end has backends; they end with it.
+    // A blocking thread of a running scenario owns the backends and stops them when it ends.
     runtime.shutdown_timeout(Duration::from_secs(flags.seconds + 5));
-    outcome
+    result
 }
 
 async fn compare(flags: &Flags) -> Result<(), Box<dyn Error>> {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bad-day.json");
     let mut results = if flags.add { Results::load(&file)? } else { Results::default() };
-    let chosen = |words: &[String], name: &str| words.is_empty() || words.iter().any(|word| name.contains(word));
-    for proxy in Proxy::all(&flags.balance).into_iter().filter(|proxy| chosen(&flags.proxies, &proxy.name())) {
+    let selected = |words: &[String], name: &str| words.is_empty() || words.iter().any(|word| name.contains(word));
+    for proxy in Proxy::all(&flags.balance).into_iter().filter(|proxy| selected(&flags.proxies, &proxy.name())) {
         if !proxy.is_installed() {
-            eprintln!("{}: skipped, it is not installed", proxy.name());
+            eprintln!("{}: skipped because it is not installed", proxy.name());
             continue;
         }
-        for scenario in Scenario::ALL.into_iter().filter(|scenario| chosen(&flags.scenarios, scenario.title())) {
+        for scenario in Scenario::ALL.into_iter().filter(|scenario| selected(&flags.scenarios, scenario.title())) {
             let summary = match measure(&proxy, scenario, flags).await {
                 Ok(summary) => summary,
                 Err(error) => {
@@ -112,10 +112,10 @@ async fn compare(flags: &Flags) -> Result<(), Box<dyn Error>> {
                     continue;
                 }
             };
-            let [p50, p99, worst, late] =
-                [summary.p50, summary.p99, summary.worst_second, summary.client_late].map(report::milliseconds);
+            let [p50, p99, worst, delay] =
+                [summary.p50, summary.p99, summary.worst_second, summary.send_delay].map(report::milliseconds);
             eprintln!(
-                "{:<26} {:<28} p50 {p50:>6}  p99 {p99:>6}  worst second {worst:>6}  failed {:>4} {:?}  (client late {late})",
+                "{:<26} {:<28} p50 {p50:>6}  p99 {p99:>6}  worst second {worst:>6}  failed {:>4} {:?}  (send delay p99 {delay})",
                 proxy.name(),
                 scenario.title(),
                 summary.errors,
@@ -130,13 +130,13 @@ async fn compare(flags: &Flags) -> Result<(), Box<dyn Error>> {
     if let Some(label) = &flags.docs {
         let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs");
         report::insert(&docs.join("performance.md"), label, &table)?;
-        let title = format!("Bad days: {} requests a second, one of five backends in trouble", flags.rate);
+        let title = format!("Backend failures: {} requests per second, one of five backends affected", flags.rate);
         std::fs::write(docs.join("bad-day.svg"), plot::svg(&results, &title))?;
     }
     Ok(())
 }
 
-/// One proxy on one day, from nothing to nothing.
+/// Measures one proxy in one scenario, with new processes that it stops afterwards.
 async fn measure(proxy: &Proxy, scenario: Scenario, flags: &Flags) -> Result<Summary, Box<dyn Error>> {
     let length = Duration::from_secs(flags.seconds);
     let folder = tempfile::tempdir()?;
@@ -144,7 +144,7 @@ async fn measure(proxy: &Proxy, scenario: Scenario, flags: &Flags) -> Result<Sum
     let port = process::free_ports(1)?.first().copied().ok_or("no port")?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let running = proxy.start(address, fleet.ports(), folder.path())?;
-    wait_until_ready(address).map_err(|error| explain(&error, folder.path()))?;
+    wait_until_ready(address).map_err(|error| with_error_log(&error, folder.path()))?;
 
     let load = Load {
         proxy: address,
@@ -154,45 +154,46 @@ async fn measure(proxy: &Proxy, scenario: Scenario, flags: &Flags) -> Result<Sum
         timeout: Duration::from_secs(flags.timeout),
     };
     let begin = Instant::now() + WARM_UP + Duration::from_millis(50);
-    let suffering = tokio::task::spawn_blocking(move || {
+    let actions = tokio::task::spawn_blocking(move || {
         process::pin(process::LOAD_CORE);
-        let outcome = fleet.suffer(&scenario.deeds(length), begin, begin + length);
-        (fleet, outcome)
+        let result = fleet.run_actions(&scenario.actions(length), begin, begin + length);
+        (fleet, result)
     });
     let samples = client::run(load, begin).await;
-    let (fleet, outcome) = suffering.await?;
-    outcome?;
+    let (fleet, result) = actions.await?;
+    result?;
     running.stop();
     drop(fleet);
     Ok(Summary::of(&samples))
 }
 
-/// Asks until the proxy answers with a 200.
+/// Sends requests until the proxy responds with a 200.
 fn wait_until_ready(address: SocketAddr) -> Result<(), String> {
     let until = Instant::now() + READY_WITHIN;
     let mut last = String::new();
     while Instant::now() < until {
-        last = match ask(address) {
-            Ok(answer) if answer.contains(" 200 ") => return Ok(()),
-            Ok(answer) => answer,
+        last = match status_line(address) {
+            Ok(line) if line.contains(" 200 ") => return Ok(()),
+            Ok(line) => line,
             Err(error) => error.to_string(),
         };
         std::thread::sleep(Duration::from_millis(20));
     }
-    Err(format!("it does not become ready: {last}"))
+    Err(format!("not ready after {READY_WITHIN:?}: {last}"))
 }
 
-fn ask(address: SocketAddr) -> std::io::Result<String> {
+/// Sends one request and returns the status line of the response.
+fn status_line(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: bench.test\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer.lines().next().unwrap_or_default().to_owned())
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    Ok(response.lines().next().unwrap_or_default().to_owned())
 }
 
-/// The error, with what the proxy itself said.
-fn explain(error: &str, folder: &Path) -> String {
+/// The error, with the last lines of the proxy's error log.
+fn with_error_log(error: &str, folder: &Path) -> String {
     let log = std::fs::read_to_string(folder.join("error.log")).unwrap_or_default();
     format!("{error}\n{}", log.lines().rev().take(5).collect::<Vec<_>>().join("\n"))
 }

@@ -1,26 +1,26 @@
-//! The arithmetic of the bench: when requests are due, and what their latencies come to.
+//! The request schedule of the benchmark, and the statistics of its results.
 //!
-//! Nothing here touches a clock or a socket; `tests/bad_day.rs` tests it.
+//! This module uses no clock and no socket; `tests/bad_day.rs` tests it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What became of one request.
+/// The result of one request.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
-    /// When it was due, from the begin of the measurement.
+    /// The scheduled time, from the start of the measurement.
     pub(crate) due: Duration,
-    /// From then to the end of its answer, or to its failure.
+    /// From the scheduled time to the end of the response, or to the failure.
     pub(crate) latency: Duration,
-    /// From then to when the client got round to it: the client's own fault.
-    pub(crate) late: Duration,
-    /// Why it failed, such as `502` or `timeout`; none if it was answered with 200.
+    /// From the scheduled time to the time when the client sent the request.
+    pub(crate) send_delay: Duration,
+    /// The cause of the failure, such as `502` or `timeout`; none for a 200.
     pub(crate) failure: Option<String>,
 }
 
-/// What all requests of a run come to. Times are in microseconds.
+/// The statistics of all requests of a run. Times are in microseconds.
 ///
-/// Failed requests count among the latencies with the time that they took to fail.
+/// The latencies include failed requests, with the time until they failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Summary {
     pub(crate) requests: usize,
@@ -30,19 +30,19 @@ pub(crate) struct Summary {
     /// The p99 of the second in which it was highest.
     pub(crate) worst_second: u64,
     pub(crate) errors: usize,
-    /// How many failed of what.
+    /// The number of failed requests for each cause.
     pub(crate) failures: BTreeMap<String, usize>,
-    /// The p99 of the client's own lateness.
-    pub(crate) client_late: u64,
+    /// The p99 of [`Sample::send_delay`].
+    pub(crate) send_delay: u64,
 }
 
-/// When request `number` is due at `rate` requests a second.
+/// The scheduled time of request `number` at `rate` requests per second.
 pub(crate) fn due(number: u64, rate: u64) -> Duration {
     let rate = rate.max(1);
     Duration::from_secs(number / rate) + Duration::from_nanos(number % rate * 1_000_000_000 / rate)
 }
 
-/// The value that the given share of the values does not exceed (nearest rank), 0 of none.
+/// The percentile of sorted values by the nearest-rank method, with `share` from 0 to 1; 0 if there are no values.
 pub(crate) fn percentile(sorted: &[u64], share: f64) -> u64 {
     #[expect(
         clippy::cast_possible_truncation,
@@ -50,7 +50,7 @@ pub(crate) fn percentile(sorted: &[u64], share: f64) -> u64 {
         clippy::cast_precision_loss,
         reason = "a rank is between 0 and the number of samples, far below 2^52"
     )]
-    // The small subtraction keeps 0.999 × 1000 at 999, which floating point makes a hair more.
+    // In floating point 0.999 × 1000 is slightly more than 999; the subtraction corrects this.
     let rank = (share * sorted.len() as f64 - 1e-9).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
 }
@@ -62,7 +62,7 @@ fn sorted(values: impl Iterator<Item = Duration>) -> Vec<u64> {
 }
 
 impl Summary {
-    /// What the samples come to.
+    /// The statistics of the samples.
     pub(crate) fn of(samples: &[Sample]) -> Self {
         let latencies = sorted(samples.iter().map(|sample| sample.latency));
         let mut seconds: BTreeMap<u64, Vec<Duration>> = BTreeMap::new();
@@ -82,7 +82,7 @@ impl Summary {
             worst_second: worst.unwrap_or(0),
             errors: failures.values().sum(),
             failures,
-            client_late: percentile(&sorted(samples.iter().map(|sample| sample.late)), 0.99),
+            send_delay: percentile(&sorted(samples.iter().map(|sample| sample.send_delay)), 0.99),
         }
     }
 }

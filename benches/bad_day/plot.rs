@@ -1,8 +1,8 @@
-//! The results as a picture: plain SVG, for light and dark pages.
+//! The plot of the results: SVG for light and dark pages.
 //!
-//! One band for each scenario, in it one line for each proxy from its p50 to its p99 on a logarithmic
-//! axis, with a disc at the p99. The disc is hollow where more than 0.1 % of the requests failed, and
-//! the share stands beside it.
+//! Each scenario has a band, each proxy a line in it from p50 to p99 on a logarithmic axis, with a circle
+//! at the p99. If more than 0.1 % of the requests failed, the circle is hollow and the label includes the
+//! share of failed requests.
 
 use std::fmt::Write;
 
@@ -16,8 +16,8 @@ const GAP: f64 = 14.0;
 /// The ends of the axis, in microseconds.
 const AXIS: (f64, f64) = (1e3, 1e7);
 
-/// Ours stands out; those of one family are alike.
-const OURS: [&str; 4] = ["#e4572e", "#f2a541", "#b23a48", "#f4845f"];
+// Colours: l7lb stands out, and the variants of one proxy are similar.
+const L7LB: [&str; 4] = ["#e4572e", "#f2a541", "#b23a48", "#f4845f"];
 const NGINX: [&str; 4] = ["#2a9d5c", "#7fc97f", "#1b6b3f", "#a3d9a5"];
 const HAPROXY: [&str; 4] = ["#3a6ea5", "#8ab6e8", "#274b73", "#b9d3f0"];
 
@@ -30,7 +30,7 @@ text { fill: #222 } .faint { fill: #666 } .grid { stroke: #ddd } .band { fill: #
 }
 </style>";
 
-/// The whole picture.
+/// The complete SVG document.
 pub(crate) fn svg(results: &Results, title: &str) -> String {
     let (proxies, scenarios) = (results.proxies(), results.scenarios());
     let band = count(proxies.len()) * LINE + GAP;
@@ -87,7 +87,7 @@ fn legend(svg: &mut String, proxies: &[&str]) {
     }
 }
 
-/// The lines of 1, 10, 100 ms and so on, and what they are.
+/// The grid lines at 1, 10, 100 ms and so on, with labels, and the key below the axis.
 fn axis(svg: &mut String, bottom: f64) {
     for (microseconds, label) in
         [(1_000, "1 ms"), (10_000, "10 ms"), (100_000, "100 ms"), (1_000_000, "1 s"), (10_000_000, "10 s")]
@@ -109,7 +109,7 @@ fn axis(svg: &mut String, bottom: f64) {
     .ok();
 }
 
-/// Where a time is on the axis.
+/// The horizontal position of a time.
 #[expect(clippy::cast_precision_loss, reason = "a time below 2^52 µs")]
 fn x(microseconds: u64) -> f64 {
     let time = (microseconds as f64).clamp(AXIS.0, AXIS.1);
@@ -121,13 +121,13 @@ fn count(number: usize) -> f64 {
     number as f64
 }
 
-/// A proxy's colour: its family's, by its place in it.
+/// The colour of a proxy: by its family and its position in the family.
 fn color(proxies: &[&str], proxy: &str) -> &'static str {
     let family = |name: &str| name.split(' ').next().unwrap_or_default().to_owned();
     let before = proxies.iter().take_while(|other| **other != proxy);
     let place = before.filter(|other| family(other) == family(proxy)).count();
     let colors = match family(proxy).as_str() {
-        "l7lb" => OURS,
+        "l7lb" => L7LB,
         "nginx" => NGINX,
         _ => HAPROXY,
     };

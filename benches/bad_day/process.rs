@@ -1,4 +1,4 @@
-//! Processes that end with the bench, and free ports for them.
+//! Child processes that end with the benchmark, and free ports for them.
 
 use std::io;
 use std::net::TcpListener;
@@ -10,16 +10,16 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-/// The core of the proxies.
+/// The CPU core of the proxies.
 pub(crate) const PROXY_CORE: usize = 0;
-/// The core of the backends and of the client.
+/// The CPU core of the backends and the client.
 pub(crate) const LOAD_CORE: usize = 1;
 
-/// How long a process may take to end when asked to.
-const END_WITHIN: Duration = Duration::from_secs(3);
+/// How long a process may take to end after SIGTERM.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Binds the calling thread, and whatever it starts from now on, to one core. On a machine that has no
-/// such core it stays where it is.
+/// Pins the calling thread, and threads and processes that it starts later, to one core. Has no effect on a
+/// machine without that core.
 pub(crate) fn pin(core: usize) {
     let mut cores = CpuSet::new();
     if cores.set(core).is_ok() {
@@ -27,11 +27,11 @@ pub(crate) fn pin(core: usize) {
     }
 }
 
-/// A process with a group of its own; dropped, all of the group is ended.
+/// A process in its own process group. Dropping it kills the group.
 pub(crate) struct Process(Child);
 
 impl Process {
-    /// Starts the command on a core. What it prints is lost.
+    /// Starts the command on a core and discards its output.
     pub(crate) fn start(command: &mut Command, core: usize) -> io::Result<Self> {
         pin(core);
         let child = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
@@ -41,15 +41,15 @@ impl Process {
 
     fn signal(&self, signal: Signal) {
         if let Ok(group) = i32::try_from(self.0.id()) {
-            // It fails when the group is gone, which is what is wanted.
+            // An error means that the group has already ended.
             killpg(Pid::from_raw(group), signal).ok();
         }
     }
 
-    /// Asks it to end and waits until it has.
+    /// Sends SIGTERM and waits up to [`STOP_TIMEOUT`]; then drop kills the group.
     pub(crate) fn stop(mut self) {
         self.signal(Signal::SIGTERM);
-        let until = Instant::now() + END_WITHIN;
+        let until = Instant::now() + STOP_TIMEOUT;
         while Instant::now() < until {
             if matches!(self.0.try_wait(), Ok(Some(_))) {
                 return;
@@ -66,8 +66,8 @@ impl Drop for Process {
     }
 }
 
-/// So many free ports of 127.0.0.1, below those that the system gives to clients: the port of a backend
-/// that is away must not be taken by somebody's connection.
+/// `count` free ports of 127.0.0.1, outside the ephemeral range: an outgoing connection must not take the
+/// port of a backend that is not running.
 pub(crate) fn free_ports(count: usize) -> io::Result<Vec<u16>> {
     let mut held = Vec::new();
     for _ in 0..1000 {

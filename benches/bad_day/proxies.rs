@@ -1,7 +1,7 @@
-//! The proxies that are compared, with the configuration that each gets.
+//! The compared proxies and their configurations.
 //!
-//! All of them have one worker, write no access log to a terminal, and allow as many connections as the
-//! bench may open. Nothing else differs from their own defaults but what a name says.
+//! Each has one worker thread, writes no access log to a terminal, and allows as many connections as the
+//! benchmark opens. All other settings are the proxy's defaults, unless documented below.
 
 use std::fmt::Write;
 use std::io;
@@ -14,7 +14,7 @@ use crate::process::{PROXY_CORE, Process};
 /// One proxy with one configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Proxy {
-    /// Ours; the policy is left out where none is given.
+    /// l7lb; without a policy it uses its default.
     L7lb {
         balance: Option<String>,
     },
@@ -28,7 +28,7 @@ pub(crate) enum Proxy {
 }
 
 impl Proxy {
-    /// All that are compared; `policies` are those of ours to try beside the default.
+    /// All compared proxies; `policies` are balancing policies of l7lb in addition to its default.
     pub(crate) fn all(policies: &[String]) -> Vec<Self> {
         let mut all = vec![Self::L7lb { balance: None }];
         all.extend(policies.iter().map(|policy| Self::L7lb { balance: Some(policy.clone()) }));
@@ -39,7 +39,7 @@ impl Proxy {
         all
     }
 
-    /// What it is called in the table.
+    /// The name in the table.
     pub(crate) fn name(&self) -> String {
         match self {
             Self::L7lb { balance: None } => "l7lb".to_owned(),
@@ -60,14 +60,14 @@ impl Proxy {
         }
     }
 
-    /// Whether it can be started here.
+    /// Whether its program can be started on this machine.
     pub(crate) fn is_installed(&self) -> bool {
         let mut command = Command::new(self.program());
         command.arg(if matches!(self, Self::L7lb { .. }) { "--version" } else { "-v" });
         command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
     }
 
-    /// Starts it on its core. Its files are in `folder`.
+    /// Starts it on the proxy core. Its files are in `folder`.
     pub(crate) fn start(&self, address: SocketAddr, backends: &[u16], folder: &Path) -> io::Result<Process> {
         let file = folder.join("proxy.conf");
         let text = match self {
@@ -86,7 +86,7 @@ impl Proxy {
     }
 }
 
-/// Each backend's line, as `line` writes it.
+/// One configuration line for each backend, from its number and port.
 fn lines(backends: &[u16], line: impl Fn(usize, u16) -> String) -> String {
     backends.iter().enumerate().fold(String::new(), |mut text, (number, port)| {
         writeln!(text, "{}", line(number, *port)).ok();
@@ -94,8 +94,8 @@ fn lines(backends: &[u16], line: impl Fn(usize, u16) -> String) -> String {
     })
 }
 
-/// The defaults. All requests come from one address here, whose connections are capped by default;
-/// no peer has such a cap.
+/// The defaults, except for `connection_limits.per_client`: all requests come from one address, and the other
+/// proxies have no such limit by default.
 fn l7lb(address: SocketAddr, backends: &[u16], balance: Option<&str>, folder: &Path) -> String {
     let folder = folder.display();
     let balance = balance.map(|policy| format!("    balance: {policy}\n")).unwrap_or_default();
@@ -105,15 +105,15 @@ fn l7lb(address: SocketAddr, backends: &[u16], balance: Option<&str>, folder: &P
 listeners: [{{ address: {address} }}]
 connection_limits: {{ per_client: 8192 }}
 access_log: {{ file: {folder}/access.log }}
-routes: [{{ path: /, pool: days }}]
+routes: [{{ path: /, pool: benchmark }}]
 pools:
-  days:
+  benchmark:
 {balance}    backends:
 {backends}"
     )
 }
 
-/// Tuned: `max_fails=3 fail_timeout=5s`, short time-outs, 5xx go to the next backend, connections are kept.
+/// Tuned: `max_fails=3 fail_timeout=5s`, short timeouts, retries on 5xx, and upstream keep-alive.
 fn nginx(address: SocketAddr, backends: &[u16], (least_conn, tuned): (bool, bool), folder: &Path) -> String {
     let folder = folder.display();
     let least_conn = if least_conn { "least_conn;" } else { "" };
@@ -135,14 +135,14 @@ http {{
   access_log {folder}/access.log;
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-  upstream days {{
+  upstream benchmark {{
     {least_conn}
 {servers}    {keepalive}
   }}
   server {{
     listen {address};
     location / {{
-      proxy_pass http://days;
+      proxy_pass http://benchmark;
       {tuning}
     }}
   }}
@@ -151,8 +151,8 @@ http {{
     )
 }
 
-/// With checks by HTTP, redispatch and the retries that its manual recommends for safe requests, and the
-/// time-outs of Debian's own configuration.
+/// With HTTP health checks, redispatch, the retries that its manual recommends for safe requests, and the
+/// timeouts of Debian's default configuration.
 fn haproxy(address: SocketAddr, backends: &[u16], balance: &str) -> String {
     let servers = lines(backends, |number, port| format!("  server backend-{number} 127.0.0.1:{port}"));
     format!(
@@ -167,10 +167,10 @@ defaults
   retries 3
   option redispatch 1
   retry-on conn-failure empty-response
-frontend front
+frontend benchmark
   bind {address}
-  default_backend days
-backend days
+  default_backend servers
+backend servers
   balance {balance}
   option httpchk GET /health
   default-server check inter 2s fall 3 rise 2

@@ -1,4 +1,4 @@
-//! The results as Markdown, kept between runs, and their place in the documentation.
+//! The results as Markdown tables, their storage between runs, and their insertion into the documentation.
 
 use std::fmt::Write;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::measure::Summary;
 
-/// What one proxy made of one day.
+/// The result of one proxy in one scenario.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Row {
     pub(crate) proxy: String,
@@ -14,14 +14,14 @@ pub(crate) struct Row {
     pub(crate) summary: Summary,
 }
 
-/// The rows of all runs so far; a later one of the same proxy and scenario replaces the earlier.
+/// The rows of all runs. A later row for the same proxy and scenario replaces the earlier one.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Results {
     pub(crate) rows: Vec<Row>,
 }
 
 impl Results {
-    /// What earlier runs wrote; nothing if there were none.
+    /// Loads the results of earlier runs; empty if the file does not exist.
     pub(crate) fn load(file: &Path) -> io::Result<Self> {
         match std::fs::read(file) {
             Ok(text) => Ok(serde_json::from_slice(&text)?),
@@ -35,31 +35,31 @@ impl Results {
         std::fs::write(file, serde_json::to_vec_pretty(self)?)
     }
 
-    /// Adds a row, or puts it in the place of an earlier one.
+    /// Adds a row, or replaces the earlier row of the same proxy and scenario.
     pub(crate) fn put(&mut self, row: Row) {
         let same = |old: &&mut Row| old.proxy == row.proxy && old.scenario == row.scenario;
         match self.rows.iter_mut().find(same) {
-            Some(place) => *place = row,
+            Some(existing) => *existing = row,
             None => self.rows.push(row),
         }
     }
 
-    /// The row of a proxy and a scenario.
+    /// The summary of a proxy and a scenario.
     pub(crate) fn find(&self, proxy: &str, scenario: &str) -> Option<&Summary> {
         self.rows.iter().find(|row| row.proxy == proxy && row.scenario == scenario).map(|row| &row.summary)
     }
 
-    /// The proxies, in the order in which they were measured.
+    /// The proxies, in the order of measurement.
     pub(crate) fn proxies(&self) -> Vec<&str> {
-        first_of_each(self.rows.iter().map(|row| row.proxy.as_str()))
+        unique(self.rows.iter().map(|row| row.proxy.as_str()))
     }
 
-    /// The scenarios, likewise.
+    /// The scenarios, in the order of measurement.
     pub(crate) fn scenarios(&self) -> Vec<&str> {
-        first_of_each(self.rows.iter().map(|row| row.scenario.as_str()))
+        unique(self.rows.iter().map(|row| row.scenario.as_str()))
     }
 
-    /// The short table (p99 and errors) and, folded away, all figures.
+    /// The short table (p99 and errors), and a collapsed table with all figures.
     pub(crate) fn markdown(&self) -> String {
         let mut text = self.short_table();
         text.push_str("\n<details><summary>All figures</summary>\n\n");
@@ -82,22 +82,21 @@ impl Results {
     }
 
     fn long_table(&self) -> String {
-        let mut text =
-            "| scenario | proxy | p50 | p99 | p99.9 | worst second | errors | of which | client late, p99 |\n\
+        let mut text = "| scenario | proxy | p50 | p99 | p99.9 | worst second | errors | causes | send delay, p99 |\n\
                         |---|---|---|---|---|---|---|---|---|\n"
-                .to_owned();
+            .to_owned();
         for scenario in self.scenarios() {
             for proxy in self.proxies() {
                 let Some(summary) = self.find(proxy, scenario) else { continue };
-                let [p50, p99, p999, worst, late] =
-                    [summary.p50, summary.p99, summary.p999, summary.worst_second, summary.client_late]
+                let [p50, p99, p999, worst, delay] =
+                    [summary.p50, summary.p99, summary.p999, summary.worst_second, summary.send_delay]
                         .map(milliseconds);
                 let failures: Vec<String> =
                     summary.failures.iter().map(|(failure, count)| format!("{count} × {failure}")).collect();
                 let (errors, requests, failures) = (summary.errors, summary.requests, failures.join(", "));
                 writeln!(
                     text,
-                    "| {scenario} | {proxy} | {p50} | {p99} | {p999} | {worst} | {errors} of {requests} | {failures} | {late} |"
+                    "| {scenario} | {proxy} | {p50} | {p99} | {p999} | {worst} | {errors} of {requests} | {failures} | {delay} |"
                 )
                 .ok();
             }
@@ -106,14 +105,14 @@ impl Results {
     }
 }
 
-fn first_of_each<'a>(all: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut found = Vec::new();
-    for name in all {
-        if !found.contains(&name) {
-            found.push(name);
+fn unique<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut unique = Vec::new();
+    for name in names {
+        if !unique.contains(&name) {
+            unique.push(name);
         }
     }
-    found
+    unique
 }
 
 fn cell(summary: &Summary) -> String {
@@ -127,7 +126,7 @@ pub(crate) fn percentage(summary: &Summary) -> String {
     format!("{}.{:02} %", hundredths / 100, hundredths % 100)
 }
 
-/// Microseconds as milliseconds with three digits or so.
+/// Microseconds as milliseconds, with one decimal below 100 ms.
 pub(crate) fn milliseconds(microseconds: u64) -> String {
     match microseconds {
         0..100_000 => format!("{}.{}", microseconds / 1000, microseconds % 1000 / 100),
@@ -135,11 +134,11 @@ pub(crate) fn milliseconds(microseconds: u64) -> String {
     }
 }
 
-/// Replaces what stands in the page between `<!-- bad_day LABEL -->` and `<!-- /bad_day LABEL -->`.
+/// Replaces the text of the page between `<!-- bad_day LABEL -->` and `<!-- /bad_day LABEL -->`.
 pub(crate) fn insert(page: &Path, label: &str, table: &str) -> io::Result<()> {
     let text = std::fs::read_to_string(page)?;
     let (open, close) = (format!("<!-- bad_day {label} -->"), format!("<!-- /bad_day {label} -->"));
-    let missing = || io::Error::other(format!("{} has no {open} … {close}", page.display()));
+    let missing = || io::Error::other(format!("{} does not contain {open} … {close}", page.display()));
     let (before, rest) = text.split_once(&open).ok_or_else(missing)?;
     let (_, after) = rest.split_once(&close).ok_or_else(missing)?;
     std::fs::write(page, format!("{before}{open}\n{table}{close}{after}"))

@@ -1,46 +1,46 @@
-//! The days: what happens to the five backends, and when.
+//! The scenarios: the actions on the five backends and their times.
 //!
-//! A scenario is a list of deeds with their times, so that it can be read, and tested, without being
-//! played. Time 0 is when the measurement begins: the proxy has been in use for a second by then and
-//! all was well, so what it costs to notice the fault is part of the figure.
+//! A scenario is a list of timed actions, so it can be tested without being run. Time 0 is the start of the
+//! measurement. By then the proxy has been under load for a second with all backends healthy, so the
+//! results include the time to detect the fault.
 
 use std::time::Duration;
 
-/// The backends behind each proxy.
+/// The number of backends of each proxy.
 pub(crate) const BACKENDS: usize = 5;
 
-/// Whom it hits: not the first, which some proxies favour.
-pub(crate) const VICTIM: usize = 2;
+/// The affected backend. It is not the first, which some proxies prefer.
+pub(crate) const AFFECTED: usize = 2;
 
-/// How long a cold backend is ten times slower.
+/// How long a cold backend is ten times slower after its start.
 pub(crate) const COLD: Duration = Duration::from_secs(10);
 
-/// How long a backend is away while it restarts.
-const AWAY: Duration = Duration::from_millis(1000);
+/// How long a backend is down during a restart.
+const DOWNTIME: Duration = Duration::from_millis(1000);
 
-/// Something that is done to one backend.
+/// An action on one backend, which is given by its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Deed {
-    /// Its mood changes, as `/mood/…` of the sample backend says.
-    Mood(usize, &'static str),
-    /// It ends at once, in the middle of whatever it does.
+pub(crate) enum Action {
+    /// Sets a fault, by the path below `/fault/` of the sample backend.
+    InjectFault(usize, &'static str),
+    /// Kills the process immediately, with requests in flight.
     Kill(usize),
-    /// It is asked to end, finishes what it has, and ends.
+    /// Stops the process gracefully: it finishes the requests in flight.
     Stop(usize),
-    /// It starts.
+    /// Starts the process.
     Start(usize),
-    /// It starts and is slow at first.
+    /// Starts the process, which is slow for [`COLD`].
     StartCold(usize),
 }
 
-/// One kind of day.
+/// A failure scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scenario {
     Healthy,
     Slow,
     Hang,
     Fail,
-    Refuse,
+    ConnectionRefused,
     Killed,
     Pause,
     Cold,
@@ -54,21 +54,21 @@ impl Scenario {
         Self::Slow,
         Self::Hang,
         Self::Fail,
-        Self::Refuse,
+        Self::ConnectionRefused,
         Self::Killed,
         Self::Pause,
         Self::Cold,
         Self::Rolling,
     ];
 
-    /// What it is called in the table.
+    /// The title in the table.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
             Self::Slow => "one 10× slower",
             Self::Hang => "one hangs",
-            Self::Fail => "one answers 500",
-            Self::Refuse => "one refuses connections",
+            Self::Fail => "one responds with 500",
+            Self::ConnectionRefused => "one refuses connections",
             Self::Killed => "one killed every 5 s",
             Self::Pause => "one pauses 300 ms every 2 s",
             Self::Cold => "cold start of one",
@@ -76,34 +76,34 @@ impl Scenario {
         }
     }
 
-    /// The backend that is not there when the proxy starts.
-    pub(crate) fn absent(self) -> Option<usize> {
-        (self == Self::Cold).then_some(VICTIM)
+    /// The backend that is not running when the proxy starts.
+    pub(crate) fn initially_absent(self) -> Option<usize> {
+        (self == Self::Cold).then_some(AFFECTED)
     }
 
-    /// What is done in a measurement of this length, and when, in order.
-    pub(crate) fn deeds(self, length: Duration) -> Vec<(Duration, Deed)> {
-        let at_once = |deed| vec![(Duration::ZERO, deed)];
+    /// The actions of a measurement of this length with their times, in order.
+    pub(crate) fn actions(self, length: Duration) -> Vec<(Duration, Action)> {
+        let at_start = |action| vec![(Duration::ZERO, action)];
         match self {
             Self::Healthy => Vec::new(),
-            Self::Slow => at_once(Deed::Mood(VICTIM, "slow/10")),
-            Self::Hang => at_once(Deed::Mood(VICTIM, "hang")),
-            Self::Fail => at_once(Deed::Mood(VICTIM, "fail")),
-            Self::Refuse => at_once(Deed::Kill(VICTIM)),
-            Self::Pause => at_once(Deed::Mood(VICTIM, "pause/300ms/2s")),
-            Self::Cold => at_once(Deed::StartCold(VICTIM)),
+            Self::Slow => at_start(Action::InjectFault(AFFECTED, "slow/10")),
+            Self::Hang => at_start(Action::InjectFault(AFFECTED, "hang")),
+            Self::Fail => at_start(Action::InjectFault(AFFECTED, "fail")),
+            Self::ConnectionRefused => at_start(Action::Kill(AFFECTED)),
+            Self::Pause => at_start(Action::InjectFault(AFFECTED, "pause/300ms/2s")),
+            Self::Cold => at_start(Action::StartCold(AFFECTED)),
             Self::Killed => (0u64..)
-                .map(|turn| Duration::from_secs(1 + 5 * turn))
-                .take_while(|at| *at + AWAY < length)
-                .flat_map(|at| [(at, Deed::Kill(VICTIM)), (at + AWAY, Deed::Start(VICTIM))])
+                .map(|repetition| Duration::from_secs(1 + 5 * repetition))
+                .take_while(|at| *at + DOWNTIME < length)
+                .flat_map(|at| [(at, Action::Kill(AFFECTED)), (at + DOWNTIME, Action::Start(AFFECTED))])
                 .collect(),
             Self::Rolling => (0..BACKENDS)
                 .zip(0u32..)
-                .flat_map(|(backend, turn)| {
-                    // Each has a fifth of the time, in which it is away for at most half.
+                .flat_map(|(backend, position)| {
+                    // Each backend has a fifth of the time and is down for at most half of it.
                     let fifth = length / 5;
-                    let at = fifth * turn + fifth / 10;
-                    [(at, Deed::Stop(backend)), (at + AWAY.min(fifth / 2), Deed::Start(backend))]
+                    let at = fifth * position + fifth / 10;
+                    [(at, Action::Stop(backend)), (at + DOWNTIME.min(fifth / 2), Action::Start(backend))]
                 })
                 .collect(),
         }

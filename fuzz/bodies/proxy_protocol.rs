@@ -1,7 +1,7 @@
 //! What must hold for the PROXY protocol's reader, whatever the bytes.
 
-use l7lb::net::canonical;
-use l7lb::proxy_protocol::{HEADER_MAX, Header, encode_v2, parse};
+use l7lb::http::client_address::canonical;
+use l7lb::http::proxy_protocol::{HEADER_MAX, Header, encode_v2, parse};
 
 /// Reads `bytes` as they would arrive one by one: undecided up to some byte, then the same answer for ever.
 pub fn proxy_protocol(bytes: &[u8]) {

@@ -9,12 +9,12 @@ use http::Method;
 use super::process::Asked;
 use super::table::{self, Table, or_dash};
 use super::{EXIT_TIMEOUT, Failure};
-use crate::admin::client::{Unanswered, segment};
-use crate::admin::overrides::{NewState, NewWeight};
-use crate::admin::pools::{Backend, Backends, CircuitState};
-use crate::admin::{Cause, Client};
-use crate::pool::administration::{Override, State};
-use crate::units::Period;
+use crate::base::units::Period;
+use crate::control::api::client::{Unanswered, segment};
+use crate::control::api::overrides::{NewState, NewWeight};
+use crate::control::api::pools::{Backend, Backends, CircuitState};
+use crate::control::api::{Cause, Client};
+use crate::pool::operator::administration::{Override, State};
 
 /// How often is looked while waiting.
 const LOOK: Duration = Duration::from_millis(100);

@@ -6,14 +6,14 @@ use std::time::{Instant, SystemTime};
 use clap::{Args, ValueEnum};
 
 use super::{Failure, table};
+use crate::base::fault::{Fault, Place};
 use crate::config::Checked;
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::load::{self, Loaded};
 use crate::config::warnings::{Circumstances, warnings};
 use crate::decision::expectations;
-use crate::fault::{Fault, Place};
+use crate::decision::snapshot::Snapshot;
 use crate::listener::descriptors;
-use crate::snapshot::Snapshot;
 
 /// What to check.
 #[derive(Args)]

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::{Failure, logging};
-use crate::admin::socket_path;
 use crate::config::load::{self, Loaded};
+use crate::control::api::socket_path;
 use crate::server::{self, Start};
 use crate::tls::{Settings, development};
 

@@ -11,7 +11,7 @@ use super::process::Asked;
 use super::{Failure, check, table};
 use crate::decision::example::Question;
 use crate::decision::explanation::Explanation;
-use crate::snapshot::Snapshot;
+use crate::decision::snapshot::Snapshot;
 
 /// The request, and the file that decides.
 #[derive(Args)]

@@ -7,8 +7,8 @@ use http::Method;
 
 use super::process::Asked;
 use super::{Failure, table};
-use crate::plan::Plan;
-use crate::reload::Draft;
+use crate::control::plan::Plan;
+use crate::control::reload::Draft;
 
 /// Which configuration, and which process.
 #[derive(Args)]

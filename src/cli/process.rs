@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{EXIT_RUNTIME, EXIT_USAGE, Failure};
-use crate::admin::client::Unanswered;
-use crate::admin::{Client, socket_path};
 use crate::config::load;
+use crate::control::api::client::Unanswered;
+use crate::control::api::{Client, socket_path};
 
 /// Which process.
 #[derive(Args)]

@@ -4,8 +4,8 @@ use clap::Args;
 
 use super::Failure;
 use super::process::Which;
-use crate::admin::process::Reloaded;
-use crate::units::Percent;
+use crate::base::units::Percent;
+use crate::control::api::process::Reloaded;
 
 /// Which process.
 #[derive(Args)]

@@ -1,7 +1,7 @@
 //! `l7lb run`: serve as a file says.
 
 use super::{Failure, RunArguments, check, logging};
-use crate::reload::Source;
+use crate::control::reload::Source;
 use crate::server::{self, Start};
 
 pub(super) fn main(arguments: &RunArguments) -> Result<(), Failure> {

@@ -9,11 +9,11 @@ use serde_json::json;
 use super::process::Asked;
 use super::table::{self, Table, count, or_dash};
 use super::{EXIT_RUNTIME, Failure};
-use crate::admin::client::Unanswered;
-use crate::admin::configuration::{Configuration, Route, Routes};
-use crate::admin::log::{Events, Level};
-use crate::admin::pools::Pools;
-use crate::admin::process::{Ready, Version};
+use crate::control::api::client::Unanswered;
+use crate::control::api::configuration::{Configuration, Route, Routes};
+use crate::control::api::log::{Events, Level};
+use crate::control::api::pools::Pools;
+use crate::control::api::process::{Ready, Version};
 use crate::observe::operator_log::{Announced, LogLevel};
 
 /// How often is looked for new events.

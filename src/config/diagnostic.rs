@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::positions::{Position, Positions};
-use crate::fault::Fault;
+use crate::base::fault::Fault;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::RouteSpec;
-use crate::fault::{Faults, Place, nearest};
-use crate::units::{PoolName, RouteName};
+use crate::base::fault::{Faults, Place, nearest};
+use crate::base::units::{PoolName, RouteName};
 
 /// One test, as written.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]

@@ -10,11 +10,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::connection::{HealthPaths, Policy};
-use crate::fault::{Faults, Place};
-use crate::net::{ListenAddress, TrustedProxies};
+use crate::base::fault::{Faults, Place};
+use crate::base::units::Period;
+use crate::http::client_address::TrustedProxies;
+use crate::listener::address::ListenAddress;
+use crate::listener::connection::{HealthPaths, Policy};
 use crate::tls;
-use crate::units::Period;
 
 /// One listener, as written.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]

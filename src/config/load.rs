@@ -10,7 +10,7 @@ use super::diagnostic::{Diagnostic, Severity, Source};
 use super::positions::Position;
 use super::tree::{Step, Tree};
 use super::{Checked, Config};
-use crate::fault::{Fault, Faults, Place, nearest};
+use crate::base::fault::{Fault, Faults, Place, nearest};
 
 /// No file has more faults than anybody would read.
 const FAULTS_MAX: usize = 100;

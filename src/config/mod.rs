@@ -1,7 +1,7 @@
 //! The configuration: what was written, and the proof that it is consistent.
 //!
 //! Three stages, each made only from the one before: [`Config`] is what was written, [`Checked`] is
-//! proved consistent, and [`crate::snapshot::Snapshot`] is live. `load` and `check` touch no
+//! proved consistent, and [`crate::decision::snapshot::Snapshot`] is live. `load` and `check` touch no
 //! network and bind nothing, so `l7lb check` is safe to run anywhere.
 //!
 //! - [`load`]: from a file to a [`Checked`], or to every fault at once.
@@ -36,16 +36,17 @@ use serde::Deserialize;
 
 pub use routes::RouteSpec;
 
-use crate::client_timeouts::{self, ClientTimeouts};
-use crate::connection_limits::{self, ConnectionLimits};
-use crate::fault::{Fault, Faults, Place};
+use crate::base::fault::{Fault, Faults, Place};
+use crate::base::units::{Period, PoolName};
+use crate::http::client_address::TrustedProxies;
+use crate::http::request_limits::{self, RequestLimits};
 use crate::limit;
-use crate::net::{ListenAddress, TrustedProxies};
+use crate::listener::address::ListenAddress;
+use crate::listener::client_timeouts::{self, ClientTimeouts};
+use crate::listener::connection_limits::{self, ConnectionLimits};
 use crate::observe::access_log;
+use crate::observe::recent_requests;
 use crate::pool;
-use crate::recent_requests;
-use crate::request_limits::{self, RequestLimits};
-use crate::units::{Period, PoolName};
 
 /// The whole file, as written. Nothing in it is known to fit together yet.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::fault::{Faults, Place};
-use crate::recent_requests;
-use crate::units::Percent;
+use crate::base::fault::{Faults, Place};
+use crate::base::units::Percent;
+use crate::observe::recent_requests;
 
 /// The block, as written.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]

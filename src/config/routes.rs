@@ -8,17 +8,17 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::shares::Shares;
-use crate::fault::{Faults, Place};
+use crate::base::fault::{Faults, Place};
+use crate::base::units::{PoolName, RouteName, Size};
+use crate::http::request_limits::RequestLimits;
+use crate::http::target::{self, Encoded};
 use crate::limit;
 use crate::pool;
 use crate::pool::peer::{Protocol, Timeouts, TimeoutsConfig};
-use crate::request_limits::RequestLimits;
 use crate::retry;
-use crate::route::{HostPattern, Matcher, Methods, PathPattern, Table};
-use crate::sticky::ticket::Own;
-use crate::sticky::{self, Means, Sticky};
-use crate::target::{self, Encoded};
-use crate::units::{PoolName, RouteName, Size};
+use crate::routing::affinity::ticket::Own;
+use crate::routing::affinity::{self, Means, Sticky};
+use crate::routing::{HostPattern, Matcher, Methods, PathPattern, Table};
 
 /// One route, as written.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -42,7 +42,7 @@ pub struct Config {
     pub pool: Shares,
     /// Who is served by the same backend again.
     #[serde(default)]
-    pub sticky: Option<sticky::Config>,
+    pub sticky: Option<affinity::Config>,
     /// Which failures are tried again elsewhere.
     #[serde(default)]
     pub retry: retry::Config,
@@ -221,12 +221,12 @@ impl Config {
     fn sticky(&self, around: &Surroundings<'_>, place: &Place, faults: &mut Faults) -> Option<Arc<Sticky>> {
         let place = place.key("sticky");
         let config = self.sticky.as_ref()?;
-        if config.keep == sticky::Keep::Pool && self.pool.iter().count() == 1 {
+        if config.keep == affinity::Keep::Pool && self.pool.iter().count() == 1 {
             let hint = "remove it, or give `pool` several with their shares";
             faults.add(place.key("keep"), "there is only one pool, which needs no sticking to", hint);
         }
         let bound = |pool: &PoolName| around.pools.get(pool).is_some_and(|spec| spec.balance.key.is_some());
-        if config.keep == sticky::Keep::Backend
+        if config.keep == affinity::Keep::Backend
             && let Some((pool, _)) = self.pool.iter().find(|(pool, _)| bound(pool))
         {
             let problem = format!("pool {pool} binds requests to backends by its own key: consistent_hash");

@@ -10,7 +10,7 @@ use pingora_core::server::configuration::ServerConf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::fault::{Faults, Place};
+use crate::base::fault::{Faults, Place};
 
 /// The `server:` block, as written. The names and meanings are Pingora's (`ServerConf`).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]

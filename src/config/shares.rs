@@ -8,9 +8,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use crate::fault::{Faults, Place, nearest};
+use crate::base::fault::{Faults, Place, nearest};
+use crate::base::units::PoolName;
 use crate::pool;
-use crate::units::PoolName;
 
 /// The largest weight, as with backends.
 const WEIGHT_MAX: u32 = 1000;

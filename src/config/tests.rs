@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::load;
-use crate::snapshot::Snapshot;
-use crate::target::Encoded;
+use crate::decision::snapshot::Snapshot;
+use crate::http::target::Encoded;
 use crate::tls::development;
 
 fn root() -> PathBuf {

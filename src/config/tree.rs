@@ -8,7 +8,7 @@ use serde_yaml::{Mapping, Number, Value};
 
 use super::environment;
 use super::positions::Positions;
-use crate::fault::{Faults, Place};
+use crate::base::fault::{Faults, Place};
 
 /// A node and the place that it had in the file.
 #[derive(Debug)]

@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 use ipnet::IpNet;
 
 use super::{Config, listener};
-use crate::fault::{Fault, Faults, Place};
-use crate::net::ListenAddress;
+use crate::base::fault::{Fault, Faults, Place};
+use crate::base::units::Period;
+use crate::listener::address::ListenAddress;
 use crate::pool::health;
 use crate::tls::certificates;
-use crate::units::Period;
 
 /// What most HTTP servers keep an idle connection for, or longer: one that is kept for longer here may
 /// be closed by the backend just as a request is sent on it.

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-use crate::snapshot::Route;
-use crate::sticky::ticket::Ticket;
-use crate::sticky::{self, Means};
+use crate::decision::snapshot::Route;
+use crate::routing::affinity::ticket::Ticket;
+use crate::routing::affinity::{self, Means};
 
 /// What a request's client is bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl Bond {
             None => Self::None,
             Some(Means::Hash(source)) => source.hash(headers, client).map_or(Self::None, Self::Hash),
             Some(Means::Ticket(cookie)) => {
-                let ticket = sticky::cookie(headers, &cookie.name).and_then(|value| cookie.tickets.open(value));
+                let ticket = affinity::cookie(headers, &cookie.name).and_then(|value| cookie.tickets.open(value));
                 let good = ticket
                     .filter(|ticket| age(ticket, now) <= cookie.lifetime && position(route, ticket.pool).is_some());
                 good.map_or(Self::None, Self::Ticket)
@@ -54,7 +54,7 @@ impl Bond {
         match self {
             Self::None => None,
             Self::Ticket(ticket) => (address == ticket.backend).then_some(0),
-            Self::Hash(number) => Some(sticky::score(number, address)),
+            Self::Hash(number) => Some(affinity::score(number, address)),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::example::Example;
 use super::expectations::failures;
 use super::explanation::{Explanation, Verdict};
 use crate::config::{Checked, load};
-use crate::snapshot::Snapshot;
+use crate::decision::snapshot::Snapshot;
 
 const TEXT: &str = "listeners: [{ address: 0.0.0.0:8080 }, { address: 0.0.0.0:80, redirect_to_https: 443 }]
 trusted_proxies: [10.0.0.0/8]

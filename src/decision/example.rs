@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::form::X_FORWARDED_FOR;
 use super::{Decision, Door, decide};
 use crate::config::listener;
-use crate::http1::HeadReader;
+use crate::decision::snapshot::Snapshot;
+use crate::http::h1::HeadReader;
+use crate::http::rejection::{Refusal, Rejection};
+use crate::http::request_limits::RequestLimits;
 use crate::limit::{self, Limiter};
-use crate::net::ListenAddress;
-use crate::rejection::{Refusal, Rejection};
-use crate::request_limits::RequestLimits;
-use crate::snapshot::Snapshot;
+use crate::listener::address::ListenAddress;
 use crate::tls;
 
 /// Who sends an example unless told: an address for documentation (RFC 5737), trusted by nobody.

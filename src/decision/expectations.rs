@@ -1,10 +1,10 @@
 //! Runs the tests of a configuration.
 
 use super::example::{Example, Outcome};
+use crate::base::fault::{Fault, Faults, Place};
+use crate::base::units::PoolName;
 use crate::config::{Checked, expectation};
-use crate::fault::{Fault, Faults, Place};
-use crate::snapshot::{Route, Snapshot};
-use crate::units::PoolName;
+use crate::decision::snapshot::{Route, Snapshot};
 
 /// What the tests of `checked` expect and does not happen in `snapshot`, each with its place and what
 /// happens instead.

@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::example::{Asked, Outcome};
 use super::host;
-use crate::pool::outlook::{Candidate, percent};
-use crate::rejection::Rejection;
-use crate::route::{HostPattern, Matcher, Methods, PathPattern, Table};
-use crate::snapshot::{Route, Snapshot};
-use crate::units::{PoolName, RouteName};
+use crate::base::units::{PoolName, RouteName};
+use crate::decision::snapshot::{Route, Snapshot};
+use crate::http::rejection::Rejection;
+use crate::pool::selection::outlook::{Candidate, percent};
+use crate::routing::{HostPattern, Matcher, Methods, PathPattern, Table};
 
 /// What became of one route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -238,7 +238,7 @@ impl Limit {
 /// The pools of a route with their chances, and the backends as written.
 fn shares(route: &Route) -> Vec<Share> {
     let all: f64 = route.targets.shares().map(|(weight, _)| f64::from(weight)).sum();
-    let share = |(weight, target): (u32, &crate::snapshot::Target)| {
+    let share = |(weight, target): (u32, &crate::decision::snapshot::Target)| {
         let members = target.pool.spec().members.iter();
         Share {
             pool: target.pool.name().clone(),
@@ -262,7 +262,7 @@ fn considered(request: Option<&RequestHeader>, taken: Option<&Arc<Route>>, snaps
         None => Verdict::NotAsked,
         Some(request) => misfit(matcher, request).unwrap_or_else(|| match winner {
             None => Verdict::NotAsked,
-            // Host beats path beats method; see `crate::route`.
+            // Host beats path beats method; see `crate::routing`.
             Some(winner) if winner.host != matcher.host => Verdict::HostLessSpecific,
             Some(winner) if winner.path != matcher.path => Verdict::PathLessSpecific,
             Some(_) => Verdict::MethodLessSpecific,

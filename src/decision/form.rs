@@ -6,10 +6,10 @@ use http::header::HeaderName;
 use http::{Method, Version, header};
 use pingora_http::RequestHeader;
 
-use crate::http1::check_authority;
-use crate::rejection::{Refusal, Rejection};
-use crate::request_limits::RequestLimits;
-use crate::target::{self, Encoded};
+use crate::http::h1::check_authority;
+use crate::http::rejection::{Refusal, Rejection};
+use crate::http::request_limits::RequestLimits;
+use crate::http::target::{self, Encoded};
 
 /// A field that says what the balancer knows.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -10,10 +10,10 @@ use super::bond::Bond;
 use super::example::{Asked, Example};
 use super::explanation::{Explanation, Refusal};
 use crate::config::listener;
-use crate::net::ClientKey;
-use crate::rejection::Rejection;
-use crate::snapshot::{Route, Snapshot};
-use crate::sticky::Keep;
+use crate::decision::snapshot::{Route, Snapshot};
+use crate::http::client_address::ClientKey;
+use crate::http::rejection::Rejection;
+use crate::routing::affinity::Keep;
 
 /// When it is asked.
 #[derive(Clone, Copy, Debug)]

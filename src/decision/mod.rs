@@ -10,6 +10,7 @@
 //! - [`expectations`]: the configuration's tests; [`explanation`]: each route, and why it lost; [`live`]: the
 //!   same by a running process, with limits and backends as they are.
 
+pub mod snapshot;
 pub mod bond;
 pub mod example;
 pub mod expectations;
@@ -22,9 +23,9 @@ use std::sync::Arc;
 use http::{Version, header};
 use pingora_http::RequestHeader;
 
+use crate::decision::snapshot::{Route, Snapshot};
+use crate::http::rejection::{Refusal, Rejection};
 use crate::limit::Limiter;
-use crate::rejection::{Refusal, Rejection};
-use crate::snapshot::{Route, Snapshot};
 
 pub use bond::Bond;
 pub use form::host;

@@ -20,8 +20,8 @@ use pingora_load_balancing::discovery::ServiceDiscovery;
 
 pub use target::Target;
 
-use crate::event::Event;
-use crate::units::PoolName;
+use crate::base::event::Event;
+use crate::base::units::PoolName;
 
 /// How often names are resolved again. The resolver of the system has no time to live to offer.
 pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);

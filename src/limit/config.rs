@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Algorithm, Spec};
-use crate::fault::{Faults, Place};
-use crate::units::Period;
+use crate::base::fault::{Faults, Place};
+use crate::base::units::Period;
 
 /// The kind of limit, as written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
 use parking_lot::RwLock;
 use pingora_limits::estimator::Estimator;
 
-use crate::net::ClientKey;
+use crate::http::client_address::ClientKey;
 
 /// Rows of a sketch. While little is forgotten, more rows make noise far less likely than longer
 /// ones do: it takes a collision in every row.

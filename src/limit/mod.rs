@@ -64,7 +64,7 @@ use std::time::{Duration, Instant};
 
 pub use config::Config;
 
-use crate::net::ClientKey;
+use crate::http::client_address::ClientKey;
 
 mod config;
 mod fixed_window;

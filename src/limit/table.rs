@@ -9,7 +9,7 @@
 use ahash::RandomState;
 use parking_lot::Mutex;
 
-use crate::net::ClientKey;
+use crate::http::client_address::ClientKey;
 
 /// Places in a set.
 const PLACES: usize = 8;

@@ -9,7 +9,7 @@ use super::rule::{Outcome, Rule, nanoseconds};
 use super::sliding_window::SlidingWindow;
 use super::token_bucket::TokenBucket;
 use super::{Algorithm, Spec, Verdict};
-use crate::net::ClientKey;
+use crate::http::client_address::ClientKey;
 
 /// A limit that is tried out.
 pub struct Trial {

@@ -20,9 +20,9 @@ use super::service::Service;
 use super::sockets::Incoming;
 use super::stream::ClientStream;
 use super::{http1, http2};
-use crate::connection::{Connection, Policy};
-use crate::net::{TrustedProxies, canonical};
-use crate::proxy_protocol;
+use crate::http::client_address::{TrustedProxies, canonical};
+use crate::http::proxy_protocol;
+use crate::listener::connection::{Connection, Policy};
 use crate::tls::Terminator;
 
 /// How long accepting pauses when the process has no file descriptor left.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::flood::FrameMeter;
-use crate::client_timeouts::ClientTimeouts;
-use crate::http1::{Body, Chunked};
-use crate::rejection::{Refusal, Rejection};
+use crate::http::h1::{Body, Chunked};
+use crate::http::rejection::{Refusal, Rejection};
+use crate::listener::client_timeouts::ClientTimeouts;
 
 use tokio::time::Instant;
 

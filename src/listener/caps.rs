@@ -18,7 +18,7 @@ use ahash::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::net::ClientKey;
+use crate::http::client_address::ClientKey;
 
 /// The table is cut into 2^6 parts with a lock each, so that accept loops hardly ever meet.
 const PART_BITS: u32 = 6;

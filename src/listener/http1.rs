@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use super::lent::Lent;
 use super::service::Service;
 use super::stream::{Arrival, ClientStream};
-use crate::connection::Connection;
-use crate::http1::{HeadReader, glimpse};
+use crate::http::h1::{HeadReader, glimpse};
+use crate::http::rejection::Refusal;
+use crate::http::request_id::RequestId;
+use crate::listener::connection::Connection;
 use crate::observe::Record;
-use crate::rejection::Refusal;
-use crate::request_id::RequestId;
 
 /// Serves the connection to its end.
 pub(super) async fn serve<P>(service: &Service<P>, stream: ClientStream)

@@ -24,10 +24,10 @@ use super::flood::{FrameMeter, Limits};
 use super::lent::Lent;
 use super::service::Service;
 use super::stream::ClientStream;
-use crate::connection::Connection as ClientConnection;
+use crate::http::rejection::{Refusal, Rejection};
+use crate::http::request_id::RequestId;
+use crate::listener::connection::Connection as ClientConnection;
 use crate::observe::Record;
-use crate::rejection::{Refusal, Rejection};
-use crate::request_id::RequestId;
 
 /// Malformed requests that end the connection.
 const MALFORMED_MAX: usize = 32;

@@ -13,8 +13,12 @@
 //! - [`drain`]: connections that are open, and how they end.
 
 mod accept;
+pub mod address;
 mod body;
 pub mod caps;
+pub mod client_timeouts;
+pub mod connection;
+pub mod connection_limits;
 pub mod descriptors;
 pub mod drain;
 pub mod flood;

@@ -10,11 +10,11 @@ use tokio::sync::watch;
 
 use super::Drain;
 use super::caps::{ConnectionCaps, Refused, Slot};
-use crate::client_timeouts::ClientTimeouts;
-use crate::connection_limits::ConnectionLimits;
-use crate::net::{ClientKey, TrustedProxies};
+use crate::http::client_address::{ClientKey, TrustedProxies};
+use crate::http::request_limits::RequestLimits;
+use crate::listener::client_timeouts::ClientTimeouts;
+use crate::listener::connection_limits::ConnectionLimits;
 use crate::observe::AccessLog;
-use crate::request_limits::RequestLimits;
 
 /// The rules for clients at one time.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::protocols::{GetSocketDigest, SocketDigest};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 
-use crate::net::ListenAddress;
+use crate::listener::address::ListenAddress;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;

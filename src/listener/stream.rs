@@ -22,11 +22,11 @@ use super::body::Message;
 use super::flood::FrameMeter;
 use super::stall::Stall;
 use super::{LINGER, LINGER_TOTAL};
-use crate::client_timeouts::ClientTimeouts;
-use crate::connection::Connection;
-use crate::http1::{Head, HeadReader};
-use crate::rejection::{Refusal, Rejection};
-use crate::request_limits::RequestLimits;
+use crate::http::h1::{Head, HeadReader};
+use crate::http::rejection::{Refusal, Rejection};
+use crate::http::request_limits::RequestLimits;
+use crate::listener::client_timeouts::ClientTimeouts;
+use crate::listener::connection::Connection;
 
 /// Small writes are gathered up to here, so that header and body of a short answer leave in one
 /// system call and one packet.

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::record::{Format, Record};
-use crate::event::Event;
+use crate::base::event::Event;
 
 /// The `access_log:` block, as written.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]

@@ -7,6 +7,7 @@
 pub mod access_log;
 pub mod operator_log;
 pub mod record;
+pub mod recent_requests;
 
 pub use access_log::AccessLog;
 pub use operator_log::OperatorLog;

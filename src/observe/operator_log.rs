@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::Event;
-use crate::units::Timestamp;
+use crate::base::event::Event;
+use crate::base::units::Timestamp;
 
 /// How many events are kept.
 pub const EVENTS_MAX: usize = 1000;
@@ -233,7 +233,7 @@ mod tests {
     fn an_event_is_the_same_after_json() {
         let (announced, _) = {
             let log = OperatorLog::new("off");
-            let period = crate::units::Period::seconds(90);
+            let period = crate::base::units::Period::seconds(90);
             let reason = "5 failures in a row".to_owned();
             announce(
                 &log,

@@ -15,14 +15,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::administration::{Administration, Change, Override, State, Written};
-use super::circuit::Circuit;
-use super::health::Schedule;
-use super::latency::Latency;
-use super::outlier::Outcome;
-use super::passive::{Alarm, Observed};
-use crate::event::Event;
-use crate::units::{PoolName, Timestamp};
+use crate::base::event::Event;
+use crate::base::units::{PoolName, Timestamp};
+use crate::pool::admission::circuit::Circuit;
+use crate::pool::health::Schedule;
+use crate::pool::latency::Latency;
+use crate::pool::operator::administration::{Administration, Change, Override, State, Written};
+use crate::pool::passive_health::Outcome;
+use crate::pool::passive_health::monitor::{Alarm, Observed};
 
 /// What health checks say about a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -101,7 +101,7 @@ pub struct Endpoint {
     /// The pool that it was removed from, and how many requests were cut.
     removal: Mutex<Option<(PoolName, u32)>>,
     /// Only the pool's health check task takes this lock; requests read `health`.
-    pub(super) schedule: Mutex<Schedule>,
+    pub(in crate::pool) schedule: Mutex<Schedule>,
 }
 
 impl Endpoint {
@@ -133,7 +133,7 @@ impl Endpoint {
 
     /// From now on `standing` holds. What is known stays: health, counts, times. What an operator said of it
     /// ends where the file says something else than before; it is returned then.
-    pub(super) fn follow(&self, standing: Standing, now: Instant) -> Option<Override> {
+    pub(in crate::pool) fn follow(&self, standing: Standing, now: Instant) -> Option<Override> {
         // It may have been on its way out.
         self.cut_at.store(0, Ordering::Relaxed);
         *self.removal.lock() = None;
@@ -151,7 +151,7 @@ impl Endpoint {
     }
 
     /// An operator says something else than the file.
-    pub(super) fn change(&self, change: Change, since: Timestamp, now: Instant) {
+    pub(in crate::pool) fn change(&self, change: Change, since: Timestamp, now: Instant) {
         let before = self.state();
         self.administration.change(change, since);
         self.turn(before, now);
@@ -245,11 +245,11 @@ impl Endpoint {
     }
 
     /// What it may be given has changed, which concerns those who wait for a backend.
-    pub(super) fn changed(&self) {
+    pub(in crate::pool) fn changed(&self) {
         self.changed.notify_one();
     }
 
-    pub(super) fn set_health(&self, health: Health, now: Instant) {
+    pub(in crate::pool) fn set_health(&self, health: Health, now: Instant) {
         let before = self.health.swap(health as u8, Ordering::Relaxed);
         if before == Health::Down as u8 && health == Health::Up {
             self.start_slowly(now);
@@ -335,7 +335,7 @@ impl Endpoint {
 
     /// Somebody waited for so long and then left without an answer. That says how long an answer takes
     /// at least.
-    pub(super) fn waited_in_vain(&self, waited: Duration, now: Instant) {
+    pub(in crate::pool) fn waited_in_vain(&self, waited: Duration, now: Instant) {
         let now = self.nanoseconds(now);
         if waited > self.latency.at(now) {
             self.latency.record(waited, now);
@@ -384,30 +384,30 @@ impl Endpoint {
         self.circuit.load_full()
     }
 
-    pub(super) fn set_circuit(&self, circuit: Option<Circuit>) {
+    pub(in crate::pool) fn set_circuit(&self, circuit: Option<Circuit>) {
         self.circuit.store(circuit.map(Arc::new));
     }
 
-    /// A request begins; only a [`super::Lease`] says so.
-    pub(super) fn begin(&self) {
+    /// A request begins; only a [`crate::pool::Lease`] says so.
+    pub(in crate::pool) fn begin(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.pool_in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request waits for its answer; only a [`super::Lease`] says so.
-    pub(super) fn begin_waiting(&self, since: Instant) {
+    /// A request waits for its answer; only a [`crate::pool::Lease`] says so.
+    pub(in crate::pool) fn begin_waiting(&self, since: Instant) {
         if self.observed.tally().asked() == 0 {
             self.quiet_since.store(self.nanoseconds(since), Ordering::Relaxed);
         }
     }
 
     /// It waits no more.
-    pub(super) fn end_waiting(&self) {
+    pub(in crate::pool) fn end_waiting(&self) {
         self.observed.tally().released();
     }
 
     /// A request ends.
-    pub(super) fn end(&self) {
+    pub(in crate::pool) fn end(&self) {
         self.pool_in_flight.fetch_sub(1, Ordering::Relaxed);
         let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
         if before == 1 && self.cut_at.load(Ordering::Acquire) != 0 {

@@ -8,7 +8,7 @@ const DECAY: Duration = Duration::from_secs(10);
 
 /// A moving average over time; lock-free, so two writers at once may lose one measurement.
 #[derive(Debug, Default)]
-pub(super) struct Latency {
+pub(in crate::pool) struct Latency {
     /// Seconds, as the bits of an f64.
     average: AtomicU64,
     /// When it was written, in nanoseconds of the owner's clock.
@@ -21,7 +21,7 @@ fn kept(elapsed: u64) -> f64 {
 
 impl Latency {
     /// Takes a measurement in.
-    pub(super) fn record(&self, latency: Duration, now: u64) {
+    pub(in crate::pool) fn record(&self, latency: Duration, now: u64) {
         let before = f64::from_bits(self.average.load(Ordering::Relaxed));
         let elapsed = now.saturating_sub(self.written.swap(now, Ordering::Relaxed));
         let measured = latency.as_secs_f64();
@@ -31,12 +31,12 @@ impl Latency {
     }
 
     /// Begins anew, as before the first measurement.
-    pub(super) fn forget(&self) {
+    pub(in crate::pool) fn forget(&self) {
         self.average.store(0, Ordering::Relaxed);
     }
 
     /// The average, decayed by the time since the last measurement; zero before the first.
-    pub(super) fn at(&self, now: u64) -> Duration {
+    pub(in crate::pool) fn at(&self, now: u64) -> Duration {
         let average = f64::from_bits(self.average.load(Ordering::Relaxed));
         if average == 0.0 {
             return Duration::ZERO;

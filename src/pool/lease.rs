@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::circuit::Circuit;
-use super::endpoint::Endpoint;
-use super::gate::Slot;
-use super::outlier::Outcome;
-use super::overload::InFlight;
-use crate::breaker::Permit;
+use crate::pool::admission::breaker::Permit;
+use crate::pool::admission::circuit::Circuit;
+use crate::pool::admission::gate::Slot;
+use crate::pool::admission::overload::InFlight;
+use crate::pool::endpoint::Endpoint;
+use crate::pool::passive_health::Outcome;
 
 /// One request in flight at a backend. Dropping it ends the count, settles with the backend's breaker and
 /// lets the next one in.
@@ -35,13 +35,13 @@ impl Lease {
     }
 
     /// Counts a request at `endpoint` that its breaker let pass.
-    pub(super) fn with_permit(endpoint: Arc<Endpoint>, permit: Option<(Arc<Circuit>, Permit)>) -> Self {
+    pub(in crate::pool) fn with_permit(endpoint: Arc<Endpoint>, permit: Option<(Arc<Circuit>, Permit)>) -> Self {
         let mut lease = Self::new(endpoint);
         lease.permit = permit;
         lease
     }
 
-    pub(super) fn hold(&mut self, slot: Option<Slot>, in_flight: Option<InFlight>) {
+    pub(in crate::pool) fn hold(&mut self, slot: Option<Slot>, in_flight: Option<InFlight>) {
         (self.slot, self.in_flight) = (slot, in_flight);
     }
 
@@ -144,9 +144,9 @@ mod tests {
     #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
 
     use super::*;
-    use crate::fault::{Faults, Place};
+    use crate::base::fault::{Faults, Place};
     use crate::pool::endpoint::{Shared, Standing};
-    use crate::pool::outlier::{Setting, Share};
+    use crate::pool::passive_health::{Setting, Share};
 
     fn endpoint(now: Instant) -> Arc<Endpoint> {
         let address = "127.0.0.1:1".parse().unwrap();

@@ -8,10 +8,10 @@ use pingora_core::upstreams::peer::HttpPeer;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::proxy_protocol::ProxyProtocol;
-use crate::fault::{Faults, Place};
+use crate::base::fault::{Faults, Place};
+use crate::base::units::Period;
+use crate::pool::proxy_protocol::ProxyProtocol;
 use crate::tls::upstream::Verification;
-use crate::units::Period;
 
 /// The protocol that backends speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -25,7 +25,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 
-use crate::proxy_protocol::{encode_local, encode_v2};
+use crate::http::proxy_protocol::{encode_local, encode_v2};
 
 /// The version that a pool's backends expect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

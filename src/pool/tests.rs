@@ -2,9 +2,12 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
 
-use super::administration::{Change, State};
 use super::*;
-use crate::units::Timestamp;
+use std::collections::BTreeSet;
+
+use crate::base::fault::{Faults, Place};
+use crate::base::units::Timestamp;
+use crate::pool::operator::administration::{Change, State};
 
 fn config(yaml: &str) -> Config {
     serde_yaml::from_str(yaml).unwrap()
@@ -30,7 +33,7 @@ fn pick(pool: &Pool, tried: &[Arc<Endpoint>]) -> Option<Lease> {
 }
 
 fn change(pool: &Pool, port: u16, change: Change) -> Result<(), Refused> {
-    pool.change(([127, 0, 0, 1], port).into(), change, crate::units::Timestamp::now(), Instant::now())
+    pool.change(([127, 0, 0, 1], port).into(), change, crate::base::units::Timestamp::now(), Instant::now())
 }
 
 fn port(lease: Option<Lease>) -> u16 {

@@ -9,10 +9,10 @@ use pingora_proxy::Session;
 use super::exchange::Exchange;
 pub(super) use crate::decision::host;
 use crate::decision::{Bond, Door, announced_body, decide};
+use crate::http::client_address::ClientKey;
+use crate::http::rejection::Rejection;
 use crate::limit::Limiter;
-use crate::net::ClientKey;
-use crate::recent_requests::{Recorder, RequestKey};
-use crate::rejection::Rejection;
+use crate::observe::recent_requests::{Recorder, RequestKey};
 use crate::tls::Established;
 
 impl Exchange {

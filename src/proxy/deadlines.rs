@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::connection::Connection;
+use crate::listener::connection::Connection;
 use crate::pool::Endpoint;
 
 /// How late a sweep may find an overdue answer.

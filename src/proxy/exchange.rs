@@ -13,15 +13,15 @@ use pingora_proxy::Session;
 use super::deadlines::Deadline;
 use super::time_limits::End;
 use super::{admission, failover, headers, refuse};
-use crate::connection::{Connection, Policy};
+use crate::base::lifecycle::{CutRequest, Lifecycle, Phase};
+use crate::decision::snapshot::{Route, Snapshot, Target};
 use crate::decision::{Bond, Door};
-use crate::lifecycle::{CutRequest, Lifecycle, Phase};
+use crate::http::rejection::{Refusal, Rejection};
+use crate::http::request_id::RequestId;
 use crate::limit::Verdict;
+use crate::listener::connection::{Connection, Policy};
 use crate::observe::{AccessLog, Record};
 use crate::pool::{Endpoint, Key, Lease};
-use crate::rejection::{Refusal, Rejection};
-use crate::request_id::RequestId;
-use crate::snapshot::{Route, Snapshot, Target};
 
 /// Pingora's context of one request. Dropping it releases everything.
 pub struct Exchange {

@@ -9,9 +9,9 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::exchange::Exchange;
-use crate::grpc_status::{GrpcStatus, is_grpc};
-use crate::pool::outlier::Outcome;
-use crate::rejection::Rejection;
+use crate::http::grpc_status::{GrpcStatus, is_grpc};
+use crate::http::rejection::Rejection;
+use crate::pool::passive_health::Outcome;
 use crate::retry::Failure;
 
 /// Decides after a failed connection.

@@ -42,13 +42,13 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use deadlines::Deadlines;
 pub use exchange::Exchange;
 
-use crate::grpc_status::GrpcStatus;
-use crate::lifecycle::Lifecycle;
+use crate::base::lifecycle::Lifecycle;
+use crate::decision::snapshot::Snapshot;
+use crate::http::grpc_status::GrpcStatus;
+use crate::http::rejection::Rejection;
 use crate::observe::AccessLog;
-use crate::pool::outlier::Outcome;
-use crate::recent_requests::Recorder;
-use crate::rejection::Rejection;
-use crate::snapshot::Snapshot;
+use crate::observe::recent_requests::Recorder;
+use crate::pool::passive_health::Outcome;
 
 /// The proxy: reads the live snapshot, logs what it did and notes what it was asked.
 pub struct Proxy {

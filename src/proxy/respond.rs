@@ -10,9 +10,9 @@ use pingora_proxy::{FailToProxy, Session};
 
 use super::exchange::Exchange;
 use super::{admission, failover, framing, headers};
-use crate::grpc_status::is_grpc;
-use crate::lifecycle::Lifecycle;
-use crate::rejection::Rejection;
+use crate::base::lifecycle::Lifecycle;
+use crate::http::grpc_status::is_grpc;
+use crate::http::rejection::Rejection;
 
 /// Answers a request that was refused before any backend was asked.
 pub(super) async fn reject(

@@ -12,8 +12,8 @@ use super::headers;
 use crate::decision::Bond;
 use crate::decision::bond::age;
 use crate::pool::{Lease, Preferred};
-use crate::sticky::ticket::Ticket;
-use crate::sticky::{CookieSpec, Keep, Means, Secure};
+use crate::routing::affinity::ticket::Ticket;
+use crate::routing::affinity::{CookieSpec, Keep, Means, Secure};
 
 /// What the log says of a client that had to move.
 pub(super) const MOVED: &str = "the backend that the client is bound to is not available";

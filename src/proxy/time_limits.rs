@@ -13,7 +13,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 
 use super::exchange::Exchange;
 use super::refuse;
-use crate::rejection::Rejection;
+use crate::http::rejection::Rejection;
 
 /// No backend answers faster than this.
 const SHORTEST: Duration = Duration::from_millis(1);

@@ -15,13 +15,13 @@ use super::deadlines::{Deadline, Deadlines, Expiry, Limits, ToBackend};
 use super::exchange::Exchange;
 use super::refuse;
 use super::stickiness::MOVED;
+use crate::decision::snapshot::{Route, Target};
+use crate::http::rejection::Rejection;
 use crate::pool::Lease;
-use crate::pool::outlier::Outcome;
+use crate::pool::passive_health::Outcome;
 use crate::pool::peer::Protocol;
 use crate::pool::proxy_protocol::ClientConnection;
-use crate::rejection::Rejection;
 use crate::retry::{self, Attempt, Failure};
-use crate::snapshot::{Route, Target};
 
 /// How much later than the listener we lose patience with a request that does not arrive, so that it is
 /// the client who is blamed for its own pause.

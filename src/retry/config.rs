@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 use super::{Failure, Policy};
-use crate::fault::{Faults, Place};
-use crate::grpc_status::GrpcStatus;
-use crate::units::Period;
+use crate::base::fault::{Faults, Place};
+use crate::base::units::Period;
+use crate::http::grpc_status::GrpcStatus;
 
 /// The most backends that a request is sent to: two retries. What two others could not do, a third
 /// will not, and each costs the client time and the pool work.

@@ -12,7 +12,7 @@ mod config;
 
 use std::time::Duration;
 
-use crate::grpc_status::GrpcStatus;
+use crate::http::grpc_status::GrpcStatus;
 
 pub use budget::Budget;
 pub use config::{Config, Repeats};

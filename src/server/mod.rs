@@ -23,21 +23,21 @@ use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
 use pingora_proxy::HttpProxy;
 
-use crate::admin::{self, Admin, Api, Control};
+use crate::base::lifecycle::{Lifecycle, Phase};
+use crate::base::systemd;
 use crate::config::load::Loaded;
 use crate::config::{Checked, listener};
-use crate::lifecycle::{Lifecycle, Phase};
+use crate::control::api::{self, Admin, Api, Control};
+use crate::control::reload::{self, InForce, Live, Orders, Reloader, Source, Upgrades};
+use crate::decision::snapshot::Snapshot;
+use crate::listener::address::ListenAddress;
 use crate::listener::front::{Door, Makings, Prepare, Workers};
 use crate::listener::handover::{self, Ready};
 use crate::listener::{Drain, Entrance, Front, LiveRules, Socket};
-use crate::net::ListenAddress;
+use crate::observe::recent_requests::RecentRequests;
 use crate::observe::{AccessLog, OperatorLog, access_log};
 use crate::pool::Keeper;
 use crate::proxy::Proxy;
-use crate::recent_requests::RecentRequests;
-use crate::reload::{self, InForce, Live, Orders, Reloader, Source, Upgrades};
-use crate::snapshot::Snapshot;
-use crate::systemd;
 use crate::tls::{Terminator, Watcher};
 use signals::{HandOver, Signals};
 use successor::Successor;
@@ -155,7 +155,7 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
         lifecycle: lifecycle.clone(),
         upgrades: give_upgrades,
     };
-    let control = Control::new(admin::socket_path(&handing.upgrade_sock.display().to_string()));
+    let control = Control::new(api::socket_path(&handing.upgrade_sock.display().to_string()));
     let orders = source.map(|source| add_reloading(&mut server, source, &live));
     let api = Api { orders: orders.clone(), live: live.clone(), log: build.log };
     add_control(&mut server, &control, api);

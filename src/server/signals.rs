@@ -21,11 +21,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::successor::Successor;
 
-use crate::lifecycle::{Lifecycle, Phase};
+use crate::base::lifecycle::{Lifecycle, Phase};
+use crate::base::systemd;
+use crate::control::reload::{Orders, Outcome, Upgrade};
 use crate::listener::{Drain, handover};
 use crate::observe::access_log;
-use crate::reload::{Orders, Outcome, Upgrade};
-use crate::systemd;
 
 /// What the service manager grants beyond the time that we take.
 const MARGIN: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 
-use crate::systemd;
+use crate::base::systemd;
 
 /// Says so again and again, also while requests in flight are finished.
 pub(super) struct Watchdog {

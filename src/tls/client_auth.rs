@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::certificates::{self, Unusable};
-use crate::fault::{Faults, Place};
+use crate::base::fault::{Faults, Place};
 
 /// The `client_auth:` block of a listener's `tls`, as written.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]

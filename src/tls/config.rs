@@ -12,8 +12,8 @@ use super::certificates::{self, Kind};
 use super::client_auth::{self, ClientAuth};
 use super::store::Names;
 use super::tickets::{self, Keys};
-use crate::fault::{Faults, Place};
-use crate::file_stamps::Stamps;
+use crate::base::fault::{Faults, Place};
+use crate::base::file_stamps::Stamps;
 
 /// The `tls:` block of a listener, as written.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]

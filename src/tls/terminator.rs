@@ -25,9 +25,9 @@ use super::identity::ClientIdentity;
 use super::store::Names;
 use super::tickets::{self, Tickets};
 use super::{Certificate, acceptor};
-use crate::event::Event;
-use crate::fault::{Faults, Place};
-use crate::file_stamps::Stamps;
+use crate::base::event::Event;
+use crate::base::fault::{Faults, Place};
+use crate::base::file_stamps::Stamps;
 
 /// TLS at one listener.
 pub struct Terminator {

@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::UnixTime;
 use rustls::server::ProducesTickets;
 
-use crate::fault::{Faults, Place};
+use crate::base::fault::{Faults, Place};
 
 /// How long a ticket is taken, in seconds: 12 hours, as the library's own tickets.
 const LIFETIME: u32 = 12 * 60 * 60;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificates::{self, Certificate};
-use crate::fault::{Faults, Place};
+use crate::base::fault::{Faults, Place};
 
 /// The `tls:` block of a pool, as written.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]

@@ -13,9 +13,9 @@ use pingora_core::services::background::BackgroundService;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Terminator;
-use crate::event::Event;
-use crate::file_stamps::Stamps;
-use crate::units::Timestamp;
+use crate::base::event::Event;
+use crate::base::file_stamps::Stamps;
+use crate::base::units::Timestamp;
 
 /// How often files are looked at.
 const PERIOD: Duration = Duration::from_millis(500);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::process::Output;
 
-use l7lb::plan::Plan;
-use l7lb::plan::replay::End;
+use l7lb::control::plan::Plan;
+use l7lb::control::plan::replay::End;
 use l7lb::decision::explanation::Explanation;
 use l7lb::pool::Health;
 use serde_json::Value;

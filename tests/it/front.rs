@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use l7lb::proxy_protocol::encode_v2;
+use l7lb::http::proxy_protocol::encode_v2;
 use nix::sys::signal::Signal;
 use rustls::pki_types::ServerName;
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use http::{Method, StatusCode};
-use l7lb::plan::Plan;
-use l7lb::plan::replay::End;
+use l7lb::control::plan::Plan;
+use l7lb::control::plan::replay::End;
 use serde_json::{Value, json};
 
 use crate::control::call;

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use l7lb::proxy_protocol::{Header, encode_local, encode_v2, parse};
+use l7lb::http::proxy_protocol::{Header, encode_local, encode_v2, parse};
 use l7lb::tls::development;
 use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject;

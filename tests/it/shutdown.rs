@@ -86,7 +86,7 @@ fn readiness_fails_before_listeners_close_and_no_request_fails() {
     let ready = get(port, "/readyz");
     assert_eq!((ready.status, ready.body.as_str()), (503, "leaving\n"));
     assert_eq!((get(port, "/livez").status, get(port, "/apiA").status), (200, 200), "requests are still served");
-    let client = l7lb::admin::Client::new(lab.folder().join("control.sock"));
+    let client = l7lb::control::api::Client::new(lab.folder().join("control.sock"));
     let error = client.get::<serde_json::Value>("/ready").unwrap_err().to_string();
     assert!(error.contains("about to leave"), "{error}");
     load.wait_for_more(50);

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use http::{Method, StatusCode};
-use l7lb::admin::Client;
+use l7lb::control::api::Client;
 use serde_json::Value;
 
 use crate::lab::{Lab, PATIENCE};

@@ -274,10 +274,10 @@ impl Backend {
         assert!(answer.status < 300, "{answer:?}");
     }
 
-    /// Makes it `normal`, `fail`, `hang`, `slow/10`... for all but health checks.
-    pub fn set_mood(&self, mood: &str) {
+    /// Injects the fault `none`, `fail`, `hang` or `slow/10`; health checks are not affected.
+    pub fn inject_fault(&self, fault: &str) {
         let answer = self
-            .ask(&format!("POST /mood/{mood} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
+            .ask(&format!("POST /fault/{fault} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
         assert!(answer.status < 300, "{answer:?}");
     }
 

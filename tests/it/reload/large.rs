@@ -88,7 +88,7 @@ fn reload_times_with_ten_thousand_routes_and_a_thousand_pools() {
     times.take();
     std::thread::sleep(Duration::from_secs(8));
     print_latencies("without reloads", &times.take());
-    let client = l7lb::admin::Client::new(lab.folder().join("control.sock"));
+    let client = l7lb::control::api::Client::new(lab.folder().join("control.sock"));
     let reload = |what: &str, yaml: &str| {
         replace(&lab, yaml);
         let began = Instant::now();

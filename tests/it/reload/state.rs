@@ -62,7 +62,7 @@ fn ejection_survives_a_reload_that_changes_another_key_of_the_pool() {
             .replace("pool: a }", "pool: a, retry: { tries: 1 } }")
     };
     let lab = Lab::start(&yaml("slow_start: 0s,"));
-    failing.set_mood("fail");
+    failing.inject_fault("fail");
     eventually("the backend is ejected", PATIENCE, || {
         get(port, "/apiA");
         lab.log().contains("backend ejected")

@@ -156,7 +156,7 @@ fn reloads<End: FnOnce()>(number: usize, pace: Duration, begin_load: impl FnOnce
         )
     };
     let lab = Lab::start(&yaml(0));
-    let process = l7lb::admin::Client::new(lab.folder().join("control.sock"));
+    let process = l7lb::control::api::Client::new(lab.folder().join("control.sock"));
     let mut chat = begin(port, "/live/chat", "Connection: Upgrade\r\nUpgrade: websocket\r\n");
     // The response header is sent together with the first bytes of the body.
     next_event.send(()).unwrap();
@@ -169,7 +169,7 @@ fn reloads<End: FnOnce()>(number: usize, pace: Duration, begin_load: impl FnOnce
     let (mut warm, began) = (0, Instant::now());
     for reload in 1..=number {
         replace(&lab, &yaml(reload));
-        let changes: l7lb::plan::changes::Changes = process.post("/reload").unwrap();
+        let changes: l7lb::control::plan::changes::Changes = process.post("/reload").unwrap();
         assert_eq!(changes.needs_upgrade, Vec::<String>::new());
         if reload.is_multiple_of(STRIDE) {
             chat.write_all(b"still here?").unwrap();

@@ -1,0 +1,16 @@
+//! Types that every other module may use: units, configuration faults, events, and the state of the
+//! process. No I/O beyond reading file metadata and writing to the service manager's socket.
+//!
+//! - [`units`]: durations, sizes, percentages and names, as written in YAML and JSON.
+//! - [`fault`]: a fault in a configuration, with its place and a hint.
+//! - [`event`]: every notable change while the balancer runs, with one wording each.
+//! - [`lifecycle`]: whether the process is starting, serving or draining.
+//! - [`systemd`]: notifications to the service manager.
+//! - [`file_stamps`]: detects changed files.
+
+pub mod units;
+pub mod fault;
+pub mod event;
+pub mod lifecycle;
+pub mod systemd;
+pub mod file_stamps;

@@ -1,0 +1,49 @@
+//! What happened lately, and how much is logged.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::input::{Body, Query};
+use super::{Api, Problem};
+use crate::base::event::Event;
+use crate::observe::operator_log::{Announced, LogLevel};
+
+/// Which events.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Since {
+    /// Those after the one with this number; 0 for all that are kept.
+    pub after: u64,
+}
+
+/// What happened, the oldest first.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Events {
+    /// The events that are kept: the last 1000.
+    pub events: Vec<Announced>,
+    /// How many that were asked for are no longer kept.
+    pub lost: u64,
+}
+
+/// How much of l7lb's own lines is logged; those of libraries stay as `RUST_LOG` said at the start.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Level {
+    /// Lines of this level and of those that are worse.
+    pub level: LogLevel,
+}
+
+pub(super) async fn events(api: Api, Query(since): Query<Since>) -> Result<Events, Problem> {
+    let (events, lost) = api.log.events(since.after);
+    Ok(Events { events, lost })
+}
+
+pub(super) async fn level(api: Api, (): ()) -> Result<Level, Problem> {
+    Ok(Level { level: api.log.level() })
+}
+
+pub(super) async fn set_level(api: Api, Body(wanted): Body<Level>) -> Result<Level, Problem> {
+    api.log.set_level(wanted.level);
+    Event::LogLevelChanged { log_level: wanted.level.word().to_owned() }.announce();
+    level(api, ()).await
+}

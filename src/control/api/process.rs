@@ -1,0 +1,98 @@
+//! What concerns the process as a whole: its version, whether it is alive and ready, a reload.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::input::Query;
+use super::{Api, Cause, Problem};
+use crate::base::lifecycle::Phase;
+use crate::base::units::Percent;
+use crate::control::plan::changes::Changes;
+use crate::control::reload::{How, Outcome};
+
+/// What runs.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Version {
+    /// The version of l7lb.
+    pub version: String,
+    /// The process id.
+    pub pid: u32,
+}
+
+/// The process is alive.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Live {
+    /// Always true: a process that is not alive does not answer.
+    pub live: bool,
+}
+
+/// The process takes requests.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Ready {
+    /// Always true: where it is not ready, the answer is a problem.
+    pub ready: bool,
+}
+
+pub(super) async fn version(_api: Api, (): ()) -> Result<Version, Problem> {
+    Ok(Version { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id() })
+}
+
+pub(super) async fn live(_api: Api, (): ()) -> Result<Live, Problem> {
+    Ok(Live { live: true })
+}
+
+pub(super) async fn ready(api: Api, (): ()) -> Result<Ready, Problem> {
+    match api.live.lifecycle.phase() {
+        Phase::Ready => Ok(Ready { ready: true }),
+        Phase::Starting => Err(Problem::new(Cause::Starting, "the process does not take requests yet")),
+        Phase::Replaced | Phase::Leaving | Phase::Cutting => {
+            Err(Problem::new(Cause::Leaving, "the process is about to leave"))
+        }
+    }
+}
+
+/// How a reload is done.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ReloadOptions {
+    /// The part of the requests of the last while that may end elsewhere, such as `5%`; unless told, what
+    /// `reload.max_moved` says.
+    #[serde(default)]
+    pub max_moved: Option<Percent>,
+    /// Whether a new process takes over where listeners or the server's own settings changed.
+    #[serde(default)]
+    pub upgrade_if_needed: bool,
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Reloaded {
+    /// What is different.
+    #[serde(flatten)]
+    pub changes: Changes,
+    /// Whether a new process serves from now on.
+    pub upgraded: bool,
+    /// Its process id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+}
+
+pub(super) async fn reload(api: Api, Query(options): Query<ReloadOptions>) -> Result<Reloaded, Problem> {
+    let orders = api.orders()?;
+    let kept = "the old configuration stays in force";
+    let how = How { max_moved: options.max_moved, upgrade_if_needed: options.upgrade_if_needed };
+    match orders.reload(how).await {
+        Outcome::Applied(changes) => Ok(Reloaded { changes, upgraded: false, pid: None }),
+        Outcome::Upgraded { changes, pid } => Ok(Reloaded { changes, upgraded: true, pid }),
+        Outcome::UpgradeFailed { changes, reason } => {
+            let detail = format!("reloaded, but not upgraded; the old process serves on: {reason}\n\n{changes}");
+            Err(Problem::new(Cause::UpgradeFailed, detail))
+        }
+        Outcome::Rejected { diagnostics } => {
+            Err(Problem { diagnostics, ..Problem::new(Cause::ConfigurationRejected, kept) })
+        }
+        Outcome::MovesTooMuch { reason, plan } => {
+            Err(Problem::new(Cause::MovesTooMuch, format!("{kept}: {reason}\n\n{plan}")))
+        }
+        Outcome::Failed { reason } => Err(api.failed(format!("{kept}: {reason}"))),
+    }
+}

@@ -1,0 +1,315 @@
+//! Requests that were noted, decided by two configurations: how many would end elsewhere, and which.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::side::{Fate, Place, Side};
+use crate::decision::snapshot::Snapshot;
+use crate::http::client_address::ClientKey;
+use crate::observe::recent_requests::Noted;
+use crate::routing::affinity::{Means, Source};
+
+/// How many examples are given of anything.
+const SAMPLES: usize = 5;
+/// How many moves are shown to people.
+const SHOWN: usize = 20;
+/// A chance that differs by less is the same: what adds up to it is rounding.
+const SAME: f64 = 1e-9;
+
+/// What becomes of the requests of the last while.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Replay {
+    /// How many were replayed.
+    pub requests: usize,
+    /// How far back they reach, in seconds.
+    pub seconds: f64,
+    /// The share of them that would end elsewhere, from 0 to 1: at another pool, or with another answer of
+    /// the balancer's own.
+    pub moved: f64,
+    /// From where to where, the most first.
+    pub moves: Vec<Move>,
+    /// Clients that a limit would refuse something, and none does so far.
+    pub newly_limited: Clients,
+    /// Clients that a limit refuses something, and none would any more.
+    pub no_longer_limited: Clients,
+    /// What the figures do not know.
+    pub notes: Vec<String>,
+}
+
+/// Where a request ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// At this pool.
+    Pool(String),
+    /// The balancer refuses it.
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The cause, in the word of the access log.
+        cause: String,
+    },
+}
+
+/// Requests that would end elsewhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Move {
+    /// Where they end.
+    pub from: End,
+    /// Where they would.
+    pub to: End,
+    /// Their share of all, from 0 to 1.
+    pub share: f64,
+    /// How many they are; where chance decides, how many are to be expected.
+    pub requests: f64,
+    /// Some of them.
+    pub samples: Vec<Sample>,
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Sample {
+    /// Its method.
+    pub method: String,
+    /// The host that it asked for.
+    pub host: Option<String>,
+    /// Its path.
+    pub path: String,
+    /// Who it was from.
+    pub client: IpAddr,
+}
+
+/// Some clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Clients {
+    /// How many.
+    pub count: usize,
+    /// Some of them.
+    pub samples: Vec<IpAddr>,
+}
+
+/// Decides the requests, which come in the order of their times, by both configurations. `now` is what
+/// their age is told by.
+#[must_use]
+pub fn replay<'a>(
+    before: &Snapshot,
+    after: &Snapshot,
+    requests: impl IntoIterator<Item = Noted<'a>>,
+    now: Instant,
+) -> Replay {
+    let mut requests = requests.into_iter().peekable();
+    let Some(begin) = requests.peek().map(|noted| noted.key.at) else { return Replay::default() };
+    let (mut old, mut new) = (Side::new(before, begin), Side::new(after, begin));
+    let mut tally = Tally::default();
+    for noted in requests {
+        let was = old.decide(&noted, None);
+        let is = new.decide(&noted, Some(&was));
+        tally.add(&noted, &was, &is);
+    }
+    tally.finish(now.saturating_duration_since(begin), notes(before, after))
+}
+
+/// What was counted so far.
+#[derive(Default)]
+struct Tally {
+    requests: usize,
+    cut: usize,
+    moves: BTreeMap<(Place, Place), (f64, Vec<Sample>)>,
+    /// For each client that is limited at all: its address, and by which of the two.
+    limited: HashMap<ClientKey, (IpAddr, bool, bool)>,
+}
+
+impl Tally {
+    fn add(&mut self, noted: &Noted<'_>, was: &Fate, is: &Fate) {
+        self.requests += 1;
+        self.cut += usize::from(noted.cut);
+        if was.limited || is.limited {
+            let client = noted.key.client;
+            let limited = self.limited.entry(client.into()).or_insert((client, false, false));
+            (limited.1, limited.2) = (limited.1 || was.limited, limited.2 || is.limited);
+        }
+        for (from, to, chance) in moves(&was.places, &is.places) {
+            let (sum, samples) = self.moves.entry((from, to)).or_default();
+            *sum += chance;
+            let known = |sample: &Sample| {
+                sample.path == noted.key.path
+                    && sample.method == noted.key.method
+                    && sample.host.as_deref() == noted.key.host
+            };
+            if samples.len() < SAMPLES && !samples.iter().any(known) {
+                samples.push(Sample::of(noted));
+            }
+        }
+    }
+
+    fn finish(self, age: Duration, mut notes: Vec<String>) -> Replay {
+        let all = self.requests.max(1) as f64;
+        let finish = |((from, to), (requests, samples)): ((Place, Place), (f64, Vec<Sample>))| Move {
+            from: from.into(),
+            to: to.into(),
+            share: rounded(requests / all),
+            requests: rounded(requests),
+            samples,
+        };
+        let mut moves: Vec<Move> = self.moves.into_iter().map(finish).collect();
+        moves.sort_by(|a, b| b.requests.total_cmp(&a.requests));
+        if self.cut > 0 {
+            notes.push(format!("{} paths were too long to be remembered whole", self.cut));
+        }
+        let clients = |wanted: fn(bool, bool) -> bool| {
+            let mut found: Vec<IpAddr> =
+                self.limited.values().filter(|(_, was, is)| wanted(*was, *is)).map(|(client, ..)| *client).collect();
+            found.sort_unstable();
+            Clients { count: found.len(), samples: found.into_iter().take(SAMPLES).collect() }
+        };
+        Replay {
+            requests: self.requests,
+            seconds: age.as_secs_f64(),
+            moved: rounded(moves.iter().map(|one| one.share).sum()),
+            moves,
+            newly_limited: clients(|was, is| is && !was),
+            no_longer_limited: clients(|was, is| was && !is),
+            notes,
+        }
+    }
+}
+
+/// The least that must move for the chances of one to become those of the other: what a place loses goes
+/// to those that gain, by what they gain.
+fn moves(was: &[(Place, f64)], is: &[(Place, f64)]) -> Vec<(Place, Place, f64)> {
+    let chance = |places: &[(Place, f64)], wanted: &Place| {
+        places.iter().filter(|(place, _)| place == wanted).map(|(_, chance)| chance).sum::<f64>()
+    };
+    let surplus = |some: &[(Place, f64)], others: &[(Place, f64)]| {
+        let mut surplus: Vec<(Place, f64)> = Vec::new();
+        for (place, _) in some {
+            let more = chance(some, place) - chance(others, place);
+            if more > SAME && !surplus.iter().any(|(known, _)| known == place) {
+                surplus.push((place.clone(), more));
+            }
+        }
+        surplus
+    };
+    let (losers, winners) = (surplus(was, is), surplus(is, was));
+    let total: f64 = winners.iter().map(|(_, more)| more).sum();
+    let pairs = losers.iter().flat_map(|loser| winners.iter().map(move |winner| (loser, winner)));
+    pairs.map(|((from, less), (to, more))| (from.clone(), to.clone(), less * more / total)).collect()
+}
+
+/// What differs and cannot be replayed, and what is not known well.
+fn notes(before: &Snapshot, after: &Snapshot) -> Vec<String> {
+    let mut notes = Vec::new();
+    if before.trusted_proxies != after.trusted_proxies {
+        notes.push("`trusted_proxies` differ; clients count as who they were taken for".to_owned());
+    }
+    let sizes = |snapshot: &Snapshot| {
+        let limits = snapshot.request_limits;
+        (limits.header_size, limits.header_count, limits.target_size)
+    };
+    if sizes(before) != sizes(after) {
+        notes.push("`request_limits` differ; sizes of headers and targets are not remembered".to_owned());
+    }
+    for (_, route) in after.routes.iter().filter(|(_, route)| !route.targets.is_single()) {
+        let needed = match route.sticky.as_ref().map(|sticky| &sticky.means) {
+            Some(Means::Hash(Source::Header(name))) => name.clone(),
+            Some(Means::Hash(Source::Cookie(_))) => http::header::COOKIE,
+            _ => continue,
+        };
+        if !before.recent_requests.headers.contains(&needed) {
+            let name = &route.name;
+            notes.push(format!(
+                "route `{name}` goes by `{needed}`, which `recent_requests.headers` does not name; its requests count \
+                 by the shares of its pools"
+            ));
+        }
+    }
+    notes
+}
+
+impl Sample {
+    fn of(noted: &Noted<'_>) -> Self {
+        let key = &noted.key;
+        Self {
+            method: key.method.to_owned(),
+            host: key.host.map(str::to_owned),
+            path: key.path.to_owned(),
+            client: key.client,
+        }
+    }
+}
+
+impl From<Place> for End {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::Pool(name) => Self::Pool(name.into()),
+            Place::Refused(status, cause) => Self::Refused { status, cause: cause.to_owned() },
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pool(name) => write!(f, "pool {name}"),
+            Self::Refused { status, cause } => write!(f, "{status} {cause}"),
+        }
+    }
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.method, self.host.as_deref().unwrap_or("-"), self.path)
+    }
+}
+
+impl fmt::Display for Replay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.requests == 0 {
+            return writeln!(f, "requests\n  none is remembered, so none was tried out");
+        }
+        let age = humantime::format_duration(Duration::from_secs((self.seconds.ceil() as u64).max(1)));
+        writeln!(f, "the last {} requests, of {age}", self.requests)?;
+        if self.moves.is_empty() {
+            writeln!(f, "  all would end where they ended")?;
+        } else {
+            writeln!(f, "  {} would end elsewhere", percent(self.moved))?;
+        }
+        for one in self.moves.iter().take(SHOWN) {
+            writeln!(f, "  {:>7}  from {} to {}", percent(one.share), one.from, one.to)?;
+            for sample in one.samples.iter().take(2) {
+                writeln!(f, "             {sample}  (client {})", sample.client)?;
+            }
+        }
+        if self.moves.len() > SHOWN {
+            writeln!(f, "           and {} smaller moves", self.moves.len() - SHOWN)?;
+        }
+        for (clients, what) in
+            [(&self.newly_limited, "would now be limited"), (&self.no_longer_limited, "would be limited no more")]
+        {
+            if clients.count > 0 {
+                let plural = if clients.count == 1 { "" } else { "s" };
+                let names: Vec<String> = clients.samples.iter().map(ToString::to_string).collect();
+                let more = if clients.count > names.len() { ", …" } else { "" };
+                writeln!(f, "  {} client{plural} {what}: {}{more}", clients.count, names.join(", "))?;
+            }
+        }
+        self.notes.iter().try_for_each(|note| writeln!(f, "  note: {note}"))
+    }
+}
+
+/// Without what adding many chances leaves in the last digits.
+fn rounded(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
+}
+
+/// A share as people say it.
+#[must_use]
+pub fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent > 0.0 && percent < 0.05 { "< 0.1 %".to_owned() } else { format!("{percent:.1} %") }
+}

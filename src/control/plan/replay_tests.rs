@@ -1,0 +1,244 @@
+//! Requests made by hand, and what is to be said of them.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use http::{HeaderName, HeaderValue};
+
+use super::replay::{End, Replay, replay};
+use crate::config::load;
+use crate::decision::snapshot::Snapshot;
+use crate::observe::recent_requests::{Noted, RequestKey};
+use crate::routing::affinity::ticket::pool_id;
+
+const HEAD: &str = "listeners: [{ address: 0.0.0.0:8080 }]
+pools:
+  a: { backends: [{ address: 127.0.0.1:1 }] }
+  b: { backends: [{ address: 127.0.0.1:2 }] }
+  c: { backends: [{ address: 127.0.0.1:3 }] }
+";
+
+fn snapshot(rest: &str, before: Option<&Snapshot>, now: Instant) -> Snapshot {
+    let checked = load::parse(&format!("{HEAD}{rest}"), "f", &|_| None).unwrap_or_else(|e| panic!("{e:?}"));
+    Snapshot::build(&checked, before, now).unwrap()
+}
+
+/// A request for a path, by the client of that number, so many milliseconds after the start.
+fn request(start: Instant, (path, client, millis): (&str, u8, u64)) -> Noted<'_> {
+    let at = start + Duration::from_millis(millis);
+    let key = RequestKey { client: Ipv4Addr::new(192, 0, 2, client).into(), ..RequestKey::example(at, path) };
+    Noted { key, headers: Vec::new(), cut: false }
+}
+
+/// What becomes of requests, given as path, client and time.
+fn replayed(old: &str, new: &str, requests: &[(&str, u8, u64)]) -> Replay {
+    let start = Instant::now();
+    let before = snapshot(old, None, start);
+    // The new one is built when the requests are long past.
+    let now = start + Duration::from_secs(600);
+    let after = snapshot(new, Some(&before), now);
+    replay(&before, &after, requests.iter().map(|one| request(start, *one)), now)
+}
+
+/// From where to where, in percent.
+fn moves(replay: &Replay) -> BTreeMap<String, f64> {
+    let percent = |share: f64| (share * 10_000.0).round() / 100.0;
+    replay.moves.iter().map(|one| (format!("{} > {}", one.from, one.to), percent(one.share))).collect()
+}
+
+fn expected(moves: &[(&str, f64)]) -> BTreeMap<String, f64> {
+    moves.iter().map(|(text, share)| ((*text).to_owned(), *share)).collect()
+}
+
+#[test]
+fn each_place_has_its_share_with_samples() {
+    let old = "routes: [{ path: /, pool: a }, { path: /b, pool: b }, { path: /c, pool: c }]";
+    let new = "routes: [{ path: /x, pool: a }, { path: /b, pool: a }, { path: /c, pool: c, body_size: 1 }]";
+    let requests = [
+        ("/x/1", 1, 0),
+        ("/b", 1, 1),
+        ("/b/2", 2, 2),
+        ("/c", 1, 3),
+        ("/", 3, 4),
+        ("/", 4, 5),
+        ("/x", 5, 6),
+        ("/x", 5, 7),
+    ];
+    let told = replayed(old, new, &requests);
+    assert_eq!(moves(&told), expected(&[("pool b > pool a", 25.0), ("pool a > 404 no_route", 25.0)]));
+    assert_eq!((told.requests, told.seconds, told.moved), (8, 600.0, 0.5));
+    let lost = told.moves.iter().find(|one| one.to != End::Pool("a".to_owned())).unwrap();
+    assert_eq!((lost.requests, lost.samples.len()), (2.0, 1), "the same request is one sample");
+    assert_eq!(lost.samples[0].to_string(), "GET example.com/");
+    assert_eq!(lost.samples[0].client.to_string(), "192.0.2.3");
+}
+
+#[test]
+fn chances_are_compared_where_chance_decides() {
+    let split = |a: u32, b: u32, c: u32| format!("routes: [{{ path: /, pool: {{ a: {a}, b: {b}, c: {c} }} }}]");
+    let one = [("/", 1, 0); 4];
+    let told = replayed(&split(95, 5, 0), &split(90, 10, 0), &one);
+    assert_eq!(moves(&told), expected(&[("pool a > pool b", 5.0)]));
+    let told = replayed(&split(60, 40, 0), &split(30, 20, 50), &one);
+    assert_eq!(moves(&told), expected(&[("pool a > pool c", 30.0), ("pool b > pool c", 20.0)]));
+    assert!(moves(&replayed(&split(3, 7, 0), &split(30, 70, 0), &one)).is_empty(), "the same chances");
+}
+
+#[test]
+fn the_same_client_stays_where_it_is_bound() {
+    let by_address = |a: u32, b: u32| {
+        format!("routes: [{{ path: /, pool: {{ a: {a}, b: {b} }}, sticky: {{ by: client_ip, keep: pool }} }}]")
+    };
+    let requests: Vec<_> = (0..=255).map(|client| ("/", client, 0)).collect();
+    let told = replayed(&by_address(50, 50), &by_address(40, 60), &requests);
+    assert_eq!(told.moves.len(), 1);
+    let whole = told.moves[0].requests;
+    assert!(whole.fract() == 0.0 && (10.0..45.0).contains(&whole), "about a tenth of 256 clients, whole: {whole}");
+
+    let start = Instant::now();
+    let cookie = |a: u32, b: u32, extra: &str| {
+        let text = format!("routes: [{{ path: /, pool: {{ a: {a}, b: {b} }}, sticky: {{ cookie: {{ {extra} }} }} }}]");
+        snapshot(&text, None, start)
+    };
+    let bound = |pool: &str| {
+        let mut noted = request(start, ("/", 1, 0));
+        noted.key.bound = Some(pool_id(pool));
+        noted
+    };
+    let told = |old: &Snapshot, rest: &str, noted: Noted<'static>| {
+        moves(&replay(old, &snapshot(rest, Some(old), start), [noted], start))
+    };
+    let same = "routes: [{ path: /, pool: { a: 1, b: 99 }, sticky: { cookie: {} } }]";
+    let old = cookie(1, 1, "");
+    assert!(told(&old, same, bound("a")).is_empty(), "its cookie holds");
+    assert_eq!(told(&old, same, request(start, ("/", 1, 0))), expected(&[("pool a > pool b", 49.0)]), "without one");
+    let gone = "routes: [{ path: /, pool: { a: 0, b: 1 }, sticky: { cookie: {} } }]";
+    assert_eq!(told(&old, gone, bound("a")), expected(&[("pool a > pool b", 100.0)]));
+    let renamed = "routes: [{ path: /, pool: { a: 1, b: 1 }, sticky: { cookie: { name: other } } }]";
+    assert_eq!(told(&old, renamed, bound("a")), expected(&[("pool a > pool b", 50.0)]), "no longer known");
+}
+
+#[test]
+fn a_header_that_is_remembered_binds_and_another_is_a_note() {
+    let text = |headers: &str, a: u32| {
+        format!(
+            "recent_requests: {{ headers: [{headers}] }}\nroutes: [{{ path: /, pool: {{ a: {a}, b: 50 }}, sticky: {{ by: header, name: X-User, keep: pool }} }}]"
+        )
+    };
+    let start = Instant::now();
+    let noted = |user: &str| {
+        let mut noted = request(start, ("/", 1, 0));
+        noted.headers = vec![(HeaderName::from_static("x-user"), HeaderValue::from_str(user).unwrap())];
+        noted
+    };
+    let users: Vec<String> = (0..200).map(|n| n.to_string()).collect();
+    let (old, new) = (snapshot(&text("x-user", 50), None, start), snapshot(&text("x-user", 40), None, start));
+    let told = replay(&old, &new, users.iter().map(|user| noted(user)), start);
+    assert!(told.notes.is_empty() && told.moves.iter().all(|one| one.requests.fract() == 0.0), "{told:?}");
+    let old = snapshot(&text("", 50), None, start);
+    let told = replay(&old, &new, [request(start, ("/", 1, 0))], start);
+    assert_eq!(told.notes.len(), 1, "{told:?}");
+    assert!(told.moved > 0.05 && told.moved < 0.06, "5/90 by the shares: {told:?}");
+}
+
+/// Which clients would be limited, and which no more.
+fn limited(old: &str, new: &str, requests: &[(&str, u8, u64)]) -> (Vec<String>, Vec<String>, BTreeMap<String, f64>) {
+    let limit = |limit: &str| format!("rate_limit: {limit}\nroutes: [{{ path: /, pool: a }}]");
+    let told = replayed(&limit(old), &limit(new), requests);
+    let names = |samples: &[std::net::IpAddr]| samples.iter().map(ToString::to_string).collect();
+    assert_eq!(told.newly_limited.count, told.newly_limited.samples.len());
+    (names(&told.newly_limited.samples), names(&told.no_longer_limited.samples), moves(&told))
+}
+
+#[test]
+fn clients_are_limited_by_the_times_at_which_they_came() {
+    let none = "{ type: none }";
+    // One client comes 4 times at once, another every 600 ms, a third as often as the first, half a second apart.
+    let mut requests = vec![("/", 1, 0), ("/", 1, 10), ("/", 1, 20), ("/", 1, 30)];
+    requests.extend([("/", 2, 0), ("/", 2, 600), ("/", 2, 1200), ("/", 2, 1800)]);
+    requests.extend([("/", 3, 980), ("/", 3, 990), ("/", 3, 1000), ("/", 3, 1010)]);
+    requests.sort_by_key(|(_, _, at)| *at);
+    let one = || vec!["192.0.2.1".to_owned()];
+    let two = || vec!["192.0.2.1".to_owned(), "192.0.2.3".to_owned()];
+    let share =
+        |requests: f64| expected(&[("pool a > 429 rate_limited", (requests / 12.0 * 10_000.0).round() / 100.0)]);
+    // Windows begin at 0, 1 s, 2 s: the third client has a quota on both sides of the edge.
+    let fixed = limited(none, "{ type: fixed_window, limit: 3, window: 1s }", &requests);
+    assert_eq!(fixed, (one(), vec![], share(1.0)));
+    let sliding = limited(none, "{ type: sliding_window, limit: 3, window: 1s }", &requests);
+    assert_eq!(sliding, (two(), vec![], share(2.0)));
+    let bucket = limited(none, "{ type: token_bucket, limit: 2, window: 1s, burst: 3 }", &requests);
+    assert_eq!(bucket, (two(), vec![], share(2.0)));
+    let looser = limited(
+        "{ type: fixed_window, limit: 3, window: 1s }",
+        "{ type: fixed_window, limit: 4, window: 1s }",
+        &requests,
+    );
+    let moved = expected(&[("429 rate_limited > pool a", 8.33)]);
+    assert_eq!(looser, (vec![], one(), moved));
+}
+
+#[test]
+fn what_the_connection_said_counts_too() {
+    let start = Instant::now();
+    let (old, new) = ("routes: [{ path: /, pool: a }]", "routes: [{ path: /, pool: b }]");
+    let (before, after) = (snapshot(old, None, start), snapshot(new, None, start));
+    let mut noted = request(start, ("/", 1, 0));
+    noted.key.misdirected = true;
+    assert!(replay(&before, &after, [noted.clone()], start).moves.is_empty(), "421 before and after");
+    noted.key.misdirected = false;
+    noted.key.content_length = Some(11);
+    let small = snapshot("routes: [{ path: /, pool: a, body_size: 10 }]", None, start);
+    let told = replay(&before, &small, [noted], start);
+    assert_eq!(moves(&told), expected(&[("pool a > 413 body_too_large", 100.0)]));
+}
+
+/// A configuration and requests by chance.
+fn random(random: &mut fastrand::Rng) -> (String, Vec<(String, u8, u64)>) {
+    let kinds = ["fixed_window", "sliding_window", "token_bucket"];
+    let mut limit = || {
+        let kind = kinds[random.usize(..3)];
+        format!("{{ type: {kind}, limit: {}, window: {}s }}", random.u32(1..20), random.u32(1..20))
+    };
+    let overall = limit();
+    let route = limit();
+    let paths = ["/", "/a", "/a/b", "/c", "/%2F", "*"];
+    let sticky = ["", ", sticky: { by: client_ip }", ", sticky: { cookie: {} }"][random.usize(..3)];
+    let (a, b) = (random.u32(1..100), random.u32(..100));
+    let text = format!(
+        "rate_limit: {overall}\nroutes:\n  - {{ path: /a, pool: {{ a: {a}, b: {b} }}{sticky}, rate_limit: {route} }}\n  - {{ path: /c, pool: c, methods: [GET] }}"
+    );
+    let mut at = 0;
+    let requests = (0..500).map(|_| {
+        at += random.u64(..200);
+        (paths[random.usize(..paths.len())].to_owned(), random.u8(..5), at)
+    });
+    let requests = requests.collect();
+    (text, requests)
+}
+
+#[test]
+fn a_plan_of_the_same_file_moves_nothing() {
+    for seed in 0..25 {
+        let mut chance = fastrand::Rng::with_seed(seed);
+        let (text, requests) = random(&mut chance);
+        let requests: Vec<_> = requests.iter().map(|(path, client, at)| (path.as_str(), *client, *at)).collect();
+        let told = replayed(&text, &format!("# a remark\n{text}"), &requests);
+        assert_eq!((told.requests, told.moved, told.moves.len()), (500, 0.0, 0), "{text}\n{told}");
+        assert_eq!((told.newly_limited.count, told.no_longer_limited.count), (0, 0), "{text}\n{told}");
+    }
+}
+
+#[test]
+fn shares_of_moves_never_add_up_to_more_than_all() {
+    for seed in 0..25 {
+        let mut chance = fastrand::Rng::with_seed(seed);
+        let ((old, requests), (new, _)) = (random(&mut chance), random(&mut chance));
+        let requests: Vec<_> = requests.iter().map(|(path, client, at)| (path.as_str(), *client, *at)).collect();
+        let there = replayed(&old, &new, &requests);
+        assert!((0.0..=1.000_001).contains(&there.moved), "{there}");
+        let back = replayed(&new, &old, &requests);
+        assert_eq!(there.newly_limited.count, back.no_longer_limited.count, "{there}{back}");
+    }
+}

@@ -1,0 +1,277 @@
+//! Everything that a request may read: routes, pools, limits. Immutable; a change makes a new one.
+//!
+//! A request takes one `Arc<Snapshot>` when it begins and never sees another.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::base::units::{PoolName, RouteName};
+use crate::config::{Checked, RouteSpec};
+use crate::http::client_address::TrustedProxies;
+use crate::http::request_limits::RequestLimits;
+use crate::http::target::Encoded;
+use crate::limit::{self, Limiter};
+use crate::listener::client_timeouts::ClientTimeouts;
+use crate::observe::recent_requests;
+use crate::pool::peer::Template;
+use crate::pool::{Connectors, Pool};
+use crate::retry;
+use crate::routing::Table;
+use crate::routing::affinity::Sticky;
+use crate::routing::affinity::ticket::pool_id;
+use crate::routing::split::Split;
+
+type Pools = BTreeMap<PoolName, Arc<Pool>>;
+
+/// The live form of a configuration.
+pub struct Snapshot {
+    /// What goes where.
+    pub routes: Table<Arc<Route>>,
+    /// The pools by name.
+    pub pools: Pools,
+    /// What health checks connect with.
+    connectors: Connectors,
+    /// The limit over everything.
+    pub limiter: Option<Arc<Limiter>>,
+    /// How large requests may be.
+    pub request_limits: RequestLimits,
+    /// How long clients may take, where requests have to know.
+    pub client_timeouts: ClientTimeouts,
+    /// The proxies in front of us.
+    pub trusted_proxies: TrustedProxies,
+    /// What is remembered of requests.
+    pub recent_requests: recent_requests::Spec,
+}
+
+/// One live route.
+pub struct Route {
+    /// Its name, for logs.
+    pub name: RouteName,
+    /// The pools that answer, by their shares.
+    pub targets: Split<Target>,
+    /// Who is served by the same backend again; everybody by any, where there is nothing.
+    pub sticky: Option<Arc<Sticky>>,
+    /// Which failures are tried again elsewhere.
+    pub retry: retry::Policy,
+    /// The limit of this route alone.
+    pub limiter: Option<Arc<Limiter>>,
+    /// Bytes of the largest body.
+    pub body_size: u64,
+    /// Escapes that paths may have; a path with another is refused.
+    pub allow_encoded: Encoded,
+}
+
+/// A pool, as one route has it.
+pub struct Target {
+    /// The pool.
+    pub pool: Arc<Pool>,
+    /// How its backends are reached for this route: its timeouts may be the route's own.
+    pub template: Template,
+    /// What cookies call it.
+    pub id: u64,
+}
+
+impl Snapshot {
+    /// Builds what a checked configuration describes. Nothing runs yet. What is equal in `before` is
+    /// taken over with its state, and in pools that changed the backends that stay keep theirs.
+    ///
+    /// # Errors
+    /// In words; a checked configuration rules them out.
+    pub fn build(checked: &Checked, before: Option<&Self>, now: Instant) -> Result<Self, String> {
+        let mut pools = BTreeMap::new();
+        let connectors = before.map(|before| before.connectors.clone()).unwrap_or_default();
+        for (name, spec) in &checked.pools {
+            let old = before.and_then(|before| before.pools.get(name));
+            let pool = match old {
+                Some(pool) if pool.spec().is_same(spec) => Arc::clone(pool),
+                Some(pool) => Arc::new(Pool::succeed(pool, spec, &connectors, now).map_err(|e| unbuilt(name, &e))?),
+                None => Arc::new(Pool::build(name.clone(), spec, &connectors, now).map_err(|e| unbuilt(name, &e))?),
+            };
+            pools.insert(name.clone(), pool);
+        }
+        let mut limiters = Limiters::of(before, now);
+        let sealed = sealed(before);
+        let mut routes = Vec::with_capacity(checked.routes.len());
+        for spec in &checked.routes {
+            routes.push((spec.matcher.clone(), Arc::new(Route::build(spec, &pools, &mut limiters, &sealed)?)));
+        }
+        let routes = Table::build(routes)
+            .map_err(|duplicates| duplicates.iter().map(ToString::to_string).collect::<String>())?;
+        Ok(Self {
+            routes,
+            pools,
+            connectors,
+            limiter: limiters.overall(checked.rate_limit),
+            request_limits: checked.request_limits,
+            client_timeouts: checked.client_timeouts,
+            trusted_proxies: checked.trusted_proxies.clone(),
+            recent_requests: checked.recent_requests.clone(),
+        })
+    }
+}
+
+fn unbuilt(name: &PoolName, e: &pingora::Error) -> String {
+    format!("pool {name}: {e}")
+}
+
+impl Route {
+    fn build(
+        spec: &RouteSpec,
+        pools: &Pools,
+        limiters: &mut Limiters,
+        sealed: &HashMap<RouteName, Arc<Sticky>>,
+    ) -> Result<Self, String> {
+        let mut shares = Vec::with_capacity(spec.targets.len());
+        for target in &spec.targets {
+            let Some(pool) = pools.get(&target.pool) else {
+                return Err(format!("route {}: no pool {}", spec.name, target.pool));
+            };
+            let template = Template { timeouts: target.timeouts, ..pool.template().clone() };
+            let (pool, id) = (Arc::clone(pool), pool_id(target.pool.as_str()));
+            shares.push((target.weight, Target { pool, template, id }));
+        }
+        let targets = Split::new(shares).ok_or_else(|| format!("route {}: no pool takes anything", spec.name))?;
+        Ok(Self {
+            name: spec.name.clone(),
+            targets,
+            // The same seal, so that cookies that are out there stay good.
+            sticky: spec.sticky.as_ref().map(|new| match sealed.get(&spec.name) {
+                Some(old) if old.written == new.written => Arc::clone(old),
+                _ => Arc::clone(new),
+            }),
+            retry: spec.retry.clone(),
+            limiter: limiters.of_route(&spec.name, spec.rate_limit),
+            body_size: spec.body_size,
+            allow_encoded: spec.allow_encoded,
+        })
+    }
+}
+
+/// What is sealed with keys of this process, which are drawn anew for each checked configuration.
+fn sealed(before: Option<&Snapshot>) -> HashMap<RouteName, Arc<Sticky>> {
+    let routes = before.into_iter().flat_map(|before| before.routes.iter());
+    let sticky = routes.filter_map(|(_, route)| Some((route.name.clone(), Arc::clone(route.sticky.as_ref()?))));
+    sticky.filter(|(_, sticky)| sticky.written.key.is_none()).collect()
+}
+
+/// The limiters so far; one whose limit is the same goes on counting.
+struct Limiters {
+    overall: Option<Arc<Limiter>>,
+    routes: HashMap<RouteName, Arc<Limiter>>,
+    now: Instant,
+}
+
+impl Limiters {
+    fn of(before: Option<&Snapshot>, now: Instant) -> Self {
+        let routes = before.into_iter().flat_map(|before| before.routes.iter());
+        let routes = routes.filter_map(|(_, route)| Some((route.name.clone(), Arc::clone(route.limiter.as_ref()?))));
+        Self { overall: before.and_then(|before| before.limiter.clone()), routes: routes.collect(), now }
+    }
+
+    fn overall(&mut self, spec: Option<limit::Spec>) -> Option<Arc<Limiter>> {
+        let before = self.overall.take();
+        self.same_or_new(before, spec)
+    }
+
+    /// Taken out, since routes that were given the same name do not count together.
+    fn of_route(&mut self, name: &RouteName, spec: Option<limit::Spec>) -> Option<Arc<Limiter>> {
+        let before = self.routes.remove(name);
+        self.same_or_new(before, spec)
+    }
+
+    fn same_or_new(&self, before: Option<Arc<Limiter>>, spec: Option<limit::Spec>) -> Option<Arc<Limiter>> {
+        let spec = spec?;
+        let same = before.filter(|limiter| *limiter.spec() == spec);
+        Some(same.unwrap_or_else(|| Arc::new(Limiter::new(spec, self.now))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    const FILE: &str = "listeners: [{ address: 0.0.0.0:8080 }]\n\
+        rate_limit: { type: fixed_window, limit: 5, window: 1h }\n\
+        pools:\n  \
+          a: { health_check: { type: none }, backends: [{ address: 127.0.0.1:1 }, { address: 127.0.0.1:2 }] }\n  \
+          b: { backends: [{ address: 127.0.0.1:3 }] }\n\
+        routes:\n  \
+          - { path: /a, pool: a, rate_limit: { type: token_bucket, limit: 1, window: 1h } }\n  \
+          - { path: /b, pool: b, rate_limit: { type: token_bucket, limit: 2, window: 1h } }\n";
+
+    fn build(text: &str, before: Option<&Snapshot>) -> Snapshot {
+        let checked = load::parse(text, "f", &|_| None).unwrap_or_else(|e| panic!("{e:?}"));
+        Snapshot::build(&checked, before, Instant::now()).unwrap()
+    }
+
+    fn kept_pools(before: &Snapshot, after: &Snapshot) -> Vec<String> {
+        let kept = |(name, pool): (&PoolName, &Arc<Pool>)| {
+            before.pools.get(name).is_some_and(|old| Arc::ptr_eq(old, pool)).then(|| name.to_string())
+        };
+        after.pools.iter().filter_map(kept).collect()
+    }
+
+    /// The routes that go on counting.
+    fn kept_limits(before: &Snapshot, after: &Snapshot) -> Vec<String> {
+        let limiters = |snapshot: &Snapshot| -> HashMap<String, Arc<Limiter>> {
+            let named =
+                snapshot.routes.iter().map(|(_, route)| (route.name.to_string(), route.limiter.clone().unwrap()));
+            named.chain([("overall".to_owned(), snapshot.limiter.clone().unwrap())]).collect()
+        };
+        let (before, after) = (limiters(before), limiters(after));
+        let kept = after.iter().filter(|(name, now)| before.get(*name).is_some_and(|old| Arc::ptr_eq(old, now)));
+        let mut kept: Vec<String> = kept.map(|(name, _)| name.clone()).collect();
+        kept.sort();
+        kept
+    }
+
+    #[test]
+    fn an_unchanged_configuration_builds_no_pool_and_no_limit_anew() {
+        let before = build(FILE, None);
+        let after = build(&format!("# a remark\n{FILE}"), Some(&before));
+        assert_eq!(kept_pools(&before, &after), ["a", "b"]);
+        assert_eq!(kept_limits(&before, &after), ["*/a", "*/b", "overall"]);
+    }
+
+    #[test]
+    fn only_what_changed_is_built_anew() {
+        let before = build(FILE, None);
+        let changed = FILE.replace("127.0.0.1:3", "127.0.0.1:4").replace("limit: 2", "limit: 3");
+        let after = build(&changed, Some(&before));
+        assert_eq!(kept_pools(&before, &after), ["a"]);
+        assert_eq!(kept_limits(&before, &after), ["*/a", "overall"]);
+        let moved = build(&FILE.replace("path: /a", "path: /elsewhere"), Some(&before));
+        assert_eq!(kept_limits(&before, &moved), ["*/b", "overall"]);
+        assert_eq!(kept_pools(&before, &moved), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_seal_outlives_all_but_a_change_of_what_sticks() {
+        let sticky = |keys: &str| FILE.replace("pool: a, ", &format!("pool: a, sticky: {{ {keys} }}, "));
+        let seal = |snapshot: &Snapshot| snapshot.routes.iter().find_map(|(_, route)| route.sticky.clone()).unwrap();
+        let before = build(&sticky("cookie: {}"), None);
+        let after = build(&sticky("cookie: {}").replace("127.0.0.1:2", "127.0.0.1:9"), Some(&before));
+        assert!(Arc::ptr_eq(&seal(&before), &seal(&after)), "cookies that are out there stay good");
+        let other = build(&sticky("cookie: { name: other }"), Some(&after));
+        assert!(!Arc::ptr_eq(&seal(&after), &seal(&other)));
+    }
+
+    #[test]
+    fn a_pool_is_another_when_its_files_hold_something_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let renew = || {
+            let (pem, _) = crate::tls::development::certificate(&["localhost".to_owned()]).unwrap();
+            std::fs::write(&file, pem.certificate).unwrap();
+        };
+        let tls = format!("b: {{ tls: {{ server_name: localhost, ca: '{}' }}, ", file.display());
+        let text = FILE.replace("b: { ", &tls);
+        renew();
+        let before = build(&text, None);
+        assert_eq!(kept_pools(&before, &build(&text, Some(&before))), ["a", "b"]);
+        renew();
+        assert_eq!(kept_pools(&before, &build(&text, Some(&before))), ["a"]);
+    }
+}

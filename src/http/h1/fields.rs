@@ -1,0 +1,159 @@
+//! The fields that decide how a request is read: Host, framing, expectations, protocol switches.
+
+use std::ops::Range;
+
+use super::authority;
+use super::grammar::{TOKEN, trim};
+use super::head::Body;
+use super::request_line::RequestLine;
+use crate::http::rejection::{Refusal, Rejection};
+
+/// The most options of `Connection` in all; honest requests have three at most.
+const OPTIONS_MAX: u8 = 9;
+/// Fields that `Connection` must not name.
+const END_TO_END: [&str; 7] = [
+    "content-length",
+    "forwarded",
+    "host",
+    "transfer-encoding",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+];
+
+/// What the fields said so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fields {
+    /// Where the value of Host stands.
+    pub(super) host: Option<Range<usize>>,
+    length: Option<u64>,
+    chunked: bool,
+    expects_continue: bool,
+    /// Options of `Connection`.
+    options: u8,
+    /// `Connection` has `upgrade`.
+    connection_upgrade: bool,
+    /// There is an `Upgrade`.
+    upgrade: bool,
+}
+
+impl Fields {
+    /// Notes a field; `value` is its place in `bytes`.
+    pub(super) fn take(&mut self, name: &[u8], value: Range<usize>, bytes: &[u8]) -> Result<(), Refusal> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        let text = bytes.get(value.clone()).unwrap_or_default();
+        match name.len() {
+            4 if is("host") => self.host(text, value.start),
+            6 if is("expect") => self.expect(trim(text)),
+            7 if is("upgrade") => {
+                self.upgrade = true;
+                Ok(())
+            }
+            10 if is("connection") => self.connection(text),
+            14 if is("content-length") => self.length(trim(text)),
+            17 if is("transfer-encoding") => self.transfer_encoding(trim(text)),
+            _ => Ok(()),
+        }
+    }
+
+    fn host(&mut self, text: &[u8], start: usize) -> Result<(), Refusal> {
+        if self.host.is_some() {
+            return Err(Refusal::bad_request("more than one Host"));
+        }
+        let value = trim(text);
+        authority::check(value)?;
+        // The value is not empty, so what stands before it is space.
+        let space = text.iter().position(|byte| !matches!(byte, b' ' | b'\t')).unwrap_or_default();
+        self.host = Some(start + space..start + space + value.len());
+        Ok(())
+    }
+
+    /// RFC 9110 §7.6.1: what is named here is removed on the way. A field that says where the body
+    /// ends or who the client is must not be talked away.
+    fn connection(&mut self, text: &[u8]) -> Result<(), Refusal> {
+        for option in text.split(|byte| *byte == b',').map(trim).filter(|option| !option.is_empty()) {
+            self.options += 1;
+            if self.options > OPTIONS_MAX {
+                return Err(Refusal::bad_request("too many options in Connection"));
+            }
+            if TOKEN.run(option) < option.len() {
+                return Err(Refusal::bad_request("an option in Connection that is not a token"));
+            }
+            if END_TO_END.iter().any(|name| option.eq_ignore_ascii_case(name.as_bytes())) {
+                return Err(Refusal::bad_request("a field in Connection that is not the connection's"));
+            }
+            self.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+        }
+        Ok(())
+    }
+
+    /// RFC 9110 §10.1.1.
+    fn expect(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if self.expects_continue || !value.eq_ignore_ascii_case(b"100-continue") {
+            let detail = "an expectation other than one 100-continue";
+            return Err(Refusal { rejection: Rejection::ExpectationFailed, detail });
+        }
+        self.expects_continue = true;
+        Ok(())
+    }
+
+    fn length(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if self.length.is_some() {
+            return Err(Refusal::bad_request("more than one Content-Length"));
+        }
+        if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+            return Err(Refusal::bad_request("a Content-Length that is not a number"));
+        }
+        let length = str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
+        self.length = Some(length.ok_or(Refusal::bad_request("a Content-Length beyond 64 bits"))?);
+        Ok(())
+    }
+
+    fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if self.chunked {
+            return Err(Refusal::bad_request("more than one Transfer-Encoding"));
+        }
+        if !value.eq_ignore_ascii_case(b"chunked") {
+            return Err(Refusal::bad_request("a Transfer-Encoding other than chunked"));
+        }
+        self.chunked = true;
+        Ok(())
+    }
+
+    /// The body that follows (RFC 9112 §6.3), once all fields are known.
+    pub(super) fn body(&self, line: &RequestLine) -> Result<Body, Refusal> {
+        match (self.chunked, self.length) {
+            (true, Some(_)) => Err(Refusal::bad_request("Transfer-Encoding beside Content-Length")),
+            (true, None) if !line.version_1_1 => Err(Refusal::bad_request("Transfer-Encoding in HTTP/1.0")),
+            (true, None) => Ok(Body::Chunked),
+            (false, Some(length)) => Ok(Body::Length(length)),
+            (false, None) => Ok(Body::None),
+        }
+    }
+
+    /// RFC 9112 §3.2: HTTP/1.1 needs a Host, and an absolute form must not contradict it.
+    pub(super) fn check_host(&self, line: &RequestLine, bytes: &[u8]) -> Result<(), Refusal> {
+        let Some(host) = &self.host else {
+            return match (line.version_1_1, &line.authority) {
+                (true, _) => Err(Refusal::bad_request("HTTP/1.1 without Host")),
+                (false, Some(_)) => Err(Refusal::bad_request("an absolute form without Host")),
+                (false, None) => Ok(()),
+            };
+        };
+        // To the byte: clients write both from one address, and Pingora wants it so.
+        if line.authority.as_ref().is_some_and(|authority| bytes.get(authority.clone()) != bytes.get(host.clone())) {
+            return Err(Refusal::bad_request("a target of another host than Host"));
+        }
+        Ok(())
+    }
+
+    /// Whether the client waits for `100 Continue`. In HTTP/1.0 it means nothing.
+    pub(super) fn expects_continue(&self, line: &RequestLine) -> bool {
+        line.version_1_1 && self.expects_continue
+    }
+
+    /// Whether a switch of the protocol is asked for. In HTTP/1.0 it means nothing.
+    pub(super) fn upgrade(&self, line: &RequestLine) -> bool {
+        line.version_1_1 && self.upgrade && self.connection_upgrade
+    }
+}

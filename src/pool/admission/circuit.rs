@@ -1,0 +1,153 @@
+//! The circuit breaker of one live backend, and the `circuit_breaker:` block of a pool.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::base::event::Event;
+use crate::base::fault::{Faults, Place};
+use crate::base::units::{Period, PoolName};
+use crate::pool::admission::breaker::{Breaker, Change, Passing, Permit, Spec};
+
+/// The block, as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The share of failures that opens it, in percent.
+    pub failure_percent: u32,
+    /// Requests in the window below which it stays closed.
+    pub minimum_requests: u32,
+    /// The window's length.
+    pub window: Period,
+    /// How long nothing passes.
+    pub open_for: Period,
+    /// Probes at a time, and successes that close it.
+    pub probes: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            failure_percent: 50,
+            minimum_requests: 20,
+            window: Period::seconds(10),
+            open_for: Period::seconds(5),
+            probes: 3,
+        }
+    }
+}
+
+impl Config {
+    /// Proves the block consistent.
+    pub fn check(&self, place: &Place, faults: &mut Faults) -> Spec {
+        if !(1..=100).contains(&self.failure_percent) {
+            let problem = format!("{} is not between 1 and 100", self.failure_percent);
+            faults.add(place.key("failure_percent"), problem, "write for example 50");
+        }
+        for (key, count) in [("minimum_requests", self.minimum_requests), ("probes", self.probes)] {
+            if count == 0 {
+                faults.add(place.key(key), "must be at least 1", "remove the key for its default");
+            }
+        }
+        for (key, period) in [("window", self.window), ("open_for", self.open_for)] {
+            if period.0.is_zero() {
+                faults.add(place.key(key), "must be longer than nothing", "write for example 5s");
+            }
+        }
+        Spec {
+            failure_percent: self.failure_percent,
+            minimum_requests: self.minimum_requests,
+            window: self.window.0,
+            open_for: self.open_for.0,
+            probes: self.probes,
+        }
+    }
+}
+
+/// What passes a circuit breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CircuitState {
+    /// All requests.
+    Closed,
+    /// None.
+    Open,
+    /// A few, to see whether it works again.
+    HalfOpen,
+}
+
+impl From<Passing> for CircuitState {
+    fn from(passing: Passing) -> Self {
+        match passing {
+            Passing::All => Self::Closed,
+            Passing::Nothing(_) => Self::Open,
+            Passing::Probes => Self::HalfOpen,
+        }
+    }
+}
+
+/// The breaker of one backend. Its lock is held for a few nanoseconds, and only exists where a breaker was
+/// asked for.
+#[derive(Debug)]
+pub struct Circuit {
+    pool: PoolName,
+    backend: SocketAddr,
+    breaker: Mutex<Breaker>,
+}
+
+impl Circuit {
+    /// A closed one.
+    #[must_use]
+    pub fn new(pool: PoolName, backend: SocketAddr, spec: Spec, now: Instant) -> Self {
+        Self { pool, backend, breaker: Mutex::new(Breaker::new(spec, now)) }
+    }
+
+    /// From now on `spec` holds.
+    pub fn follow(&self, spec: Spec, now: Instant) {
+        self.breaker.lock().follow(spec, now);
+    }
+
+    /// Whether a request may pass now.
+    ///
+    /// # Errors
+    /// When the next one may; never sooner than now.
+    pub fn check(&self, now: Instant) -> Result<(), Duration> {
+        self.breaker.lock().check(now)
+    }
+
+    /// What passes now.
+    #[must_use]
+    pub fn passing(&self, now: Instant) -> Passing {
+        self.breaker.lock().passing(now)
+    }
+
+    /// How many requests may pass now.
+    #[must_use]
+    pub fn room(&self, now: Instant) -> u32 {
+        self.breaker.lock().room(now)
+    }
+
+    /// Lets a request pass.
+    ///
+    /// # Errors
+    /// When the next one may; never sooner than now.
+    pub fn admit(&self, now: Instant) -> Result<Permit, Duration> {
+        self.breaker.lock().admit(now)
+    }
+
+    /// Takes a permit back, with whether the request failed, if that is known. Whether the circuit opened or
+    /// closed.
+    pub fn settle(&self, permit: Permit, failed: Option<bool>, now: Instant) -> bool {
+        let change = self.breaker.lock().settle(permit, failed, now);
+        let (pool, backend) = (self.pool.clone(), self.backend);
+        match change {
+            Some(Change::Opened) => Event::CircuitOpened { pool, backend }.announce(),
+            Some(Change::Closed) => Event::CircuitClosed { pool, backend }.announce(),
+            None => return false,
+        }
+        true
+    }
+}

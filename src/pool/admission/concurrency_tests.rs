@@ -1,0 +1,153 @@
+//! The limiter before simulated servers: Poisson arrivals with a fixed seed, exponential service times,
+//! and a clock that is a number.
+
+use super::*;
+use crate::pool::passive_health::histogram::Counts;
+
+/// A server of `workers` with a queue in front, and the limiter in front of that.
+struct Simulation {
+    random: fastrand::Rng,
+    gradient: Gradient,
+    workers: usize,
+    /// Mean service time in seconds.
+    service: f64,
+    now: f64,
+    /// When each worker is free.
+    free: Vec<f64>,
+    /// When each request in flight ends.
+    ends: Vec<f64>,
+}
+
+/// What came of a stretch of time.
+#[derive(Debug, Default)]
+struct Tally {
+    refused: u32,
+    passed: u32,
+}
+
+impl Tally {
+    fn refused_share(&self) -> f64 {
+        f64::from(self.refused) / f64::from(self.refused + self.passed)
+    }
+}
+
+impl Simulation {
+    fn new(workers: usize, service: f64) -> Self {
+        Self {
+            random: fastrand::Rng::with_seed(7),
+            gradient: Gradient::default(),
+            workers,
+            service,
+            now: 0.0,
+            free: vec![0.0; workers],
+            ends: Vec::new(),
+        }
+    }
+
+    fn exponential(&mut self, mean: f64) -> f64 {
+        -mean * (1.0 - self.random.f64()).ln()
+    }
+
+    /// What the server can do, in requests a second.
+    fn capacity(&self) -> f64 {
+        self.workers as f64 / self.service
+    }
+
+    /// Offers `rate` requests a second for so many windows.
+    fn run(&mut self, rate: f64, windows: usize) -> Tally {
+        let mut tally = Tally::default();
+        for _ in 0..windows {
+            let end = self.now + WINDOW.as_secs_f64();
+            let (mut times, mut peak) = (Counts::default(), 0);
+            while self.now < end {
+                self.now += self.exponential(1.0 / rate);
+                let now = self.now;
+                self.ends.retain(|end| *end > now);
+                if self.ends.len() >= self.gradient.limit() as usize {
+                    tally.refused += 1;
+                    continue;
+                }
+                tally.passed += 1;
+                let service = self.exponential(self.service);
+                let worker = self.free.iter_mut().min_by(|one, other| one.total_cmp(other)).unwrap();
+                let ends = worker.max(now) + service;
+                *worker = ends;
+                self.ends.push(ends);
+                times.record(Duration::from_secs_f64(ends - now));
+                peak = peak.max(self.ends.len());
+            }
+            if times.total() >= REQUESTS_MIN {
+                self.gradient.window(times.median().unwrap(), u32::try_from(peak).unwrap());
+            }
+        }
+        tally
+    }
+}
+
+#[test]
+fn low_load_is_never_refused_and_learns_nothing() {
+    let mut server = Simulation::new(20, 0.01);
+    let load = server.capacity() * 0.3;
+    assert_eq!(server.run(load, 2000).refused, 0);
+    assert_eq!(server.gradient.limit(), 50, "traffic did not come near the limit");
+}
+
+#[test]
+fn the_limit_grows_where_time_is_stable() {
+    let mut server = Simulation::new(400, 0.1);
+    let load = server.capacity() * 0.5;
+    server.run(load, 100);
+    assert!(server.gradient.limit() > 200, "{}", server.gradient.limit());
+    let later = server.run(load, 100);
+    assert_eq!(later.refused, 0, "limit {}", server.gradient.limit());
+}
+
+#[test]
+fn overload_finds_a_limit_near_what_the_server_can_do() {
+    for (workers, service) in [(10, 0.01), (20, 0.02), (100, 0.05)] {
+        let mut server = Simulation::new(workers, service);
+        // A quiet morning, then three times what it can do.
+        let (morning, rush) = (server.capacity() * 0.4, server.capacity() * 3.0);
+        server.run(morning, 100);
+        server.run(rush, 100);
+        let tally = server.run(rush, 100);
+        let limit = server.gradient.limit() as usize;
+        assert!((workers..=workers * 4).contains(&limit), "{limit} for {workers} workers");
+        // It works at its capacity, and what is too much is refused.
+        assert!((0.6..0.72).contains(&tally.refused_share()), "{tally:?} for {workers} workers");
+    }
+}
+
+#[test]
+fn after_an_overload_everything_passes_again() {
+    let mut server = Simulation::new(20, 0.01);
+    let (calm, rush) = (server.capacity() * 0.4, server.capacity() * 4.0);
+    server.run(calm, 50);
+    server.run(rush, 300);
+    server.run(calm, 20);
+    assert_eq!(server.run(calm, 500).refused, 0, "limit {}", server.gradient.limit());
+}
+
+#[test]
+fn a_pool_that_became_slower_for_good_is_believed_in_time() {
+    let mut server = Simulation::new(50, 0.01);
+    let load = server.capacity() * 0.4;
+    server.run(load, 100);
+    server.service *= 2.5;
+    // The same load is now all that it can do; ten minutes later nothing but the peaks is refused.
+    server.run(load * 0.8, 1200);
+    let tally = server.run(load * 0.8, 200);
+    assert!(tally.refused_share() < 0.02, "{tally:?}, limit {}", server.gradient.limit());
+}
+
+#[test]
+fn the_limit_stays_between_its_bounds_whatever_comes() {
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut gradient = Gradient::default();
+    for _ in 0..100_000 {
+        let shift = random.u32(0..64);
+        let median = Duration::from_nanos(random.u64(..) >> shift);
+        let limit = gradient.window(median, random.u32(..));
+        assert!((4..=100_000).contains(&limit));
+    }
+}

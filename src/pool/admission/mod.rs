@@ -1,0 +1,279 @@
+//! What bounds the traffic of a pool: passive health, breakers, the gate and the adaptive limit, asked in
+//! the order in which each is cheaper than the next.
+
+pub mod breaker;
+pub mod circuit;
+pub mod gate;
+pub mod queue;
+pub mod concurrency;
+pub mod overload;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::base::fault::{Faults, Place};
+use crate::base::units::PoolName;
+use crate::http::rejection::Rejection;
+use crate::pool::endpoint::Endpoint;
+use crate::pool::lease::Lease;
+use crate::pool::passive_health;
+use crate::pool::passive_health::monitor::{self, Alarm};
+use circuit::Circuit;
+use concurrency::Mode;
+use gate::{Attempt, Closed, Gate};
+use overload::Overload;
+
+/// When it is worth coming again to a pool that has more than it can do.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Checked bounds.
+#[derive(Clone, Debug, Default)]
+pub struct Spec {
+    passive_health: Option<passive_health::Spec>,
+    circuit_breaker: Option<breaker::Spec>,
+    max_in_flight: Option<gate::Spec>,
+    adaptive: Option<Mode>,
+}
+
+impl Spec {
+    /// Proves the blocks of a pool that bound its traffic consistent.
+    pub(in crate::pool) fn check(config: &crate::pool::Config, place: &Place, faults: &mut Faults) -> Self {
+        if config.queue.is_some() && config.max_in_flight.is_none() {
+            faults.add(
+                place.key("queue"),
+                "nobody waits without `max_in_flight`",
+                "add for example `max_in_flight: { per_backend: 100 }`",
+            );
+        }
+        let breaker = config.circuit_breaker.map(|breaker| breaker.check(&place.key("circuit_breaker"), faults));
+        let queue = config.queue.unwrap_or_default();
+        Self {
+            passive_health: config.passive_health.check(&place.key("passive_health"), faults),
+            circuit_breaker: breaker,
+            max_in_flight: config.max_in_flight.map(|bound| bound.check(queue, place, faults)),
+            adaptive: config.adaptive_concurrency.map(|config| config.mode),
+        }
+    }
+}
+
+/// The bounds of a live pool. What is not configured costs a look at an empty place.
+pub(in crate::pool) struct Bounds {
+    pool: PoolName,
+    spec: Spec,
+    alarm: Arc<Alarm>,
+    changed: Arc<Notify>,
+    gate: Option<Arc<Gate>>,
+    overload: Option<Arc<Overload>>,
+}
+
+impl Bounds {
+    /// Bounds as `spec` says, with what those of `before` have seen and count, in whose place they come.
+    /// Nothing of that changes before [`Bounds::begin`].
+    pub(in crate::pool) fn new(pool: PoolName, spec: &Spec, before: Option<&Self>) -> Self {
+        let gate = before.and_then(|before| before.gate.clone());
+        let overload = before.and_then(|before| before.overload.clone());
+        Self {
+            pool,
+            spec: spec.clone(),
+            alarm: before.map(|before| Arc::clone(&before.alarm)).unwrap_or_default(),
+            changed: before.map(|before| Arc::clone(&before.changed)).unwrap_or_default(),
+            gate: spec.max_in_flight.map(|spec| gate.unwrap_or_else(|| Arc::new(Gate::new(spec)))),
+            overload: spec.adaptive.map(|mode| overload.unwrap_or_else(|| Arc::new(Overload::new(mode)))),
+        }
+    }
+
+    /// What judges the backends of this pool.
+    pub(in crate::pool) fn alarm(&self) -> &Arc<Alarm> {
+        &self.alarm
+    }
+
+    /// What backends tell when they may take other requests than before.
+    pub(in crate::pool) fn changed(&self) -> &Arc<Notify> {
+        &self.changed
+    }
+
+    /// From now on these bounds hold, for what came before them too.
+    pub(in crate::pool) fn begin(&self, backends: &[Arc<Endpoint>], now: Instant) {
+        self.alarm.follow(self.spec.passive_health.as_ref(), backends, now);
+        if let (Some(gate), Some(spec)) = (&self.gate, self.spec.max_in_flight) {
+            gate.follow(spec);
+        }
+        if let (Some(overload), Some(mode)) = (&self.overload, self.spec.adaptive) {
+            overload.follow(mode);
+        }
+    }
+
+    /// What gives a backend of this pool the circuit breaker that it is to have.
+    pub(in crate::pool) fn circuits(&self) -> impl Fn(&Endpoint, Instant) + Send + Sync + use<> {
+        let (pool, breaker) = (self.pool.clone(), self.spec.circuit_breaker);
+        move |endpoint, now| match (endpoint.circuit(), breaker) {
+            (Some(circuit), Some(spec)) => circuit.follow(spec, now),
+            (None, Some(spec)) => {
+                endpoint.set_circuit(Some(Circuit::new(pool.clone(), endpoint.address(), spec, now)));
+            }
+            (_, None) => endpoint.set_circuit(None),
+        }
+    }
+
+    /// How many requests wait for a place; `None` without a gate.
+    pub(in crate::pool) fn waiting(&self) -> Option<usize> {
+        self.gate.as_ref().map(|gate| gate.waiting())
+    }
+
+    /// Whether a backend may be given one more request.
+    pub(in crate::pool) fn allow(&self, endpoint: &Endpoint) -> bool {
+        self.has_room(endpoint) && self.open_for(endpoint).is_none()
+    }
+
+    /// A backend's circuit breaker, where the pool has them.
+    pub(in crate::pool) fn circuit(&self, endpoint: &Endpoint) -> Option<Arc<Circuit>> {
+        self.spec.circuit_breaker.and_then(|_| endpoint.circuit())
+    }
+
+    pub(in crate::pool) fn has_room(&self, endpoint: &Endpoint) -> bool {
+        self.gate.as_ref().is_none_or(|gate| endpoint.in_flight() < gate.per_backend())
+    }
+
+    /// How long its breaker is open for; `None` where a request may pass.
+    #[expect(clippy::disallowed_methods, reason = "breakers open and close by the clock; only where there is one")]
+    pub(in crate::pool) fn open_for(&self, endpoint: &Endpoint) -> Option<Duration> {
+        self.circuit(endpoint)?.check(Instant::now()).err()
+    }
+
+    /// Counts a request at a backend; `None` where its breaker closed its door since it was chosen.
+    #[expect(clippy::disallowed_methods, reason = "breakers open and close by the clock; only where there is one")]
+    pub(in crate::pool) fn lease(&self, endpoint: &Arc<Endpoint>) -> Option<Lease> {
+        let permit = match self.circuit(endpoint) {
+            Some(circuit) => {
+                let permit = circuit.admit(Instant::now()).ok()?;
+                Some((circuit, permit))
+            }
+            None => None,
+        };
+        Some(Lease::with_permit(Arc::clone(endpoint), permit))
+    }
+
+    /// A lease for a request's first try: what `choose` finds, once there is room for it.
+    ///
+    /// # Errors
+    /// Why there is none. `backends` are the pool's, `retry_after` is for a pool without a healthy one.
+    pub(in crate::pool) async fn reserve(
+        &self,
+        mut choose: impl FnMut() -> Option<Lease>,
+        backends: impl Fn() -> Vec<Arc<Endpoint>>,
+        retry_after: Duration,
+    ) -> Result<Lease, Rejection> {
+        let overloaded = Rejection::Overloaded { retry_after: RETRY_AFTER };
+        let in_flight = match &self.overload {
+            Some(overload) => Some(overload.admit().ok_or(overloaded)?),
+            None => None,
+        };
+        let why = || self.why_none(&backends(), retry_after);
+        let (mut lease, slot) = match &self.gate {
+            None => (choose().ok_or_else(why)?, None),
+            Some(gate) => {
+                let attempt = || match choose() {
+                    Some(lease) => Attempt::Done(lease),
+                    None if self.is_busy(&backends()) => Attempt::Busy,
+                    None => Attempt::Failed(why()),
+                };
+                let (lease, slot) = gate.pass(attempt).await.map_err(|closed| match closed {
+                    Closed::Full => Rejection::QueueFull { retry_after: gate.retry_after() },
+                    Closed::Late => Rejection::QueueTimeout { retry_after: gate.retry_after() },
+                    Closed::Other(rejection) => rejection,
+                })?;
+                (lease, Some(slot))
+            }
+        };
+        lease.hold(slot, in_flight);
+        Ok(lease)
+    }
+
+    /// Whether one that could be asked has no room.
+    fn is_busy(&self, backends: &[Arc<Endpoint>]) -> bool {
+        backends.iter().any(|endpoint| takes_requests(endpoint) && !self.has_room(endpoint))
+    }
+
+    /// Whether one that is well, and none of `tried`, only has no room. Waiting for it is better than to ask
+    /// who is ejected.
+    pub(in crate::pool) fn is_worth_waiting(
+        &self,
+        backends: impl Fn() -> Vec<Arc<Endpoint>>,
+        tried: &[Arc<Endpoint>],
+    ) -> bool {
+        let waits_for = |endpoint: &Arc<Endpoint>| {
+            let well = takes_requests(endpoint) && !endpoint.observed().is_ejected();
+            well && !self.has_room(endpoint) && !tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint))
+        };
+        self.gate.is_some() && backends().iter().any(waits_for)
+    }
+
+    /// How many more requests these backends may be given, the ejected only where they are all there is.
+    fn room(&self, backends: &[Arc<Endpoint>], now: Instant) -> u32 {
+        let available = || backends.iter().filter(|endpoint| takes_requests(endpoint));
+        let well = || available().filter(|endpoint| !endpoint.observed().is_ejected());
+        let room = |endpoint: &Arc<Endpoint>| {
+            let bound = self.gate.as_ref().map_or(u32::MAX, |gate| gate.per_backend());
+            let circuit = endpoint.circuit().map_or(u32::MAX, |circuit| circuit.room(now));
+            bound.saturating_sub(endpoint.in_flight()).min(circuit)
+        };
+        let sum = |sum: u32, room: u32| sum.saturating_add(room);
+        match well().next() {
+            Some(_) => well().map(room).fold(0, sum),
+            None => available().map(room).fold(0, sum),
+        }
+    }
+
+    /// Why no backend may be asked.
+    pub(in crate::pool) fn why_none(&self, backends: &[Arc<Endpoint>], retry_after: Duration) -> Rejection {
+        let open = backends.iter().filter(|endpoint| endpoint.is_up()).filter_map(|endpoint| self.open_for(endpoint));
+        match open.min() {
+            Some(retry_after) => Rejection::CircuitOpen { retry_after },
+            None => Rejection::NoHealthyBackend { retry_after },
+        }
+    }
+
+    /// Judges and measures for as long as it is polled.
+    pub(in crate::pool) async fn watch(&self, backends: impl Fn() -> Vec<Arc<Endpoint>>) {
+        tokio::join!(monitor::watch(&self.alarm, &self.pool, &backends), self.measure(), self.call(&backends));
+    }
+
+    /// Calls those who wait at the gate when a backend has come up, or its circuit lets probes pass, which
+    /// happens by the clock alone.
+    #[expect(clippy::disallowed_methods, reason = "the pool's background task is where circuits are looked after")]
+    async fn call(&self, backends: impl Fn() -> Vec<Arc<Endpoint>>) {
+        let Some(gate) = &self.gate else { return std::future::pending().await };
+        loop {
+            let open = backends().iter().filter_map(|endpoint| self.open_for(endpoint)).collect::<Vec<_>>();
+            // Zero is a probe under way, which tells how it ended.
+            let half_opens = async {
+                match open.into_iter().filter(|left| !left.is_zero()).min() {
+                    Some(left) => tokio::time::sleep(left).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = half_opens => {}
+            }
+            gate.call(self.room(&backends(), Instant::now()));
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the pool's background task is where windows end")]
+    async fn measure(&self) {
+        let Some(overload) = &self.overload else { return std::future::pending().await };
+        let mut windows = tokio::time::interval(concurrency::WINDOW);
+        loop {
+            windows.tick().await;
+            overload.window(&self.pool, Instant::now());
+        }
+    }
+}
+
+/// Whether it may take requests, if it has room.
+fn takes_requests(endpoint: &Endpoint) -> bool {
+    endpoint.is_available() && endpoint.weight() > 0
+}

@@ -1,0 +1,199 @@
+//! One health check on the wire: a connection, an HTTP request or a call of gRPC's, by Pingora's connectors,
+//! asked when a backend is due.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pingora_core::connectors::http::Connector;
+use pingora_core::upstreams::peer::{BasicPeer, HttpPeer};
+use pingora_http::RequestHeader;
+use pingora_load_balancing::Backend;
+use pingora_load_balancing::health_check::HealthCheck;
+use tokio::sync::watch;
+
+use crate::base::event::Event;
+use crate::base::units::PoolName;
+use crate::pool::endpoint::{Endpoint, Health};
+use crate::pool::health::connectors::Connectors;
+use crate::pool::health::grpc::GrpcCheck;
+use crate::pool::health::{Answer, HttpRequest, Question, Spec};
+use crate::pool::operator::administration::State;
+use crate::pool::peer::Template;
+
+/// What is asked.
+enum Check {
+    Tcp(Box<BasicPeer>),
+    Http(Box<HttpCheck>),
+    Grpc(Box<GrpcCheck>),
+}
+
+impl Check {
+    async fn ask(&self, connectors: &Connectors, target: &Backend) -> Result<(), String> {
+        match self {
+            Self::Tcp(peer) => {
+                let mut peer = BasicPeer::clone(peer);
+                peer._address = target.addr.clone();
+                connectors.transport().get_stream(&peer).await.map(drop).map_err(|e| reason(&e))
+            }
+            Self::Http(check) => check.ask(connectors.http(), target).await.map_err(|e| reason(&e)),
+            Self::Grpc(check) => check.ask(connectors.http(), target).await,
+        }
+    }
+}
+
+/// An HTTP request and the statuses that pass.
+struct HttpCheck {
+    peer: HttpPeer,
+    header: RequestHeader,
+    status: Vec<RangeInclusive<u16>>,
+}
+
+impl HttpCheck {
+    fn new(request: &HttpRequest, peer: HttpPeer) -> pingora::Result<Self> {
+        let host = request
+            .host
+            .clone()
+            .unwrap_or_else(|| if peer.sni.is_empty() { "localhost".to_owned() } else { peer.sni.clone() });
+        let mut header = RequestHeader::build("GET", request.path.as_bytes(), Some(request.headers.len() + 2))?;
+        header.insert_header(http::header::HOST, host)?;
+        header.insert_header(http::header::USER_AGENT, "l7lb-health-check")?;
+        for (name, value) in &request.headers {
+            header.insert_header(name.clone(), value.as_str())?;
+        }
+        Ok(Self { peer, header, status: request.status.clone() })
+    }
+
+    /// Asks the backend over a connection that nobody uses again: one that is kept would hide that no new one
+    /// comes about.
+    async fn ask(&self, connector: &Connector, target: &Backend) -> pingora::Result<()> {
+        let mut peer = self.peer.clone();
+        peer._address = target.addr.clone();
+        let (mut session, _) = connector.get_http_session(&peer).await?;
+        session.set_write_timeout(peer.options.write_timeout);
+        session.write_request_header(Box::new(self.header.clone())).await?;
+        session.finish_request_body().await?;
+        session.set_read_timeout(peer.options.read_timeout);
+        session.read_response_header().await?;
+        let status = session.response_header().map_or(0, |header| header.status.as_u16());
+        if !self.status.iter().any(|range| range.contains(&status)) {
+            return pingora::Error::e_explain(pingora::ErrorType::HTTPStatus(status), "unexpected status");
+        }
+        // An answer that does not come to its end is none.
+        while session.read_response_body().await?.is_some() {}
+        Ok(())
+    }
+}
+
+/// The health check of one pool, in the form that Pingora's background service runs.
+pub(in crate::pool) struct Probe {
+    pool: PoolName,
+    spec: Spec,
+    check: Check,
+    connectors: Connectors,
+    /// Touched after each finished check, for those who wait for the first ones.
+    progress: Arc<watch::Sender<bool>>,
+}
+
+impl Probe {
+    /// A probe of the backends that are reached as `template` says.
+    ///
+    /// # Errors
+    /// When the request cannot be built, which a checked configuration rules out.
+    pub(in crate::pool) fn new(
+        pool: PoolName,
+        spec: Spec,
+        (template, connectors): (&Template, Connectors),
+        progress: Arc<watch::Sender<bool>>,
+    ) -> pingora::Result<Self> {
+        let mut peer = template.peer(([0, 0, 0, 0], 1).into());
+        peer.options.connection_timeout = Some(spec.timeout);
+        peer.options.total_connection_timeout = Some(spec.timeout);
+        peer.options.read_timeout = Some(spec.timeout);
+        if let Some(proxy_protocol) = &template.proxy_protocol {
+            proxy_protocol.introduce_ourselves(&mut peer);
+        }
+        let check = match &spec.question {
+            Question::Tcp => Check::Tcp(Box::new(tcp_peer(&peer))),
+            Question::Http(request) => Check::Http(Box::new(HttpCheck::new(request, peer)?)),
+            Question::Grpc(service) => Check::Grpc(Box::new(GrpcCheck::new(service, peer)?)),
+        };
+        Ok(Self { pool, spec, check, connectors, progress })
+    }
+
+    /// Asks the backend, within the time allowed.
+    async fn ask(&self, target: &Backend) -> Result<(), String> {
+        match tokio::time::timeout(self.spec.timeout, self.check.ask(&self.connectors, target)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("no answer within {:?}", self.spec.timeout)),
+        }
+    }
+
+    fn announce(&self, endpoint: &Endpoint, reason: Option<String>) {
+        let (pool, backend) = (self.pool.clone(), endpoint.address());
+        match reason {
+            None => Event::BackendUp { pool, backend },
+            Some(reason) => Event::BackendDown { pool, backend, reason },
+        }
+        .announce();
+    }
+}
+
+fn tcp_peer(peer: &HttpPeer) -> BasicPeer {
+    let mut basic = BasicPeer::new("0.0.0.0:1");
+    // This kind of peer knows no certificate of ours; a backend that asks for one would refuse the
+    // handshake, so the connection itself has to do.
+    if peer.client_cert_key.is_none() {
+        basic.sni.clone_from(&peer.sni);
+    }
+    basic.options = peer.options.clone();
+    basic
+}
+
+/// What went wrong, short enough for one line.
+pub(in crate::pool) fn reason(error: &pingora::Error) -> String {
+    if let pingora::ErrorType::HTTPStatus(status) = error.etype() {
+        return format!("status {status}");
+    }
+    // A chain of Pingora errors repeats itself from the outside in; its root is what happened.
+    let cause = error.root_cause();
+    match cause.downcast_ref::<pingora::Error>() {
+        Some(root) => root.etype().as_str().to_owned(),
+        None => cause.to_string(),
+    }
+}
+
+#[async_trait]
+impl HealthCheck for Probe {
+    #[expect(clippy::disallowed_methods, reason = "the pool's background task is where check times come from")]
+    async fn check(&self, target: &Backend) -> pingora::Result<()> {
+        let Some(endpoint) = target.ext.get::<Arc<Endpoint>>() else {
+            return Ok(());
+        };
+        if endpoint.state() == State::Disabled {
+            return Ok(());
+        }
+        let began = std::time::Instant::now();
+        let before = endpoint.health();
+        if endpoint.schedule.lock().is_due(began, &self.spec.rhythm) {
+            let failure = self.ask(target).await.err();
+            let answer = Answer { passed: failure.is_none(), began, jitter: fastrand::f64() };
+            let health = endpoint.schedule.lock().observe(before, answer, &self.spec.rhythm);
+            endpoint.set_health(health, began);
+            if health != before {
+                self.announce(endpoint, failure);
+            }
+            self.progress.send_modify(|_| ());
+        }
+        match endpoint.health() {
+            Health::Up => Ok(()),
+            Health::Unknown | Health::Down => {
+                pingora::Error::e_explain(pingora::ErrorType::Custom("unhealthy"), "see the event of its state change")
+            }
+        }
+    }
+
+    fn health_threshold(&self, _success: bool) -> usize {
+        1
+    }
+}

@@ -1,0 +1,150 @@
+//! The `passive_health:` block of a pool: `off`, or the figures that differ from their defaults.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::base::fault::{Faults, Place};
+use crate::base::units::Period;
+use crate::pool::passive_health::Spec;
+
+/// The block, as written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Setting {
+    /// Traffic says nothing about a backend's health.
+    Off,
+    /// It does, by these figures.
+    On(Config),
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self::On(Config::default())
+    }
+}
+
+impl JsonSchema for Setting {
+    fn schema_name() -> Cow<'static, str> {
+        "Setting".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "const": "off" }, generator.subschema_for::<Config>()] })
+    }
+}
+
+impl<'de> Deserialize<'de> for Setting {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SettingVisitor)
+    }
+}
+
+struct SettingVisitor;
+
+impl<'de> Visitor<'de> for SettingVisitor {
+    type Value = Setting;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`off`, or a mapping of what differs from the defaults")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Setting, E> {
+        match text {
+            "off" => Ok(Setting::Off),
+            other => Err(E::custom(format!("`{other}` is not `off`; write a mapping for anything else"))),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Setting, A::Error> {
+        Config::deserialize(de::value::MapAccessDeserializer::new(map)).map(Setting::On)
+    }
+}
+
+/// The figures, as written.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Failures in a row that eject.
+    pub consecutive_failures: u32,
+    /// How often times and success rates are judged.
+    pub window: Period,
+    /// Answers that a window needs before its times are judged.
+    pub minimum_requests: u32,
+    /// How many times slower than the pool's median a slow backend is.
+    pub slow_factor: f64,
+    /// Slow windows in a row that eject.
+    pub slow_windows: u32,
+    /// How long the first ejection lasts.
+    pub ejection_time: Period,
+    /// How long ejections last at most.
+    pub max_ejection_time: Period,
+    /// The share of the pool that may be ejected, in percent.
+    pub max_ejected_percent: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            consecutive_failures: 5,
+            window: Period::seconds(1),
+            minimum_requests: 10,
+            slow_factor: 3.0,
+            slow_windows: 3,
+            ejection_time: Period::seconds(10),
+            max_ejection_time: Period::seconds(300),
+            max_ejected_percent: 50,
+        }
+    }
+}
+
+impl Setting {
+    /// Proves the block consistent; `None` where it is off.
+    pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Spec> {
+        let Self::On(config) = self else { return None };
+        let counts = [
+            ("consecutive_failures", config.consecutive_failures),
+            ("minimum_requests", config.minimum_requests),
+            ("slow_windows", config.slow_windows),
+        ];
+        for (key, _) in counts.into_iter().filter(|(_, count)| *count == 0) {
+            faults.add(place.key(key), "must be at least 1", "remove the key for its default");
+        }
+        for (key, period) in [("window", config.window), ("ejection_time", config.ejection_time)] {
+            if period.0.is_zero() {
+                faults.add(place.key(key), "must be longer than nothing", "write for example 10s");
+            }
+        }
+        if config.max_ejection_time < config.ejection_time {
+            let problem = format!(
+                "ejection_time, {}, is longer than max_ejection_time, {}",
+                config.ejection_time, config.max_ejection_time
+            );
+            faults.add(place.clone(), problem, "ejections only become longer");
+        }
+        // Also what is no number at all.
+        if !(1.5..=1000.0).contains(&config.slow_factor) {
+            let problem = format!("{} is not between 1.5 and 1000", config.slow_factor);
+            faults.add(place.key("slow_factor"), problem, "below 1.5, backends that are well would be ejected");
+        }
+        if !(1..=50).contains(&config.max_ejected_percent) {
+            let problem = format!("{} is not between 1 and 50", config.max_ejected_percent);
+            faults.add(
+                place.key("max_ejected_percent"),
+                problem,
+                "more than half of a pool cannot be worse than its peers; write `passive_health: off` for none",
+            );
+        }
+        Some(Spec {
+            consecutive_failures: config.consecutive_failures.max(1),
+            window: config.window.0,
+            minimum_requests: config.minimum_requests,
+            slow_factor: config.slow_factor,
+            slow_windows: config.slow_windows,
+            ejection_time: config.ejection_time.0,
+            max_ejection_time: config.max_ejection_time.0,
+            max_ejected_percent: config.max_ejected_percent,
+        })
+    }
+}

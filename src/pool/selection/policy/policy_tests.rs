@@ -1,0 +1,223 @@
+//! Policies with a fixed seed: who gets how much, and what moves when a backend goes.
+
+#![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
+
+use super::*;
+use crate::pool::Lease;
+use crate::pool::endpoint::{Health, Shared, Standing};
+use crate::pool::passive_health::Outcome;
+use crate::pool::selection::policy::consistent_hash::Ring;
+use crate::pool::selection::policy::least_requests::LeastRequests;
+use crate::pool::selection::policy::peak_ewma::PeakEwma;
+use crate::pool::selection::policy::random::Weighted;
+use crate::pool::selection::policy::round_robin::Turns;
+
+fn members(weights: &[u32], now: Instant) -> Vec<Member> {
+    let shared = Shared::default();
+    let member = |(port, weight): (u16, &u32)| {
+        let endpoint = Endpoint::new(([127, 0, 0, 1], port).into(), Standing::default(), shared.clone(), now);
+        Member { endpoint: Arc::new(endpoint), weight: *weight }
+    };
+    (1..).zip(weights).map(member).collect()
+}
+
+fn ask(now: Instant) -> Ask<'static> {
+    Ask { key: Key::NONE, now, tried: &[], random: Rng::with_seed(7), slow_start: Duration::ZERO, admits: &|_| true }
+}
+
+/// How often each member is chosen in `rounds`, each request being over before the next.
+fn counts<P: Policy>(members: &[Member], ask: &mut Ask<'_>, rounds: usize) -> Vec<usize> {
+    let policy = P::build(&P::Config::default(), members);
+    let mut counts = vec![0; members.len()];
+    for _ in 0..rounds {
+        if let Some(index) = policy.choose(members, ask) {
+            counts[index] += 1;
+        }
+    }
+    counts
+}
+
+fn assert_shares(counts: &[usize], shares: &[f64], within: f64) {
+    let all: usize = counts.iter().sum();
+    for (count, share) in counts.iter().zip(shares) {
+        assert!((*count as f64 / all as f64 - share).abs() <= within, "{counts:?} against {shares:?}");
+    }
+}
+
+#[test]
+fn shares_follow_weights_under_every_policy() {
+    let now = Instant::now();
+    let members = members(&[5, 3, 2], now);
+    let shares = [0.5, 0.3, 0.2];
+    assert_shares(&counts::<Turns>(&members, &mut ask(now), 10_000), &shares, 0.0);
+    assert_shares(&counts::<Weighted>(&members, &mut ask(now), 10_000), &shares, 0.02);
+    assert_shares(&counts::<LeastRequests>(&members, &mut ask(now), 10_000), &shares, 0.02);
+    assert_shares(&counts::<PeakEwma>(&members, &mut ask(now), 10_000), &shares, 0.02);
+    assert_shares(&counts::<Ring>(&members, &mut ask(now), 10_000), &shares, 0.07);
+}
+
+#[test]
+fn what_is_down_is_shared_by_all_others_under_every_policy() {
+    let now = Instant::now();
+    let members = members(&[1, 1, 1, 1, 1], now);
+    members[1].endpoint.set_health(Health::Down, now);
+    let shares = [0.25, 0.0, 0.25, 0.25, 0.25];
+    assert_shares(&counts::<Turns>(&members, &mut ask(now), 10_000), &shares, 0.0);
+    assert_shares(&counts::<Weighted>(&members, &mut ask(now), 10_000), &shares, 0.02);
+    assert_shares(&counts::<LeastRequests>(&members, &mut ask(now), 10_000), &shares, 0.02);
+    assert_shares(&counts::<PeakEwma>(&members, &mut ask(now), 10_000), &shares, 0.02);
+    assert_shares(&counts::<Ring>(&members, &mut ask(now), 10_000), &shares, 0.1);
+}
+
+#[test]
+fn the_last_one_standing_is_found_under_every_policy() {
+    let now = Instant::now();
+    let mut weights = [1000; 60];
+    weights[17] = 1;
+    let members = members(&weights, now);
+    for (index, member) in members.iter().enumerate() {
+        member.endpoint.set_health(if index == 17 { Health::Up } else { Health::Down }, now);
+    }
+    assert_eq!(counts::<Turns>(&members, &mut ask(now), 10)[17], 10);
+    assert_eq!(counts::<Weighted>(&members, &mut ask(now), 10)[17], 10);
+    assert_eq!(counts::<LeastRequests>(&members, &mut ask(now), 10)[17], 10);
+    assert_eq!(counts::<PeakEwma>(&members, &mut ask(now), 10)[17], 10);
+    assert_eq!(counts::<Ring>(&members, &mut ask(now), 10)[17], 10);
+}
+
+#[test]
+fn what_comes_back_starts_slowly_under_every_policy() {
+    let now = Instant::now();
+    let members = members(&[1, 1], now);
+    members[0].endpoint.start_slowly(now);
+    let half = now + Duration::from_secs(5);
+    // Half of its own turns: one in three.
+    let shares = [1.0 / 3.0, 2.0 / 3.0];
+    let mut slow = Ask { slow_start: Duration::from_secs(10), ..ask(half) };
+    assert_shares(&counts::<Turns>(&members, &mut slow, 10_000), &shares, 0.02);
+    assert_shares(&counts::<Weighted>(&members, &mut slow, 10_000), &shares, 0.02);
+    assert_shares(&counts::<Ring>(&members, &mut slow, 10_000), &shares, 0.06);
+    let few = counts::<LeastRequests>(&members, &mut slow, 10_000)[0];
+    assert!((2_000..4_000).contains(&few), "{few}");
+    slow.now = now + Duration::from_secs(10);
+    assert_shares(&counts::<Weighted>(&members, &mut slow, 10_000), &[0.5, 0.5], 0.02);
+}
+
+#[test]
+fn least_requests_spares_the_busy() {
+    let now = Instant::now();
+    let members = members(&[1, 1, 2], now);
+    let leases: Vec<Lease> = (0..4).map(|_| Lease::new(Arc::clone(&members[0].endpoint))).collect();
+    let few = counts::<LeastRequests>(&members, &mut ask(now), 10_000)[0];
+    assert!(few < 200, "only where eight draws found nobody else: {few}");
+    drop(leases);
+    // Held open, requests spread by weight: nobody is sent a herd.
+    let policy = LeastRequests::build(&(), &members);
+    let mut ask = ask(now);
+    let held: Vec<Lease> = (0..400)
+        .map(|_| Lease::new(Arc::clone(&members[policy.choose(&members, &mut ask).unwrap()].endpoint)))
+        .collect();
+    assert_eq!(held.len(), 400);
+    let in_flight = |index: usize| members[index].endpoint.in_flight();
+    assert!((95..=105).contains(&in_flight(0)) && (195..=205).contains(&in_flight(2)), "{}", in_flight(2));
+}
+
+#[test]
+fn peak_ewma_avoids_the_slow_and_the_failing() {
+    let now = Instant::now();
+    let members = members(&[1, 1, 1, 1], now);
+    members[0].endpoint.begins_to_answer(Some(Duration::from_millis(2)), now);
+    members[1].endpoint.begins_to_answer(Some(Duration::from_millis(2)), now);
+    members[2].endpoint.begins_to_answer(Some(Duration::from_millis(20)), now);
+    members[3].endpoint.record(Outcome::ServerError, Some(Duration::ZERO), now);
+    let counts = counts::<PeakEwma>(&members, &mut ask(now), 10_000);
+    assert!(counts[2] < 2_000 && counts[3] < 50, "{counts:?}");
+}
+
+/// Sends requests that are answered after `times[index]` milliseconds, one each millisecond, and counts.
+fn open_loop(members: &[Member], times: [Option<u64>; 4], requests: u64, now: Instant) -> [u32; 4] {
+    let policy = PeakEwma::build(&(), members);
+    let mut ask = ask(now);
+    let mut open: Vec<(u64, Lease)> = Vec::new();
+    let mut counts = [0; 4];
+    for millisecond in 0..requests {
+        ask.now = now + Duration::from_millis(millisecond);
+        let (over, still): (Vec<_>, Vec<_>) = open.into_iter().partition(|(until, _)| *until <= millisecond);
+        open = still;
+        over.into_iter().for_each(|(_, mut lease)| lease.answered(Outcome::Success, ask.now));
+        let index = policy.choose(members, &mut ask).unwrap();
+        let mut lease = Lease::new(Arc::clone(&members[index].endpoint));
+        lease.await_answer(ask.now);
+        counts[index] += 1;
+        open.push((times[index].map_or(u64::MAX, |time| millisecond + time), lease));
+    }
+    counts
+}
+
+#[test]
+fn peak_ewma_gives_one_that_hangs_hardly_anything() {
+    let now = Instant::now();
+    let members = members(&[1, 1, 1, 1], now);
+    members.iter().for_each(|m| m.endpoint.begins_to_answer(Some(Duration::from_millis(2)), now));
+    let counts = open_loop(&members, [Some(2), Some(2), Some(2), None], 30_000, now);
+    assert!(counts[3] <= 3, "{counts:?}");
+    assert!(counts[..3].iter().all(|count| *count > 7_000), "{counts:?}");
+}
+
+#[test]
+fn peak_ewma_tries_at_once_what_has_come_back() {
+    let now = Instant::now();
+    let members = members(&[1, 1, 1, 1], now);
+    members.iter().for_each(|m| m.endpoint.begins_to_answer(Some(Duration::from_millis(2)), now));
+    members[3].endpoint.record(Outcome::GatewayFailure, None, now);
+    assert_eq!(open_loop(&members, [Some(2); 4], 1_000, now)[3], 0, "a failure is a second, and counts for 16 times");
+    let later = now + Duration::from_secs(2);
+    members[3].endpoint.set_health(Health::Down, later);
+    members[3].endpoint.set_health(Health::Up, later);
+    let counts = open_loop(&members, [Some(2); 4], 1_000, later);
+    assert!(counts[3] > 150, "what it did before it went says nothing: {counts:?}");
+}
+
+#[test]
+fn peak_ewma_forgives_one_slow_answer_where_the_others_are_busy() {
+    let now = Instant::now();
+    let members = members(&[1, 1, 1, 1], now);
+    members.iter().for_each(|m| m.endpoint.begins_to_answer(Some(Duration::from_millis(100)), now));
+    members[3].endpoint.begins_to_answer(Some(Duration::from_secs(60)), now);
+    // The others would have 33 requests in flight each if it got none, which is worse than 16 times as slow.
+    let counts = open_loop(&members, [Some(100); 4], 10_000, now);
+    assert!((100..1_000).contains(&counts[3]), "{counts:?}");
+}
+
+#[test]
+fn consistent_hash_moves_only_the_keys_of_what_is_gone() {
+    let now = Instant::now();
+    let ten = members(&[1; 10], now);
+    let nine = [&ten[..4], &ten[5..]].concat();
+    let (before, after) = (Ring::build(&(), &ten), Ring::build(&(), &nine));
+    let mut moved = 0;
+    for key in 0..10_000_u32 {
+        let mut ask = Ask { key: Key::of(&key.to_le_bytes()), ..ask(now) };
+        let was = ten[before.choose(&ten, &mut ask).unwrap()].endpoint.address();
+        let is = nine[after.choose(&nine, &mut ask).unwrap()].endpoint.address();
+        if was.port() == 5 {
+            moved += 1;
+        } else {
+            assert_eq!(was, is, "only the keys of the one that is gone move");
+        }
+    }
+    assert!((700..1_300).contains(&moved), "about one in ten: {moved}");
+}
+
+#[test]
+fn consistent_hash_bounds_the_load_of_one_popular_key() {
+    let now = Instant::now();
+    let members = members(&[1; 10], now);
+    let ring = Ring::build(&(), &members);
+    let mut ask = Ask { key: Key::of(b"popular"), ..ask(now) };
+    let held: Vec<Lease> = (0..1_000)
+        .map(|_| Lease::new(Arc::clone(&members[ring.choose(&members, &mut ask).unwrap()].endpoint)))
+        .collect();
+    let most = members.iter().map(|member| member.endpoint.in_flight()).max();
+    assert_eq!((held.len(), most), (1_000, Some(125)));
+}
