@@ -92,7 +92,7 @@ pub mod refusal {
     /// The body is larger than what is kept of it.
     pub const BODY_TOO_LARGE: &str = "not retried: the body is larger than 64 KiB";
     /// A second backend answered with an error of its own, so that the fault is the request's.
-    pub const SAME_ANSWER: &str = "not retried: another backend answered likewise";
+    pub const SAME_ANSWER: &str = "not retried: another backend gave the same response";
     /// As many backends were asked as the policy allows.
     pub const TRIES: &str = "not retried: no tries left";
     /// It took too long already.

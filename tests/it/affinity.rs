@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use crate::lab::client::{self, Answer, get, get_with};
+use crate::lab::client::{self, Response, get, get_with};
 use crate::lab::load::Load;
 use crate::lab::{Backend, Lab, free_port};
 
@@ -23,13 +23,13 @@ fn backends(count: usize) -> Vec<Backend> {
     (1..=count).map(|n| Backend::start(&format!("b{n}"))).collect()
 }
 
-fn backend_of(response: &Answer) -> String {
+fn backend_of(response: &Response) -> String {
     assert_eq!(response.status, 200, "{response:?}");
     response.header("x-backend").to_owned()
 }
 
 /// The header field with which a client returns the cookie of a response.
-fn cookie(response: &Answer) -> String {
+fn cookie(response: &Response) -> String {
     let set = response.header("set-cookie");
     format!("Cookie: a=b; {}\r\n", set.split(';').next().unwrap())
 }
@@ -112,7 +112,7 @@ fn affinity_cookies_survive_a_restart_with_a_key_and_are_secure_over_tls() {
     assert!(!first.header("set-cookie").contains("Secure"));
     let mut secure = client::connect_tls(tls, client::tls_config(lab.folder(), &["http/1.1"]));
     secure.write_all(b"GET /apiA HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    assert!(client::read_answer(&mut secure).header("set-cookie").ends_with("; Secure"));
+    assert!(client::read_response(&mut secure).header("set-cookie").ends_with("; Secure"));
     drop((secure, lab));
     let _lab = Lab::start(&yaml);
     for _ in 0..6 {
@@ -186,7 +186,7 @@ fn pools_get_their_configured_shares_and_are_named_in_the_access_log() {
     let mut counts = BTreeMap::<String, usize>::new();
     for _ in 0..2000 {
         stream.write_all(b"GET /apiA HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        *counts.entry(backend_of(&client::read_answer(&mut stream))).or_default() += 1;
+        *counts.entry(backend_of(&client::read_response(&mut stream))).or_default() += 1;
     }
     // 100 are expected; six standard deviations of the binomial distribution are 58.
     assert!((42..=158).contains(&counts["canary"]), "{counts:?}");

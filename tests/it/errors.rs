@@ -1,10 +1,10 @@
-//! What the balancer answers itself: status, cause, and what becomes of the connection.
+//! Error responses of the balancer: status code, cause, and whether the connection is kept.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::lab::client::{self, exchange, get, get_with, read_answer};
+use crate::lab::client::{self, exchange, get, get_with, read_response};
 use crate::lab::scripted::Scripted;
 use crate::lab::{Backend, Lab, free_port};
 use crate::one_pool;
@@ -33,7 +33,7 @@ fn read_head(stream: &mut TcpStream) {
 }
 
 #[test]
-fn each_fault_of_a_backend_has_its_status_and_cause() {
+fn backend_fault_maps_to_its_status_code_and_cause() {
     let hangs = Scripted::start(|mut stream| {
         read_head(&mut stream);
         stream.read_exact(&mut [0]).ok();
@@ -51,7 +51,7 @@ fn each_fault_of_a_backend_has_its_status_and_cause() {
     let pauses = Scripted::start(|mut stream| {
         read_head(&mut stream);
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfour ").ok();
-        // Longer than the first byte may take, shorter than a pause may be.
+        // Longer than the first-byte timeout, shorter than the idle timeout.
         std::thread::sleep(Duration::from_millis(600));
         stream.write_all(b"more").ok();
     });
@@ -73,21 +73,21 @@ fn each_fault_of_a_backend_has_its_status_and_cause() {
         ("/babbles", 502, "backend_failed"),
     ] {
         stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
-        let answer = read_answer(&mut stream);
-        assert_eq!((answer.status, answer.body.contains(cause)), (status, true), "{path}: {answer:?}");
-        assert_eq!(answer.header("connection"), "keep-alive", "the client's connection did not fail");
+        let response = read_response(&mut stream);
+        assert_eq!((response.status, response.body.contains(cause)), (status, true), "{path}: {response:?}");
+        assert_eq!(response.header("connection"), "keep-alive", "the client connection is kept");
         assert!(lab.wait_for_access(&format!("path={path} ")).contains(&format!("cause={cause}")));
     }
-    assert_eq!(get(port, "/pauses").body, "four more", "a pause in the body has a limit of its own");
+    assert_eq!(get(port, "/pauses").body, "four more", "a pause in the body has its own timeout");
     stream.write_all(b"GET /stalls HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let mut all = String::new();
     stream.read_to_string(&mut all).ok();
-    assert!(all.ends_with("four"), "cut off, not made up: {all:?}");
+    assert!(all.ends_with("four"), "the body is truncated: {all:?}");
     assert!(lab.wait_for_access("path=/stalls").contains("cause=idle_timeout"));
 }
 
 #[test]
-fn requests_that_reached_a_backend_are_repeated_only_if_that_does_no_harm() {
+fn request_that_reached_a_backend_is_retried_only_if_idempotent() {
     let closes = Scripted::start(|mut stream| read_head(&mut stream));
     let good = Backend::start("good");
     let port = free_port();
@@ -110,7 +110,7 @@ fn requests_that_reached_a_backend_are_repeated_only_if_that_does_no_harm() {
 }
 
 #[test]
-fn oversize_is_refused() {
+fn oversized_request_is_rejected() {
     let backend = Backend::start("one");
     let port = free_port();
     let _lab = scripted_lab(port, &[("ok", backend.port)]);
@@ -134,13 +134,18 @@ fn oversize_is_refused() {
         ),
     ];
     for (status, word, request) in cases {
-        let answer = exchange(port, request.as_bytes());
-        assert_eq!((answer.status, answer.body.contains(word)), (status, true), "{}…: {answer:?}", &request[..40]);
+        let response = exchange(port, request.as_bytes());
+        assert_eq!(
+            (response.status, response.body.contains(word)),
+            (status, true),
+            "{}…: {response:?}",
+            &request[..40]
+        );
     }
 }
 
 #[test]
-fn forbidden_methods_and_a_missing_host_are_refused_and_logged() {
+fn forbidden_method_or_missing_host_is_rejected_and_logged() {
     let backend = Backend::start("one");
     let port = free_port();
     let lab = scripted_lab(port, &[("ok", backend.port)]);
@@ -152,7 +157,7 @@ fn forbidden_methods_and_a_missing_host_are_refused_and_logged() {
 }
 
 #[test]
-fn error_pages_are_short_say_the_cause_and_never_the_software() {
+fn error_page_has_the_cause_and_no_software_name() {
     let backend = Backend::start("one");
     let port = free_port();
     let _lab = Lab::start(&one_pool(port, &[&backend], ""));
@@ -164,16 +169,16 @@ fn error_pages_are_short_say_the_cause_and_never_the_software() {
     let json = get_with(port, "/nowhere", "Accept: application/json\r\n");
     assert_eq!(json.header("content-type"), "application/json");
     assert!(json.body.starts_with("{\"status\":404,\"cause\":\"no_route\","), "{json:?}");
-    // HEAD has the same header and no body, and the connection goes on.
+    // HEAD gets the same header without a body, and the connection is kept.
     let mut stream = client::connect(port);
     stream.write_all(b"HEAD /nowhere HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     read_head(&mut stream);
     stream.write_all(b"GET /apiA HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    assert_eq!(client::read_answer(&mut stream).status, 200);
+    assert_eq!(client::read_response(&mut stream).status, 200);
 }
 
 #[test]
-fn the_connection_survives_an_error_where_http_and_pingora_allow_it() {
+fn connection_is_kept_after_an_error_where_http_and_pingora_allow_it() {
     let backend = Backend::start("ill");
     backend.set_health(false);
     let port = free_port();
@@ -181,11 +186,11 @@ fn the_connection_survives_an_error_where_http_and_pingora_allow_it() {
     let mut stream = client::connect(port);
     for (path, status) in [("/nowhere", 404), ("/apiA", 503), ("/nowhere", 404)] {
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        let answer = client::read_answer(&mut stream);
-        assert_eq!((answer.status, answer.header("connection")), (status, "keep-alive"));
+        let response = client::read_response(&mut stream);
+        assert_eq!((response.status, response.header("connection")), (status, "keep-alive"));
     }
 
-    // After a failed try Pingora ends the connection, and the answer says so.
+    // After a failed attempt Pingora closes the connection, and the response says so.
     let port = free_port();
     let _lab = scripted_lab(port, &[("refuses", free_port())]);
     assert_eq!(get(port, "/refuses").header("connection"), "close");

@@ -1,4 +1,4 @@
-//! Health checks: who is used, and since when.
+//! Health checks: which backends get requests, and from when.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
 use crate::one_pool;
 
 #[test]
-fn a_backend_that_calls_itself_ill_is_not_used_and_the_reason_is_logged_once() {
+fn failing_health_check_removes_the_backend_and_logs_the_reason_once() {
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     let port = free_port();
     let lab = Lab::start(&one_pool(port, &[&one, &two], ""));
@@ -24,7 +24,7 @@ fn a_backend_that_calls_itself_ill_is_not_used_and_the_reason_is_logged_once() {
 }
 
 #[test]
-fn without_a_healthy_backend_the_answer_is_503_with_retry_after() {
+fn pool_without_a_healthy_backend_responds_503_with_retry_after() {
     let backend = Backend::start("one");
     let port = free_port();
     let lab = Lab::start(&one_pool(port, &[&backend], ""));
@@ -36,10 +36,10 @@ fn without_a_healthy_backend_the_answer_is_503_with_retry_after() {
 }
 
 #[test]
-fn a_backend_is_not_used_before_its_first_pass_and_a_start_takes_no_interval() {
+fn backend_gets_no_request_before_its_first_passed_check() {
     let open = Arc::new(AtomicBool::new(false));
     let gate = Arc::clone(&open);
-    // Answers health checks with 500 until the gate opens; counts what else it gets as a fault.
+    // Responds to health checks with 500 until the gate opens; any other request is counted as a fault.
     let late = Scripted::start(move |mut stream| {
         let mut request = [0; 1024];
         while let Ok(bytes @ 1..) = stream.read(&mut request) {
@@ -60,7 +60,7 @@ fn a_backend_is_not_used_before_its_first_pass_and_a_start_takes_no_interval() {
     let yaml = yaml.replace("backends: [", &format!("backends: [{{ address: '127.0.0.1:{}' }}, ", late.port));
     let started = std::time::Instant::now();
     let _lab = Lab::start(&yaml);
-    assert!(started.elapsed() < PATIENCE, "an interval of an hour was not waited for");
+    assert!(started.elapsed() < PATIENCE, "the first check does not wait for the interval of an hour");
     assert!((0..10).all(|_| get(port, "/apiA").status == 200));
     open.store(true, Ordering::SeqCst);
     eventually("the late backend is used", PATIENCE, || get(port, "/apiA").status == 299);

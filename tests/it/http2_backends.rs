@@ -1,4 +1,4 @@
-//! HTTP/2 to backends: connections that end while they are used, streams that are refused or broken.
+//! HTTP/2 to backends: connections that end during use, and streams that are refused or reset.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use h2::server::{Connection, SendResponse};
 use http::{Request, Response};
 use tokio::net::TcpStream;
 
-use crate::lab::client::{connect, exchange, get, read_answer, read_head};
+use crate::lab::client::{connect, exchange, get, read_head, read_response};
 use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, free_port};
 
@@ -27,7 +27,7 @@ fn lab(port: u16, backends: &[&Scripted]) -> Lab {
 
 type Stream = (Request<h2::RecvStream>, SendResponse<Bytes>);
 
-/// A backend that hands each stream, with its number on the connection, and the connection to `script`.
+/// A backend that passes each stream, its number on the connection, and the connection to `script`.
 fn backend(script: impl Fn(usize, &mut Connection<TcpStream, Bytes>, Stream) + Send + Sync + 'static) -> Scripted {
     Scripted::start(move |stream| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -44,7 +44,7 @@ fn backend(script: impl Fn(usize, &mut Connection<TcpStream, Bytes>, Stream) + S
     })
 }
 
-/// Answers with the body that was sent.
+/// Echoes the request body.
 fn echo((request, mut respond): Stream) {
     tokio::spawn(async move {
         let mut body = request.into_body();
@@ -60,10 +60,10 @@ fn echo((request, mut respond): Stream) {
 const POST: &[u8] = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
 
 #[test]
-fn a_refused_stream_is_tried_again_whatever_its_method() {
+fn refused_http2_stream_is_retried_for_every_method() {
     let refused = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&refused);
-    // Every other stream of a connection is refused, which says that nothing was done (RFC 9113 §8.7).
+    // Every second stream is refused, which means that it was not processed (RFC 9113 §8.7).
     let backend = backend(move |number, _, (request, mut respond)| {
         if number % 2 == 1 {
             counter.fetch_add(1, Ordering::Relaxed);
@@ -75,14 +75,14 @@ fn a_refused_stream_is_tried_again_whatever_its_method() {
     let port = free_port();
     let _lab = lab(port, &[&backend]);
     for _ in 0..4 {
-        let answer = exchange(port, POST);
-        assert_eq!((answer.status, answer.body.as_str()), (200, "hello"), "{answer:?}");
+        let response = exchange(port, POST);
+        assert_eq!((response.status, response.body.as_str()), (200, "hello"), "{response:?}");
     }
     assert_eq!(refused.load(Ordering::Relaxed), 4);
 }
 
 #[test]
-fn a_broken_stream_is_not_repeated_if_that_could_do_harm() {
+fn reset_http2_stream_is_retried_only_if_idempotent() {
     let streams = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&streams);
     let backend = backend(move |_, _, (_, mut respond)| {
@@ -91,14 +91,14 @@ fn a_broken_stream_is_not_repeated_if_that_could_do_harm() {
     });
     let port = free_port();
     let _lab = lab(port, &[&backend]);
-    let answer = exchange(port, POST);
-    assert_eq!(answer.status, 502, "{answer:?}");
+    let response = exchange(port, POST);
+    assert_eq!(response.status, 502, "{response:?}");
     assert_eq!(streams.load(Ordering::Relaxed), 1);
 }
 
 #[test]
-fn a_connection_that_says_goodbye_costs_no_request() {
-    // Each connection takes three requests and then says goodbye, as servers do that limit its age.
+fn backend_goaway_fails_no_request() {
+    // Each connection takes three requests and then sends GOAWAY, as servers with an age limit do.
     let backend = backend(|number, connection, stream| {
         if number == 3 {
             connection.graceful_shutdown();
@@ -117,7 +117,7 @@ fn a_connection_that_says_goodbye_costs_no_request() {
 }
 
 #[test]
-fn an_answer_that_has_begun_outlives_its_connections_goodbye() {
+fn started_response_completes_after_backend_goaway() {
     let backend = backend(|_, connection, (_, mut respond)| {
         let mut stream = respond.send_response(Response::new(()), false).unwrap();
         stream.send_data(Bytes::from("before "), false).unwrap();
@@ -130,33 +130,33 @@ fn an_answer_that_has_begun_outlives_its_connections_goodbye() {
     let port = free_port();
     let _lab = lab(port, &[&backend]);
     for _ in 0..3 {
-        let answer = get(port, "/");
-        assert_eq!((answer.status, answer.body.as_str()), (200, "before after"));
+        let response = get(port, "/");
+        assert_eq!((response.status, response.body.as_str()), (200, "before after"));
     }
 }
 
 #[test]
-fn uploads_that_wait_for_100_do_not_wait_in_vain() {
+fn expect_100_continue_is_answered_for_http2_backends() {
     let backend = backend(|_, _, stream| echo(stream));
     let port = free_port();
     let _lab = lab(port, &[&backend]);
-    // The backend may begin its answer before it has the request, or later.
+    // The backend may start its response before or after it has the whole request.
     let mut stream = connect(port);
     for body in ["first", "again", "third", "forth"] {
         stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n").unwrap();
         let head = read_head(&mut stream);
         assert!(head.starts_with("HTTP/1.1 100 "), "{head}");
         stream.write_all(body.as_bytes()).unwrap();
-        let answer = read_answer(&mut stream);
-        assert_eq!((answer.status, answer.body.as_str()), (200, body));
+        let response = read_response(&mut stream);
+        assert_eq!((response.status, response.body.as_str()), (200, body));
     }
-    // Who did not wait is told to continue all the same, before the answer.
+    // A client that did not wait gets 100 as well, before the response.
     stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhasty").unwrap();
-    assert_eq!(read_answer(&mut stream).body, "hasty");
+    assert_eq!(read_response(&mut stream).body, "hasty");
 }
 
-/// A backend that says nothing of how much it would take of a request's body, answers, and is done.
-fn deaf(answer: &'static str) -> Scripted {
+/// A backend that sends no window update for the request body, responds, and ends the stream.
+fn without_window_updates(body_bytes: &'static str) -> Scripted {
     Scripted::start(move |stream| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -165,10 +165,10 @@ fn deaf(answer: &'static str) -> Scripted {
             let mut connection =
                 h2::server::Builder::new().initial_window_size(0).handshake::<_, Bytes>(stream).await.unwrap();
             while let Some(Ok((request, mut respond))) = connection.accept().await {
-                let response = Response::builder().status(401).header("content-length", answer.len());
-                let mut body = respond.send_response(response.body(()).unwrap(), false).unwrap();
-                body.send_data(Bytes::from(answer), true).unwrap();
-                // What is left of the request is refused (RFC 9113 §8.1).
+                let head = Response::builder().status(401).header("content-length", body_bytes.len());
+                let mut body = respond.send_response(head.body(()).unwrap(), false).unwrap();
+                body.send_data(Bytes::from(body_bytes), true).unwrap();
+                // The rest of the request is refused (RFC 9113 §8.1).
                 drop(request);
             }
         });
@@ -176,45 +176,45 @@ fn deaf(answer: &'static str) -> Scripted {
 }
 
 #[test]
-fn a_connection_whose_request_was_read_whole_goes_on_whatever_the_backend_took_of_it() {
-    let backend = deaf("enough");
+fn client_connection_is_kept_if_its_request_was_read_completely() {
+    let backend = without_window_updates("enough");
     let port = free_port();
     let _lab = lab(port, &[&backend]);
     let mut stream = connect(port);
     for _ in 0..5 {
         stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello").unwrap();
-        let answer = read_answer(&mut stream);
-        assert_eq!((answer.status, answer.body.as_str()), (401, "enough"));
-        assert_eq!(answer.header("connection"), "keep-alive");
+        let response = read_response(&mut stream);
+        assert_eq!((response.status, response.body.as_str()), (401, "enough"));
+        assert_eq!(response.header("connection"), "keep-alive");
     }
 }
 
 #[test]
-fn an_answer_before_the_requests_end_reaches_the_client_and_says_whether_the_connection_ends() {
-    let backend = deaf("enough");
+fn early_response_of_an_http2_backend_reaches_the_client() {
+    let backend = without_window_updates("enough");
     let port = free_port();
     let _lab = lab(port, &[&backend]);
-    // A short rest is read, and the connection goes on.
+    // A short rest is read, and the connection is kept.
     let mut stream = connect(port);
     for _ in 0..5 {
         stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe").unwrap();
-        let answer = read_answer(&mut stream);
-        assert_eq!((answer.body.as_str(), answer.header("connection")), ("enough", "keep-alive"));
+        let response = read_response(&mut stream);
+        assert_eq!((response.body.as_str(), response.header("connection")), ("enough", "keep-alive"));
         stream.write_all(b"llo").unwrap();
     }
-    // A long one is not; whoever reads only once it has written as much as it can still gets the answer.
+    // A long rest is not read. A client that reads only after it has written all it can still gets the response.
     stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 33554432\r\n\r\n").unwrap();
     stream.write_all(&vec![b'x'; 600 << 10]).unwrap();
-    let answer = read_answer(&mut stream);
-    assert_eq!((answer.status, answer.body.as_str(), answer.header("connection")), (401, "enough", "close"));
+    let response = read_response(&mut stream);
+    assert_eq!((response.status, response.body.as_str(), response.header("connection")), (401, "enough", "close"));
     stream.write_all(&vec![b'x'; 600 << 10]).unwrap();
     let mut rest = Vec::new();
-    stream.read_to_end(&mut rest).expect("the connection ends in order");
+    stream.read_to_end(&mut rest).expect("the connection is closed without a reset");
     assert!(rest.is_empty());
 }
 
 #[test]
-fn trailers_of_answers_pass_from_http2_to_http2() {
+fn response_trailers_are_forwarded_from_http2_to_http2() {
     let backend = backend(|_, _, (_, mut respond)| {
         let mut stream = respond.send_response(Response::new(()), false).unwrap();
         stream.send_data(Bytes::from("body"), false).unwrap();
@@ -235,12 +235,12 @@ fn trailers_of_answers_pass_from_http2_to_http2() {
         assert_eq!(body.data().await.unwrap().unwrap(), "body");
         assert_eq!(body.trailers().await.unwrap().unwrap()["x-checksum"], "42");
     });
-    // An HTTP/1.1 client gets the body without them.
+    // An HTTP/1.1 client gets the body without trailers.
     assert_eq!(get(port, "/").body, "body");
 }
 
 #[test]
-fn head_over_http2_ends_with_its_header_whoever_answers() {
+fn http2_head_response_ends_with_its_header() {
     let backend = backend(|_, _, (_, mut respond)| {
         respond.send_response(Response::builder().header("content-length", "12345").body(()).unwrap(), true).unwrap();
     });

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::lab::client::{self, get, read_answer};
+use crate::lab::client::{self, get, read_response};
 use crate::lab::load::Load;
 use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port, run};
 use crate::one_pool;
@@ -68,14 +68,14 @@ fn sigterm_completes_requests_in_flight_and_exits_without_further_delay() {
     let mut lab = Lab::start(&one_pool(port, &[&backend], ""));
     let mut idle = client::connect(port);
     idle.write_all(b"GET /apiA HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    assert_eq!(read_answer(&mut idle).status, 200);
+    assert_eq!(read_response(&mut idle).status, 200);
     let mut slow = client::connect(port);
     slow.write_all(b"GET /apiA/delay/1500ms HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     eventually("the slow request is in flight", PATIENCE, || get(port, "/apiA/count").status == 200);
     let signalled = Instant::now();
     lab.signal(Signal::SIGTERM);
     lab.wait_for_log("SIGTERM");
-    let response = read_answer(&mut slow);
+    let response = read_response(&mut slow);
     assert_eq!(response.status, 200);
     assert!(lab.wait_exit(PATIENCE).success());
     assert!(

@@ -1,4 +1,4 @@
-//! Rate limits as a client sees them. What they promise in a flood is tested in `src/limit`.
+//! Rate limits as clients see them. Accuracy under floods is tested in `src/limit`.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,9 @@ fn lab(port: u16, backend: &Backend, more: &str) -> Lab {
 }
 
 #[test]
-fn a_hundred_and_ten_requests_give_a_hundred_answers_for_each_type() {
+fn each_limiter_type_admits_its_limit_and_rejects_the_rest() {
     let backend = Backend::start("one");
-    // An hour, so that no test machine is slow enough to see the next window or a refill.
+    // An hour, so that a slow test machine never reaches the next window or a refill.
     for kind in ["fixed_window", "sliding_window", "token_bucket"] {
         let port = free_port();
         let _lab = lab(port, &backend, &format!("rate_limit: {{ type: {kind}, limit: 100, window: 1h }}"));
@@ -29,7 +29,7 @@ fn a_hundred_and_ten_requests_give_a_hundred_answers_for_each_type() {
 }
 
 #[test]
-fn a_refusal_says_when_to_come_back() {
+fn rate_limit_rejection_has_retry_after() {
     let backend = Backend::start("one");
     let port = free_port();
     let _lab = lab(port, &backend, "rate_limit: { type: fixed_window, limit: 2, window: 1h }");
@@ -46,7 +46,7 @@ fn a_refusal_says_when_to_come_back() {
 }
 
 #[test]
-fn requests_without_a_route_count_and_routes_may_have_their_own() {
+fn global_limit_counts_unrouted_requests_and_routes_have_own_limits() {
     let backend = Backend::start("one");
     let port = free_port();
     let _unrouted = lab(port, &backend, "rate_limit: { type: fixed_window, limit: 5, window: 1h }");
@@ -63,7 +63,7 @@ fn requests_without_a_route_count_and_routes_may_have_their_own() {
 }
 
 #[test]
-fn clients_behind_a_trusted_proxy_count_apart_and_others_cannot_pretend() {
+fn clients_behind_a_trusted_proxy_are_counted_separately() {
     let backend = Backend::start("one");
     let limit = "rate_limit: { type: fixed_window, limit: 2, window: 1h }\n";
     let ask = |port, client: &str| get_with(port, "/apiA", &format!("X-Forwarded-For: {client}\r\n")).status;
@@ -71,7 +71,7 @@ fn clients_behind_a_trusted_proxy_count_apart_and_others_cannot_pretend() {
     let _trusting = lab(port, &backend, &format!("{limit}trusted_proxies: [127.0.0.0/8]"));
     assert_eq!([ask(port, "203.0.113.1"), ask(port, "203.0.113.1"), ask(port, "203.0.113.1")], [200, 200, 429]);
     assert_eq!(ask(port, "203.0.113.2"), 200);
-    assert_eq!(ask(port, "198.51.100.1, 203.0.113.1"), 429, "what stands further left is not believed");
+    assert_eq!(ask(port, "198.51.100.1, 203.0.113.1"), 429, "addresses left of an untrusted hop are ignored");
     assert_eq!(
         [ask(port, "2001:db8::1"), ask(port, "2001:db8::2"), ask(port, "2001:db8::3")],
         [200, 200, 429],

@@ -1,4 +1,4 @@
-//! The access log: one line for each request, in both formats, through a rotation.
+//! The access log: one line per request, in both formats, across a rotation.
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
 use crate::one_pool;
 
 #[test]
-fn json_lines_say_all_there_is_to_say() {
+fn json_access_log_line_has_all_fields() {
     let backend = Backend::start("one");
     let port = free_port();
     let lab = Lab::start(&one_pool(port, &[&backend], "access_log: { format: json }"));
@@ -17,7 +17,7 @@ fn json_lines_say_all_there_is_to_say() {
     assert_eq!(line["client"], "127.0.0.1");
     assert_eq!(line["method"], "GET");
     assert_eq!(line["host"], "localhost");
-    assert_eq!(line["path"], "/apiA/x", "without the query, which may be secret");
+    assert_eq!(line["path"], "/apiA/x", "without the query, which may contain secrets");
     assert_eq!(line["status"], 200);
     assert_eq!(line["bytes"], answer.body.len());
     assert_eq!(line["upstream"], format!("127.0.0.1:{}", backend.port));
@@ -29,7 +29,7 @@ fn json_lines_say_all_there_is_to_say() {
 }
 
 #[test]
-fn a_file_survives_rotation() {
+fn access_log_file_is_reopened_after_rotation() {
     let backend = Backend::start("one");
     let port = free_port();
     let lab = Lab::start(&one_pool(port, &[&backend], "access_log: { file: '{folder}/access.log' }"));
@@ -47,7 +47,7 @@ fn a_file_survives_rotation() {
 }
 
 #[test]
-fn a_client_that_leaves_is_logged_as_gone() {
+fn client_abort_is_logged_as_client_closed() {
     let backend = Backend::start("one");
     let port = free_port();
     let lab = Lab::start(&one_pool(port, &[&backend], ""));
@@ -59,7 +59,7 @@ fn a_client_that_leaves_is_logged_as_gone() {
 }
 
 #[test]
-fn a_full_disk_costs_lines_and_no_request() {
+fn full_disk_loses_log_lines_but_no_request() {
     let backend = Backend::start("one");
     let port = free_port();
     let lab = Lab::start(&one_pool(port, &[&backend], "access_log: { file: /dev/full }"));
@@ -67,10 +67,5 @@ fn a_full_disk_costs_lines_and_no_request() {
         assert_eq!(get(port, "/apiA").status, 200);
         lab.wait_for_log("access log lines lost: lines=1 reason=\"No space left on device");
     }
-    assert_eq!(
-        lab.log().matches("access log lines lost").count(),
-        1,
-        "the other log is not filled as well: {}",
-        lab.log()
-    );
+    assert_eq!(lab.log().matches("access log lines lost").count(), 1, "the operator log is not flooded: {}", lab.log());
 }

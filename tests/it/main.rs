@@ -1,4 +1,4 @@
-//! l7lb from outside: the real binary, real backends, real signals.
+//! Integration tests: the real binary with real backends and signals.
 
 #![allow(missing_docs, unreachable_pub, reason = "tests are read by their names")]
 #![allow(
@@ -8,7 +8,7 @@
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::let_underscore_must_use,
-    reason = "a test that cannot go on fails"
+    reason = "a test that cannot continue fails"
 )]
 
 mod lab;
@@ -40,7 +40,7 @@ mod traffic;
 
 use lab::{Backend, Lab};
 
-/// A balancer with one pool of unchecked backends at these ports, and these keys in its route.
+/// A configuration with one pool without health checks, with backends at these ports and these keys in its route.
 fn unchecked(port: u16, backends: &[u16], route: &str) -> Lab {
     let backends: Vec<String> = backends.iter().map(|port| format!("{{ address: '127.0.0.1:{port}' }}")).collect();
     Lab::start(&format!(
@@ -51,7 +51,7 @@ fn unchecked(port: u16, backends: &[u16], route: &str) -> Lab {
     ))
 }
 
-/// The classic example's shape in short: a pool of these backends at `/apiA`, with quick checks.
+/// A configuration with one pool of these backends at `/apiA` and short health check intervals.
 fn one_pool(port: u16, backends: &[&Backend], more: &str) -> String {
     let backends: Vec<String> =
         backends.iter().map(|backend| format!("{{ address: '127.0.0.1:{}' }}", backend.port)).collect();

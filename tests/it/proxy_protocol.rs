@@ -1,5 +1,4 @@
-//! PROXY protocol on the wire: what backends read ahead of the first byte, and that no two clients
-//! share a connection.
+//! PROXY protocol to backends: the bytes before the first request, and no connection shared by two clients.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,14 +10,14 @@ use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::lab::client::{connect, read_answer};
+use crate::lab::client::{connect, read_response};
 use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, PATIENCE, eventually, free_port};
 
-/// The header of each connection, its bytes, and how many requests followed.
+/// The header of each connection in bytes, and the number of requests after it.
 type Connections = Arc<Mutex<Vec<(Header, Vec<u8>, usize)>>>;
 
-/// Reads the header, and not one byte more.
+/// Reads the header and not one byte more.
 fn read_header(stream: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
     let mut bytes = Vec::new();
     let mut byte = [0];
@@ -34,8 +33,8 @@ fn read_header(stream: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
     }
 }
 
-/// Answers requests until the client goes, and counts them.
-fn answer(stream: &mut (impl Read + Write), mut count: impl FnMut()) {
+/// Responds to requests until the client closes, and counts them.
+fn response(stream: &mut (impl Read + Write), mut count: impl FnMut()) {
     let mut head = Vec::new();
     let mut byte = [0];
     while stream.read(&mut byte).unwrap_or(0) == 1 {
@@ -48,7 +47,7 @@ fn answer(stream: &mut (impl Read + Write), mut count: impl FnMut()) {
     }
 }
 
-/// A backend that reads a header, then does as `serve` says with the rest.
+/// A backend that reads a header, and passes the connection to `serve`.
 fn backend(serve: impl Fn(TcpStream, &mut dyn FnMut()) + Send + Sync + 'static) -> (Scripted, Connections) {
     let connections = Connections::default();
     let seen = Arc::clone(&connections);
@@ -74,18 +73,18 @@ fn yaml(port: u16, backend: u16, pool: &str, more: &str) -> String {
 
 const UNCHECKED: &str = "health_check: { type: none }";
 
-/// Sends `count` requests on one connection; returns the client's end. With more clients than threads,
-/// which keep connections apart, two of them could share one.
+/// Sends `count` requests on one connection and returns the client's stream. With more clients than threads,
+/// which have separate connection pools, two clients could share a connection.
 fn requests(port: u16, count: usize) -> SocketAddr {
     let mut stream = connect(port);
     for _ in 0..count {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-        assert_eq!(read_answer(&mut stream).status, 200);
+        assert_eq!(read_response(&mut stream).status, 200);
     }
     stream.local_addr().unwrap()
 }
 
-/// What a backend should have seen of clients that sent so many requests each.
+/// The connections that a backend should have seen from clients with these numbers of requests.
 fn expected(port: u16, clients: &[(SocketAddr, usize)]) -> Vec<(Header, Vec<u8>, usize)> {
     let destination = SocketAddr::from(([127, 0, 0, 1], port));
     let connection = |(source, requests): &(SocketAddr, usize)| {
@@ -96,17 +95,17 @@ fn expected(port: u16, clients: &[(SocketAddr, usize)]) -> Vec<(Header, Vec<u8>,
 }
 
 #[test]
-fn backends_learn_the_clients_address_and_no_two_clients_share_a_connection() {
-    let (backend, connections) = backend(|mut stream, count| answer(&mut stream, count));
+fn proxy_protocol_sends_the_client_address_and_separates_connections_by_client() {
+    let (backend, connections) = backend(|mut stream, count| response(&mut stream, count));
     let port = free_port();
     let _lab = Lab::start(&yaml(port, backend.port, UNCHECKED, ""));
     let clients: Vec<(SocketAddr, usize)> = [3, 1, 2].map(|count| (requests(port, count), count)).to_vec();
-    assert_eq!(*connections.lock(), expected(port, &clients), "one connection for each client, used again by it");
+    assert_eq!(*connections.lock(), expected(port, &clients), "one connection per client, reused by that client");
 }
 
 #[test]
-fn clients_at_the_same_time_never_share_a_connection() {
-    let (backend, connections) = backend(|mut stream, count| answer(&mut stream, count));
+fn concurrent_clients_never_share_a_proxy_protocol_connection() {
+    let (backend, connections) = backend(|mut stream, count| response(&mut stream, count));
     let port = free_port();
     let _lab = Lab::start(&yaml(port, backend.port, UNCHECKED, ""));
     let mut clients: Vec<(SocketAddr, usize)> = std::thread::scope(|threads| {
@@ -120,15 +119,15 @@ fn clients_at_the_same_time_never_share_a_connection() {
 }
 
 #[test]
-fn behind_a_trusted_proxy_the_client_is_whom_it_names() {
-    let (backend, connections) = backend(|mut stream, count| answer(&mut stream, count));
+fn proxy_protocol_sends_the_client_named_by_a_trusted_proxy() {
+    let (backend, connections) = backend(|mut stream, count| response(&mut stream, count));
     let port = free_port();
     let _lab = Lab::start(&yaml(port, backend.port, UNCHECKED, "trusted_proxies: [127.0.0.1/32]"));
     let mut stream = connect(port);
     for client in ["203.0.113.7", "203.0.113.8", "203.0.113.7"] {
         let request = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {client}\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
-        assert_eq!(read_answer(&mut stream).status, 200);
+        assert_eq!(read_response(&mut stream).status, 200);
     }
     let at = |client: &str| format!("{client}:0").parse().unwrap();
     let clients = [(at("203.0.113.7"), 2), (at("203.0.113.8"), 1)];
@@ -136,9 +135,9 @@ fn behind_a_trusted_proxy_the_client_is_whom_it_names() {
 }
 
 #[test]
-fn health_checks_speak_for_nobody() {
+fn health_checks_send_a_local_proxy_protocol_header() {
     for check in ["type: http, path: /health", "type: tcp"] {
-        let (backend, connections) = backend(|mut stream, count| answer(&mut stream, count));
+        let (backend, connections) = backend(|mut stream, count| response(&mut stream, count));
         let port = free_port();
         let _lab = Lab::start(&yaml(port, backend.port, &format!("health_check: {{ {check}, interval: 200ms }}"), ""));
         let client = requests(port, 1);
@@ -151,7 +150,7 @@ fn health_checks_speak_for_nobody() {
 }
 
 #[test]
-fn the_header_comes_before_tls() {
+fn proxy_protocol_header_is_sent_before_tls() {
     let (pem, _) = development::certificate(&["localhost".to_owned()]).unwrap();
     let certificate = CertificateDer::from_pem_slice(pem.certificate.as_bytes()).unwrap();
     let key = PrivateKeyDer::from_pem_slice(pem.key.as_bytes()).unwrap();
@@ -164,7 +163,7 @@ fn the_header_comes_before_tls() {
     let config = Arc::new(config);
     let (backend, connections) = backend(move |stream, count| {
         let session = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
-        answer(&mut rustls::StreamOwned::new(session, stream), count);
+        response(&mut rustls::StreamOwned::new(session, stream), count);
     });
     let port = free_port();
     let pool = format!("{UNCHECKED}, tls: {{ server_name: localhost, verify: false }}");
@@ -174,7 +173,7 @@ fn the_header_comes_before_tls() {
 }
 
 #[test]
-fn the_header_comes_before_http2() {
+fn proxy_protocol_header_is_sent_before_http2() {
     let (backend, connections) = backend(|stream, count| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {

@@ -12,7 +12,7 @@ use crate::unchecked;
 
 const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\ndown";
 
-fn post(port: u16, headers: &str, body: usize) -> client::Answer {
+fn post(port: u16, headers: &str, body: usize) -> client::Response {
     let body = "x".repeat(body);
     let head =
         format!("POST /x HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
@@ -61,7 +61,7 @@ fn post_with_an_idempotency_key_is_retried_only_if_the_route_allows_it() {
         let port = free_port();
         let _lab = unchecked(port, &[closing.port, healthy.port], route);
         let before = received.load(Ordering::Relaxed);
-        let responses: Vec<client::Answer> = (0..4).map(|_| post(port, "Idempotency-Key: 1\r\n", 100)).collect();
+        let responses: Vec<client::Response> = (0..4).map(|_| post(port, "Idempotency-Key: 1\r\n", 100)).collect();
         assert!(received.load(Ordering::Relaxed) > before, "the failing backend got a request");
         assert_eq!(responses.iter().all(|response| response.status == 200), retried, "{responses:?}");
     }
@@ -118,7 +118,7 @@ fn retry_budget_limits_retries_during_an_outage() {
     let requests = 400;
     for _ in 0..requests {
         stream.write_all(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        assert_eq!(client::read_answer(&mut stream).status, 503);
+        assert_eq!(client::read_response(&mut stream).status, 503);
     }
     let attempts: usize = failing.iter().map(|backend| backend.take().len()).sum();
     // The floor of three retries per second may allow a few more if this takes longer than expected.
@@ -148,7 +148,7 @@ fn error_from_two_backends_is_passed_on_without_a_third_attempt() {
     let lab = unchecked(port, &all.each_ref().map(|backend| backend.port), "");
     assert_eq!(get(port, "/x").status, 500);
     assert_eq!(all.iter().map(|backend| backend.take().len()).sum::<usize>(), 2, "the third backend gets no request");
-    lab.wait_for_access("another backend answered likewise");
+    lab.wait_for_access("another backend gave the same response");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::lab::client::{self, connect, exchange, get, read_answer, read_head};
+use crate::lab::client::{self, connect, exchange, get, read_head, read_response};
 use crate::lab::load::Load;
 use crate::lab::scripted::Scripted;
 use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
@@ -179,7 +179,7 @@ fn readiness_does_not_fail_in_the_old_process_during_an_upgrade() {
     lab.wait_for_log("the new process is ready");
     std::thread::sleep(Duration::from_millis(100));
     pending.write_all(b"\r\n").unwrap();
-    let response = read_answer(&mut pending);
+    let response = read_response(&mut pending);
     assert_eq!((response.status, response.header("connection")), (200, "close"), "{response:?}");
     assert_eq!(get(port, "/readyz").status, 200);
     let mut lab = lab;
@@ -202,7 +202,7 @@ fn sigterm_during_an_upgrade_does_not_abort_requests_in_flight() {
     lab.signal(Signal::SIGTERM);
     new.write_all(&[b'R', 0, 0, 0, 1]).unwrap();
     lab.wait_for_log("SIGTERM: finishing already");
-    assert_eq!(read_answer(&mut slow).status, 200);
+    assert_eq!(read_response(&mut slow).status, 200);
     assert!(lab.wait_exit(PATIENCE).success());
 }
 

@@ -100,7 +100,7 @@ fn backend_that_does_not_read_the_body_hits_the_idle_timeout() {
         stream.write_all(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n").unwrap();
         let mut upload = stream.try_clone().unwrap();
         let uploading = std::thread::spawn(move || while upload.write_all(&[b'x'; 65536]).is_ok() {});
-        let response = client::read_answer(&mut stream);
+        let response = client::read_response(&mut stream);
         assert_eq!((response.status, response.body.contains(cause)), (504, true), "{timeouts}: {response:?}");
         lab.wait_for_access("status=504");
         drop(lab);

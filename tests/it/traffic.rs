@@ -1,4 +1,4 @@
-//! Requests reach backends: by prefix, in turn, by every protocol.
+//! Requests reach backends: by path prefix, round-robin, with every protocol.
 
 use std::io::Write;
 
@@ -8,7 +8,7 @@ use crate::lab::{Backend, Lab, free_port};
 use crate::one_pool;
 
 #[test]
-fn requests_are_routed_by_prefix_and_take_turns_from_the_first() {
+fn requests_are_routed_by_prefix_and_balanced_round_robin() {
     let backends: Vec<Backend> = (1..=5).map(|n| Backend::start(&format!("b{n}"))).collect();
     let address = |n: usize| format!("{{ address: '127.0.0.1:{}' }}", backends[n - 1].port);
     let port = free_port();
@@ -24,7 +24,7 @@ fn requests_are_routed_by_prefix_and_take_turns_from_the_first() {
     ));
     let who = |path: &str| get(port, path).header("x-backend").to_owned();
     let mut first: Vec<String> = (0..4).map(|_| who("/apiA")).collect();
-    assert_eq!(first[..2], first[2..], "in turn");
+    assert_eq!(first[..2], first[2..], "round-robin");
     first.truncate(2);
     first.sort();
     assert_eq!(first, ["b1", "b3"]);
@@ -43,33 +43,33 @@ fn requests_are_routed_by_prefix_and_take_turns_from_the_first() {
 }
 
 #[test]
-fn http2_works_without_tls_by_prior_knowledge_and_short_http1_requests_do_not_hang() {
+fn cleartext_http2_works_by_prior_knowledge_and_short_http1_requests_are_served() {
     let backend = Backend::start("one");
     let port = free_port();
     let _lab = Lab::start(&one_pool(port, &[&backend], ""));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let answer = runtime.block_on(async {
+    let response = runtime.block_on(async {
         let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         get_h2(stream, "http://localhost/apiA").await
     });
-    assert_eq!(answer, (200, "Hello from one\n".to_owned()));
-    // 18 bytes: shorter than HTTP/2's preface, for which Pingora alone would wait without end.
+    assert_eq!(response, (200, "Hello from one\n".to_owned()));
+    // 18 bytes: shorter than the HTTP/2 preface, for which Pingora would wait without a timeout.
     assert_eq!(client::exchange(port, b"GET / HTTP/1.0\r\n\r\n").status, 404);
 }
 
 #[test]
-fn backends_may_speak_http2_without_tls() {
+fn cleartext_http2_to_backends_works() {
     let backend = Backend::start("one");
     let port = free_port();
     let yaml = one_pool(port, &[&backend], "").replace("a: { ", "a: { protocol: h2c, ");
     let _lab = Lab::start(&yaml);
-    let answer = get(port, "/apiA/echo");
-    assert_eq!(answer.status, 200);
-    assert!(answer.body.contains("HTTP/2"), "{}", answer.body);
+    let response = get(port, "/apiA/echo");
+    assert_eq!(response.status, 200);
+    assert!(response.body.contains("HTTP/2"), "{}", response.body);
 }
 
 #[test]
-fn uploads_and_downloads_arrive_whole() {
+fn uploads_and_downloads_are_forwarded_completely() {
     let backend = Backend::start("one");
     let port = free_port();
     let _lab = Lab::start(&one_pool(port, &[&backend], ""));
@@ -77,15 +77,15 @@ fn uploads_and_downloads_arrive_whole() {
     let body = vec![b'x'; 3_000_000];
     write!(stream, "POST /apiA/upload HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
     stream.write_all(&body).unwrap();
-    let answer = client::read_answer(&mut stream);
-    assert!(answer.body.contains("3000000"), "{answer:?}");
-    // The connection stays, and carries the next request.
+    let response = client::read_response(&mut stream);
+    assert!(response.body.contains("3000000"), "{response:?}");
+    // The connection is kept for the next request.
     stream.write_all(b"GET /apiA/bytes/2000000 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    assert_eq!(client::read_answer(&mut stream).body.len(), 2_000_000);
+    assert_eq!(client::read_response(&mut stream).body.len(), 2_000_000);
 }
 
 #[test]
-fn pipelined_requests_are_answered_in_order() {
+fn pipelined_requests_get_responses_in_order() {
     let backend = Backend::start("one");
     let port = free_port();
     let _lab = Lab::start(&one_pool(port, &[&backend], ""));
@@ -93,12 +93,12 @@ fn pipelined_requests_are_answered_in_order() {
     stream
         .write_all(b"GET /apiA/status/201 HTTP/1.1\r\nHost: x\r\n\r\nGET /nowhere HTTP/1.1\r\nHost: x\r\n\r\nGET /apiA/status/202 HTTP/1.1\r\nHost: x\r\n\r\n")
         .unwrap();
-    let statuses: Vec<u16> = (0..3).map(|_| client::read_answer(&mut stream).status).collect();
+    let statuses: Vec<u16> = (0..3).map(|_| client::read_response(&mut stream).status).collect();
     assert_eq!(statuses, [201, 404, 202]);
 }
 
 #[test]
-fn killing_a_backend_fails_no_request_and_after_recovery_it_is_used_again() {
+fn killed_backend_fails_no_request_and_gets_requests_after_recovery() {
     let (steady, mut mortal) = (Backend::start("steady"), Backend::start("mortal"));
     let port = free_port();
     let lab = Lab::start(&one_pool(port, &[&steady, &mortal], ""));

@@ -56,7 +56,7 @@ pub enum Unanswered {
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoProcess { socket, error } => write!(f, "no process answers at {}: {error}", socket.display()),
+            Self::NoProcess { socket, error } => write!(f, "no process responds at {}: {error}", socket.display()),
             Self::Problem(problem) => problem.fmt(f),
             Self::NotUnderstood(answer) => write!(f, "an answer that is not understood: {answer}"),
         }

@@ -133,7 +133,7 @@ fn sticky_clients_move_off_a_drained_backend_and_do_not_move_back() {
     let yaml = one_pool(port, &[&one, &two], UNWATCHED).replace("pool: a }", "pool: a, sticky: { cookie: {} } }");
     let lab = Lab::start(&yaml);
     let first = get(port, "/apiA");
-    let cookie = |response: &crate::lab::client::Answer| {
+    let cookie = |response: &crate::lab::client::Response| {
         format!("Cookie: {}\r\n", response.header("set-cookie").split(';').next().unwrap())
     };
     let affinity = cookie(&first);
@@ -178,7 +178,7 @@ fn invalid_operations_are_rejected_without_side_effects() {
     let without_process = run(&["pools", "--socket", "/nowhere/control.sock"]);
     assert_eq!(without_process.status.code(), Some(1));
     assert!(
-        text(&without_process.stderr).contains("no process answers at /nowhere/control.sock"),
+        text(&without_process.stderr).contains("no process responds at /nowhere/control.sock"),
         "{without_process:?}"
     );
     assert_eq!(call(&lab, Method::GET, "/backends?pool=b", "").0, StatusCode::NOT_FOUND);

@@ -1,4 +1,4 @@
-//! An authority of the tests' own, and TLS clients that trust it. Keys live for one test.
+//! A certificate authority for tests, and TLS clients that trust it. Keys exist for one test only.
 
 use std::net::TcpStream;
 use std::path::Path;
@@ -11,7 +11,7 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
-/// Signs certificates and takes them back.
+/// Signs and revokes certificates.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate with its key, signed by an [`Authority`].
@@ -49,7 +49,7 @@ impl Authority {
         self.sign(names, KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap(), |_| {})
     }
 
-    /// A certificate with further wishes.
+    /// A certificate with further parameters.
     pub fn issue_with(&self, names: &[&str], wishes: impl FnOnce(&mut CertificateParams)) -> Issued {
         self.sign(names, KeyPair::generate().unwrap(), wishes)
     }
@@ -73,7 +73,7 @@ impl Authority {
         }
     }
 
-    /// A revocation list (PEM) with these certificates.
+    /// A certificate revocation list (PEM) with these certificates.
     pub fn revoke(&self, revoked: &[&Issued]) -> String {
         let revoked = revoked.iter().map(|issued| RevokedCertParams {
             serial_number: SerialNumber::from_slice(&issued.serial),
@@ -105,14 +105,14 @@ impl Issued {
     }
 }
 
-/// Replaces a file in one step, so that nobody reads half of it.
+/// Replaces a file in one step, so that a reader never sees half of it.
 pub fn replace(file: &Path, content: impl AsRef<[u8]>) {
     let new = file.with_extension("new");
     std::fs::write(&new, content).unwrap();
     std::fs::rename(&new, file).unwrap();
 }
 
-/// How a test's client speaks TLS.
+/// TLS settings of a test client.
 pub struct Client<'a> {
     pub trusts: &'a Authority,
     pub shows: Option<&'a Issued>,
@@ -131,7 +131,7 @@ impl<'a> Client<'a> {
         if self.rsa_only {
             let algorithms = provider.signature_verification_algorithms;
             let kept = algorithms.mapping.iter().filter(|(scheme, _)| format!("{scheme:?}").starts_with("RSA"));
-            // For the life of the test's process, since the library wants it to live forever.
+            // Leaked until the test process ends, because the library requires a static reference.
             provider.signature_verification_algorithms.mapping = Vec::leak(kept.copied().collect());
         }
         let mut roots = rustls::RootCertStore::empty();
@@ -149,7 +149,7 @@ impl<'a> Client<'a> {
     }
 }
 
-/// A connection whose handshake is over, on the client's side.
+/// A client connection after its handshake.
 pub type TlsConnection = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
 
 /// Connects and does the handshake.
@@ -163,7 +163,7 @@ pub fn handshake(port: u16, name: &str, config: &Arc<rustls::ClientConfig>) -> R
     Ok(rustls::StreamOwned::new(connection, tcp))
 }
 
-/// The certificate that the server showed.
+/// The certificate that the server presented.
 pub fn shown(connection: &TlsConnection) -> CertificateDer<'static> {
     connection.conn.peer_certificates().unwrap()[0].clone()
 }

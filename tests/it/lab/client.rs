@@ -1,4 +1,4 @@
-//! Clients that hide nothing: bytes on a socket, and HTTP/2 by the h2 crate.
+//! Test clients without retries: raw bytes on a socket, and HTTP/2 with the h2 crate.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -10,16 +10,16 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 
-/// One answer of HTTP/1.1.
+/// One HTTP/1.1 response.
 #[derive(Debug, Default)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
     pub body: String,
 }
 
-impl Answer {
+impl Response {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
@@ -31,24 +31,24 @@ pub fn connect(port: u16) -> TcpStream {
     stream
 }
 
-/// Sends bytes on a connection of their own and reads one answer.
-pub fn exchange(port: u16, request: &[u8]) -> Answer {
+/// Sends bytes on a new connection and reads one response.
+pub fn exchange(port: u16, request: &[u8]) -> Response {
     let mut stream = connect(port);
     stream.write_all(request).unwrap();
-    read_answer(&mut stream)
+    read_response(&mut stream)
 }
 
-/// A GET on a connection of its own.
-pub fn get(port: u16, path: &str) -> Answer {
+/// A GET on a new connection.
+pub fn get(port: u16, path: &str) -> Response {
     get_with(port, path, "")
 }
 
 /// A GET with further header lines, each ended by CRLF.
-pub fn get_with(port: u16, path: &str, headers: &str) -> Answer {
+pub fn get_with(port: u16, path: &str, headers: &str) -> Response {
     exchange(port, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n").as_bytes())
 }
 
-/// Reads a head to its empty line, and not one byte more; nothing where the other end has gone.
+/// Reads a head up to its empty line and not one byte more. `None` if the other side closed the connection.
 pub fn read_head(stream: &mut impl Read) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -61,14 +61,14 @@ pub fn read_head(stream: &mut impl Read) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// Reads one answer to a request other than HEAD, leaving the connection as it is.
-pub fn read_answer(stream: &mut impl Read) -> Answer {
+/// Reads one response to a request other than HEAD, and leaves the connection open.
+pub fn read_response(stream: &mut impl Read) -> Response {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read(&mut byte) {
             Ok(1) => head.push(byte[0]),
-            other => panic!("the answer ended early ({other:?}): {:?}", String::from_utf8_lossy(&head)),
+            other => panic!("the response ended early ({other:?}): {:?}", String::from_utf8_lossy(&head)),
         }
     }
     let head = String::from_utf8(head).unwrap();
@@ -78,7 +78,7 @@ pub fn read_answer(stream: &mut impl Read) -> Answer {
     let headers: BTreeMap<String, String> =
         fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
     if (100..200).contains(&status) && status != 101 {
-        return read_answer(stream);
+        return read_response(stream);
     }
     let mut body = Vec::new();
     if let Some(length) = headers.get("content-length") {
@@ -89,7 +89,7 @@ pub fn read_answer(stream: &mut impl Read) -> Answer {
     } else if headers.get("connection").is_some_and(|word| word == "close") {
         stream.read_to_end(&mut body).ok();
     }
-    Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() }
+    Response { status, headers, body: String::from_utf8_lossy(&body).into_owned() }
 }
 
 fn read_chunks(stream: &mut impl Read, body: &mut Vec<u8>) {

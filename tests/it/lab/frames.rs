@@ -1,4 +1,4 @@
-//! HTTP/2 as bare frames, for what no library would send.
+//! HTTP/2 as raw frames, for input that no library would send.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -20,7 +20,7 @@ pub const END_HEADERS: u8 = 4;
 pub const CANCEL: u32 = 8;
 pub const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// A frame that was received.
+/// A received frame.
 #[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
@@ -29,7 +29,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The status of HEADERS.
+    /// The status code in HEADERS.
     pub fn status(&self) -> u16 {
         status(&self.payload)
     }
@@ -45,7 +45,7 @@ impl Frame {
 pub struct Frames(pub TcpStream);
 
 impl Frames {
-    /// Connects and says hello.
+    /// Connects and sends the preface.
     pub fn connect(port: u16) -> Self {
         let mut frames = Self(client::connect(port));
         frames.0.set_nodelay(true).unwrap();
@@ -54,7 +54,7 @@ impl Frames {
         frames
     }
 
-    /// Sends bytes, whether anybody takes them or not.
+    /// Sends bytes, and ignores errors.
     pub fn bytes(&mut self, bytes: &[u8]) -> bool {
         self.0.write_all(bytes).is_ok()
     }
@@ -63,7 +63,7 @@ impl Frames {
         self.bytes(&frame(kind, flags, stream, payload))
     }
 
-    /// A request's HEADERS with these fields, pseudo-header fields first as given.
+    /// Sends HEADERS with these fields, in this order.
     pub fn headers(&mut self, stream: u32, end: bool, fields: &[(&[u8], &[u8])]) -> bool {
         let flags = END_HEADERS | if end { END_STREAM } else { 0 };
         self.send(HEADERS, flags, stream, &block(fields))
@@ -84,7 +84,7 @@ impl Frames {
         Some(Frame { kind: head[3], stream, payload })
     }
 
-    /// The next frame that `wanted` takes; the others are passed over.
+    /// The next frame for which `wanted` returns true; skips the others.
     pub fn find(&mut self, mut wanted: impl FnMut(&Frame) -> bool) -> Option<Frame> {
         loop {
             let frame = self.read()?;
@@ -106,7 +106,7 @@ pub fn request<'a>(method: &'a [u8], path: &'a [u8]) -> [(&'a [u8], &'a [u8]); 4
     [(b":method", method), (b":scheme", b"http"), (b":authority", b"a"), (b":path", path)]
 }
 
-/// Fields in HPACK, literally and without Huffman's code (RFC 7541 §6.2.2).
+/// Fields in HPACK as literals without Huffman coding (RFC 7541 §6.2.2).
 pub fn block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
@@ -132,7 +132,7 @@ fn text(block: &mut Vec<u8>, text: &[u8]) {
     block.extend_from_slice(text);
 }
 
-/// The status, which is the first field of an answer, on a connection whose table is still empty.
+/// The status code, which is the first field of a response, on a connection whose dynamic table is still empty.
 fn status(block: &[u8]) -> u16 {
     let block = block.iter().position(|byte| byte & 0xe0 != 0x20).map_or(block, |start| &block[start..]);
     match *block {
@@ -143,7 +143,7 @@ fn status(block: &[u8]) -> u16 {
     }
 }
 
-/// Three digits in Huffman's code: 0 to 2 have five bits, the others six.
+/// Three digits in Huffman coding: 0 to 2 have five bits, the others six.
 fn digits(coded: &[u8]) -> u16 {
     let mut bits = coded.iter().flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1));
     let mut number = 0;

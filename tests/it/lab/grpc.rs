@@ -1,5 +1,5 @@
-//! gRPC in its bare form: five bytes ahead of each message, the outcome in the trailers. A backend that
-//! plays each kind of call, and a client that shows all it gets.
+//! gRPC on the wire: five bytes before each message, the status in the trailers. A backend with one method for
+//! each kind of call, and a client that returns everything it receives.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -24,12 +24,12 @@ pub fn frame(message: &[u8]) -> Bytes {
     framed.freeze()
 }
 
-/// Sends bytes as the other end makes room for them.
+/// Sends bytes as flow control allows.
 pub async fn send(stream: &mut SendStream<Bytes>, mut bytes: Bytes) -> Result<(), h2::Error> {
     while !bytes.is_empty() {
         stream.reserve_capacity(bytes.len());
         let Some(room) = poll_fn(|cx| stream.poll_capacity(cx)).await.transpose()? else {
-            // The other end wants no more.
+            // The peer has reset the stream.
             return Ok(());
         };
         stream.send_data(bytes.split_to(room.min(bytes.len())), false)?;
@@ -74,7 +74,7 @@ impl Messages {
     }
 }
 
-/// What the backend's health service says: `grpc.health.v1.HealthCheckResponse.ServingStatus`.
+/// The status that the health service reports: `grpc.health.v1.HealthCheckResponse.ServingStatus`.
 pub const SERVING: u8 = 1;
 pub const NOT_SERVING: u8 = 2;
 
@@ -84,17 +84,17 @@ struct State {
     connections: AtomicUsize,
     /// The headers of each call.
     calls: Mutex<Vec<HeaderMap>>,
-    /// The services that were asked about.
+    /// The services in health requests.
     services: Mutex<BTreeSet<Vec<u8>>>,
-    /// How calls to `/lab/Outcome` end.
+    /// The outcome of calls to `/lab/Outcome`.
     outcome: Mutex<&'static str>,
 }
 
-/// A gRPC server on a thread of its own, which ends with the test process.
+/// A gRPC server on its own thread, which ends with the test process.
 pub struct GrpcBackend {
     pub port: u16,
     state: Arc<State>,
-    /// Why calls to `/lab/Hang` were reset.
+    /// The reasons for which calls to `/lab/Hang` were reset.
     pub resets: Receiver<h2::Reason>,
 }
 
@@ -134,7 +134,7 @@ impl GrpcBackend {
         self.state.health.store(health, Ordering::Relaxed);
     }
 
-    /// How calls to `/lab/Outcome` end from now on.
+    /// Sets the outcome of further calls to `/lab/Outcome`.
     pub fn set_outcome(&self, status: &'static str) {
         *self.state.outcome.lock() = status;
     }
@@ -144,12 +144,12 @@ impl GrpcBackend {
         self.state.connections.load(Ordering::Relaxed)
     }
 
-    /// The headers of the calls so far, health checks left out.
+    /// The headers of all calls, without health checks.
     pub fn calls(&self) -> Vec<HeaderMap> {
         self.state.calls.lock().clone()
     }
 
-    /// The messages that asked for health.
+    /// The messages of health requests.
     pub fn services(&self) -> BTreeSet<Vec<u8>> {
         self.state.services.lock().clone()
     }
@@ -211,7 +211,7 @@ async fn check_health(
     stream.send_trailers(outcome("0"))
 }
 
-/// Plays the call that the path names.
+/// Handles the method that the path names.
 async fn call(
     request: Request<RecvStream>,
     mut respond: h2::server::SendResponse<Bytes>,
@@ -225,7 +225,7 @@ async fn call(
     }
     state.calls.lock().push(parts.headers);
     match parts.uri.path() {
-        // Each message is repeated as it comes: unary, and both directions interleaved.
+        // Echoes each message as it arrives: unary and bidirectional streaming.
         "/lab/Echo" => {
             let mut stream = respond.send_response(head(), false)?;
             while let Some(message) = messages.next().await? {
@@ -233,7 +233,7 @@ async fn call(
             }
             stream.send_trailers(outcome("0"))
         }
-        // One answer to many messages: their number.
+        // Client streaming: responds with the number of messages.
         "/lab/Count" => {
             let mut count = 0;
             while messages.next().await?.is_some() {
@@ -243,7 +243,7 @@ async fn call(
             send(&mut stream, frame(count.to_string().as_bytes())).await?;
             stream.send_trailers(outcome("0"))
         }
-        // Many answers to one message, which is their number.
+        // Server streaming: the request message is the number of responses.
         "/lab/Repeat" => {
             let count = messages.next().await?.unwrap_or_default();
             let count: usize = std::str::from_utf8(&count).unwrap().parse().unwrap();
@@ -257,11 +257,11 @@ async fn call(
             let mut stream = respond.send_response(head(), false)?;
             stream.send_trailers(outcome("4"))
         }
-        // As the test says, behind a message or without one.
+        // The outcome that the test set, after a message or without one.
         "/lab/Outcome" => end_as_told(respond, state).await,
         "/lab/OutcomeOnly" => trailers_only(&mut respond, *state.outcome.lock()),
         "/lab/TrailersOnly" => trailers_only(&mut respond, "5"),
-        // Says nothing, or only a header, until somebody resets the call.
+        // Sends nothing, or only a header, until the call is reset.
         "/lab/Hang" => {
             resets.send(poll_fn(|cx| respond.poll_reset(cx)).await?).ok();
             Ok(())
@@ -279,7 +279,7 @@ async fn call(
     }
 }
 
-/// All of an answer.
+/// A complete response.
 #[derive(Debug)]
 pub struct Reply {
     pub head: http::response::Parts,
@@ -290,7 +290,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The outcome, wherever it stands.
+    /// The gRPC status, from the trailers or from the header.
     pub fn status(&self) -> &str {
         let found = self.trailers.get("grpc-status").or_else(|| self.head.headers.get("grpc-status"));
         found.map_or("", |status| status.to_str().unwrap())
@@ -326,7 +326,7 @@ impl Channel {
         sender.send_request(request.body(()).unwrap(), false).unwrap()
     }
 
-    /// A whole call: sends these messages, then reads everything.
+    /// A complete call: sends these messages, then reads the whole response.
     pub async fn call(&self, path: &str, more: &[(&str, &str)], messages: &[&[u8]]) -> Reply {
         let (response, mut sending) = self.open(path, more).await;
         let sent = async {
@@ -335,13 +335,13 @@ impl Channel {
             }
             sending.send_data(Bytes::new(), true)
         };
-        // A call that is refused need not be sent to its end.
+        // A rejected call need not be sent completely.
         let (_, reply) = tokio::join!(sent, read(response));
         reply.unwrap()
     }
 }
 
-/// Reads an answer to its end.
+/// Reads a response to its end.
 pub async fn read(response: h2::client::ResponseFuture) -> Result<Reply, h2::Error> {
     let (head, body) = response.await?.into_parts();
     let is_trailers_only = body.is_end_stream();

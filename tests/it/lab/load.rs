@@ -1,5 +1,5 @@
-//! Load that forgives nothing: every request that got no answer counts as failed, unless the server
-//! said beforehand, by the rules of HTTP, that it would not be answered.
+//! Load generator without retries: a request without a response counts as failed, unless the server announced
+//! by the rules of HTTP that it would not process it.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use super::client;
 
-/// What came of it.
+/// The result of a load run.
 #[derive(Debug, Default)]
 pub struct Report {
     pub statuses: BTreeMap<u16, usize>,
@@ -23,7 +23,7 @@ impl Report {
     }
 }
 
-/// Running load; [`Load::stop`] ends it.
+/// A running load; [`Load::stop`] ends it.
 pub struct Load {
     stop: Arc<AtomicBool>,
     report: Arc<Mutex<Report>>,
@@ -31,8 +31,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// HTTP/1.1 over `connections` kept-alive connections and HTTP/2 over `h2` ones, each sending
-    /// one request after the other.
+    /// HTTP/1.1 on `connections` kept-alive connections and HTTP/2 on `h2` connections; each sends its requests
+    /// sequentially.
     pub fn start(port: u16, path: &str, connections: usize, h2: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let report = Arc::new(Mutex::new(Report::default()));
@@ -54,7 +54,7 @@ impl Load {
         self.report.lock().unwrap().answered()
     }
 
-    /// Waits until `count` more requests were answered.
+    /// Waits until `count` more requests have got responses.
     pub fn wait_for_more(&self, count: usize) {
         let until = self.answered() + count;
         super::eventually("more requests are answered", super::PATIENCE, || self.answered() >= until);
@@ -84,7 +84,7 @@ fn http1(port: u16, path: &str, stop: &AtomicBool, report: &Mutex<Report>) {
             },
         };
         stream.set_nodelay(true).unwrap();
-        // A request that hangs is a failure, not the end of the test.
+        // A request that hangs counts as failed and does not block the test.
         stream.set_read_timeout(Some(super::PATIENCE)).unwrap();
         match ask(&mut stream, request.as_bytes()) {
             Ok((status, keep)) => {
@@ -96,7 +96,7 @@ fn http1(port: u16, path: &str, stop: &AtomicBool, report: &Mutex<Report>) {
     }
 }
 
-/// One request; the status and whether the connection stays.
+/// One request; returns the status code and whether the connection stays open.
 fn ask(stream: &mut TcpStream, request: &[u8]) -> Result<(u16, bool), String> {
     stream.write_all(request).map_err(|e| format!("write: {e}"))?;
     let mut answer = Vec::new();
@@ -144,7 +144,7 @@ fn http2(port: u16, path: &str, stop: &AtomicBool, report: &Mutex<Report>) {
     });
 }
 
-/// Requests on one connection until it goes away.
+/// Sends requests on one connection until it ends.
 async fn h2_requests(
     mut sender: h2::client::SendRequest<bytes::Bytes>,
     path: &str,
@@ -152,14 +152,14 @@ async fn h2_requests(
     report: &Mutex<Report>,
 ) {
     while !stop.load(Ordering::Relaxed) {
-        // Not ready: the server said goodbye before this request was sent.
+        // Not ready: the server sent GOAWAY before this request was sent.
         let Ok(ready) = sender.ready().await else { return };
         sender = ready;
         let request = http::Request::get(format!("http://localhost{path}")).body(()).unwrap();
         let Ok((response, _)) = sender.send_request(request, true) else { return };
         match response.await {
             Ok(response) => *report.lock().unwrap().statuses.entry(response.status().as_u16()).or_default() += 1,
-            // Above GOAWAY's last stream or refused: by the protocol, not processed.
+            // Above the last stream of GOAWAY, or REFUSED_STREAM: not processed, by the protocol.
             Err(e) if e.is_go_away() && e.is_remote() || e.reason() == Some(h2::Reason::REFUSED_STREAM) => return,
             Err(e) => {
                 report.lock().unwrap().failed.push(format!("h2: {e}"));
@@ -169,7 +169,7 @@ async fn h2_requests(
     }
 }
 
-/// Sends `count` requests one after the other and returns the statuses.
+/// Sends `count` requests sequentially and returns the status codes.
 pub fn burst(port: u16, path: &str, count: usize) -> BTreeMap<u16, usize> {
     let mut statuses = BTreeMap::new();
     for _ in 0..count {

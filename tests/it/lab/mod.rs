@@ -1,5 +1,4 @@
-//! What the tests are made with: real processes, clients that hide nothing, load that forgives
-//! nothing. Traffic stays on the loopback interface.
+//! Test tools: real processes, clients and load without retries. Traffic stays on the loopback interface.
 
 pub mod authority;
 pub mod client;

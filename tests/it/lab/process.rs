@@ -1,4 +1,4 @@
-//! Real processes: `l7lb` with a folder of its own, and sample backends. Dropping one kills it, so a
+//! Real processes: `l7lb` with its own folder, and sample backends. Dropping one kills the process, so that a
 //! failing test leaves nothing running.
 
 use std::io::{BufRead, BufReader, Read};
@@ -10,25 +10,25 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::client::{self, Answer};
+use super::client::{self, Response};
 use super::ports::free_port;
 
-/// How long anything may take that should happen at once.
+/// The longest wait for something that should happen immediately.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Lines that a process has written so far, and whether there will be no more.
+/// The lines that a process has written so far, and whether its output has ended.
 #[derive(Default)]
 struct Written {
     lines: Vec<String>,
     ended: bool,
 }
 
-/// What a process has written, with somebody to wait for more.
+/// The output of a process, with a notification for new lines.
 #[derive(Clone, Default)]
 struct Lines(Arc<(Mutex<Written>, Condvar)>);
 
 impl Lines {
-    /// Reads `source` to its end on a thread of its own.
+    /// Reads `source` to its end on a separate thread.
     fn follow(source: impl Read + Send + 'static) -> Self {
         let lines = Self::default();
         let (writer, source) = (lines.clone(), BufReader::new(source));
@@ -47,7 +47,7 @@ impl Lines {
         self.0.0.lock().unwrap().lines.clone()
     }
 
-    /// Waits for a line that contains `pattern`; `None` when the process ended or time ran out.
+    /// Waits for a line that contains `pattern`. `None` if the process ended or the wait timed out.
     fn wait_for(&self, pattern: &str, patience: Duration) -> Option<String> {
         let until = Instant::now() + patience;
         let mut state = self.0.0.lock().unwrap();
@@ -64,7 +64,7 @@ impl Lines {
     }
 }
 
-/// One `l7lb` process with a folder.
+/// One `l7lb` process with its folder.
 pub struct Lab {
     folder: Arc<tempfile::TempDir>,
     child: Child,
@@ -73,8 +73,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Runs `l7lb` with this configuration until it is ready. `{folder}` in the text becomes the
-    /// lab's folder, where a certificate for localhost lies ready.
+    /// Starts `l7lb` with this configuration and waits until it is ready. `{folder}` in the text is replaced by
+    /// the lab's folder, which contains a certificate for localhost.
     pub fn start(yaml: &str) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         Self::configure(folder.path(), yaml);
@@ -83,7 +83,7 @@ impl Lab {
         lab
     }
 
-    /// Like [`Lab::start`], in a folder whose files the test has written.
+    /// Like [`Lab::start`], in a folder that the test has filled.
     pub fn start_in(folder: Arc<tempfile::TempDir>, yaml: &str) -> Self {
         Self::configure(folder.path(), yaml);
         let lab = Self::spawn(folder, &[]);
@@ -102,7 +102,7 @@ impl Lab {
     /// Writes the configuration and a certificate into `folder`.
     pub fn configure(folder: &Path, yaml: &str) -> PathBuf {
         let file = folder.join("l7lb.yaml");
-        // Each lab has its own upgrade socket, so that labs do not meet.
+        // Each lab has its own upgrade socket, so that labs do not affect each other.
         let own = format!(
             "server: {{ threads: 2, upgrade_sock: '{0}/upgrade.sock', pid_file: '{0}/l7lb.pid' }}\n",
             folder.display()
@@ -136,8 +136,8 @@ impl Lab {
         Self { folder, child, stdout, stderr }
     }
 
-    /// Starts a second process on the same configuration that takes this one's sockets over, and waits until it
-    /// is ready to.
+    /// Starts a second process with the same configuration that takes over the sockets of this one, and waits
+    /// until it is ready.
     pub fn successor(&self) -> Self {
         let successor = Self::spawn(Arc::clone(&self.folder), &["--upgrade"]);
         eventually("the successor waits", PATIENCE, || self.folder().join("upgrade.sock").exists());
@@ -167,19 +167,19 @@ impl Lab {
         self.stderr.all().join("\n")
     }
 
-    /// Waits for an access line.
+    /// Waits for a line of the access log.
     pub fn wait_for_access(&self, pattern: &str) -> String {
         self.stdout
             .wait_for(pattern, PATIENCE)
             .unwrap_or_else(|| panic!("no `{pattern}` in the access log:\n{}", self.stdout.all().join("\n")))
     }
 
-    /// The process, for `/proc`.
+    /// The process id, for `/proc`.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// All access lines so far.
+    /// All access log lines so far.
     pub fn access(&self) -> Vec<String> {
         self.stdout.all()
     }
@@ -188,7 +188,7 @@ impl Lab {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits until the process exits.
     pub fn wait_exit(&mut self, patience: Duration) -> ExitStatus {
         let mut status = None;
         eventually("the process ends", patience, || {
@@ -206,7 +206,7 @@ impl Drop for Lab {
     }
 }
 
-/// The `l7lb` that is tested; `L7LB` names another, such as a release build, for what measures.
+/// The tested `l7lb`. The variable `L7LB` names another binary, such as a release build, for measurements.
 fn program() -> PathBuf {
     std::env::var_os("L7LB").map_or_else(|| env!("CARGO_BIN_EXE_l7lb").into(), PathBuf::from)
 }
@@ -257,7 +257,7 @@ impl Backend {
         &self.name
     }
 
-    /// Another one in its place, by this name.
+    /// Replaces the process by another one with this name.
     pub fn restart_as(&mut self, name: &str) {
         name.clone_into(&mut self.name);
         self.restart();
@@ -269,19 +269,19 @@ impl Backend {
 
     pub fn set_health(&self, well: bool) {
         let word = if well { "up" } else { "down" };
-        let answer = self
+        let response = self
             .ask(&format!("POST /health/{word} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
-        assert!(answer.status < 300, "{answer:?}");
+        assert!(response.status < 300, "{response:?}");
     }
 
     /// Injects the fault `none`, `fail`, `hang` or `slow/10`; health checks are not affected.
     pub fn inject_fault(&self, fault: &str) {
-        let answer = self
+        let response = self
             .ask(&format!("POST /fault/{fault} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
-        assert!(answer.status < 300, "{answer:?}");
+        assert!(response.status < 300, "{response:?}");
     }
 
-    fn ask(&self, request: &str) -> Answer {
+    fn ask(&self, request: &str) -> Response {
         client::exchange(self.port, request.as_bytes())
     }
 }
@@ -293,7 +293,7 @@ impl Drop for Backend {
     }
 }
 
-/// Looks again and again for what has no event to wait for.
+/// Polls a condition that has no event to wait for.
 pub fn eventually(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) {
     let until = Instant::now() + patience;
     while !holds() {

@@ -1,5 +1,4 @@
-//! A backend that believes nothing: it keeps the exact bytes that it receives, and answers each
-//! whole request so that the balancer can go on.
+//! A backend that records the exact bytes that it receives, and responds to each complete request.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,17 +6,17 @@ use std::sync::{Arc, Mutex};
 
 use super::scripted::Scripted;
 
-/// One request as it came.
+/// One request as received.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Received {
-    /// Request line and fields, without the blank line.
+    /// Request line and header fields, without the empty line.
     pub head: String,
     /// The body, without chunk framing.
     pub body: Vec<u8>,
 }
 
 impl Received {
-    /// The request line without its version, and the body if there is one: `POST /x|body`.
+    /// The request line without the version, and the body if there is one: `POST /x|body`.
     pub fn brief(&self) -> String {
         let line = self.head.lines().next().unwrap_or_default();
         let line = line.strip_suffix(" HTTP/1.1").unwrap_or(line);
@@ -39,7 +38,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A backend that answers everything with `answer`.
+    /// A backend that responds to every request with `answer`.
     pub fn answering(answer: &'static [u8]) -> Self {
         let all = Arc::<Mutex<Vec<Received>>>::default();
         let record = Arc::clone(&all);
@@ -54,18 +53,18 @@ impl Recorder {
         Self { port: backend.port, all, _backend: backend }
     }
 
-    /// A backend that answers everything with 200 and `ok`.
+    /// A backend that responds to every request with 200 and `ok`.
     pub fn start() -> Self {
         Self::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     }
 
-    /// What was received since the last call. Bytes that make no whole request are one without body.
+    /// The requests received since the last call. An incomplete request is recorded without its body.
     pub fn take(&self) -> Vec<Received> {
         std::mem::take(&mut *self.all.lock().unwrap())
     }
 }
 
-/// Reads one request as plainly as a naive server would; `None` at the end of the connection.
+/// Reads one request as a naive server would. `None` at the end of the connection.
 fn read(stream: &mut TcpStream) -> Option<Received> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

@@ -1,4 +1,4 @@
-//! A backend that misbehaves as told: a closure for each connection, on bare sockets.
+//! A backend that runs a closure for each connection on raw sockets, to produce any misbehaviour.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::PATIENCE;
 
-/// A backend that does what its script says. Its thread ends with the test process.
+/// A backend that runs a script. Its thread ends with the test process.
 pub struct Scripted {
     pub port: u16,
     connections: Arc<AtomicUsize>,
@@ -39,7 +39,7 @@ impl Scripted {
     }
 }
 
-/// A backend that has taken a request and answers it only when told.
+/// A backend that accepts requests and holds its responses until the test releases them.
 pub struct Held {
     pub port: u16,
     arrives: mpsc::Receiver<()>,
@@ -60,18 +60,18 @@ impl Held {
         Self { port: backend.port, arrives, release }
     }
 
-    /// Waits until it has a request.
+    /// Waits until a request has arrived.
     pub fn arrived(&self) {
         self.arrives.recv_timeout(PATIENCE).unwrap();
     }
 
-    /// Lets it answer one.
+    /// Releases one response.
     pub fn release(&self) {
         self.release.send(()).unwrap();
     }
 }
 
-/// TLS for a backend, with a certificate for localhost that is made on the spot.
+/// TLS for a backend, with a new certificate for localhost.
 pub fn server_config(protocols: &[&str]) -> Arc<rustls::ServerConfig> {
     let (pem, _) = development::certificate(&["localhost".to_owned()]).unwrap();
     let certificate = CertificateDer::from_pem_slice(pem.certificate.as_bytes()).unwrap();

@@ -1,4 +1,4 @@
-//! A backend that speaks TLS, as strict as a test wants it.
+//! A backend with TLS, optionally with client certificates.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use rustls::server::WebPkiClientVerifier;
 use super::authority::{Authority, Issued};
 use super::scripted::Scripted;
 
-/// A backend with this certificate that tells in each answer whether the client showed one; with
-/// `clients`, it refuses those that show none of theirs.
+/// A backend with this certificate. Each response states whether the client presented a certificate. With
+/// `clients`, connections without a certificate of that authority are rejected.
 pub fn start(certificate: &Issued, clients: Option<&Authority>) -> Scripted {
     let builder = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()

@@ -1,16 +1,16 @@
-//! Bodies keep their bytes whatever frames them on either side.
+//! Bodies are forwarded byte for byte with every combination of framing.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::{Pattern, answering, yaml};
-use crate::lab::client::{connect, read_answer, read_head};
+use crate::lab::client::{connect, read_head, read_response};
 use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, free_port};
 
 const LARGE: usize = 64 << 20;
 
-/// Reads a chunked body through `take`, and its end.
+/// Reads a chunked body and its end through `take`.
 fn dechunk(stream: &mut impl Read, mut take: impl FnMut(&[u8])) {
     let line = |stream: &mut dyn Read| {
         let mut line = Vec::new();
@@ -36,11 +36,11 @@ fn dechunk(stream: &mut impl Read, mut take: impl FnMut(&[u8])) {
 }
 
 #[test]
-fn answers_without_a_body_keep_the_connection_in_step() {
+fn response_without_a_body_keeps_the_connection_usable() {
     let backend = Scripted::start(|mut stream: TcpStream| {
         loop {
             let head = read_head(&mut stream);
-            let answer: &[u8] = match head.split(' ').nth(1) {
+            let response: &[u8] = match head.split(' ').nth(1) {
                 Some("/head") => b"HTTP/1.1 200 OK\r\nContent-Length: 12345\r\nETag: \"e\"\r\n\r\n",
                 Some("/head-chunked") => b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
                 Some("/204") => b"HTTP/1.1 204 No Content\r\nX-Here: yes\r\n\r\n",
@@ -49,7 +49,7 @@ fn answers_without_a_body_keep_the_connection_in_step() {
                 Some(_) => b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nend",
                 None => return,
             };
-            stream.write_all(answer).unwrap();
+            stream.write_all(response).unwrap();
         }
     });
     let port = free_port();
@@ -80,7 +80,7 @@ fn clients_of_http_1_0_are_never_sent_chunks() {
     let port = free_port();
     let _lab = Lab::start(&yaml(port, backend.port, "", ""));
     let mut stream = connect(port);
-    // That it would keep the connection does not help: its end is the only end that the body has.
+    // Keep-alive does not apply: the body ends when the connection ends.
     stream.write_all(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
     let head = read_head(&mut stream).to_ascii_lowercase();
     assert!(head.contains("connection: close\r\n"), "{head}");
@@ -91,7 +91,7 @@ fn clients_of_http_1_0_are_never_sent_chunks() {
 }
 
 #[test]
-fn answers_that_end_with_the_connection_become_chunks() {
+fn response_ended_by_connection_close_is_forwarded_in_chunks() {
     for version in ["1.0", "1.1"] {
         let backend = Scripted::start(move |mut stream| {
             let head = read_head(&mut stream);
@@ -105,9 +105,9 @@ fn answers_that_end_with_the_connection_become_chunks() {
         let mut stream = connect(port);
         for (path, expected) in [("/some", "until the end"), ("/none", ""), ("/some", "until the end")] {
             write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-            let answer = read_answer(&mut stream);
-            assert_eq!((answer.status, answer.body.as_str()), (200, expected));
-            assert_eq!(answer.header("transfer-encoding"), "chunked", "{answer:?}");
+            let response = read_response(&mut stream);
+            assert_eq!((response.status, response.body.as_str()), (200, expected));
+            assert_eq!(response.header("transfer-encoding"), "chunked", "{response:?}");
         }
         let mut stream = connect(port);
         stream.write_all(b"GET /some HTTP/1.0\r\n\r\n").unwrap();
@@ -120,19 +120,19 @@ fn answers_that_end_with_the_connection_become_chunks() {
 }
 
 #[test]
-fn chunks_pass_in_both_directions_however_small() {
+fn chunks_of_every_size_are_forwarded_in_both_directions() {
     let backend = Scripted::start(|mut stream| {
         while !read_head(&mut stream).is_empty() {
             let mut body = Vec::new();
             dechunk(&mut stream, |chunk| body.extend_from_slice(chunk));
-            let mut answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+            let mut response = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
             for piece in body.chunks(2) {
-                write!(answer, "{:x};note=\"x\"\r\n", piece.len()).unwrap();
-                answer.extend_from_slice(piece);
-                answer.extend_from_slice(b"\r\n");
+                write!(response, "{:x};note=\"x\"\r\n", piece.len()).unwrap();
+                response.extend_from_slice(piece);
+                response.extend_from_slice(b"\r\n");
             }
-            answer.extend_from_slice(b"0\r\nX-Trailer: dropped\r\n\r\n");
-            stream.write_all(&answer).unwrap();
+            response.extend_from_slice(b"0\r\nX-Trailer: dropped\r\n\r\n");
+            stream.write_all(&response).unwrap();
         }
     });
     let port = free_port();
@@ -156,7 +156,7 @@ fn chunks_pass_in_both_directions_however_small() {
 }
 
 #[test]
-fn large_bodies_arrive_byte_for_byte() {
+fn large_bodies_are_forwarded_unchanged() {
     let backend = Scripted::start(|mut stream| {
         let pattern = Pattern::new();
         loop {
@@ -178,35 +178,35 @@ fn large_bodies_arrive_byte_for_byte() {
     let mut stream = connect(port);
     write!(stream, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {LARGE}\r\n\r\n").unwrap();
     pattern.write(&mut stream, LARGE).unwrap();
-    assert_eq!(read_answer(&mut stream).body, "ok");
+    assert_eq!(read_response(&mut stream).body, "ok");
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     assert!(read_head(&mut stream).contains(" 200 "));
     pattern.check(&mut stream, LARGE);
 }
 
 #[test]
-fn encodings_and_ranges_are_the_two_ends_own_matter() {
+fn content_encoding_and_ranges_are_forwarded_unchanged() {
     let backend = Scripted::start(|mut stream| {
         loop {
             let head = read_head(&mut stream).to_ascii_lowercase();
-            let answer: &[u8] = if head.contains("range: bytes=2-5") && head.contains("if-range: \"e\"") {
+            let response: &[u8] = if head.contains("range: bytes=2-5") && head.contains("if-range: \"e\"") {
                 b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-5/10\r\nContent-Length: 4\r\n\r\n2345"
             } else if head.contains("accept-encoding: gzip, br") {
-                // The first bytes of a gzip file; nobody in between may look inside.
+                // The first bytes of a gzip file; a proxy must not decode it.
                 b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nVary: Accept-Encoding\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00"
             } else {
                 return;
             };
-            stream.write_all(answer).unwrap();
+            stream.write_all(response).unwrap();
         }
     });
     let port = free_port();
     let _lab = Lab::start(&yaml(port, backend.port, "", ""));
     let mut stream = connect(port);
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nRange: bytes=2-5\r\nIf-Range: \"e\"\r\n\r\n").unwrap();
-    let answer = read_answer(&mut stream);
-    assert_eq!((answer.status, answer.body.as_str()), (206, "2345"));
-    assert_eq!(answer.header("content-range"), "bytes 2-5/10");
+    let response = read_response(&mut stream);
+    assert_eq!((response.status, response.body.as_str()), (206, "2345"));
+    assert_eq!(response.header("content-range"), "bytes 2-5/10");
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip, br\r\n\r\n").unwrap();
     let head = read_head(&mut stream).to_ascii_lowercase();
     assert!(head.contains("content-encoding: gzip") && head.contains("vary: accept-encoding"), "{head}");

@@ -1,31 +1,31 @@
-//! Answers that come while the request is still being sent.
+//! Early responses: responses sent while the request is still arriving.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use super::{Pattern, yaml};
-use crate::lab::client::{connect, connect_tls, read_answer, read_head, tls_config};
+use crate::lab::client::{connect, connect_tls, read_head, read_response, tls_config};
 use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, PATIENCE, free_port};
 
-/// More than all the buffers in between take.
+/// More bytes than all buffers in between hold.
 const BIG: usize = 32 << 20;
 
-/// What a backend does behind its answer.
+/// What a backend does after its response.
 type Leave = fn(&mut TcpStream);
 
 #[test]
-fn an_early_answer_is_not_eaten_by_a_reset() {
+fn early_response_arrives_without_a_reset() {
     let manners: [Leave; 3] = [
-        // Waits for the client to notice.
+        // Waits until the client reacts.
         |stream| drop(stream.read_to_end(&mut Vec::new())),
-        // Says that it is done, and waits as well.
+        // Shuts down its writing side, and waits as well.
         |stream| {
             stream.shutdown(Shutdown::Write).unwrap();
             stream.read_to_end(&mut Vec::new()).ok();
         },
-        // Closes in the middle of the upload, which resets its connection.
+        // Closes during the upload, which resets the connection.
         |_| {},
     ];
     for leave in manners {
@@ -36,18 +36,18 @@ fn an_early_answer_is_not_eaten_by_a_reset() {
         });
         let port = free_port();
         let lab = Lab::start(&yaml(port, backend.port, "", ""));
-        // A client that reads when it is done with writing, or cannot write any more.
+        // A client that reads once it has finished writing, or cannot write any more.
         for length in [600 << 10, BIG] {
             let mut stream = connect(port);
             write!(stream, "POST /up-{length} HTTP/1.1\r\nHost: x\r\nContent-Length: {BIG}\r\n\r\n").unwrap();
             stream.write_all(&vec![b'x'; length]).ok();
-            let answer = read_answer(&mut stream);
-            assert_eq!((answer.status, answer.body.as_str()), (403, "enough"));
-            assert!(length == BIG || answer.header("connection") == "close");
+            let response = read_response(&mut stream);
+            assert_eq!((response.status, response.body.as_str()), (403, "enough"));
+            assert!(length == BIG || response.header("connection") == "close");
             if length < BIG {
                 let mut rest = Vec::new();
                 stream.read_to_end(&mut rest).unwrap();
-                assert!(rest.is_empty(), "the connection ends in order");
+                assert!(rest.is_empty(), "the connection is closed without a reset");
             }
             drop(stream);
             let line = lab.wait_for_access(&format!("path=/up-{length} "));
@@ -57,8 +57,8 @@ fn an_early_answer_is_not_eaten_by_a_reset() {
 }
 
 #[test]
-fn a_short_rest_of_a_request_is_read_and_the_connection_goes_on() {
-    // A backend that takes the rest as well, and one that closes upon its answer.
+fn short_rest_of_a_request_is_read_and_the_connection_is_kept() {
+    // A backend that reads the rest as well, and one that closes after its response.
     for (takes, connection) in [(20_000, "keep-alive"), (0, "close")] {
         let backend = Scripted::start(move |mut stream| {
             while !read_head(&mut stream).is_empty() {
@@ -76,20 +76,20 @@ fn a_short_rest_of_a_request_is_read_and_the_connection_goes_on() {
         for part in ["", "0123456789"] {
             for _ in 0..2 {
                 write!(stream, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n{part}").unwrap();
-                let answer = read_answer(&mut stream);
-                assert_eq!((answer.status, answer.header("connection")), (401, "keep-alive"));
+                let response = read_response(&mut stream);
+                assert_eq!((response.status, response.header("connection")), (401, "keep-alive"));
                 stream.write_all(&vec![b'x'; 20_000 - part.len()]).unwrap();
             }
         }
-        // Nobody knows how long the rest of a chunked body is.
+        // The remaining length of a chunked body is unknown.
         stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe").unwrap();
-        assert_eq!(read_answer(&mut stream).header("connection"), "close");
+        assert_eq!(read_response(&mut stream).header("connection"), "close");
         assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     }
 }
 
 #[test]
-fn a_rest_that_does_not_come_ends_the_connection() {
+fn missing_rest_of_a_request_closes_the_connection() {
     let backend = Scripted::start(|mut stream| {
         read_head(&mut stream);
         stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 6\r\n\r\nenough").unwrap();
@@ -98,27 +98,27 @@ fn a_rest_that_does_not_come_ends_the_connection() {
     let _lab = Lab::start(&yaml(port, backend.port, "", ""));
     let mut stream = connect(port);
     stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe").unwrap();
-    assert_eq!(read_answer(&mut stream).status, 401);
-    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "in order");
+    assert_eq!(read_response(&mut stream).status, 401);
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "closed without a reset");
 }
 
 #[test]
-fn what_we_refuse_before_its_short_end_costs_no_connection() {
+fn rejection_before_a_short_rest_keeps_the_connection() {
     let backend = Scripted::start(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
     let port = free_port();
     let lab = Lab::start(&yaml(port, backend.port, "", "").replace("path: /,", "path: /here,"));
     let mut stream = connect(port);
     for _ in 0..2 {
         stream.write_all(b"POST /there HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n").unwrap();
-        let answer = read_answer(&mut stream);
-        assert_eq!((answer.status, answer.header("connection")), (404, "keep-alive"));
+        let response = read_response(&mut stream);
+        assert_eq!((response.status, response.header("connection")), (404, "keep-alive"));
         stream.write_all(b"hello").unwrap();
     }
     lab.wait_for_access("status=404");
 }
 
 #[test]
-fn our_own_early_refusal_is_not_eaten_either() {
+fn early_rejection_arrives_without_a_reset() {
     let backend = Scripted::start(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
     let port = free_port();
     let tls_port = free_port();
@@ -130,7 +130,7 @@ fn our_own_early_refusal_is_not_eaten_either() {
         1,
     );
     let lab = Lab::start(&yaml);
-    // Announced, and so refused at once; not announced, and so refused on the way.
+    // Rejected immediately with Content-Length; rejected during the body without it.
     let announced = format!("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BIG}\r\n\r\n").into_bytes();
     let mut chunked = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     write!(chunked, "{BIG:x}\r\n").unwrap();
@@ -143,11 +143,11 @@ fn our_own_early_refusal_is_not_eaten_either() {
 fn upload_in_vain(stream: &mut (impl Read + Write), head: &[u8]) {
     stream.write_all(head).unwrap();
     stream.write_all(&vec![b'x'; 600 << 10]).ok();
-    let answer = read_answer(stream);
-    assert_eq!((answer.status, answer.header("connection")), (413, "close"), "{answer:?}");
+    let response = read_response(stream);
+    assert_eq!((response.status, response.header("connection")), (413, "close"), "{response:?}");
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).unwrap();
-    assert!(rest.is_empty(), "the connection ends in order");
+    assert!(rest.is_empty(), "the connection is closed without a reset");
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn early_answers_reach_http2_clients_and_their_connection_goes_on() {
             };
             tokio::select! {
                 () = answering => {}
-                // Cut off: the answer still counts.
+                // Aborted: the response still counts.
                 _ = async { drop(uploading.await); std::future::pending::<()>().await } => {}
             }
         }
@@ -188,7 +188,7 @@ fn early_answers_reach_http2_clients_and_their_connection_goes_on() {
 }
 
 #[test]
-fn a_slow_upload_takes_as_long_as_it_takes() {
+fn slow_upload_is_not_limited_by_backend_timeouts() {
     let backend = Scripted::start(|mut stream| {
         read_head(&mut stream);
         stream.read_exact(&mut [0; 9]).unwrap();
@@ -200,23 +200,23 @@ fn a_slow_upload_takes_as_long_as_it_takes() {
     let mut stream = connect(port);
     stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n").unwrap();
     for _ in 0..8 {
-        // In all longer than the first byte may take, which counts from the request's end.
+        // Longer in total than the first-byte timeout, which starts at the end of the request.
         std::thread::sleep(Duration::from_millis(100));
         stream.write_all(b"x").unwrap();
     }
-    // So may a single pause of the client's be.
+    // A single pause of the client may also be longer.
     std::thread::sleep(Duration::from_millis(600));
     stream.write_all(b"x").unwrap();
-    assert_eq!(read_answer(&mut stream).status, 200);
+    assert_eq!(read_response(&mut stream).status, 200);
 }
 
 #[test]
-fn big_bodies_flow_in_both_directions_at_once() {
+fn large_bodies_are_forwarded_in_both_directions_at_the_same_time() {
     let backend = Scripted::start(|mut stream| {
         let pattern = Pattern::new();
         read_head(&mut stream);
         let mut writer = stream.try_clone().unwrap();
-        // Answers before it has read anything, and waits for its answer to be taken before it reads on.
+        // Responds before it has read anything, and reads on only after its response has been received.
         write!(writer, "HTTP/1.1 200 OK\r\nContent-Length: {BIG}\r\n\r\n").unwrap();
         let answering = std::thread::spawn(move || Pattern::new().write(&mut writer, BIG).unwrap());
         pattern.check(&mut stream, BIG);

@@ -1,15 +1,15 @@
-//! `Expect: 100-continue` and informational answers (RFC 9110 §10.1.1, §15.2).
+//! `Expect: 100-continue` and interim responses (RFC 9110 §10.1.1, §15.2).
 
 use std::io::{Read, Write};
 
 use super::{answering, yaml};
-use crate::lab::client::{connect, read_answer, read_head};
+use crate::lab::client::{connect, read_head, read_response};
 use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, free_port};
 
 const EXPECTING: &[u8] = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
 
-/// A backend that asks for the body before it answers with it.
+/// A backend that sends 100, reads the body, and responds with it.
 fn continuing() -> Scripted {
     Scripted::start(|mut stream| {
         loop {
@@ -28,7 +28,7 @@ fn continuing() -> Scripted {
 }
 
 #[test]
-fn the_backend_says_when_to_continue() {
+fn backend_100_continue_is_forwarded_to_the_client() {
     let backend = continuing();
     let port = free_port();
     let _lab = Lab::start(&yaml(port, backend.port, "", ""));
@@ -38,33 +38,33 @@ fn the_backend_says_when_to_continue() {
         let head = read_head(&mut stream);
         assert!(head.starts_with("HTTP/1.1 100 "), "{head}");
         stream.write_all(body.as_bytes()).unwrap();
-        let answer = read_answer(&mut stream);
-        assert_eq!((answer.status, answer.body.as_str()), (200, body));
+        let response = read_response(&mut stream);
+        assert_eq!((response.status, response.body.as_str()), (200, body));
     }
-    // Who does not wait is served as well, and the connection stays in step.
+    // A client that does not wait for 100 is served as well, and the connection stays usable.
     for body in ["third", "forth"] {
         stream.write_all(&[EXPECTING, body.as_bytes()].concat()).unwrap();
-        let answer = read_answer(&mut stream);
-        assert_eq!((answer.status, answer.body.as_str()), (200, body));
+        let response = read_response(&mut stream);
+        assert_eq!((response.status, response.body.as_str()), (200, body));
     }
 }
 
 #[test]
-fn the_backend_may_refuse_before_the_body() {
+fn backend_may_respond_before_the_body_is_sent() {
     for status in ["413 Content Too Large", "417 Expectation Failed", "401 Unauthorized"] {
         let backend = Scripted::start(move |mut stream| {
             read_head(&mut stream);
             write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nno").unwrap();
-            // Whatever comes now is not wanted.
+            // The backend ignores bytes from here on.
             stream.read_to_end(&mut Vec::new()).ok();
         });
         let port = free_port();
         let _lab = Lab::start(&yaml(port, backend.port, "", ""));
         let mut stream = connect(port);
         stream.write_all(EXPECTING).unwrap();
-        let answer = read_answer(&mut stream);
-        assert_eq!((answer.status.to_string(), answer.body.as_str()), (status[..3].to_owned(), "no"));
-        assert_eq!(answer.header("connection"), "close", "the body may or may not come: {answer:?}");
+        let response = read_response(&mut stream);
+        assert_eq!((response.status.to_string(), response.body.as_str()), (status[..3].to_owned(), "no"));
+        assert_eq!(response.header("connection"), "close", "the client may or may not send the body: {response:?}");
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).unwrap();
         assert!(rest.is_empty());
@@ -72,7 +72,7 @@ fn the_backend_may_refuse_before_the_body() {
 }
 
 #[test]
-fn early_hints_come_before_the_answer() {
+fn early_hints_are_forwarded_before_the_response() {
     let backend = answering(
         b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n\
           HTTP/1.1 103 Early Hints\r\nLink: </b.js>; rel=preload\r\n\r\n\
@@ -87,10 +87,10 @@ fn early_hints_come_before_the_answer() {
             let head = read_head(&mut stream);
             assert!(head.starts_with("HTTP/1.1 103 ") && head.contains(hint), "{head}");
         }
-        let answer = read_answer(&mut stream);
-        assert_eq!((answer.status, answer.body.as_str()), (200, "ok"));
+        let response = read_response(&mut stream);
+        assert_eq!((response.status, response.body.as_str()), (200, "ok"));
     }
-    // HTTP/1.0 knows no informational answers.
+    // HTTP/1.0 has no interim responses.
     let mut stream = connect(port);
     stream.write_all(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
     let head = read_head(&mut stream);

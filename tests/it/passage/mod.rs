@@ -1,4 +1,4 @@
-//! Everything legal passes through whole: what one end sends, byte for byte, the other receives.
+//! Legal messages are forwarded unchanged: each side receives the bytes that the other side sent.
 
 mod bodies;
 mod connections;
@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use crate::lab::client::read_head;
 use crate::lab::scripted::Scripted;
 
-/// One pool without health checks, with `pool` for its further keys, takes everything.
+/// One route and one pool without health checks; `pool` has further keys of the pool.
 fn yaml(port: u16, backend: u16, pool: &str, more: &str) -> String {
     format!(
         "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
@@ -21,7 +21,7 @@ fn yaml(port: u16, backend: u16, pool: &str, more: &str) -> String {
     )
 }
 
-/// A backend that answers each request, whose body it does not wait for, with these bytes.
+/// A backend that responds to each request with these bytes, without waiting for the request body.
 fn answering(answer: &'static [u8]) -> Scripted {
     Scripted::start(move |mut stream| {
         while !read_head(&mut stream).is_empty() {
@@ -30,7 +30,7 @@ fn answering(answer: &'static [u8]) -> Scripted {
     })
 }
 
-/// Bytes that repeat only after a prime number of them, so that a lost or doubled block shows.
+/// Bytes with a prime period, so that a lost or duplicated block is detected.
 struct Pattern(Vec<u8>);
 
 impl Pattern {
@@ -54,7 +54,7 @@ impl Pattern {
         to.flush()
     }
 
-    /// Reads `length` bytes, which must be the first ones of the pattern.
+    /// Reads `length` bytes, which must match the start of the pattern.
     fn check(&self, from: &mut impl Read, length: usize) {
         let mut space = vec![0; self.0.len()];
         let mut left = length;

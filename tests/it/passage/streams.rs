@@ -1,4 +1,4 @@
-//! Streams live as long as they flow; there is no total.
+//! Streaming responses: no timeout limits the total duration while data flows.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -8,11 +8,11 @@ use crate::lab::client::{connect, read_head};
 use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, free_port};
 
-/// Each time of the pool's is shorter than the stream takes in all, and longer than each pause.
+/// Each timeout of the pool is shorter than the whole stream and longer than each pause.
 const QUICK: &str = "timeouts: { connect: 300ms, first_byte: 300ms, idle: 300ms },";
 
 #[test]
-fn events_arrive_as_they_are_sent_however_long_it_takes() {
+fn server_sent_events_are_forwarded_without_delay_or_total_timeout() {
     let backend = Scripted::start(|mut stream| {
         read_head(&mut stream);
         stream
@@ -20,7 +20,7 @@ fn events_arrive_as_they_are_sent_however_long_it_takes() {
             .unwrap();
         for number in 0..12 {
             stream.write_all(format!("data: {number}\n\n").as_bytes()).unwrap();
-            // The client asks for the next event by nothing but time.
+            // Events are sent at intervals.
             std::thread::sleep(Duration::from_millis(100));
         }
     });
@@ -36,7 +36,7 @@ fn events_arrive_as_they_are_sent_however_long_it_takes() {
         let chunk = format!("{:X}\r\n{event}\r\n", event.len());
         let mut received = vec![0; chunk.len()];
         stream.read_exact(&mut received).unwrap();
-        assert_eq!(String::from_utf8(received).unwrap(), chunk, "each event comes by itself");
+        assert_eq!(String::from_utf8(received).unwrap(), chunk, "each event arrives separately");
     }
     let mut end = [0; 5];
     stream.read_exact(&mut end).unwrap();

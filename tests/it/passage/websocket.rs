@@ -1,4 +1,4 @@
-//! WebSocket and other switches of protocols (RFC 9110 §7.8): after 101 the bytes are the two ends' own.
+//! WebSocket and other protocol upgrades (RFC 9110 §7.8): after 101 bytes are forwarded without inspection.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::{Pattern, yaml};
-use crate::lab::client::{connect, connect_tls, read_answer, read_head, tls_config};
+use crate::lab::client::{connect, connect_tls, read_head, read_response, tls_config};
 use crate::lab::scripted::Scripted;
 use crate::lab::server_config;
 use crate::lab::{Lab, PATIENCE, free_port};
@@ -18,7 +18,7 @@ const HANDSHAKE: &[u8] = b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: 
 const AGREED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// A backend that agrees, says `greeting` in the same packet, and repeats what it hears.
+/// A backend that accepts the upgrade, sends `greeting` in the same packet, and echoes.
 fn echoing(greeting: &'static [u8]) -> Scripted {
     Scripted::start(move |mut stream| {
         let head = read_head(&mut stream).to_ascii_lowercase();
@@ -63,11 +63,11 @@ fn switched(stream: &mut impl Read) {
 }
 
 #[test]
-fn websockets_carry_bytes_in_both_directions() {
+fn websocket_forwards_bytes_in_both_directions() {
     let backend = echoing(b"welcome");
     let port = free_port();
     let lab = Lab::start(&yaml(port, backend.port, "", ""));
-    // The backend speaks first, then the client.
+    // The backend sends first, then the client.
     let mut stream = connect(port);
     stream.write_all(HANDSHAKE).unwrap();
     switched(&mut stream);
@@ -79,7 +79,7 @@ fn websockets_carry_bytes_in_both_directions() {
     drop(stream);
     let line = lab.wait_for_access("path=/chat");
     assert!(line.contains("status=101") && line.contains("cause=-"), "{line}");
-    // The client speaks right behind its handshake, in the same packet.
+    // The client sends data in the same packet as its handshake.
     let mut stream = connect(port);
     stream.write_all(&[HANDSHAKE, b"hasty"].concat()).unwrap();
     switched(&mut stream);
@@ -89,7 +89,7 @@ fn websockets_carry_bytes_in_both_directions() {
 }
 
 #[test]
-fn large_frames_pass_in_both_directions_at_once() {
+fn websocket_forwards_large_frames_in_both_directions_at_the_same_time() {
     const LARGE: usize = 8 << 20;
     let backend = echoing(b"");
     let port = free_port();
@@ -104,7 +104,7 @@ fn large_frames_pass_in_both_directions_at_once() {
 }
 
 #[test]
-fn websockets_work_over_tls() {
+fn websocket_works_over_tls() {
     let backend = echoing(b"");
     let port = free_port();
     let tls = "', tls: { certificates: [{ certificate: localhost.pem, key: localhost-key.pem }] } }]\n";
@@ -144,7 +144,7 @@ fn a_backend_that_also_speaks_http2_is_asked_for_upgrades_by_http1() {
 }
 
 #[test]
-fn when_either_end_closes_the_other_hears_of_it() {
+fn tunnel_is_closed_when_either_side_closes() {
     let (tell, told) = std::sync::mpsc::channel();
     let tell = std::sync::Mutex::new(tell);
     let backend = Scripted::start(move |mut stream| {
@@ -165,27 +165,27 @@ fn when_either_end_closes_the_other_hears_of_it() {
     let mut heard = Vec::new();
     stream.read_to_end(&mut heard).unwrap();
     assert_eq!(heard, b"bye");
-    // What the client said before it closed its side arrives, and then the end.
+    // The client's last bytes before it closed its writing side arrive, followed by the end of the stream.
     let mut stream = connect(port);
     stream.write_all(HANDSHAKE).unwrap();
     switched(&mut stream);
     stream.write_all(b"last words").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(told.recv_timeout(PATIENCE).unwrap(), b"last words");
-    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "half of a tunnel is none");
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a half-closed tunnel is closed");
 }
 
 #[test]
-fn a_backend_that_refuses_the_upgrade_just_answers() {
+fn response_to_a_declined_upgrade_is_forwarded() {
     let backend = Scripted::start(|mut stream| {
         loop {
             let head = read_head(&mut stream);
-            let answer: &[u8] = match head.split(' ').nth(1) {
+            let response: &[u8] = match head.split(' ').nth(1) {
                 Some("/chat") => b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
                 Some(_) => b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes",
                 None => return,
             };
-            stream.write_all(answer).unwrap();
+            stream.write_all(response).unwrap();
         }
     });
     let port = free_port();
@@ -193,17 +193,17 @@ fn a_backend_that_refuses_the_upgrade_just_answers() {
     let mut stream = connect(port);
     for _ in 0..2 {
         stream.write_all(HANDSHAKE).unwrap();
-        let answer = read_answer(&mut stream);
-        assert_eq!((answer.status, answer.body.as_str()), (403, "no"), "{answer:?}");
-        assert_eq!(answer.header("connection"), "keep-alive");
+        let response = read_response(&mut stream);
+        assert_eq!((response.status, response.body.as_str()), (403, "no"), "{response:?}");
+        assert_eq!(response.header("connection"), "keep-alive");
         stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        assert_eq!(read_answer(&mut stream).body, "yes");
+        assert_eq!(read_response(&mut stream).body, "yes");
     }
     assert_eq!(backend.connections(), 1);
 }
 
 #[test]
-fn a_quiet_tunnel_outlives_the_pools_pauses_but_not_its_own() {
+fn idle_tunnel_is_limited_by_the_tunnel_timeout_only() {
     let backend = echoing(b"");
     let port = free_port();
     let quick = "timeouts: { first_byte: 200ms, idle: 200ms },";
@@ -216,17 +216,17 @@ fn a_quiet_tunnel_outlives_the_pools_pauses_but_not_its_own() {
     let mut stream = connect(port);
     stream.write_all(HANDSHAKE).unwrap();
     switched(&mut stream);
-    // Three times as long as any pause but the tunnel's own.
+    // Three times as long as every other timeout than the tunnel's.
     std::thread::sleep(Duration::from_millis(600));
     stream.write_all(b"still here").unwrap();
     expect(&mut stream, b"still here");
-    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "silence for longer than `tunnel` ends it");
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "a tunnel idle for longer than `tunnel` is closed");
     let line = lab.wait_for_access("path=/chat");
     assert!(line.contains("status=101") && line.contains("cause=idle_timeout"), "{line}");
 }
 
 #[test]
-fn a_backend_that_does_not_answer_an_upgrade_in_time_is_given_up() {
+fn upgrade_without_a_response_times_out() {
     for timeouts in ["first_byte: 200ms, idle: 1s", "first_byte: 300ms, idle: 200ms"] {
         let backend = Scripted::start(|mut stream| {
             read_head(&mut stream);
@@ -236,14 +236,14 @@ fn a_backend_that_does_not_answer_an_upgrade_in_time_is_given_up() {
         let _lab = Lab::start(&yaml(port, backend.port, &format!("timeouts: {{ {timeouts} }},"), ""));
         let mut stream = connect(port);
         stream.write_all(HANDSHAKE).unwrap();
-        let answer = read_answer(&mut stream);
-        assert_eq!(answer.status, 504, "{answer:?}");
-        assert!(answer.body.contains("first_byte_timeout"), "{answer:?}");
+        let response = read_response(&mut stream);
+        assert_eq!(response.status, 504, "{response:?}");
+        assert!(response.body.contains("first_byte_timeout"), "{response:?}");
     }
 }
 
 #[test]
-fn a_tunnel_may_live_on_while_the_process_drains() {
+fn tunnel_continues_while_the_process_drains() {
     let backend = echoing(b"");
     let port = free_port();
     let server = "server: { threads: 2, grace_period_seconds: 20, upgrade_sock: '{folder}/upgrade.sock', pid_file: '{folder}/l7lb.pid' }";
@@ -255,7 +255,7 @@ fn a_tunnel_may_live_on_while_the_process_drains() {
     crate::lab::eventually("the port is closed", PATIENCE, || {
         std::net::TcpStream::connect(("127.0.0.1", port)).is_err()
     });
-    // Longer than silent connections are left open.
+    // Longer than idle connections are left open.
     std::thread::sleep(Duration::from_millis(800));
     stream.write_all(b"still here").unwrap();
     expect(&mut stream, b"still here");
@@ -265,7 +265,7 @@ fn a_tunnel_may_live_on_while_the_process_drains() {
 }
 
 #[test]
-fn a_tunnel_stays_with_the_old_process_through_an_upgrade() {
+fn tunnel_stays_in_the_old_process_during_an_upgrade() {
     let backend = echoing(b"");
     let port = free_port();
     let mut lab = Lab::start(&yaml(port, backend.port, "", ""));
@@ -284,7 +284,7 @@ fn a_tunnel_stays_with_the_old_process_through_an_upgrade() {
         expect(stream, b"still here");
     }
     assert!(lab.is_running());
-    // Who came at this very moment may have met either process.
+    // A connection made at this moment may be served by either process.
     drop((stream, newcomer));
     assert!(lab.wait_exit(PATIENCE).success());
     let mut late = connect(port);
@@ -293,7 +293,7 @@ fn a_tunnel_stays_with_the_old_process_through_an_upgrade() {
 }
 
 #[test]
-fn a_tunnel_ends_at_the_latest_with_the_grace_period() {
+fn tunnel_is_closed_at_the_end_of_the_grace_period() {
     let backend = echoing(b"");
     let port = free_port();
     let server = "server: { threads: 2, grace_period_seconds: 1, upgrade_sock: '{folder}/upgrade.sock', pid_file: '{folder}/l7lb.pid' }";

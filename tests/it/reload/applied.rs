@@ -77,7 +77,7 @@ fn reloaded_client_settings_apply_to_open_connections() {
     let mut post = || {
         use std::io::Write;
         connection.write_all(b"POST /apiA HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n0123456789").unwrap();
-        crate::lab::client::read_answer(&mut connection).status
+        crate::lab::client::read_response(&mut connection).status
     };
     assert_eq!(post(), 200);
     let more = "request_limits: { body_size: 5, target_size: 64 }\ntrusted_proxies: [127.0.0.0/8]\n\

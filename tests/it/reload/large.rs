@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{UNWATCHED, replace};
-use crate::lab::client::{connect, read_answer};
+use crate::lab::client::{connect, read_response};
 use crate::lab::{Backend, Lab, free_port};
 
 const ROUTES: usize = 10_000;
@@ -57,7 +57,7 @@ fn send_requests(port: u16, times: &Mutex<Vec<Duration>>, stop: &AtomicBool) {
         let request = format!("GET /r{route} HTTP/1.1\r\nHost: h{}.example.com\r\n\r\n", route % 100);
         let began = Instant::now();
         stream.write_all(request.as_bytes()).unwrap();
-        let response = read_answer(&mut stream);
+        let response = read_response(&mut stream);
         times.lock().unwrap().push(began.elapsed());
         assert_eq!(response.status, 200);
         // The test measures latency, not throughput.

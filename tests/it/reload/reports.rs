@@ -78,7 +78,7 @@ fn reload_command_exits_with_1_without_a_running_process() {
     let output = run(&["reload", "--conf", file.to_str().unwrap()]);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("no process answers at") && stderr.contains("control.sock"), "{stderr}");
+    assert!(stderr.contains("no process responds at") && stderr.contains("control.sock"), "{stderr}");
 }
 
 #[test]

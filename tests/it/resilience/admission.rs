@@ -7,12 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use super::{StatusBackend, pool};
-use crate::lab::client::{Answer, get, read_head};
+use crate::lab::client::{Response, get, read_head};
 use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, PATIENCE, eventually, free_port};
 
 /// Sends `count` requests concurrently; returns their responses as they arrive.
-fn send_requests(port: u16, count: usize) -> mpsc::Receiver<Answer> {
+fn send_requests(port: u16, count: usize) -> mpsc::Receiver<Response> {
     let (sender, responses) = mpsc::channel();
     for _ in 0..count {
         let sender = sender.clone();

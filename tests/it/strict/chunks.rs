@@ -1,6 +1,6 @@
-//! Chunked bodies: sizes, extensions and trailers have no second reading.
+//! Chunked bodies: sizes, extensions and trailers are parsed strictly.
 
-use super::{Door, SMUGGLED};
+use super::{Fixture, SMUGGLED};
 
 /// A chunked POST with these bytes as its body.
 fn post(body: &[u8]) -> Vec<u8> {
@@ -8,8 +8,8 @@ fn post(body: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_broken_chunk_ends_the_connection_and_nothing_behind_it_is_a_request() {
-    let door = Door::open();
+fn malformed_chunk_is_rejected_and_no_request_behind_it_is_served() {
+    let fixture = Fixture::open();
     let long_extension = [b"1;", "e".repeat(300).as_bytes(), b"\r\nx\r\n0\r\n\r\n"].concat();
     let long_trailer = [b"1\r\nx\r\n0\r\nX: ", "y".repeat(9000).as_bytes(), b"\r\n\r\n"].concat();
     for (body, detail) in [
@@ -48,11 +48,11 @@ fn a_broken_chunk_ends_the_connection_and_nothing_behind_it_is_a_request() {
         (b"1\r\nx\r\n0\r\nGET /y HTTP/1.1\r\nHost: a\r\n\r\n", "space before the colon"),
         (&long_trailer, "trailers that are too long"),
     ] {
-        let outcome = door.send(&[&post(body), SMUGGLED].concat(), 1);
+        let outcome = fixture.send(&[&post(body), SMUGGLED].concat(), 1);
         let shown = format!("{}\n{outcome:#?}", body[..body.len().min(100)].escape_ascii());
-        // The head was legal, so a backend may have been asked already. It gets the beginning of a
-        // body that never ends, and its connection is closed.
-        assert_eq!((outcome.statuses.as_slice(), outcome.says_close), (&[400][..], true), "{shown}");
+        // The head was legal, so the request may already have been sent to a backend. The backend receives the
+        // beginning of a body without an end, and its connection is closed.
+        assert_eq!((outcome.statuses.as_slice(), outcome.has_close), (&[400][..], true), "{shown}");
         assert!(outcome.received.iter().all(|received| received.head.starts_with("POST /x ")), "{shown}");
         assert_eq!(outcome.lines.len(), 1, "{shown}");
         assert!(outcome.lines[0].contains("cause=bad_request") && outcome.lines[0].contains(detail), "{shown}");
@@ -60,8 +60,8 @@ fn a_broken_chunk_ends_the_connection_and_nothing_behind_it_is_a_request() {
 }
 
 #[test]
-fn legal_chunks_pass_without_their_extensions_and_trailers() {
-    let door = Door::open();
+fn legal_chunked_body_is_forwarded_without_extensions_and_trailers() {
+    let fixture = Fixture::open();
     for body in [
         &b"3\r\nabc\r\n0\r\n\r\n"[..],
         b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
@@ -72,7 +72,7 @@ fn legal_chunks_pass_without_their_extensions_and_trailers() {
         b"3\r\nabc\r\n0\r\nContent-Length: 99\r\nTransfer-Encoding: x\r\nHost: evil\r\n\r\n",
     ] {
         let next = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
-        let outcome = door.send(&[&post(body), &next[..]].concat(), 2);
+        let outcome = fixture.send(&[&post(body), &next[..]].concat(), 2);
         let shown = format!("{}\n{outcome:#?}", body.escape_ascii());
         let briefs: Vec<String> = outcome.received.iter().map(super::Received::brief).collect();
         assert_eq!(briefs, ["POST /x|abc", "GET /next"], "{shown}");
@@ -83,14 +83,14 @@ fn legal_chunks_pass_without_their_extensions_and_trailers() {
     }
 }
 
-/// Every place at which a legal body can be cut between two packets.
+/// Splits a legal body between two packets at every position.
 #[test]
-fn packets_may_end_anywhere() {
+fn chunked_body_is_read_when_packets_end_at_any_byte() {
     use std::io::{Read, Write};
-    let door = Door::open();
+    let fixture = Fixture::open();
     let bytes = post(b"3;a=\"b\"\r\nabc\r\n0\r\nX: y\r\n\r\n");
     for cut in 1..bytes.len() {
-        let mut stream = crate::lab::client::connect(door.port);
+        let mut stream = crate::lab::client::connect(fixture.port);
         stream.set_nodelay(true).unwrap();
         stream.write_all(&bytes[..cut]).unwrap();
         stream.flush().unwrap();
@@ -101,7 +101,7 @@ fn packets_may_end_anywhere() {
         let mut answers = String::new();
         stream.read_to_string(&mut answers).unwrap();
         assert_eq!(answers.matches("HTTP/1.1 200").count(), 2, "cut at {cut}: {answers}");
-        let briefs: Vec<String> = door.backend.take().iter().map(super::Received::brief).collect();
+        let briefs: Vec<String> = fixture.backend.take().iter().map(super::Received::brief).collect();
         assert_eq!(briefs, ["POST /x|abc", "GET /end"], "cut at {cut}");
     }
 }

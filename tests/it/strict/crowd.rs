@@ -1,5 +1,5 @@
-//! A crowd of slow clients at once: each is gone when its time is up, and a normal client beside them
-//! is served all along.
+//! Many slow clients at once: each is disconnected when its timeout expires, and a normal client is served
+//! meanwhile.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::slow::large;
 use crate::lab::recorder::Recorder;
 use crate::lab::{Lab, client, eventually, free_port};
 
-/// What a slow client is slow in.
+/// The part of an exchange in which a client is slow.
 #[derive(Clone, Copy)]
 enum Slow {
     Head,
@@ -22,17 +22,17 @@ enum Slow {
     Read,
 }
 
-/// A running crowd of a third each; dropping it ends it.
+/// Running slow clients, a third of each kind. Dropping it stops them.
 struct Crowd(#[expect(dead_code, reason = "held until the end")] tokio::runtime::Runtime);
 
 impl Crowd {
-    /// `again`: those who were thrown out come back.
+    /// `again`: disconnected clients connect again.
     fn start(port: u16, count: usize, again: bool) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         for number in 0..count {
             let slow = [Slow::Head, Slow::Body, Slow::Read][number % 3];
             runtime.spawn(async move {
-                // An error means that the balancer had enough.
+                // An error means that the balancer closed the connection.
                 while visit(port, slow).await.is_ok() || again {}
             });
         }
@@ -40,7 +40,7 @@ impl Crowd {
     }
 }
 
-/// One slow visit, until the balancer ends it.
+/// One slow connection, until the balancer closes it.
 async fn visit(port: u16, slow: Slow) -> std::io::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(4096)?;
@@ -55,13 +55,13 @@ async fn visit(port: u16, slow: Slow) -> std::io::Result<()> {
         }
         Slow::Body => {
             stream.write_all(b"POST /slow-body HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nx").await?;
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await?;
+            let mut response = Vec::new();
+            stream.read_to_end(&mut response).await?;
             Err(std::io::ErrorKind::ConnectionReset.into())
         }
         Slow::Read => {
             stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await?;
-            // Nothing is read before the balancer has given up.
+            // Reads nothing until the balancer has closed the connection.
             stream.readable().await?;
             loop {
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -71,7 +71,7 @@ async fn visit(port: u16, slow: Slow) -> std::io::Result<()> {
     }
 }
 
-/// Asks again and again on one connection; how long each answer took. Every one must be 200.
+/// Sends requests on one connection and returns the time of each response. Every status must be 200.
 fn ask(port: u16, stop: &AtomicBool) -> Vec<Duration> {
     let mut took = Vec::new();
     let mut stream = client::connect(port);
@@ -79,11 +79,11 @@ fn ask(port: u16, stop: &AtomicBool) -> Vec<Duration> {
     while !stop.load(Ordering::Relaxed) {
         let began = Instant::now();
         stream.write_all(b"GET /normal HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        let answer = client::read_answer(&mut stream);
-        assert_eq!(answer.status, 200);
+        let response = client::read_response(&mut stream);
+        assert_eq!(response.status, 200);
         took.push(began.elapsed());
-        if answer.header("connection") == "close" {
-            // As many requests as one connection may have.
+        if response.header("connection") == "close" {
+            // The limit of requests per connection.
             stream = client::connect(port);
         }
         std::thread::sleep(Duration::from_millis(2));
@@ -91,7 +91,7 @@ fn ask(port: u16, stop: &AtomicBool) -> Vec<Duration> {
     took
 }
 
-/// A balancer with room for a crowd from one address, in a process with room for its sockets.
+/// A balancer whose limits allow many connections from one address, in a process with enough file descriptors.
 fn lab(port: u16, timeouts: &str, [normal, large]: [u16; 2]) -> Lab {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
@@ -103,7 +103,7 @@ fn lab(port: u16, timeouts: &str, [normal, large]: [u16; 2]) -> Lab {
     ))
 }
 
-/// Asks as a normal client while `act` does something.
+/// Sends requests as a normal client while `act` runs.
 fn beside(port: u16, act: impl FnOnce()) -> Vec<Duration> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
@@ -114,7 +114,7 @@ fn beside(port: u16, act: impl FnOnce()) -> Vec<Duration> {
 }
 
 #[test]
-fn five_hundred_slow_clients_hold_nobody_up() {
+fn normal_client_is_served_beside_500_slow_clients() {
     let (normal, large) = (Recorder::start(), large());
     let port = free_port();
     let timeouts = "client_timeouts: { header: 2s, body: 2s, write: 2s, keepalive: 2s }";
@@ -131,10 +131,10 @@ fn five_hundred_slow_clients_hold_nobody_up() {
     assert!(took.len() > 100, "{}", took.len());
 }
 
-/// Prints what a crowd costs a normal client under the default limits of time.
+/// Prints the latency of a normal client beside many slow clients, with the default timeouts.
 #[test]
 #[ignore = "takes a minute; for figures, by hand"]
-fn a_minute_beside_slow_clients() {
+fn latency_of_a_normal_client_beside_slow_clients_is_printed() {
     let (normal, large) = (Recorder::start(), large());
     let port = free_port();
     let lab = lab(port, "", [normal.port, large.port]);
@@ -160,7 +160,7 @@ fn a_minute_beside_slow_clients() {
     );
     let count = |word: &str| lab.access().iter().filter(|line| line.contains(word)).count();
     eprintln!(
-        "thrown out: {} heads, {} bodies, {} answers",
+        "disconnected: {} slow heads, {} slow bodies, {} slow readers",
         count("cause=header_timeout"),
         count("cause=body_timeout"),
         count("path=/large ")

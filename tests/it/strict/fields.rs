@@ -1,15 +1,14 @@
-//! Fields on their way through: what belongs to a connection stays there, and nobody talks another
-//! field away.
+//! Header fields: hop-by-hop fields are removed, and a `Connection` header cannot remove other fields.
 
-use super::{Door, Recorder};
+use super::{Fixture, Recorder};
 
 fn get(fields: &str) -> Vec<u8> {
     format!("GET /x HTTP/1.1\r\nHost: a\r\n{fields}\r\n").into_bytes()
 }
 
 #[test]
-fn fields_of_the_clients_connection_do_not_reach_backends() {
-    let door = Door::open();
+fn hop_by_hop_request_headers_are_not_sent_to_backends() {
+    let fixture = Fixture::open();
     for (fields, gone) in [
         ("Connection: X-Secret\r\nX-Secret: 1\r\n", &["x-secret"][..]),
         ("Connection: a, X-Secret ,,b\r\nx-secret: 1\r\nA: 1\r\nB: 1\r\n", &["x-secret", "a", "b"]),
@@ -27,7 +26,7 @@ fn fields_of_the_clients_connection_do_not_reach_backends() {
         ("Upgrade: foo\r\n", &["upgrade"]),
         ("a_b: 1\r\nX_Forwarded_For: 6.6.6.6\r\n", &["a_b", "x_forwarded_for"]),
     ] {
-        let received = door.forwards(&get(&format!("{fields}X-Kept: 1\r\n")));
+        let received = fixture.forwards(&get(&format!("{fields}X-Kept: 1\r\n")));
         for name in gone {
             assert!(received.values(name).is_empty(), "{fields:?} {name}: {received:?}");
         }
@@ -35,11 +34,11 @@ fn fields_of_the_clients_connection_do_not_reach_backends() {
     }
 }
 
-/// A client that nominates a field for removal must not remove what the balancer tells, nor what
-/// says where the body ends: a backend that finds no length takes the body for a request.
+/// A client must not use `Connection` to remove fields that the balancer adds, or fields that define where the
+/// body ends: a backend that finds no length parses the body as a request.
 #[test]
-fn nobody_talks_a_field_away_that_others_rely_on() {
-    let door = Door::open();
+fn connection_header_that_names_other_fields_is_rejected() {
+    let fixture = Fixture::open();
     let inner = "GET /inner HTTP/1.1\r\nHost: a\r\n\r\n";
     let post = |option: &str| {
         format!("POST /x HTTP/1.1\r\nHost: a\r\nConnection: {option}\r\nContent-Length: {}\r\n\r\n{inner}", inner.len())
@@ -56,18 +55,18 @@ fn nobody_talks_a_field_away_that_others_rely_on() {
         "X-Request-Id",
         "X-Client-Cert-Subject",
     ] {
-        door.refuses(post(option).as_bytes(), 400, "a field in Connection that is not the connection's");
+        fixture.rejects(post(option).as_bytes(), 400, "a field in Connection that is not the connection's");
     }
     for option in ["\"Host\"", ":authority", "a b", "a;b", "h\u{f6}st"] {
-        door.refuses(post(option).as_bytes(), 400, "an option in Connection that is not a token");
+        fixture.rejects(post(option).as_bytes(), 400, "an option in Connection that is not a token");
     }
-    door.refuses(post(&"a,".repeat(10)).as_bytes(), 400, "too many options");
+    fixture.rejects(post(&"a,".repeat(10)).as_bytes(), 400, "too many options");
     for option in ["X-Request-Id", "close, x-client-cert-verified"] {
-        door.refuses(post(option).as_bytes(), 400, "a field in Connection that is not the connection's");
+        fixture.rejects(post(option).as_bytes(), 400, "a field in Connection that is not the connection's");
     }
     let body = inner.as_bytes().escape_ascii();
     for option in ["Connection", "Authorization", "a,,b", "", "a,b,c,d,e,f,g,h,i"] {
-        let received = door.forwards(post(option).as_bytes());
+        let received = fixture.forwards(post(option).as_bytes());
         assert_eq!(received.brief(), format!("POST /x|{body}"), "{option}");
         for (name, values) in [
             ("host", &["a"][..]),
@@ -82,14 +81,14 @@ fn nobody_talks_a_field_away_that_others_rely_on() {
 }
 
 #[test]
-fn fields_of_the_backends_connection_do_not_reach_clients() {
-    let door = Door::with(
+fn hop_by_hop_response_headers_are_not_sent_to_clients() {
+    let fixture = Fixture::with(
         "routes: [{ path: /, pool: p }]\n",
         Recorder::answering(
             b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: X-Internal, Content-Length\r\nX-Internal: 1\r\nKeep-Alive: timeout=5\r\nProxy-Authenticate: x\r\nProxy-Connection: close\r\nTrailer: X\r\nUpgrade: h2c\r\nX-Kept: 1\r\n\r\nok",
         ),
     );
-    let outcome = door.send(&get(""), 1);
+    let outcome = fixture.send(&get(""), 1);
     let answer = outcome.answers.to_ascii_lowercase();
     for name in ["x-internal", "keep-alive:", "proxy-authenticate", "proxy-connection", "trailer", "upgrade"] {
         assert!(!answer.contains(&format!("\r\n{name}")), "{name}: {answer}");
@@ -99,17 +98,17 @@ fn fields_of_the_backends_connection_do_not_reach_clients() {
 
 #[test]
 fn an_expectation_other_than_100_continue_is_refused() {
-    let door = Door::open();
+    let fixture = Fixture::open();
     for fields in [
         "Expect: 200-ok\r\n",
         "Expect: 100-continue, x\r\n",
         "Expect: 100-continue\r\nExpect: 100-continue\r\n",
         "Expect:\r\n",
     ] {
-        door.refuses(&get(fields), 417, "an expectation");
+        fixture.rejects(&get(fields), 417, "an expectation");
     }
     let bytes = b"POST /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc";
-    let outcome = door.send(bytes, 1);
+    let outcome = fixture.send(bytes, 1);
     assert_eq!(outcome.statuses.last(), Some(&200), "{outcome:#?}");
     assert_eq!(outcome.received[0].brief(), "POST /x|abc");
 }

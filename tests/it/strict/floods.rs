@@ -1,5 +1,5 @@
-//! Floods of HTTP/2 frames on one connection: it ends, little memory was taken, and nobody else
-//! notices.
+//! Floods of HTTP/2 frames on one connection: the connection is closed, memory use stays small, and other
+//! clients are not affected.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::one_pool;
 
 /// Frames in one flood.
 const MANY: u32 = 20_000;
-/// Memory that the process may take while it is flooded, in KiB.
+/// The most that the memory of the process may grow during a flood, in KiB.
 const GROWTH_MAX: u64 = 20 << 10;
 
 /// The process's memory in KiB.
@@ -24,30 +24,30 @@ fn resident(lab: &Lab) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Sends a flood of what `make` makes for each number, until the balancer has had enough.
+/// Sends the frame that `make` returns for each number, until the balancer closes the connection.
 fn flood(port: u16, open: fn(&mut Frames) -> bool, make: fn(u32) -> Vec<u8>) -> Option<u32> {
     let mut frames = Frames::connect(port);
     open(&mut frames);
     let mut reader = Frames(frames.0.try_clone().unwrap());
-    // Read all along, so that the balancer is never kept from sending.
-    let goodbye = std::thread::spawn(move || reader.find(|frame| frame.kind == GOAWAY && frame.code() != 0));
+    // Reads meanwhile, so that the balancer can always send.
+    let goaway = std::thread::spawn(move || reader.find(|frame| frame.kind == GOAWAY && frame.code() != 0));
     for start in (0..MANY).step_by(100) {
         let batch: Vec<u8> = (start..start + 100).flat_map(make).collect();
         if !frames.bytes(&batch) {
             break;
         }
     }
-    goodbye.join().unwrap().map(|frame| frame.code())
+    goaway.join().unwrap().map(|frame| frame.code())
 }
 
 fn request_frame(stream: u32, end: bool) -> Vec<u8> {
     frame(HEADERS, 4 | u8::from(end), stream, &block(&request(b"GET", b"/apiA/x")))
 }
 
-/// A name, what comes first, and what the flood is made of.
+/// Name, opening frames, and the frames of the flood.
 type Attack = (&'static str, fn(&mut Frames) -> bool, fn(u32) -> Vec<u8>);
 
-/// Clients may open windows very often, so that flood has ten at a time.
+/// WINDOW_UPDATE frames have a high limit, so this flood sends ten at a time.
 const ATTACKS: [Attack; 11] = [
     (
         "rapid reset",
@@ -79,7 +79,7 @@ const ATTACKS: [Attack; 11] = [
 ];
 
 #[test]
-fn a_flood_ends_its_own_connection_and_nothing_else() {
+fn http2_flood_closes_its_connection_and_affects_no_other_client() {
     let backend = Backend::start("one");
     let port = free_port();
     let lab = Lab::start(&one_pool(port, &[&backend], ""));
@@ -89,8 +89,8 @@ fn a_flood_ends_its_own_connection_and_nothing_else() {
     let before = resident(&lab);
     for (name, open, make) in ATTACKS {
         let before_lines = lab.access().len();
-        let goodbye = flood(port, open, make);
-        assert_eq!(goodbye, Some(ENHANCE_YOUR_CALM), "{name}");
+        let goaway = flood(port, open, make);
+        assert_eq!(goaway, Some(ENHANCE_YOUR_CALM), "{name}");
         eventually(name, PATIENCE, || {
             let lines = lab.access();
             lines[before_lines..].iter().any(|line| line.contains("protocol=HTTP/2") && line.contains("cause=flood"))
@@ -104,9 +104,9 @@ fn a_flood_ends_its_own_connection_and_nothing_else() {
     assert!(growth < GROWTH_MAX, "{growth} KiB more");
 }
 
-/// At the total cap further clients wait; at a client's own its next connection is closed.
+/// At the total limit further connections wait. At the limit per client the next connection is closed.
 #[test]
-fn connections_are_capped() {
+fn connections_beyond_the_total_wait_and_beyond_the_client_limit_are_closed() {
     let backend = Backend::start("one");
     let port = free_port();
     let _lab = Lab::start(&one_pool(port, &[&backend], "connection_limits: { total: 4, per_client: 100 }"));
@@ -114,33 +114,33 @@ fn connections_are_capped() {
         .map(|_| {
             let mut stream = crate::lab::client::connect(port);
             std::io::Write::write_all(&mut stream, b"GET /apiA HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-            assert_eq!(crate::lab::client::read_answer(&mut stream).status, 200);
+            assert_eq!(crate::lab::client::read_response(&mut stream).status, 200);
             stream
         })
         .collect();
     let waiting = std::thread::spawn(move || get(port, "/apiA").status);
-    // Those that are in are served all the while.
+    // Open connections are served meanwhile.
     for mut stream in &open {
         std::io::Write::write_all(&mut stream, b"GET /apiA HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        assert_eq!(crate::lab::client::read_answer(&mut stream).status, 200);
+        assert_eq!(crate::lab::client::read_response(&mut stream).status, 200);
     }
     std::thread::sleep(Duration::from_millis(300));
-    assert!(!waiting.is_finished(), "there is no place yet");
+    assert!(!waiting.is_finished(), "the connection waits while the limit is reached");
     drop(open);
-    assert_eq!(waiting.join().unwrap(), 200, "a place was free, and who waited got it");
+    assert_eq!(waiting.join().unwrap(), 200, "the waiting connection is accepted when another one closes");
 
     let port = free_port();
     let _lab = Lab::start(&one_pool(port, &[&backend], "connection_limits: { per_client: 2 }"));
     let ask = |stream: &mut std::net::TcpStream| {
         use std::io::{Read, Write};
         stream.write_all(b"GET /apiA HTTP/1.1\r\nHost: a\r\n\r\n").ok();
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).map(|()| answer).ok()
+        let mut response = [0; 12];
+        stream.read_exact(&mut response).map(|()| response).ok()
     };
     let mut first = crate::lab::client::connect(port);
     let mut second = crate::lab::client::connect(port);
     assert!(ask(&mut first).is_some() && ask(&mut second).is_some());
-    assert_eq!(ask(&mut crate::lab::client::connect(port)), None, "the third is closed at once");
+    assert_eq!(ask(&mut crate::lab::client::connect(port)), None, "the third connection is closed immediately");
     drop((first, second));
-    eventually("the next is served", PATIENCE, || ask(&mut crate::lab::client::connect(port)).is_some());
+    eventually("a new connection is accepted", PATIENCE, || ask(&mut crate::lab::client::connect(port)).is_some());
 }

@@ -1,6 +1,6 @@
-//! Where a body ends: one way to say so, said once.
+//! Message framing: exactly one header field defines where a body ends.
 
-use super::Door;
+use super::Fixture;
 
 /// A POST with these fields and this body behind them.
 fn post(fields: &str, body: &str) -> Vec<u8> {
@@ -8,8 +8,8 @@ fn post(fields: &str, body: &str) -> Vec<u8> {
 }
 
 #[test]
-fn content_length_is_one_plain_number() {
-    let door = Door::open();
+fn malformed_or_repeated_content_length_is_rejected() {
+    let fixture = Fixture::open();
     for (fields, detail) in [
         ("Content-Length: 3\r\nContent-Length: 3\r\n", "more than one Content-Length"),
         ("Content-Length: 3\r\nContent-Length: 4\r\n", "more than one Content-Length"),
@@ -32,26 +32,26 @@ fn content_length_is_one_plain_number() {
         ("Content-Length: 18446744073709551619\r\n", "beyond 64 bits"),
         ("Content-Length: 99999999999999999999999999999999\r\n", "beyond 64 bits"),
     ] {
-        door.refuses(&post(fields, "abc"), 400, detail);
+        fixture.rejects(&post(fields, "abc"), 400, detail);
     }
-    door.passes(&post("Content-Length: 3\r\n", "abc"), "POST /x|abc");
-    door.passes(&post("Content-Length:\t 3 \t\r\n", "abc"), "POST /x|abc");
-    door.passes(&post("Content-Length: 0\r\n", ""), "POST /x");
-    door.passes(&post("", ""), "POST /x");
-    let leading = door.forwards(&post("Content-Length: 00003\r\n", "abc"));
+    fixture.passes(&post("Content-Length: 3\r\n", "abc"), "POST /x|abc");
+    fixture.passes(&post("Content-Length:\t 3 \t\r\n", "abc"), "POST /x|abc");
+    fixture.passes(&post("Content-Length: 0\r\n", ""), "POST /x");
+    fixture.passes(&post("", ""), "POST /x");
+    let leading = fixture.forwards(&post("Content-Length: 00003\r\n", "abc"));
     assert_eq!(leading.brief(), "POST /x|abc");
 }
 
 #[test]
-fn transfer_encoding_is_one_chunked_and_alone() {
-    let door = Door::open();
+fn transfer_encoding_other_than_a_single_chunked_is_rejected() {
+    let fixture = Fixture::open();
     let chunks = "3\r\nabc\r\n0\r\n\r\n";
     for (fields, detail) in [
-        // CL.TE and TE.CL: two servers that believe different ones see different requests.
+        // CL.TE and TE.CL: two servers that use different fields see different requests.
         ("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", "beside Content-Length"),
         ("Transfer-Encoding: chunked\r\nContent-Length: 13\r\n", "beside Content-Length"),
         ("Content-Length: 0\r\ntransfer-encoding:chunked\r\n", "beside Content-Length"),
-        // TE.TE: one of them does not recognise it.
+        // TE.TE: one of the servers does not recognise the coding.
         ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "more than one Transfer-Encoding"),
         ("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "more than one Transfer-Encoding"),
         ("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n", "other than chunked"),
@@ -80,47 +80,46 @@ fn transfer_encoding_is_one_chunked_and_alone() {
         ("X: y\nTransfer-Encoding: chunked\r\n", "bare LF"),
         ("X: y\rTransfer-Encoding: chunked\r\n", "bare CR"),
     ] {
-        door.refuses(&post(fields, chunks), 400, detail);
+        fixture.rejects(&post(fields, chunks), 400, detail);
     }
-    door.refuses(
+    fixture.rejects(
         format!("POST /x HTTP/1.0\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n{chunks}").as_bytes(),
         400,
         "in HTTP/1.0",
     );
-    door.passes(&post("Transfer-Encoding: chunked\r\n", chunks), "POST /x|abc");
-    door.passes(&post("TRANSFER-encoding:\t CHUNKED \r\n", chunks), "POST /x|abc");
+    fixture.passes(&post("Transfer-Encoding: chunked\r\n", chunks), "POST /x|abc");
+    fixture.passes(&post("TRANSFER-encoding:\t CHUNKED \r\n", chunks), "POST /x|abc");
 }
 
-/// A name that looks like a framing field is a field like any other, and one with an underscore is
-/// dropped, since servers behind may read it as a hyphen.
+/// A field whose name resembles a framing field is an ordinary field. A name with an underscore is dropped,
+/// because backends may read the underscore as a hyphen.
 #[test]
-fn what_looks_like_framing_is_none() {
-    let door = Door::open();
+fn header_that_resembles_a_framing_header_is_not_used_for_framing() {
+    let fixture = Fixture::open();
     for fields in ["Content_Length: 44\r\n", "Transfer_Encoding: chunked\r\n", "X-Content-Length: 44\r\n"] {
-        let received = door.forwards(&post(fields, ""));
+        let received = fixture.forwards(&post(fields, ""));
         assert_eq!(received.brief(), "POST /x", "{fields}");
         assert!(!received.head.contains('_'), "{received:?}");
     }
 }
 
-/// CL.0: methods that rarely have a body must have theirs read all the same, and what is behind a
-/// body is the next request.
+/// CL.0: a body is read for methods that rarely have one, and the bytes after it are the next request.
 #[test]
-fn a_body_is_read_whatever_the_method() {
-    let door = Door::open();
+fn body_is_read_for_every_method() {
+    let fixture = Fixture::open();
     let inner = "GET /inner HTTP/1.1\r\nHost: a\r\n\r\n";
     for method in ["GET", "DELETE", "OPTIONS", "PATCH", "FOO"] {
         let bytes = format!("{method} /x HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{inner}", inner.len());
-        door.passes(bytes.as_bytes(), &format!("{method} /x|{}", inner.as_bytes().escape_ascii()));
+        fixture.passes(bytes.as_bytes(), &format!("{method} /x|{}", inner.as_bytes().escape_ascii()));
         let bytes = format!(
             "{method} /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{inner}\r\n0\r\n\r\n",
             inner.len()
         );
-        door.passes(bytes.as_bytes(), &format!("{method} /x|{}", inner.as_bytes().escape_ascii()));
+        fixture.passes(bytes.as_bytes(), &format!("{method} /x|{}", inner.as_bytes().escape_ascii()));
     }
-    // Also where no backend is asked.
-    let door = Door::with("routes: [{ path: /ok, pool: p }]\n", crate::lab::recorder::Recorder::start());
-    let outcome = door.send(
+    // Also when the balancer responds itself.
+    let fixture = Fixture::with("routes: [{ path: /ok, pool: p }]\n", crate::lab::recorder::Recorder::start());
+    let outcome = fixture.send(
         format!("POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{inner}", inner.len()).as_bytes(),
         1,
     );

@@ -1,10 +1,10 @@
-//! Host: there is one, it is a host, and nothing contradicts it.
+//! The Host header: exactly one, valid, and consistent with the request target.
 
-use super::Door;
+use super::Fixture;
 
 #[test]
-fn a_request_has_one_host_and_it_is_a_host() {
-    let door = Door::open();
+fn missing_repeated_or_invalid_host_is_rejected() {
+    let fixture = Fixture::open();
     for (fields, detail) in [
         ("", "without Host"),
         ("X: y\r\n", "without Host"),
@@ -30,33 +30,33 @@ fn a_request_has_one_host_and_it_is_a_host() {
         ("Host: [zz]\r\n", "a host that is neither"),
         ("Host: http://a/\r\n", "a port that is not a number"),
     ] {
-        door.refuses(format!("GET /x HTTP/1.1\r\n{fields}\r\n").as_bytes(), 400, detail);
+        fixture.rejects(format!("GET /x HTTP/1.1\r\n{fields}\r\n").as_bytes(), 400, detail);
     }
     for host in ["a", "a:80", "a:", "A.B-c_d~e", "127.0.0.1:8080", "[::1]", "[::1]:80"] {
-        door.passes(format!("GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), "GET /x");
+        fixture.passes(format!("GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), "GET /x");
     }
-    // HTTP/1.0 needs none, but backends get HTTP/1.1.
-    let received = door.forwards(b"GET /x HTTP/1.0\r\n\r\n");
+    // HTTP/1.0 does not require Host, but backends receive HTTP/1.1.
+    let received = fixture.forwards(b"GET /x HTTP/1.0\r\n\r\n");
     assert_eq!(received.head.lines().next(), Some("GET /x HTTP/1.1"));
-    assert_eq!(received.values("host"), [format!("127.0.0.1:{}", door.port)], "{received:?}");
-    door.refuses(b"GET http://a/x HTTP/1.0\r\n\r\n", 400, "an absolute form without Host");
+    assert_eq!(received.values("host"), [format!("127.0.0.1:{}", fixture.port)], "{received:?}");
+    fixture.rejects(b"GET http://a/x HTTP/1.0\r\n\r\n", 400, "an absolute form without Host");
 }
 
 #[test]
-fn the_absolute_form_agrees_with_host_and_becomes_the_origin_form() {
-    let door = Door::open();
+fn absolute_form_must_match_host_and_is_forwarded_in_origin_form() {
+    let fixture = Fixture::open();
     for (target, host) in [
         ("http://a/", "b"),
         ("http://a/", "a:81"),
         ("http://a:81/", "a"),
         ("https://a/", "a:80"),
         ("http://a.b/", "a"),
-        // Pingora compares bytes; so do we, and say so.
+        // The comparison is byte by byte, as in Pingora.
         ("http://A/", "a"),
         ("http://a:80/", "a"),
         ("http://[::1]/", "[::2]"),
     ] {
-        door.refuses(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), 400, "another host");
+        fixture.rejects(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), 400, "another host");
     }
     for (target, detail) in [
         ("http://u@a/", "user information"),
@@ -66,7 +66,7 @@ fn the_absolute_form_agrees_with_host_and_becomes_the_origin_form() {
         ("x", "neither a path nor an http address"),
         ("http:/a", "neither a path nor an http address"),
     ] {
-        door.refuses(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 400, detail);
+        fixture.rejects(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 400, detail);
     }
     for (target, host, received) in [
         ("http://a/x?y=1", "a", "GET /x?y=1"),
@@ -77,7 +77,7 @@ fn the_absolute_form_agrees_with_host_and_becomes_the_origin_form() {
         ("https://A:443/x", "A:443", "GET /x"),
         ("http://[::1]:8/x", "[::1]:8", "GET /x"),
     ] {
-        let forwarded = door.forwards(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+        let forwarded = fixture.forwards(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
         assert_eq!(forwarded.brief(), received, "{target}");
         assert_eq!(forwarded.values("host"), [host], "{target}: {forwarded:?}");
         assert_eq!(forwarded.values("x-forwarded-host"), [host], "{target}: {forwarded:?}");

@@ -1,67 +1,67 @@
-//! HTTP/2: what HTTP/1 would call smuggling is malformed here, and nothing of it reaches a backend,
-//! which speaks HTTP/1.
+//! HTTP/2: requests that would smuggle another request into HTTP/1 are malformed, and never reach an HTTP/1
+//! backend.
 
-use super::{Door, Received, Recorder};
+use super::{Fixture, Received, Recorder};
 use crate::lab::frames::{DATA, END_STREAM, Frames, GOAWAY, HEADERS, RST_STREAM, request};
 use crate::lab::{PATIENCE, eventually};
 
-/// What the client was told about stream 1.
+/// How the balancer responded to stream 1.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+enum Response {
     Status(u16),
     Reset,
-    Goodbye,
+    Goaway,
     Closed,
 }
 
 type Field<'a> = (&'a [u8], &'a [u8]);
 
-/// A refusal of the h2 crate's, which resets the stream and tells nobody.
+/// The h2 crate resets the stream without an error that could be logged.
 const RESET: &str = "";
-/// A refusal of the h2 crate's that ends the connection.
+/// The h2 crate closes the connection.
 const BROKEN: &str = "broken HTTP/2";
-/// A refusal of Pingora's.
+/// Pingora rejects the request.
 const MALFORMED: &str = "a malformed HTTP/2 request";
 
-impl Door {
+impl Fixture {
     /// Sends one request on a connection of its own: HEADERS, then DATA if there is a body.
-    fn ask(&self, fields: &[Field<'_>], body: Option<&[u8]>) -> Told {
+    fn ask(&self, fields: &[Field<'_>], body: Option<&[u8]>) -> Response {
         let mut frames = Frames::connect(self.port);
         frames.headers(1, body.is_none(), fields);
         if let Some(body) = body {
             frames.send(DATA, END_STREAM, 1, body);
         }
-        let told = frames
+        let response = frames
             .find(|frame| matches!(frame.kind, RST_STREAM | GOAWAY) || frame.kind == HEADERS && frame.stream == 1);
-        match told {
-            Some(frame) if frame.kind == HEADERS => Told::Status(frame.status()),
-            Some(frame) if frame.kind == RST_STREAM => Told::Reset,
-            Some(_) => Told::Goodbye,
-            None => Told::Closed,
+        match response {
+            Some(frame) if frame.kind == HEADERS => Response::Status(frame.status()),
+            Some(frame) if frame.kind == RST_STREAM => Response::Reset,
+            Some(_) => Response::Goaway,
+            None => Response::Closed,
         }
     }
 
-    /// A malformed request: it is refused, nothing reaches the backend, and a line says why.
-    fn refuses_h2(&self, fields: &[Field<'_>], body: Option<&[u8]>, detail: &str) {
+    /// A malformed request is rejected, does not reach the backend, and has an access log line with the reason.
+    fn rejects_h2(&self, fields: &[Field<'_>], body: Option<&[u8]>, detail: &str) {
         let before = self.lab.access().len();
         let shown = |(name, value): &Field<'_>| format!("{}: {}", name.escape_ascii(), value.escape_ascii());
         let shown: Vec<String> = fields.iter().map(shown).collect();
-        let told = self.ask(fields, body);
+        let response = self.ask(fields, body);
         let fitting = match detail {
-            RESET => told == Told::Reset,
-            BROKEN => told == Told::Goodbye,
-            _ => matches!(told, Told::Status(400..) | Told::Reset),
+            RESET => response == Response::Reset,
+            BROKEN => response == Response::Goaway,
+            _ => matches!(response, Response::Status(400..) | Response::Reset),
         };
-        assert!(fitting, "{detail}: {told:?} {shown:#?}");
-        // Another request is answered after this one was done with.
-        assert_eq!(self.ask(&request(b"GET", b"/after"), None), Told::Status(200), "{shown:#?}");
+        assert!(fitting, "{detail}: {response:?} {shown:#?}");
+        // A further request gets its response after the malformed one was handled.
+        assert_eq!(self.ask(&request(b"GET", b"/after"), None), Response::Status(200), "{shown:#?}");
         let received: Vec<String> = self.backend.take().iter().map(Received::brief).collect();
         assert_eq!(received, ["GET /after"], "{shown:#?}");
-        eventually("the other's line", PATIENCE, || {
+        eventually("the line of the further request", PATIENCE, || {
             self.lab.access()[before..].iter().any(|line| line.contains("/after"))
         });
         if detail != RESET {
-            eventually("its line", PATIENCE, || {
+            eventually("the line of the rejected request", PATIENCE, || {
                 self.lab.access()[before..].iter().any(|line| line.contains("detail="))
             });
             let lines = &self.lab.access()[before..];
@@ -76,8 +76,8 @@ fn with<'a>(name: &'a [u8], value: &'a [u8]) -> Vec<Field<'a>> {
 }
 
 #[test]
-fn malformed_pseudo_header_fields_reach_no_backend() {
-    let door = Door::open();
+fn malformed_http2_pseudo_headers_are_rejected_before_a_backend() {
+    let fixture = Fixture::open();
     for (name, value, detail) in [
         (&b":path"[..], &b""[..], RESET),
         (b":path", b"x", RESET),
@@ -112,23 +112,23 @@ fn malformed_pseudo_header_fields_reach_no_backend() {
         (b":scheme", b"http://b/x?", RESET),
         (b":scheme", b"http\r\nx: y", RESET),
     ] {
-        door.refuses_h2(&with(name, value), Some(b"abc"), detail);
+        fixture.rejects_h2(&with(name, value), Some(b"abc"), detail);
     }
     let get = request(b"GET", b"/x");
-    door.refuses_h2(&get[..3], None, RESET);
-    door.refuses_h2(&get[1..], None, RESET);
-    door.refuses_h2(&[get[0], get[1], get[3]], None, MALFORMED);
+    fixture.rejects_h2(&get[..3], None, RESET);
+    fixture.rejects_h2(&get[1..], None, RESET);
+    fixture.rejects_h2(&[get[0], get[1], get[3]], None, MALFORMED);
     for extra in
         [(&b":path"[..], &b"/y"[..]), (b":authority", b"b"), (b":status", b"200"), (b":protocol", b"websocket")]
     {
-        door.refuses_h2(&[&get[..], &[extra]].concat(), None, RESET);
+        fixture.rejects_h2(&[&get[..], &[extra]].concat(), None, RESET);
     }
-    door.refuses_h2(&[&get[..2], &[(b"x", b"y")], &get[2..]].concat(), None, RESET);
+    fixture.rejects_h2(&[&get[..2], &[(b"x", b"y")], &get[2..]].concat(), None, RESET);
 }
 
 #[test]
-fn malformed_http2_fields_reach_no_backend() {
-    let door = Door::open();
+fn malformed_http2_headers_are_rejected_before_a_backend() {
+    let fixture = Fixture::open();
     let smuggle: &[u8] = b"x\r\n\r\nGET /inner HTTP/1.1\r\nHost: a\r\n\r\n";
     for (fields, detail) in [
         (&[(&b"host"[..], &b"b"[..])][..], MALFORMED),
@@ -162,22 +162,22 @@ fn malformed_http2_fields_reach_no_backend() {
         (&[(b"content-length", b"3"), (b"content-length", b"3")], "more than one Content-Length"),
         (&[(b"content-length", b"3"), (b"content-length", b"4")], RESET),
     ] {
-        door.refuses_h2(&[&request(b"POST", b"/x")[..], fields].concat(), Some(b"abc"), detail);
+        fixture.rejects_h2(&[&request(b"POST", b"/x")[..], fields].concat(), Some(b"abc"), detail);
     }
-    door.refuses_h2(&[&request(b"POST", b"/x")[..], &[(b"content-length", b"3")]].concat(), None, RESET);
+    fixture.rejects_h2(&[&request(b"POST", b"/x")[..], &[(b"content-length", b"3")]].concat(), None, RESET);
 }
 
-/// A length that the body belies: the head may have gone on already, but nothing of the body does
-/// as if it were whole, and the backend's connection is not used again.
+/// Content-Length differs from the body: the head may already have been forwarded, but the body is never
+/// forwarded as complete, and the backend's connection is not reused.
 #[test]
-fn an_http2_body_of_another_length_is_never_taken_for_whole() {
-    let door = Door::open();
+fn http2_body_that_differs_from_content_length_is_never_forwarded_as_complete() {
+    let fixture = Fixture::open();
     for length in [&b"4"[..], b"2", b"0", b"40"] {
         let fields = [&request(b"POST", b"/x")[..], &[(b"content-length", length)]].concat();
-        assert_eq!(door.ask(&fields, Some(b"GET")), Told::Reset, "{}", length.escape_ascii());
-        assert_eq!(door.ask(&request(b"GET", b"/after"), None), Told::Status(200));
-        // The head of a request that never came to its end may be recorded before or after.
-        let received: Vec<Received> = door.backend.take();
+        assert_eq!(fixture.ask(&fields, Some(b"GET")), Response::Reset, "{}", length.escape_ascii());
+        assert_eq!(fixture.ask(&request(b"GET", b"/after"), None), Response::Status(200));
+        // The head of the incomplete request may be recorded before or after.
+        let received: Vec<Received> = fixture.backend.take();
         let briefs: Vec<String> = received.iter().map(Received::brief).collect();
         assert!(briefs.contains(&"GET /after".to_owned()), "{briefs:?}");
         assert!(briefs.iter().all(|brief| ["GET /after", "POST /x"].contains(&brief.as_str())), "{briefs:?}");
@@ -185,25 +185,25 @@ fn an_http2_body_of_another_length_is_never_taken_for_whole() {
 }
 
 #[test]
-fn legal_http2_requests_become_legal_http1() {
+fn legal_http2_request_is_forwarded_as_legal_http1() {
     let more = "routes: [{ path: /, pool: p }, { path: /admin, pool: p, body_size: 0 }]\nrequest_limits: { body_size: 1KiB, target_size: 100, header_count: 10, header_size: 2KiB }\n";
-    let door = Door::with(more, Recorder::start());
+    let fixture = Fixture::with(more, Recorder::start());
     for (path, received) in [
         (&b"/a/../x?y=/../z"[..], "POST /x?y=/../z|abc"),
         (b"/%61", "POST /a|abc"),
-        // A fragment is never sent on; the h2 crate leaves it out.
+        // A fragment is never forwarded; the h2 crate drops it.
         (b"/x#y", "POST /x|abc"),
         (b"//x", "POST //x|abc"),
     ] {
-        assert_eq!(door.ask(&with(b":path", path), Some(b"abc")), Told::Status(200));
-        let all = door.backend.take();
+        assert_eq!(fixture.ask(&with(b":path", path), Some(b"abc")), Response::Status(200));
+        let all = fixture.backend.take();
         assert_eq!(all.iter().map(Received::brief).collect::<Vec<_>>(), [received]);
         assert_eq!(all[0].values("host"), ["a"]);
     }
     for path in [&b"/admin"[..], b"/x/../admin", b"/%61dmin", b"/x/%2e%2e/admin"] {
-        assert_eq!(door.ask(&with(b":path", path), Some(b"abc")), Told::Status(413), "{}", path.escape_ascii());
+        assert_eq!(fixture.ask(&with(b":path", path), Some(b"abc")), Response::Status(413), "{}", path.escape_ascii());
     }
-    door.backend.take();
+    fixture.backend.take();
     let fields: &[Field<'_>] = &[
         (b"a_b", b"1"),
         (b"x-forwarded-for", b"6.6.6.6"),
@@ -212,9 +212,9 @@ fn legal_http2_requests_become_legal_http1() {
         (b"cookie", b"b=2"),
         (b"host", b"a"),
     ];
-    assert_eq!(door.ask(&[&request(b"GET", b"/x")[..], fields].concat(), None), Told::Status(200));
-    // What is left of requests that were cut off before may come late.
-    let all = door.backend.take();
+    assert_eq!(fixture.ask(&[&request(b"GET", b"/x")[..], fields].concat(), None), Response::Status(200));
+    // Parts of aborted requests may arrive late.
+    let all = fixture.backend.take();
     let received = all.iter().find(|received| received.head.starts_with("GET /x ")).unwrap();
     assert!(received.values("a_b").is_empty() && received.values("te").is_empty(), "{received:?}");
     assert_eq!(received.values("x-forwarded-for"), ["127.0.0.1"], "{received:?}");
@@ -223,26 +223,26 @@ fn legal_http2_requests_become_legal_http1() {
 }
 
 #[test]
-fn http2_requests_have_the_same_limits() {
+fn http2_request_over_a_size_limit_is_rejected() {
     let more = "routes: [{ path: /, pool: p }]\nrequest_limits: { body_size: 1KiB, target_size: 100, header_count: 10, header_size: 2KiB }\n";
-    let door = Door::with(more, Recorder::start());
+    let fixture = Fixture::with(more, Recorder::start());
     let long = [b"/", "t".repeat(100).as_bytes()].concat();
-    assert_eq!(door.ask(&with(b":path", &long), Some(b"abc")), Told::Status(414));
+    assert_eq!(fixture.ask(&with(b":path", &long), Some(b"abc")), Response::Status(414));
     let value = "v".repeat(1970);
     let fields = [
         &request(b"GET", b"/x")[..],
         &[(b"x", value.as_bytes()), (b"y", b"0123456789012345678901234567890123456789012345678901234567890123456789")],
     ]
     .concat();
-    let told = door.ask(&fields, None);
-    assert!(matches!(told, Told::Status(431) | Told::Reset), "{told:?}");
+    let response = fixture.ask(&fields, None);
+    assert!(matches!(response, Response::Status(431) | Response::Reset), "{response:?}");
     let many: Vec<Field<'_>> = (0..11).map(|_| (&b"x"[..], &b"y"[..])).collect();
-    assert_eq!(door.ask(&[&request(b"GET", b"/x")[..], &many].concat(), None), Told::Status(431));
+    assert_eq!(fixture.ask(&[&request(b"GET", b"/x")[..], &many].concat(), None), Response::Status(431));
     let kibibyte = [b'b'; 1025];
-    assert_eq!(door.ask(&with(b":path", b"/x"), Some(&kibibyte)), Told::Status(413), "found out as it comes");
-    let told = [&request(b"POST", b"/x")[..], &[(b"content-length", b"1025")]].concat();
-    door.backend.take();
-    assert_eq!(door.ask(&told, Some(&kibibyte)), Told::Status(413), "announced");
+    assert_eq!(fixture.ask(&with(b":path", b"/x"), Some(&kibibyte)), Response::Status(413), "without Content-Length");
+    let oversized = [&request(b"POST", b"/x")[..], &[(b"content-length", b"1025")]].concat();
+    fixture.backend.take();
+    assert_eq!(fixture.ask(&oversized, Some(&kibibyte)), Response::Status(413), "with Content-Length");
     let announced = |received: &Received| received.values("content-length") == ["1025"];
-    assert!(!door.backend.take().iter().any(announced), "what is announced reaches no backend");
+    assert!(!fixture.backend.take().iter().any(announced), "a body announced as too large reaches no backend");
 }

@@ -1,4 +1,4 @@
-//! Clients that take their time: each pause has its end, and nobody else waits for it.
+//! Slow clients: every pause has a timeout, and other clients are not affected.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,9 +9,9 @@ use crate::lab::recorder::Recorder;
 use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, client, free_port};
 
-/// Far beyond each of the limits below, so that a machine under load is no failure.
+/// Far longer than each timeout below, so that a busy machine does not fail the test.
 const AT_LAST: Duration = Duration::from_secs(12);
-/// All limits in these tests are longer.
+/// All timeouts in these tests are longer.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
 const TIMEOUTS: &str = "client_timeouts: { handshake: 1s, header: 1s, body: 1s, write: 1s, keepalive: 1s }";
@@ -24,7 +24,7 @@ fn lab(port: u16, backend: u16, more: &str) -> Lab {
     ))
 }
 
-/// A backend whose answer is larger than all buffers on the way.
+/// A backend whose response is larger than all buffers in between.
 pub(super) fn large() -> Scripted {
     Scripted::start(|mut stream| {
         let mut head = Vec::new();
@@ -42,17 +42,17 @@ pub(super) fn large() -> Scripted {
     })
 }
 
-/// Reads to the end; what came, and that it took neither no time nor for ever.
+/// Reads to the end of the stream, and checks that this took neither too short nor too long.
 fn ends(stream: &mut impl Read, began: Instant) -> String {
     let mut all = Vec::new();
-    // A reset is an end, too.
+    // A reset also counts as the end.
     stream.read_to_end(&mut all).ok();
     let took = began.elapsed();
     assert!(took > AT_ONCE && took < AT_LAST, "{took:?}: {}", String::from_utf8_lossy(&all));
     String::from_utf8_lossy(&all).into_owned()
 }
 
-/// Sends a byte now and then until nobody takes it any more.
+/// Sends single bytes at intervals until the connection is closed.
 fn dribble(stream: &TcpStream, bytes: impl Iterator<Item = u8> + Send + 'static) {
     let mut stream = stream.try_clone().unwrap();
     std::thread::spawn(move || {
@@ -66,7 +66,7 @@ fn dribble(stream: &TcpStream, bytes: impl Iterator<Item = u8> + Send + 'static)
 }
 
 #[test]
-fn slow_heads_are_refused_and_silence_is_closed() {
+fn slow_head_is_rejected_and_idle_connection_is_closed() {
     let backend = Recorder::start();
     let port = free_port();
     let lab = lab(port, backend.port, TIMEOUTS);
@@ -74,30 +74,30 @@ fn slow_heads_are_refused_and_silence_is_closed() {
     let mut stream = client::connect(port);
     let head = b"GET /dribble HTTP/1.1\r\nHost: a\r\nX: ".iter().copied().chain(std::iter::repeat(b'y'));
     dribble(&stream, head.take(1000));
-    let answer = ends(&mut stream, Instant::now());
-    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("Connection: close"), "{answer}");
+    let response = ends(&mut stream, Instant::now());
+    assert!(response.starts_with("HTTP/1.1 408 ") && response.contains("Connection: close"), "{response}");
     let line = lab.wait_for_access("path=/dribble");
     assert!(line.contains("status=408") && line.contains("cause=header_timeout") && line.contains("detail="), "{line}");
 
     for started in [&b""[..], b"P", b"PRI", b"\r\n"] {
         let mut stream = client::connect(port);
         stream.write_all(started).unwrap();
-        let answer = ends(&mut stream, Instant::now());
-        assert!(answer.is_empty() || started == b"\r\n" && answer.contains(" 408 "), "{answer}");
+        let response = ends(&mut stream, Instant::now());
+        assert!(response.is_empty() || started == b"\r\n" && response.contains(" 408 "), "{response}");
     }
 
-    // Between requests silence is no fault, and is not answered.
+    // An idle connection is closed without a response.
     let mut stream = client::connect(port);
     stream.write_all(b"GET /idle HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    assert_eq!(client::read_answer(&mut stream).status, 200);
+    assert_eq!(client::read_response(&mut stream).status, 200);
     assert_eq!(ends(&mut stream, Instant::now()), "");
     lab.wait_for_access("path=/idle");
     assert_eq!(lab.access().len(), 3, "{:#?}", lab.access());
-    assert_eq!(backend.take().len(), 1, "nothing else reached the backend");
+    assert_eq!(backend.take().len(), 1, "no other request reached the backend");
 }
 
 #[test]
-fn slow_bodies_are_refused() {
+fn body_that_pauses_too_long_is_rejected() {
     let backend = Recorder::start();
     let port = free_port();
     let lab = lab(port, backend.port, TIMEOUTS);
@@ -108,30 +108,30 @@ fn slow_bodies_are_refused() {
     ] {
         let mut stream = client::connect(port);
         write!(stream, "POST {path} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{part}").unwrap();
-        let answer = ends(&mut stream, Instant::now());
-        assert!(answer.starts_with("HTTP/1.1 408 "), "{path}: {answer}");
+        let response = ends(&mut stream, Instant::now());
+        assert!(response.starts_with("HTTP/1.1 408 "), "{path}: {response}");
         let line = lab.wait_for_access(&format!("path={path}"));
         assert!(line.contains("cause=body_timeout") && line.contains("detail="), "{line}");
     }
 }
 
-/// A body that never pauses for long, but will take for ever.
+/// A body that never pauses long, but arrives too slowly.
 #[test]
-fn dribbling_bodies_are_refused_where_a_rate_is_asked_for() {
+fn body_below_the_minimum_rate_is_rejected() {
     let backend = Recorder::start();
     let port = free_port();
     let lab = lab(port, backend.port, "client_timeouts: { minimum_rate: 1KiB }");
     let mut stream = client::connect(port);
     stream.write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n").unwrap();
     dribble(&stream, std::iter::repeat_n(b'x', 1000));
-    let answer = ends(&mut stream, Instant::now());
-    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    let response = ends(&mut stream, Instant::now());
+    assert!(response.starts_with("HTTP/1.1 408 "), "{response}");
     assert!(lab.wait_for_access("path=/x").contains("cause=body_timeout"));
 }
 
-/// The time in which a backend must begin its answer counts from the request's end.
+/// The timeout for the first byte of a response starts at the end of the request.
 #[test]
-fn a_slow_upload_is_not_a_slow_backend() {
+fn slow_upload_does_not_count_as_a_slow_backend() {
     let backend = Recorder::start();
     let port = free_port();
     let _lab = Lab::start(&format!(
@@ -146,26 +146,26 @@ fn a_slow_upload_is_not_a_slow_backend() {
         std::thread::sleep(Duration::from_millis(300));
         stream.write_all(part).unwrap();
     }
-    assert_eq!(client::read_answer(&mut stream).status, 200);
+    assert_eq!(client::read_response(&mut stream).status, 200);
     let mut frames = Frames::connect(port);
     frames.headers(1, false, &request(b"POST", b"/x"));
     for last in [0, 0, 0, 1] {
         std::thread::sleep(Duration::from_millis(300));
         frames.send(DATA, last, 1, b"x");
     }
-    let told = frames.find(|frame| frame.stream == 1 && matches!(frame.kind, HEADERS | RST_STREAM)).unwrap();
-    assert!(told.kind == HEADERS && told.status() == 200, "{told:?}");
+    let response = frames.find(|frame| frame.stream == 1 && matches!(frame.kind, HEADERS | RST_STREAM)).unwrap();
+    assert!(response.kind == HEADERS && response.status() == 200, "{response:?}");
 }
 
 #[test]
-fn a_client_that_does_not_read_its_answer_is_left() {
+fn client_that_does_not_read_its_response_is_disconnected() {
     let backend = large();
     let port = free_port();
     let lab = lab(port, backend.port, TIMEOUTS);
     let mut stream = client::connect(port);
     let began = Instant::now();
     stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    // Its line is written when the balancer gave up; only then anything is read.
+    // The access log line is written when the balancer gives up; only then the client reads.
     lab.wait_for_access("path=/large");
     assert!(began.elapsed() > AT_ONCE && began.elapsed() < AT_LAST, "{:?}", began.elapsed());
     let mut all = Vec::new();
@@ -174,7 +174,7 @@ fn a_client_that_does_not_read_its_answer_is_left() {
 }
 
 #[test]
-fn slow_handshakes_are_ended() {
+fn slow_tls_and_http2_handshakes_time_out() {
     let backend = Recorder::start();
     let (port, plain) = (free_port(), free_port());
     let _lab = Lab::start(&format!(
@@ -182,12 +182,12 @@ fn slow_handshakes_are_ended() {
          pools: {{ p: {{ health_check: {{ type: none }}, backends: [{{ address: '127.0.0.1:{}' }}] }} }}\nroutes: [{{ path: /, pool: p }}]\n{TIMEOUTS}\n",
         backend.port
     ));
-    // TLS: a record of 512 bytes that comes byte by byte, or not at all.
+    // TLS: a record of 512 bytes that arrives byte by byte, or not at all.
     let mut stream = client::connect(port);
     dribble(&stream, [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3].into_iter().chain(std::iter::repeat_n(7, 1000)));
     ends(&mut stream, Instant::now());
     ends(&mut client::connect(port), Instant::now());
-    // HTTP/2's preface and its SETTINGS.
+    // The HTTP/2 preface and SETTINGS.
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let mut stream = client::connect(plain);
     dribble(&stream, preface.iter().copied());
@@ -205,25 +205,25 @@ fn http2_connections_and_streams_do_not_stall_for_ever() {
     let port = free_port();
     let lab = lab(port, backend.port, TIMEOUTS);
 
-    // An idle connection is told goodbye, pings or not.
+    // An idle connection gets GOAWAY, with or without pings.
     let mut idle = Frames::connect(port);
     idle.get(1, "/idle");
     let began = Instant::now();
     assert!(idle.find(|frame| frame.kind == GOAWAY).is_some_and(|frame| frame.code() == 0));
     ends(&mut idle.0, began);
 
-    // A header that never ends is no request, so the connection is as idle.
+    // A header block without an end is not a request, so the connection counts as idle.
     let mut stuck = Frames::connect(port);
     stuck.send(HEADERS, 0, 1, &block(&request(b"GET", b"/stuck")));
     ends(&mut stuck.0, Instant::now());
 
-    // A body that never comes.
+    // A body that never arrives.
     let mut silent = Frames::connect(port);
     silent.headers(1, false, &request(b"POST", b"/silent"));
     silent.send(DATA, 0, 1, b"x");
     let began = Instant::now();
-    let told = silent.find(|frame| frame.stream == 1 && matches!(frame.kind, HEADERS | RST_STREAM)).unwrap();
-    assert!(told.kind == HEADERS && told.status() == 408, "{told:?}");
+    let response = silent.find(|frame| frame.stream == 1 && matches!(frame.kind, HEADERS | RST_STREAM)).unwrap();
+    assert!(response.kind == HEADERS && response.status() == 408, "{response:?}");
     assert!(began.elapsed() > AT_ONCE && began.elapsed() < AT_LAST, "{:?}", began.elapsed());
     assert!(lab.wait_for_access("path=/silent").contains("cause=body_timeout"));
 }
@@ -233,7 +233,7 @@ fn an_http2_client_that_does_not_read_its_answer_is_left() {
     let backend = large();
     let port = free_port();
     let lab = lab(port, backend.port, TIMEOUTS);
-    // The windows are never opened, though the connection is alive; or the socket is not read.
+    // The client never opens its windows although the connection is alive, or does not read the socket.
     for read in [true, false] {
         let mut frames = Frames::connect(port);
         let path = if read { "/window" } else { "/socket" };
@@ -244,8 +244,8 @@ fn an_http2_client_that_does_not_read_its_answer_is_left() {
         let began = Instant::now();
         frames.get(1, path);
         if read {
-            let told = frames.find(|frame| frame.kind == RST_STREAM || frame.kind == GOAWAY);
-            assert!(told.is_some_and(|frame| frame.kind == RST_STREAM), "the stream alone");
+            let response = frames.find(|frame| frame.kind == RST_STREAM || frame.kind == GOAWAY);
+            assert!(response.is_some_and(|frame| frame.kind == RST_STREAM), "only the stream is reset");
         }
         lab.wait_for_access(&format!("path={path}"));
         assert!(began.elapsed() > AT_ONCE && began.elapsed() < AT_LAST, "{path}: {:?}", began.elapsed());

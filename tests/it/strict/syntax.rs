@@ -1,10 +1,10 @@
-//! Bytes that have no place in a head.
+//! Illegal bytes in a request head.
 
-use super::Door;
+use super::Fixture;
 
 #[test]
-fn line_ends_are_crlf_and_nothing_else() {
-    let door = Door::open();
+fn line_end_other_than_crlf_is_rejected() {
+    let fixture = Fixture::open();
     for (bytes, detail) in [
         (&b"GET /x HTTP/1.1\nHost: a\r\n\r\n"[..], "bare LF"),
         (b"GET /x HTTP/1.1\r\nHost: a\n\r\n", "bare LF"),
@@ -19,14 +19,14 @@ fn line_ends_are_crlf_and_nothing_else() {
         (b"GET /x HTTP/1.1\r\r\nHost: a\r\n\r\n", "bare CR"),
         (b"\r\n\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n", "more than one empty line"),
     ] {
-        door.refuses(bytes, 400, detail);
+        fixture.rejects(bytes, 400, detail);
     }
-    door.passes(b"\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n", "GET /x");
+    fixture.passes(b"\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n", "GET /x");
 }
 
 #[test]
-fn fields_have_legal_names_and_values() {
-    let door = Door::open();
+fn illegal_header_names_and_values_are_rejected() {
+    let fixture = Fixture::open();
     for (field, detail) in [
         (&b"X : y\r\n"[..], "space before the colon"),
         (b"X\t: y\r\n", "space before the colon"),
@@ -48,18 +48,18 @@ fn fields_have_legal_names_and_values() {
         (b"X: a\x7fb\r\n", "control character"),
         (b"X: a\x0bb\r\n", "control character"),
     ] {
-        door.refuses(&[b"GET /x HTTP/1.1\r\nHost: a\r\n", field, b"\r\n"].concat(), 400, detail);
-        // The first field is where some parsers are laxer.
-        door.refuses(&[b"GET /x HTTP/1.1\r\n", field, b"Host: a\r\n\r\n"].concat(), 400, "a");
+        fixture.rejects(&[b"GET /x HTTP/1.1\r\nHost: a\r\n", field, b"\r\n"].concat(), 400, detail);
+        // Some parsers are less strict for the first field.
+        fixture.rejects(&[b"GET /x HTTP/1.1\r\n", field, b"Host: a\r\n\r\n"].concat(), 400, "a");
     }
-    let received = door.forwards(b"GET /x HTTP/1.1\r\nHost: a\r\nX!#$%&'*+-.^`|~9: \t a\tb \r\nEmpty:\r\n\r\n");
+    let received = fixture.forwards(b"GET /x HTTP/1.1\r\nHost: a\r\nX!#$%&'*+-.^`|~9: \t a\tb \r\nEmpty:\r\n\r\n");
     assert_eq!(received.values("X!#$%&'*+-.^`|~9"), ["a\tb"]);
     assert_eq!(received.values("empty"), [""]);
 }
 
 #[test]
-fn the_request_line_is_method_target_version() {
-    let door = Door::open();
+fn malformed_request_line_is_rejected() {
+    let fixture = Fixture::open();
     for (line, detail) in [
         ("GET /x", "without a version"),
         ("GET", "without a target"),
@@ -85,24 +85,24 @@ fn the_request_line_is_method_target_version() {
         ("\u{0}GET /x HTTP/1.1", "not a token"),
         ("GET\u{0} /x HTTP/1.1", "not a token"),
     ] {
-        door.refuses(format!("{line}\r\nHost: a\r\n\r\n").as_bytes(), 400, detail);
+        fixture.rejects(format!("{line}\r\nHost: a\r\n\r\n").as_bytes(), 400, detail);
     }
-    door.passes(b"PROPFIND /x HTTP/1.1\r\nHost: a\r\n\r\n", "PROPFIND /x");
+    fixture.passes(b"PROPFIND /x HTTP/1.1\r\nHost: a\r\n\r\n", "PROPFIND /x");
 }
 
 #[test]
-fn connect_and_trace_are_refused() {
-    let door = Door::open();
+fn connect_and_trace_are_rejected() {
+    let fixture = Fixture::open();
     for line in ["CONNECT a:443", "CONNECT /x", "TRACE /x", "TRACE *"] {
-        door.refuses(format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 405, "CONNECT or TRACE");
+        fixture.rejects(format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 405, "CONNECT or TRACE");
     }
-    door.passes(b"trace /x HTTP/1.1\r\nHost: a\r\n\r\n", "trace /x");
+    fixture.passes(b"trace /x HTTP/1.1\r\nHost: a\r\n\r\n", "trace /x");
 }
 
-/// Other protocols are answered as broken HTTP, or not at all, and leave a line.
+/// Other protocols are rejected as broken HTTP or closed without a response, and logged.
 #[test]
-fn other_protocols_are_refused() {
-    let door = Door::open();
+fn other_protocols_are_rejected_and_logged() {
+    let fixture = Fixture::open();
     for bytes in [
         &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
         b"SSH-2.0-OpenSSH_9.6\r\n",
@@ -111,6 +111,6 @@ fn other_protocols_are_refused() {
         b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n",
         b"\r\n\r\n\x00\r\nQUIT\n",
     ] {
-        door.refuses(bytes, 400, "a");
+        fixture.rejects(bytes, 400, "a");
     }
 }

@@ -1,10 +1,10 @@
-//! Targets: their bytes, and that no spelling of a path gets around a route.
+//! Request targets: legal bytes, and no alternative spelling of a path bypasses a route.
 
-use super::{Door, Recorder};
+use super::{Fixture, Recorder};
 
 #[test]
 fn targets_have_the_bytes_that_rfc_3986_allows() {
-    let door = Door::open();
+    let fixture = Fixture::open();
     for (target, detail) in [
         (&b"/a#b"[..], "fragment"),
         (b"/a\\b", "must be escaped"),
@@ -31,7 +31,7 @@ fn targets_have_the_bytes_that_rfc_3986_allows() {
         (b"/%2e%2e/a", "climbs above the root"),
         (b"*", "without OPTIONS"),
     ] {
-        door.refuses(&[b"GET ", target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat(), 400, detail);
+        fixture.rejects(&[b"GET ", target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat(), 400, detail);
     }
     for (target, received) in [
         ("/a//b", "GET /a//b"),
@@ -42,16 +42,16 @@ fn targets_have_the_bytes_that_rfc_3986_allows() {
         ("/?http://b/", "GET /?http://b/"),
         ("//evil/a", "GET //evil/a"),
     ] {
-        door.passes(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), received);
+        fixture.passes(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), received);
     }
-    door.passes(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS *");
+    fixture.passes(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS *");
 }
 
-/// `/admin` is a route of its own that takes no body at all: 413 is its mark.
+/// `/admin` is a separate route that allows no body: 413 shows that it was selected.
 #[test]
-fn no_spelling_of_a_path_reaches_or_avoids_a_route() {
+fn every_spelling_of_a_path_selects_the_same_route() {
     let more = "routes: [{ path: /, pool: p }, { path: /admin, pool: p, body_size: 0 }]\n";
-    let door = Door::with(more, Recorder::start());
+    let fixture = Fixture::with(more, Recorder::start());
     for target in [
         "/admin",
         "/admin/",
@@ -70,7 +70,7 @@ fn no_spelling_of_a_path_reaches_or_avoids_a_route() {
         "http://a/%61dmin",
     ] {
         let bytes = format!("PUT {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
-        let outcome = door.send(bytes.as_bytes(), 1);
+        let outcome = fixture.send(bytes.as_bytes(), 1);
         assert_eq!((outcome.statuses.as_slice(), outcome.received.len()), (&[413][..], 0), "{target}: {outcome:#?}");
         assert!(outcome.lines[0].contains("path=/admin"), "{target}: {outcome:#?}");
     }
@@ -83,19 +83,19 @@ fn no_spelling_of_a_path_reaches_or_avoids_a_route() {
         ("/x?/../admin", "PUT /x?/../admin|x"),
         ("/%2561dmin", "PUT /%2561dmin|x"),
     ] {
-        door.passes(format!("PUT {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx").as_bytes(), received);
+        fixture.passes(format!("PUT {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx").as_bytes(), received);
     }
 }
 
 #[test]
-fn delicate_escapes_need_a_route_that_allows_them() {
+fn encoded_slash_and_nul_are_rejected_unless_the_route_allows_them() {
     let more = "routes: [{ path: /, pool: p }, { path: /slash, pool: p, allow_encoded: [slash] }]\n";
-    let door = Door::with(more, Recorder::start());
+    let fixture = Fixture::with(more, Recorder::start());
     for target in
         ["/a%2fb", "/a%2Fb", "/a%5cb", "/a%00b", "/x/..%2fadmin", "/slash%2fx", "/slash/a%5cb", "/slash/a%00b"]
     {
-        door.refuses(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 400, "an escape in the path");
+        fixture.rejects(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 400, "an escape in the path");
     }
-    door.passes(b"GET /slash/a%2fb HTTP/1.1\r\nHost: a\r\n\r\n", "GET /slash/a%2Fb");
-    door.passes(b"GET /x?a=%2f%5c%00 HTTP/1.1\r\nHost: a\r\n\r\n", "GET /x?a=%2f%5c%00");
+    fixture.passes(b"GET /slash/a%2fb HTTP/1.1\r\nHost: a\r\n\r\n", "GET /slash/a%2Fb");
+    fixture.passes(b"GET /x?a=%2f%5c%00 HTTP/1.1\r\nHost: a\r\n\r\n", "GET /x?a=%2f%5c%00");
 }

@@ -1,12 +1,12 @@
 //! TLS to backends: verification of their certificates, and the client certificate.
 
 use crate::lab::authority::{Authority, Issued};
-use crate::lab::client::{Answer, get};
+use crate::lab::client::{Response, get};
 use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, free_port, tls_backend};
 
 /// Sends a request to a backend with this `tls:` block; returns the response and the line of the access log.
-fn request(backend: &Scripted, authority: &Authority, client: &Issued, tls: &str) -> (Answer, String) {
+fn request(backend: &Scripted, authority: &Authority, client: &Issued, tls: &str) -> (Response, String) {
     let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
     let files = folder.path().display().to_string();
     std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();

@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 
 use super::with_tls;
 use crate::lab::authority::{Authority, Client, Issued, TlsConnection, handshake, replace, shown};
-use crate::lab::client::{get_h2, read_answer};
+use crate::lab::client::{get_h2, read_response};
 use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
 
 const ONE: &str = "{ certificates: [{ certificate: '{folder}/one.pem', key: '{folder}/one-key.pem' }] }";
@@ -28,7 +28,7 @@ fn is_presented(port: u16, client: &Client<'_>, issued: &Issued) -> bool {
 
 fn request(connection: &mut TlsConnection, host: &str) -> u16 {
     write!(connection, "GET /apiA HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
-    read_answer(connection).status
+    read_response(connection).status
 }
 
 #[test]

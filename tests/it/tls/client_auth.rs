@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::with_tls;
 use crate::lab::authority::{Authority, Client, Issued, handshake, replace};
-use crate::lab::client::{Answer, exchange, read_answer};
+use crate::lab::client::{Response, exchange, read_response};
 use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
 
 struct Fixture {
@@ -31,18 +31,18 @@ impl Fixture {
     }
 
     /// Sends a request with forged header fields from a client with this certificate.
-    fn request(&self, shows: Option<&Issued>) -> Result<Answer, String> {
+    fn request(&self, shows: Option<&Issued>) -> Result<Response, String> {
         let config = Client { shows, ..Client::new(&self.authority) }.config();
         self.request_with(&config).map(|(response, _)| response)
     }
 
-    fn request_with(&self, config: &Arc<rustls::ClientConfig>) -> Result<(Answer, rustls::HandshakeKind), String> {
+    fn request_with(&self, config: &Arc<rustls::ClientConfig>) -> Result<(Response, rustls::HandshakeKind), String> {
         let mut connection = handshake(self.port, "a.test", config)?;
         connection.write_all(FORGED.as_bytes()).map_err(|e| e.to_string())?;
         let mut first = [0];
         // In TLS 1.3, the alert of a rejected client arrives only after the client has completed its handshake.
         std::io::Read::read_exact(&mut connection, &mut first).map_err(|e| e.to_string())?;
-        let response = read_answer(&mut std::io::Read::chain(&first[..], &mut connection));
+        let response = read_response(&mut std::io::Read::chain(&first[..], &mut connection));
         Ok((response, connection.conn.handshake_kind().unwrap()))
     }
 }

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 
 use rustls::pki_types::ServerName;
 
-use crate::lab::client::{connect, connect_tls, get_h2, read_answer, tls_config};
+use crate::lab::client::{connect, connect_tls, get_h2, read_response, tls_config};
 use crate::lab::{Backend, Lab, free_port, run};
 use crate::one_pool;
 
@@ -35,7 +35,7 @@ fn http1_and_http2_are_served_over_tls() {
     let lab = lab(port, &backend);
     let mut stream = connect_tls(port, tls_config(lab.folder(), &["http/1.1"]));
     stream.write_all(b"GET /apiA/echo HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    let response = read_answer(&mut stream);
+    let response = read_response(&mut stream);
     assert!(response.body.contains("\"https\""), "X-Forwarded-Proto is https: {response:?}");
     assert_eq!(stream.conn.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
     let group = stream.conn.negotiated_key_exchange_group().unwrap().name();
