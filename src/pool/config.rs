@@ -131,6 +131,15 @@ pub struct Spec {
     pub members: Vec<Member>,
 }
 
+impl Spec {
+    /// Whether both describe the very same pool: the same was written, and the files that it names hold
+    /// the same.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.written == other.written && self.template.tls == other.template.tls
+    }
+}
+
 impl Config {
     /// Proves the pool consistent.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Spec {
@@ -172,8 +181,27 @@ impl Config {
             backup_threshold: self.backup_threshold.unwrap_or_default(),
             removal_timeout: self.removal_timeout.0,
             health_check: self.health_check.check(&place.key("health_check"), faults),
-            bounds: admission::Spec::check(self, place, faults),
+            bounds: self.check_admission(place, faults),
             members: self.check_members(&place.key("backends"), faults),
+        }
+    }
+
+    /// Checks the blocks that limit the traffic of the pool.
+    fn check_admission(&self, place: &Place, faults: &mut Faults) -> admission::Spec {
+        if self.queue.is_some() && self.max_in_flight.is_none() {
+            faults.add(
+                place.key("queue"),
+                "nobody waits without `max_in_flight`",
+                "add for example `max_in_flight: { per_backend: 100 }`",
+            );
+        }
+        let breaker = self.circuit_breaker.map(|breaker| breaker.check(&place.key("circuit_breaker"), faults));
+        let queue = self.queue.unwrap_or_default();
+        admission::Spec {
+            passive_health: self.passive_health.check(&place.key("passive_health"), faults),
+            circuit_breaker: breaker,
+            max_in_flight: self.max_in_flight.map(|bound| bound.check(queue, place, faults)),
+            adaptive: self.adaptive_concurrency.map(|config| config.mode),
         }
     }
 

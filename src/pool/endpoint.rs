@@ -3,7 +3,6 @@
 //! An endpoint rides in the extensions of Pingora's `Backend`, so that selection sees it without a
 //! lookup, and is kept by address across discoveries.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -11,41 +10,17 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::base::event::Event;
 use crate::base::units::{PoolName, Timestamp};
 use crate::pool::admission::circuit::Circuit;
-use crate::pool::health::Schedule;
+use crate::pool::health::schedule::Schedule;
+use crate::pool::health::state::Health;
 use crate::pool::latency::Latency;
 use crate::pool::operator::administration::{Administration, Change, Override, State, Written};
-use crate::pool::passive_health::Outcome;
-use crate::pool::passive_health::monitor::{Alarm, Observed};
-
-/// What health checks say about a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[repr(u8)]
-pub enum Health {
-    /// No check has finished yet; such a backend is not used.
-    Unknown = 0,
-    /// It may take requests.
-    Up = 1,
-    /// It may not.
-    Down = 2,
-}
-
-impl fmt::Display for Health {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unknown => "not checked yet",
-            Self::Up => "up",
-            Self::Down => "down",
-        })
-    }
-}
+use crate::pool::passive_health::state::{Observed, Trigger};
+use crate::pool::passive_health::tally::Outcome;
 
 /// What a failure counts for as a time to answer, at least: failing fast must not look like being fast.
 const FAILURE: Duration = Duration::from_secs(1);
@@ -67,8 +42,8 @@ pub struct Standing {
 pub struct Shared {
     /// Counts the requests in flight of the whole pool.
     pub in_flight: Arc<AtomicU32>,
-    /// Who judges it by its traffic.
-    pub alarm: Arc<Alarm>,
+    /// Wakes the outlier monitor of the pool.
+    pub trigger: Arc<Trigger>,
     /// Told when a backend may take requests that it might not take before, or the other way round.
     pub changed: Arc<Notify>,
 }
@@ -123,7 +98,7 @@ impl Endpoint {
             text: address.to_string(),
             health: AtomicU8::new(health as u8),
             in_flight: AtomicU32::new(0),
-            observed: Observed::new(shared.alarm),
+            observed: Observed::new(shared.trigger),
             circuit: ArcSwapOption::empty(),
             cut_at: AtomicU64::new(0),
             removal: Mutex::new(None),

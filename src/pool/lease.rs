@@ -146,6 +146,7 @@ mod tests {
     use super::*;
     use crate::base::fault::{Faults, Place};
     use crate::pool::endpoint::{Shared, Standing};
+    use crate::pool::passive_health::monitor::Alarm as OutlierMonitor;
     use crate::pool::passive_health::{Setting, Share};
 
     fn endpoint(now: Instant) -> Arc<Endpoint> {
@@ -177,9 +178,11 @@ mod tests {
 
     /// A backend whose failures in a row are counted.
     fn judged(now: Instant) -> Arc<Endpoint> {
-        let shared = Shared::default();
+        let mut shared = Shared::default();
         let spec = Setting::default().check(&Place::root(), &mut Faults::default()).unwrap();
-        shared.alarm.follow(Some(&spec), &[], now);
+        let monitor = OutlierMonitor::default();
+        monitor.follow(Some(&spec), &[], now);
+        shared.trigger = Arc::clone(monitor.trigger());
         let address = "127.0.0.1:1".parse().unwrap();
         Arc::new(Endpoint::new(address, Standing::default(), shared, now))
     }

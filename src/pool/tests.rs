@@ -2,7 +2,12 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use super::*;
+use crate::pool::endpoint::Endpoint;
+use crate::pool::health::connectors::Connectors;
 use std::collections::BTreeSet;
 
 use crate::base::fault::{Faults, Place};
@@ -119,7 +124,7 @@ const ONE_EACH: &str = "balance: round_robin, health_check: {type: none}, max_in
 /// A pool of two that take one request each, and its background task.
 async fn one_each(keys: &str) -> (Arc<Pool>, tokio::task::JoinHandle<()>) {
     let pool = Arc::new(pool(&format!("{{{keys} {ONE_EACH}}}")).await);
-    let (keep, shutdown) = watch::channel(false);
+    let (keep, shutdown) = tokio::sync::watch::channel(false);
     let running = tokio::spawn({
         let pool = Arc::clone(&pool);
         async move {
@@ -199,7 +204,7 @@ async fn who_is_ejected_is_asked_where_nobody_is_well_not_where_all_are_busy() {
     let (pool, running) = one_each("").await;
     let [first, ejected] =
         [1, 2].map(|port| pool.candidates().into_iter().find(|endpoint| endpoint.address().port() == port).unwrap());
-    ejected.observed().eject(false);
+    ejected.observed().eject(false, Instant::now());
     let lease = reserved(&pool).await;
     assert_eq!(lease.endpoint().address(), first.address());
     assert!(pick(&pool, &[]).is_none(), "the first is worth waiting for");

@@ -184,7 +184,7 @@ impl Wait {
             REMOVED
         } else if !moved && due != u64::MAX && due <= since {
             PAUSED
-        } else if since < self.rescued_until.load(Ordering::Relaxed) && self.endpoint.observed().is_silent() {
+        } else if since < self.rescued_until.load(Ordering::Relaxed) && self.endpoint.observed().is_unresponsive() {
             SILENT
         } else {
             return;
@@ -383,7 +383,7 @@ mod tests {
         deadline.rescue(Some(now + SECOND * 2));
         deadlines.sweep_once(now + SECOND);
         assert!(deadline.expired().is_none(), "it may be only slow");
-        backend.observed().eject(true);
+        backend.observed().eject(true, Instant::now());
         deadline.rescue(None);
         deadlines.sweep_once(now + SECOND);
         assert!(deadline.expired().is_none(), "the answer has begun, or nobody else could give it");

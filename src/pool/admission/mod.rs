@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::base::fault::{Faults, Place};
 use crate::base::units::PoolName;
 use crate::http::rejection::Rejection;
 use crate::pool::endpoint::Endpoint;
@@ -31,31 +30,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Checked bounds.
 #[derive(Clone, Debug, Default)]
 pub struct Spec {
-    passive_health: Option<passive_health::Spec>,
-    circuit_breaker: Option<breaker::Spec>,
-    max_in_flight: Option<gate::Spec>,
-    adaptive: Option<Mode>,
-}
-
-impl Spec {
-    /// Proves the blocks of a pool that bound its traffic consistent.
-    pub(in crate::pool) fn check(config: &crate::pool::Config, place: &Place, faults: &mut Faults) -> Self {
-        if config.queue.is_some() && config.max_in_flight.is_none() {
-            faults.add(
-                place.key("queue"),
-                "nobody waits without `max_in_flight`",
-                "add for example `max_in_flight: { per_backend: 100 }`",
-            );
-        }
-        let breaker = config.circuit_breaker.map(|breaker| breaker.check(&place.key("circuit_breaker"), faults));
-        let queue = config.queue.unwrap_or_default();
-        Self {
-            passive_health: config.passive_health.check(&place.key("passive_health"), faults),
-            circuit_breaker: breaker,
-            max_in_flight: config.max_in_flight.map(|bound| bound.check(queue, place, faults)),
-            adaptive: config.adaptive_concurrency.map(|config| config.mode),
-        }
-    }
+    pub(in crate::pool) passive_health: Option<passive_health::Spec>,
+    pub(in crate::pool) circuit_breaker: Option<breaker::Spec>,
+    pub(in crate::pool) max_in_flight: Option<gate::Spec>,
+    pub(in crate::pool) adaptive: Option<Mode>,
 }
 
 /// The bounds of a live pool. What is not configured costs a look at an empty place.

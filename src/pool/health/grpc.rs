@@ -13,7 +13,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::RequestHeader;
 use pingora_load_balancing::Backend;
 
-use crate::pool::health::probe::reason;
+use crate::pool::health::failure::reason;
 
 /// The path of the call.
 const PATH: &[u8] = b"/grpc.health.v1.Health/Check";

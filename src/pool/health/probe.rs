@@ -14,10 +14,13 @@ use tokio::sync::watch;
 
 use crate::base::event::Event;
 use crate::base::units::PoolName;
-use crate::pool::endpoint::{Endpoint, Health};
+use crate::pool::endpoint::Endpoint;
+use crate::pool::health::config::{HttpRequest, Question, Spec};
 use crate::pool::health::connectors::Connectors;
+use crate::pool::health::failure::reason;
 use crate::pool::health::grpc::GrpcCheck;
-use crate::pool::health::{Answer, HttpRequest, Question, Spec};
+use crate::pool::health::schedule::Answer;
+use crate::pool::health::state::Health;
 use crate::pool::operator::administration::State;
 use crate::pool::peer::Template;
 
@@ -148,19 +151,6 @@ fn tcp_peer(peer: &HttpPeer) -> BasicPeer {
     }
     basic.options = peer.options.clone();
     basic
-}
-
-/// What went wrong, short enough for one line.
-pub(in crate::pool) fn reason(error: &pingora::Error) -> String {
-    if let pingora::ErrorType::HTTPStatus(status) = error.etype() {
-        return format!("status {status}");
-    }
-    // A chain of Pingora errors repeats itself from the outside in; its root is what happened.
-    let cause = error.root_cause();
-    match cause.downcast_ref::<pingora::Error>() {
-        Some(root) => root.etype().as_str().to_owned(),
-        None => cause.to_string(),
-    }
 }
 
 #[async_trait]

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::base::units::PoolName;
-use crate::pool::Pool;
+use crate::pool::live::Pool;
 
 /// The longest that new pools are waited for; they go live anyway after it.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);

@@ -1,37 +1,23 @@
 //! How a pool is made, and what it takes over from the one in whose place it comes when the configuration
 //! changes.
 
-use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use pingora_load_balancing::Backends;
 use tokio::sync::watch;
 
-use crate::base::event::Event;
 use crate::base::units::PoolName;
-use crate::discovery::{self, Discovery, Member};
-use crate::pool::Pool;
+use crate::discovery;
 use crate::pool::admission::Bounds;
 use crate::pool::config::Spec;
-use crate::pool::endpoint::{Endpoint, Shared, Standing};
 use crate::pool::health::connectors::Connectors;
 use crate::pool::health::probe::Probe;
-use crate::pool::operator::administration::Written;
+use crate::pool::lifecycle::predecessor::Predecessor;
+use crate::pool::live::Pool;
 use crate::pool::selection::balancer::Rhythm;
 use crate::pool::selection::policy;
 use crate::retry;
-
-impl Spec {
-    /// Whether both describe the very same pool: the same was written, and the files that it names hold
-    /// the same.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.written == other.written && self.template.tls == other.template.tls
-    }
-}
 
 impl Pool {
     /// Builds the pool; nothing goes out before its [`crate::pool::Keeper`] runs it.
@@ -58,7 +44,8 @@ impl Pool {
         let in_flight = before.map(|before| Arc::clone(&before.in_flight)).unwrap_or_default();
         let budget = before.map_or_else(|| Arc::new(retry::Budget::new(now)), |before| Arc::clone(&before.budget));
         let bounds = Bounds::new(name.clone(), &spec.bounds, before.map(|before| &before.bounds));
-        let predecessor = before.map(|before| Predecessor::new(before, spec)).unwrap_or_default();
+        let predecessor =
+            before.map(|before| Predecessor::new(&before.discovery, &before.predecessor, spec)).unwrap_or_default();
         let discovery = predecessor.discovery(&name, spec, &in_flight, &bounds);
         let discovery = Arc::new(match before {
             Some(before) => discovery.succeeding(&before.discovery),
@@ -115,72 +102,5 @@ impl Pool {
             .attached()
             .iter()
             .for_each(|endpoint| endpoint.remove(&self.name, self.spec.removal_timeout, now));
-    }
-}
-
-/// What comes from the pool before.
-#[derive(Default)]
-pub(in crate::pool) struct Predecessor {
-    /// Its backends, and those that were removed before it and still have requests.
-    endpoints: Vec<Arc<Endpoint>>,
-    /// Where those are that the configuration no longer has.
-    missing: BTreeSet<SocketAddr>,
-}
-
-impl Predecessor {
-    /// What `before` leaves to a pool with the backends of `spec`.
-    pub(in crate::pool) fn new(before: &Pool, spec: &Spec) -> Self {
-        let mut endpoints = before.discovery.attached();
-        let gone = |endpoint: &&Arc<Endpoint>| {
-            endpoint.in_flight() > 0 && !endpoints.iter().any(|known| Arc::ptr_eq(known, endpoint))
-        };
-        let leaving: Vec<_> = before.predecessor.endpoints.iter().filter(gone).cloned().collect();
-        endpoints.extend(leaving);
-        Self { endpoints, missing: before.discovery.missing_in(&spec.members) }
-    }
-
-    /// The discovery of a pool's backends, each with its state; those that were there before keep theirs.
-    #[expect(clippy::disallowed_methods, reason = "a backend's own clock starts when it is found")]
-    pub(in crate::pool) fn discovery(
-        &self,
-        name: &PoolName,
-        spec: &Spec,
-        in_flight: &Arc<AtomicU32>,
-        bounds: &Bounds,
-    ) -> Discovery<Arc<Endpoint>> {
-        let known: HashMap<SocketAddr, Arc<Endpoint>> =
-            self.endpoints.iter().map(|endpoint| (endpoint.address(), Arc::clone(endpoint))).collect();
-        let shared = Shared {
-            in_flight: Arc::clone(in_flight),
-            alarm: Arc::clone(bounds.alarm()),
-            changed: Arc::clone(bounds.changed()),
-        };
-        let (checked, give_circuit) = (spec.health_check.is_some(), bounds.circuits());
-        let pool = name.clone();
-        let attach = move |address, member: &Member| {
-            let written = Written { backup: member.backup, drain: member.drain, weight: member.weight };
-            let standing = Standing { written, checked };
-            let now = Instant::now();
-            let endpoint = match known.get(&address) {
-                Some(endpoint) => {
-                    if endpoint.follow(standing, now).is_some() {
-                        Event::OverrideEnded { pool: pool.clone(), backend: address }.announce();
-                    }
-                    Arc::clone(endpoint)
-                }
-                None => Arc::new(Endpoint::new(address, standing, shared.clone(), now)),
-            };
-            endpoint.changed();
-            give_circuit(&endpoint, now);
-            endpoint
-        };
-        Discovery::new(name.clone(), spec.members.clone(), attach)
-    }
-
-    /// Lets those go that the configuration no longer has and that are not among `found` either.
-    pub(in crate::pool) fn leave(&self, found: &[Arc<Endpoint>], pool: &PoolName, limit: Duration, now: Instant) {
-        let stays = |gone: &Arc<Endpoint>| found.iter().any(|endpoint| Arc::ptr_eq(endpoint, gone));
-        let gone = self.endpoints.iter().filter(|endpoint| self.missing.contains(&endpoint.address()));
-        gone.filter(|endpoint| !stays(endpoint)).for_each(|endpoint| endpoint.remove(pool, limit, now));
     }
 }

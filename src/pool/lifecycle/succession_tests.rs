@@ -6,6 +6,12 @@ use crate::base::fault::{Faults, Place};
 use crate::base::units::Timestamp;
 use crate::pool::operator::administration::{Change, State};
 use crate::pool::passive_health::Outcome;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::http::rejection::Rejection;
+use crate::pool::endpoint::Endpoint;
+use crate::pool::health::connectors::Connectors;
 use crate::pool::*;
 
 const TWO: &str = "backends: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}]";
@@ -110,7 +116,7 @@ async fn an_open_breaker_stays_open_until_there_is_none() {
 async fn an_ejected_backend_stays_out_for_its_time_whatever_is_written_meanwhile() {
     let passive = |keys: &str| format!("health_check: {{type: none}}, passive_health: {keys}, {TWO}");
     let before = Arc::new(first(&passive("{consecutive_failures: 2}")).await);
-    let (_end, shutdown) = watch::channel(false);
+    let (_end, shutdown) = tokio::sync::watch::channel(false);
     let run = |pool: &Arc<Pool>| {
         let (pool, shutdown) = (Arc::clone(pool), shutdown.clone());
         tokio::spawn(async move { pool.run(shutdown).await })

@@ -8,9 +8,9 @@ use std::time::Instant;
 use crate::base::event::Event;
 use crate::base::units::Timestamp;
 use crate::discovery::Target;
-use crate::pool::Pool;
 use crate::pool::config::{WEIGHT_MAX, WEIGHTS_MAX};
 use crate::pool::endpoint::Endpoint;
+use crate::pool::live::Pool;
 use crate::pool::operator::administration::Change;
 
 /// A backend, and what the file calls it.
@@ -54,27 +54,6 @@ impl Pool {
         let mut found: Vec<_> = self.discovery.attached().into_iter().map(origin).collect();
         found.sort_by_key(|(place, _)| *place);
         found.into_iter().map(|(_, found)| found).collect()
-    }
-
-    /// Every backend that is to have traffic, with what is known about it.
-    #[must_use]
-    pub fn candidates(&self) -> Vec<Arc<Endpoint>> {
-        let mut found = self.discovery.attached();
-        found.retain(|endpoint| endpoint.weight() > 0);
-        found
-    }
-
-    /// How many requests wait for a place; `None` where there is no limit to wait for.
-    #[must_use]
-    pub fn waiting(&self) -> Option<usize> {
-        self.bounds.waiting()
-    }
-
-    /// Has the policy prepared anew for the weights that the backends have now. A pool that is about to come in
-    /// the place of this one has the same backends, but was prepared before they were changed; so this is for
-    /// whoever puts it there and for whoever changes them, each after they have done it.
-    pub fn reweigh(&self) {
-        self.balancer.reweigh();
     }
 
     /// An operator says something of a backend. It holds from the next request on, for all workers.

@@ -5,6 +5,10 @@
 use crate::base::fault::{Faults, Place};
 use crate::base::units::{Period, Timestamp};
 use crate::pool::operator::administration::{Change, State};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::pool::health::connectors::Connectors;
 use crate::pool::*;
 
 const THREE: &str = "[{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}, {address: '127.0.0.1:3', weight: 0}]";

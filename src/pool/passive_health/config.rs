@@ -5,10 +5,31 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
-use crate::pool::passive_health::Spec;
+
+/// The rules' figures, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// Failures in a row that eject.
+    pub consecutive_failures: u32,
+    /// The length of a window.
+    pub window: Duration,
+    /// Answers that a window needs before it is judged; until then it goes on.
+    pub minimum_requests: u32,
+    /// How many times slower than the pool a slow backend is.
+    pub slow_factor: f64,
+    /// Slow windows in a row that eject.
+    pub slow_windows: u32,
+    /// The first ejection's length.
+    pub ejection_time: Duration,
+    /// The longest ejection.
+    pub max_ejection_time: Duration,
+    /// The share of a pool that may be ejected, in percent.
+    pub max_ejected_percent: u32,
+}
 
 /// The block, as written.
 #[derive(Clone, Debug, PartialEq)]

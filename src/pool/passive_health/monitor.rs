@@ -6,23 +6,21 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use crate::base::event::Event;
 use crate::base::units::{Period, PoolName};
 use crate::pool::endpoint::Endpoint;
-use crate::pool::passive_health::{Change, Detector, Outcome, Reason, Report, Spec, Tally};
+use crate::pool::passive_health::config::Spec;
+use crate::pool::passive_health::detector::{Change, Detector, Reason, Report};
+use crate::pool::passive_health::state::Trigger;
 
 /// What judges the backends of a pool and of those that come in its place when the configuration changes.
 #[derive(Debug, Default)]
 pub struct Alarm {
-    /// Failures in a row that raise it; 0 while traffic is not judged.
-    consecutive_failures: AtomicU32,
-    raised: Notify,
+    trigger: Arc<Trigger>,
     /// Only the pool's background task takes this lock.
     judge: Mutex<Option<Judge>>,
 }
@@ -36,14 +34,19 @@ struct Judge {
 }
 
 impl Alarm {
+    /// The trigger that the backends of the pool fire.
+    pub(in crate::pool) fn trigger(&self) -> &Arc<Trigger> {
+        &self.trigger
+    }
+
     /// From now on backends are judged by `spec`, with what is known about them, or not at all.
     pub(in crate::pool) fn follow(&self, spec: Option<&Spec>, backends: &[Arc<Endpoint>], now: Instant) {
-        self.consecutive_failures.store(spec.map_or(0, |spec| spec.consecutive_failures), Ordering::Relaxed);
+        self.trigger.set_threshold(spec.map_or(0, |spec| spec.consecutive_failures));
         let mut judge = self.judge.lock();
         let Some(spec) = spec else {
             *judge = None;
             // Nobody would bring them back.
-            backends.iter().for_each(|endpoint| endpoint.observed().ejected.store(false, Ordering::Relaxed));
+            backends.iter().for_each(|endpoint| endpoint.observed().readmit());
             return;
         };
         let window = spec.window;
@@ -55,12 +58,6 @@ impl Alarm {
         judge.detector.follow(spec.clone());
         judge.window = window;
         judge.window_ends = judge.window_ends.min(now + window);
-    }
-
-    /// The failures in a row that raise it; `None` while traffic is not judged.
-    fn threshold(&self) -> Option<u32> {
-        let threshold = self.consecutive_failures.load(Ordering::Relaxed);
-        (threshold > 0).then_some(threshold)
     }
 
     /// When there is something to judge again, if nothing is raised before.
@@ -85,83 +82,13 @@ impl Alarm {
     }
 }
 
-/// What requests note about one backend, and what was decided about it.
-#[derive(Debug, Default)]
-pub struct Observed {
-    tally: Tally,
-    ejected: AtomicBool,
-    silent: AtomicBool,
-    /// For people who ask; requests read `ejected`.
-    ejected_until: Mutex<Option<Instant>>,
-    alarm: Arc<Alarm>,
-}
-
-impl Observed {
-    /// Nothing was seen yet.
-    #[must_use]
-    pub fn new(alarm: Arc<Alarm>) -> Self {
-        Self { alarm, ..Self::default() }
-    }
-
-    /// Whether its traffic condemned it for now.
-    #[must_use]
-    pub fn is_ejected(&self) -> bool {
-        self.ejected.load(Ordering::Relaxed)
-    }
-
-    /// Whether it was ejected because it answers nobody, so that waiting for it is in vain.
-    #[must_use]
-    pub fn is_silent(&self) -> bool {
-        self.silent.load(Ordering::Relaxed)
-    }
-
-    /// It takes no requests for now; `silent` where it answers nobody.
-    pub fn eject(&self, silent: bool) {
-        self.silent.store(silent, Ordering::Relaxed);
-        self.ejected.store(true, Ordering::Relaxed);
-    }
-
-    fn take_back(&self) {
-        self.silent.store(false, Ordering::Relaxed);
-        self.ejected.store(false, Ordering::Relaxed);
-    }
-
-    /// Until when its traffic condemned it.
-    #[must_use]
-    pub fn ejected_until(&self) -> Option<Instant> {
-        (*self.ejected_until.lock()).filter(|_| self.is_ejected())
-    }
-
-    /// What requests count.
-    #[must_use]
-    pub fn tally(&self) -> &Tally {
-        &self.tally
-    }
-
-    /// Notes after what time an answer began.
-    pub fn time(&self, time: Duration) {
-        if self.alarm.threshold().is_some() {
-            self.tally.time(time);
-        }
-    }
-
-    /// Notes how a try ended, and raises the alarm if that makes one failure too many in a row.
-    pub fn record(&self, outcome: Outcome) {
-        let Some(threshold) = self.alarm.threshold() else { return };
-        let (gateway, any) = self.tally.record(outcome);
-        if Detector::is_due(threshold, gateway) || Detector::is_due(threshold, any) {
-            self.alarm.raised.notify_one();
-        }
-    }
-}
-
 /// Judges a pool's backends for as long as it is polled.
 #[expect(clippy::disallowed_methods, reason = "the pool's background task is where windows end")]
 pub(in crate::pool) async fn watch(alarm: &Alarm, pool: &PoolName, backends: impl Fn() -> Vec<Arc<Endpoint>>) {
     while let Some(next) = alarm.next() {
         let raised = tokio::select! {
             () = tokio::time::sleep_until(next.into()) => false,
-            () = alarm.raised.notified() => true,
+            () = alarm.trigger.fired() => true,
         };
         let (backends, now) = (backends(), Instant::now());
         alarm.judge(raised, &backends, now).into_iter().for_each(|change| apply(change, pool, &backends, now));
@@ -204,8 +131,7 @@ fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>], now: Insta
     match change {
         Change::Ejected { address, reason, period } => {
             if let Some(endpoint) = endpoint(address) {
-                *endpoint.observed().ejected_until.lock() = Some(now + period);
-                endpoint.observed().eject(matches!(reason, Reason::Silent(..)));
+                endpoint.observed().eject(matches!(reason, Reason::Silent(..)), now + period);
                 endpoint.changed();
             }
             Event::BackendEjected { pool, backend: address, reason: reason.to_string(), period: Period(period) }
@@ -215,10 +141,10 @@ fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>], now: Insta
             if let Some(endpoint) = endpoint(address) {
                 let observed = endpoint.observed();
                 // What was seen while it was out says nothing about it now.
-                let (_, _) = observed.tally.take();
-                observed.tally.forget_rows();
+                let (_, _) = observed.tally().take();
+                observed.tally().forget_rows();
                 endpoint.start_slowly(now);
-                observed.take_back();
+                observed.readmit();
                 endpoint.changed();
             }
             Event::BackendReturned { pool, backend: address }.announce();

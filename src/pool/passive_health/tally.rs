@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::pool::passive_health::Share;
 use crate::pool::passive_health::histogram::{Counts, Histogram};
 
 /// How a try at a backend ended, as far as it says something about the backend.
@@ -27,6 +26,33 @@ impl Outcome {
             500..=599 => Self::ServerError,
             _ => Self::Success,
         }
+    }
+}
+
+/// Outcomes at a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Tries that ended well.
+    pub succeeded: u32,
+    /// Tries that did not.
+    pub failed: u32,
+}
+
+impl Share {
+    pub(in crate::pool::passive_health) fn total(self) -> u32 {
+        self.succeeded.saturating_add(self.failed)
+    }
+
+    pub(in crate::pool::passive_health) fn plus(self, other: Self) -> Self {
+        Self {
+            succeeded: self.succeeded.saturating_add(other.succeeded),
+            failed: self.failed.saturating_add(other.failed),
+        }
+    }
+
+    /// The share of failures; `None` where nothing was tried.
+    pub(in crate::pool::passive_health) fn failing(self) -> Option<f64> {
+        (self.total() > 0).then(|| f64::from(self.failed) / f64::from(self.total()))
     }
 }
 

@@ -23,9 +23,9 @@ use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 use pingora_load_balancing::{Backend, Backends, LoadBalancer};
 
 use crate::pool::endpoint::Endpoint;
+use crate::pool::selection::choice::{Ask, Member, Policy, Prospect};
 use crate::pool::selection::group::Threshold;
-use crate::pool::selection::outlook::Prospect;
-use crate::pool::selection::policy::{Ask, Key, Member, Policy};
+use crate::pool::selection::key::Key;
 
 /// How often the load balancer's loop does what.
 #[derive(Clone, Copy, Debug, Default)]

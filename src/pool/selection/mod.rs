@@ -6,6 +6,8 @@
 //! - [`preference`]: the backend that session affinity prefers.
 //! - [`outlook`]: which backend would be picked, without picking one.
 
+pub mod key;
+pub mod choice;
 pub mod policy;
 pub mod balancer;
 pub mod group;

@@ -14,27 +14,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::http::rejection::Rejection;
-use crate::pool::Pool;
 use crate::pool::admission::breaker::Passing;
 use crate::pool::admission::circuit::CircuitState;
-use crate::pool::endpoint::{Endpoint, Health};
+use crate::pool::endpoint::Endpoint;
+use crate::pool::health::state::Health;
+use crate::pool::live::Pool;
 use crate::pool::operator::administration::State;
-use crate::pool::selection::policy::{Ask, Key};
+use crate::pool::selection::choice::{Ask, Prospect};
+use crate::pool::selection::key::Key;
 
 /// How often the policy is asked.
 const DRAWS: usize = 1000;
-
-/// A member of a pool, as its policy sees it before a request.
-pub struct Prospect {
-    /// The backend.
-    pub endpoint: Arc<Endpoint>,
-    /// Its share relative to the others'.
-    pub weight: u32,
-    /// What the policy compares, lower is better; none where it compares nothing.
-    pub score: Option<f64>,
-    /// How often it was chosen.
-    pub chosen: usize,
-}
 
 /// What is to be expected of a pool for one request.
 #[derive(Clone, Debug, PartialEq)]

@@ -11,6 +11,11 @@ use crate::pool::selection::outlook::{Candidate, Outlook};
 use std::net::SocketAddr;
 
 use crate::base::units::Timestamp;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::http::rejection::Rejection;
+use crate::pool::health::connectors::Connectors;
 use crate::pool::*;
 
 async fn pool(rest: &str, backends: &[&str]) -> Pool {

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::pool::{Endpoint, Lease, Pool};
+use crate::pool::endpoint::Endpoint;
+use crate::pool::lease::Lease;
+use crate::pool::live::Pool;
 
 /// A backend that was picked by preference.
 pub struct Preferred {
@@ -24,11 +26,6 @@ impl Pool {
         let (endpoint, first) = self.preferred(tried, &score)?;
         let lease = self.bounds.lease(&endpoint)?;
         Some(Preferred { lease, first })
-    }
-
-    /// Whether a backend may have a request as far as its traffic goes.
-    pub(in crate::pool) fn is_well(&self, endpoint: &Endpoint) -> bool {
-        !endpoint.observed().is_ejected() && self.bounds.allow(endpoint)
     }
 
     /// Which one that is, and whether it is the one that is wanted most.

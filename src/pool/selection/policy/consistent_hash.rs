@@ -11,7 +11,8 @@
 //!
 //! The ring depends on nothing but addresses and weights, so balancers side by side agree.
 
-use crate::pool::selection::policy::{Ask, Key, Member, Policy, mix};
+use crate::pool::selection::choice::{Ask, Member, Policy};
+use crate::pool::selection::key::{Key, mix};
 
 /// Points of a backend of average weight.
 const POINTS: f64 = 160.0;

@@ -9,8 +9,8 @@
 
 use std::time::Instant;
 
-use crate::pool::selection::policy::random::Weighted;
-use crate::pool::selection::policy::{Ask, Member, Policy};
+use crate::pool::selection::choice::{Ask, Member, Policy};
+use crate::pool::selection::policy::random::{Weighted, better_of_two};
 
 /// Draws two, compares their requests in flight for each unit of weight.
 pub struct LeastRequests(Weighted);
@@ -23,7 +23,7 @@ impl Policy for LeastRequests {
     }
 
     fn choose(&self, members: &[Member], ask: &mut Ask<'_>) -> Option<usize> {
-        crate::pool::selection::policy::better_of_two(&self.0, members, ask, |first, second, _| {
+        better_of_two(&self.0, members, ask, |first, second, _| {
             let load = |one: &Member, other: &Member| u64::from(one.endpoint.in_flight()) * u64::from(other.weight);
             load(second, first) < load(first, second)
         })

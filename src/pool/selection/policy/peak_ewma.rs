@@ -14,8 +14,8 @@
 
 use std::time::Instant;
 
-use crate::pool::selection::policy::random::Weighted;
-use crate::pool::selection::policy::{Ask, Member, Policy};
+use crate::pool::selection::choice::{Ask, Member, Policy};
+use crate::pool::selection::policy::random::{Weighted, better_of_two};
 
 /// How many times slower than the other one a backend is at most taken to be. With less in flight than
 /// that at the faster one, the slower gets nothing; with more, its share.
@@ -60,9 +60,7 @@ impl Policy for PeakEwma {
     }
 
     fn choose(&self, members: &[Member], ask: &mut Ask<'_>) -> Option<usize> {
-        crate::pool::selection::policy::better_of_two(&self.0, members, ask, |first, second, ask| {
-            is_better(first, second, ask.now)
-        })
+        better_of_two(&self.0, members, ask, |first, second, ask| is_better(first, second, ask.now))
     }
 
     /// What a request has to expect beside one that is as quick, in seconds; nothing is known of one whose

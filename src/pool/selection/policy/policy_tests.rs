@@ -2,10 +2,18 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
 
-use super::*;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
 use crate::pool::Lease;
-use crate::pool::endpoint::{Health, Shared, Standing};
+use crate::pool::endpoint::Endpoint;
+use crate::pool::endpoint::{Shared, Standing};
+use crate::pool::health::state::Health;
 use crate::pool::passive_health::Outcome;
+use crate::pool::selection::choice::{Ask, Member, Policy};
+use crate::pool::selection::key::Key;
 use crate::pool::selection::policy::consistent_hash::Ring;
 use crate::pool::selection::policy::least_requests::LeastRequests;
 use crate::pool::selection::policy::peak_ewma::PeakEwma;

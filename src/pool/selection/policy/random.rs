@@ -8,7 +8,7 @@
 
 use fastrand::Rng;
 
-use crate::pool::selection::policy::{Ask, Member, Policy};
+use crate::pool::selection::choice::{Ask, Member, Policy, any};
 
 /// How often a draw that cannot be used is repeated before all are looked at.
 const DRAWS: usize = 8;
@@ -73,6 +73,22 @@ impl Policy for Weighted {
     }
 
     fn choose(&self, members: &[Member], ask: &mut Ask<'_>) -> Option<usize> {
-        self.draw_accepted(members, ask, None).or_else(|| crate::pool::selection::policy::any(members, ask))
+        self.draw_accepted(members, ask, None).or_else(|| any(members, ask))
     }
+}
+
+/// Draws two members by weight and takes the second if it is better than the first.
+pub(in crate::pool::selection) fn better_of_two(
+    weighted: &Weighted,
+    members: &[Member],
+    ask: &mut Ask<'_>,
+    is_better: impl Fn(&Member, &Member, &Ask<'_>) -> bool,
+) -> Option<usize> {
+    let Some(first) = weighted.draw_accepted(members, ask, None) else {
+        return any(members, ask);
+    };
+    let Some(second) = weighted.draw_accepted(members, ask, Some(first)) else {
+        return Some(first);
+    };
+    Some(if is_better(members.get(first)?, members.get(second)?, ask) { second } else { first })
 }

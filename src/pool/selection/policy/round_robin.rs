@@ -15,7 +15,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::pool::selection::policy::{Ask, Member, Policy};
+use crate::pool::selection::choice::{Ask, Member, Policy, any};
 
 /// Slots in order of their turns.
 pub struct Turns {
@@ -44,7 +44,7 @@ impl Policy for Turns {
             }
         }
         // The heavy ones are out, and their turns hide the light ones.
-        crate::pool::selection::policy::any(members, ask)
+        any(members, ask)
     }
 }
 

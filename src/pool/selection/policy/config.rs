@@ -10,7 +10,7 @@ use serde::de::{Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::base::fault::{Faults, Place};
-use crate::pool::selection::policy::KeySource;
+use crate::pool::selection::key::KeySource;
 
 /// The policies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -1,6 +1,7 @@
 //! The judge without a network: what is ejected, what is not, for how long, and how many.
 
 use super::*;
+use crate::pool::passive_health::config::Setting;
 
 fn spec() -> Spec {
     Setting::default().check(&crate::base::fault::Place::root(), &mut crate::base::fault::Faults::default()).unwrap()

@@ -1,0 +1,83 @@
+//! What a pool takes over from the pool that it replaces.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::{Duration, Instant};
+
+use crate::base::event::Event;
+use crate::base::units::PoolName;
+use crate::discovery::{Discovery, Member};
+use crate::pool::admission::Bounds;
+use crate::pool::config::Spec;
+use crate::pool::endpoint::{Endpoint, Shared, Standing};
+use crate::pool::operator::administration::Written;
+
+/// What comes from the pool before.
+#[derive(Default)]
+pub(in crate::pool) struct Predecessor {
+    /// Its backends, and those that were removed before it and still have requests.
+    endpoints: Vec<Arc<Endpoint>>,
+    /// Where those are that the configuration no longer has.
+    missing: BTreeSet<SocketAddr>,
+}
+
+impl Predecessor {
+    /// What a pool with the backends of `spec` takes over from the pool with the discovery `before`, which itself
+    /// took over `older`.
+    pub(in crate::pool) fn new(before: &Discovery<Arc<Endpoint>>, older: &Self, spec: &Spec) -> Self {
+        let mut endpoints = before.attached();
+        let gone = |endpoint: &&Arc<Endpoint>| {
+            endpoint.in_flight() > 0 && !endpoints.iter().any(|known| Arc::ptr_eq(known, endpoint))
+        };
+        let leaving: Vec<_> = older.endpoints.iter().filter(gone).cloned().collect();
+        endpoints.extend(leaving);
+        Self { endpoints, missing: before.missing_in(&spec.members) }
+    }
+
+    /// The discovery of a pool's backends, each with its state; those that were there before keep theirs.
+    #[expect(clippy::disallowed_methods, reason = "a backend's own clock starts when it is found")]
+    pub(in crate::pool) fn discovery(
+        &self,
+        name: &PoolName,
+        spec: &Spec,
+        in_flight: &Arc<AtomicU32>,
+        bounds: &Bounds,
+    ) -> Discovery<Arc<Endpoint>> {
+        let known: HashMap<SocketAddr, Arc<Endpoint>> =
+            self.endpoints.iter().map(|endpoint| (endpoint.address(), Arc::clone(endpoint))).collect();
+        let shared = Shared {
+            in_flight: Arc::clone(in_flight),
+            trigger: Arc::clone(bounds.alarm().trigger()),
+            changed: Arc::clone(bounds.changed()),
+        };
+        let (checked, give_circuit) = (spec.health_check.is_some(), bounds.circuits());
+        let pool = name.clone();
+        let attach = move |address, member: &Member| {
+            let written = Written { backup: member.backup, drain: member.drain, weight: member.weight };
+            let standing = Standing { written, checked };
+            let now = Instant::now();
+            let endpoint = match known.get(&address) {
+                Some(endpoint) => {
+                    if endpoint.follow(standing, now).is_some() {
+                        Event::OverrideEnded { pool: pool.clone(), backend: address }.announce();
+                    }
+                    Arc::clone(endpoint)
+                }
+                None => Arc::new(Endpoint::new(address, standing, shared.clone(), now)),
+            };
+            endpoint.changed();
+            give_circuit(&endpoint, now);
+            endpoint
+        };
+        Discovery::new(name.clone(), spec.members.clone(), attach)
+    }
+
+    /// Lets those go that the configuration no longer has and that are not among `found` either.
+    pub(in crate::pool) fn leave(&self, found: &[Arc<Endpoint>], pool: &PoolName, limit: Duration, now: Instant) {
+        let stays = |gone: &Arc<Endpoint>| found.iter().any(|endpoint| Arc::ptr_eq(endpoint, gone));
+        let gone = self.endpoints.iter().filter(|endpoint| self.missing.contains(&endpoint.address()));
+        gone.filter(|endpoint| !stays(endpoint)).for_each(|endpoint| endpoint.remove(pool, limit, now));
+    }
+}

@@ -1,0 +1,113 @@
+//! The passive health of one backend: what its requests record, and whether it is ejected.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::pool::passive_health::detector::Detector;
+use crate::pool::passive_health::tally::{Outcome, Tally};
+
+/// Wakes the outlier monitor of a pool as soon as a backend reaches the threshold of consecutive failures.
+#[derive(Debug, Default)]
+pub struct Trigger {
+    /// The threshold; 0 while passive health is off.
+    consecutive_failures: AtomicU32,
+    fired: Notify,
+}
+
+impl Trigger {
+    /// Sets the threshold; 0 turns the trigger off.
+    pub(in crate::pool) fn set_threshold(&self, consecutive_failures: u32) {
+        self.consecutive_failures.store(consecutive_failures, Ordering::Relaxed);
+    }
+
+    /// The threshold; `None` while passive health is off.
+    fn threshold(&self) -> Option<u32> {
+        let threshold = self.consecutive_failures.load(Ordering::Relaxed);
+        (threshold > 0).then_some(threshold)
+    }
+
+    fn fire(&self) {
+        self.fired.notify_one();
+    }
+
+    /// Waits until the trigger fires.
+    pub(in crate::pool) async fn fired(&self) {
+        self.fired.notified().await;
+    }
+}
+
+/// What requests record about one backend, and whether it is ejected.
+#[derive(Debug, Default)]
+pub struct Observed {
+    tally: Tally,
+    ejected: AtomicBool,
+    unresponsive: AtomicBool,
+    /// For display; requests read `ejected`.
+    ejected_until: Mutex<Option<Instant>>,
+    trigger: Arc<Trigger>,
+}
+
+impl Observed {
+    /// The state of a backend without requests.
+    #[must_use]
+    pub fn new(trigger: Arc<Trigger>) -> Self {
+        Self { trigger, ..Self::default() }
+    }
+
+    /// Whether it is ejected.
+    #[must_use]
+    pub fn is_ejected(&self) -> bool {
+        self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was ejected because it sends no responses, so that queued requests should not wait for it.
+    #[must_use]
+    pub fn is_unresponsive(&self) -> bool {
+        self.unresponsive.load(Ordering::Relaxed)
+    }
+
+    /// Ejects the backend until `until`; `unresponsive` if it sends no responses.
+    pub fn eject(&self, unresponsive: bool, until: Instant) {
+        *self.ejected_until.lock() = Some(until);
+        self.unresponsive.store(unresponsive, Ordering::Relaxed);
+        self.ejected.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the ejection.
+    pub(in crate::pool) fn readmit(&self) {
+        self.unresponsive.store(false, Ordering::Relaxed);
+        self.ejected.store(false, Ordering::Relaxed);
+    }
+
+    /// The end of its ejection.
+    #[must_use]
+    pub fn ejected_until(&self) -> Option<Instant> {
+        (*self.ejected_until.lock()).filter(|_| self.is_ejected())
+    }
+
+    /// The counts of requests.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Records the time until a response started.
+    pub fn time(&self, time: Duration) {
+        if self.trigger.threshold().is_some() {
+            self.tally.time(time);
+        }
+    }
+
+    /// Records how an attempt ended, and fires the trigger at the threshold of consecutive failures.
+    pub fn record(&self, outcome: Outcome) {
+        let Some(threshold) = self.trigger.threshold() else { return };
+        let (gateway, any) = self.tally.record(outcome);
+        if Detector::is_due(threshold, gateway) || Detector::is_due(threshold, any) {
+            self.trigger.fire();
+        }
+    }
+}
