@@ -32,16 +32,8 @@ pub mod sockets;
 mod stall;
 mod stream;
 
-use std::time::Duration;
-
 pub use accept::Entrance;
 pub use drain::Drain;
 pub use front::Front;
 pub use service::{LiveRules, Rules};
 pub use sockets::Socket;
-
-/// How long a client whose request was answered before its end may pause until it notices. Closing at
-/// once, with bytes of its unread, would reset the connection and take the answer away from it.
-const LINGER: Duration = Duration::from_secs(2);
-/// How long what it goes on sending is thrown away.
-const LINGER_TOTAL: Duration = Duration::from_secs(30);

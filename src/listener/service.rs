@@ -8,8 +8,8 @@ use arc_swap::ArcSwap;
 use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
 
-use super::Drain;
 use super::caps::{ConnectionCaps, Refused, Slot};
+use super::drain::Drain;
 use crate::http::client_address::{ClientKey, TrustedProxies};
 use crate::http::request_limits::RequestLimits;
 use crate::listener::client_timeouts::ClientTimeouts;

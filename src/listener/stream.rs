@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use pingora_core::protocols::Stream;
@@ -21,7 +22,6 @@ use tokio::time::Instant;
 use super::body::Message;
 use super::flood::FrameMeter;
 use super::stall::Stall;
-use super::{LINGER, LINGER_TOTAL};
 use crate::http::h1::{Head, HeadReader};
 use crate::http::rejection::{Refusal, Rejection};
 use crate::http::request_limits::RequestLimits;
@@ -35,6 +35,12 @@ const GATHER: usize = 1460;
 const CHUNK: usize = 4096;
 /// Bytes of further requests that are read ahead while one is being answered.
 const AHEAD: usize = 16 * 1024;
+
+/// How long a client whose request was answered before its end may pause until it notices. Closing at
+/// once, with bytes of its unread, would reset the connection and take the answer away from it.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long what it goes on sending is thrown away.
+const LINGER_TOTAL: Duration = Duration::from_secs(30);
 
 /// The connection.
 #[derive(Debug)]

@@ -7,8 +7,7 @@ use http::header;
 use pingora_proxy::Session;
 
 use super::exchange::Exchange;
-pub(super) use crate::decision::host;
-use crate::decision::{Bond, Door, announced_body, decide};
+use crate::decision::{Bond, Door, announced_body, decide, host};
 use crate::http::client_address::ClientKey;
 use crate::http::rejection::Rejection;
 use crate::limit::Limiter;

@@ -9,9 +9,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::exchange::Exchange;
-pub(super) use crate::decision::form::{
-    CLIENT_CERTIFICATE, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID,
-};
+use crate::decision::form::{CLIENT_CERTIFICATE, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID};
 use crate::limit::Verdict;
 use crate::tls::Established;
 

@@ -13,6 +13,7 @@
 //!   take, and how it is stopped.
 //! - [`respond`]: a rejection becomes an answer.
 
+mod access_line;
 mod admission;
 mod deadlines;
 mod exchange;
@@ -45,7 +46,6 @@ pub use exchange::Exchange;
 use crate::base::lifecycle::Lifecycle;
 use crate::decision::snapshot::Snapshot;
 use crate::http::grpc_status::GrpcStatus;
-use crate::http::rejection::Rejection;
 use crate::observe::AccessLog;
 use crate::observe::recent_requests::Recorder;
 use crate::pool::passive_health::Outcome;
@@ -296,10 +296,4 @@ impl ProxyHttp for Proxy {
         log::debug!("try failed: {e}");
         true
     }
-}
-
-/// A rejection on its way through Pingora, which only carries its own errors.
-fn refuse(exchange: &mut Exchange, rejection: Rejection) -> Box<Error> {
-    exchange.rejection = Some(rejection);
-    Error::explain(pingora::ErrorType::HTTPStatus(rejection.status()), rejection.cause())
 }

@@ -9,8 +9,9 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::exchange::Exchange;
-use super::{admission, failover, framing, headers};
+use super::{failover, framing, headers};
 use crate::base::lifecycle::Lifecycle;
+use crate::decision::host;
 use crate::http::grpc_status::is_grpc;
 use crate::http::rejection::Rejection;
 
@@ -159,7 +160,7 @@ fn asks_by_grpc(request: &RequestHeader) -> bool {
 /// The same address over HTTPS; none where the client did not say which host it wants.
 fn over_https(request: &RequestHeader, exchange: &Exchange) -> Option<String> {
     let port = exchange.policy()?.redirect_to_https?;
-    let authority: http::uri::Authority = admission::host(request)?.parse().ok()?;
+    let authority: http::uri::Authority = host(request)?.parse().ok()?;
     let host = authority.host();
     let target = request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     Some(match port {

@@ -8,9 +8,9 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::exchange::Exchange;
-use super::headers;
 use crate::decision::Bond;
 use crate::decision::bond::age;
+use crate::decision::form;
 use crate::pool::{Lease, Preferred};
 use crate::routing::affinity::ticket::Ticket;
 use crate::routing::affinity::{CookieSpec, Keep, Means, Secure};
@@ -82,7 +82,7 @@ impl Exchange {
 
     /// Whether the client speaks TLS, to us or to a trusted proxy in front.
     fn came_by_tls(&self, session: &Session) -> bool {
-        let said = || session.req_header().headers.get(headers::X_FORWARDED_PROTO);
+        let said = || session.req_header().headers.get(form::X_FORWARDED_PROTO);
         let by_proxy = || self.trusted && said().is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"));
         self.connection.as_ref().is_some_and(|connection| connection.tls) || by_proxy()
     }

@@ -11,8 +11,7 @@ use http::HeaderMap;
 use pingora::{Error, ErrorType};
 use pingora_core::upstreams::peer::HttpPeer;
 
-use super::exchange::Exchange;
-use super::refuse;
+use super::exchange::{End, Exchange};
 use crate::http::rejection::Rejection;
 
 /// No backend answers faster than this.
@@ -24,13 +23,6 @@ const GRACE: Duration = Duration::from_millis(100);
 
 /// How early Pingora's timers may fire.
 const TIMER: Duration = Duration::from_millis(10);
-
-/// When something must be over, and what is said if it is not.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct End {
-    pub(super) at: Instant,
-    pub(super) rejection: Rejection,
-}
 
 impl Exchange {
     /// Finds out when the request must be over.
@@ -69,7 +61,7 @@ impl Exchange {
         let Some(end) = self.try_end else { return Ok(()) };
         let left = end.at.saturating_duration_since(now);
         if left.is_zero() {
-            return Err(refuse(self, end.rejection));
+            return Err(self.reject(end.rejection));
         }
         let options = &mut peer.options;
         for timeout in [&mut options.connection_timeout, &mut options.total_connection_timeout] {

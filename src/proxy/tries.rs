@@ -13,7 +13,6 @@ use pingora_proxy::Session;
 
 use super::deadlines::{Deadline, Deadlines, Expiry, Limits, ToBackend};
 use super::exchange::Exchange;
-use super::refuse;
 use super::stickiness::MOVED;
 use crate::decision::snapshot::{Route, Target};
 use crate::http::rejection::Rejection;
@@ -123,7 +122,7 @@ impl Exchange {
         // The lease of the try before ends here, by assignment.
         self.lease = next;
         let Some((lease, target)) = self.lease.as_ref().zip(self.target()) else {
-            return Err(refuse(self, Rejection::Internal));
+            return Err(self.reject(Rejection::Internal));
         };
         let endpoint = Arc::clone(lease.endpoint());
         let mut peer = match self.upgrade {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::budget::{Budget, MINUTE};
-use super::{Flood, Limits};
+use super::limits::{Flood, Limits};
 
 /// Frame types (RFC 9113 §6, RFC 9218 §7.1).
 pub(super) mod frame_type {

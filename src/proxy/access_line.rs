@@ -1,0 +1,95 @@
+//! The access log line of a request.
+
+use std::borrow::Cow;
+
+use http::Version;
+use pingora::Error;
+use pingora_core::protocols::http::ServerSession;
+use pingora_proxy::Session;
+
+use super::exchange::Exchange;
+use super::failover;
+use crate::base::lifecycle::{CutRequest, Lifecycle, Phase};
+use crate::decision::host;
+use crate::http::rejection::Rejection;
+use crate::observe::{AccessLog, Record};
+
+impl Exchange {
+    /// Writes the access line.
+    pub(super) fn finish(
+        &mut self,
+        session: &Session,
+        e: Option<&Error>,
+        access_log: &AccessLog,
+        lifecycle: &Lifecycle,
+    ) {
+        if self.uncounted {
+            return;
+        }
+        let cut = self.is_cut(e, lifecycle);
+        if cut {
+            let route = self.route.as_ref().map(|route| route.name.clone());
+            lifecycle.note_cut(CutRequest { route, client: self.client, age: self.began().elapsed() });
+        }
+        if self.rejection.is_none() && self.overdue() == Some(Rejection::BackendRemoved) {
+            self.rejection = Some(Rejection::BackendRemoved);
+        }
+        if let (Some(Rejection::BackendRemoved), Some(endpoint)) = (self.rejection, self.tried.last()) {
+            endpoint.count_cut();
+        }
+        let downstream = session.as_downstream();
+        let request = downstream.req_header();
+        let status = downstream.response_written().map_or(0, |response| response.status.as_u16());
+        let host = host(request);
+        let client = match &self.connection {
+            Some(connection) if !self.trusted => Cow::Borrowed(connection.peer_text()),
+            _ => Cow::Owned(self.client.to_string()),
+        };
+        access_log.write(&Record {
+            time: self.time,
+            client: &client,
+            method: request.method.as_str(),
+            host: host.unwrap_or_default(),
+            path: request.uri.path(),
+            protocol: protocol(downstream),
+            status,
+            // Bytes sent in one answer fit into 64 bits.
+            bytes: downstream.body_bytes_sent() as u64,
+            latency: self.began().elapsed(),
+            upstream: self.tried.last().map(|endpoint| endpoint.text()),
+            upstream_latency: self.upstream_latency,
+            // At most the three tries of the retry policy.
+            tries: self.tried.len() as u32,
+            route: self.route.as_ref().map(|route| route.name.as_str()),
+            pool: self.target().map(|target| target.pool.name().as_str()),
+            request_id: self.request_id.as_str(),
+            cause: if cut { "shutdown" } else { self.cause(e) },
+            detail: self.fault().map_or(&*self.detail, |fault| fault.detail),
+        });
+    }
+
+    /// Whether it did not come to its end because the process leaves.
+    fn is_cut(&self, e: Option<&Error>, lifecycle: &Lifecycle) -> bool {
+        let switched = || self.connection.as_ref().is_some_and(|connection| connection.is_switched());
+        (e.is_some() || switched()) && self.rejection.is_none() && lifecycle.phase() == Phase::Cutting
+    }
+
+    fn cause(&self, e: Option<&Error>) -> &'static str {
+        match (self.rejection, e) {
+            (Some(rejection), _) => rejection.cause(),
+            // The answer is whole; that the client did not go on with its request is as it should be.
+            (None, Some(_)) if self.has_ended_early() => "",
+            (None, Some(e)) if failover::client_is_gone(e) => "client_closed",
+            (None, Some(e)) => failover::classify(self, e).cause(),
+            (None, None) => "",
+        }
+    }
+}
+
+fn protocol(downstream: &ServerSession) -> &'static str {
+    match downstream.req_header().version {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}
