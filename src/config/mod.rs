@@ -185,12 +185,12 @@ impl Config {
 
     /// Pingora's own ceiling would end what a route goes on with.
     fn check_retries(&self, checked: &Checked, faults: &mut Faults) {
-        let tries = checked.routes.iter().map(|route| route.retry.tries).max().unwrap_or_default();
+        let attempts = checked.routes.iter().map(|route| route.retry.attempts).max().unwrap_or_default();
         let ceiling = checked.server.max_retries;
-        if ceiling < tries {
+        if ceiling < attempts {
             faults.add(
                 Place::root().key("server").key("max_retries"),
-                format!("{ceiling} tries are fewer than the {tries} of a route's `retry.tries`"),
+                format!("{ceiling} attempts are fewer than the {attempts} of a route's `retry.attempts`"),
                 "remove it: it is Pingora's ceiling, and `retry` of a route says what is done",
             );
         }

@@ -71,7 +71,7 @@ pub enum Rejection {
     /// The backend stopped in the middle of its answer for too long.
     IdleTimeout,
     /// One backend took longer than a try may.
-    TryTimeout,
+    AttemptTimeout,
     /// All tries took longer than the request may.
     TotalTimeout,
     /// The backend was removed from the configuration, and the request took too long after that.
@@ -113,7 +113,7 @@ impl Rejection {
             Self::BackendTlsFailed => "backend_tls_failed",
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::IdleTimeout => "idle_timeout",
-            Self::TryTimeout => "try_timeout",
+            Self::AttemptTimeout => "attempt_timeout",
             Self::TotalTimeout => "total_timeout",
             Self::BackendRemoved => "backend_removed",
             Self::DeadlineExpired => "deadline_expired",
@@ -150,7 +150,7 @@ impl Rejection {
             Self::ConnectTimeout
             | Self::FirstByteTimeout
             | Self::IdleTimeout
-            | Self::TryTimeout
+            | Self::AttemptTimeout
             | Self::TotalTimeout
             | Self::BackendRemoved
             | Self::DeadlineExpired => 504,
@@ -189,7 +189,7 @@ impl Rejection {
             | Self::FirstByteTimeout
             | Self::IdleTimeout
             | Self::BackendRemoved
-            | Self::TryTimeout => 14,
+            | Self::AttemptTimeout => 14,
         }
     }
 
@@ -216,7 +216,7 @@ impl Rejection {
             Self::ConnectTimeout
             | Self::FirstByteTimeout
             | Self::IdleTimeout
-            | Self::TryTimeout
+            | Self::AttemptTimeout
             | Self::TotalTimeout
             | Self::BackendRemoved
             | Self::DeadlineExpired => "The service did not answer in time.",
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn grpc_clients_may_try_again_only_where_that_can_help() {
         let second = Duration::from_secs(1);
-        let try_again = [
+        let retry_elsewhere = [
             Rejection::NoHealthyBackend { retry_after: second },
             Rejection::CircuitOpen { retry_after: second },
             Rejection::QueueFull { retry_after: second },
@@ -305,7 +305,7 @@ mod tests {
             Rejection::FirstByteTimeout,
         ];
         // 14 is the one status that gRPC libraries repeat a call for by themselves.
-        assert!(try_again.iter().all(|rejection| rejection.grpc_status() == 14));
+        assert!(retry_elsewhere.iter().all(|rejection| rejection.grpc_status() == 14));
         let limits = [Rejection::RateLimited { retry_after: second }, Rejection::BodyTooLarge];
         assert!(limits.iter().all(|rejection| rejection.grpc_status() == 8));
         assert_eq!(Rejection::NoRoute.grpc_status(), 12);

@@ -111,7 +111,7 @@ async fn refuse<P>(service: &Service<P>, connection: &Connection, lent: &mut Len
         latency: began.elapsed(),
         upstream: None,
         upstream_latency: None,
-        tries: 0,
+        attempts: 0,
         route: None,
         pool: None,
         request_id,

@@ -236,7 +236,7 @@ fn log_refused<P>(service: &Service<P>, client: &ClientConnection, refusal: Refu
         latency: Duration::ZERO,
         upstream: None,
         upstream_latency: None,
-        tries: 0,
+        attempts: 0,
         route: None,
         pool: None,
         request_id: RequestId::random().as_str(),

@@ -46,7 +46,7 @@ pub struct Record<'a> {
     /// From the pick of that backend to its answer's header.
     pub upstream_latency: Option<Duration>,
     /// How many backends were asked.
-    pub tries: u32,
+    pub attempts: u32,
     /// The route.
     pub route: Option<&'a str>,
     /// The pool that the route gave it to.
@@ -78,7 +78,7 @@ impl Record<'_> {
             None => fields.absent("upstream"),
         }
         fields.millis("upstream_latency_ms", self.upstream_latency);
-        fields.number("tries", self.tries.into());
+        fields.number("attempts", self.attempts.into());
         for (key, name) in [("route", self.route), ("pool", self.pool)] {
             match name {
                 Some(name) => fields.text(key, name),
@@ -233,7 +233,7 @@ mod tests {
             latency: Duration::from_micros(1_234),
             upstream: Some("127.0.0.1:8081"),
             upstream_latency: Some(Duration::from_micros(987)),
-            tries: 1,
+            attempts: 1,
             route: Some("*/apiA"),
             pool: Some("api-a"),
             request_id: "0123",
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(
             line(&record(), Format::Text),
             "time=2023-11-14T22:13:20.123Z client=192.0.2.1 method=GET host=example.com path=/apiA protocol=HTTP/2 \
-             status=200 bytes=12 latency_ms=1.234 upstream=127.0.0.1:8081 upstream_latency_ms=0.987 tries=1 \
+             status=200 bytes=12 latency_ms=1.234 upstream=127.0.0.1:8081 upstream_latency_ms=0.987 attempts=1 \
              route=*/apiA pool=api-a request_id=0123 cause=-\n"
         );
     }

@@ -59,7 +59,7 @@ pub struct TimeoutsConfig {
     /// For each pause while bytes are read or written.
     pub idle: Option<Period>,
     /// For one try as a whole, from the pick of its backend to the answer's end.
-    pub r#try: Option<Period>,
+    pub attempt: Option<Period>,
     /// For a request as a whole, from its arrival to the answer's end.
     pub total: Option<Period>,
 }
@@ -74,7 +74,7 @@ pub struct Timeouts {
     /// For each pause while bytes are read or written.
     pub idle: Duration,
     /// For one try as a whole, where there is a limit.
-    pub r#try: Option<Duration>,
+    pub attempt: Option<Duration>,
     /// For a request as a whole, where there is a limit.
     pub total: Option<Duration>,
 }
@@ -85,7 +85,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(2),
             first_byte: Duration::from_secs(30),
             idle: Duration::from_secs(60),
-            r#try: None,
+            attempt: None,
             total: None,
         }
     }
@@ -105,15 +105,19 @@ impl TimeoutsConfig {
             connect: read("connect", self.connect).unwrap_or(base.connect),
             first_byte: read("first_byte", self.first_byte).unwrap_or(base.first_byte),
             idle: read("idle", self.idle).unwrap_or(base.idle),
-            r#try: read("try", self.r#try).or(base.r#try),
+            attempt: read("attempt", self.attempt).or(base.attempt),
             total: read("total", self.total).or(base.total),
         };
-        if let (Some(one), Some(all)) = (timeouts.r#try, timeouts.total)
+        if let (Some(one), Some(all)) = (timeouts.attempt, timeouts.total)
             && one > all
-            && (self.r#try.is_some() || self.total.is_some())
+            && (self.attempt.is_some() || self.total.is_some())
         {
-            let problem = format!("a try may take longer ({}) than the request ({})", Period(one), Period(all));
-            faults.add(place.key(if self.r#try.is_some() { "try" } else { "total" }), problem, "let `total` be longer");
+            let problem = format!("an attempt may take longer ({}) than the request ({})", Period(one), Period(all));
+            faults.add(
+                place.key(if self.attempt.is_some() { "attempt" } else { "total" }),
+                problem,
+                "let `total` be longer",
+            );
         }
         timeouts
     }

@@ -58,8 +58,8 @@ impl Exchange {
             latency: self.began().elapsed(),
             upstream: self.tried.last().map(|endpoint| endpoint.text()),
             upstream_latency: self.upstream_latency,
-            // At most the three tries of the retry policy.
-            tries: self.tried.len() as u32,
+            // At most the three attempts of the retry policy.
+            attempts: self.tried.len() as u32,
             route: self.route.as_ref().map(|route| route.name.as_str()),
             pool: self.target().map(|target| target.pool.name().as_str()),
             request_id: self.request_id.as_str(),

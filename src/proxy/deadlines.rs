@@ -74,7 +74,7 @@ const WAITS: u8 = 0;
 const PAUSED: u8 = 1;
 const ENDED: u8 = 2;
 const REMOVED: u8 = 3;
-const SILENT: u8 = 4;
+const UNRESPONSIVE: u8 = 4;
 
 /// Why a wait is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ pub(super) enum Expiry {
     /// The backend was removed, and too much time has passed since.
     Removal,
     /// The backend was ejected because it answers nobody.
-    Silent,
+    Unresponsive,
 }
 
 /// How long one connection to a backend is waited for.
@@ -185,7 +185,7 @@ impl Wait {
         } else if !moved && due != u64::MAX && due <= since {
             PAUSED
         } else if since < self.rescued_until.load(Ordering::Relaxed) && self.endpoint.observed().is_unresponsive() {
-            SILENT
+            UNRESPONSIVE
         } else {
             return;
         };
@@ -221,7 +221,7 @@ impl Deadline {
             PAUSED => Some(Expiry::Pause),
             ENDED => Some(Expiry::End),
             REMOVED => Some(Expiry::Removal),
-            SILENT => Some(Expiry::Silent),
+            UNRESPONSIVE => Some(Expiry::Unresponsive),
             _ => None,
         }
     }
@@ -392,7 +392,7 @@ mod tests {
         assert!(deadline.expired().is_none() && !is_shut_down(&stream), "it is too late for another try");
         deadline.rescue(Some(now + SECOND * 3));
         deadlines.sweep_once(now + SECOND * 2);
-        assert!(deadline.expired() == Some(Expiry::Silent) && is_shut_down(&stream));
+        assert!(deadline.expired() == Some(Expiry::Unresponsive) && is_shut_down(&stream));
     }
 
     #[test]

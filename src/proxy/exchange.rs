@@ -55,7 +55,7 @@ pub struct Exchange {
     /// When it must be over, where there is a limit.
     pub(super) end: Option<End>,
     /// When the try that runs must be over, where there is a limit.
-    pub(super) try_end: Option<End>,
+    pub(super) attempt_end: Option<End>,
     /// The backends that were asked.
     pub(super) tried: Vec<Arc<Endpoint>>,
     /// The backend that is working on it.
@@ -107,7 +107,7 @@ impl Exchange {
             share: 0,
             bond: Bond::None,
             end: None,
-            try_end: None,
+            attempt_end: None,
             tried: Vec::new(),
             lease: None,
             next: None,

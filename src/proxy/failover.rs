@@ -22,7 +22,7 @@ pub(super) fn after_connect(session: &Session, exchange: &mut Exchange, mut e: B
     if !matches!(rejection, Rejection::DeadlineExpired | Rejection::Internal) {
         exchange.record(Failure::Connect);
     }
-    e.set_retry(exchange.try_again(session, Failure::Connect));
+    e.set_retry(exchange.retry_elsewhere(session, Failure::Connect));
     e
 }
 
@@ -44,7 +44,7 @@ pub(super) fn after_header(
         return Ok(());
     }
     exchange.stale = false;
-    if session.as_downstream().response_written().is_some() || !exchange.try_again(session, failure) {
+    if session.as_downstream().response_written().is_some() || !exchange.retry_elsewhere(session, failure) {
         return Ok(());
     }
     exchange.record(failure);
@@ -77,7 +77,7 @@ pub(super) fn after_request(session: &Session, exchange: &mut Exchange, mut e: B
         return e;
     }
     let failure = match is_late(exchange, &e) {
-        _ if exchange.is_rescued() => Failure::Silent,
+        _ if exchange.is_rescued() => Failure::Unresponsive,
         true => Failure::Timeout,
         false if refused => Failure::RefusedStream,
         false => Failure::Reset,
@@ -89,7 +89,7 @@ pub(super) fn after_request(session: &Session, exchange: &mut Exchange, mut e: B
     if !exchange.stale {
         exchange.record(failure);
     }
-    e.set_retry(exchange.try_again(session, failure));
+    e.set_retry(exchange.retry_elsewhere(session, failure));
     e
 }
 

@@ -30,7 +30,7 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// Makes of the client's request the one for backends: tells them who the client is, and nothing that
-/// the client may not say. Done once, whatever the number of tries.
+/// the client may not say. Done once, whatever the number of attempts.
 pub(super) fn to_backend(session: &mut Session, exchange: &Exchange) {
     let Some(connection) = &exchange.connection else { return };
     // Pingora's header keeps the names as the client wrote them, in a second map that makes every

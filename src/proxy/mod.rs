@@ -4,12 +4,12 @@
 //!
 //! - [`exchange`]: what is known about the request so far (Pingora's `CTX`).
 //! - [`admission`]: may it pass? Sizes, limits, and the route that takes it.
-//! - [`stickiness`]: which pool and backend the client is bound to.
-//! - [`tries`]: the backends that are asked, one after the other.
+//! - [`affinity`]: which pool and backend the client is bound to.
+//! - [`attempts`]: the backends that are asked, one after the other.
 //! - [`framing`]: what an answer's head owes to the client's version.
 //! - [`headers`]: what is added, replaced and removed on the way in and out.
 //! - [`failover`]: what went wrong, and whether another backend is tried.
-//! - [`time_limits`]: when a request and its tries must be over; [`deadlines`]: how long a backend may
+//! - [`timeouts`]: when a request and its attempts must be over; [`deadlines`]: how long a backend may
 //!   take, and how it is stopped.
 //! - [`respond`]: a rejection becomes an answer.
 
@@ -21,9 +21,9 @@ mod failover;
 mod framing;
 mod headers;
 mod respond;
-mod stickiness;
-mod time_limits;
-mod tries;
+mod affinity;
+mod timeouts;
+mod attempts;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -285,7 +285,7 @@ impl ProxyHttp for Proxy {
         true
     }
 
-    /// Likewise for tries that are repeated; the access log has their number.
+    /// Likewise for attempts that are repeated; the access log has their number.
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,

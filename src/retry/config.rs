@@ -15,14 +15,14 @@ use crate::http::grpc_status::GrpcStatus;
 
 /// The most backends that a request is sent to: two retries. What two others could not do, a third
 /// will not, and each costs the client time and the pool work.
-const TRIES_MAX: usize = 3;
+const ATTEMPTS_MAX: usize = 3;
 
 /// The `retry:` block, as written.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// How many backends a request is sent to at most, 1 to 3.
-    pub tries: usize,
+    pub attempts: usize,
     /// The failures that are repeated.
     pub on: Vec<Failure>,
     /// The methods that are repeated although a backend may have acted.
@@ -36,10 +36,11 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let statuses = [500, 502, 503, 504].map(Failure::Status);
-        let on =
-            [Failure::Connect, Failure::Reset, Failure::RefusedStream, Failure::Silent].into_iter().chain(statuses);
+        let on = [Failure::Connect, Failure::Reset, Failure::RefusedStream, Failure::Unresponsive]
+            .into_iter()
+            .chain(statuses);
         Self {
-            tries: TRIES_MAX,
+            attempts: ATTEMPTS_MAX,
             on: on.collect(),
             methods: Repeats::Idempotent,
             idempotency_key: false,
@@ -51,12 +52,12 @@ impl Default for Config {
 impl Config {
     /// Proves the block consistent.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Policy {
-        if !(1..=TRIES_MAX).contains(&self.tries) {
-            let problem = format!("{} is not between 1 and {TRIES_MAX}", self.tries);
-            faults.add(place.key("tries"), problem, "1 is no retry; 3 is the first try and two retries");
+        if !(1..=ATTEMPTS_MAX).contains(&self.attempts) {
+            let problem = format!("{} is not between 1 and {ATTEMPTS_MAX}", self.attempts);
+            faults.add(place.key("attempts"), problem, "1 is no retry; 3 is the first try and two retries");
         }
         if self.on.is_empty() {
-            faults.add(place.key("on"), "nothing would be retried", "write `tries: 1` for no retries");
+            faults.add(place.key("on"), "nothing would be retried", "write `attempts: 1` for no retries");
         }
         for (index, condition) in self.on.iter().enumerate() {
             if let Failure::Status(status) = condition
@@ -74,7 +75,7 @@ impl Config {
 
     pub(super) fn policy(&self) -> Policy {
         Policy {
-            tries: self.tries.min(TRIES_MAX),
+            attempts: self.attempts.min(ATTEMPTS_MAX),
             on: self.on.clone(),
             methods: self.methods,
             idempotency_key: self.idempotency_key,
@@ -100,7 +101,7 @@ const NAMES: [&str; 10] = [
     "reset",
     "refused_stream",
     "timeout",
-    "silent",
+    "unresponsive",
     "grpc_cancelled",
     "grpc_deadline_exceeded",
     "grpc_internal",
@@ -117,7 +118,7 @@ impl Failure {
             "reset" => Self::Reset,
             "refused_stream" => Self::RefusedStream,
             "timeout" => Self::Timeout,
-            "silent" => Self::Silent,
+            "unresponsive" => Self::Unresponsive,
             "grpc_cancelled" => Self::Grpc(GrpcStatus::CANCELLED),
             "grpc_deadline_exceeded" => Self::Grpc(GrpcStatus::DEADLINE_EXCEEDED),
             "grpc_internal" => Self::Grpc(GrpcStatus::INTERNAL),

@@ -29,7 +29,7 @@ pub enum Failure {
     /// The backend did not answer in time.
     Timeout,
     /// The backend answers nobody while its peers do, and was ejected for it.
-    Silent,
+    Unresponsive,
     /// The backend answered with this status.
     Status(u16),
     /// The backend answered a call of gRPC's without a message, and with this status.
@@ -57,9 +57,9 @@ impl Failure {
 
 /// What matters about the request whose try failed.
 #[derive(Clone, Copy, Debug)]
-pub struct Attempt {
+pub struct AttemptState {
     /// How many backends were asked.
-    pub tries: usize,
+    pub attempts: usize,
     /// Since the request arrived.
     pub elapsed: Duration,
     /// Whether its method is idempotent.
@@ -74,7 +74,7 @@ pub struct Attempt {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// How many backends a request is sent to at most.
-    pub tries: usize,
+    pub attempts: usize,
     /// The failures that are repeated.
     pub on: Vec<Failure>,
     /// The methods that are repeated although the backend may have acted.
@@ -94,7 +94,7 @@ pub mod refusal {
     /// A second backend answered with an error of its own, so that the fault is the request's.
     pub const SAME_ANSWER: &str = "not retried: another backend gave the same response";
     /// As many backends were asked as the policy allows.
-    pub const TRIES: &str = "not retried: no tries left";
+    pub const ATTEMPTS: &str = "not retried: no attempts left";
     /// It took too long already.
     pub const TOTAL: &str = "not retried: no time left";
     /// The pool has had its share of retries.
@@ -107,21 +107,21 @@ impl Policy {
     /// Whether `failure` is one that this policy repeats at all.
     #[must_use]
     pub fn covers(&self, failure: Failure) -> bool {
-        self.tries > 1 && self.on.contains(&failure)
+        self.attempts > 1 && self.on.contains(&failure)
     }
 
     /// Whether the request may go to another backend.
     ///
     /// # Errors
     /// Why it may not; empty where the failure is not one that is repeated.
-    pub fn permits(&self, failure: Failure, attempt: Attempt) -> Result<(), &'static str> {
+    pub fn permits(&self, failure: Failure, attempt: AttemptState) -> Result<(), &'static str> {
         if !self.covers(failure) {
             return Err("");
         }
-        if attempt.tries >= self.tries {
-            return Err(refusal::TRIES);
+        if attempt.attempts >= self.attempts {
+            return Err(refusal::ATTEMPTS);
         }
-        if failure.may_be_the_requests() && attempt.tries > 1 {
+        if failure.may_be_the_requests() && attempt.attempts > 1 {
             return Err(refusal::SAME_ANSWER);
         }
         // Every call of gRPC's is a POST, so who names a status of gRPC's says that repeating does no harm.
@@ -150,8 +150,8 @@ const PAUSE: std::ops::RangeInclusive<u64> = 10..=50;
 /// How long to wait before the next try; `random` is any number. A first connection that failed is
 /// repeated at once: another machine has nothing to recover from.
 #[must_use]
-pub fn pause(failure: Failure, tries: usize, random: u64) -> Duration {
-    let at_once = !failure.may_have_acted() && tries <= 1;
+pub fn pause(failure: Failure, attempts: usize, random: u64) -> Duration {
+    let at_once = !failure.may_have_acted() && attempts <= 1;
     let milliseconds = if at_once { 0 } else { PAUSE.start() + random % (PAUSE.end() - PAUSE.start() + 1) };
     Duration::from_millis(milliseconds)
 }
@@ -160,9 +160,9 @@ pub fn pause(failure: Failure, tries: usize, random: u64) -> Duration {
 mod tests {
     use super::*;
 
-    const GET: Attempt =
-        Attempt { tries: 1, elapsed: Duration::ZERO, idempotent: true, keyed: false, replayable: true };
-    const POST: Attempt = Attempt { idempotent: false, ..GET };
+    const GET: AttemptState =
+        AttemptState { attempts: 1, elapsed: Duration::ZERO, idempotent: true, keyed: false, replayable: true };
+    const POST: AttemptState = AttemptState { idempotent: false, ..GET };
 
     fn default() -> Policy {
         Config::default().policy()
@@ -171,30 +171,30 @@ mod tests {
     #[test]
     fn what_may_have_been_done_is_repeated_only_where_that_does_no_harm() {
         use refusal::*;
-        let large = Attempt { replayable: false, ..GET };
+        let large = AttemptState { replayable: false, ..GET };
         for (failure, attempt, expected) in [
             (Failure::Connect, GET, Ok(())),
             (Failure::Connect, POST, Ok(())),
             (Failure::RefusedStream, POST, Ok(())),
             (Failure::Reset, GET, Ok(())),
             (Failure::Reset, POST, Err(NOT_IDEMPOTENT)),
-            (Failure::Reset, Attempt { keyed: true, ..POST }, Err(NOT_IDEMPOTENT)),
+            (Failure::Reset, AttemptState { keyed: true, ..POST }, Err(NOT_IDEMPOTENT)),
             (Failure::Status(503), GET, Ok(())),
             (Failure::Status(503), POST, Err(NOT_IDEMPOTENT)),
             (Failure::Status(500), GET, Ok(())),
             (Failure::Status(500), POST, Err(NOT_IDEMPOTENT)),
-            (Failure::Status(500), Attempt { tries: 2, ..GET }, Err(SAME_ANSWER)),
-            (Failure::Status(503), Attempt { tries: 2, ..GET }, Ok(())),
+            (Failure::Status(500), AttemptState { attempts: 2, ..GET }, Err(SAME_ANSWER)),
+            (Failure::Status(503), AttemptState { attempts: 2, ..GET }, Ok(())),
             (Failure::Status(501), GET, Err("")),
             (Failure::Status(200), GET, Err("")),
             (Failure::Timeout, GET, Err("")),
-            (Failure::Silent, GET, Ok(())),
-            (Failure::Silent, POST, Err(NOT_IDEMPOTENT)),
+            (Failure::Unresponsive, GET, Ok(())),
+            (Failure::Unresponsive, POST, Err(NOT_IDEMPOTENT)),
             (Failure::Reset, large, Err(BODY_TOO_LARGE)),
             (Failure::Connect, large, Err(BODY_TOO_LARGE)),
-            (Failure::Reset, Attempt { tries: 2, ..GET }, Ok(())),
-            (Failure::Reset, Attempt { tries: 3, ..GET }, Err(TRIES)),
-            (Failure::Connect, Attempt { elapsed: Duration::from_secs(10), ..GET }, Err(TOTAL)),
+            (Failure::Reset, AttemptState { attempts: 2, ..GET }, Ok(())),
+            (Failure::Reset, AttemptState { attempts: 3, ..GET }, Err(ATTEMPTS)),
+            (Failure::Connect, AttemptState { elapsed: Duration::from_secs(10), ..GET }, Err(TOTAL)),
         ] {
             assert_eq!(default().permits(failure, attempt), expected, "{failure:?} {attempt:?}");
         }
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn what_is_repeated_is_the_operators_choice() {
         let keyed = Policy { idempotency_key: true, ..default() };
-        assert_eq!(keyed.permits(Failure::Reset, Attempt { keyed: true, ..POST }), Ok(()));
+        assert_eq!(keyed.permits(Failure::Reset, AttemptState { keyed: true, ..POST }), Ok(()));
         assert_eq!(keyed.permits(Failure::Reset, POST), Err(refusal::NOT_IDEMPOTENT));
         let any = Policy { methods: Repeats::Any, ..default() };
         assert_eq!(any.permits(Failure::Reset, POST), Ok(()));
@@ -215,9 +215,9 @@ mod tests {
         assert_eq!(grpc.permits(Failure::Grpc(GrpcStatus::INTERNAL), POST), Err(""));
         assert_eq!(grpc.permits(Failure::Status(503), GET), Err(""));
         let internal = Policy { on: vec![Failure::Grpc(GrpcStatus::INTERNAL)], ..default() };
-        let second = Attempt { tries: 2, ..POST };
+        let second = AttemptState { attempts: 2, ..POST };
         assert_eq!(internal.permits(Failure::Grpc(GrpcStatus::INTERNAL), second), Err(refusal::SAME_ANSWER));
-        let never = Policy { tries: 1, ..default() };
+        let never = Policy { attempts: 1, ..default() };
         assert_eq!(never.permits(Failure::Connect, GET), Err(""));
     }
 
@@ -225,8 +225,8 @@ mod tests {
     fn only_a_first_failed_connection_is_repeated_at_once() {
         for random in [0, 1, 40, 41, u64::MAX] {
             assert_eq!(pause(Failure::Connect, 1, random), Duration::ZERO);
-            for (failure, tries) in [(Failure::Connect, 2), (Failure::Reset, 1), (Failure::Status(503), 1)] {
-                let pause = pause(failure, tries, random).as_millis();
+            for (failure, attempts) in [(Failure::Connect, 2), (Failure::Reset, 1), (Failure::Status(503), 1)] {
+                let pause = pause(failure, attempts, random).as_millis();
                 assert!((10..=50).contains(&pause), "{pause}");
             }
         }

@@ -98,7 +98,7 @@ fn request_that_reached_a_backend_is_retried_only_if_idempotent() {
         closes.port, good.port
     ));
     assert!((0..6).all(|_| get(port, "/x").status == 200), "GET goes to the other backend");
-    assert!(lab.wait_for_access("tries=2").contains("status=200"));
+    assert!(lab.wait_for_access("attempts=2").contains("status=200"));
     let before = closes.connections();
     let posts: Vec<u16> = (0..6)
         .map(|_| {

@@ -21,7 +21,7 @@ fn json_access_log_line_has_all_fields() {
     assert_eq!(line["status"], 200);
     assert_eq!(line["bytes"], answer.body.len());
     assert_eq!(line["upstream"], format!("127.0.0.1:{}", backend.port));
-    assert_eq!(line["tries"], 1);
+    assert_eq!(line["attempts"], 1);
     assert_eq!(line["route"], "*/apiA");
     assert_eq!(line["request_id"], answer.header("x-request-id"));
     assert!(line["cause"].is_null());

@@ -43,7 +43,7 @@ fn gets_are_retried_after_a_503_and_posts_are_not() {
         assert_eq!((response.status, response.body.as_str()), (200, "ok"));
     }
     assert!(!failing.take().is_empty(), "the failing backend got a request");
-    assert!(lab.wait_for_access("tries=2").contains("status=200"));
+    assert!(lab.wait_for_access("attempts=2").contains("status=200"));
     let before = healthy.take().len();
     assert_eq!(before, 10);
     // Each POST is sent to one backend only, and its response is passed on.
@@ -51,7 +51,7 @@ fn gets_are_retried_after_a_503_and_posts_are_not() {
     assert!(statuses.contains(&(503, "down".to_owned())), "{statuses:?}");
     assert_eq!(failing.take().len() + healthy.take().len(), 6);
     let line = lab.wait_for_access("status=503");
-    assert!(line.contains("tries=1 ") && line.contains("cause=- ") && line.contains("not idempotent"), "{line}");
+    assert!(line.contains("attempts=1 ") && line.contains("cause=- ") && line.contains("not idempotent"), "{line}");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn last_response_is_passed_on_if_no_other_backend_is_left() {
     let response = get(port, "/x");
     assert_eq!((response.status, response.body.as_str()), (503, "down"));
     let line = lab.wait_for_access("status=503");
-    assert!(line.contains("tries=2 ") && line.contains("no other backend"), "{line}");
+    assert!(line.contains("attempts=2 ") && line.contains("no other backend"), "{line}");
     assert_eq!(one.take().len() + two.take().len(), 2);
 }
 
@@ -102,10 +102,10 @@ fn failed_connections_are_retried_for_every_method_up_to_the_attempt_limit() {
     assert_eq!(healthy.take().len(), 9);
     drop(lab_one);
     let port = free_port();
-    let lab = unchecked(port, &[closed[0], closed[1], closed[2], healthy.port], ", retry: { tries: 2 }");
+    let lab = unchecked(port, &[closed[0], closed[1], closed[2], healthy.port], ", retry: { attempts: 2 }");
     let statuses: Vec<u16> = (0..8).map(|_| get(port, "/x").status).collect();
     assert!(statuses.contains(&502), "two of four backends refuse connections: {statuses:?}");
-    assert!(lab.wait_for_access("status=502").contains("no tries left"));
+    assert!(lab.wait_for_access("status=502").contains("no attempts left"));
 }
 
 #[test]

@@ -33,16 +33,16 @@ fn each_timeout_has_its_own_cause() {
     let hanging = hanging_backend();
     for (timeouts, cause) in [
         ("{ first_byte: 200ms }", "first_byte_timeout"),
-        ("{ try: 200ms }", "try_timeout"),
+        ("{ attempt: 200ms }", "attempt_timeout"),
         ("{ total: 200ms }", "total_timeout"),
-        ("{ try: 200ms, total: 1m }", "try_timeout"),
+        ("{ attempt: 200ms, total: 1m }", "attempt_timeout"),
     ] {
         let port = free_port();
         let lab = unchecked(port, &[hanging.port], &format!(", timeouts: {timeouts}"));
         let response = get(port, "/x");
         assert_eq!((response.status, response.body.contains(cause)), (504, true), "{timeouts}: {response:?}");
         let line = lab.wait_for_access("status=504");
-        assert!(line.contains(&format!("cause={cause}")) && line.contains("tries=1 "), "{line}");
+        assert!(line.contains(&format!("cause={cause}")) && line.contains("attempts=1 "), "{line}");
     }
 }
 
@@ -68,7 +68,7 @@ fn connection_timeouts_have_their_own_causes() {
     let (unresponsive, _listener, _clients) = unresponsive_port();
     for (timeouts, cause) in [
         ("{ connect: 300ms }", "connect_timeout"),
-        ("{ connect: 10s, try: 300ms }", "try_timeout"),
+        ("{ connect: 10s, attempt: 300ms }", "attempt_timeout"),
         ("{ connect: 10s, total: 300ms }", "total_timeout"),
     ] {
         let port = free_port();
@@ -111,7 +111,7 @@ fn backend_that_does_not_read_the_body_hits_the_idle_timeout() {
 #[test]
 fn endless_response_is_aborted_by_the_total_or_attempt_timeout() {
     let trickling = trickling_backend();
-    for (timeouts, cause) in [("{ total: 400ms }", "total_timeout"), ("{ try: 400ms }", "try_timeout")] {
+    for (timeouts, cause) in [("{ total: 400ms }", "total_timeout"), ("{ attempt: 400ms }", "attempt_timeout")] {
         let port = free_port();
         let lab = unchecked(port, &[trickling.port], &format!(", timeouts: {timeouts}"));
         let mut stream = client::connect(port);
@@ -127,10 +127,10 @@ fn endless_response_is_aborted_by_the_total_or_attempt_timeout() {
 fn timed_out_attempt_is_retried_on_another_backend_if_the_route_allows_it() {
     let (hanging, healthy) = (hanging_backend(), Recorder::start());
     let port = free_port();
-    let route = ", timeouts: { try: 200ms }, retry: { on: [connect, timeout] }";
+    let route = ", timeouts: { attempt: 200ms }, retry: { on: [connect, timeout] }";
     let lab = unchecked(port, &[hanging.port, healthy.port], route);
     assert!((0..4).all(|_| get(port, "/x").status == 200));
-    lab.wait_for_access("tries=2");
+    lab.wait_for_access("attempts=2");
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn request_with_an_expired_client_deadline_reaches_no_backend() {
         let response = get_with(port, "/x", expired);
         assert_eq!((response.status, response.body.contains("deadline_expired")), (504, true), "{response:?}");
     }
-    assert!(lab.wait_for_access("cause=deadline_expired").contains("tries=0 "));
+    assert!(lab.wait_for_access("cause=deadline_expired").contains("attempts=0 "));
     assert_eq!(backend.take(), []);
     for accepted in ["X-Request-Timeout: 5\r\n", "grpc-timeout: 5S\r\n", "X-Request-Timeout: soon\r\n"] {
         assert_eq!(get_with(port, "/x", accepted).status, 200, "{accepted}");
@@ -181,7 +181,7 @@ fn timeouts_apply_to_http2_backends() {
             }
         });
     });
-    for (timeouts, cause) in [("{ total: 300ms }", "total_timeout"), ("{ try: 300ms }", "try_timeout")] {
+    for (timeouts, cause) in [("{ total: 300ms }", "total_timeout"), ("{ attempt: 300ms }", "attempt_timeout")] {
         let port = free_port();
         let lab = Lab::start(&format!(
             "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\

@@ -272,7 +272,7 @@ pools:
   b: { backends: [{ address: 127.0.0.1:3 }] }
   d: { backends: [{ address: 127.0.0.1:6 }] }
 routes:
-  - { path: /, pool: b, name: rest, methods: [GET], retry: { tries: 1 }, rate_limit: { type: token_bucket, limit: 20, window: 1s } }
+  - { path: /, pool: b, name: rest, methods: [GET], retry: { attempts: 1 }, rate_limit: { type: token_bucket, limit: 20, window: 1s } }
   - { path: /split, pool: { a: 90, b: 10, d: 1 }, name: split }
   - { path: /d, pool: d, name: new }
   - { path: /once, pool: { a: 95, b: 5 }, name: once }

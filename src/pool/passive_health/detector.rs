@@ -14,7 +14,7 @@ const SLOW_HOSTS_MIN: usize = 3;
 /// How much slower than its pool a slow backend is at least.
 const SLOW_FLOOR: Duration = Duration::from_millis(5);
 /// Requests that wait at a backend before its silence means something.
-const SILENT_WAITING_MIN: u32 = 3;
+const UNRESPONSIVE_WAITING_MIN: u32 = 3;
 /// Fewest backends whose success rates are compared; fewer cannot be 1.9 deviations apart.
 const RATE_HOSTS_MIN: usize = 5;
 /// Windows over which success rates are taken.
@@ -54,7 +54,7 @@ pub enum Reason {
     /// Its median time and the pool's.
     Slow(Duration, Duration),
     /// No answer for so long, while so many requests wait.
-    Silent(Duration, u32),
+    Unresponsive(Duration, u32),
 }
 
 impl fmt::Display for Reason {
@@ -65,7 +65,9 @@ impl fmt::Display for Reason {
                 write!(f, "success rate {:.0} %, the pool's {:.0} %", own * 100.0, pool * 100.0)
             }
             Self::Slow(own, pool) => write!(f, "median {} ms, the pool's {} ms", millis(*own), millis(*pool)),
-            Self::Silent(time, waiting) => write!(f, "no answer for {} ms, {waiting} requests wait", time.as_millis()),
+            Self::Unresponsive(time, waiting) => {
+                write!(f, "no answer for {} ms, {waiting} requests wait", time.as_millis())
+            }
         }
     }
 }
@@ -108,7 +110,7 @@ struct Standing {
     /// Its median in that window.
     median: Option<Duration>,
     slow_windows: u32,
-    silent_windows: u32,
+    unresponsive_windows: u32,
     /// The outcomes of the last window.
     last: Share,
     /// The outcomes since success rates were compared.
@@ -230,8 +232,9 @@ impl Detector {
         let talking = answers >= self.spec.minimum_requests;
         for report in pool.iter().filter(|report| report.up) {
             let Some(standing) = self.standings.get_mut(&report.address).filter(|s| !s.is_ejected()) else { continue };
-            let silent = talking && report.waiting >= SILENT_WAITING_MIN && report.times.total() == 0;
-            standing.silent_windows = if silent { standing.silent_windows.saturating_add(1) } else { 0 };
+            let unresponsive = talking && report.waiting >= UNRESPONSIVE_WAITING_MIN && report.times.total() == 0;
+            standing.unresponsive_windows =
+                if unresponsive { standing.unresponsive_windows.saturating_add(1) } else { 0 };
             if standing.times.total() >= self.spec.minimum_requests {
                 standing.median = std::mem::take(&mut standing.times).median();
                 judged.push(report.address);
@@ -249,16 +252,16 @@ impl Detector {
                 let slow = measured >= SLOW_HOSTS_MIN && standing.median.is_some_and(|own| own > line);
                 standing.slow_windows = if slow { standing.slow_windows.saturating_add(1) } else { 0 };
             }
-            let silence = self.spec.window.saturating_mul(standing.silent_windows);
+            let silence = self.spec.window.saturating_mul(standing.unresponsive_windows);
             if standing.slow_windows >= self.spec.slow_windows {
                 found.push((report.address, Reason::Slow(standing.median.unwrap_or_default(), median)));
-            } else if standing.silent_windows >= self.spec.slow_windows && silence > line && measured > 0 {
-                found.push((report.address, Reason::Silent(silence, report.waiting)));
+            } else if standing.unresponsive_windows >= self.spec.slow_windows && silence > line && measured > 0 {
+                found.push((report.address, Reason::Unresponsive(silence, report.waiting)));
             }
         }
         // The worst first, since not all may go.
         found.sort_by_key(|(_, reason)| match reason {
-            Reason::Slow(own, _) | Reason::Silent(own, _) => std::cmp::Reverse(*own),
+            Reason::Slow(own, _) | Reason::Unresponsive(own, _) => std::cmp::Reverse(*own),
             _ => std::cmp::Reverse(Duration::ZERO),
         });
         found.into_iter().filter_map(|(address, reason)| self.eject(address, reason, pool, now)).collect()

@@ -131,7 +131,7 @@ fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>], now: Insta
     match change {
         Change::Ejected { address, reason, period } => {
             if let Some(endpoint) = endpoint(address) {
-                endpoint.observed().eject(matches!(reason, Reason::Silent(..)), now + period);
+                endpoint.observed().eject(matches!(reason, Reason::Unresponsive(..)), now + period);
                 endpoint.changed();
             }
             Event::BackendEjected { pool, backend: address, reason: reason.to_string(), period: Period(period) }

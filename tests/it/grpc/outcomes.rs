@@ -60,7 +60,7 @@ fn unavailable_call_is_retried_on_another_backend_if_the_route_allows_it() {
     let pool = format!("{UNCHECKED}, passive_health: off");
     let (lab, port) = lab(&backends, &pool, "[grpc_unavailable]");
     assert!((0..8).all(|_| call(port, "/lab/OutcomeOnly") == "0"));
-    lab.wait_for_access("tries=2");
+    lab.wait_for_access("attempts=2");
     // A call is not retried after its first message, nor on a status that the route does not name.
     assert_eq!((0..8).filter(|_| call(port, "/lab/Outcome") == "14").count(), 4);
     backends[1].set_outcome("8");

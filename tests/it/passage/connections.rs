@@ -76,5 +76,5 @@ fn closed_idle_backend_connection_is_replaced_without_a_failed_request() {
         }
     }
     assert_eq!(served.load(Ordering::Relaxed), 6);
-    lab.wait_for_access("tries=2");
+    lab.wait_for_access("attempts=2");
 }

@@ -59,7 +59,7 @@ fn ejection_survives_a_reload_that_changes_another_key_of_the_pool() {
         let keys = format!("pools:\n  a: {{ balance: round_robin, {keys}");
         one_pool(port, &all, UNWATCHED)
             .replace("pools:\n  a: {", &keys)
-            .replace("pool: a }", "pool: a, retry: { tries: 1 } }")
+            .replace("pool: a }", "pool: a, retry: { attempts: 1 } }")
     };
     let lab = Lab::start(&yaml("slow_start: 0s,"));
     failing.inject_fault("fail");

@@ -26,7 +26,7 @@ fn pool(port: u16, ports: &[u16], keys: &str) -> String {
 
 /// The same without retries, so that clients see each failure.
 fn pool_without_retries(port: u16, ports: &[u16], keys: &str) -> String {
-    pool(port, ports, keys).replace("on: [connect, reset]", "tries: 1")
+    pool(port, ports, keys).replace("on: [connect, reset]", "attempts: 1")
 }
 
 /// A backend that responds to each request with the current status. With status 0, it holds requests until another

@@ -59,7 +59,7 @@ fn backend_that_refuses_connections_is_ejected_without_failed_requests() {
     let after = || -> Vec<String> { lab.access().into_iter().filter(|line| line.contains("path=/after")).collect() };
     eventually("all lines of the access log are written", PATIENCE, || after().len() == 20);
     assert!(
-        after().iter().all(|line| line.contains("tries=1")),
+        after().iter().all(|line| line.contains("attempts=1")),
         "no attempt goes to the ejected backend: {:?}",
         after()
     );
@@ -123,7 +123,7 @@ fn pending_requests_are_retried_when_their_unresponsive_backend_is_ejected() {
     let backends = healthy(4);
     let port = free_port();
     let keys = "health_check: { type: none }, passive_health: { window: 200ms, minimum_requests: 1 }";
-    let yaml = pool(port, &ports(&backends), keys).replace("[connect, reset]", "[connect, reset, silent]");
+    let yaml = pool(port, &ports(&backends), keys).replace("[connect, reset]", "[connect, reset, unresponsive]");
     let lab = Lab::start(&yaml);
     backends[3].set(0);
     let pending: Vec<_> = (0..32).map(|_| std::thread::spawn(move || get(port, "/pending").status)).collect();
@@ -136,7 +136,7 @@ fn pending_requests_are_retried_when_their_unresponsive_backend_is_ejected() {
     let statuses: Vec<u16> = pending.into_iter().map(|thread| thread.join().unwrap()).collect();
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
     let retried =
-        || lab.access().iter().filter(|line| line.contains("path=/pending") && line.contains("tries=2")).count();
+        || lab.access().iter().filter(|line| line.contains("path=/pending") && line.contains("attempts=2")).count();
     eventually("at least three requests were pending there", PATIENCE, || retried() >= 3);
 }
 

@@ -1,4 +1,4 @@
-//! The tries of a request: which backend each goes to, how long it may take, and what the backend is
+//! The attempts of a request: which backend each goes to, how long it may take, and what the backend is
 //! told to have done.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,23 +11,23 @@ use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_proxy::Session;
 
+use super::affinity::MOVED;
 use super::deadlines::{Deadline, Deadlines, Expiry, Limits, ToBackend};
 use super::exchange::Exchange;
-use super::stickiness::MOVED;
 use crate::decision::snapshot::{Route, Target};
 use crate::http::rejection::Rejection;
 use crate::pool::Lease;
 use crate::pool::passive_health::Outcome;
 use crate::pool::peer::Protocol;
 use crate::pool::proxy_protocol::ClientConnection;
-use crate::retry::{self, Attempt, Failure};
+use crate::retry::{self, AttemptState, Failure};
 
 /// How much later than the listener we lose patience with a request that does not arrive, so that it is
 /// the client who is blamed for its own pause.
 const LISTENER_FIRST: Duration = Duration::from_secs(1);
 
 impl Exchange {
-    /// Reserves the first backend, before Pingora begins its tries: a pool without a healthy backend is no
+    /// Reserves the first backend, before Pingora begins its attempts: a pool without a healthy backend is no
     /// failed try.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl Exchange {
 
     /// Reserves another backend for one more try, if the route's policy and the pool's budget have one.
     #[expect(clippy::disallowed_methods, reason = "budgets and limits count from the failure")]
-    pub(super) fn try_again(&mut self, session: &Session, failure: Failure) -> bool {
+    pub(super) fn retry_elsewhere(&mut self, session: &Session, failure: Failure) -> bool {
         let Some(route) = self.route.clone() else { return false };
         let now = Instant::now();
         let attempt = self.attempt(&route, session, now);
@@ -64,7 +64,7 @@ impl Exchange {
         let permitted = if over { Err(retry::refusal::TOTAL) } else { route.retry.permits(failure, attempt) };
         match permitted.and_then(|()| self.reserve_another(failure, now)) {
             Ok(lease) => {
-                self.pause = retry::pause(failure, attempt.tries, fastrand::u64(..));
+                self.pause = retry::pause(failure, attempt.attempts, fastrand::u64(..));
                 self.next = Some(lease);
                 true
             }
@@ -78,11 +78,11 @@ impl Exchange {
     }
 
     /// What decides whether the current try may be repeated.
-    fn attempt(&self, route: &Route, session: &Session, now: Instant) -> Attempt {
+    fn attempt(&self, route: &Route, session: &Session, now: Instant) -> AttemptState {
         let downstream = session.as_downstream();
         let request = downstream.req_header();
-        Attempt {
-            tries: self.tried.len(),
+        AttemptState {
+            attempts: self.tried.len(),
             elapsed: now.saturating_duration_since(self.began()),
             idempotent: request.method.is_idempotent(),
             keyed: route.retry.idempotency_key && request.headers.contains_key("idempotency-key"),
@@ -136,8 +136,8 @@ impl Exchange {
             proxy_protocol.introduce(&mut peer, self.client_connection());
         }
         let now = Instant::now();
-        let limit = target.template.timeouts.r#try;
-        self.limit_try(&mut peer, limit, now)?;
+        let limit = target.template.timeouts.attempt;
+        self.limit_attempt(&mut peer, limit, now)?;
         (self.picked, self.recorded, self.rejection) = (Some(now), false, None);
         self.tried.push(endpoint);
         Ok(Box::new(peer))
@@ -191,7 +191,7 @@ impl Exchange {
             lease.await_answer(since);
         }
         if let (Some(deadline), Some(route)) = (&self.deadline, &self.route) {
-            let permitted = route.retry.permits(Failure::Silent, self.attempt(route, session, since));
+            let permitted = route.retry.permits(Failure::Unresponsive, self.attempt(route, session, since));
             deadline.rescue(permitted.ok().and_then(|()| self.began().checked_add(route.retry.total)));
         }
     }
@@ -201,7 +201,7 @@ impl Exchange {
         if let (Some(target), Some(local), Some(endpoint)) = (self.target(), local, self.tried.last()) {
             let to = ToBackend { fd, local: *local, endpoint: Arc::clone(endpoint) };
             let client = self.connection.clone().filter(|_| !self.http2);
-            let limits = Limits { pause: self.patience(target), end: self.try_end.map(|end| end.at) };
+            let limits = Limits { pause: self.patience(target), end: self.attempt_end.map(|end| end.at) };
             self.deadline = Some(deadlines.start(to, client, limits));
         }
     }
@@ -232,15 +232,15 @@ impl Exchange {
 
     /// Whether the wait for the answer was ended so that another backend may give it.
     pub(super) fn is_rescued(&self) -> bool {
-        self.deadline.as_ref().and_then(Deadline::expired) == Some(Expiry::Silent)
+        self.deadline.as_ref().and_then(Deadline::expired) == Some(Expiry::Unresponsive)
     }
 
     /// Who took too long, if anybody did.
     pub(super) fn overdue(&self) -> Option<Rejection> {
         Some(match (self.deadline.as_ref().and_then(Deadline::expired)?, self.is_answered(), self.received) {
             (Expiry::Removal, _, _) => Rejection::BackendRemoved,
-            (Expiry::Silent, _, _) => Rejection::FirstByteTimeout,
-            (Expiry::End, _, _) => self.try_end.map_or(Rejection::Internal, |end| end.rejection),
+            (Expiry::Unresponsive, _, _) => Rejection::FirstByteTimeout,
+            (Expiry::End, _, _) => self.attempt_end.map_or(Rejection::Internal, |end| end.rejection),
             (Expiry::Pause, true, _) => Rejection::IdleTimeout,
             (Expiry::Pause, false, true) => Rejection::FirstByteTimeout,
             (Expiry::Pause, false, false) if self.http2 => Rejection::BodyTimeout,
@@ -254,7 +254,7 @@ impl Exchange {
     pub(super) fn answered(&mut self, status: StatusCode, verdict: Failure) {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             // From here on the listener keeps the time, for both directions.
-            self.try_end = None;
+            self.attempt_end = None;
             if let Some(deadline) = &self.deadline {
                 deadline.forget_end();
             }
@@ -304,7 +304,7 @@ impl Exchange {
         match outcome {
             Failure::Status(status) => lease.answered(Outcome::of_status(status), now),
             Failure::Grpc(status) => lease.answered(Outcome::of_status(status.http()), now),
-            Failure::Connect | Failure::Reset | Failure::Timeout | Failure::Silent => lease.failed(now),
+            Failure::Connect | Failure::Reset | Failure::Timeout | Failure::Unresponsive => lease.failed(now),
             // It did nothing, as it may, so that nothing is known of it.
             Failure::RefusedStream => {}
         }

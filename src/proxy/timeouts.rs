@@ -1,4 +1,4 @@
-//! When a request, and each of its tries, must be over: by the route's `total` and `try`, and by the
+//! When a request, and each of its attempts, must be over: by the route's `total` and `try`, and by the
 //! deadline that the client set itself.
 //!
 //! Clients say theirs in `grpc-timeout` (gRPC over HTTP/2, "Requests") or `X-Request-Timeout`. What
@@ -49,16 +49,16 @@ impl Exchange {
     ///
     /// # Errors
     /// Where there is no time left for it.
-    pub(super) fn limit_try(
+    pub(super) fn limit_attempt(
         &mut self,
         peer: &mut HttpPeer,
         limit: Option<Duration>,
         now: Instant,
     ) -> pingora::Result<()> {
         let own = limit.and_then(|limit| now.checked_add(limit));
-        let own = own.map(|at| End { at, rejection: Rejection::TryTimeout });
-        self.try_end = earlier(self.end, own);
-        let Some(end) = self.try_end else { return Ok(()) };
+        let own = own.map(|at| End { at, rejection: Rejection::AttemptTimeout });
+        self.attempt_end = earlier(self.end, own);
+        let Some(end) = self.attempt_end else { return Ok(()) };
         let left = end.at.saturating_duration_since(now);
         if left.is_zero() {
             return Err(self.reject(end.rejection));
@@ -74,7 +74,7 @@ impl Exchange {
     /// What is said if the try has been running for too long.
     #[expect(clippy::disallowed_methods, reason = "asked after a timer fired, and where no timer reaches")]
     pub(super) fn out_of_time(&self) -> Option<Rejection> {
-        let end = self.try_end?;
+        let end = self.attempt_end?;
         (end.at <= Instant::now() + TIMER).then_some(end.rejection)
     }
 
