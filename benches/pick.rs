@@ -48,7 +48,7 @@ async fn prepare(pool: &Arc<Pool>) {
     running.abort();
     let now = Instant::now();
     for (endpoint, millis) in pool.candidates().iter().zip((1..8).cycle()) {
-        endpoint.begins_to_answer(Some(Duration::from_millis(millis)), now);
+        endpoint.record_response_start(Some(Duration::from_millis(millis)), now);
     }
 }
 

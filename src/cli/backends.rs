@@ -14,7 +14,7 @@ use crate::control::api::client::{Unanswered, segment};
 use crate::control::api::overrides::{NewState, NewWeight};
 use crate::control::api::pools::{Backend, Backends, CircuitState};
 use crate::control::api::{Cause, Client};
-use crate::pool::operator::administration::{Override, State};
+use crate::pool::operator::overrides::{Override, State};
 
 /// How often is looked while waiting.
 const LOOK: Duration = Duration::from_millis(100);

@@ -14,7 +14,7 @@ use super::host;
 use crate::base::units::{PoolName, RouteName};
 use crate::decision::snapshot::{Route, Snapshot};
 use crate::http::rejection::Rejection;
-use crate::pool::selection::outlook::{Candidate, percent};
+use crate::pool::selection::preview::{Candidate, percent};
 use crate::routing::{HostPattern, Matcher, Methods, PathPattern, Table};
 
 /// What became of one route.

@@ -55,10 +55,10 @@ fn look_at_pools(told: &mut Explanation, route: &Route, request: &RequestHeader,
     let bound: Option<&dyn Fn(SocketAddr) -> Option<u64>> = if sticks { Some(&wants) } else { None };
     let mut refusal = None;
     for (target, share) in route.targets.iter().zip(&mut told.pools).filter(|(_, share)| share.chance > 0.0) {
-        let outlook = target.pool.outlook(target.pool.key(told.client, request), bound, at.now);
-        share.candidates = Some(outlook.candidates);
+        let preview = target.pool.preview(target.pool.key(told.client, request), bound, at.now);
+        share.candidates = Some(preview.candidates);
         (share.in_flight, share.waiting) = (Some(target.pool.in_flight()), target.pool.waiting());
-        refusal = refusal.or(outlook.refusal);
+        refusal = refusal.or(preview.rejection);
     }
     told.pick();
     // Where one of several pools could take it, it is not refused for certain.

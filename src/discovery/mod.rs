@@ -1,8 +1,8 @@
-//! Where a pool's backends are: fixed addresses, or names that are resolved again and again.
+//! Discovery of the backends of a pool: fixed addresses, or names that are resolved periodically.
 //!
-//! Discovery speaks Pingora's [`ServiceDiscovery`], so the load balancer's own background service
-//! runs it. It starts and keeps going when a name does not resolve: the last good answer stays in
-//! use, and the fault is announced once.
+//! Discovery implements Pingora's [`ServiceDiscovery`], so the load balancer's background service runs it. A
+//! name that does not resolve does not stop it: the last good result stays in use, and the failure is reported
+//! once.
 
 mod target;
 
@@ -23,29 +23,29 @@ pub use target::Target;
 use crate::base::event::Event;
 use crate::base::units::PoolName;
 
-/// How often names are resolved again. The resolver of the system has no time to live to offer.
+/// The interval of resolution. The system resolver does not return a time to live.
 pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A backend as configured.
+/// A configured backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Address, or name and port.
     pub target: Target,
-    /// Share of the traffic relative to the other members; 0 takes none.
+    /// Share of the traffic relative to the other members; 0 gets none.
     pub weight: u32,
-    /// Takes traffic only when too few others can.
+    /// Takes traffic only when too few primary backends are available.
     pub backup: bool,
-    /// Takes no new requests.
+    /// Gets no new requests.
     pub drain: bool,
 }
 
-/// Makes what hangs on an address that was not there before.
+/// Creates the value attached to a new address.
 type Attach<T> = dyn Fn(SocketAddr, &Member) -> T + Send + Sync;
 
-/// Finds the members of one pool, and hangs the same `T` on the same address each time.
+/// Finds the members of one pool, and attaches the same `T` to the same address each time.
 ///
-/// Pingora replaces a backend's extensions whenever the set changes; keeping `T` by address here
-/// is what lets health and counters survive.
+/// Pingora replaces the extensions of a backend whenever the set changes. Keeping `T` by address preserves
+/// health and counters.
 pub struct Discovery<T> {
     pool: PoolName,
     members: Vec<Member>,
@@ -56,7 +56,7 @@ pub struct Discovery<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> Discovery<T> {
-    /// Discovery for `pool`; `attach` makes the value for an address that was not there before.
+    /// Discovery for `pool`; `attach` creates the value for a new address.
     pub fn new(
         pool: PoolName,
         members: Vec<Member>,
@@ -72,7 +72,7 @@ impl<T: Clone + Send + Sync + 'static> Discovery<T> {
         }
     }
 
-    /// The same discovery in the place of `before`: names keep their last good answer.
+    /// The discovery that replaces `before`: names keep their last good result.
     #[must_use]
     pub fn succeeding(self, before: &Self) -> Self {
         let stays = |target: &Target| self.members.iter().any(|member| member.target == *target);
@@ -83,7 +83,7 @@ impl<T: Clone + Send + Sync + 'static> Discovery<T> {
         self
     }
 
-    /// The addresses that were found for targets which `members` no longer names.
+    /// The addresses found for targets that are no longer in `members`.
     #[must_use]
     pub fn missing_in(&self, members: &[Member]) -> BTreeSet<SocketAddr> {
         let stays = |target: &Target| members.iter().any(|member| member.target == *target);
@@ -91,13 +91,13 @@ impl<T: Clone + Send + Sync + 'static> Discovery<T> {
         found.iter().filter(|(target, _)| !stays(target)).flat_map(|(_, addresses)| addresses).copied().collect()
     }
 
-    /// How often to look again: never when every member is an address.
+    /// The interval of discovery; `None` if every member is an address.
     #[must_use]
     pub fn interval(&self) -> Option<Duration> {
         self.members.iter().any(|member| member.target.is_name()).then_some(RESOLVE_INTERVAL)
     }
 
-    /// The member that an address was found for: its place in the order of the file, and its target.
+    /// The member that an address was found for: its position in the configuration and its target.
     #[must_use]
     pub fn origin(&self, address: SocketAddr) -> Option<(usize, Target)> {
         let found = self.last_good.lock();
@@ -109,7 +109,7 @@ impl<T: Clone + Send + Sync + 'static> Discovery<T> {
         member.map(|(index, member)| (index, member.target.clone()))
     }
 
-    /// What is attached to the addresses of the last look.
+    /// The values attached to the addresses found last.
     #[must_use]
     pub fn attached(&self) -> Vec<T> {
         self.attached.lock().values().cloned().collect()
@@ -137,7 +137,7 @@ impl<T: Clone + Send + Sync + 'static> Discovery<T> {
         let attached = before.get(&address).cloned().unwrap_or_else(|| (self.attach)(address, member));
         let mut ext = Extensions::new();
         ext.insert(attached.clone());
-        // A weight is at most 1,000 (checked), so it fits whatever usize is.
+        // The configuration check limits a weight to 1,000, so it fits into any usize.
         (Backend { addr: PingoraAddress::Inet(address), weight: member.weight as usize, ext }, attached)
     }
 }
@@ -165,11 +165,11 @@ impl<T: Clone + Send + Sync + 'static> ServiceDiscovery for Discovery<T> {
     }
 }
 
-/// Shared discovery: the pool looks at what is attached while the load balancer owns the looking.
-pub struct Shared<T>(pub Arc<Discovery<T>>);
+/// SharedDiscovery discovery: the load balancer runs it, and the pool reads the attached values.
+pub struct SharedDiscovery<T>(pub Arc<Discovery<T>>);
 
 #[async_trait]
-impl<T: Clone + Send + Sync + 'static> ServiceDiscovery for Shared<T> {
+impl<T: Clone + Send + Sync + 'static> ServiceDiscovery for SharedDiscovery<T> {
     async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
         self.0.discover().await
     }
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_same_address_keeps_what_is_attached() {
+    async fn address_keeps_its_attached_value() {
         let discovery =
             Discovery::new("p".into(), vec![member("127.0.0.1:1", 1), member("127.0.0.1:2", 2)], |address, _| {
                 Arc::new(address)
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_successor_takes_over_what_stays() {
+    async fn replacing_discovery_takes_over_common_addresses() {
         let before = Discovery::new(
             "p".into(),
             vec![member("127.0.0.1:1", 1), member("127.0.0.1:2", 1)],
@@ -212,12 +212,12 @@ mod tests {
         let members = vec![member("127.0.0.1:2", 5), member("127.0.0.1:3", 1), member("does-not-exist.invalid:80", 1)];
         let after = Discovery::new("p".into(), members, |address, _: &Member| Arc::new(address)).succeeding(&before);
         let (found, _) = after.discover().await.unwrap();
-        assert_eq!(found.len(), 3, "a name keeps its last good answer");
-        assert_eq!(after.attached().len(), 3, "what left is let go");
+        assert_eq!(found.len(), 3, "a name keeps its last good result");
+        assert_eq!(after.attached().len(), 3, "removed addresses are dropped");
     }
 
     #[tokio::test]
-    async fn an_unknown_name_is_no_error_and_weight_zero_is_found_too() {
+    async fn unknown_name_is_not_an_error_and_weight_zero_is_found() {
         let members = vec![member("does-not-exist.invalid:80", 1), member("127.0.0.1:2", 1), member("127.0.0.1:3", 0)];
         let discovery = Discovery::new("p".into(), members, |address, _| address);
         let (found, _) = discovery.discover().await.unwrap();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_good_answer_outlives_a_failing_resolver() {
+    async fn last_good_result_is_kept_when_the_resolver_fails() {
         let target: Target = "does-not-exist.invalid:80".parse().unwrap();
         let discovery = Discovery::new("p".into(), vec![member("does-not-exist.invalid:80", 1)], |address, _| address);
         discovery.last_good.lock().insert(target, vec!["127.0.0.9:80".parse().unwrap()]);

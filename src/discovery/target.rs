@@ -1,13 +1,13 @@
-//! What a backend's `address:` may be: an IP address with a port, or a host name with a port.
+//! The target of a backend: an IP address with a port, or a host name with a port.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-/// Where a backend is said to be.
+/// The target of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
-    /// An address that needs no resolving.
+    /// An IP address and a port.
     Address(SocketAddr),
     /// A host name and a port.
     Name {
@@ -19,16 +19,16 @@ pub enum Target {
 }
 
 impl Target {
-    /// Whether it has to be resolved.
+    /// Whether it must be resolved.
     #[must_use]
     pub fn is_name(&self) -> bool {
         matches!(self, Self::Name { .. })
     }
 
-    /// The addresses at this moment.
+    /// Its current addresses.
     ///
     /// # Errors
-    /// The system resolver's answer in words.
+    /// The message of the system resolver.
     pub async fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
         match self {
             Self::Address(address) => Ok(vec![*address]),
@@ -50,7 +50,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// Why a text is no target: a sentence for the operator.
+/// Why a text is not a target, for the operator.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotATarget(String);
 
@@ -81,7 +81,7 @@ impl FromStr for Target {
     }
 }
 
-/// Labels of letters, digits, `-` and `_` (Docker's service names have it), not all digits and dots.
+/// Labels of letters, digits, `-` and `_` (Docker service names contain it), not only digits and dots.
 fn is_host_name(host: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_and_names() {
+    fn addresses_and_names_are_parsed() {
         assert_eq!("127.0.0.1:8081".parse(), Ok(Target::Address("127.0.0.1:8081".parse().unwrap())));
         assert_eq!("[::1]:8081".parse(), Ok(Target::Address("[::1]:8081".parse().unwrap())));
         for name in ["localhost:80", "backend_1:8081", "a.b.example.com.:443"] {
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn invalid_target_is_reported_with_its_problem() {
         for (text, problem) in [
             ("127.0.0.1", "has no port"),
             ("127.0.0.1:0", "has port 0"),

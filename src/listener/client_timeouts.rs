@@ -72,7 +72,7 @@ impl Config {
     pub fn check(&self, place: &Place, faults: &mut Faults) -> ClientTimeouts {
         let mut read = |key: &str, period: Period| {
             if period.0.is_zero() {
-                faults.add(place.key(key), "must be longer than nothing", "write for example 30s");
+                faults.add(place.key(key), "must be greater than zero", "write for example 30s");
             }
             period.0
         };

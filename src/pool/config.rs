@@ -1,4 +1,4 @@
-//! The `pools:` block: a pool as written, and checked.
+//! The `pools:` block: its configuration, and the checked form.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,53 +18,54 @@ use crate::base::units::Period;
 use crate::discovery::{Member, Target};
 use crate::tls::upstream;
 
-/// A pool, as written.
+/// Configuration of a pool.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// How a backend is chosen.
+    /// The balancing policy.
     #[serde(default)]
     pub balance: policy::Config,
-    /// How long a backend that has come back takes to its full share.
+    /// How long a backend takes to reach its full share of traffic after it comes up.
     #[serde(default = "slow_start")]
     pub slow_start: Period,
-    /// How many primaries must be available for backups to rest.
+    /// How many primary backends must be available; below this number backups take traffic too.
     #[serde(default)]
     pub backup_threshold: Option<Threshold>,
-    /// What the backends speak.
+    /// The protocol to the backends.
     #[serde(default)]
     pub protocol: Protocol,
-    /// TLS towards the backends; without it they are spoken to in plain.
+    /// TLS to the backends; without it connections are not encrypted.
     #[serde(default)]
     pub tls: Option<upstream::Config>,
-    /// PROXY protocol ahead of each connection; without it backends see only our address.
+    /// PROXY protocol header at the start of each connection; without it backends see only the balancer's
+    /// address.
     #[serde(default)]
     pub proxy_protocol: Option<proxy_protocol::Version>,
-    /// How their health is checked.
+    /// The active health check.
     #[serde(default)]
     pub health_check: health::Config,
-    /// What its traffic says about a backend's health; `off`, or what differs from the defaults.
+    /// Outlier detection on real traffic: `off`, or the values that differ from the defaults.
     #[serde(default)]
     pub passive_health: passive_health::Setting,
-    /// Each backend's circuit breaker; without it there is none.
+    /// The circuit breaker of each backend; without it there is none.
     #[serde(default)]
     pub circuit_breaker: Option<circuit::Config>,
-    /// How many requests may be in flight; without it any number.
+    /// Limits on requests in flight; without it there are none.
     #[serde(default)]
     pub max_in_flight: Option<gate::Config>,
-    /// How many requests wait beyond `max_in_flight`.
+    /// The queue for requests beyond `max_in_flight`.
     #[serde(default)]
     pub queue: Option<gate::QueueConfig>,
-    /// A limit on requests in flight that finds itself.
+    /// A limit on requests in flight that adapts to the measured latency.
     #[serde(default)]
     pub adaptive_concurrency: Option<concurrency::Config>,
-    /// How long the steps of a request may take.
+    /// Timeouts of the steps of a request.
     #[serde(default)]
     pub timeouts: TimeoutsConfig,
-    /// How long an unused connection to a backend is kept.
+    /// How long an idle connection to a backend is kept.
     #[serde(default = "keepalive_timeout")]
     pub keepalive_timeout: Period,
-    /// How long requests may go on at a backend that is no longer in the configuration.
+    /// How long requests may continue on a backend that was removed from the configuration.
     #[serde(default = "removal_timeout")]
     pub removal_timeout: Period,
     /// The backends.
@@ -83,19 +84,19 @@ fn removal_timeout() -> Period {
     Period::seconds(300)
 }
 
-/// A backend, as written.
+/// Configuration of a backend.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackendConfig {
-    /// `address:port`, or `name:port` to be resolved again every 30 s.
+    /// `address:port`, or `name:port`, which is resolved again every 30 s.
     pub address: String,
-    /// Share of the traffic relative to the other backends; 0 takes none.
+    /// Share of the traffic relative to the other backends; 0 gets none.
     #[serde(default = "weight")]
     pub weight: u32,
-    /// Takes traffic only when too few primaries can.
+    /// Takes traffic only when too few primary backends are available.
     #[serde(default)]
     pub backup: bool,
-    /// Takes no new requests; open ones finish.
+    /// Gets no new requests; requests in flight finish.
     #[serde(default)]
     pub drain: bool,
 }
@@ -104,36 +105,35 @@ fn weight() -> u32 {
     1
 }
 
-/// The largest weight. Pingora lays out one slot for each unit of weight, at most 65,535 in a pool.
+/// The largest weight. Pingora uses one slot for each unit of weight, at most 65,535 in a pool.
 pub(in crate::pool) const WEIGHT_MAX: u32 = 1000;
 pub(in crate::pool) const WEIGHTS_MAX: u32 = 65_535;
 
 /// A checked pool.
 #[derive(Clone)]
 pub struct Spec {
-    /// What was written, by which two specs are compared.
+    /// The configuration. Two specs are compared by it.
     pub written: Config,
-    /// How backends are reached.
+    /// How to connect to the backends.
     pub template: Template,
-    /// How their health is checked; `None` where it is not.
+    /// The health check; `None` without one.
     pub health_check: Option<health::Spec>,
-    /// What traffic says about it, and how much of it there may be.
-    pub bounds: admission::Spec,
-    /// How a backend is chosen.
+    /// Passive health, circuit breaker and limits on requests in flight.
+    pub admission: admission::Spec,
+    /// The balancing policy.
     pub balance: policy::Spec,
-    /// How long a backend that has come back takes to its full share; zero for at once.
+    /// How long a backend takes to reach its full share after it comes up; zero for immediately.
     pub slow_start: Duration,
-    /// How many primaries must be available for backups to rest.
+    /// How many primary backends must be available; below this number backups take traffic too.
     pub backup_threshold: Threshold,
-    /// How long requests may go on at a backend that is no longer in the configuration.
+    /// How long requests may continue on a backend that was removed from the configuration.
     pub removal_timeout: Duration,
     /// The backends.
     pub members: Vec<Member>,
 }
 
 impl Spec {
-    /// Whether both describe the very same pool: the same was written, and the files that it names hold
-    /// the same.
+    /// Whether both describe the same pool: equal configuration, and equal contents of the files that it names.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         self.written == other.written && self.template.tls == other.template.tls
@@ -141,7 +141,7 @@ impl Spec {
 }
 
 impl Config {
-    /// Proves the pool consistent.
+    /// Checks the configuration of a pool.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Spec {
         let tls = self.tls.as_ref().and_then(|tls| tls.check(&place.key("tls"), faults));
         if !self.protocol.fits_tls(self.tls.is_some()) {
@@ -158,7 +158,7 @@ impl Config {
         if self.health_check.r#type == health::Type::Grpc && self.protocol == Protocol::Http1 {
             faults.add(
                 place.key("health_check").key("type"),
-                "gRPC needs HTTP/2, and this pool speaks HTTP/1.1",
+                "gRPC needs HTTP/2, and this pool uses HTTP/1.1",
                 "write `protocol: h2c`, or `protocol: http2` with `tls`",
             );
         }
@@ -171,7 +171,7 @@ impl Config {
         };
         self.check_groups(place, faults);
         if self.removal_timeout.0.is_zero() {
-            faults.add(place.key("removal_timeout"), "must be longer than nothing", "write for example 5m");
+            faults.add(place.key("removal_timeout"), "must be greater than zero", "write for example 5m");
         }
         Spec {
             written: self.clone(),
@@ -181,7 +181,7 @@ impl Config {
             backup_threshold: self.backup_threshold.unwrap_or_default(),
             removal_timeout: self.removal_timeout.0,
             health_check: self.health_check.check(&place.key("health_check"), faults),
-            bounds: self.check_admission(place, faults),
+            admission: self.check_admission(place, faults),
             members: self.check_members(&place.key("backends"), faults),
         }
     }
@@ -191,7 +191,7 @@ impl Config {
         if self.queue.is_some() && self.max_in_flight.is_none() {
             faults.add(
                 place.key("queue"),
-                "nobody waits without `max_in_flight`",
+                "a queue has no effect without `max_in_flight`",
                 "add for example `max_in_flight: { per_backend: 100 }`",
             );
         }
@@ -205,19 +205,15 @@ impl Config {
         }
     }
 
-    /// Without a primary that takes traffic, a pool is not what was meant.
+    /// Reports a pool without a primary backend that takes traffic.
     fn check_groups(&self, place: &Place, faults: &mut Faults) {
         let used = || self.backends.iter().filter(|backend| backend.weight > 0);
         let primaries = used().filter(|backend| !backend.backup).count();
         let backends = place.key("backends");
         if used().next().is_some() && primaries == 0 {
-            faults.add(
-                backends.clone(),
-                "every backend is a backup",
-                "remove `backup` from those that take traffic first",
-            );
+            faults.add(backends.clone(), "every backend is a backup", "remove `backup` from the primary backends");
         } else if used().next().is_some() && used().all(|backend| backend.drain) {
-            faults.add(backends, "every backend is drained", "leave one in, or send the route to another pool");
+            faults.add(backends, "every backend is drained", "keep one backend, or route to another pool");
         }
         let Some(threshold) = self.backup_threshold else { return };
         let place = place.key("backup_threshold");
@@ -228,7 +224,7 @@ impl Config {
         } else if self.backends.iter().all(|b| b.address.parse::<Target>().is_ok_and(|target| !target.is_name()))
             && threshold.of(primaries) > primaries
         {
-            let problem = format!("there are only {primaries} primaries, so backups would never rest");
+            let problem = format!("there are only {primaries} primary backends, so backups would always take traffic");
             faults.add(place, problem, "lower it, or remove `backup`");
         }
     }

@@ -1,7 +1,7 @@
-//! What is known about one backend while it is used: its health and its requests in flight.
+//! The state of one backend: health, ejection, latency and requests in flight.
 //!
-//! An endpoint rides in the extensions of Pingora's `Backend`, so that selection sees it without a
-//! lookup, and is kept by address across discoveries.
+//! An endpoint is attached to Pingora's `Backend` as an extension, so that selection needs no lookup, and is
+//! kept by address across discoveries.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,150 +18,150 @@ use crate::pool::admission::circuit::Circuit;
 use crate::pool::health::schedule::Schedule;
 use crate::pool::health::state::Health;
 use crate::pool::latency::Latency;
-use crate::pool::operator::administration::{Administration, Change, Override, State, Written};
-use crate::pool::passive_health::state::{Observed, Trigger};
+use crate::pool::operator::overrides::{Change, ConfiguredSettings, OperatorSettings, Override, State};
+use crate::pool::passive_health::state::{PassiveHealth, Trigger};
 use crate::pool::passive_health::tally::Outcome;
 
-/// What a failure counts for as a time to answer, at least: failing fast must not look like being fast.
+/// The least latency that a failure counts as: failing fast must not look like responding fast.
 const FAILURE: Duration = Duration::from_secs(1);
 
-/// The least part of its share that a fresh backend gets: nothing warms up without requests.
+/// The least part of its share that a backend gets during slow start: without requests it cannot warm up.
 const COLD: f64 = 0.1;
 
-/// What the configuration says about a backend.
+/// The settings of a backend from the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// What is written about it alone.
-    pub written: Written,
-    /// Whether its health is checked; otherwise it is taken to be well.
+pub struct BackendSettings {
+    /// The settings of the backend itself.
+    pub written: ConfiguredSettings,
+    /// Whether it has a health check; without one it counts as healthy.
     pub checked: bool,
 }
 
-/// What a backend has in common with the others of its pool.
+/// State that the backends of a pool share.
 #[derive(Clone, Debug, Default)]
-pub struct Shared {
+pub struct PoolShared {
     /// Counts the requests in flight of the whole pool.
     pub in_flight: Arc<AtomicU32>,
     /// Wakes the outlier monitor of the pool.
     pub trigger: Arc<Trigger>,
-    /// Told when a backend may take requests that it might not take before, or the other way round.
+    /// Notified when a backend becomes available or unavailable.
     pub changed: Arc<Notify>,
 }
 
-/// The live state of one backend. It outlives the pool that found it, where the configuration changes and
-/// the pool in its place has the same backend.
+/// The live state of one backend. It outlives its pool if the configuration changes and the new pool has the
+/// same backend.
 #[derive(Debug)]
 pub struct Endpoint {
     address: SocketAddr,
-    /// Where its clock begins; times are nanoseconds from here.
+    /// The origin of its clock; times are nanoseconds since then.
     born: Instant,
     backup: AtomicBool,
     checked: AtomicBool,
-    administration: Administration,
+    operator_settings: OperatorSettings,
     pool_in_flight: Arc<AtomicU32>,
     changed: Arc<Notify>,
     latency: Latency,
-    /// Since when nobody of those who wait was answered.
-    quiet_since: AtomicU64,
-    /// When it came up after having been down; zero if it never was.
+    /// The last response, or the start of the wait, while requests wait for a response.
+    last_response: AtomicU64,
+    /// When it came up after being down; zero if it never was.
     up_since: AtomicU64,
-    /// The address as text, for every access line.
+    /// The address as text, for the access log.
     text: String,
     health: AtomicU8,
     in_flight: AtomicU32,
-    observed: Observed,
+    passive_health: PassiveHealth,
     circuit: ArcSwapOption<Circuit>,
-    /// When requests that are still in flight are cut, by its clock; zero while it belongs to its pool.
-    cut_at: AtomicU64,
-    /// The pool that it was removed from, and how many requests were cut.
+    /// When requests in flight are aborted, in its clock; zero while it belongs to its pool.
+    abort_at: AtomicU64,
+    /// The pool that it was removed from, and the number of aborted requests.
     removal: Mutex<Option<(PoolName, u32)>>,
-    /// Only the pool's health check task takes this lock; requests read `health`.
+    /// Locked only by the health check task of the pool; requests read `health`.
     pub(in crate::pool) schedule: Mutex<Schedule>,
 }
 
 impl Endpoint {
-    /// A backend about which nothing is known yet.
+    /// A backend in its initial state.
     #[must_use]
-    pub fn new(address: SocketAddr, standing: Standing, shared: Shared, now: Instant) -> Self {
-        let health = if standing.checked { Health::Unknown } else { Health::Up };
+    pub fn new(address: SocketAddr, settings: BackendSettings, shared: PoolShared, now: Instant) -> Self {
+        let health = if settings.checked { Health::Unknown } else { Health::Up };
         Self {
             address,
             born: now,
-            backup: AtomicBool::new(standing.written.backup),
-            checked: AtomicBool::new(standing.checked),
-            administration: Administration::new(standing.written),
+            backup: AtomicBool::new(settings.written.backup),
+            checked: AtomicBool::new(settings.checked),
+            operator_settings: OperatorSettings::new(settings.written),
             pool_in_flight: shared.in_flight,
             changed: shared.changed,
             latency: Latency::default(),
-            quiet_since: AtomicU64::new(0),
+            last_response: AtomicU64::new(0),
             up_since: AtomicU64::new(0),
             text: address.to_string(),
             health: AtomicU8::new(health as u8),
             in_flight: AtomicU32::new(0),
-            observed: Observed::new(shared.trigger),
+            passive_health: PassiveHealth::new(shared.trigger),
             circuit: ArcSwapOption::empty(),
-            cut_at: AtomicU64::new(0),
+            abort_at: AtomicU64::new(0),
             removal: Mutex::new(None),
             schedule: Mutex::new(Schedule::default()),
         }
     }
 
-    /// From now on `standing` holds. What is known stays: health, counts, times. What an operator said of it
-    /// ends where the file says something else than before; it is returned then.
-    pub(in crate::pool) fn follow(&self, standing: Standing, now: Instant) -> Option<Override> {
-        // It may have been on its way out.
-        self.cut_at.store(0, Ordering::Relaxed);
+    /// Applies new settings. Health, counts and times stay. An operator override ends if the configured
+    /// settings have changed; the ended override is returned.
+    pub(in crate::pool) fn reconfigure(&self, settings: BackendSettings, now: Instant) -> Option<Override> {
+        // It may have been removed before.
+        self.abort_at.store(0, Ordering::Relaxed);
         *self.removal.lock() = None;
-        self.backup.store(standing.written.backup, Ordering::Relaxed);
-        self.checked.store(standing.checked, Ordering::Relaxed);
+        self.backup.store(settings.written.backup, Ordering::Relaxed);
+        self.checked.store(settings.checked, Ordering::Relaxed);
         let before = self.state();
-        let ended = self.administration.follow(standing.written);
+        let ended = self.operator_settings.reconfigure(settings.written);
         self.turn(before, now);
-        if !standing.checked {
-            // Nobody would bring back what checks took out.
+        if !settings.checked {
+            // Without checks nothing would mark it up again.
             self.set_health(Health::Up, now);
             *self.schedule.lock() = Schedule::default();
         }
         ended
     }
 
-    /// An operator says something else than the file.
+    /// Applies an operator override.
     pub(in crate::pool) fn change(&self, change: Change, since: Timestamp, now: Instant) {
         let before = self.state();
-        self.administration.change(change, since);
+        self.operator_settings.change(change, since);
         self.turn(before, now);
         self.changed();
     }
 
-    /// What follows from another state than `before`. Who comes back does so through slow start.
+    /// Applies the effects of a changed state. A backend that is enabled again goes through slow start.
     fn turn(&self, before: State, now: Instant) {
         let state = self.state();
         if state == before {
             return;
         }
         if before == State::Disabled && self.checked.load(Ordering::Relaxed) {
-            // What was known of it is old.
+            // Its earlier health is outdated.
             self.health.store(Health::Unknown as u8, Ordering::Relaxed);
             *self.schedule.lock() = Schedule::default();
         }
         if state == State::Enabled {
-            self.start_slowly(now);
+            self.begin_slow_start(now);
         }
     }
 
-    /// Where it listens.
+    /// Its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where it listens, as text.
+    /// Its address as text.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// What the checks say.
+    /// Its health by health checks.
     #[must_use]
     pub fn health(&self) -> Health {
         match self.health.load(Ordering::Relaxed) {
@@ -171,13 +171,13 @@ impl Endpoint {
         }
     }
 
-    /// Whether it may take requests.
+    /// Whether it is healthy.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.health() == Health::Up
     }
 
-    /// Whether there is nothing to wait for before its health is known.
+    /// Whether its health is known, or is not going to be checked.
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.health() != Health::Unknown || self.state() == State::Disabled
@@ -189,37 +189,37 @@ impl Endpoint {
         self.is_up() && self.state() == State::Enabled
     }
 
-    /// Whether it takes traffic only when too few primaries can.
+    /// Whether it takes traffic only when too few primary backends are available.
     #[must_use]
     pub fn is_backup(&self) -> bool {
         self.backup.load(Ordering::Relaxed)
     }
 
-    /// Whether it is to have requests.
+    /// Its administrative state.
     #[must_use]
     pub fn state(&self) -> State {
-        self.administration.state()
+        self.operator_settings.state()
     }
 
     /// Its share of the traffic relative to the other backends.
     #[must_use]
     pub fn weight(&self) -> u32 {
-        self.administration.weight()
+        self.operator_settings.weight()
     }
 
-    /// What an operator says of it instead of the file.
+    /// The operator override, if there is one.
     #[must_use]
     pub fn overridden(&self) -> Option<Override> {
-        self.administration.overridden()
+        self.operator_settings.overridden()
     }
 
-    /// What the file says of it.
+    /// Its settings in the configuration.
     #[must_use]
-    pub fn written(&self) -> Written {
-        self.administration.written()
+    pub fn configured(&self) -> ConfiguredSettings {
+        self.operator_settings.configured()
     }
 
-    /// What it may be given has changed, which concerns those who wait for a backend.
+    /// Notifies the pool that the availability of this backend has changed.
     pub(in crate::pool) fn changed(&self) {
         self.changed.notify_one();
     }
@@ -227,37 +227,37 @@ impl Endpoint {
     pub(in crate::pool) fn set_health(&self, health: Health, now: Instant) {
         let before = self.health.swap(health as u8, Ordering::Relaxed);
         if before == Health::Down as u8 && health == Health::Up {
-            self.start_slowly(now);
+            self.begin_slow_start(now);
         }
         if before != health as u8 {
             self.changed();
         }
     }
 
-    /// It no longer belongs to `pool`: requests in flight are cut after `limit`.
+    /// Marks the backend as removed from `pool`: requests in flight are aborted after `limit`.
     pub fn remove(&self, pool: &PoolName, limit: Duration, now: Instant) {
         let mut removal = self.removal.lock();
-        if self.cut_at.load(Ordering::Relaxed) != 0 {
+        if self.abort_at.load(Ordering::Relaxed) != 0 {
             return;
         }
         *removal = Some((pool.clone(), 0));
         drop(removal);
-        self.cut_at.store(self.nanoseconds(now + limit).max(1), Ordering::Release);
+        self.abort_at.store(self.nanoseconds(now + limit).max(1), Ordering::Release);
         if self.in_flight() == 0 {
             self.announce_removal();
         }
     }
 
-    /// Whether requests that are still in flight are to be cut, since it was removed too long ago. The clock
-    /// is only asked for one that was removed.
+    /// Whether requests in flight must be aborted because the backend was removed longer ago than its limit.
+    /// `now` is called only for a removed backend.
     #[must_use]
-    pub fn is_cut(&self, now: impl FnOnce() -> Instant) -> bool {
-        let cut_at = self.cut_at.load(Ordering::Relaxed);
-        cut_at != 0 && cut_at <= self.nanoseconds(now())
+    pub fn must_abort(&self, now: impl FnOnce() -> Instant) -> bool {
+        let abort_at = self.abort_at.load(Ordering::Relaxed);
+        abort_at != 0 && abort_at <= self.nanoseconds(now())
     }
 
-    /// A request was cut.
-    pub fn count_cut(&self) {
+    /// Counts an aborted request.
+    pub fn count_aborted(&self) {
         if let Some((_, cut)) = &mut *self.removal.lock() {
             *cut = cut.saturating_add(1);
         }
@@ -269,16 +269,16 @@ impl Endpoint {
         }
     }
 
-    /// From now on it counts as fresh: its share grows over the pool's slow start, and what it took to
-    /// answer, or failed, before it was away says nothing about it.
-    pub fn start_slowly(&self, now: Instant) {
+    /// Starts slow start: the share grows over the pool's `slow_start`, and earlier latency and failures are
+    /// forgotten.
+    pub fn begin_slow_start(&self, now: Instant) {
         self.latency.forget();
         self.up_since.store(self.nanoseconds(now).max(1), Ordering::Relaxed);
     }
 
-    /// The part of its share that it is to have: 0.1 when it has just come back, then growing evenly to 1.
+    /// The part of its share during slow start: from 0.1, growing linearly to 1.
     #[must_use]
-    pub fn warmth(&self, now: Instant, slow_start: Duration) -> f64 {
+    pub fn slow_start_factor(&self, now: Instant, slow_start: Duration) -> f64 {
         let since = self.up_since.load(Ordering::Relaxed);
         if since == 0 || slow_start.is_zero() {
             return 1.0;
@@ -287,73 +287,73 @@ impl Endpoint {
         (age / slow_start.as_secs_f64()).clamp(COLD, 1.0)
     }
 
-    /// An answer has begun that is no failure so far. `latency` is what it took, where that is known.
-    pub fn begins_to_answer(&self, latency: Option<Duration>, now: Instant) {
+    /// Records that a response has started and is no failure so far. `latency` is the time to its start, if
+    /// known.
+    pub fn record_response_start(&self, latency: Option<Duration>, now: Instant) {
         let now = self.nanoseconds(now);
-        self.quiet_since.store(now, Ordering::Relaxed);
+        self.last_response.store(now, Ordering::Relaxed);
         if let Some(latency) = latency {
-            self.observed.time(latency);
+            self.passive_health.time(latency);
             self.latency.record(latency, now);
         }
     }
 
-    /// A try has failed. `latency` is the time from its begin to the answer's, where there was one.
+    /// Records a failed attempt. `latency` is the time to the start of the response, if there was one.
     pub fn record(&self, failure: Outcome, latency: Option<Duration>, now: Instant) {
         let now = self.nanoseconds(now);
-        self.quiet_since.store(now, Ordering::Relaxed);
+        self.last_response.store(now, Ordering::Relaxed);
         if let Some(latency) = latency {
-            self.observed.time(latency);
+            self.passive_health.time(latency);
         }
-        self.observed.record(failure);
+        self.passive_health.record(failure);
         self.latency.record(latency.unwrap_or_default().max(FAILURE), now);
     }
 
-    /// Somebody waited for so long and then left without an answer. That says how long an answer takes
-    /// at least.
-    pub(in crate::pool) fn waited_in_vain(&self, waited: Duration, now: Instant) {
+    /// Records that a request waited this long without a response: the latency is at least this long.
+    pub(in crate::pool) fn record_abandoned_wait(&self, waited: Duration, now: Instant) {
         let now = self.nanoseconds(now);
         if waited > self.latency.at(now) {
             self.latency.record(waited, now);
         }
     }
 
-    /// How long it takes to answer, lately: peaks count at once and fade over 10 s. While requests wait
-    /// it is at least as long as none was answered, so that a backend that hangs is known for it before
-    /// anybody gives up. Zero before the first answer.
+    /// Its recent latency: peaks count immediately and decay over 10 s. While requests wait it is at least the
+    /// time since the last response, so that a hanging backend is noticed before requests time out. Zero before
+    /// the first response.
     #[must_use]
     pub fn latency(&self, now: Instant) -> Duration {
         let now = self.nanoseconds(now);
         let measured = self.latency.at(now);
-        if measured.is_zero() || self.observed.tally().waiting() == 0 {
+        if measured.is_zero() || self.passive_health.tally().waiting() == 0 {
             return measured;
         }
-        measured.max(Duration::from_nanos(now.saturating_sub(self.quiet_since.load(Ordering::Relaxed))))
+        measured.max(Duration::from_nanos(now.saturating_sub(self.last_response.load(Ordering::Relaxed))))
     }
 
-    /// The endpoint's clock; an age in nanoseconds fits for five centuries.
+    /// The time of the endpoint's clock. Nanoseconds in 64 bits last for five centuries.
     fn nanoseconds(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.born).as_nanos() as u64
     }
 
-    /// How many requests all backends of its pool are working on for this process.
+    /// Requests in flight at all backends of its pool, for this process.
     #[must_use]
     pub fn pool_in_flight(&self) -> u32 {
         self.pool_in_flight.load(Ordering::Relaxed)
     }
 
-    /// How many requests it is working on for this process.
+    /// Requests in flight at this backend, for this process.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// What its traffic says about it.
+    /// Its passive health.
     #[must_use]
-    pub fn observed(&self) -> &Observed {
-        &self.observed
+    pub fn passive_health(&self) -> &PassiveHealth {
+        &self.passive_health
     }
 
-    /// Its circuit breaker, where the pool has them.
+    /// Its circuit breaker, if the pool has one.
     #[must_use]
     pub fn circuit(&self) -> Option<Arc<Circuit>> {
         self.circuit.load_full()
@@ -363,29 +363,29 @@ impl Endpoint {
         self.circuit.store(circuit.map(Arc::new));
     }
 
-    /// A request begins; only a [`crate::pool::Lease`] says so.
+    /// Counts the start of a request. Called only by [`crate::pool::Lease`].
     pub(in crate::pool) fn begin(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.pool_in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request waits for its answer; only a [`crate::pool::Lease`] says so.
+    /// Counts a request that waits for its response. Called only by [`crate::pool::Lease`].
     pub(in crate::pool) fn begin_waiting(&self, since: Instant) {
-        if self.observed.tally().asked() == 0 {
-            self.quiet_since.store(self.nanoseconds(since), Ordering::Relaxed);
+        if self.passive_health.tally().begin_wait() == 0 {
+            self.last_response.store(self.nanoseconds(since), Ordering::Relaxed);
         }
     }
 
-    /// It waits no more.
+    /// Ends the wait of a request.
     pub(in crate::pool) fn end_waiting(&self) {
-        self.observed.tally().released();
+        self.passive_health.tally().end_wait();
     }
 
-    /// A request ends.
+    /// Counts the end of a request.
     pub(in crate::pool) fn end(&self) {
         self.pool_in_flight.fetch_sub(1, Ordering::Relaxed);
         let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if before == 1 && self.cut_at.load(Ordering::Acquire) != 0 {
+        if before == 1 && self.abort_at.load(Ordering::Acquire) != 0 {
             self.announce_removal();
         }
     }

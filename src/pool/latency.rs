@@ -1,17 +1,17 @@
-//! How long a backend takes to answer, lately: an average that peaks at once and decays slowly.
+//! The recent latency of a backend: a moving average that rises immediately and decays slowly.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How long it takes for an old measurement to lose all but 1/e of its weight.
+/// The time after which an old measurement keeps 1/e of its weight.
 const DECAY: Duration = Duration::from_secs(10);
 
-/// A moving average over time; lock-free, so two writers at once may lose one measurement.
+/// A moving average over time. Lock-free: two concurrent writers may lose one measurement.
 #[derive(Debug, Default)]
 pub(in crate::pool) struct Latency {
     /// Seconds, as the bits of an f64.
     average: AtomicU64,
-    /// When it was written, in nanoseconds of the owner's clock.
+    /// The time of the last measurement, in nanoseconds of the owner's clock.
     written: AtomicU64,
 }
 
@@ -20,7 +20,7 @@ fn kept(elapsed: u64) -> f64 {
 }
 
 impl Latency {
-    /// Takes a measurement in.
+    /// Adds a measurement.
     pub(in crate::pool) fn record(&self, latency: Duration, now: u64) {
         let before = f64::from_bits(self.average.load(Ordering::Relaxed));
         let elapsed = now.saturating_sub(self.written.swap(now, Ordering::Relaxed));
@@ -30,12 +30,12 @@ impl Latency {
         self.average.store(after.to_bits(), Ordering::Relaxed);
     }
 
-    /// Begins anew, as before the first measurement.
+    /// Resets to the state before the first measurement.
     pub(in crate::pool) fn forget(&self) {
         self.average.store(0, Ordering::Relaxed);
     }
 
-    /// The average, decayed by the time since the last measurement; zero before the first.
+    /// The average, decayed by the time since the last measurement; zero before the first one.
     pub(in crate::pool) fn at(&self, now: u64) -> Duration {
         let average = f64::from_bits(self.average.load(Ordering::Relaxed));
         if average == 0.0 {
@@ -53,7 +53,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     #[test]
-    fn peaks_count_at_once_and_fade() {
+    fn peak_counts_immediately_and_decays() {
         let latency = Latency::default();
         assert_eq!(latency.at(5), Duration::ZERO);
         latency.record(Duration::from_millis(2), 0);
@@ -63,7 +63,7 @@ mod tests {
         let after = latency.at(SECOND);
         assert!(after > Duration::from_millis(80) && after < Duration::from_millis(95), "{after:?}");
         assert!(latency.at(11 * SECOND) < after / 2);
-        assert!(latency.at(u64::MAX) >= Duration::from_nanos(1), "it was measured once");
+        assert!(latency.at(u64::MAX) >= Duration::from_nanos(1), "zero is reserved for no measurement");
         latency.forget();
         assert_eq!(latency.at(12 * SECOND), Duration::ZERO);
     }

@@ -1,4 +1,4 @@
-//! One request at one backend: what it holds, and what it tells when it ends.
+//! One attempt at a backend: what it counts, and what it records when it ends.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,18 +10,20 @@ use crate::pool::admission::overload::InFlight;
 use crate::pool::endpoint::Endpoint;
 use crate::pool::passive_health::Outcome;
 
-/// One request in flight at a backend. Dropping it ends the count, settles with the backend's breaker and
-/// lets the next one in.
+/// One request in flight at a backend. Dropping it ends the count, settles with the circuit breaker and admits
+/// the next queued request.
 #[derive(Debug)]
 pub struct Lease {
     endpoint: Arc<Endpoint>,
-    /// Since when the backend owes an answer: it has the whole request, and has not begun.
+    /// The start of the wait for a response: the backend has the whole request, and the response has not
+    /// started.
     waits_since: Option<Instant>,
     outcome: Option<Outcome>,
     /// Whether its success was counted before its end.
     settled: bool,
     permit: Option<(Arc<Circuit>, Permit)>,
-    /// A place behind the pool's gate, and in its adaptive count. They are the request's, not the try's.
+    /// Its slot in the gate and its count in the adaptive limit. They belong to the request, not to the
+    /// attempt.
     slot: Option<Slot>,
     in_flight: Option<InFlight>,
 }
@@ -34,7 +36,7 @@ impl Lease {
         Self { endpoint, waits_since: None, outcome: None, settled: false, permit: None, slot: None, in_flight: None }
     }
 
-    /// Counts a request at `endpoint` that its breaker let pass.
+    /// Counts a request at `endpoint` that its circuit breaker admitted.
     pub(in crate::pool) fn with_permit(endpoint: Arc<Endpoint>, permit: Option<(Arc<Circuit>, Permit)>) -> Self {
         let mut lease = Self::new(endpoint);
         lease.permit = permit;
@@ -45,32 +47,33 @@ impl Lease {
         (self.slot, self.in_flight) = (slot, in_flight);
     }
 
-    /// Takes over what `before`, the lease of the request's last try, holds of the pool.
-    pub fn inherit(&mut self, before: &mut Self) {
+    /// Takes over the slot and the count from `before`, the lease of the previous attempt.
+    pub fn take_over(&mut self, before: &mut Self) {
         self.hold(before.slot.take(), before.in_flight.take());
     }
 
-    /// The backend that is working on the request.
+    /// The backend of the attempt.
     #[must_use]
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
 
-    /// The backend owes an answer: it has had the whole request since `since`. Uploads take as long as
-    /// their clients, which says nothing about a backend.
-    pub fn await_answer(&mut self, since: Instant) {
+    /// Starts the wait for the response: the backend has had the whole request since `since`. The duration of
+    /// an upload depends on the client and does not count.
+    pub fn await_response(&mut self, since: Instant) {
         if self.waits_since.is_none() && self.outcome.is_none() {
             self.waits_since = Some(since);
             self.endpoint.begin_waiting(since);
         }
     }
 
-    /// The answer has begun, and this is how the try seems to end. That it ends well is known at its end.
-    pub fn answered(&mut self, outcome: Outcome, now: Instant) {
+    /// Records the start of the response and its outcome so far. Success is final only at the end of the
+    /// response.
+    pub fn response_started(&mut self, outcome: Outcome, now: Instant) {
         let time = self.stop_waiting(now);
         self.outcome = Some(outcome);
         match outcome {
-            Outcome::Success => self.endpoint.begins_to_answer(time, now),
+            Outcome::Success => self.endpoint.record_response_start(time, now),
             failure => self.endpoint.record(failure, time, now),
         }
         if let (Some(in_flight), Some(time)) = (&self.in_flight, time) {
@@ -78,34 +81,34 @@ impl Lease {
         }
     }
 
-    /// The try has failed without an answer, by the backend's fault.
+    /// Records that the attempt failed without a response, because of the backend.
     pub fn failed(&mut self, now: Instant) {
         if let Some(waited) = self.stop_waiting(now) {
-            self.endpoint.waited_in_vain(waited, now);
+            self.endpoint.record_abandoned_wait(waited, now);
         }
         self.outcome = Some(Outcome::GatewayFailure);
         self.endpoint.record(Outcome::GatewayFailure, None, now);
     }
 
-    /// An answer that seemed well has turned out otherwise, by the backend's fault: it broke off, or its
-    /// trailers say so.
-    pub fn turned_out(&mut self, failure: Outcome, now: Instant) {
+    /// Records that a response failed after its start, because of the backend: it was truncated, or its
+    /// trailers report an error.
+    pub fn response_failed(&mut self, failure: Outcome, now: Instant) {
         if self.outcome == Some(Outcome::Success) && failure != Outcome::Success && !self.settled {
             self.outcome = Some(failure);
             self.endpoint.record(failure, None, now);
         }
     }
 
-    /// The answer switched protocols, and so is whole: what follows is a conversation, that may last for days
-    /// and end anyhow.
-    pub fn switched(&mut self, now: Instant) {
+    /// Records a protocol switch, which completes the response: the tunnel may last for days and end in any
+    /// way.
+    pub fn protocol_switched(&mut self, now: Instant) {
         self.settle(|| now);
     }
 
-    /// Tells the backend's judges how it ended, once.
+    /// Reports the outcome to passive health and the circuit breaker, once.
     fn settle(&mut self, now: impl FnOnce() -> Instant) {
         if self.outcome == Some(Outcome::Success) && !std::mem::replace(&mut self.settled, true) {
-            self.endpoint.observed().record(Outcome::Success);
+            self.endpoint.passive_health().record(Outcome::Success);
         }
         if let Some((circuit, permit)) = self.permit.take() {
             let failed = self.outcome.map(|outcome| outcome != Outcome::Success);
@@ -115,7 +118,7 @@ impl Lease {
         }
     }
 
-    /// How long it was, where the backend owed an answer.
+    /// Ends the wait for the response and returns its duration.
     fn stop_waiting(&mut self, now: Instant) -> Option<Duration> {
         let since = self.waits_since.take()?;
         self.endpoint.end_waiting();
@@ -127,14 +130,14 @@ impl Drop for Lease {
     #[expect(clippy::disallowed_methods, reason = "the request ends now")]
     fn drop(&mut self) {
         if self.waits_since.is_some() {
-            // Nobody told how it ended, so the client has gone.
+            // No outcome was recorded, so the client has gone.
             let now = Instant::now();
             if let Some(waited) = self.stop_waiting(now) {
-                self.endpoint.waited_in_vain(waited, now);
+                self.endpoint.record_abandoned_wait(waited, now);
             }
         }
         self.settle(Instant::now);
-        // Before the slot, which wakes somebody who looks at this count.
+        // Before the slot is released, which wakes a queued request that reads this count.
         self.endpoint.end();
     }
 }
@@ -145,123 +148,131 @@ mod tests {
 
     use super::*;
     use crate::base::fault::{Faults, Place};
-    use crate::pool::endpoint::{Shared, Standing};
-    use crate::pool::passive_health::monitor::Alarm as OutlierMonitor;
+    use crate::pool::endpoint::{BackendSettings, PoolShared};
+    use crate::pool::passive_health::monitor::OutlierMonitor;
     use crate::pool::passive_health::{Setting, Share};
 
     fn endpoint(now: Instant) -> Arc<Endpoint> {
         let address = "127.0.0.1:1".parse().unwrap();
-        Arc::new(Endpoint::new(address, Standing::default(), Shared::default(), now))
+        Arc::new(Endpoint::new(address, BackendSettings::default(), PoolShared::default(), now))
     }
 
     #[test]
-    fn a_lease_counts_until_it_is_dropped() {
+    fn lease_counts_a_request_until_it_is_dropped() {
         let now = Instant::now();
         let endpoint = endpoint(now);
         let mut lease = Lease::new(Arc::clone(&endpoint));
         let mut second = Lease::new(Arc::clone(&endpoint));
-        let counts = || (endpoint.in_flight(), endpoint.observed().tally().waiting());
-        assert_eq!(counts(), (2, 0), "nothing is owed for half a request");
-        lease.await_answer(now);
-        second.await_answer(now);
-        second.await_answer(now);
+        let counts = || (endpoint.in_flight(), endpoint.passive_health().tally().waiting());
+        assert_eq!(counts(), (2, 0), "an incomplete request does not wait for a response");
+        lease.await_response(now);
+        second.await_response(now);
+        second.await_response(now);
         assert_eq!(counts(), (2, 2));
-        lease.answered(Outcome::Success, now);
+        lease.response_started(Outcome::Success, now);
         lease.failed(now);
-        lease.await_answer(now);
-        assert_eq!(counts(), (2, 1), "an answer that has begun is in flight and waits no more");
+        lease.await_response(now);
+        assert_eq!(counts(), (2, 1), "a started response is in flight but no longer waiting");
         drop(lease);
         assert_eq!((counts(), second.endpoint().in_flight()), ((1, 1), 1));
         drop(second);
         assert_eq!(counts(), (0, 0));
     }
 
-    /// A backend whose failures in a row are counted.
+    /// A backend whose consecutive failures are counted.
     fn judged(now: Instant) -> Arc<Endpoint> {
-        let mut shared = Shared::default();
+        let mut shared = PoolShared::default();
         let spec = Setting::default().check(&Place::root(), &mut Faults::default()).unwrap();
         let monitor = OutlierMonitor::default();
-        monitor.follow(Some(&spec), &[], now);
+        monitor.reconfigure(Some(&spec), &[], now);
         shared.trigger = Arc::clone(monitor.trigger());
         let address = "127.0.0.1:1".parse().unwrap();
-        Arc::new(Endpoint::new(address, Standing::default(), shared, now))
+        Arc::new(Endpoint::new(address, BackendSettings::default(), shared, now))
     }
 
     #[test]
-    fn an_answer_counts_by_how_it_ended() {
+    fn response_is_counted_by_its_outcome_at_the_end() {
         let now = Instant::now();
         let endpoint = judged(now);
-        let rows = || endpoint.observed().tally().rows();
+        let rows = || endpoint.passive_health().tally().consecutive_failures();
         let answered = |outcome| {
             let mut lease = Lease::new(Arc::clone(&endpoint));
-            lease.await_answer(now);
-            lease.answered(outcome, now);
+            lease.await_response(now);
+            lease.response_started(outcome, now);
             lease
         };
         for row in 1..=3 {
             let mut lease = answered(Outcome::Success);
-            assert_eq!(rows(), (row - 1, row - 1), "an answer that has begun is no success yet");
-            lease.turned_out(Outcome::GatewayFailure, now);
-            lease.turned_out(Outcome::ServerError, now);
+            assert_eq!(rows(), (row - 1, row - 1), "a started response is no success yet");
+            lease.response_failed(Outcome::GatewayFailure, now);
+            lease.response_failed(Outcome::ServerError, now);
             drop(lease);
             assert_eq!(rows(), (row, row), "once");
         }
         let mut failed = answered(Outcome::ServerError);
-        failed.turned_out(Outcome::GatewayFailure, now);
+        failed.response_failed(Outcome::GatewayFailure, now);
         drop(failed);
-        assert_eq!(rows(), (0, 4), "a failure is one already");
+        assert_eq!(rows(), (0, 4), "a failure is counted immediately");
         drop(answered(Outcome::Success));
         assert_eq!(rows(), (0, 0));
-        assert_eq!(endpoint.observed().tally().take().0, Share { succeeded: 1, failed: 4 });
+        assert_eq!(endpoint.passive_health().tally().take().0, Share { succeeded: 1, failed: 4 });
     }
 
     #[test]
-    fn a_switch_of_protocols_is_a_success_when_it_happens() {
+    fn protocol_switch_counts_as_success_immediately() {
         let now = Instant::now();
         let endpoint = judged(now);
         endpoint.record(Outcome::GatewayFailure, None, now);
         let mut lease = Lease::new(Arc::clone(&endpoint));
-        lease.await_answer(now);
-        lease.answered(Outcome::Success, now);
-        lease.switched(now);
-        assert_eq!(endpoint.observed().tally().rows(), (0, 0), "it ends the row of failures");
-        lease.turned_out(Outcome::GatewayFailure, now);
+        lease.await_response(now);
+        lease.response_started(Outcome::Success, now);
+        lease.protocol_switched(now);
+        assert_eq!(
+            endpoint.passive_health().tally().consecutive_failures(),
+            (0, 0),
+            "it resets the consecutive failures"
+        );
+        lease.response_failed(Outcome::GatewayFailure, now);
         drop(lease);
-        assert_eq!(endpoint.observed().tally().rows(), (0, 0), "how the conversation ends is nobody's failure");
-        assert_eq!(endpoint.observed().tally().take().0, Share { succeeded: 1, failed: 1 });
+        assert_eq!(
+            endpoint.passive_health().tally().consecutive_failures(),
+            (0, 0),
+            "the end of the tunnel does not count"
+        );
+        assert_eq!(endpoint.passive_health().tally().take().0, Share { succeeded: 1, failed: 1 });
     }
 
     #[test]
-    fn silence_is_a_time_as_long_as_somebody_waits_for_it() {
+    fn latency_grows_while_requests_wait_without_a_response() {
         let born = Instant::now();
         let endpoint = endpoint(born);
         let at = |millis: u64| born + Duration::from_millis(millis);
         let waiting = |since| {
             let mut lease = Lease::new(Arc::clone(&endpoint));
-            lease.await_answer(at(since));
+            lease.await_response(at(since));
             lease
         };
         let mut first = waiting(0);
-        assert_eq!(endpoint.latency(at(500)), Duration::ZERO, "not one answer is no measurement");
-        first.answered(Outcome::Success, at(2));
+        assert_eq!(endpoint.latency(at(500)), Duration::ZERO, "no response, no measurement");
+        first.response_started(Outcome::Success, at(2));
         assert!(endpoint.latency(at(500)) < Duration::from_millis(3));
         let mut second = waiting(500);
-        assert_eq!(endpoint.latency(at(900)), Duration::from_millis(400), "who waits longest has waited so long");
+        assert_eq!(endpoint.latency(at(900)), Duration::from_millis(400), "the longest wait counts");
         let third = waiting(800);
-        second.answered(Outcome::Success, at(1000));
+        second.response_started(Outcome::Success, at(1000));
         assert!(endpoint.latency(at(1000)) > Duration::from_millis(450), "a peak");
-        assert_eq!(endpoint.latency(at(3000)), Duration::from_secs(2), "since the last answer");
+        assert_eq!(endpoint.latency(at(3000)), Duration::from_secs(2), "since the last response");
         drop(third);
     }
 
     #[test]
-    fn who_gave_up_waiting_leaves_the_time_as_a_peak() {
+    fn abandoned_wait_is_recorded_as_a_latency_peak() {
         let now = Instant::now();
         let endpoint = endpoint(now);
-        endpoint.begins_to_answer(Some(Duration::from_millis(5)), now);
-        endpoint.waited_in_vain(Duration::from_millis(1), now);
-        assert!(endpoint.latency(now) > Duration::from_millis(4), "a short visit is no praise");
-        endpoint.waited_in_vain(Duration::from_secs(3), now);
+        endpoint.record_response_start(Some(Duration::from_millis(5)), now);
+        endpoint.record_abandoned_wait(Duration::from_millis(1), now);
+        assert!(endpoint.latency(now) > Duration::from_millis(4), "a short wait does not lower the latency");
+        endpoint.record_abandoned_wait(Duration::from_secs(3), now);
         assert_eq!(endpoint.latency(now), Duration::from_secs(3));
     }
 }

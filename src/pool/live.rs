@@ -1,4 +1,4 @@
-//! A live pool: its backends, the policy that picks one, and what admits requests.
+//! A live pool: its backends, the balancing policy and admission.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use tokio::sync::watch;
 use crate::base::units::PoolName;
 use crate::discovery::Discovery;
 use crate::http::rejection::Rejection;
-use crate::pool::admission::Bounds;
+use crate::pool::admission::Admission;
 use crate::pool::config::Spec;
 use crate::pool::endpoint::Endpoint;
 use crate::pool::lease::Lease;
-use crate::pool::lifecycle::predecessor::Predecessor;
+use crate::pool::lifecycle::replaced_pool::ReplacedPool;
 use crate::pool::peer::Template;
 use crate::pool::selection::balancer::Balancer;
-use crate::pool::selection::choice::Ask;
+use crate::pool::selection::choice::SelectionRequest;
 use crate::pool::selection::key::Key;
 use crate::retry;
 
@@ -29,16 +29,16 @@ pub struct Pool {
     pub(in crate::pool) name: PoolName,
     pub(in crate::pool) spec: Spec,
     pub(in crate::pool) template: Template,
-    /// When a pool without a healthy backend may have one again.
+    /// Retry-After for a pool without a healthy backend.
     pub(in crate::pool) retry_after: Duration,
-    pub(in crate::pool) predecessor: Predecessor,
+    pub(in crate::pool) replaced: ReplacedPool,
     pub(in crate::pool) discovery: Arc<Discovery<Arc<Endpoint>>>,
     pub(in crate::pool) balancer: Arc<dyn Balancer>,
     pub(in crate::pool) in_flight: Arc<AtomicU32>,
     pub(in crate::pool) budget: Arc<retry::Budget>,
-    /// Whether the first discovery is done; touched after each finished check.
+    /// Whether the first discovery has finished; notified after each health check.
     pub(in crate::pool) progress: Arc<watch::Sender<bool>>,
-    pub(in crate::pool) bounds: Bounds,
+    pub(in crate::pool) admission: Admission,
 }
 
 impl Pool {
@@ -48,86 +48,88 @@ impl Pool {
         &self.name
     }
 
-    /// What the pool was built from.
+    /// The checked configuration.
     #[must_use]
     pub fn spec(&self) -> &Spec {
         &self.spec
     }
 
-    /// How the backends are reached.
+    /// How to connect to the backends.
     #[must_use]
     pub fn template(&self) -> &Template {
         &self.template
     }
 
-    /// Why none of the backends may be asked.
+    /// The rejection if no backend can be picked.
     #[must_use]
     pub fn no_backend(&self) -> Rejection {
-        self.bounds.why_none(&self.candidates(), self.retry_after)
+        self.admission.why_none(&self.candidates(), self.retry_after)
     }
 
-    /// What the pool's policy knows a request by; [`Key::NONE`] for policies that do not care.
+    /// The key of a request for the balancing policy; [`Key::NONE`] for policies without keys.
     #[must_use]
     pub fn key(&self, client: IpAddr, request: &Parts) -> Key {
         self.spec.balance.key.as_ref().map_or(Key::NONE, |source| source.key(client, request))
     }
 
-    /// A backend for a request's first try, as `choose` picks it once the pool has room for one more
-    /// request.
+    /// Reserves a backend for the first attempt of a request: the lease that `choose` returns, once the pool
+    /// has room for one more request.
     ///
     /// # Errors
-    /// Why there is none.
+    /// The rejection, if there is no backend or no room.
     pub async fn reserve(&self, choose: impl FnMut() -> Option<Lease>) -> Result<Lease, Rejection> {
-        self.bounds.reserve(choose, || self.candidates(), self.retry_after).await
+        self.admission.reserve(choose, || self.candidates(), self.retry_after).await
     }
 
-    /// Picks a backend that is available and was not tried before, and counts the request there. One that
-    /// only its traffic condemned is picked where nobody else is left, not even one who is busy.
+    /// Picks an available backend that was not attempted before, and counts the request there. An ejected
+    /// backend is picked only if no other backend is left, not even a busy one.
     #[must_use]
-    pub fn pick(&self, key: Key, tried: &[Arc<Endpoint>], now: Instant) -> Option<Lease> {
-        let well = |endpoint: &Endpoint| self.is_well(endpoint);
-        let anybody = |endpoint: &Endpoint| self.bounds.allow(endpoint);
+    pub fn pick(&self, key: Key, attempted: &[Arc<Endpoint>], now: Instant) -> Option<Lease> {
+        let well = |endpoint: &Endpoint| self.accepts_traffic(endpoint);
+        let anybody = |endpoint: &Endpoint| self.admission.allow(endpoint);
         let choose = |admits: &dyn Fn(&Endpoint) -> bool| {
-            let mut ask = Ask { key, now, tried, random: Rng::new(), slow_start: self.spec.slow_start, admits };
+            let mut ask =
+                SelectionRequest { key, now, attempted, random: Rng::new(), slow_start: self.spec.slow_start, admits };
             self.balancer.choose(&mut ask)
         };
-        let ejected = || match self.bounds.is_worth_waiting(|| self.candidates(), tried) {
+        let ejected = || match self.admission.is_worth_waiting(|| self.candidates(), attempted) {
             true => None,
             false => choose(&anybody),
         };
         let endpoint = choose(&well).or_else(ejected)?;
-        self.bounds.lease(&endpoint)
+        self.admission.lease(&endpoint)
     }
 
-    /// How many requests the pool is working on for this process.
+    /// Requests in flight at this pool, for this process.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Its retries, shared by all routes to it.
+    /// Its retry budget, shared by all routes to it.
     #[must_use]
     pub fn budget(&self) -> &retry::Budget {
         &self.budget
     }
 
-    /// Finds the backends and keeps them and their health up to date until shutdown.
+    /// Runs discovery and health checks until shutdown.
     pub async fn run(&self, shutdown: ShutdownWatch) {
-        // The load balancer's loop says nothing of its first discovery, hence one before it. An
-        // error cannot come from our discovery, which keeps the last good answer instead.
+        // The loop of the load balancer does not report its first discovery, hence one before it. Our discovery
+        // never fails: it keeps the last good result.
         self.balancer.update().await.ok();
         self.take_over();
         self.progress.send_replace(true);
         let mut over = shutdown.clone();
-        // The load balancer's loop ends at once where there is nothing to look up and nothing to check.
-        let work = async { tokio::join!(self.balancer.run(shutdown), self.bounds.watch(|| self.candidates())) };
+        // The loop of the load balancer returns immediately if there is nothing to resolve and nothing to
+        // check.
+        let work = async { tokio::join!(self.balancer.run(shutdown), self.admission.watch(|| self.candidates())) };
         tokio::select! {
             _ = over.changed() => {}
             _ = work => {}
         }
     }
 
-    /// Waits until a backend is up, or all that were found have been checked once.
+    /// Waits until a backend is up, or every discovered backend has been checked once.
     pub async fn settled(&self) {
         let mut progress = self.progress.subscribe();
         loop {
@@ -142,7 +144,7 @@ impl Pool {
         }
     }
 
-    /// Every backend that is to have traffic, with what is known about it.
+    /// Every backend with a weight.
     #[must_use]
     pub fn candidates(&self) -> Vec<Arc<Endpoint>> {
         let mut found = self.discovery.attached();
@@ -150,20 +152,20 @@ impl Pool {
         found
     }
 
-    /// Whether a backend may have a request as far as its traffic goes.
-    pub(in crate::pool) fn is_well(&self, endpoint: &Endpoint) -> bool {
-        !endpoint.observed().is_ejected() && self.bounds.allow(endpoint)
+    /// Whether a backend is not ejected and admits a request.
+    pub(in crate::pool) fn accepts_traffic(&self, endpoint: &Endpoint) -> bool {
+        !endpoint.passive_health().is_ejected() && self.admission.allow(endpoint)
     }
 
-    /// How many requests wait for a place; `None` where there is no limit to wait for.
+    /// The number of queued requests; `None` without a limit on requests in flight.
     #[must_use]
     pub fn waiting(&self) -> Option<usize> {
-        self.bounds.waiting()
+        self.admission.waiting()
     }
 
-    /// Has the policy prepared anew for the weights that the backends have now. A pool that is about to come in
-    /// the place of this one has the same backends, but was prepared before they were changed; so this is for
-    /// whoever puts it there and for whoever changes them, each after they have done it.
+    /// Prepares the policy again with the current weights. During a reload the new pool is prepared before an
+    /// operator changes a weight of the common backends. So both the reload and the operator call this after
+    /// their change.
     pub fn reweigh(&self) {
         self.balancer.reweigh();
     }

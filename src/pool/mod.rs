@@ -31,12 +31,12 @@ pub mod lifecycle;
 mod tests;
 
 pub use config::{BackendConfig, Config, Spec};
-pub use endpoint::{Endpoint, Shared, Standing};
+pub use endpoint::{BackendSettings, Endpoint, PoolShared};
 pub use health::connectors::Connectors;
 pub use health::state::Health;
 pub use lease::Lease;
-pub use lifecycle::keeper::{Keeper, Kept};
+pub use lifecycle::keeper::{Keeper, RunningPools};
 pub use live::Pool;
-pub use operator::operation::{Found, Refused};
+pub use operator::backends::{ListedBackend, OverrideRejected};
+pub use selection::affinity::AffinityPick;
 pub use selection::key::Key;
-pub use selection::preference::Preferred;

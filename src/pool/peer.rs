@@ -1,4 +1,4 @@
-//! How a pool's backends are reached: protocol, TLS, and how long each step may take.
+//! How l7lb connects to backends: protocol, TLS and timeouts.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::base::units::Period;
 use crate::pool::proxy_protocol::ProxyProtocol;
 use crate::tls::upstream::Verification;
 
-/// The protocol that backends speak.
+/// The protocol to the backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
@@ -24,12 +24,12 @@ pub enum Protocol {
     H2c,
     /// HTTP/2 over TLS only.
     Http2,
-    /// HTTP/2 or HTTP/1.1 over TLS, as the backend prefers (ALPN).
+    /// HTTP/2 or HTTP/1.1 over TLS, negotiated by ALPN.
     Auto,
 }
 
 impl Protocol {
-    /// Whether the protocol can do with, or without, TLS.
+    /// Whether the protocol is possible with (or without) TLS.
     #[must_use]
     pub fn fits_tls(self, tls: bool) -> bool {
         match self {
@@ -48,34 +48,34 @@ impl Protocol {
     }
 }
 
-/// The `timeouts:` block of a pool or a route, as written; what a route leaves out, its pool says.
+/// The `timeouts:` block of a pool or a route. A route takes missing values from its pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimeoutsConfig {
-    /// For establishing a TCP connection; a TLS handshake may take 3 s on top.
+    /// Timeout of a TCP connection; a TLS handshake may take 3 s in addition.
     pub connect: Option<Period>,
-    /// From the end of the request to the first byte of the answer.
+    /// Time from the end of the request to the first byte of the response.
     pub first_byte: Option<Period>,
-    /// For each pause while bytes are read or written.
+    /// Longest pause while bytes are read or written.
     pub idle: Option<Period>,
-    /// For one try as a whole, from the pick of its backend to the answer's end.
+    /// Time for one attempt, from the selection of its backend to the end of the response.
     pub attempt: Option<Period>,
-    /// For a request as a whole, from its arrival to the answer's end.
+    /// Time for a request with all its attempts, from its arrival to the end of the response.
     pub total: Option<Period>,
 }
 
-/// How long the steps of a request to a backend may take.
+/// The checked timeouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// For establishing a TCP connection.
+    /// Timeout of a TCP connection.
     pub connect: Duration,
-    /// From the end of the request to the first byte of the answer.
+    /// Time from the end of the request to the first byte of the response.
     pub first_byte: Duration,
-    /// For each pause while bytes are read or written.
+    /// Longest pause while bytes are read or written.
     pub idle: Duration,
-    /// For one try as a whole, where there is a limit.
+    /// Time for one attempt, if limited.
     pub attempt: Option<Duration>,
-    /// For a request as a whole, where there is a limit.
+    /// Time for a request, if limited.
     pub total: Option<Duration>,
 }
 
@@ -92,11 +92,11 @@ impl Default for Timeouts {
 }
 
 impl TimeoutsConfig {
-    /// Fills in what is left out from `base`.
+    /// Checks the block, and fills in missing values from `base`.
     pub fn check(&self, base: Timeouts, place: &Place, faults: &mut Faults) -> Timeouts {
         let mut read = |key: &str, written: Option<Period>| match written {
             Some(Period(Duration::ZERO)) => {
-                faults.add(place.key(key), "must be longer than nothing", "write for example 30s");
+                faults.add(place.key(key), "must be greater than zero", "write for example 30s");
                 None
             }
             written => written.map(|Period(period)| period),
@@ -116,32 +116,32 @@ impl TimeoutsConfig {
             faults.add(
                 place.key(if self.attempt.is_some() { "attempt" } else { "total" }),
                 problem,
-                "let `total` be longer",
+                "increase `total`",
             );
         }
         timeouts
     }
 }
 
-/// What a TLS handshake may take beyond the TCP connection.
+/// Time for a TLS handshake after the TCP connection.
 const TLS_HANDSHAKE: Duration = Duration::from_secs(3);
 
-/// Requests at once on one HTTP/2 connection to a backend; Pingora's own default is 1.
+/// Concurrent requests on one HTTP/2 connection to a backend; Pingora's default is 1.
 const H2_STREAMS: usize = 100;
 
-/// Everything that a connection to a backend needs but its address.
+/// Everything that a connection to a backend needs except its address.
 #[derive(Clone)]
 pub struct Template {
-    /// What is spoken.
+    /// The protocol.
     pub protocol: Protocol,
-    /// TLS, where the pool speaks it.
+    /// TLS settings, if the pool uses TLS.
     pub tls: Option<Verification>,
-    /// How long each step may take.
+    /// The timeouts.
     pub timeouts: Timeouts,
-    /// How long an unused connection is kept. Shorter than what backends commonly allow (60 s), so
-    /// that it is we who close and no request meets a closing connection.
+    /// How long an idle connection is kept. Shorter than the usual limit of backends (60 s), so that l7lb
+    /// closes first and no request meets a closing connection.
     pub keepalive_timeout: Duration,
-    /// How backends are told who the client is before anything else, where they are.
+    /// PROXY protocol to the backends, if configured.
     pub proxy_protocol: Option<ProxyProtocol>,
 }
 
@@ -156,8 +156,8 @@ impl Template {
         peer
     }
 
-    /// The peer for a request that asks to switch protocols. HTTP/2 has no such switch here, so a
-    /// backend that speaks both is asked by HTTP/1.1.
+    /// The peer for a request with `Upgrade`. Upgrades need HTTP/1.1, so a backend that supports both protocols
+    /// is connected with HTTP/1.1.
     #[must_use]
     pub fn peer_for_upgrade(&self, address: SocketAddr) -> HttpPeer {
         let mut peer = self.peer(address);
@@ -167,7 +167,7 @@ impl Template {
         peer
     }
 
-    /// The longest that any read may take.
+    /// The longest timeout of a read.
     #[must_use]
     pub fn read_timeout(&self) -> Duration {
         self.timeouts.first_byte.max(self.timeouts.idle)

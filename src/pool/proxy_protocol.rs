@@ -1,13 +1,13 @@
-//! Telling backends the client's address ahead of the first byte, by PROXY protocol version 2.
+//! PROXY protocol version 2 to backends: sends the client's address before the first byte.
 //!
-//! The header speaks for everything that follows on its connection, so such a connection belongs to one
-//! client. Pingora keeps connections by a hash of the peer; [`ProxyProtocol::introduce`] mixes both ends
-//! of the client's connection into it, with a secret seed, so that nobody can choose addresses that meet
-//! another client's. What is kept for a client that has left goes with `keepalive_timeout`, or earlier
-//! when the pool of idle connections is full.
+//! The header applies to everything that follows on its connection, so such a connection belongs to one client.
+//! Pingora pools connections by a hash of the peer. [`ProxyProtocol::introduce`] mixes both addresses of the
+//! client's connection into it with a secret seed, so that a client cannot choose addresses that collide with
+//! another client. Idle connections of a client that has gone close after `keepalive_timeout`, or earlier when
+//! the pool of idle connections is full.
 //!
-//! The connection is made here, since Pingora has no step between TCP and TLS. Hence
-//! `server.client_bind_to_ipv4` and `_ipv6` cannot apply, and a configuration with both is refused.
+//! The connection is established here, because Pingora has no step between TCP and TLS. Therefore
+//! `server.client_bind_to_ipv4` and `_ipv6` cannot apply, and a configuration with both is rejected.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,44 +27,44 @@ use tokio::io::AsyncWriteExt;
 
 use crate::http::proxy_protocol::{encode_local, encode_v2};
 
-/// The version that a pool's backends expect.
+/// The version that the backends of the pool expect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Version {
-    /// The binary one.
+    /// The binary format.
     V2,
 }
 
-/// Both ends of a client's connection.
+/// Both addresses of a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientConnection {
-    /// The client; port 0 where only its address is known.
+    /// The client; port 0 if only its address is known.
     pub client: SocketAddr,
-    /// The address that it connected to.
+    /// The address that the client connected to.
     pub local: SocketAddr,
 }
 
-/// How a pool's backends are told who the client is.
+/// The PROXY protocol settings of a pool.
 #[derive(Clone)]
 pub struct ProxyProtocol {
     seed: RandomState,
 }
 
 impl ProxyProtocol {
-    /// PROXY protocol in `version`.
+    /// Settings for `version`.
     #[must_use]
     pub fn new(version: Version) -> Self {
         let Version::V2 = version;
         Self { seed: RandomState::new() }
     }
 
-    /// Makes `peer` a backend for this client alone. Its connection timeout must have been set.
+    /// Binds `peer` to this client. The connection timeout must be set before.
     pub fn introduce(&self, peer: &mut HttpPeer, connection: ClientConnection) {
         peer.group_key = self.seed.hash_one(connection);
         open_with(peer, encode_v2(connection.client, connection.local));
     }
 
-    /// Makes connections to `peer` such that nobody else asked for, as health checks do.
+    /// Binds `peer` to the balancer itself, as for health checks: the header says LOCAL.
     pub fn introduce_ourselves(&self, peer: &mut HttpPeer) {
         open_with(peer, encode_local().to_vec());
     }
@@ -79,7 +79,7 @@ fn open_with(peer: &mut HttpPeer, header: Vec<u8>) {
 #[derive(Debug)]
 struct HeaderFirst {
     header: Vec<u8>,
-    /// How long connecting may take; Pingora leaves that to whoever connects.
+    /// The connection timeout, which Pingora leaves to the connector.
     limit: Duration,
 }
 
@@ -99,7 +99,7 @@ impl L4Connect for HeaderFirst {
 impl HeaderFirst {
     async fn open(&self, address: &SocketAddr) -> pingora::Result<Stream> {
         let mut stream = connect(address, None).await?;
-        // Nothing of the request has been sent yet, so a failure here is one of connecting.
+        // Nothing of the request has been sent yet, so this counts as a failed connection.
         let failed = |e| Error::because(ErrorType::ConnectError, format!("PROXY protocol header to {address}"), e);
         stream.write_all(&self.header).await.map_err(failed)?;
         Ok(stream.into())
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_kept_for_one_client() {
+    fn idle_connection_is_reused_by_the_same_client_only() {
         let protocol = ProxyProtocol::new(Version::V2);
         let key = |client: &str, local: &str| {
             let mut peer = backend(([127, 0, 0, 1], 1).into());
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_header_comes_first() {
+    async fn header_is_written_before_any_other_byte() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut peer = backend(listener.local_addr().unwrap());
         let protocol = ProxyProtocol::new(Version::V2);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_is_one_of_connecting() {
+    async fn failed_header_counts_as_a_failed_connection() {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut peer = backend(closed);
         let protocol = ProxyProtocol::new(Version::V2);

@@ -1,4 +1,4 @@
-//! Pools without a network: what is picked from what, and what a configuration may say.
+//! Pools without a network: which backends are picked, and which configurations are valid.
 
 #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
 
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Timestamp;
-use crate::pool::operator::administration::{Change, State};
+use crate::pool::operator::overrides::{Change, State};
 
 fn config(yaml: &str) -> Config {
     serde_yaml::from_str(yaml).unwrap()
@@ -33,11 +33,11 @@ async fn pool(yaml: &str) -> Pool {
     pool
 }
 
-fn pick(pool: &Pool, tried: &[Arc<Endpoint>]) -> Option<Lease> {
-    pool.pick(Key::NONE, tried, Instant::now())
+fn pick(pool: &Pool, attempted: &[Arc<Endpoint>]) -> Option<Lease> {
+    pool.pick(Key::NONE, attempted, Instant::now())
 }
 
-fn change(pool: &Pool, port: u16, change: Change) -> Result<(), Refused> {
+fn change(pool: &Pool, port: u16, change: Change) -> Result<(), OverrideRejected> {
     pool.change(([127, 0, 0, 1], port).into(), change, crate::base::units::Timestamp::now(), Instant::now())
 }
 
@@ -48,14 +48,14 @@ fn port(lease: Option<Lease>) -> u16 {
 const THREE: &str = "{balance: round_robin, health_check: {type: none}, backends: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}, {address: '127.0.0.1:3'}]}";
 
 #[tokio::test]
-async fn the_turn_is_even_from_the_first_request() {
+async fn round_robin_is_even_from_the_first_request() {
     let pool = pool(THREE).await;
     let picked: Vec<u16> = (0..6).map(|_| port(pick(&pool, &[]))).collect();
     assert_eq!(picked, [1, 2, 3, 1, 2, 3]);
 }
 
 #[tokio::test]
-async fn weights_are_shares() {
+async fn picks_follow_weights() {
     let pool = pool("{balance: round_robin, health_check: {type: none}, backends: [{address: '127.0.0.1:1', weight: 3}, {address: '127.0.0.1:2'}, {address: '127.0.0.1:3', weight: 0}]}").await;
     let mut counts = [0; 4];
     for _ in 0..400 {
@@ -65,16 +65,16 @@ async fn weights_are_shares() {
 }
 
 #[tokio::test]
-async fn tried_backends_are_not_picked_again() {
+async fn attempted_backends_are_not_picked_again() {
     let pool = pool(THREE).await;
     let all = pool.candidates();
-    let tried: Vec<Arc<Endpoint>> = all.iter().filter(|endpoint| endpoint.address().port() != 2).cloned().collect();
-    assert!((0..10).all(|_| port(pick(&pool, &tried)) == 2));
+    let attempted: Vec<Arc<Endpoint>> = all.iter().filter(|endpoint| endpoint.address().port() != 2).cloned().collect();
+    assert!((0..10).all(|_| port(pick(&pool, &attempted)) == 2));
     assert!(pick(&pool, &all).is_none());
 }
 
 #[tokio::test]
-async fn a_backend_is_not_used_before_its_first_pass() {
+async fn backend_is_not_picked_before_its_first_passed_check() {
     let pool = pool("{backends: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}]}").await;
     assert!(pick(&pool, &[]).is_none());
     let candidates = pool.candidates();
@@ -84,7 +84,7 @@ async fn a_backend_is_not_used_before_its_first_pass() {
 }
 
 #[tokio::test]
-async fn a_pick_counts_the_request_until_the_lease_ends() {
+async fn pick_counts_the_request_until_the_lease_ends() {
     let pool = pool(THREE).await;
     let lease = pick(&pool, &[]).unwrap();
     assert_eq!(lease.endpoint().in_flight(), 1);
@@ -94,19 +94,19 @@ async fn a_pick_counts_the_request_until_the_lease_ends() {
 }
 
 #[tokio::test]
-async fn backups_rest_until_too_few_primaries_are_available() {
+async fn backups_get_requests_only_below_the_threshold() {
     let pool = pool("{health_check: {type: none}, backup_threshold: 2, backends: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}, {address: '127.0.0.1:3', backup: true}]}").await;
     assert!((0..10).all(|_| port(pick(&pool, &[])) < 3));
     change(&pool, 1, Change::State(State::Draining)).unwrap();
-    assert_eq!(change(&pool, 9, Change::State(State::Draining)), Err(Refused::Unknown));
+    assert_eq!(change(&pool, 9, Change::State(State::Draining)), Err(OverrideRejected::Unknown));
     let picked: BTreeSet<u16> = (0..10).map(|_| port(pick(&pool, &[]))).collect();
-    assert_eq!(picked, BTreeSet::from([2, 3]), "backups help the primary that is left");
+    assert_eq!(picked, BTreeSet::from([2, 3]), "backups and the remaining primary share the requests");
     change(&pool, 1, Change::State(State::Enabled)).unwrap();
     assert!((0..10).all(|_| port(pick(&pool, &[])) < 3));
 }
 
 #[tokio::test]
-async fn a_drained_backend_takes_no_new_request_and_keeps_its_open_ones() {
+async fn drained_backend_gets_no_new_request_and_keeps_its_requests() {
     let pool = pool(
         "{health_check: {type: none}, backends: [{address: '127.0.0.1:1', drain: true}, {address: '127.0.0.1:2'}]}",
     )
@@ -121,7 +121,7 @@ async fn a_drained_backend_takes_no_new_request_and_keeps_its_open_ones() {
 const ONE_EACH: &str = "balance: round_robin, health_check: {type: none}, max_in_flight: {per_backend: 1}, \
     queue: {timeout: 1h}, backends: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}]";
 
-/// A pool of two that take one request each, and its background task.
+/// A pool of two backends that take one request each, and its background task.
 async fn one_each(keys: &str) -> (Arc<Pool>, tokio::task::JoinHandle<()>) {
     let pool = Arc::new(pool(&format!("{{{keys} {ONE_EACH}}}")).await);
     let (keep, shutdown) = tokio::sync::watch::channel(false);
@@ -140,7 +140,7 @@ fn second(pool: &Pool) -> Arc<Endpoint> {
     pool.candidates().into_iter().find(|endpoint| endpoint.address().port() == 2).unwrap()
 }
 
-/// A request that takes what there is or waits for it.
+/// A request that is served immediately or queued.
 fn request(pool: &Arc<Pool>) -> tokio::task::JoinHandle<u16> {
     let pool = Arc::clone(pool);
     tokio::spawn(async move {
@@ -154,7 +154,7 @@ async fn reserved(pool: &Pool) -> Lease {
 }
 
 #[tokio::test]
-async fn who_waits_is_given_to_a_backend_that_comes_up() {
+async fn queued_request_is_sent_to_a_backend_that_comes_up() {
     type Switch = fn(&Endpoint, bool);
     let switches: [Switch; 2] = [
         |endpoint, up| endpoint.set_health(if up { Health::Up } else { Health::Down }, Instant::now()),
@@ -179,7 +179,7 @@ async fn who_waits_is_given_to_a_backend_that_comes_up() {
 }
 
 #[tokio::test]
-async fn who_waits_is_given_to_a_backend_that_returns_or_is_to_be_probed() {
+async fn queued_request_is_sent_to_a_readmitted_or_half_open_backend() {
     for keys in [
         "passive_health: {consecutive_failures: 1, ejection_time: 50ms},",
         "passive_health: off, circuit_breaker: {minimum_requests: 1, open_for: 50ms, probes: 1},",
@@ -190,8 +190,8 @@ async fn who_waits_is_given_to_a_backend_that_returns_or_is_to_be_probed() {
         let [_first, mut failing] = leases;
         failing.failed(Instant::now());
         drop(failing);
-        // Ejected in the background; until then it may be given one more.
-        while keys.contains("eject") && !second(&pool).observed().is_ejected() {
+        // Ejected in the background; until then it may get one more request.
+        while keys.contains("eject") && !second(&pool).passive_health().is_ejected() {
             tokio::task::yield_now().await;
         }
         assert_eq!(request(&pool).await.unwrap(), 2);
@@ -200,22 +200,22 @@ async fn who_waits_is_given_to_a_backend_that_returns_or_is_to_be_probed() {
 }
 
 #[tokio::test]
-async fn who_is_ejected_is_asked_where_nobody_is_well_not_where_all_are_busy() {
+async fn ejected_backend_is_picked_only_if_no_other_is_healthy() {
     let (pool, running) = one_each("").await;
     let [first, ejected] =
         [1, 2].map(|port| pool.candidates().into_iter().find(|endpoint| endpoint.address().port() == port).unwrap());
-    ejected.observed().eject(false, Instant::now());
+    ejected.passive_health().eject(false, Instant::now());
     let lease = reserved(&pool).await;
     assert_eq!(lease.endpoint().address(), first.address());
-    assert!(pick(&pool, &[]).is_none(), "the first is worth waiting for");
-    assert_eq!(port(pick(&pool, &[Arc::clone(&first)])), 2, "unless it has failed already");
+    assert!(pick(&pool, &[]).is_none(), "the request waits for the busy backend");
+    assert_eq!(port(pick(&pool, &[Arc::clone(&first)])), 2, "unless the request has failed there already");
     first.set_health(Health::Down, Instant::now());
     assert_eq!(port(pick(&pool, &[])), 2);
     running.abort();
 }
 
 #[test]
-fn members_are_checked() {
+fn invalid_backends_are_reported() {
     assert_eq!(faults("{backends: []}"), ["backends: the pool has no backend"]);
     assert_eq!(faults("{backends: [{address: 'a:1', weight: 0}]}"), ["backends: every backend has weight 0"]);
     assert_eq!(
@@ -229,10 +229,10 @@ fn members_are_checked() {
 }
 
 #[test]
-fn protocol_and_tls_must_agree() {
+fn protocol_that_does_not_fit_tls_is_reported() {
     let with = |keys: &str| faults(&format!("{{{keys}, backends: [{{address: 'a:1'}}]}}"));
     assert_eq!(with("protocol: http2"), ["protocol: this protocol needs TLS"]);
     assert_eq!(with("protocol: h2c, tls: {server_name: a.test}"), ["protocol: h2c is HTTP/2 without TLS"]);
     assert_eq!(with("protocol: auto, tls: {server_name: 'a b'}"), ["tls.server_name: `a b` is not a DNS name"]);
-    assert_eq!(with("timeouts: {connect: 0s}"), ["timeouts.connect: must be longer than nothing"]);
+    assert_eq!(with("timeouts: {connect: 0s}"), ["timeouts.connect: must be greater than zero"]);
 }

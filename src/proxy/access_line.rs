@@ -35,7 +35,7 @@ impl Exchange {
             self.rejection = Some(Rejection::BackendRemoved);
         }
         if let (Some(Rejection::BackendRemoved), Some(endpoint)) = (self.rejection, self.tried.last()) {
-            endpoint.count_cut();
+            endpoint.count_aborted();
         }
         let downstream = session.as_downstream();
         let request = downstream.req_header();

@@ -11,7 +11,7 @@ use super::exchange::Exchange;
 use crate::decision::Bond;
 use crate::decision::bond::age;
 use crate::decision::form;
-use crate::pool::{Lease, Preferred};
+use crate::pool::{AffinityPick, Lease};
 use crate::routing::affinity::ticket::Ticket;
 use crate::routing::affinity::{CookieSpec, Keep, Means, Secure};
 
@@ -40,8 +40,8 @@ impl Exchange {
         if !backend || self.bond == Bond::None {
             return None;
         }
-        let preferred = pool.pick_preferred(&self.tried, |address| self.bond.wants(address));
-        *moved = !matches!(preferred, Some(Preferred { first: true, .. }));
+        let preferred = pool.pick_by_affinity(&self.tried, |address| self.bond.wants(address));
+        *moved = !matches!(preferred, Some(AffinityPick { first: true, .. }));
         preferred.map(|preferred| preferred.lease)
     }
 

@@ -117,7 +117,7 @@ impl Exchange {
         self.deadline = None;
         let mut next = self.next.take();
         if let (Some(next), Some(before)) = (&mut next, &mut self.lease) {
-            next.inherit(before);
+            next.take_over(before);
         }
         // The lease of the try before ends here, by assignment.
         self.lease = next;
@@ -168,7 +168,7 @@ impl Exchange {
     }
 
     /// Starts the deadline for what is owed: the rest of the request, then the answer.
-    pub(super) fn await_answer(
+    pub(super) fn await_response(
         &mut self,
         session: &mut Session,
         deadlines: &Deadlines,
@@ -188,7 +188,7 @@ impl Exchange {
     /// nobody, a request that may be repeated does not wait for it.
     pub(super) fn owed(&mut self, session: &Session, since: Instant) {
         if let Some(lease) = &mut self.lease {
-            lease.await_answer(since);
+            lease.await_response(since);
         }
         if let (Some(deadline), Some(route)) = (&self.deadline, &self.route) {
             let permitted = route.retry.permits(Failure::Unresponsive, self.attempt(route, session, since));
@@ -269,7 +269,7 @@ impl Exchange {
         self.upstream_latency = self.picked.map(|picked| now.saturating_duration_since(picked));
         self.record_at(verdict, now);
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(lease)) = (status, &mut self.lease) {
-            lease.switched(now);
+            lease.protocol_switched(now);
         }
         if let Some(deadline) = &self.deadline {
             deadline.rescue(None);
@@ -290,9 +290,9 @@ impl Exchange {
 
     /// Tells the backend's judges that its answer, which had begun, came to no good end.
     #[expect(clippy::disallowed_methods, reason = "the backend's time ends here")]
-    pub(super) fn turned_out(&mut self, failure: Outcome) {
+    pub(super) fn response_failed(&mut self, failure: Outcome) {
         if let Some(lease) = &mut self.lease {
-            lease.turned_out(failure, Instant::now());
+            lease.response_failed(failure, Instant::now());
         }
     }
 
@@ -302,8 +302,8 @@ impl Exchange {
         }
         let Some(lease) = &mut self.lease else { return };
         match outcome {
-            Failure::Status(status) => lease.answered(Outcome::of_status(status), now),
-            Failure::Grpc(status) => lease.answered(Outcome::of_status(status.http()), now),
+            Failure::Status(status) => lease.response_started(Outcome::of_status(status), now),
+            Failure::Grpc(status) => lease.response_started(Outcome::of_status(status.http()), now),
             Failure::Connect | Failure::Reset | Failure::Timeout | Failure::Unresponsive => lease.failed(now),
             // It did nothing, as it may, so that nothing is known of it.
             Failure::RefusedStream => {}

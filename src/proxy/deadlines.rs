@@ -180,11 +180,12 @@ impl Wait {
         }
         let expired = if self.end.load(Ordering::Relaxed) <= since {
             ENDED
-        } else if self.endpoint.is_cut(|| now) {
+        } else if self.endpoint.must_abort(|| now) {
             REMOVED
         } else if !moved && due != u64::MAX && due <= since {
             PAUSED
-        } else if since < self.rescued_until.load(Ordering::Relaxed) && self.endpoint.observed().is_unresponsive() {
+        } else if since < self.rescued_until.load(Ordering::Relaxed) && self.endpoint.passive_health().is_unresponsive()
+        {
             UNRESPONSIVE
         } else {
             return;
@@ -266,7 +267,7 @@ mod tests {
     use std::net::TcpListener;
     use std::os::fd::AsRawFd;
 
-    use crate::pool::{Shared, Standing};
+    use crate::pool::{BackendSettings, PoolShared};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -279,7 +280,8 @@ mod tests {
         let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let theirs = listener.accept().unwrap().0;
         ours.set_nonblocking(true).unwrap();
-        let endpoint = Endpoint::new(ours.peer_addr().unwrap(), Standing::default(), Shared::default(), Instant::now());
+        let endpoint =
+            Endpoint::new(ours.peer_addr().unwrap(), BackendSettings::default(), PoolShared::default(), Instant::now());
         (ours, theirs, Arc::new(endpoint))
     }
 
@@ -383,7 +385,7 @@ mod tests {
         deadline.rescue(Some(now + SECOND * 2));
         deadlines.sweep_once(now + SECOND);
         assert!(deadline.expired().is_none(), "it may be only slow");
-        backend.observed().eject(true, Instant::now());
+        backend.passive_health().eject(true, Instant::now());
         deadline.rescue(None);
         deadlines.sweep_once(now + SECOND);
         assert!(deadline.expired().is_none(), "the answer has begun, or nobody else could give it");

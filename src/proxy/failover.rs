@@ -70,7 +70,7 @@ pub(super) fn after_request(session: &Session, exchange: &mut Exchange, mut e: B
     exchange.stale = refused || (matches!(e.retry, RetryType::ReusedOnly) && reused);
     e.set_retry(false);
     if exchange.is_answered() && upstream && is_broken_off(exchange) {
-        exchange.turned_out(Outcome::GatewayFailure);
+        exchange.response_failed(Outcome::GatewayFailure);
     }
     let begun = exchange.is_answered() || session.as_downstream().response_written().is_some();
     if begun || !(upstream || refused) {

@@ -195,7 +195,7 @@ mod tests {
             ("Keep-Alive", "timeout=5"),
             ("Trailer", "x"),
             ("Content-Length", "5"),
-            ("X-Kept", "1"),
+            ("X-RunningPools", "1"),
         ] {
             response.append_header(name, value).unwrap();
         }

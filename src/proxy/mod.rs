@@ -160,7 +160,7 @@ impl ProxyHttp for Proxy {
         digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        exchange.await_answer(session, &self.deadlines, fd, digest);
+        exchange.await_response(session, &self.deadlines, fd, digest);
         Ok(())
     }
 
@@ -215,7 +215,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
         if let Some(status) = GrpcStatus::of(trailers) {
-            exchange.turned_out(Outcome::of_status(status.http()));
+            exchange.response_failed(Outcome::of_status(status.http()));
         }
         Ok(())
     }

@@ -93,7 +93,7 @@ impl Exchange {
 
     #[expect(clippy::disallowed_methods, reason = "asked only of backends that were removed")]
     fn late(&self) -> Option<Rejection> {
-        if self.lease.as_ref().is_some_and(|lease| lease.endpoint().is_cut(Instant::now)) {
+        if self.lease.as_ref().is_some_and(|lease| lease.endpoint().must_abort(Instant::now)) {
             return Some(Rejection::BackendRemoved);
         }
         self.out_of_time()

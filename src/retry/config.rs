@@ -68,7 +68,7 @@ impl Config {
             }
         }
         if self.total.0 == Duration::ZERO {
-            faults.add(place.key("total"), "must be longer than nothing", "write for example 10s");
+            faults.add(place.key("total"), "must be greater than zero", "write for example 10s");
         }
         self.policy()
     }

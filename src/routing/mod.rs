@@ -70,7 +70,7 @@ const NEAREST: usize = 3;
 /// An immutable index from requests to payloads; see the module for its rules.
 pub struct Table<T> {
     hosts: host::Hosts,
-    // Kept apart from the payloads, so that lookups do not pull the texts through the cache.
+    // RunningPools apart from the payloads, so that lookups do not pull the texts through the cache.
     matchers: Vec<Matcher>,
     payloads: Vec<T>,
 }

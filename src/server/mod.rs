@@ -148,7 +148,7 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
         snapshot: Arc::new(ArcSwap::new(build.snapshot)),
         in_force: Arc::new(ArcSwap::from_pointee(build.in_force)),
         rules: build.rules.clone(),
-        kept: keeper.kept(),
+        kept: keeper.running(),
         access_log: Arc::clone(&log_slot),
         listeners: build.listeners,
         recent_requests: Arc::new(RecentRequests::new(build.begun)),

@@ -8,7 +8,7 @@ use super::Client;
 use super::pools::{Backend, Backends};
 use crate::base::units::PoolName;
 use crate::pool::Pool;
-use crate::pool::operator::administration::{Change, Override};
+use crate::pool::operator::overrides::{Change, Override};
 
 /// How long the process before may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);

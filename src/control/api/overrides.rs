@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::input::{Body, Path};
 use super::pools::{Backend, Which};
 use super::{Api, Cause, Problem};
-use crate::pool::operator::administration::{Change, State};
+use crate::pool::operator::overrides::{Change, State};
 
 /// Whether a backend is to have requests.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]

@@ -12,7 +12,7 @@ use super::{Api, Cause, Problem};
 use crate::base::units::{PoolName, Timestamp};
 use crate::pool::admission::breaker;
 pub use crate::pool::admission::circuit::CircuitState;
-use crate::pool::operator::administration::{self, Override, State};
+use crate::pool::operator::overrides::{self, Override, State};
 use crate::pool::selection::policy::Type;
 use crate::pool::{self, Endpoint, Health};
 
@@ -157,12 +157,12 @@ impl Pool {
 }
 
 impl Backend {
-    fn of(pool: &pool::Pool, found: &pool::Found, now: Moment) -> Self {
+    fn of(pool: &pool::Pool, found: &pool::ListedBackend, now: Moment) -> Self {
         let endpoint = &found.endpoint;
         let latency = endpoint.latency(now.instant);
         let weight = endpoint.weight();
-        let warmth = endpoint.warmth(now.instant, pool.spec().slow_start);
-        let ejected = endpoint.observed().ejected_until();
+        let slow_start_factor = endpoint.slow_start_factor(now.instant, pool.spec().slow_start);
+        let ejected = endpoint.passive_health().ejected_until();
         Self {
             pool: pool.name().clone(),
             address: endpoint.address(),
@@ -174,7 +174,7 @@ impl Backend {
             in_flight: endpoint.in_flight(),
             latency_ms: (!latency.is_zero()).then(|| (latency.as_secs_f64() * 1e6).round() / 1e3),
             weight,
-            effective_weight: (f64::from(weight) * warmth * 1e3).round() / 1e3,
+            effective_weight: (f64::from(weight) * slow_start_factor * 1e3).round() / 1e3,
             overridden: endpoint.overridden(),
             backup: endpoint.is_backup(),
             written: written(found),
@@ -194,8 +194,8 @@ impl Circuit {
 }
 
 /// What the file says of a backend.
-pub(super) fn written(found: &pool::Found) -> Written {
-    let administration::Written { backup, drain, weight } = found.endpoint.written();
+pub(super) fn written(found: &pool::ListedBackend) -> Written {
+    let overrides::ConfiguredSettings { backup, drain, weight } = found.endpoint.configured();
     Written { address: found.target.to_string(), weight, backup, drain }
 }
 
@@ -205,7 +205,7 @@ fn is_available(endpoint: &Endpoint, now: Moment) -> bool {
     };
     endpoint.is_available()
         && endpoint.weight() > 0
-        && !endpoint.observed().is_ejected()
+        && !endpoint.passive_health().is_ejected()
         && !endpoint.circuit().is_some_and(open)
 }
 

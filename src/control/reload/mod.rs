@@ -38,7 +38,7 @@ use crate::decision::snapshot::Snapshot;
 use crate::listener::{LiveRules, Rules, descriptors};
 use crate::observe::access_log::{self, Opened};
 use crate::observe::recent_requests::RecentRequests;
-use crate::pool::{Kept, Pool};
+use crate::pool::{Pool, RunningPools};
 use candidate::{Candidate, too_much};
 pub use in_force::InForce;
 use orders::Order;
@@ -83,7 +83,7 @@ pub struct Live {
     /// What clients are held to.
     pub rules: LiveRules,
     /// The pools that are kept up to date.
-    pub kept: Kept,
+    pub kept: RunningPools,
     /// Where requests are logged.
     pub access_log: access_log::Slot,
     /// Where connections are accepted, as at the start: they change with the process only.

@@ -1,61 +1,61 @@
-//! A circuit breaker: after too many failures nothing is tried for a while, then a little.
+//! A circuit breaker: after too many failures it rejects requests for some time, then admits a few probes.
 //!
-//! Passive health compares backends and so needs peers; a breaker looks at one backend alone. It is for
-//! what is better refused at once than tried again: a dependency that needs silence to recover, or a pool
-//! that is ill as a whole, where callers would otherwise queue for timeouts.
+//! Passive health compares backends and needs peers; a breaker looks at one backend alone. It fits a dependency
+//! that needs a pause to recover, or a pool that fails as a whole, where requests would otherwise wait for
+//! timeouts.
 //!
-//! - **closed**: all pass; outcomes are counted over a sliding window of ten steps. When there are enough
-//!   and too many of them are failures, it opens.
-//! - **open**: nothing passes for `open_for`.
-//! - **half-open**: a few probes pass at a time. As many successes close it, one failure opens it again.
+//! - **closed**: all requests pass; outcomes are counted in a sliding window of ten steps. It opens when there
+//!   are enough outcomes and too many of them are failures.
+//! - **open**: no request passes for `open_for`.
+//! - **half-open**: a few probes pass at a time. As many successes close it; one failure opens it again.
 //!
-//! A state machine with the clock passed in. Outcomes that belong to a time before the last change of
-//! state are dropped by their [`Permit`], so that what was slow to fail does not open it twice.
+//! A state machine; the time is an argument. The [`Permit`] drops outcomes of requests that started before the
+//! last change of state, so that slow failures do not open it twice.
 
 use std::time::{Duration, Instant};
 
 /// Steps of the sliding window.
 const STEPS: usize = 10;
 
-/// A breaker's figures.
+/// The parameters of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// The share of failures that opens it, in percent.
+    /// The percentage of failures that opens it.
     pub failure_percent: u32,
     /// Requests in the window below which it stays closed.
     pub minimum_requests: u32,
-    /// The window's length.
+    /// The length of the window.
     pub window: Duration,
-    /// How long nothing passes.
+    /// How long it stays open.
     pub open_for: Duration,
-    /// Probes at a time, and successes that close it.
+    /// Concurrent probes, and successes that close it.
     pub probes: u32,
 }
 
-/// Leave for one request. It goes back with [`Breaker::settle`], whatever became of the request.
+/// Permission for one request. It must be returned with [`Breaker::settle`] for any outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a permit that is not settled blocks a probe"]
 pub struct Permit {
     generation: u64,
 }
 
-/// What passes now.
+/// What passes at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Passing {
     /// All requests.
     All,
-    /// None, for so long.
+    /// No request, for this long.
     Nothing(Duration),
-    /// A few at a time.
+    /// A few probes at a time.
     Probes,
 }
 
-/// A change of state that an operator wants to know.
+/// A change of state to report to operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Nothing passes from now on.
+    /// It has opened.
     Opened,
-    /// All pass again.
+    /// It has closed.
     Closed,
 }
 
@@ -88,9 +88,9 @@ impl Breaker {
         Self { spec, state: closed(now), generation: 0 }
     }
 
-    /// From now on `spec` holds, for what was counted so far too. One that is open opens its door when it
-    /// was going to. A window of another length begins anew, since its steps are others.
-    pub fn follow(&mut self, spec: Spec, now: Instant) {
+    /// Applies a new `spec`, also to the outcomes counted so far. An open breaker closes at its planned time. A
+    /// window of another length starts empty, because its steps differ.
+    pub fn reconfigure(&mut self, spec: Spec, now: Instant) {
         match self.state {
             State::Closed { .. } if spec.window != self.spec.window => self.state = closed(now),
             State::HalfOpen { passed, .. } if passed >= spec.probes => self.turn(closed(now)),
@@ -99,22 +99,22 @@ impl Breaker {
         self.spec = spec;
     }
 
-    /// Whether a request may pass now.
+    /// Whether a request may pass.
     ///
     /// # Errors
-    /// When the next one may; never sooner than now.
+    /// The time until the next request may pass; zero if that is unknown.
     pub fn check(&self, now: Instant) -> Result<(), Duration> {
         match self.state {
             State::Closed { .. } => Ok(()),
             State::Open { until } if until <= now => Ok(()),
             State::Open { until } => Err(until.saturating_duration_since(now)),
             State::HalfOpen { probing, passed } if probing + passed < self.spec.probes => Ok(()),
-            // A probe that is under way decides, and nobody knows when.
+            // A probe in flight decides, at an unknown time.
             State::HalfOpen { .. } => Err(Duration::ZERO),
         }
     }
 
-    /// What passes now.
+    /// What passes at present.
     #[must_use]
     pub fn passing(&self, now: Instant) -> Passing {
         match self.state {
@@ -124,7 +124,7 @@ impl Breaker {
         }
     }
 
-    /// How many requests may pass now.
+    /// How many requests may pass at present.
     #[must_use]
     pub fn room(&self, now: Instant) -> u32 {
         match self.state {
@@ -135,10 +135,10 @@ impl Breaker {
         }
     }
 
-    /// Lets a request pass.
+    /// Admits a request.
     ///
     /// # Errors
-    /// When the next one may; never sooner than now.
+    /// The time until the next request may pass; zero if that is unknown.
     pub fn admit(&mut self, now: Instant) -> Result<Permit, Duration> {
         self.check(now)?;
         if let State::Open { .. } = self.state {
@@ -150,7 +150,7 @@ impl Breaker {
         Ok(Permit { generation: self.generation })
     }
 
-    /// Takes a permit back: whether the request failed, or `None` where nobody can tell.
+    /// Returns a permit with the outcome: whether the request failed, or `None` if that is unknown.
     pub fn settle(&mut self, permit: Permit, failed: Option<bool>, now: Instant) -> Option<Change> {
         if permit.generation != self.generation {
             return None;
@@ -199,9 +199,9 @@ fn closed(now: Instant) -> State {
     State::Closed { steps: [Step::default(); STEPS], newest: now }
 }
 
-/// Moves the window such that its first step holds `now`.
+/// Moves the window so that its first step contains `now`.
 fn advance(steps: &mut [Step; STEPS], newest: &mut Instant, window: Duration, now: Instant) {
-    // A window of no length would make steps of none.
+    // A window of zero length would make steps of zero length.
     let step = (window / STEPS as u32).max(Duration::from_nanos(1));
     let passed = now.saturating_duration_since(*newest).as_nanos() / step.as_nanos();
     if passed == 0 {
@@ -242,10 +242,10 @@ mod tests {
     }
 
     #[test]
-    fn opens_at_the_share_of_failures_and_not_before_there_are_enough() {
+    fn breaker_opens_at_the_failure_percentage_and_the_minimum_of_requests() {
         let now = Instant::now();
         let mut breaker = Breaker::new(SPEC, now);
-        assert!((0..9).all(|_| request(&mut breaker, true, now).is_none()), "nine say nothing");
+        assert!((0..9).all(|_| request(&mut breaker, true, now).is_none()), "nine are too few");
         let mut breaker = Breaker::new(SPEC, now);
         assert!((0..100).all(|turn| request(&mut breaker, turn % 5 > 2, now).is_none()), "40 %");
         let mut breaker = Breaker::new(SPEC, now);
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn open_says_how_long_and_lets_probes_pass_after() {
+    fn open_breaker_reports_its_remaining_time_and_admits_probes_afterwards() {
         let now = Instant::now();
         let mut breaker = opened(now);
         assert_eq!(breaker.admit(now + second()), Err(second() * 4));
@@ -262,28 +262,28 @@ mod tests {
         let later = now + second() * 5;
         assert_eq!((breaker.room(now), breaker.room(later)), (0, 2));
         let (one, two) = (breaker.admit(later).unwrap(), breaker.admit(later).unwrap());
-        assert_eq!(breaker.admit(later), Err(Duration::ZERO), "two probes and no more");
+        assert_eq!(breaker.admit(later), Err(Duration::ZERO), "at most two probes");
         assert_eq!(breaker.room(later), 0);
         assert_eq!(breaker.settle(one, Some(false), later), None);
-        assert_eq!(breaker.admit(later), Err(Duration::ZERO), "what is under way is enough to close it");
+        assert_eq!(breaker.admit(later), Err(Duration::ZERO), "the probes in flight suffice to close it");
         assert_eq!(breaker.settle(two, Some(false), later), Some(Change::Closed));
         assert_eq!(breaker.room(later), u32::MAX);
-        assert!((0..9).all(|_| request(&mut breaker, true, later).is_none()), "it begins anew");
+        assert!((0..9).all(|_| request(&mut breaker, true, later).is_none()), "the window starts empty");
     }
 
     #[test]
-    fn one_failed_probe_opens_it_again() {
+    fn failed_probe_opens_the_breaker_again() {
         let now = Instant::now();
         let mut breaker = opened(now);
         let later = now + second() * 6;
         let (one, two) = (breaker.admit(later).unwrap(), breaker.admit(later).unwrap());
         assert_eq!(breaker.settle(one, Some(true), later), Some(Change::Opened));
-        assert_eq!(breaker.settle(two, Some(false), later), None, "too late to matter");
+        assert_eq!(breaker.settle(two, Some(false), later), None, "an outcome from before the change is dropped");
         assert_eq!(breaker.admit(later), Err(second() * 5));
     }
 
     #[test]
-    fn a_probe_that_says_nothing_makes_room_for_another() {
+    fn probe_without_an_outcome_admits_another_probe() {
         let now = Instant::now();
         let mut breaker = opened(now);
         let later = now + second() * 6;
@@ -296,26 +296,29 @@ mod tests {
     }
 
     #[test]
-    fn other_figures_hold_for_what_was_counted_before() {
+    fn new_parameters_apply_to_outcomes_counted_before() {
         let now = Instant::now();
         let mut breaker = Breaker::new(SPEC, now);
         assert!((0..9).all(|_| request(&mut breaker, true, now).is_none()));
-        breaker.follow(Spec { minimum_requests: 20, ..SPEC }, now);
+        breaker.reconfigure(Spec { minimum_requests: 20, ..SPEC }, now);
         assert!((0..10).all(|_| request(&mut breaker, true, now).is_none()));
         assert_eq!(request(&mut breaker, true, now), Some(Change::Opened));
-        breaker.follow(Spec { open_for: second(), ..SPEC }, now);
-        assert_eq!(breaker.check(now), Err(second() * 5), "it stays open as long as it was going to");
+        breaker.reconfigure(Spec { open_for: second(), ..SPEC }, now);
+        assert_eq!(breaker.check(now), Err(second() * 5), "it stays open until its planned time");
         let later = now + second() * 5;
         assert_eq!(request(&mut breaker, false, later), None);
-        breaker.follow(Spec { probes: 1, ..SPEC }, later);
+        breaker.reconfigure(Spec { probes: 1, ..SPEC }, later);
         assert!((0..9).all(|_| request(&mut breaker, true, later).is_none()), "one probe was enough");
-        breaker.follow(Spec { window: second(), ..SPEC }, later);
-        assert!((0..9).all(|_| request(&mut breaker, true, later).is_none()), "another window begins anew");
+        breaker.reconfigure(Spec { window: second(), ..SPEC }, later);
+        assert!(
+            (0..9).all(|_| request(&mut breaker, true, later).is_none()),
+            "a window of another length starts empty"
+        );
         assert_eq!(request(&mut breaker, true, later), Some(Change::Opened));
     }
 
     #[test]
-    fn what_began_before_it_opened_counts_for_nothing() {
+    fn outcome_of_a_request_from_before_the_opening_is_ignored() {
         let now = Instant::now();
         let mut breaker = Breaker::new(SPEC, now);
         let old: Vec<Permit> = (0..30).map(|_| breaker.admit(now).unwrap()).collect();
@@ -324,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_slides_and_forgets() {
+    fn sliding_window_drops_old_outcomes() {
         let now = Instant::now();
         let mut breaker = Breaker::new(SPEC, now);
         assert!((0..9).all(|_| request(&mut breaker, true, now).is_none()));
@@ -333,7 +336,7 @@ mod tests {
         assert!((0..9).all(|_| request(&mut breaker, true, now).is_none()));
         assert_eq!(request(&mut breaker, true, now + second() * 10), None, "forgotten");
         assert_eq!(request(&mut breaker, true, now + second() * 86_400), None);
-        // One failure each second is never ten in ten seconds with as many successes and more between.
+        // One failure per second never makes ten in ten seconds among as many successes and more.
         for turn in 0..1000 {
             let at = now + second() * (86_500 + turn);
             assert_eq!(request(&mut breaker, true, at), None);

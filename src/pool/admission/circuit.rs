@@ -12,19 +12,19 @@ use crate::base::fault::{Faults, Place};
 use crate::base::units::{Period, PoolName};
 use crate::pool::admission::breaker::{Breaker, Change, Passing, Permit, Spec};
 
-/// The block, as written.
+/// The `circuit_breaker:` block of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The share of failures that opens it, in percent.
+    /// The percentage of failures that opens it.
     pub failure_percent: u32,
     /// Requests in the window below which it stays closed.
     pub minimum_requests: u32,
-    /// The window's length.
+    /// The length of the window.
     pub window: Period,
-    /// How long nothing passes.
+    /// How long it stays open.
     pub open_for: Period,
-    /// Probes at a time, and successes that close it.
+    /// Concurrent probes in the half-open state, and successes that close it.
     pub probes: u32,
 }
 
@@ -41,7 +41,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Proves the block consistent.
+    /// Checks the block.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Spec {
         if !(1..=100).contains(&self.failure_percent) {
             let problem = format!("{} is not between 1 and 100", self.failure_percent);
@@ -54,7 +54,7 @@ impl Config {
         }
         for (key, period) in [("window", self.window), ("open_for", self.open_for)] {
             if period.0.is_zero() {
-                faults.add(place.key(key), "must be longer than nothing", "write for example 5s");
+                faults.add(place.key(key), "must be greater than zero", "write for example 5s");
             }
         }
         Spec {
@@ -67,15 +67,15 @@ impl Config {
     }
 }
 
-/// What passes a circuit breaker.
+/// The state of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CircuitState {
-    /// All requests.
+    /// All requests pass.
     Closed,
-    /// None.
+    /// No request passes.
     Open,
-    /// A few, to see whether it works again.
+    /// A few probes pass.
     HalfOpen,
 }
 
@@ -89,8 +89,8 @@ impl From<Passing> for CircuitState {
     }
 }
 
-/// The breaker of one backend. Its lock is held for a few nanoseconds, and only exists where a breaker was
-/// asked for.
+/// The circuit breaker of one backend. Its lock is held for a few nanoseconds, and exists only if a breaker is
+/// configured.
 #[derive(Debug)]
 pub struct Circuit {
     pool: PoolName,
@@ -99,47 +99,47 @@ pub struct Circuit {
 }
 
 impl Circuit {
-    /// A closed one.
+    /// A closed breaker.
     #[must_use]
     pub fn new(pool: PoolName, backend: SocketAddr, spec: Spec, now: Instant) -> Self {
         Self { pool, backend, breaker: Mutex::new(Breaker::new(spec, now)) }
     }
 
-    /// From now on `spec` holds.
-    pub fn follow(&self, spec: Spec, now: Instant) {
-        self.breaker.lock().follow(spec, now);
+    /// Applies a new `spec`.
+    pub fn reconfigure(&self, spec: Spec, now: Instant) {
+        self.breaker.lock().reconfigure(spec, now);
     }
 
-    /// Whether a request may pass now.
+    /// Whether a request may pass.
     ///
     /// # Errors
-    /// When the next one may; never sooner than now.
+    /// The time until the next request may pass; zero if that is unknown.
     pub fn check(&self, now: Instant) -> Result<(), Duration> {
         self.breaker.lock().check(now)
     }
 
-    /// What passes now.
+    /// What passes at present.
     #[must_use]
     pub fn passing(&self, now: Instant) -> Passing {
         self.breaker.lock().passing(now)
     }
 
-    /// How many requests may pass now.
+    /// How many requests may pass at present.
     #[must_use]
     pub fn room(&self, now: Instant) -> u32 {
         self.breaker.lock().room(now)
     }
 
-    /// Lets a request pass.
+    /// Admits a request.
     ///
     /// # Errors
-    /// When the next one may; never sooner than now.
+    /// The time until the next request may pass; zero if that is unknown.
     pub fn admit(&self, now: Instant) -> Result<Permit, Duration> {
         self.breaker.lock().admit(now)
     }
 
-    /// Takes a permit back, with whether the request failed, if that is known. Whether the circuit opened or
-    /// closed.
+    /// Returns a permit with the outcome: whether the request failed, if known. Returns whether the breaker has
+    /// opened or closed.
     pub fn settle(&self, permit: Permit, failed: Option<bool>, now: Instant) -> bool {
         let change = self.breaker.lock().settle(permit, failed, now);
         let (pool, backend) = (self.pool.clone(), self.backend);

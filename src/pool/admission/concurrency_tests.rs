@@ -1,10 +1,10 @@
-//! The limiter before simulated servers: Poisson arrivals with a fixed seed, exponential service times,
-//! and a clock that is a number.
+//! The limiter in front of simulated servers: Poisson arrivals with a fixed seed, exponential service times,
+//! and a simulated clock.
 
 use super::*;
 use crate::pool::passive_health::histogram::Counts;
 
-/// A server of `workers` with a queue in front, and the limiter in front of that.
+/// A server with `workers` and a queue, behind the limiter.
 struct Simulation {
     random: fastrand::Rng,
     gradient: Gradient,
@@ -12,13 +12,13 @@ struct Simulation {
     /// Mean service time in seconds.
     service: f64,
     now: f64,
-    /// When each worker is free.
+    /// When each worker becomes free.
     free: Vec<f64>,
     /// When each request in flight ends.
     ends: Vec<f64>,
 }
 
-/// What came of a stretch of time.
+/// The result of a period.
 #[derive(Debug, Default)]
 struct Tally {
     refused: u32,
@@ -48,12 +48,12 @@ impl Simulation {
         -mean * (1.0 - self.random.f64()).ln()
     }
 
-    /// What the server can do, in requests a second.
+    /// The capacity of the server in requests per second.
     fn capacity(&self) -> f64 {
         self.workers as f64 / self.service
     }
 
-    /// Offers `rate` requests a second for so many windows.
+    /// Offers `rate` requests per second for a number of windows.
     fn run(&mut self, rate: f64, windows: usize) -> Tally {
         let mut tally = Tally::default();
         for _ in 0..windows {
@@ -85,15 +85,15 @@ impl Simulation {
 }
 
 #[test]
-fn low_load_is_never_refused_and_learns_nothing() {
+fn low_load_is_never_rejected_and_keeps_the_limit() {
     let mut server = Simulation::new(20, 0.01);
     let load = server.capacity() * 0.3;
     assert_eq!(server.run(load, 2000).refused, 0);
-    assert_eq!(server.gradient.limit(), 50, "traffic did not come near the limit");
+    assert_eq!(server.gradient.limit(), 50, "traffic did not approach the limit");
 }
 
 #[test]
-fn the_limit_grows_where_time_is_stable() {
+fn limit_grows_while_latency_is_stable() {
     let mut server = Simulation::new(400, 0.1);
     let load = server.capacity() * 0.5;
     server.run(load, 100);
@@ -103,23 +103,23 @@ fn the_limit_grows_where_time_is_stable() {
 }
 
 #[test]
-fn overload_finds_a_limit_near_what_the_server_can_do() {
+fn limit_converges_near_the_capacity_under_overload() {
     for (workers, service) in [(10, 0.01), (20, 0.02), (100, 0.05)] {
         let mut server = Simulation::new(workers, service);
-        // A quiet morning, then three times what it can do.
+        // A quiet period, then three times the capacity.
         let (morning, rush) = (server.capacity() * 0.4, server.capacity() * 3.0);
         server.run(morning, 100);
         server.run(rush, 100);
         let tally = server.run(rush, 100);
         let limit = server.gradient.limit() as usize;
         assert!((workers..=workers * 4).contains(&limit), "{limit} for {workers} workers");
-        // It works at its capacity, and what is too much is refused.
+        // It works at its capacity, and the excess is rejected.
         assert!((0.6..0.72).contains(&tally.refused_share()), "{tally:?} for {workers} workers");
     }
 }
 
 #[test]
-fn after_an_overload_everything_passes_again() {
+fn every_request_is_admitted_after_an_overload() {
     let mut server = Simulation::new(20, 0.01);
     let (calm, rush) = (server.capacity() * 0.4, server.capacity() * 4.0);
     server.run(calm, 50);
@@ -129,19 +129,19 @@ fn after_an_overload_everything_passes_again() {
 }
 
 #[test]
-fn a_pool_that_became_slower_for_good_is_believed_in_time() {
+fn limit_adapts_to_a_permanently_slower_pool() {
     let mut server = Simulation::new(50, 0.01);
     let load = server.capacity() * 0.4;
     server.run(load, 100);
     server.service *= 2.5;
-    // The same load is now all that it can do; ten minutes later nothing but the peaks is refused.
+    // The same load is now the full capacity; ten minutes later only peaks are rejected.
     server.run(load * 0.8, 1200);
     let tally = server.run(load * 0.8, 200);
     assert!(tally.refused_share() < 0.02, "{tally:?}, limit {}", server.gradient.limit());
 }
 
 #[test]
-fn the_limit_stays_between_its_bounds_whatever_comes() {
+fn limit_stays_between_its_minimum_and_maximum() {
     let mut random = fastrand::Rng::with_seed(3);
     let mut gradient = Gradient::default();
     for _ in 0..100_000 {

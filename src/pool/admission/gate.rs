@@ -1,8 +1,8 @@
-//! At most so many requests in flight, and a short line for those that come beyond.
+//! The gate: a limit on requests in flight, and a short queue for requests beyond it.
 //!
-//! Choosing a backend and joining the line happen under one lock, and so does handing a place on: between
-//! "there is none" and "I wait" no place can become free unseen. Without `max_in_flight` there is no gate,
-//! and requests pay nothing.
+//! Choosing a backend and joining the queue happen under one lock, and so does handing on a free slot: no slot
+//! can become free unnoticed between "none is free" and "the request is queued". Without `max_in_flight` there
+//! is no gate and no cost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,25 +15,25 @@ use tokio::sync::oneshot;
 
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
-use crate::pool::admission::queue::{self, Line};
+use crate::pool::admission::queue::{self, Queue};
 
-/// The `max_in_flight:` block of a pool, as written.
+/// The `max_in_flight:` block of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Requests that one backend works on at once.
+    /// The largest number of requests in flight at one backend.
     #[serde(default)]
     pub per_backend: Option<u32>,
-    /// Requests that the pool works on at once.
+    /// The largest number of requests in flight at the pool.
     #[serde(default)]
     pub total: Option<u32>,
 }
 
-/// The `queue:` block of a pool, as written.
+/// The `queue:` block of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct QueueConfig {
-    /// Requests that wait at once.
+    /// The largest number of queued requests.
     pub length: usize,
     /// The longest wait.
     pub timeout: Period,
@@ -45,39 +45,39 @@ impl Default for QueueConfig {
     }
 }
 
-/// Waiting requests keep their clients' connections and headers in memory.
+/// Queued requests keep their clients' connections and headers in memory.
 const LENGTH_MAX: usize = 65_536;
 
-/// Checked bounds.
+/// Checked limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// Requests that one backend works on at once.
+    /// The largest number of requests in flight at one backend.
     pub per_backend: u32,
-    /// Requests that the pool works on at once.
+    /// The largest number of requests in flight at the pool.
     pub total: u32,
-    /// Who may wait.
+    /// The queue.
     pub queue: queue::Spec,
 }
 
 impl Config {
-    /// Proves both blocks consistent. `place` is the pool's.
+    /// Checks both blocks. `place` is that of the pool.
     pub fn check(&self, queue: QueueConfig, place: &Place, faults: &mut Faults) -> Spec {
         let own = place.key("max_in_flight");
         if self.per_backend.is_none() && self.total.is_none() {
-            faults.add(own.clone(), "bounds nothing", "give `per_backend`, `total` or both");
+            faults.add(own.clone(), "sets no limit", "give `per_backend`, `total` or both");
         }
         for (key, bound) in [("per_backend", self.per_backend), ("total", self.total)] {
             if bound == Some(0) {
-                faults.add(own.key(key), "must be at least 1", "remove the key for no bound");
+                faults.add(own.key(key), "must be at least 1", "remove the key for no limit");
             }
         }
         if queue.length > LENGTH_MAX {
             let problem = format!("{} is more than {LENGTH_MAX}", queue.length);
-            faults.add(place.key("queue").key("length"), problem, "a long line is a delay for everybody");
+            faults.add(place.key("queue").key("length"), problem, "a long queue delays every request");
         }
         if queue.length > 0 && queue.timeout.0.is_zero() {
             let hint = "write `length: 0` for no queue";
-            faults.add(place.key("queue").key("timeout"), "must be longer than nothing", hint);
+            faults.add(place.key("queue").key("timeout"), "must be greater than zero", hint);
         }
         Spec {
             per_backend: self.per_backend.unwrap_or(u32::MAX),
@@ -87,25 +87,25 @@ impl Config {
     }
 }
 
-/// Why a request did not come through.
+/// Why a request is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Closed<E> {
-    /// Too many wait already.
+pub enum NotAdmitted<E> {
+    /// The queue is full.
     Full,
-    /// It waited as long as it may.
-    Late,
-    /// What it wanted cannot be had by waiting.
+    /// The queue timeout has expired.
+    TimedOut,
+    /// Waiting would not help.
     Other(E),
 }
 
-/// What came of an attempt to choose a backend.
+/// The result of choosing a backend.
 #[derive(Debug)]
-pub enum Attempt<T, E> {
-    /// It has one.
+pub enum Choice<T, E> {
+    /// A backend was chosen.
     Done(T),
-    /// All that could be asked work on as much as they may.
+    /// All available backends are at their limits.
     Busy,
-    /// There is none.
+    /// There is no available backend.
     Failed(E),
 }
 
@@ -113,18 +113,18 @@ pub enum Attempt<T, E> {
 struct State {
     spec: Spec,
     in_flight: u32,
-    line: Line<oneshot::Sender<()>>,
+    queue: Queue<oneshot::Sender<()>>,
 }
 
-/// The gate of one pool, and of those that come in its place when the configuration changes.
+/// The gate of one pool. A replacing pool takes it over.
 #[derive(Debug)]
 pub struct Gate {
-    /// Read for each backend that is looked at, so it is not behind the lock.
+    /// Read for each examined backend, so it is not behind the lock.
     per_backend: AtomicU32,
     state: Mutex<State>,
 }
 
-/// A place behind the gate; dropping it lets the next one in.
+/// A slot of the gate. Dropping it admits the next queued request.
 #[derive(Debug)]
 pub struct Slot(Arc<Gate>);
 
@@ -136,11 +136,11 @@ impl Drop for Slot {
     }
 }
 
-/// Tells the next one that there may be a place. Some have left without a word.
-#[expect(clippy::disallowed_methods, reason = "the line's order depends on how long it has been busy")]
+/// Wakes the next queued request. Some may have left the queue already.
+#[expect(clippy::disallowed_methods, reason = "the queue's order depends on how long it has been busy")]
 fn wake(state: &mut State) {
     let now = Instant::now();
-    while let Some(waiting) = state.line.next(now) {
+    while let Some(waiting) = state.queue.next(now) {
         if waiting.send(()).is_ok() {
             return;
         }
@@ -148,108 +148,108 @@ fn wake(state: &mut State) {
 }
 
 impl Gate {
-    /// An open gate.
+    /// A gate without requests in flight.
     #[must_use]
     pub fn new(spec: Spec) -> Self {
-        let line = Line::new(spec.queue);
-        Self { per_backend: AtomicU32::new(spec.per_backend), state: Mutex::new(State { spec, in_flight: 0, line }) }
+        let queue = Queue::new(spec.queue);
+        Self { per_backend: AtomicU32::new(spec.per_backend), state: Mutex::new(State { spec, in_flight: 0, queue }) }
     }
 
-    /// From now on `spec` holds. Nobody who is in or waits is sent away.
-    pub(in crate::pool) fn follow(&self, spec: Spec) {
+    /// Applies a new `spec`. Requests in flight and in the queue stay.
+    pub(in crate::pool) fn reconfigure(&self, spec: Spec) {
         self.per_backend.store(spec.per_backend, Ordering::Relaxed);
         let mut state = self.state.lock();
         let wider = spec.total > state.spec.total || spec.per_backend > state.spec.per_backend;
         state.spec = spec;
-        state.line.follow(spec.queue);
+        state.queue.reconfigure(spec.queue);
         if wider {
-            // There may be room for all who wait; for whom there is not, they wait on.
-            (0..state.line.len()).for_each(|_| wake(&mut state));
+            // There may be room for all queued requests; those without room continue to wait.
+            (0..state.queue.len()).for_each(|_| wake(&mut state));
         }
     }
 
-    /// Calls those who wait and for whom there is room now: at backends for `room` of them.
-    pub(in crate::pool) fn call(&self, room: u32) {
+    /// Wakes queued requests while there are slots, at most `room`.
+    pub(in crate::pool) fn wake(&self, room: u32) {
         let mut state = self.state.lock();
         let places = room.min(state.spec.total.saturating_sub(state.in_flight));
-        (0..places).take(state.line.len()).for_each(|_| wake(&mut state));
+        (0..places).take(state.queue.len()).for_each(|_| wake(&mut state));
     }
 
-    /// Requests that one backend works on at once.
+    /// The largest number of requests in flight at one backend.
     #[must_use]
     pub fn per_backend(&self) -> u32 {
         self.per_backend.load(Ordering::Relaxed)
     }
 
-    /// When it is worth coming again after a refusal: the line has moved on by then.
+    /// Retry-After of a rejection: the queue has moved on by then.
     #[must_use]
     pub fn retry_after(&self) -> Duration {
-        self.state.lock().line.timeout()
+        self.state.lock().queue.timeout()
     }
 
-    /// How many wait.
+    /// The number of queued requests.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.state.lock().line.len()
+        self.state.lock().queue.len()
     }
 
-    /// Goes through the gate with what `attempt` chooses, or waits for a place.
+    /// Admits the request with the backend that `choose` chooses, or queues it.
     ///
     /// # Errors
-    /// Why not.
+    /// Why the request is not admitted.
     #[expect(clippy::disallowed_methods, reason = "the wait begins here")]
     pub async fn pass<T, E>(
         self: &Arc<Self>,
-        mut attempt: impl FnMut() -> Attempt<T, E>,
-    ) -> Result<(T, Slot), Closed<E>> {
+        mut choose: impl FnMut() -> Choice<T, E>,
+    ) -> Result<(T, Slot), NotAdmitted<E>> {
         let mut until = None;
-        // Who has waited may go ahead of those that wait still.
+        // A request woken from the queue goes ahead of those still queued.
         let mut called = false;
         loop {
-            let mut waiting = match self.try_pass(&mut attempt, called)? {
+            let mut waiting = match self.try_pass(&mut choose, called)? {
                 Ok(passed) => return Ok(passed),
                 Err(waiting) => waiting,
             };
             let until = *until.get_or_insert_with(|| Instant::now() + self.retry_after());
             let calling = tokio::time::timeout_at(until.into(), &mut waiting.call).await;
             if calling.is_err() {
-                return Err(Closed::Late);
+                return Err(NotAdmitted::TimedOut);
             }
             waiting.heard = true;
             called = true;
         }
     }
 
-    /// Passes or joins the line, under one lock.
-    #[expect(clippy::disallowed_methods, reason = "the line is joined now")]
+    /// Admits or queues the request, under one lock.
+    #[expect(clippy::disallowed_methods, reason = "the queue is joined now")]
     fn try_pass<T, E>(
         self: &Arc<Self>,
-        attempt: &mut impl FnMut() -> Attempt<T, E>,
+        choose: &mut impl FnMut() -> Choice<T, E>,
         called: bool,
-    ) -> Result<Result<(T, Slot), Waiting>, Closed<E>> {
+    ) -> Result<Result<(T, Slot), Waiting>, NotAdmitted<E>> {
         let mut state = self.state.lock();
-        if (called || state.line.is_empty()) && state.in_flight < state.spec.total {
-            match attempt() {
-                Attempt::Done(chosen) => {
+        if (called || state.queue.is_empty()) && state.in_flight < state.spec.total {
+            match choose() {
+                Choice::Done(chosen) => {
                     state.in_flight += 1;
                     return Ok(Ok((chosen, Slot(Arc::clone(self)))));
                 }
-                Attempt::Failed(e) => {
-                    // The place is free still.
+                Choice::Failed(e) => {
+                    // The slot is still free.
                     wake(&mut state);
-                    return Err(Closed::Other(e));
+                    return Err(NotAdmitted::Other(e));
                 }
-                Attempt::Busy => {}
+                Choice::Busy => {}
             }
         }
         let (caller, call) = oneshot::channel();
-        let ticket = state.line.join(caller, Instant::now()).map_err(|queue::Full| Closed::Full)?;
+        let ticket = state.queue.join(caller, Instant::now()).map_err(|queue::Full| NotAdmitted::Full)?;
         drop(state);
         Ok(Err(Waiting { gate: Arc::clone(self), ticket, call, heard: false }))
     }
 }
 
-/// A request in the line. Dropping it leaves the line; a call that nobody heard goes to the next one.
+/// A queued request. Dropping it leaves the queue; an unused wake-up goes to the next request.
 struct Waiting {
     gate: Arc<Gate>,
     ticket: u64,
@@ -263,7 +263,7 @@ impl Drop for Waiting {
             return;
         }
         let mut state = self.gate.state.lock();
-        if !state.line.leave(self.ticket) {
+        if !state.queue.leave(self.ticket) {
             wake(&mut state);
         }
     }
@@ -277,12 +277,12 @@ mod tests {
         Arc::new(Gate::new(Spec { per_backend: u32::MAX, total, queue: queue::Spec { length, timeout } }))
     }
 
-    fn done() -> Attempt<(), ()> {
-        Attempt::Done(())
+    fn done() -> Choice<(), ()> {
+        Choice::Done(())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_gets_the_place_of_who_leaves() {
+    async fn queued_request_gets_the_next_free_slot() {
         let gate = gate(1, 8, Duration::from_secs(1));
         let (_, first) = gate.pass(done).await.unwrap();
         let second = tokio::spawn({
@@ -300,60 +300,60 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn full_is_told_at_once_and_late_in_time() {
+    async fn full_queue_rejects_immediately_and_queue_timeout_rejects_later() {
         let closed = gate(1, 0, Duration::from_secs(3600));
         let _first = closed.pass(done).await.unwrap();
-        assert_eq!(closed.pass(done).await.unwrap_err(), Closed::Full);
+        assert_eq!(closed.pass(done).await.unwrap_err(), NotAdmitted::Full);
         let short = gate(1, 1, Duration::from_millis(1));
         let _first = short.pass(done).await.unwrap();
-        assert_eq!(short.pass(done).await.unwrap_err(), Closed::Late);
-        assert_eq!(short.waiting(), 0, "it has left the line");
+        assert_eq!(short.pass(done).await.unwrap_err(), NotAdmitted::TimedOut);
+        assert_eq!(short.waiting(), 0, "it has left the queue");
     }
 
     #[tokio::test]
-    async fn a_call_that_nobody_hears_goes_to_the_next_one() {
+    async fn unused_wake_up_goes_to_the_next_queued_request() {
         let gate = gate(1, 8, Duration::from_secs(3600));
         let (_, first) = gate.pass(done).await.unwrap();
-        let mut attempt = done;
-        let gone = gate.try_pass(&mut attempt, false).unwrap().unwrap_err();
-        let mut next = gate.try_pass(&mut attempt, false).unwrap().unwrap_err();
+        let mut choose = done;
+        let gone = gate.try_pass(&mut choose, false).unwrap().unwrap_err();
+        let mut next = gate.try_pass(&mut choose, false).unwrap().unwrap_err();
         drop(first);
-        assert!(next.call.try_recv().is_err(), "the first was called");
+        assert!(next.call.try_recv().is_err(), "the first request was woken");
         drop(gone);
         assert_eq!(next.call.try_recv(), Ok(()));
     }
 
     #[tokio::test]
-    async fn as_many_are_called_as_there_is_room_for() {
+    async fn as_many_queued_requests_are_woken_as_there_are_slots() {
         let gate = gate(3, 8, Duration::from_secs(3600));
         let (_, _first) = gate.pass(done).await.unwrap();
-        let mut busy = || Attempt::<(), ()>::Busy;
+        let mut busy = || Choice::<(), ()>::Busy;
         let mut join = || gate.try_pass(&mut busy, false).unwrap().unwrap_err();
         let mut waiting = [join(), join(), join(), join()];
         let mut called = || waiting.iter_mut().filter_map(|one| one.call.try_recv().ok()).count();
-        gate.call(0);
+        gate.wake(0);
         assert_eq!(called(), 0);
-        gate.call(1);
+        gate.wake(1);
         assert_eq!(called(), 1);
-        gate.call(u32::MAX);
-        assert_eq!(called(), 2, "no more than the pool may work on");
+        gate.wake(u32::MAX);
+        assert_eq!(called(), 2, "no more than the limit of the pool");
     }
 
     #[tokio::test]
-    async fn what_waiting_cannot_mend_is_told_at_once() {
+    async fn request_without_an_available_backend_is_rejected_immediately() {
         let gate = gate(1, 8, Duration::from_secs(3600));
-        assert_eq!(gate.pass(|| Attempt::<(), _>::Failed("ill")).await.unwrap_err(), Closed::Other("ill"));
+        assert_eq!(gate.pass(|| Choice::<(), _>::Failed("down")).await.unwrap_err(), NotAdmitted::Other("down"));
         assert_eq!(gate.state.lock().in_flight, 0);
     }
 
     #[tokio::test]
-    async fn a_busy_backend_is_waited_for_and_asked_again() {
+    async fn request_waits_for_a_busy_backend_and_is_sent_there() {
         let gate = gate(u32::MAX, 8, Duration::from_secs(3600));
         let (_, elsewhere) = gate.pass(done).await.unwrap();
         let mut attempts = 0;
         let waits = gate.pass(|| {
             attempts += 1;
-            if attempts == 1 { Attempt::Busy } else { done() }
+            if attempts == 1 { Choice::Busy } else { done() }
         });
         let (passed, ()) = tokio::join!(waits, async {
             while gate.waiting() == 0 {
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn other_bounds_hold_for_those_who_are_in_already_and_let_in_who_waits() {
+    async fn new_limits_count_requests_in_flight_and_admit_queued_requests() {
         let gate = gate(1, 8, Duration::from_secs(3600));
         let (_, first) = gate.pass(done).await.unwrap();
         let (waits, ()) = tokio::join!(gate.pass(done), async {
@@ -374,17 +374,17 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             let queue = queue::Spec { length: 0, timeout: Duration::from_secs(5) };
-            gate.follow(Spec { per_backend: 7, total: 2, queue });
+            gate.reconfigure(Spec { per_backend: 7, total: 2, queue });
         });
         let (_, second) = waits.unwrap();
         assert_eq!((gate.per_backend(), gate.retry_after()), (7, Duration::from_secs(5)));
-        assert_eq!(gate.pass(done).await.unwrap_err(), Closed::Full, "two are in");
+        assert_eq!(gate.pass(done).await.unwrap_err(), NotAdmitted::Full, "two requests are in flight");
         drop((first, second));
         assert_eq!(gate.state.lock().in_flight, 0);
     }
 
     #[test]
-    fn bounds_are_checked() {
+    fn invalid_limits_are_reported() {
         let said = |config: &str, queue: &str| {
             let (config, queue): (Config, QueueConfig) =
                 (serde_yaml::from_str(config).unwrap(), serde_yaml::from_str(queue).unwrap());
@@ -399,9 +399,9 @@ mod tests {
             [
                 "max_in_flight.per_backend: must be at least 1",
                 "queue.length: 100000 is more than 65536",
-                "queue.timeout: must be longer than nothing"
+                "queue.timeout: must be greater than zero"
             ]
         );
-        assert_eq!(said("{}", "{}"), ["max_in_flight: bounds nothing"]);
+        assert_eq!(said("{}", "{}"), ["max_in_flight: sets no limit"]);
     }
 }

@@ -1,5 +1,5 @@
-//! What bounds the traffic of a pool: passive health, breakers, the gate and the adaptive limit, asked in
-//! the order in which each is cheaper than the next.
+//! Admission: what limits the traffic of a pool. Passive health, circuit breakers, the gate and the adaptive
+//! limit, applied in order of increasing cost.
 
 pub mod breaker;
 pub mod circuit;
@@ -18,16 +18,16 @@ use crate::http::rejection::Rejection;
 use crate::pool::endpoint::Endpoint;
 use crate::pool::lease::Lease;
 use crate::pool::passive_health;
-use crate::pool::passive_health::monitor::{self, Alarm};
+use crate::pool::passive_health::monitor::{self, OutlierMonitor};
 use circuit::Circuit;
 use concurrency::Mode;
-use gate::{Attempt, Closed, Gate};
+use gate::{Choice, Gate, NotAdmitted};
 use overload::Overload;
 
-/// When it is worth coming again to a pool that has more than it can do.
+/// Retry-After of a pool that is over its limits.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Checked bounds.
+/// Checked limits.
 #[derive(Clone, Debug, Default)]
 pub struct Spec {
     pub(in crate::pool) passive_health: Option<passive_health::Spec>,
@@ -36,19 +36,19 @@ pub struct Spec {
     pub(in crate::pool) adaptive: Option<Mode>,
 }
 
-/// The bounds of a live pool. What is not configured costs a look at an empty place.
-pub(in crate::pool) struct Bounds {
+/// The limits of a live pool. A limit that is not configured costs one comparison.
+pub(in crate::pool) struct Admission {
     pool: PoolName,
     spec: Spec,
-    alarm: Arc<Alarm>,
+    alarm: Arc<OutlierMonitor>,
     changed: Arc<Notify>,
     gate: Option<Arc<Gate>>,
     overload: Option<Arc<Overload>>,
 }
 
-impl Bounds {
-    /// Bounds as `spec` says, with what those of `before` have seen and count, in whose place they come.
-    /// Nothing of that changes before [`Bounds::begin`].
+impl Admission {
+    /// Limits by `spec`, with the state of `before`, the limits of the replaced pool. That state does not
+    /// change before [`Admission::begin`].
     pub(in crate::pool) fn new(pool: PoolName, spec: &Spec, before: Option<&Self>) -> Self {
         let gate = before.and_then(|before| before.gate.clone());
         let overload = before.and_then(|before| before.overload.clone());
@@ -62,32 +62,32 @@ impl Bounds {
         }
     }
 
-    /// What judges the backends of this pool.
-    pub(in crate::pool) fn alarm(&self) -> &Arc<Alarm> {
+    /// The outlier monitor of this pool.
+    pub(in crate::pool) fn alarm(&self) -> &Arc<OutlierMonitor> {
         &self.alarm
     }
 
-    /// What backends tell when they may take other requests than before.
+    /// Notified by backends when their availability changes.
     pub(in crate::pool) fn changed(&self) -> &Arc<Notify> {
         &self.changed
     }
 
-    /// From now on these bounds hold, for what came before them too.
+    /// Applies these limits to the state taken over as well.
     pub(in crate::pool) fn begin(&self, backends: &[Arc<Endpoint>], now: Instant) {
-        self.alarm.follow(self.spec.passive_health.as_ref(), backends, now);
+        self.alarm.reconfigure(self.spec.passive_health.as_ref(), backends, now);
         if let (Some(gate), Some(spec)) = (&self.gate, self.spec.max_in_flight) {
-            gate.follow(spec);
+            gate.reconfigure(spec);
         }
         if let (Some(overload), Some(mode)) = (&self.overload, self.spec.adaptive) {
-            overload.follow(mode);
+            overload.reconfigure(mode);
         }
     }
 
-    /// What gives a backend of this pool the circuit breaker that it is to have.
+    /// A function that sets the configured circuit breaker of a backend.
     pub(in crate::pool) fn circuits(&self) -> impl Fn(&Endpoint, Instant) + Send + Sync + use<> {
         let (pool, breaker) = (self.pool.clone(), self.spec.circuit_breaker);
         move |endpoint, now| match (endpoint.circuit(), breaker) {
-            (Some(circuit), Some(spec)) => circuit.follow(spec, now),
+            (Some(circuit), Some(spec)) => circuit.reconfigure(spec, now),
             (None, Some(spec)) => {
                 endpoint.set_circuit(Some(Circuit::new(pool.clone(), endpoint.address(), spec, now)));
             }
@@ -95,17 +95,17 @@ impl Bounds {
         }
     }
 
-    /// How many requests wait for a place; `None` without a gate.
+    /// The number of queued requests; `None` without a gate.
     pub(in crate::pool) fn waiting(&self) -> Option<usize> {
         self.gate.as_ref().map(|gate| gate.waiting())
     }
 
-    /// Whether a backend may be given one more request.
+    /// Whether a backend may get one more request.
     pub(in crate::pool) fn allow(&self, endpoint: &Endpoint) -> bool {
         self.has_room(endpoint) && self.open_for(endpoint).is_none()
     }
 
-    /// A backend's circuit breaker, where the pool has them.
+    /// The circuit breaker of a backend, if the pool has them.
     pub(in crate::pool) fn circuit(&self, endpoint: &Endpoint) -> Option<Arc<Circuit>> {
         self.spec.circuit_breaker.and_then(|_| endpoint.circuit())
     }
@@ -114,13 +114,13 @@ impl Bounds {
         self.gate.as_ref().is_none_or(|gate| endpoint.in_flight() < gate.per_backend())
     }
 
-    /// How long its breaker is open for; `None` where a request may pass.
+    /// How long its breaker stays open; `None` if a request may pass.
     #[expect(clippy::disallowed_methods, reason = "breakers open and close by the clock; only where there is one")]
     pub(in crate::pool) fn open_for(&self, endpoint: &Endpoint) -> Option<Duration> {
         self.circuit(endpoint)?.check(Instant::now()).err()
     }
 
-    /// Counts a request at a backend; `None` where its breaker closed its door since it was chosen.
+    /// Counts a request at a backend; `None` if its breaker has opened since the backend was chosen.
     #[expect(clippy::disallowed_methods, reason = "breakers open and close by the clock; only where there is one")]
     pub(in crate::pool) fn lease(&self, endpoint: &Arc<Endpoint>) -> Option<Lease> {
         let permit = match self.circuit(endpoint) {
@@ -133,10 +133,10 @@ impl Bounds {
         Some(Lease::with_permit(Arc::clone(endpoint), permit))
     }
 
-    /// A lease for a request's first try: what `choose` finds, once there is room for it.
+    /// A lease for the first choose of a request: the result of `choose`, once there is room for it.
     ///
     /// # Errors
-    /// Why there is none. `backends` are the pool's, `retry_after` is for a pool without a healthy one.
+    /// The rejection. `backends` are those of the pool; `retry_after` is for a pool without a healthy backend.
     pub(in crate::pool) async fn reserve(
         &self,
         mut choose: impl FnMut() -> Option<Lease>,
@@ -152,15 +152,15 @@ impl Bounds {
         let (mut lease, slot) = match &self.gate {
             None => (choose().ok_or_else(why)?, None),
             Some(gate) => {
-                let attempt = || match choose() {
-                    Some(lease) => Attempt::Done(lease),
-                    None if self.is_busy(&backends()) => Attempt::Busy,
-                    None => Attempt::Failed(why()),
+                let choose = || match choose() {
+                    Some(lease) => Choice::Done(lease),
+                    None if self.is_busy(&backends()) => Choice::Busy,
+                    None => Choice::Failed(why()),
                 };
-                let (lease, slot) = gate.pass(attempt).await.map_err(|closed| match closed {
-                    Closed::Full => Rejection::QueueFull { retry_after: gate.retry_after() },
-                    Closed::Late => Rejection::QueueTimeout { retry_after: gate.retry_after() },
-                    Closed::Other(rejection) => rejection,
+                let (lease, slot) = gate.pass(choose).await.map_err(|closed| match closed {
+                    NotAdmitted::Full => Rejection::QueueFull { retry_after: gate.retry_after() },
+                    NotAdmitted::TimedOut => Rejection::QueueTimeout { retry_after: gate.retry_after() },
+                    NotAdmitted::Other(rejection) => rejection,
                 })?;
                 (lease, Some(slot))
             }
@@ -169,29 +169,29 @@ impl Bounds {
         Ok(lease)
     }
 
-    /// Whether one that could be asked has no room.
+    /// Whether an available backend is at its limit.
     fn is_busy(&self, backends: &[Arc<Endpoint>]) -> bool {
         backends.iter().any(|endpoint| takes_requests(endpoint) && !self.has_room(endpoint))
     }
 
-    /// Whether one that is well, and none of `tried`, only has no room. Waiting for it is better than to ask
-    /// who is ejected.
+    /// Whether a healthy backend that was not attempted is only at its limit. Waiting for it is better than
+    /// using an ejected backend.
     pub(in crate::pool) fn is_worth_waiting(
         &self,
         backends: impl Fn() -> Vec<Arc<Endpoint>>,
-        tried: &[Arc<Endpoint>],
+        attempted: &[Arc<Endpoint>],
     ) -> bool {
         let waits_for = |endpoint: &Arc<Endpoint>| {
-            let well = takes_requests(endpoint) && !endpoint.observed().is_ejected();
-            well && !self.has_room(endpoint) && !tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint))
+            let well = takes_requests(endpoint) && !endpoint.passive_health().is_ejected();
+            well && !self.has_room(endpoint) && !attempted.iter().any(|attempted| Arc::ptr_eq(attempted, endpoint))
         };
         self.gate.is_some() && backends().iter().any(waits_for)
     }
 
-    /// How many more requests these backends may be given, the ejected only where they are all there is.
+    /// How many more requests these backends may get; ejected ones count only if there are no others.
     fn room(&self, backends: &[Arc<Endpoint>], now: Instant) -> u32 {
         let available = || backends.iter().filter(|endpoint| takes_requests(endpoint));
-        let well = || available().filter(|endpoint| !endpoint.observed().is_ejected());
+        let well = || available().filter(|endpoint| !endpoint.passive_health().is_ejected());
         let room = |endpoint: &Arc<Endpoint>| {
             let bound = self.gate.as_ref().map_or(u32::MAX, |gate| gate.per_backend());
             let circuit = endpoint.circuit().map_or(u32::MAX, |circuit| circuit.room(now));
@@ -204,7 +204,7 @@ impl Bounds {
         }
     }
 
-    /// Why no backend may be asked.
+    /// Why no backend can be picked.
     pub(in crate::pool) fn why_none(&self, backends: &[Arc<Endpoint>], retry_after: Duration) -> Rejection {
         let open = backends.iter().filter(|endpoint| endpoint.is_up()).filter_map(|endpoint| self.open_for(endpoint));
         match open.min() {
@@ -213,19 +213,19 @@ impl Bounds {
         }
     }
 
-    /// Judges and measures for as long as it is polled.
+    /// Runs outlier detection and measures latency for as long as it is polled.
     pub(in crate::pool) async fn watch(&self, backends: impl Fn() -> Vec<Arc<Endpoint>>) {
-        tokio::join!(monitor::watch(&self.alarm, &self.pool, &backends), self.measure(), self.call(&backends));
+        tokio::join!(monitor::watch(&self.alarm, &self.pool, &backends), self.measure(), self.wake_queued(&backends));
     }
 
-    /// Calls those who wait at the gate when a backend has come up, or its circuit lets probes pass, which
-    /// happens by the clock alone.
+    /// Wakes queued requests when a backend comes up, or when a breaker becomes half-open, which depends on
+    /// time only.
     #[expect(clippy::disallowed_methods, reason = "the pool's background task is where circuits are looked after")]
-    async fn call(&self, backends: impl Fn() -> Vec<Arc<Endpoint>>) {
+    async fn wake_queued(&self, backends: impl Fn() -> Vec<Arc<Endpoint>>) {
         let Some(gate) = &self.gate else { return std::future::pending().await };
         loop {
             let open = backends().iter().filter_map(|endpoint| self.open_for(endpoint)).collect::<Vec<_>>();
-            // Zero is a probe under way, which tells how it ended.
+            // Zero means that a probe is in flight; its result is reported.
             let half_opens = async {
                 match open.into_iter().filter(|left| !left.is_zero()).min() {
                     Some(left) => tokio::time::sleep(left).await,
@@ -236,7 +236,7 @@ impl Bounds {
                 () = self.changed.notified() => {}
                 () = half_opens => {}
             }
-            gate.call(self.room(&backends(), Instant::now()));
+            gate.wake(self.room(&backends(), Instant::now()));
         }
     }
 
@@ -251,7 +251,7 @@ impl Bounds {
     }
 }
 
-/// Whether it may take requests, if it has room.
+/// Whether it may get requests, apart from its limits.
 fn takes_requests(endpoint: &Endpoint) -> bool {
     endpoint.is_available() && endpoint.weight() > 0
 }

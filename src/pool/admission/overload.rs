@@ -1,7 +1,7 @@
-//! The adaptive limit of a live pool: what requests touch of [`crate::pool::admission::concurrency`].
+//! The adaptive limit of a live pool: the part of [`crate::pool::admission::concurrency`] that requests use.
 //!
-//! A request pays three atomic operations when it comes and one when it leaves. The keeper's task ends the
-//! windows.
+//! A request costs three atomic operations at its start and one at its end. The background task of the pool
+//! ends the windows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -17,18 +17,18 @@ use crate::pool::passive_health::histogram::{Counts, Histogram};
 /// The shortest time between two events of a pool.
 const EVENT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The limit and what is measured for it.
+/// The limit and its measurements.
 #[derive(Debug)]
 pub struct Overload {
-    /// Whether requests beyond the limit are refused; otherwise they are only counted.
+    /// Whether requests over the limit are rejected; otherwise they are only counted.
     enforced: AtomicBool,
     limit: AtomicU32,
     in_flight: AtomicU32,
     peak: AtomicU32,
     times: Histogram,
-    /// Requests beyond the limit, since the start.
+    /// Requests over the limit since the start.
     beyond: AtomicU64,
-    /// Only the keeper's task takes this lock.
+    /// Locked only by the background task of the pool.
     window: Mutex<Window>,
 }
 
@@ -45,7 +45,7 @@ struct Window {
 pub struct InFlight(Arc<Overload>);
 
 impl InFlight {
-    /// Notes after what time the answer began.
+    /// Records the time until the response started.
     pub fn record(&self, time: Duration) {
         self.0.times.record(time);
     }
@@ -58,7 +58,7 @@ impl Drop for InFlight {
 }
 
 impl Overload {
-    /// A limit that nothing has been learnt for.
+    /// The initial limit.
     #[must_use]
     pub fn new(mode: Mode) -> Self {
         let window = Window::default();
@@ -73,24 +73,24 @@ impl Overload {
         }
     }
 
-    /// From now on `mode` holds, with the limit that was found so far.
-    pub(in crate::pool) fn follow(&self, mode: Mode) {
+    /// Applies a new `mode`, with the limit found so far.
+    pub(in crate::pool) fn reconfigure(&self, mode: Mode) {
         self.enforced.store(mode == Mode::Enforce, Ordering::Relaxed);
     }
 
-    /// Requests that were refused so far, or would have been.
+    /// Requests that were rejected so far, or would have been.
     #[must_use]
     pub fn beyond(&self) -> u64 {
         self.beyond.load(Ordering::Relaxed)
     }
 
-    /// How many requests may be in flight.
+    /// The limit on requests in flight.
     #[must_use]
     pub fn limit(&self) -> u32 {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Counts a request in; `None` where it is refused.
+    /// Counts a request; `None` if it is rejected.
     #[must_use]
     pub fn admit(self: &Arc<Self>) -> Option<InFlight> {
         let in_flight = self.in_flight.fetch_add(1, Ordering::Relaxed).saturating_add(1);
@@ -105,7 +105,7 @@ impl Overload {
         Some(guard)
     }
 
-    /// Ends a window that has seen enough, and tells of requests beyond the limit, at most every 10 s.
+    /// Ends a window with enough responses, and reports requests over the limit, at most every 10 s.
     pub fn window(&self, pool: &PoolName, now: Instant) {
         let mut window = self.window.lock();
         window.times.add(&self.times.take());
@@ -130,24 +130,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn enforce_refuses_beyond_the_limit_and_observe_counts() {
+    fn enforce_rejects_requests_over_the_limit_and_observe_counts_them() {
         for (mode, passed) in [(Mode::Enforce, 50), (Mode::Observe, 60)] {
             let overload = Arc::new(Overload::new(mode));
             let in_flight: Vec<InFlight> = (0..60).filter_map(|_| overload.admit()).collect();
             assert_eq!((in_flight.len(), overload.beyond()), (passed, 10), "{mode:?}");
             drop(in_flight);
-            assert_eq!(overload.in_flight.load(Ordering::Relaxed), 0, "what was refused is not in flight");
+            assert_eq!(overload.in_flight.load(Ordering::Relaxed), 0, "a rejected request is not in flight");
         }
     }
 
     #[test]
-    fn a_window_without_enough_answers_goes_on() {
+    fn window_without_enough_responses_continues() {
         let overload = Arc::new(Overload::new(Mode::Enforce));
         let now = Instant::now();
         for round in 0..4 {
             let in_flight: Vec<InFlight> = (0..40).filter_map(|_| overload.admit()).collect();
             in_flight.iter().take(10).for_each(|one| one.record(Duration::from_millis(10)));
-            assert_eq!(overload.limit() > 50, round == 3, "the window of 30 is the third");
+            assert_eq!(overload.limit() > 50, round == 3, "the third round completes 30 responses");
             overload.window(&"p".into(), now);
         }
     }

@@ -1,53 +1,53 @@
-//! The line of requests that wait for a place in a pool: short, and fair only while that helps.
+//! The queue of requests that wait for a slot in a pool: bounded, and first-in first-out only during bursts.
 //!
-//! A line that is long for long is no buffer, it is a delay that everybody gets, and in the end it is full
-//! of requests whose clients have given up. So it is bounded in length (what comes when it is full is
-//! refused at once) and in time. While it is a short burst, the first come is the first served. Once it
-//! has not been empty for a quarter of the time that requests may wait, there is more than the pool can
-//! do, and the newest goes first: it still has somebody who waits for it, and those who would be late
-//! anyway are the ones that are. Facebook calls it *adaptive LIFO* ("Fail at Scale", ACM Queue 2015).
+//! A queue that stays long is not a buffer but a delay for every request, and finally it is full of requests
+//! whose clients have given up. So it is bounded in length (a request that finds it full is rejected
+//! immediately) and in time. During a short burst it is first-in first-out. Once it has not been empty for a
+//! quarter of the queue timeout, the pool is overloaded, and the newest request goes first: its client is still
+//! waiting, and only requests that would be late in any case are late. Facebook calls this *adaptive LIFO*
+//! ("Fail at Scale", ACM Queue 2015).
 //!
-//! A state machine with the clock passed in; [`crate::pool::admission::gate`] makes requests wait in it.
+//! A state machine; the time is an argument. [`crate::pool::admission::gate`] makes requests wait in it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How many may wait and for how long.
+/// The limits of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// Requests that wait at once.
+    /// The largest number of queued requests.
     pub length: usize,
     /// The longest wait.
     pub timeout: Duration,
 }
 
-/// The line is full.
+/// The queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// One place in the line.
+/// One queued request.
 #[derive(Debug)]
-struct Place<T> {
+struct Queued<T> {
     ticket: u64,
     who: T,
 }
 
-/// The line.
+/// The queue.
 #[derive(Debug)]
-pub struct Line<T> {
+pub struct Queue<T> {
     spec: Spec,
     /// The oldest first.
-    places: VecDeque<Place<T>>,
+    requests: VecDeque<Queued<T>>,
     /// Since when it has not been empty.
     busy_since: Option<Instant>,
     tickets: u64,
 }
 
-impl<T> Line<T> {
-    /// An empty line.
+impl<T> Queue<T> {
+    /// An empty queue.
     #[must_use]
     pub fn new(spec: Spec) -> Self {
-        Self { spec, places: VecDeque::new(), busy_since: None, tickets: 0 }
+        Self { spec, requests: VecDeque::new(), busy_since: None, tickets: 0 }
     }
 
     /// The longest wait.
@@ -56,61 +56,61 @@ impl<T> Line<T> {
         self.spec.timeout
     }
 
-    /// From now on `spec` holds. Nobody who waits is sent away.
-    pub fn follow(&mut self, spec: Spec) {
+    /// Applies a new `spec`. Queued requests stay.
+    pub fn reconfigure(&mut self, spec: Spec) {
         self.spec = spec;
     }
 
-    /// How many wait.
+    /// The number of queued requests.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.requests.len()
     }
 
-    /// Whether nobody waits.
+    /// Whether the queue is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.requests.is_empty()
     }
 
-    /// Joins the line; the ticket is for [`Line::leave`].
+    /// Adds a request; the ticket is for [`Queue::leave`].
     ///
     /// # Errors
-    /// When the line is full.
+    /// If the queue is full.
     pub fn join(&mut self, who: T, now: Instant) -> Result<u64, Full> {
-        if self.places.len() >= self.spec.length {
+        if self.requests.len() >= self.spec.length {
             return Err(Full);
         }
         self.tickets = self.tickets.wrapping_add(1);
-        self.places.push_back(Place { ticket: self.tickets, who });
+        self.requests.push_back(Queued { ticket: self.tickets, who });
         self.busy_since.get_or_insert(now);
         Ok(self.tickets)
     }
 
-    /// Takes the next out of the line.
+    /// Removes the next request.
     pub fn next(&mut self, now: Instant) -> Option<T> {
         let overloaded = self.is_overloaded(now);
-        let place = if overloaded { self.places.pop_back() } else { self.places.pop_front() };
+        let request = if overloaded { self.requests.pop_back() } else { self.requests.pop_front() };
         self.settle();
-        place.map(|place| place.who)
+        request.map(|request| request.who)
     }
 
-    /// Leaves the line without having been served. Whether the ticket still stood in it.
+    /// Removes a request that was not served. Returns whether it was still queued.
     pub fn leave(&mut self, ticket: u64) -> bool {
-        let found = self.places.iter().position(|place| place.ticket == ticket);
-        let left = found.and_then(|index| self.places.remove(index)).is_some();
+        let found = self.requests.iter().position(|request| request.ticket == ticket);
+        let left = found.and_then(|index| self.requests.remove(index)).is_some();
         self.settle();
         left
     }
 
-    /// Whether the newest goes first.
+    /// Whether the newest request goes first.
     #[must_use]
     pub fn is_overloaded(&self, now: Instant) -> bool {
         self.busy_since.is_some_and(|since| now.saturating_duration_since(since) >= self.spec.timeout / 4)
     }
 
     fn settle(&mut self) {
-        if self.places.is_empty() {
+        if self.requests.is_empty() {
             self.busy_since = None;
         }
     }
@@ -122,59 +122,59 @@ mod tests {
 
     const SPEC: Spec = Spec { length: 4, timeout: Duration::from_secs(1) };
 
-    fn line(count: u32, now: Instant) -> Line<u32> {
-        let mut line = Line::new(SPEC);
-        (0..count).for_each(|who| assert!(line.join(who, now).is_ok()));
-        line
+    fn queue(count: u32, now: Instant) -> Queue<u32> {
+        let mut queue = Queue::new(SPEC);
+        (0..count).for_each(|who| assert!(queue.join(who, now).is_ok()));
+        queue
     }
 
     #[test]
-    fn a_burst_is_served_in_turn() {
+    fn burst_is_served_first_in_first_out() {
         let now = Instant::now();
-        let mut line = line(3, now);
-        let served: Vec<_> = std::iter::from_fn(|| line.next(now + Duration::from_millis(249))).collect();
+        let mut queue = queue(3, now);
+        let served: Vec<_> = std::iter::from_fn(|| queue.next(now + Duration::from_millis(249))).collect();
         assert_eq!(served, [0, 1, 2]);
     }
 
     #[test]
-    fn under_overload_the_newest_goes_first() {
+    fn overloaded_queue_serves_the_newest_first() {
         let now = Instant::now();
-        let mut line = line(3, now);
+        let mut queue = queue(3, now);
         let later = now + Duration::from_millis(250);
-        assert_eq!(line.next(later), Some(2));
-        assert_eq!(line.join(3, later), Ok(4));
+        assert_eq!(queue.next(later), Some(2));
+        assert_eq!(queue.join(3, later), Ok(4));
         assert_eq!(
-            [line.next(later), line.next(later), line.next(later), line.next(later)],
+            [queue.next(later), queue.next(later), queue.next(later), queue.next(later)],
             [Some(3), Some(1), Some(0), None]
         );
-        // It was empty, so the next burst is a burst.
-        assert!(line.join(4, later).is_ok() && line.join(5, later).is_ok());
-        assert_eq!(line.next(later), Some(4));
+        // The queue was empty, so the next burst is first-in first-out again.
+        assert!(queue.join(4, later).is_ok() && queue.join(5, later).is_ok());
+        assert_eq!(queue.next(later), Some(4));
     }
 
     #[test]
-    fn a_full_line_refuses_and_takes_again_when_somebody_left() {
+    fn full_queue_rejects_and_accepts_again_after_a_request_leaves() {
         let now = Instant::now();
-        let mut line = line(4, now);
-        assert_eq!(line.join(4, now), Err(Full));
-        assert!(line.leave(2));
-        assert!(!line.leave(2), "only once");
-        assert!(line.join(5, now).is_ok());
-        assert_eq!((line.len(), line.next(now)), (4, Some(0)));
-        assert!(!line.leave(1), "who was served has left already");
+        let mut queue = queue(4, now);
+        assert_eq!(queue.join(4, now), Err(Full));
+        assert!(queue.leave(2));
+        assert!(!queue.leave(2), "a ticket is valid once");
+        assert!(queue.join(5, now).is_ok());
+        assert_eq!((queue.len(), queue.next(now)), (4, Some(0)));
+        assert!(!queue.leave(1), "a served request has left already");
     }
 
     #[test]
-    fn who_gives_up_leaves_an_empty_line_behind() {
+    fn queue_is_empty_after_its_last_request_gives_up() {
         let now = Instant::now();
-        let mut line = line(1, now);
-        assert!(line.leave(1) && line.is_empty());
-        assert!(!line.is_overloaded(now + Duration::from_secs(60)));
+        let mut queue = queue(1, now);
+        assert!(queue.leave(1) && queue.is_empty());
+        assert!(!queue.is_overloaded(now + Duration::from_secs(60)));
     }
 
     #[test]
-    fn no_line_at_all_is_always_full() {
-        let mut line = Line::new(Spec { length: 0, timeout: Duration::ZERO });
-        assert_eq!(line.join((), Instant::now()), Err(Full));
+    fn queue_of_length_zero_is_always_full() {
+        let mut queue = Queue::new(Spec { length: 0, timeout: Duration::ZERO });
+        assert_eq!(queue.join((), Instant::now()), Err(Full));
     }
 }

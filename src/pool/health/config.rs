@@ -9,48 +9,48 @@ use serde::Deserialize;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 use crate::pool::health::grpc::SERVICE_MAX;
-use crate::pool::health::schedule::Rhythm;
+use crate::pool::health::schedule::CheckTiming;
 
-/// What a health check asks.
+/// The type of a health check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Type {
-    /// An HTTP request whose status must be in the expected set.
+    /// An HTTP request whose status code must be expected.
     Http,
-    /// A connection that must be accepted (and a TLS handshake where the pool speaks TLS).
+    /// A TCP connection, followed by a TLS handshake if the pool uses TLS.
     #[default]
     Tcp,
-    /// A call of gRPC's own health service (`grpc.health.v1`), which must say SERVING.
+    /// A call of the gRPC health service (`grpc.health.v1`), which must return SERVING.
     Grpc,
-    /// Nothing: every backend is taken to be well.
+    /// No check: every backend counts as healthy.
     None,
 }
 
-/// The `health_check:` block of a pool, as written.
+/// The `health_check:` block of a pool.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// What is asked.
+    /// The type of the check.
     pub r#type: Type,
     /// The path of the HTTP request.
     pub path: Option<String>,
-    /// The Host header of the HTTP request; the backend's address unless told.
+    /// The Host header of the HTTP request; default: the server name of TLS, otherwise `localhost`.
     pub host: Option<String>,
-    /// Further header fields of the HTTP request.
+    /// Further headers of the HTTP request.
     pub headers: std::collections::BTreeMap<String, String>,
-    /// The statuses that pass, single or as ranges: `[200, "300-399"]`.
+    /// The status codes that pass, single or as ranges: `[200, "300-399"]`.
     pub status: Option<Vec<StatusRange>>,
-    /// The service that a gRPC check asks for; the server as a whole unless told.
+    /// The service in a gRPC check; default: the server as a whole.
     pub service: Option<String>,
-    /// Time between checks of a backend that is well.
+    /// Time between checks of a healthy backend.
     pub interval: Period,
-    /// Time between checks of a backend that is not, and after any failed check.
+    /// Time between checks of an unhealthy backend, and after any failed check.
     pub unhealthy_interval: Period,
-    /// How long one check may take.
+    /// Timeout of one check.
     pub timeout: Period,
-    /// Passed checks in a row that bring a failed backend back.
+    /// Consecutive passed checks after which an unhealthy backend is up.
     pub rise: u32,
-    /// Failed checks in a row that take a backend out.
+    /// Consecutive failed checks after which a healthy backend is down.
     pub fall: u32,
 }
 
@@ -72,13 +72,13 @@ impl Default for Config {
     }
 }
 
-/// One status or a range of them, as written: `200` or `"200-299"`.
+/// One status code or a range: `200` or `"200-299"`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum StatusRange {
-    /// A single status.
+    /// A single status code.
     One(u16),
-    /// A range in text.
+    /// A range as text.
     Range(String),
 }
 
@@ -95,55 +95,55 @@ impl StatusRange {
     }
 }
 
-/// What an HTTP check sends and expects.
+/// The request of an HTTP check and the expected status codes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpRequest {
     /// Path and query.
     pub path: String,
-    /// The Host header, where it is not the backend's address.
+    /// The Host header, if configured.
     pub host: Option<String>,
-    /// Further header fields.
+    /// Further headers.
     pub headers: Vec<(String, String)>,
-    /// The statuses that pass.
+    /// The status codes that pass.
     pub status: Vec<RangeInclusive<u16>>,
 }
 
-/// What is asked, checked.
+/// The checked request of a health check.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Question {
+pub enum CheckRequest {
     /// An HTTP request.
     Http(HttpRequest),
-    /// A connection.
+    /// A TCP connection.
     Tcp,
-    /// The state of a service, or of the server as a whole where the name is empty.
+    /// A gRPC call for a service; an empty name is the server as a whole.
     Grpc(String),
 }
 
-/// Checked health check settings.
+/// The checked health check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
-    /// What is asked.
-    pub question: Question,
-    /// How long one check may take.
+    /// The request.
+    pub request: CheckRequest,
+    /// Timeout of one check.
     pub timeout: Duration,
-    /// How often, and how many answers count.
-    pub rhythm: Rhythm,
+    /// The intervals and thresholds.
+    pub timing: CheckTiming,
 }
 
 impl Config {
-    /// Proves the block consistent; `None` where checks are off.
+    /// Checks the block; `None` without a health check.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Spec> {
         if self.r#type != Type::Http {
             self.refuse_http_keys(place, faults);
         }
         if self.r#type != Type::Grpc && self.service.is_some() {
-            faults.add(place.key("service"), "only a gRPC check has it", "add `type: grpc`, or remove the key");
+            faults.add(place.key("service"), "only valid for a gRPC check", "add `type: grpc`, or remove the key");
         }
         for (key, period) in
             [("interval", self.interval), ("unhealthy_interval", self.unhealthy_interval), ("timeout", self.timeout)]
         {
             if period.0.is_zero() {
-                faults.add(place.key(key), "must be longer than nothing", "write for example 5s");
+                faults.add(place.key(key), "must be greater than zero", "write for example 5s");
             }
         }
         for (key, count) in [("rise", self.rise), ("fall", self.fall)] {
@@ -151,19 +151,19 @@ impl Config {
                 faults.add(place.key(key), "must be at least 1", "write 1 to act on a single check");
             }
         }
-        let question = match self.r#type {
+        let request = match self.r#type {
             Type::None => return None,
-            Type::Tcp => Question::Tcp,
-            Type::Grpc => Question::Grpc(self.check_service(place, faults)),
-            Type::Http => Question::Http(self.check_http(place, faults)),
+            Type::Tcp => CheckRequest::Tcp,
+            Type::Grpc => CheckRequest::Grpc(self.check_service(place, faults)),
+            Type::Http => CheckRequest::Http(self.check_http(place, faults)),
         };
-        let rhythm = Rhythm {
+        let timing = CheckTiming {
             interval: self.interval.0,
             unhealthy_interval: self.unhealthy_interval.0,
             rise: self.rise,
             fall: self.fall,
         };
-        Some(Spec { question, timeout: self.timeout.0, rhythm })
+        Some(Spec { request, timeout: self.timeout.0, timing })
     }
 
     fn refuse_http_keys(&self, place: &Place, faults: &mut Faults) {
@@ -174,7 +174,7 @@ impl Config {
             ("status", self.status.is_some()),
         ];
         for (key, _) in written.into_iter().filter(|(_, written)| *written) {
-            faults.add(place.key(key), "only an HTTP check has it", "add `type: http`, or remove the key");
+            faults.add(place.key(key), "only valid for an HTTP check", "add `type: http`, or remove the key");
         }
     }
 
@@ -206,7 +206,7 @@ impl Config {
                 Some(range) => status.push(range),
                 None => faults.add(
                     place.key("status").index(index),
-                    "not a status between 100 and 599, nor a range of them",
+                    "not a status code between 100 and 599, or a range of them",
                     "write for example 200 or \"200-299\"",
                 ),
             }
@@ -228,15 +228,15 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_checked() {
-        let Some(Spec { question: Question::Http(http), .. }) =
+    fn invalid_health_check_keys_are_reported() {
+        let Some(Spec { request: CheckRequest::Http(http), .. }) =
             check("{type: http, path: /health, status: [200, 300-399]}").unwrap()
         else {
-            panic!("an HTTP check was written")
+            panic!("an HTTP check was configured")
         };
         assert_eq!(http.status, [200..=200, 300..=399]);
         assert_eq!(check("{type: none}"), Ok(None));
-        assert_eq!(check("{type: grpc, service: a.B}").unwrap().unwrap().question, Question::Grpc("a.B".to_owned()));
+        assert_eq!(check("{type: grpc, service: a.B}").unwrap().unwrap().request, CheckRequest::Grpc("a.B".to_owned()));
         assert_eq!(check("{type: http, service: a.B}"), Err(vec!["service".to_owned()]));
         assert_eq!(check(&format!("{{type: grpc, service: {}}}", "x".repeat(128))), Err(vec!["service".to_owned()]));
         assert_eq!(check("{type: grpc, path: /x, status: [200]}"), Err(vec!["path".to_owned(), "status".to_owned()]));

@@ -1,14 +1,14 @@
-//! Pingora's connectors for health checks, one of each for all pools of the process.
+//! Pingora's connectors for health checks, shared by all pools of the process.
 //!
-//! A connector reads the system's authorities when it is made, which takes milliseconds; with one for each
-//! check, as Pingora's own checks have it, a thousand pools take seconds. They are made when they are first
-//! asked for, so that whoever only checks a configuration makes none.
+//! A connector reads the system's certificate authorities when it is created, which takes milliseconds. With
+//! one connector per check, as in Pingora, a thousand pools take seconds. They are created at first use, so
+//! that `l7lb check` creates none.
 
 use std::sync::{Arc, OnceLock};
 
 use pingora_core::connectors::{TransportConnector, http};
 
-/// The connectors. Cheap to clone; all clones are the same.
+/// The connectors. Cheap to clone; all clones share them.
 #[derive(Clone, Default)]
 pub struct Connectors(Arc<Made>);
 
@@ -19,12 +19,12 @@ struct Made {
 }
 
 impl Connectors {
-    /// For connections alone.
+    /// The connector for TCP and TLS.
     pub(in crate::pool) fn transport(&self) -> &TransportConnector {
         self.0.transport.get_or_init(|| TransportConnector::new(None))
     }
 
-    /// For HTTP.
+    /// The connector for HTTP.
     pub(in crate::pool) fn http(&self) -> &http::Connector {
         self.0.http.get_or_init(|| http::Connector::new(None))
     }

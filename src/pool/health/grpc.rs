@@ -1,9 +1,9 @@
 //! A gRPC health check: one call of `grpc.health.v1.Health/Check`.
 //!
-//! The protocol is <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>. Its two messages
-//! have one field each, and the framing of gRPC is five bytes ahead of a message; that is less than any
-//! library for protocol buffers would ask for, so it is written out here. Pingora's own connector
-//! carries the call, so that TLS, PROXY protocol and time limits are those of the pool.
+//! The protocol is <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>. Its two messages have one
+//! field each, and gRPC framing is five bytes before a message. That is less than a protocol buffers library
+//! would need, so it is implemented here. Pingora's connector carries the call, so that TLS, PROXY protocol and
+//! timeouts are those of the pool.
 
 use bytes::Bytes;
 use pingora_core::connectors::http::Connector;
@@ -17,25 +17,25 @@ use crate::pool::health::failure::reason;
 
 /// The path of the call.
 const PATH: &[u8] = b"/grpc.health.v1.Health/Check";
-/// Bytes of the longest answer that is read; a real one has seven.
+/// Longest response in bytes that is read; a real one has seven.
 const ANSWER_MAX: usize = 1024;
-/// Bytes of the longest service name, so that its length is one byte.
+/// Longest service name in bytes, so that its length fits into one byte.
 pub(in crate::pool) const SERVICE_MAX: usize = 127;
 
-/// The check of one pool.
+/// The gRPC check of one pool.
 pub(in crate::pool) struct GrpcCheck {
     peer: HttpPeer,
     header: RequestHeader,
-    question: Bytes,
+    request: Bytes,
 }
 
 impl GrpcCheck {
-    /// A check that asks for `service`, or for the server as a whole where it is empty.
+    /// A check for `service`, or for the server as a whole if the name is empty.
     ///
     /// # Errors
-    /// When the header cannot be built, which a checked configuration rules out.
+    /// If the header cannot be built, which the configuration check rules out.
     pub(in crate::pool) fn new(service: &str, mut peer: HttpPeer) -> pingora::Result<Self> {
-        // A connection of its own for each check: one that is shared would hide that no new one comes about.
+        // A new connection for each check: a shared one would hide that no new connection can be established.
         peer.options.max_h2_streams = 1;
         let mut header = RequestHeader::build("POST", PATH, Some(5))?;
         let host = if peer.sni.is_empty() { "localhost".to_owned() } else { peer.sni.clone() };
@@ -43,14 +43,14 @@ impl GrpcCheck {
         header.insert_header(http::header::CONTENT_TYPE, "application/grpc")?;
         header.insert_header(http::header::TE, "trailers")?;
         header.insert_header(http::header::USER_AGENT, "l7lb-health-check")?;
-        Ok(Self { peer, header, question: Bytes::from(question(service)) })
+        Ok(Self { peer, header, request: Bytes::from(request(service)) })
     }
 
-    /// Asks the backend.
+    /// Checks the backend.
     ///
     /// # Errors
-    /// Why it is not well, in a few words.
-    pub(in crate::pool) async fn ask(&self, connector: &Connector, target: &Backend) -> Result<(), String> {
+    /// The reason of the failure in a few words.
+    pub(in crate::pool) async fn run(&self, connector: &Connector, target: &Backend) -> Result<(), String> {
         let mut peer = self.peer.clone();
         peer._address = target.addr.clone();
         let (session, _) = connector.get_http_session(&peer).await.map_err(|e| reason(&e))?;
@@ -67,7 +67,7 @@ impl GrpcCheck {
         session.read_timeout = self.peer.options.read_timeout;
         let exchange = async {
             session.write_request_header(Box::new(self.header.clone()), false)?;
-            session.write_request_body(self.question.clone(), true).await?;
+            session.write_request_body(self.request.clone(), true).await?;
             session.read_response_header().await?;
             let mut body = Vec::new();
             while let Some(part) = session.read_response_body().await? {
@@ -78,16 +78,16 @@ impl GrpcCheck {
             Ok((body, session.read_trailers().await?))
         };
         let (body, trailers) = exchange.await.map_err(|e: Box<pingora::Error>| reason(&e))?;
-        let header = session.response_header().ok_or("no answer")?;
+        let header = session.response_header().ok_or("no response")?;
         if header.status != http::StatusCode::OK {
             return Err(format!("status {}", header.status.as_u16()));
         }
-        // Where there is no message, the trailers came in the header.
-        let said = trailers.as_ref().and_then(|trailers| trailers.get("grpc-status"));
-        let said = said.or_else(|| header.headers.get("grpc-status")).and_then(|status| status.to_str().ok());
-        match said {
+        // Without a message, the trailers are in the header.
+        let reported = trailers.as_ref().and_then(|trailers| trailers.get("grpc-status"));
+        let reported = reported.or_else(|| header.headers.get("grpc-status")).and_then(|status| status.to_str().ok());
+        match reported {
             Some("0") => verdict(&body),
-            // The service is not known, or health is not served at all: worth another word than a number.
+            // The service is unknown, or there is no health service: clearer than a number.
             Some("5") => Err("grpc-status 5: unknown service".to_owned()),
             Some("12") => Err("grpc-status 12: no health service".to_owned()),
             Some(status) => Err(format!("grpc-status {}", status.chars().take(8).collect::<String>())),
@@ -96,24 +96,24 @@ impl GrpcCheck {
     }
 }
 
-/// `HealthCheckRequest { string service = 1; }` in gRPC's framing.
-fn question(service: &str) -> Vec<u8> {
+/// `HealthCheckRequest { string service = 1; }` in gRPC framing.
+fn request(service: &str) -> Vec<u8> {
     let mut message = Vec::new();
-    // A longer name does not pass the configuration's check.
+    // The configuration check rejects a longer name.
     if let Some(length) = u8::try_from(service.len()).ok().filter(|length| *length > 0) {
         message.extend_from_slice(&[0x0a, length]);
         message.extend_from_slice(service.as_bytes());
     }
-    // Not compressed, then the length in four bytes; the message fits into one.
+    // Not compressed, then the length in four bytes; the message length fits into one byte.
     let mut framed = vec![0, 0, 0, 0, u8::try_from(message.len()).unwrap_or(u8::MAX)];
     framed.extend_from_slice(&message);
     framed
 }
 
-/// Reads `HealthCheckResponse { ServingStatus status = 1; }` in gRPC's framing.
-fn verdict(answer: &[u8]) -> Result<(), String> {
-    let malformed = || "a malformed answer".to_owned();
-    let (prefix, message) = answer.split_first_chunk::<5>().ok_or_else(malformed)?;
+/// Reads `HealthCheckResponse { ServingStatus status = 1; }` in gRPC framing.
+fn verdict(result: &[u8]) -> Result<(), String> {
+    let malformed = || "a malformed response".to_owned();
+    let (prefix, message) = result.split_first_chunk::<5>().ok_or_else(malformed)?;
     let [compressed, length @ ..] = *prefix;
     if compressed != 0 || usize::try_from(u32::from_be_bytes(length)) != Ok(message.len()) {
         return Err(malformed());
@@ -127,8 +127,8 @@ fn verdict(answer: &[u8]) -> Result<(), String> {
     }
 }
 
-/// The value of field 1; 0, the default of protocol buffers, where it is left out. Other fields are
-/// passed over, as later versions of the message may have some.
+/// The value of field 1, or its default 0 if missing. Unknown fields are skipped, because later versions may
+/// add some.
 fn status(mut message: &[u8]) -> Option<u64> {
     let mut status = 0;
     while !message.is_empty() {
@@ -152,7 +152,7 @@ fn status(mut message: &[u8]) -> Option<u64> {
     Some(status)
 }
 
-/// Takes a number of base 128, its lowest digits first, off the front.
+/// Takes a base-128 varint from the front.
 fn varint(message: &mut &[u8]) -> Option<u64> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {
@@ -171,28 +171,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_question_names_the_service() {
-        assert_eq!(question(""), [0, 0, 0, 0, 0]);
-        assert_eq!(question("a.B"), [0, 0, 0, 0, 5, 0x0a, 3, b'a', b'.', b'B']);
-        let longest = question(&"x".repeat(SERVICE_MAX));
+    fn request_names_the_service() {
+        assert_eq!(request(""), [0, 0, 0, 0, 0]);
+        assert_eq!(request("a.B"), [0, 0, 0, 0, 5, 0x0a, 3, b'a', b'.', b'B']);
+        let longest = request(&"x".repeat(SERVICE_MAX));
         assert_eq!((longest.len(), longest[4]), (5 + 2 + SERVICE_MAX, 129));
     }
 
     #[test]
-    fn only_serving_passes() {
+    fn only_serving_passes_the_check() {
         let framed = |message: &[u8]| [&[0, 0, 0, 0, u8::try_from(message.len()).unwrap()], message].concat();
-        let said = |message: &[u8]| verdict(&framed(message)).err().unwrap_or_default();
-        assert_eq!(said(&[8, 1]), "");
-        assert_eq!(said(&[]), "UNKNOWN", "a field that is left out is 0");
-        assert_eq!(said(&[8, 0]), "UNKNOWN");
-        assert_eq!(said(&[8, 2]), "NOT_SERVING");
-        assert_eq!(said(&[8, 3]), "SERVICE_UNKNOWN");
-        assert_eq!(said(&[8, 0x81, 1]), "status 129");
-        assert_eq!(said(&[8, 2, 8, 1]), "", "the last one counts");
-        // Fields of later versions: a string, fixed numbers, another number.
-        assert_eq!(said(&[18, 2, b'o', b'k', 25, 0, 0, 0, 0, 0, 0, 0, 0, 37, 0, 0, 0, 0, 40, 7, 8, 1]), "");
+        let reported = |message: &[u8]| verdict(&framed(message)).err().unwrap_or_default();
+        assert_eq!(reported(&[8, 1]), "");
+        assert_eq!(reported(&[]), "UNKNOWN", "a missing field is 0");
+        assert_eq!(reported(&[8, 0]), "UNKNOWN");
+        assert_eq!(reported(&[8, 2]), "NOT_SERVING");
+        assert_eq!(reported(&[8, 3]), "SERVICE_UNKNOWN");
+        assert_eq!(reported(&[8, 0x81, 1]), "status 129");
+        assert_eq!(reported(&[8, 2, 8, 1]), "", "the last value counts");
+        // Fields of later versions: a string, fixed-size numbers, another number.
+        assert_eq!(reported(&[18, 2, b'o', b'k', 25, 0, 0, 0, 0, 0, 0, 0, 0, 37, 0, 0, 0, 0, 40, 7, 8, 1]), "");
         for malformed in [&[8][..], &[8, 0x80], &[18, 9, 1], &[25, 0], &[37], &[11], &[8, 1, 0xff], &[0xff; 11]] {
-            assert_eq!(said(malformed), "a malformed answer", "{malformed:?}");
+            assert_eq!(reported(malformed), "a malformed response", "{malformed:?}");
         }
         for malformed in
             [&[][..], &[0, 0, 0, 0], &[1, 0, 0, 0, 2, 8, 1], &[0, 0, 0, 0, 3, 8, 1], &[0, 1, 0, 0, 2, 8, 1]]

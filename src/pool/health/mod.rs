@@ -1,11 +1,10 @@
-//! Active health checks: what is asked, how often, and what the answers mean.
+//! Active health checks.
 //!
-//! Pingora's background service runs every pool's checks in parallel at a short, steady beat; a
-//! backend's own [`Schedule`] decides at each beat whether a check is due. That is how a backend
-//! that fails is asked more often than one that is well, how jitter keeps a thousand checks from
-//! falling on the same moment, and how the first checks go out at once. Pingora's own counters are
-//! given thresholds of one: counting rise and fall happens in the schedule, which also knows the
-//! state that Pingora has no word for, "not checked yet".
+//! Pingora's background service runs the checks of every pool in parallel at a short, fixed interval; the
+//! [`Schedule`] of each backend decides each time whether a check is due. So unhealthy backends are checked
+//! more often than healthy ones, jitter spreads a thousand checks over time, and the first checks run
+//! immediately. Pingora's own thresholds are set to one: `rise` and `fall` are counted in the schedule, which
+//! also has the state "not checked yet" that Pingora lacks.
 
 pub mod config;
 pub mod connectors;
@@ -15,6 +14,6 @@ pub mod probe;
 pub mod schedule;
 pub mod state;
 
-pub use config::{Config, Question, Spec, Type};
+pub use config::{CheckRequest, Config, Spec, Type};
 pub use schedule::Schedule;
 pub use state::Health;

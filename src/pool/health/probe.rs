@@ -1,5 +1,5 @@
-//! One health check on the wire: a connection, an HTTP request or a call of gRPC's, by Pingora's connectors,
-//! asked when a backend is due.
+//! One health check on the wire: a connection, an HTTP request or a gRPC call with Pingora's connectors, run
+//! when a backend is due.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use tokio::sync::watch;
 use crate::base::event::Event;
 use crate::base::units::PoolName;
 use crate::pool::endpoint::Endpoint;
-use crate::pool::health::config::{HttpRequest, Question, Spec};
+use crate::pool::health::config::{CheckRequest, HttpRequest, Spec};
 use crate::pool::health::connectors::Connectors;
 use crate::pool::health::failure::reason;
 use crate::pool::health::grpc::GrpcCheck;
-use crate::pool::health::schedule::Answer;
+use crate::pool::health::schedule::CheckResult;
 use crate::pool::health::state::Health;
-use crate::pool::operator::administration::State;
+use crate::pool::operator::overrides::State;
 use crate::pool::peer::Template;
 
-/// What is asked.
+/// The kinds of checks.
 enum Check {
     Tcp(Box<BasicPeer>),
     Http(Box<HttpCheck>),
@@ -32,20 +32,20 @@ enum Check {
 }
 
 impl Check {
-    async fn ask(&self, connectors: &Connectors, target: &Backend) -> Result<(), String> {
+    async fn run(&self, connectors: &Connectors, target: &Backend) -> Result<(), String> {
         match self {
             Self::Tcp(peer) => {
                 let mut peer = BasicPeer::clone(peer);
                 peer._address = target.addr.clone();
                 connectors.transport().get_stream(&peer).await.map(drop).map_err(|e| reason(&e))
             }
-            Self::Http(check) => check.ask(connectors.http(), target).await.map_err(|e| reason(&e)),
-            Self::Grpc(check) => check.ask(connectors.http(), target).await,
+            Self::Http(check) => check.run(connectors.http(), target).await.map_err(|e| reason(&e)),
+            Self::Grpc(check) => check.run(connectors.http(), target).await,
         }
     }
 }
 
-/// An HTTP request and the statuses that pass.
+/// An HTTP request and the status codes that pass.
 struct HttpCheck {
     peer: HttpPeer,
     header: RequestHeader,
@@ -67,9 +67,9 @@ impl HttpCheck {
         Ok(Self { peer, header, status: request.status.clone() })
     }
 
-    /// Asks the backend over a connection that nobody uses again: one that is kept would hide that no new one
-    /// comes about.
-    async fn ask(&self, connector: &Connector, target: &Backend) -> pingora::Result<()> {
+    /// Checks the backend on a new connection that is not reused: a kept connection would hide that no new one
+    /// can be established.
+    async fn run(&self, connector: &Connector, target: &Backend) -> pingora::Result<()> {
         let mut peer = self.peer.clone();
         peer._address = target.addr.clone();
         let (mut session, _) = connector.get_http_session(&peer).await?;
@@ -82,27 +82,27 @@ impl HttpCheck {
         if !self.status.iter().any(|range| range.contains(&status)) {
             return pingora::Error::e_explain(pingora::ErrorType::HTTPStatus(status), "unexpected status");
         }
-        // An answer that does not come to its end is none.
+        // A truncated response fails the check.
         while session.read_response_body().await?.is_some() {}
         Ok(())
     }
 }
 
-/// The health check of one pool, in the form that Pingora's background service runs.
+/// The health check of one pool, as Pingora's background service runs it.
 pub(in crate::pool) struct Probe {
     pool: PoolName,
     spec: Spec,
     check: Check,
     connectors: Connectors,
-    /// Touched after each finished check, for those who wait for the first ones.
+    /// Notified after each finished check.
     progress: Arc<watch::Sender<bool>>,
 }
 
 impl Probe {
-    /// A probe of the backends that are reached as `template` says.
+    /// The check for backends that are connected by `template`.
     ///
     /// # Errors
-    /// When the request cannot be built, which a checked configuration rules out.
+    /// If the request cannot be built, which the configuration check rules out.
     pub(in crate::pool) fn new(
         pool: PoolName,
         spec: Spec,
@@ -116,19 +116,19 @@ impl Probe {
         if let Some(proxy_protocol) = &template.proxy_protocol {
             proxy_protocol.introduce_ourselves(&mut peer);
         }
-        let check = match &spec.question {
-            Question::Tcp => Check::Tcp(Box::new(tcp_peer(&peer))),
-            Question::Http(request) => Check::Http(Box::new(HttpCheck::new(request, peer)?)),
-            Question::Grpc(service) => Check::Grpc(Box::new(GrpcCheck::new(service, peer)?)),
+        let check = match &spec.request {
+            CheckRequest::Tcp => Check::Tcp(Box::new(tcp_peer(&peer))),
+            CheckRequest::Http(request) => Check::Http(Box::new(HttpCheck::new(request, peer)?)),
+            CheckRequest::Grpc(service) => Check::Grpc(Box::new(GrpcCheck::new(service, peer)?)),
         };
         Ok(Self { pool, spec, check, connectors, progress })
     }
 
-    /// Asks the backend, within the time allowed.
-    async fn ask(&self, target: &Backend) -> Result<(), String> {
-        match tokio::time::timeout(self.spec.timeout, self.check.ask(&self.connectors, target)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(format!("no answer within {:?}", self.spec.timeout)),
+    /// Checks the backend within the timeout.
+    async fn run(&self, target: &Backend) -> Result<(), String> {
+        match tokio::time::timeout(self.spec.timeout, self.check.run(&self.connectors, target)).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("no response within {:?}", self.spec.timeout)),
         }
     }
 
@@ -144,8 +144,8 @@ impl Probe {
 
 fn tcp_peer(peer: &HttpPeer) -> BasicPeer {
     let mut basic = BasicPeer::new("0.0.0.0:1");
-    // This kind of peer knows no certificate of ours; a backend that asks for one would refuse the
-    // handshake, so the connection itself has to do.
+    // This kind of peer cannot have a client certificate. A backend that requires one would reject the
+    // handshake, so the TCP connection has to suffice.
     if peer.client_cert_key.is_none() {
         basic.sni.clone_from(&peer.sni);
     }
@@ -165,10 +165,10 @@ impl HealthCheck for Probe {
         }
         let began = std::time::Instant::now();
         let before = endpoint.health();
-        if endpoint.schedule.lock().is_due(began, &self.spec.rhythm) {
-            let failure = self.ask(target).await.err();
-            let answer = Answer { passed: failure.is_none(), began, jitter: fastrand::f64() };
-            let health = endpoint.schedule.lock().observe(before, answer, &self.spec.rhythm);
+        if endpoint.schedule.lock().is_due(began, &self.spec.timing) {
+            let failure = self.run(target).await.err();
+            let result = CheckResult { passed: failure.is_none(), began, jitter: fastrand::f64() };
+            let health = endpoint.schedule.lock().observe(before, result, &self.spec.timing);
             endpoint.set_health(health, began);
             if health != before {
                 self.announce(endpoint, failure);
@@ -178,7 +178,7 @@ impl HealthCheck for Probe {
         match endpoint.health() {
             Health::Up => Ok(()),
             Health::Unknown | Health::Down => {
-                pingora::Error::e_explain(pingora::ErrorType::Custom("unhealthy"), "see the event of its state change")
+                pingora::Error::e_explain(pingora::ErrorType::Custom("unhealthy"), "see the event of the state change")
             }
         }
     }

@@ -5,16 +5,16 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What health checks say about a backend.
+/// The health of a backend by its health checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Health {
-    /// No check has finished yet; such a backend is not used.
+    /// No check has finished yet; the backend gets no requests.
     Unknown = 0,
-    /// It may take requests.
+    /// Healthy: it may get requests.
     Up = 1,
-    /// It may not.
+    /// Unhealthy: it gets no requests.
     Down = 2,
 }
 

@@ -1,7 +1,7 @@
-//! The background service that keeps every pool's discovery and health up to date.
+//! The background service that runs discovery and health checks of all pools.
 //!
-//! Pingora's services are fixed once the server runs, but a load balancer's own loop may be spawned
-//! and ended at any time; so one service runs the loops of all pools, and follows when they change.
+//! Pingora's services are fixed once the server runs, but the loop of a load balancer may be spawned and
+//! aborted at any time. So one service runs the loops of all pools and follows changes of the configuration.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::base::units::PoolName;
 use crate::pool::live::Pool;
 
-/// The longest that new pools are waited for; they go live anyway after it.
+/// The longest wait for new pools to settle; they become active after it in any case.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
-/// The pools that are kept up to date, one of each name. Cheap to clone; all clones are the same.
+/// The running pools, one per name. Cheap to clone; all clones share the same list.
 #[derive(Clone)]
-pub struct Kept(watch::Sender<Vec<Arc<Pool>>>);
+pub struct RunningPools(watch::Sender<Vec<Arc<Pool>>>);
 
-impl Kept {
-    /// Keeps `pools` besides those that no longer belong to the configuration, and waits until the new
-    /// ones have settled, or for 5 s. A pool takes the place of the one with its name.
+impl RunningPools {
+    /// Starts `pools` next to those that are no longer configured, and waits until the new ones have settled,
+    /// at most 5 s. A pool replaces the running pool with the same name.
     pub async fn begin(&self, pools: &[Arc<Pool>]) {
         let before = self.0.borrow().clone();
         let both: Vec<_> = pools.iter().cloned().chain(without(&before, pools)).collect();
@@ -36,25 +36,26 @@ impl Kept {
         settle(&new).await;
     }
 
-    /// Keeps `pools` only; checks of others end, and their requests in time.
+    /// Keeps only `pools`; the others stop their checks, and their requests in flight are aborted after the
+    /// removal timeout.
     pub fn only(&self, pools: Vec<Arc<Pool>>, now: Instant) {
         let before = self.0.send_replace(pools.clone());
         without(&before, &pools).for_each(|pool| pool.remove(now));
     }
 }
 
-/// There may be a thousand.
+/// An index by name, as there may be a thousand pools.
 fn by_name(pools: &[Arc<Pool>]) -> HashMap<&PoolName, &Arc<Pool>> {
     pools.iter().map(|pool| (pool.name(), pool)).collect()
 }
 
-/// Those of `before` in whose place none of `pools` comes.
+/// The pools of `before` whose names are not in `pools`.
 fn without<'a>(before: &'a [Arc<Pool>], pools: &'a [Arc<Pool>]) -> impl Iterator<Item = Arc<Pool>> + 'a {
     let names = by_name(pools);
     before.iter().filter(move |old| !names.contains_key(old.name())).cloned()
 }
 
-/// Whether it was in time does not matter: a pool without backends must not keep the rest closed.
+/// Waits until the pools have settled. A timeout is ignored: a pool without backends must not delay the others.
 async fn settle(pools: &[Arc<Pool>]) {
     let all_settled = async {
         for pool in pools {
@@ -64,28 +65,28 @@ async fn settle(pools: &[Arc<Pool>]) {
     tokio::time::timeout(SETTLE_LIMIT, all_settled).await.ok();
 }
 
-/// Runs the pools and says when they have settled.
+/// Runs the pools and reports when they have settled.
 pub struct Keeper {
-    kept: Kept,
+    kept: RunningPools,
     settled: watch::Sender<bool>,
 }
 
 impl Keeper {
-    /// A keeper of `pools` at first.
+    /// A keeper that starts with `pools`.
     #[must_use]
     pub fn new(pools: Vec<Arc<Pool>>) -> Self {
-        Self { kept: Kept(watch::Sender::new(pools)), settled: watch::Sender::new(false) }
+        Self { kept: RunningPools(watch::Sender::new(pools)), settled: watch::Sender::new(false) }
     }
 
-    /// Becomes true once each pool has a backend that is up, or has checked them all.
+    /// Becomes true once each pool has a backend that is up, or has checked all of them.
     #[must_use]
     pub fn settled(&self) -> watch::Receiver<bool> {
         self.settled.subscribe()
     }
 
-    /// Says which pools are to be kept from now on.
+    /// A handle to change the running pools.
     #[must_use]
-    pub fn kept(&self) -> Kept {
+    pub fn running(&self) -> RunningPools {
         self.kept.clone()
     }
 }
@@ -96,7 +97,7 @@ impl BackgroundService for Keeper {
         let mut wanted = self.kept.0.subscribe();
         let first = wanted.borrow_and_update().clone();
         let mut loops = Loops { running: HashMap::new(), tasks: JoinSet::new(), shutdown: shutdown.clone() };
-        loops.follow(&first);
+        loops.reconfigure(&first);
         let settling = async {
             settle(&first).await;
             self.settled.send_replace(true);
@@ -104,7 +105,7 @@ impl BackgroundService for Keeper {
         let following = async {
             while wanted.changed().await.is_ok() {
                 let pools = wanted.borrow_and_update().clone();
-                loops.follow(&pools);
+                loops.reconfigure(&pools);
             }
         };
         let mut ended = shutdown;
@@ -115,7 +116,7 @@ impl BackgroundService for Keeper {
     }
 }
 
-/// The loops that run.
+/// The running loops.
 struct Loops {
     running: HashMap<PoolName, (Arc<Pool>, AbortHandle)>,
     tasks: JoinSet<()>,
@@ -123,9 +124,9 @@ struct Loops {
 }
 
 impl Loops {
-    /// Ends the loops of pools that are not in `pools`, and starts those that are new. A successor's loop
-    /// looks after the backends that its pool has in common with the one before.
-    fn follow(&mut self, pools: &[Arc<Pool>]) {
+    /// Stops the loops of pools that are not in `pools`, and starts the new ones. The loop of a replacing pool
+    /// also serves the backends that it shares with the replaced pool.
+    fn reconfigure(&mut self, pools: &[Arc<Pool>]) {
         let names = by_name(pools);
         let wanted = |pool: &Arc<Pool>| names.get(pool.name()).is_some_and(|wanted| Arc::ptr_eq(wanted, pool));
         self.running.retain(|_, (pool, task)| {
@@ -142,7 +143,7 @@ impl Loops {
                 self.running.insert(pool.name().clone(), (Arc::clone(pool), task));
             }
         }
-        // Those that have ended are let go.
+        // Collects finished tasks.
         while self.tasks.try_join_next().is_some() {}
     }
 }

@@ -1,11 +1,11 @@
 //! How pools start, change and end.
 //!
-//! - [`succession`]: builds a pool, and passes the state of the pool before to it.
+//! - [`build`]: builds a pool, and takes over state from the pool that it replaces.
 //! - [`keeper`]: the background service that runs the discovery and health checks of every pool.
 
-pub mod predecessor;
-pub mod succession;
+pub mod replaced_pool;
+pub mod build;
 pub mod keeper;
 
 #[cfg(test)]
-mod succession_tests;
+mod build_tests;

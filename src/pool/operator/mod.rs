@@ -1,10 +1,10 @@
 //! Operator overrides of backends, and what operators see of them.
 //!
-//! - [`administration`]: the state and weight of one backend: from the configuration, or from an override.
-//! - [`operation`]: the backends of a pool as commands show and change them.
+//! - [`overrides`]: the state and weight of one backend.
+//! - [`backends`]: lists and changes the backends of a pool.
 
-pub mod administration;
-pub mod operation;
+pub mod overrides;
+pub mod backends;
 
 #[cfg(test)]
-mod operation_tests;
+mod backends_tests;

@@ -1,4 +1,4 @@
-//! The `passive_health:` block of a pool: `off`, or the figures that differ from their defaults.
+//! The `passive_health:` block of a pool: `off`, or the values that differ from their defaults.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -10,33 +10,33 @@ use std::time::Duration;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 
-/// The rules' figures, checked.
+/// The checked parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
-    /// Failures in a row that eject.
+    /// Consecutive failures that eject a backend.
     pub consecutive_failures: u32,
     /// The length of a window.
     pub window: Duration,
-    /// Answers that a window needs before it is judged; until then it goes on.
+    /// Responses that a window needs; until then it continues.
     pub minimum_requests: u32,
-    /// How many times slower than the pool a slow backend is.
+    /// The ratio to the latency of the pool from which a backend counts as slow.
     pub slow_factor: f64,
-    /// Slow windows in a row that eject.
+    /// Consecutive slow windows that eject a backend.
     pub slow_windows: u32,
-    /// The first ejection's length.
+    /// The duration of the first ejection.
     pub ejection_time: Duration,
     /// The longest ejection.
     pub max_ejection_time: Duration,
-    /// The share of a pool that may be ejected, in percent.
+    /// The largest percentage of ejected backends in a pool.
     pub max_ejected_percent: u32,
 }
 
-/// The block, as written.
+/// The `passive_health:` block.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Setting {
-    /// Traffic says nothing about a backend's health.
+    /// Passive health is off.
     Off,
-    /// It does, by these figures.
+    /// Passive health is on with these parameters.
     On(Config),
 }
 
@@ -68,13 +68,13 @@ impl<'de> Visitor<'de> for SettingVisitor {
     type Value = Setting;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("`off`, or a mapping of what differs from the defaults")
+        f.write_str("`off`, or a mapping of the values that differ from the defaults")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Setting, E> {
         match text {
             "off" => Ok(Setting::Off),
-            other => Err(E::custom(format!("`{other}` is not `off`; write a mapping for anything else"))),
+            other => Err(E::custom(format!("`{other}` is not `off`; for other history write a mapping"))),
         }
     }
 
@@ -83,25 +83,25 @@ impl<'de> Visitor<'de> for SettingVisitor {
     }
 }
 
-/// The figures, as written.
+/// The parameters.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Failures in a row that eject.
+    /// Consecutive failures that eject a backend.
     pub consecutive_failures: u32,
-    /// How often times and success rates are judged.
+    /// How often latency and success rates are compared.
     pub window: Period,
-    /// Answers that a window needs before its times are judged.
+    /// Responses that a window needs before its latency is compared.
     pub minimum_requests: u32,
-    /// How many times slower than the pool's median a slow backend is.
+    /// The ratio to the median latency of the pool from which a backend counts as slow.
     pub slow_factor: f64,
-    /// Slow windows in a row that eject.
+    /// Consecutive slow windows that eject a backend.
     pub slow_windows: u32,
-    /// How long the first ejection lasts.
+    /// The duration of the first ejection.
     pub ejection_time: Period,
-    /// How long ejections last at most.
+    /// The longest ejection.
     pub max_ejection_time: Period,
-    /// The share of the pool that may be ejected, in percent.
+    /// The largest percentage of ejected backends in a pool.
     pub max_ejected_percent: u32,
 }
 
@@ -121,7 +121,7 @@ impl Default for Config {
 }
 
 impl Setting {
-    /// Proves the block consistent; `None` where it is off.
+    /// Checks the block; `None` if it is off.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Spec> {
         let Self::On(config) = self else { return None };
         let counts = [
@@ -134,7 +134,7 @@ impl Setting {
         }
         for (key, period) in [("window", config.window), ("ejection_time", config.ejection_time)] {
             if period.0.is_zero() {
-                faults.add(place.key(key), "must be longer than nothing", "write for example 10s");
+                faults.add(place.key(key), "must be greater than zero", "write for example 10s");
             }
         }
         if config.max_ejection_time < config.ejection_time {
@@ -142,19 +142,19 @@ impl Setting {
                 "ejection_time, {}, is longer than max_ejection_time, {}",
                 config.ejection_time, config.max_ejection_time
             );
-            faults.add(place.clone(), problem, "ejections only become longer");
+            faults.add(place.clone(), problem, "increase max_ejection_time");
         }
-        // Also what is no number at all.
+        // Also rejects NaN.
         if !(1.5..=1000.0).contains(&config.slow_factor) {
             let problem = format!("{} is not between 1.5 and 1000", config.slow_factor);
-            faults.add(place.key("slow_factor"), problem, "below 1.5, backends that are well would be ejected");
+            faults.add(place.key("slow_factor"), problem, "below 1.5 healthy backends would be ejected");
         }
         if !(1..=50).contains(&config.max_ejected_percent) {
             let problem = format!("{} is not between 1 and 50", config.max_ejected_percent);
             faults.add(
                 place.key("max_ejected_percent"),
                 problem,
-                "more than half of a pool cannot be worse than its peers; write `passive_health: off` for none",
+                "more than half of a pool cannot be outliers; to turn it off write `passive_health: off`",
             );
         }
         Some(Spec {

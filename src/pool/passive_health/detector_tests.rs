@@ -1,4 +1,4 @@
-//! The judge without a network: what is ejected, what is not, for how long, and how many.
+//! The detector without a network: which backends are ejected, for how long, and how many.
 
 use super::*;
 use crate::pool::passive_health::config::Setting;
@@ -17,12 +17,12 @@ fn report(host: usize, millis: u64, count: u32) -> Report {
     Report { address: address(host), up: true, outcomes: Share { succeeded: count, failed: 0 }, times, waiting: 0 }
 }
 
-/// A pool whose backends take so many milliseconds, with 20 answers each.
+/// A pool with these latencies in milliseconds, with 20 responses each.
 fn taking(millis: &[u64]) -> Vec<Report> {
     millis.iter().enumerate().map(|(host, millis)| report(host, *millis, 20)).collect()
 }
 
-/// A pool in which so many of each 100 requests fail.
+/// A pool with these failures per 100 requests.
 fn failing(percents: &[u32]) -> Vec<Report> {
     let host = |(host, percent): (usize, &u32)| Report {
         outcomes: Share { succeeded: 100 - percent, failed: *percent },
@@ -41,7 +41,7 @@ impl Bench {
         Self { detector: Detector::new(spec()), now: Instant::now() }
     }
 
-    /// So many windows of a second each; who was ejected in them.
+    /// Ends a number of windows of one second each; returns the ejected backends.
     fn windows(&mut self, count: usize, pool: &[Report]) -> Vec<usize> {
         (0..count).flat_map(|_| self.window(pool)).filter_map(ejected).collect()
     }
@@ -52,7 +52,7 @@ impl Bench {
     }
 
     fn fails(&mut self, host: usize, gateway: bool, pool: &[Report]) -> Option<Change> {
-        self.detector.failed_in_a_row(address(host), (5, gateway), pool, self.now)
+        self.detector.consecutive_failures_reached(address(host), (5, gateway), pool, self.now)
     }
 }
 
@@ -71,7 +71,7 @@ fn period(change: Option<Change>) -> u64 {
 }
 
 #[test]
-fn ten_times_slower_than_its_peers_is_ejected_after_three_windows() {
+fn backend_ten_times_slower_than_its_peers_is_ejected_after_three_windows() {
     let mut bench = Bench::new();
     let pool = taking(&[2, 2, 3, 2, 20]);
     assert_eq!(bench.windows(2, &pool), [] as [usize; 0]);
@@ -83,7 +83,7 @@ fn ten_times_slower_than_its_peers_is_ejected_after_three_windows() {
 }
 
 #[test]
-fn nobody_is_slow_where_all_are_or_where_it_cannot_be_told() {
+fn no_backend_is_ejected_if_all_are_slow_or_too_few_are_measured() {
     for pool in [
         taking(&[200, 210, 190, 220, 205]),
         taking(&[2, 300, 300]),
@@ -96,7 +96,7 @@ fn nobody_is_slow_where_all_are_or_where_it_cannot_be_told() {
 }
 
 #[test]
-fn one_slow_window_is_forgiven() {
+fn single_slow_window_does_not_eject() {
     let mut bench = Bench::new();
     for _ in 0..10 {
         assert_eq!(bench.windows(2, &taking(&[2, 2, 20])), [] as [usize; 0]);
@@ -105,62 +105,62 @@ fn one_slow_window_is_forgiven() {
 }
 
 #[test]
-fn a_backend_with_little_traffic_is_judged_once_there_is_enough() {
+fn backend_with_little_traffic_is_compared_after_enough_responses() {
     let mut bench = Bench::new();
     let mut pool = taking(&[2, 2, 2, 2]);
     pool.push(report(4, 100, 2));
-    // Ten answers make one window: three of them take fifteen seconds.
+    // Ten responses make one window: three of them take fifteen seconds.
     assert_eq!(bench.windows(14, &pool), [] as [usize; 0]);
     assert_eq!(bench.windows(1, &pool), [4]);
 }
 
 #[test]
-fn silence_among_talking_peers_is_ejected() {
+fn unresponsive_backend_among_responding_peers_is_ejected() {
     let mut silent = taking(&[2, 2, 2]);
     silent.push(Report { waiting: 3, ..report(3, 0, 0) });
     assert_eq!(Bench::new().windows(3, &silent), [3]);
     let lonely: Vec<Report> = (0..3).map(|host| Report { waiting: 9, ..report(host, 0, 0) }).collect();
-    assert_eq!(Bench::new().windows(50, &lonely), [] as [usize; 0], "nobody talks");
+    assert_eq!(Bench::new().windows(50, &lonely), [] as [usize; 0], "no backend responds");
     let mut night = Bench::new();
     night.window(&taking(&[2, 2, 2, 2]));
-    assert_eq!(night.windows(50, &lonely), [] as [usize; 0], "nobody talks any more");
+    assert_eq!(night.windows(50, &lonely), [] as [usize; 0], "no backend responds any more");
     let long_poll: Vec<Report> = taking(&[30_000, 30_000]).into_iter().chain(silent.last().cloned()).collect();
     assert_eq!(Bench::new().windows(50, &long_poll), [] as [usize; 0], "the peers take as long");
 }
 
 #[test]
-fn gateway_failures_in_a_row_speak_for_themselves() {
+fn consecutive_gateway_failures_eject_without_comparison() {
     let pool = failing(&[0, 0, 100]);
     let mut bench = Bench::new();
-    assert_eq!(bench.detector.failed_in_a_row(address(2), (4, true), &pool, bench.now), None);
+    assert_eq!(bench.detector.consecutive_failures_reached(address(2), (4, true), &pool, bench.now), None);
     assert_eq!(bench.fails(2, true, &pool).and_then(ejected), Some(2));
-    assert_eq!(bench.fails(2, true, &pool), None, "once is enough");
+    assert_eq!(bench.fails(2, true, &pool), None, "it is ejected already");
 }
 
 #[test]
-fn server_errors_count_where_the_peers_do_better() {
+fn server_errors_eject_only_if_the_peers_are_healthy() {
     assert!(Bench::new().fails(4, false, &failing(&[0, 0, 0, 0, 100])).is_some());
-    assert!(Bench::new().fails(4, false, &failing(&[100, 0, 0, 0, 100])).is_some(), "two may be ill");
-    assert_eq!(Bench::new().fails(4, false, &failing(&[40, 40, 40, 40, 40])), None, "a broken page");
+    assert!(Bench::new().fails(4, false, &failing(&[100, 0, 0, 0, 100])).is_some(), "two backends may be unhealthy");
+    assert_eq!(Bench::new().fails(4, false, &failing(&[40, 40, 40, 40, 40])), None, "the fault is in the request");
     let nobody: Vec<Report> = (0..3).map(|host| report(host, 2, 0)).collect();
-    assert_eq!(Bench::new().fails(2, false, &nobody), None, "no evidence");
+    assert_eq!(Bench::new().fails(2, false, &nobody), None, "too few requests");
     let mut bench = Bench::new();
     bench.window(&failing(&[0, 0, 0]));
-    assert!(bench.fails(2, false, &nobody).is_some(), "the last window counts as well");
+    assert!(bench.fails(2, false, &nobody).is_some(), "the last window counts too");
 }
 
 #[test]
-fn a_low_success_rate_is_ejected_and_a_slightly_lower_one_is_not() {
+fn low_success_rate_ejects_and_a_slightly_lower_one_does_not() {
     let mut bench = Bench::new();
     assert_eq!(bench.windows(9, &failing(&[0, 0, 1, 0, 60])), [] as [usize; 0]);
     assert_eq!(bench.windows(1, &failing(&[0, 0, 1, 0, 60])), [4]);
     assert_eq!(Bench::new().windows(30, &failing(&[0, 0, 0, 0, 2])), [] as [usize; 0]);
-    assert_eq!(Bench::new().windows(30, &failing(&[50, 55, 60, 45, 50])), [] as [usize; 0], "all are ill");
+    assert_eq!(Bench::new().windows(30, &failing(&[50, 55, 60, 45, 50])), [] as [usize; 0], "all are unhealthy");
     assert_eq!(Bench::new().windows(30, &failing(&[0, 0, 0, 60])), [] as [usize; 0], "too few to compare");
 }
 
 #[test]
-fn ejections_double_up_to_the_longest_and_are_forgiven_one_by_one() {
+fn ejection_time_doubles_up_to_the_maximum_and_recovers_stepwise() {
     let mut bench = Bench::new();
     let pool = failing(&[0, 0, 0]);
     let mut periods = Vec::new();
@@ -173,11 +173,11 @@ fn ejections_double_up_to_the_longest_and_are_forgiven_one_by_one() {
     }
     assert_eq!(periods, [10, 20, 40, 80, 160, 300, 300]);
     bench.windows(41, &pool);
-    assert_eq!(period(bench.fails(2, true, &pool)), 80, "seven doublings, four of them taken back");
+    assert_eq!(period(bench.fails(2, true, &pool)), 80, "seven doublings, four of them removed");
 }
 
 #[test]
-fn at_most_half_of_a_pool_is_out_and_never_the_last_one() {
+fn at_most_half_of_a_pool_is_ejected_and_never_the_last_backend() {
     for (hosts, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (10, 5)] {
         let pool = failing(&vec![100; hosts]);
         let mut bench = Bench::new();
@@ -189,17 +189,17 @@ fn at_most_half_of_a_pool_is_out_and_never_the_last_one() {
     pool[1].up = false;
     let mut bench = Bench::new();
     assert!(bench.fails(2, true, &pool).is_some());
-    assert_eq!(bench.fails(3, true, &pool), None, "nobody else takes requests");
+    assert_eq!(bench.fails(3, true, &pool), None, "no other backend takes requests");
 }
 
 #[test]
-fn the_worst_goes_first() {
+fn slowest_backend_is_ejected_first() {
     let mut bench = Bench::new();
     assert_eq!(bench.windows(3, &taking(&[2, 2, 2, 2, 40, 80, 120])), [6, 5, 4]);
 }
 
 #[test]
-fn what_left_the_pool_is_forgotten() {
+fn history_of_a_removed_backend_is_dropped() {
     let mut bench = Bench::new();
     let pool = failing(&[0, 0, 100]);
     bench.fails(2, true, &pool);

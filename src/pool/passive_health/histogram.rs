@@ -1,21 +1,21 @@
-//! Times counted in buckets: how a median is known without keeping the times.
+//! A histogram of times: gives a median without storing each time.
 //!
-//! Each doubling has four buckets, so what is read is at most a quarter off, from 64 µs to 67 s. To count
-//! a time costs one atomic addition; there is no lock and nothing grows. A median is what the balancer
-//! judges by, since one large report among a hundred pages says nothing about a backend.
+//! Each doubling has four buckets, so a value is off by at most a quarter, from 64 µs to 67 s. Recording costs
+//! one atomic addition without a lock, and memory is fixed. The median is used because one large report among a
+//! hundred pages says nothing about a backend.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Microseconds below which everything is alike, as a power of two.
+/// Times below this many microseconds share a bucket, as a power of two.
 const FLOOR: u32 = 6;
 /// Doublings above the floor.
 const DOUBLINGS: u32 = 20;
-/// Buckets of one doubling, as a power of two.
+/// Buckets per doubling, as a power of two.
 const STEPS: u32 = 2;
 const BUCKETS: usize = 1 + ((DOUBLINGS as usize) << STEPS);
 
-/// Times of many requests, counted from many threads.
+/// Times of many requests, recorded from many threads.
 #[derive(Debug)]
 pub struct Histogram([AtomicU32; BUCKETS]);
 
@@ -26,21 +26,21 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Counts one time.
+    /// Records one time.
     pub fn record(&self, time: Duration) {
         if let Some(bucket) = self.0.get(bucket(time)) {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// What was counted since the last call.
+    /// Takes the counts since the last call.
     #[must_use]
     pub fn take(&self) -> Counts {
         Counts(std::array::from_fn(|index| self.0.get(index).map_or(0, |bucket| bucket.swap(0, Ordering::Relaxed))))
     }
 }
 
-/// Times that were counted.
+/// Counted times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts([u32; BUCKETS]);
 
@@ -51,27 +51,27 @@ impl Default for Counts {
 }
 
 impl Counts {
-    /// Counts one time.
+    /// Records one time.
     pub fn record(&mut self, time: Duration) {
         if let Some(bucket) = self.0.get_mut(bucket(time)) {
             *bucket = bucket.saturating_add(1);
         }
     }
 
-    /// How many times were counted.
+    /// The number of recorded times.
     #[must_use]
     pub fn total(&self) -> u32 {
         self.0.iter().fold(0, |total, count| total.saturating_add(*count))
     }
 
-    /// Adds what was counted elsewhere.
+    /// Adds other counts.
     pub fn add(&mut self, other: &Self) {
         for (own, more) in self.0.iter_mut().zip(&other.0) {
             *own = own.saturating_add(*more);
         }
     }
 
-    /// The time that half of the requests did not exceed; `None` where nothing was counted.
+    /// The median; `None` without recorded times.
     #[must_use]
     pub fn median(&self) -> Option<Duration> {
         let half = u64::from(self.total()).div_ceil(2);
@@ -98,7 +98,7 @@ fn bucket(time: Duration) -> usize {
     usize::try_from(index).unwrap_or(BUCKETS).min(BUCKETS - 1)
 }
 
-/// The time in the middle of a bucket.
+/// The middle of a bucket.
 fn middle(index: usize) -> Duration {
     let Some(above) = index.checked_sub(1) else { return Duration::from_micros(1 << (FLOOR - 1)) };
     let (doubling, step) = (above >> STEPS, (above & ((1 << STEPS) - 1)) as u64);
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_read_back_within_a_quarter() {
+    fn recorded_time_is_returned_within_a_quarter() {
         for micros in [64, 100, 999, 1_000, 1_024, 12_345, 250_000, 9_999_999, 60_000_000] {
             let mut counts = Counts::default();
             counts.record(Duration::from_micros(micros));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn extremes_have_a_bucket() {
+    fn extreme_times_have_a_bucket() {
         let histogram = Histogram::default();
         for time in [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(100), Duration::MAX] {
             histogram.record(time);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_large_ones_do_not_move_the_median() {
+    fn few_large_times_do_not_move_the_median() {
         let (mut many, mut few) = (Counts::default(), Counts::default());
         (0..60).for_each(|_| many.record(Duration::from_millis(2)));
         let before = many.median();

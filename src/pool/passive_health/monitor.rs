@@ -1,8 +1,8 @@
-//! Passive health at work: requests count, the keeper's task judges.
+//! The outlier monitor: a background task that ejects backends.
 //!
-//! A request touches a few atomics of its endpoint and no lock. When a row of failures reaches the
-//! threshold it raises the pool's alarm, so that judgement does not wait for the window's end. The task
-//! alone asks the [`Detector`], and what it decides is one flag that selection reads.
+//! A request updates a few atomics of its endpoint without a lock. When consecutive failures reach the
+//! threshold, it fires the trigger of the pool, so that the decision does not wait for the end of the window.
+//! Only this task calls the [`Detector`]; the result is one flag that selection reads.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,81 +17,81 @@ use crate::pool::passive_health::config::Spec;
 use crate::pool::passive_health::detector::{Change, Detector, Reason, Report};
 use crate::pool::passive_health::state::Trigger;
 
-/// What judges the backends of a pool and of those that come in its place when the configuration changes.
+/// The outlier monitor of a pool. A replacing pool takes it over.
 #[derive(Debug, Default)]
-pub struct Alarm {
+pub struct OutlierMonitor {
     trigger: Arc<Trigger>,
-    /// Only the pool's background task takes this lock.
-    judge: Mutex<Option<Judge>>,
+    /// Locked only by the background task of the pool.
+    evaluate: Mutex<Option<Evaluation>>,
 }
 
-/// What has been seen so far, and when it is looked at next.
+/// The detector, and the end of the current window.
 #[derive(Debug)]
-struct Judge {
+struct Evaluation {
     detector: Detector,
     window: Duration,
     window_ends: Instant,
 }
 
-impl Alarm {
+impl OutlierMonitor {
     /// The trigger that the backends of the pool fire.
     pub(in crate::pool) fn trigger(&self) -> &Arc<Trigger> {
         &self.trigger
     }
 
-    /// From now on backends are judged by `spec`, with what is known about them, or not at all.
-    pub(in crate::pool) fn follow(&self, spec: Option<&Spec>, backends: &[Arc<Endpoint>], now: Instant) {
+    /// Applies a new `spec` and keeps the history; `None` turns passive health off.
+    pub(in crate::pool) fn reconfigure(&self, spec: Option<&Spec>, backends: &[Arc<Endpoint>], now: Instant) {
         self.trigger.set_threshold(spec.map_or(0, |spec| spec.consecutive_failures));
-        let mut judge = self.judge.lock();
+        let mut evaluate = self.evaluate.lock();
         let Some(spec) = spec else {
-            *judge = None;
-            // Nobody would bring them back.
-            backends.iter().for_each(|endpoint| endpoint.observed().readmit());
+            *evaluate = None;
+            // Nothing would end their ejections.
+            backends.iter().for_each(|endpoint| endpoint.passive_health().readmit());
             return;
         };
         let window = spec.window;
-        let judge = judge.get_or_insert_with(|| Judge {
+        let evaluate = evaluate.get_or_insert_with(|| Evaluation {
             detector: Detector::new(spec.clone()),
             window,
             window_ends: now + window,
         });
-        judge.detector.follow(spec.clone());
-        judge.window = window;
-        judge.window_ends = judge.window_ends.min(now + window);
+        evaluate.detector.reconfigure(spec.clone());
+        evaluate.window = window;
+        evaluate.window_ends = evaluate.window_ends.min(now + window);
     }
 
-    /// When there is something to judge again, if nothing is raised before.
+    /// When the next decision is due, unless the trigger fires before.
     fn next(&self) -> Option<Instant> {
-        let judge = self.judge.lock();
-        let judge = judge.as_ref()?;
-        Some(judge.detector.next_return().map_or(judge.window_ends, |at| at.min(judge.window_ends)))
+        let evaluate = self.evaluate.lock();
+        let evaluate = evaluate.as_ref()?;
+        Some(evaluate.detector.next_return().map_or(evaluate.window_ends, |at| at.min(evaluate.window_ends)))
     }
 
-    /// Judges what is due; rows of failures where it was `raised`.
-    fn judge(&self, raised: bool, backends: &[Arc<Endpoint>], now: Instant) -> Vec<Change> {
-        let mut judge = self.judge.lock();
-        let Some(judge) = judge.as_mut() else { return Vec::new() };
+    /// Decides what is due; about consecutive failures if `raised`.
+    fn evaluate(&self, raised: bool, backends: &[Arc<Endpoint>], now: Instant) -> Vec<Change> {
+        let mut evaluate = self.evaluate.lock();
+        let Some(evaluate) = evaluate.as_mut() else { return Vec::new() };
         if raised {
-            return judge_rows(&mut judge.detector, backends, now);
+            return evaluate_consecutive_failures(&mut evaluate.detector, backends, now);
         }
-        if judge.window_ends > now {
-            return judge.detector.returns(now);
+        if evaluate.window_ends > now {
+            return evaluate.detector.returns(now);
         }
-        judge.window_ends = now + judge.window;
-        judge.detector.window(&reports(backends, End::Window), now)
+        evaluate.window_ends = now + evaluate.window;
+        evaluate.detector.window(&reports(backends, End::Window), now)
     }
 }
 
-/// Judges a pool's backends for as long as it is polled.
+/// Monitors the backends of a pool for as long as it is polled.
 #[expect(clippy::disallowed_methods, reason = "the pool's background task is where windows end")]
-pub(in crate::pool) async fn watch(alarm: &Alarm, pool: &PoolName, backends: impl Fn() -> Vec<Arc<Endpoint>>) {
+pub(in crate::pool) async fn watch(alarm: &OutlierMonitor, pool: &PoolName, backends: impl Fn() -> Vec<Arc<Endpoint>>) {
     while let Some(next) = alarm.next() {
         let raised = tokio::select! {
             () = tokio::time::sleep_until(next.into()) => false,
             () = alarm.trigger.fired() => true,
         };
         let (backends, now) = (backends(), Instant::now());
-        alarm.judge(raised, &backends, now).into_iter().for_each(|change| apply(change, pool, &backends, now));
+        alarm.evaluate(raised, &backends, now).into_iter().for_each(|change| apply(change, pool, &backends, now));
     }
 }
 
@@ -104,7 +104,7 @@ enum End {
 
 fn reports(backends: &[Arc<Endpoint>], end: End) -> Vec<Report> {
     let report = |endpoint: &Arc<Endpoint>| {
-        let tally = endpoint.observed().tally();
+        let tally = endpoint.passive_health().tally();
         let (outcomes, times) = match end {
             End::Window => tally.take(),
             End::Nothing => (tally.outcomes(), Default::default()),
@@ -114,13 +114,15 @@ fn reports(backends: &[Arc<Endpoint>], end: End) -> Vec<Report> {
     backends.iter().map(report).collect()
 }
 
-fn judge_rows(detector: &mut Detector, backends: &[Arc<Endpoint>], now: Instant) -> Vec<Change> {
+fn evaluate_consecutive_failures(detector: &mut Detector, backends: &[Arc<Endpoint>], now: Instant) -> Vec<Change> {
     let pool = reports(backends, End::Nothing);
     let mut changes = Vec::new();
     for endpoint in backends {
-        let (gateway, any) = endpoint.observed().tally().rows();
-        let change = detector.failed_in_a_row(endpoint.address(), (gateway, true), &pool, now);
-        changes.extend(change.or_else(|| detector.failed_in_a_row(endpoint.address(), (any, false), &pool, now)));
+        let (gateway, any) = endpoint.passive_health().tally().consecutive_failures();
+        let change = detector.consecutive_failures_reached(endpoint.address(), (gateway, true), &pool, now);
+        changes.extend(
+            change.or_else(|| detector.consecutive_failures_reached(endpoint.address(), (any, false), &pool, now)),
+        );
     }
     changes
 }
@@ -131,7 +133,7 @@ fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>], now: Insta
     match change {
         Change::Ejected { address, reason, period } => {
             if let Some(endpoint) = endpoint(address) {
-                endpoint.observed().eject(matches!(reason, Reason::Unresponsive(..)), now + period);
+                endpoint.passive_health().eject(matches!(reason, Reason::Unresponsive(..)), now + period);
                 endpoint.changed();
             }
             Event::BackendEjected { pool, backend: address, reason: reason.to_string(), period: Period(period) }
@@ -139,11 +141,11 @@ fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>], now: Insta
         }
         Change::Returned { address } => {
             if let Some(endpoint) = endpoint(address) {
-                let observed = endpoint.observed();
-                // What was seen while it was out says nothing about it now.
+                let observed = endpoint.passive_health();
+                // Counts from before the ejection are outdated.
                 let (_, _) = observed.tally().take();
-                observed.tally().forget_rows();
-                endpoint.start_slowly(now);
+                observed.tally().reset_consecutive_failures();
+                endpoint.begin_slow_start(now);
                 observed.readmit();
                 endpoint.changed();
             }

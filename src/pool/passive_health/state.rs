@@ -42,7 +42,7 @@ impl Trigger {
 
 /// What requests record about one backend, and whether it is ejected.
 #[derive(Debug, Default)]
-pub struct Observed {
+pub struct PassiveHealth {
     tally: Tally,
     ejected: AtomicBool,
     unresponsive: AtomicBool,
@@ -51,7 +51,7 @@ pub struct Observed {
     trigger: Arc<Trigger>,
 }
 
-impl Observed {
+impl PassiveHealth {
     /// The state of a backend without requests.
     #[must_use]
     pub fn new(trigger: Arc<Trigger>) -> Self {

@@ -1,23 +1,23 @@
-//! What requests note about a backend: a few atomics, no lock.
+//! The counts that requests update for a backend: a few atomics without a lock.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::pool::passive_health::histogram::{Counts, Histogram};
 
-/// How a try at a backend ended, as far as it says something about the backend.
+/// The outcome of an attempt, as far as it depends on the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It answered with a status below 500, or one that is not its fault.
+    /// A response with a status code below 500, or one that is not the backend's fault.
     Success,
-    /// It answered with a 5xx that may be the request's own fault.
+    /// A response with a 5xx that the request may have caused.
     ServerError,
-    /// It could not be connected to, was late, broke off before or in its answer, or answered 502, 503 or 504.
+    /// No connection, a timeout, an abort before or during the response, or a response with 502, 503 or 504.
     GatewayFailure,
 }
 
 impl Outcome {
-    /// What a status says. 501 and 505 are about the request.
+    /// The outcome for a status code. 501 and 505 depend on the request.
     #[must_use]
     pub fn of_status(status: u16) -> Self {
         match status {
@@ -29,12 +29,12 @@ impl Outcome {
     }
 }
 
-/// Outcomes at a backend.
+/// Outcomes of attempts at a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
-    /// Tries that ended well.
+    /// Successful attempts.
     pub succeeded: u32,
-    /// Tries that did not.
+    /// Failed attempts.
     pub failed: u32,
 }
 
@@ -50,13 +50,13 @@ impl Share {
         }
     }
 
-    /// The share of failures; `None` where nothing was tried.
+    /// The failure rate; `None` without attempts.
     pub(in crate::pool::passive_health) fn failing(self) -> Option<f64> {
         (self.total() > 0).then(|| f64::from(self.failed) / f64::from(self.total()))
     }
 }
 
-/// Counts of one backend since the last window.
+/// The counts of one backend since the last window.
 #[derive(Debug, Default)]
 pub struct Tally {
     gateway_in_a_row: AtomicU32,
@@ -68,27 +68,27 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// The backend has a request and owes its answer; how many it owed before.
-    pub fn asked(&self) -> u32 {
+    /// Counts a request that waits for its response; returns how many waited before.
+    pub fn begin_wait(&self) -> u32 {
         self.waiting.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A request that was [`asked`](Self::asked) waits no more, however it ended.
-    pub fn released(&self) {
+    /// Ends the wait of a request, with any outcome.
+    pub fn end_wait(&self) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Notes after what time an answer began.
+    /// Records the time until a response started.
     pub fn time(&self, time: Duration) {
         self.times.record(time);
     }
 
-    /// Notes how a try ended. Returns how many failures in a row there are now: gateway failures, and
-    /// failures of any kind.
+    /// Records the outcome of an attempt. Returns the consecutive failures: gateway failures, and failures of
+    /// any kind.
     pub fn record(&self, outcome: Outcome) -> (u32, u32) {
         if outcome == Outcome::Success {
             self.succeeded.fetch_add(1, Ordering::Relaxed);
-            self.forget_rows();
+            self.reset_consecutive_failures();
             return (0, 0);
         }
         self.failed.fetch_add(1, Ordering::Relaxed);
@@ -100,9 +100,8 @@ impl Tally {
         (self.gateway_in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1), in_a_row)
     }
 
-    /// Begins to count failures in a row from nothing. Reads first, so that backends that are well share
-    /// the cache line.
-    pub fn forget_rows(&self) {
+    /// Resets the consecutive failures. Reads first, so that healthy backends share the cache line.
+    pub fn reset_consecutive_failures(&self) {
         for row in [&self.gateway_in_a_row, &self.in_a_row] {
             if row.load(Ordering::Relaxed) != 0 {
                 row.store(0, Ordering::Relaxed);
@@ -110,25 +109,25 @@ impl Tally {
         }
     }
 
-    /// Failures in a row: gateway failures, and failures of any kind.
+    /// Consecutive failures: gateway failures, and failures of any kind.
     #[must_use]
-    pub fn rows(&self) -> (u32, u32) {
+    pub fn consecutive_failures(&self) -> (u32, u32) {
         (self.gateway_in_a_row.load(Ordering::Relaxed), self.in_a_row.load(Ordering::Relaxed))
     }
 
-    /// Requests that wait for an answer.
+    /// Requests that wait for a response.
     #[must_use]
     pub fn waiting(&self) -> u32 {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// The outcomes since the window began, which goes on.
+    /// The outcomes in the current window, which continues.
     #[must_use]
     pub fn outcomes(&self) -> Share {
         Share { succeeded: self.succeeded.load(Ordering::Relaxed), failed: self.failed.load(Ordering::Relaxed) }
     }
 
-    /// Ends the window: its outcomes and its times.
+    /// Ends the window and takes its outcomes and times.
     #[must_use]
     pub fn take(&self) -> (Share, Counts) {
         let succeeded = self.succeeded.swap(0, Ordering::Relaxed);
@@ -142,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statuses_say_what_they_say() {
+    fn status_codes_map_to_outcomes() {
         for (status, outcome) in [
             (200, Outcome::Success),
             (404, Outcome::Success),
@@ -159,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_counted_apart_and_end_with_a_success() {
+    fn consecutive_failures_are_counted_by_kind_and_reset_by_a_success() {
         let tally = Tally::default();
         assert_eq!(tally.record(Outcome::GatewayFailure), (1, 1));
         assert_eq!(tally.record(Outcome::GatewayFailure), (2, 2));

@@ -1,13 +1,13 @@
-//! Pingora's load balancer under any policy.
+//! Pingora's load balancer with any policy.
 //!
-//! Pingora's `LoadBalancer<S>` stays the owner of discovery, of health checks and of the loop that
-//! runs them, and it builds its `S` anew whenever discovery finds other backends. [`Selection`] makes
-//! such an `S` of a [`Policy`]. A pool with `balance: round_robin` is a `LoadBalancer<RoundRobin>`.
+//! Pingora's `LoadBalancer<S>` owns discovery, health checks and the loop that runs them, and builds its `S`
+//! again whenever discovery finds other backends. [`Selection`] turns a [`Policy`] into such an `S`. A pool
+//! with `balance: round_robin` is a `LoadBalancer<RoundRobin>`.
 //!
-//! Requests do not go through `LoadBalancer::select_with`: it hashes each backend twice and copies
-//! the chosen one, about 2,200 instructions. A selection publishes what it has prepared as it is built,
-//! and requests read that; it is the same state, so both ways of asking see the same turns. Pingora's
-//! own idea of readiness is not asked, since [`Endpoint`] has it from the same checks.
+//! Requests do not use `LoadBalancer::select_with`: it hashes each backend twice and copies the chosen one,
+//! about 2,200 instructions. Instead a selection publishes its prepared state when it is built, and requests
+//! read that. Both ways share the same state, so they see the same sequence. Pingora's readiness is not used,
+//! because [`Endpoint`] has the health from the same checks.
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
@@ -23,33 +23,33 @@ use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 use pingora_load_balancing::{Backend, Backends, LoadBalancer};
 
 use crate::pool::endpoint::Endpoint;
-use crate::pool::selection::choice::{Ask, Member, Policy, Prospect};
+use crate::pool::selection::choice::{Member, Policy, PreviewMember, SelectionRequest};
 use crate::pool::selection::group::Threshold;
 use crate::pool::selection::key::Key;
 
-/// How often the load balancer's loop does what.
+/// The intervals of the load balancer's loop.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::pool) struct Rhythm {
-    /// Discovery; `None` for once.
+pub(in crate::pool) struct LoopIntervals {
+    /// Interval of discovery; `None` to discover once.
     pub(in crate::pool) update: Option<Duration>,
-    /// Looking whether a health check is due.
+    /// Interval at which due health checks are started.
     pub(in crate::pool) health_check: Option<Duration>,
-    /// How many primaries must be available for backups to rest.
+    /// How many primary backends must be available; below this number backups take traffic too.
     pub(in crate::pool) backup_threshold: Threshold,
 }
 
-/// A load balancer, whatever its policy.
+/// A load balancer with any policy.
 #[async_trait]
 pub trait Balancer: Send + Sync {
-    /// The backend for a request; `None` where none may take it.
-    fn choose(&self, ask: &mut Ask<'_>) -> Option<Arc<Endpoint>>;
-    /// Takes the weights of its backends from them anew.
+    /// The backend for a request; `None` if none accepts it.
+    fn choose(&self, ask: &mut SelectionRequest<'_>) -> Option<Arc<Endpoint>>;
+    /// Reads the weights of the backends again.
     fn reweigh(&self);
-    /// The members, with how many of so many choices fall to each; nobody's turn is taken.
-    fn outlook(&self, ask: &mut Ask<'_>, draws: usize) -> Vec<Prospect>;
-    /// Discovers once.
+    /// The members, with the number of `draws` that each would get. Does not advance the policy.
+    fn preview(&self, ask: &mut SelectionRequest<'_>, draws: usize) -> Vec<PreviewMember>;
+    /// Runs discovery once.
     async fn update(&self) -> pingora::Result<()>;
-    /// Discovers and checks until shutdown.
+    /// Runs discovery and health checks until shutdown.
     async fn run(&self, shutdown: ShutdownWatch);
 }
 
@@ -64,9 +64,9 @@ impl<P: Policy> Tier<P> {
         Self { policy: P::build(config, &members), members: members.into() }
     }
 
-    fn choose(&self, ask: &mut Ask<'_>) -> Option<usize> {
+    fn choose(&self, ask: &mut SelectionRequest<'_>) -> Option<usize> {
         self.policy.choose(&self.members, ask).or_else(|| {
-            // Where all are fresh, none is too fresh.
+            // If all are in slow start, slow start has no effect.
             let slow_start = std::mem::take(&mut ask.slow_start);
             let chosen = if slow_start.is_zero() { None } else { self.policy.choose(&self.members, ask) };
             ask.slow_start = slow_start;
@@ -74,15 +74,15 @@ impl<P: Policy> Tier<P> {
         })
     }
 
-    fn endpoint(&self, ask: &mut Ask<'_>) -> Option<Arc<Endpoint>> {
+    fn endpoint(&self, ask: &mut SelectionRequest<'_>) -> Option<Arc<Endpoint>> {
         let index = self.choose(ask)?;
         self.members.get(index).map(|member| Arc::clone(&member.endpoint))
     }
 }
 
-/// What requests read.
+/// The state that requests read.
 struct Prepared<P> {
-    /// The primaries; `None` where there are no backups, so that all are.
+    /// The primary backends; `None` if there are no backups.
     primaries: Option<Tier<P>>,
     all: Tier<P>,
 }
@@ -98,13 +98,13 @@ impl<P: Policy> Prepared<P> {
         Self { primaries, all: Tier::new(config, members) }
     }
 
-    fn choose(&self, ask: &mut Ask<'_>, threshold: Threshold) -> Option<Arc<Endpoint>> {
+    fn choose(&self, ask: &mut SelectionRequest<'_>, threshold: Threshold) -> Option<Arc<Endpoint>> {
         let primary = self.primaries.as_ref().and_then(|primaries| {
             let needed = threshold.of(primaries.members.len());
             let available = primaries.members.iter().filter(|member| member.endpoint.is_available());
             if available.take(needed).count() < needed { None } else { primaries.endpoint(ask) }
         });
-        // A request that has tried every primary is not refused while a backup is there.
+        // A request that has attempted every primary may still use a backup.
         primary.or_else(|| self.all.endpoint(ask))
     }
 }
@@ -116,14 +116,14 @@ fn member(backend: &Backend) -> Option<Member> {
     (weight > 0).then_some(Member { endpoint, weight })
 }
 
-/// What a selection is built with.
+/// The input of [`Selection::build_with_config`].
 pub struct Settings<P: Policy>(Arc<Published<P>>);
 
-/// What a selection publishes, and who it was built for.
+/// The published state, and the backends it was built for.
 struct Published<P: Policy> {
     policy: P::Config,
     live: ArcSwap<Prepared<P>>,
-    /// Held while something is prepared, so that what comes later is also seen later.
+    /// Locked during preparation, so that a later state is also published later.
     backends: Mutex<Box<[Backend]>>,
 }
 
@@ -134,7 +134,7 @@ impl<P: Policy> Published<P> {
         Self { policy, live, backends: Mutex::default() }
     }
 
-    /// Prepares for `backends`, or anew for those that it was prepared for last.
+    /// Prepares for `backends`, or again for the last ones.
     fn prepare(&self, backends: Option<&[Backend]>) -> Arc<Prepared<P>> {
         let mut last = self.backends.lock();
         if let Some(backends) = backends {
@@ -146,12 +146,12 @@ impl<P: Policy> Published<P> {
     }
 }
 
-/// Those that take traffic, as [`Prepared`] has them.
+/// The backends that take traffic, in the order of [`Prepared`].
 fn weighty(backends: Box<[Backend]>) -> Box<[Backend]> {
     backends.into_iter().filter(|backend| member(backend).is_some()).collect()
 }
 
-/// A policy as a selection of Pingora's.
+/// A policy as a selection for Pingora.
 pub struct Selection<P: Policy> {
     backends: Box<[Backend]>,
     prepared: Arc<Prepared<P>>,
@@ -177,7 +177,14 @@ impl<P: Policy> BackendSelection for Selection<P> {
     fn iter(self: &Arc<Self>, key: &[u8]) -> Order<P> {
         let key = if key.is_empty() { Key::NONE } else { Key::of(key) };
         let now = Instant::now();
-        let mut ask = Ask { key, now, tried: &[], random: Rng::new(), slow_start: Duration::ZERO, admits: &|_| true };
+        let mut ask = SelectionRequest {
+            key,
+            now,
+            attempted: &[],
+            random: Rng::new(),
+            slow_start: Duration::ZERO,
+            admits: &|_| true,
+        };
         let first = self.prepared.all.choose(&mut ask).unwrap_or_default();
         Order { selection: Arc::clone(self), first, given: 0, policy: PhantomData }
     }
@@ -202,28 +209,28 @@ impl<P: Policy> BackendIter for Order<P> {
     }
 }
 
-/// A load balancer of Pingora's, and what its selection has published.
-pub(in crate::pool) struct Balanced<P: Policy> {
+/// A load balancer of Pingora, and the state that its selection publishes.
+pub(in crate::pool) struct PolicyBalancer<P: Policy> {
     balancer: LoadBalancer<Selection<P>>,
     published: Arc<Published<P>>,
     backup_threshold: Threshold,
 }
 
-impl<P: Policy> Balanced<P> {
-    pub(in crate::pool) fn new(backends: Backends, rhythm: Rhythm) -> Self {
+impl<P: Policy> PolicyBalancer<P> {
+    pub(in crate::pool) fn new(backends: Backends, intervals: LoopIntervals) -> Self {
         let published = Arc::new(Published::new());
         let settings = Settings(Arc::clone(&published));
         let mut balancer = LoadBalancer::from_backends_with_config(backends, Some(settings));
-        balancer.update_frequency = rhythm.update;
-        balancer.health_check_frequency = rhythm.health_check;
+        balancer.update_frequency = intervals.update;
+        balancer.health_check_frequency = intervals.health_check;
         balancer.parallel_health_check = true;
-        Self { balancer, published, backup_threshold: rhythm.backup_threshold }
+        Self { balancer, published, backup_threshold: intervals.backup_threshold }
     }
 }
 
 #[async_trait]
-impl<P: Policy> Balancer for Balanced<P> {
-    fn choose(&self, ask: &mut Ask<'_>) -> Option<Arc<Endpoint>> {
+impl<P: Policy> Balancer for PolicyBalancer<P> {
+    fn choose(&self, ask: &mut SelectionRequest<'_>) -> Option<Arc<Endpoint>> {
         self.published.live.load().choose(ask, self.backup_threshold)
     }
 
@@ -231,21 +238,21 @@ impl<P: Policy> Balancer for Balanced<P> {
         self.published.prepare(None);
     }
 
-    fn outlook(&self, ask: &mut Ask<'_>, draws: usize) -> Vec<Prospect> {
+    fn preview(&self, ask: &mut SelectionRequest<'_>, draws: usize) -> Vec<PreviewMember> {
         let copy = Prepared::<P>::of(&P::Config::default(), self.published.live.load().all.members.to_vec());
-        let prospect = |member: &Member| Prospect {
+        let preview_member = |member: &Member| PreviewMember {
             endpoint: Arc::clone(&member.endpoint),
             weight: member.weight,
             score: copy.all.policy.score(member, ask.now),
             chosen: 0,
         };
-        let mut prospects: Vec<Prospect> = copy.all.members.iter().map(prospect).collect();
+        let mut members: Vec<PreviewMember> = copy.all.members.iter().map(preview_member).collect();
         for _ in 0..draws {
             let Some(chosen) = copy.choose(ask, self.backup_threshold) else { break };
-            let chosen = prospects.iter_mut().find(|prospect| Arc::ptr_eq(&prospect.endpoint, &chosen));
-            chosen.into_iter().for_each(|prospect| prospect.chosen += 1);
+            let chosen = members.iter_mut().find(|preview_member| Arc::ptr_eq(&preview_member.endpoint, &chosen));
+            chosen.into_iter().for_each(|preview_member| preview_member.chosen += 1);
         }
-        prospects
+        members
     }
 
     async fn update(&self) -> pingora::Result<()> {

@@ -8,78 +8,78 @@ use fastrand::Rng;
 use crate::pool::endpoint::Endpoint;
 use crate::pool::selection::key::{Key, mix};
 
-/// A backend and its share.
+/// A backend and its weight.
 #[derive(Clone)]
 pub struct Member {
     /// The backend.
     pub endpoint: Arc<Endpoint>,
-    /// Its share relative to the others'; at least 1.
+    /// Its share relative to the others; at least 1.
     pub weight: u32,
 }
 
 /// Chooses one of the members that it was built for.
 pub trait Policy: Send + Sync + Sized + 'static {
-    /// What it is told beside the members.
+    /// Its settings.
     type Config: Default + Send + Sync;
 
     /// Prepares for `members`; called again whenever discovery finds others.
     fn build(config: &Self::Config, members: &[Member]) -> Self;
 
-    /// The index of a member that `ask` accepts; `None` where there is none. `members` are those that
-    /// it was built for.
-    fn choose(&self, members: &[Member], ask: &mut Ask<'_>) -> Option<usize>;
+    /// The index of a member that `ask` accepts; `None` if there is none. `members` are those that it was built
+    /// for.
+    fn choose(&self, members: &[Member], ask: &mut SelectionRequest<'_>) -> Option<usize>;
 
-    /// What it compares the member by, lower is better; none where it compares nothing.
+    /// The value by which the policy compares members, lower is better; `None` if it compares none.
     fn score(&self, _member: &Member, _now: Instant) -> Option<f64> {
         None
     }
 }
 
-/// A request that asks for a backend.
-pub struct Ask<'a> {
-    /// What the request is known by, for policies that care.
+/// A request that needs a backend.
+pub struct SelectionRequest<'a> {
+    /// Its key, for policies with keys.
     pub key: Key,
-    /// When it asks.
+    /// The current time.
     pub now: Instant,
-    /// The backends that it was sent to before.
-    pub tried: &'a [Arc<Endpoint>],
-    /// Where chance comes from.
+    /// The backends of earlier attempts.
+    pub attempted: &'a [Arc<Endpoint>],
+    /// The random number generator.
     pub random: Rng,
-    /// How long a backend that has come back takes to its full share; zero for at once.
+    /// How long a backend takes to reach its full share after it comes up; zero for immediately.
     pub slow_start: Duration,
-    /// Whether what bounds the pool's traffic lets a backend have it.
+    /// Whether passive health and admission allow a backend.
     pub admits: &'a dyn Fn(&Endpoint) -> bool,
 }
 
-impl Ask<'_> {
-    /// Whether `member` may take the request: it is available, was not tried, and is not still too fresh.
+impl SelectionRequest<'_> {
+    /// Whether `member` accepts the request: it is available, was not attempted, and slow start allows it.
     pub fn accepts(&mut self, member: &Member) -> bool {
         let endpoint = &member.endpoint;
         endpoint.is_available()
             && (self.admits)(endpoint)
-            && !self.tried.iter().any(|tried| tried.address() == endpoint.address())
+            && !self.attempted.iter().any(|attempted| attempted.address() == endpoint.address())
             && (self.slow_start.is_zero() || self.is_warm(endpoint))
     }
 
-    /// Slow start: a fresh backend takes part in a growing share of all choices. Which requests those are
-    /// is chance; where they have keys it is the key, so that each key moves once.
+    /// Slow start: a backend that has come up takes part in a growing share of all choices. The share is
+    /// random, or depends on the key where requests have keys, so that each key moves only once.
     fn is_warm(&mut self, endpoint: &Endpoint) -> bool {
-        let warmth = endpoint.warmth(self.now, self.slow_start);
-        if warmth >= 1.0 {
+        let slow_start_factor = endpoint.slow_start_factor(self.now, self.slow_start);
+        if slow_start_factor >= 1.0 {
             return true;
         }
         let lot = if self.key == Key::NONE {
             self.random.f64()
         } else {
-            // 53 bits are what an f64 holds exactly.
+            // An f64 holds 53 bits exactly.
             (mix(self.key.0 ^ Key::of(endpoint.text().as_bytes()).0) >> 11) as f64 / (1_u64 << 53) as f64
         };
-        lot < warmth
+        lot < slow_start_factor
     }
 }
 
-/// Any member that is accepted, by weight; looks at all of them, so it is for when little is left.
-pub(in crate::pool) fn any(members: &[Member], ask: &mut Ask<'_>) -> Option<usize> {
+/// Any accepted member, by weight. Looks at all members, so it is for when few are left.
+pub(in crate::pool) fn any(members: &[Member], ask: &mut SelectionRequest<'_>) -> Option<usize> {
     let mut chosen = None;
     let mut total = 0;
     for (index, member) in members.iter().enumerate() {
@@ -93,13 +93,13 @@ pub(in crate::pool) fn any(members: &[Member], ask: &mut Ask<'_>) -> Option<usiz
     chosen
 }
 
-/// A member of a pool, as its policy sees it before a request.
-pub struct Prospect {
+/// A member in a selection preview.
+pub struct PreviewMember {
     /// The backend.
     pub endpoint: Arc<Endpoint>,
-    /// Its share relative to the others'.
+    /// Its share relative to the others.
     pub weight: u32,
-    /// What the policy compares, lower is better; none where it compares nothing.
+    /// The value by which the policy compares members, lower is better; `None` if it compares none.
     pub score: Option<f64>,
     /// How often it was chosen.
     pub chosen: usize,

@@ -1,4 +1,4 @@
-//! Groups: primaries, and backups that take traffic only when too few primaries can.
+//! Primary backends, and backups that take traffic only when too few primaries are available.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,12 +6,12 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-/// How many primaries must be available for backups to rest.
+/// How many primary backends must be available; below this number backups take traffic too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threshold {
-    /// So many.
+    /// A number of backends.
     Count(usize),
-    /// So many of a hundred, rounded up.
+    /// A percentage of the primary backends, rounded up.
     Percent(usize),
 }
 
@@ -22,7 +22,7 @@ impl Default for Threshold {
 }
 
 impl Threshold {
-    /// The number of primaries, of `all`.
+    /// The number of primary backends, of `all`.
     #[must_use]
     pub fn of(self, all: usize) -> usize {
         match self {
@@ -66,7 +66,7 @@ impl Visitor<'_> for ThresholdVisitor {
     fn visit_str<E: Error>(self, text: &str) -> Result<Threshold, E> {
         let percent = text.strip_suffix('%').and_then(|digits| digits.parse().ok());
         percent.filter(|percent| (1..=100).contains(percent)).map(Threshold::Percent).ok_or_else(|| {
-            E::custom(format!("`{text}` is no threshold; write a number such as 2, or a percentage from 1% to 100%"))
+            E::custom(format!("`{text}` is not a threshold; write a number such as 2, or a percentage from 1% to 100%"))
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What a request is known by, for policies that send like to like.
+//! The key of a request, for policies that send equal keys to the same backend.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use http::HeaderName;
 use http::header::COOKIE;
 use http::request::Parts;
 
-/// A request's key, hashed. The hash is fixed, so that balancers side by side agree.
+/// The hashed key of a request. The hash is fixed, so that several balancers agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key(pub(in crate::pool) u64);
 
@@ -14,7 +14,7 @@ impl Key {
     /// A request without a key.
     pub const NONE: Self = Self(0);
 
-    /// The key of some text: FNV-1a, then mixed so that all bits count.
+    /// The key of some bytes: FNV-1a, then mixed.
     #[must_use]
     pub fn of(text: &[u8]) -> Self {
         let hash = text
@@ -24,30 +24,30 @@ impl Key {
     }
 }
 
-/// Spreads every bit over all others (the end of SplitMix64, Steele et al. 2014).
+/// Mixes all bits (the finalizer of SplitMix64, Steele et al. 2014).
 pub(in crate::pool) const fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)
 }
 
-/// Where a request's key comes from.
+/// The source of a request's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
     /// The client's address.
     ClientIp,
-    /// The value of a header field.
+    /// The value of a header.
     Header(HeaderName),
     /// The value of a cookie.
     Cookie(String),
     /// The path.
     Path,
-    /// The value of a parameter in the query, as it stands there.
+    /// The value of a query parameter, not decoded.
     Query(String),
 }
 
 impl KeySource {
-    /// The key of a request; [`Key::NONE`] where it has none.
+    /// The key of a request; [`Key::NONE`] if the request does not have it.
     #[must_use]
     pub fn key(&self, client: IpAddr, request: &Parts) -> Key {
         let text = match self {
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_what_the_source_names() {
+    fn key_is_read_from_its_source() {
         let request = http::Request::get("/a?user=b&users=c").header("x-user", "d").header("cookie", "sid2=e; sid=f");
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let client = "192.0.2.1".parse().unwrap();

@@ -1,18 +1,18 @@
-//! Which backend of a pool takes a request.
+//! Selection: which backend of a pool gets a request.
 //!
 //! - [`policy`]: the balancing policies.
-//! - [`balancer`]: Pingora's load balancer under any policy.
+//! - [`balancer`]: Pingora's load balancer with any policy.
 //! - [`group`]: primary and backup backends.
-//! - [`preference`]: the backend that session affinity prefers.
-//! - [`outlook`]: which backend would be picked, without picking one.
+//! - [`affinity`]: the backend of session affinity.
+//! - [`preview`]: the selection preview: which backend would be picked, without picking one.
 
 pub mod key;
 pub mod choice;
 pub mod policy;
 pub mod balancer;
 pub mod group;
-pub mod preference;
-pub mod outlook;
+pub mod affinity;
+pub mod preview;
 
 #[cfg(test)]
-mod outlook_tests;
+mod preview_tests;

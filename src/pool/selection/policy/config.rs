@@ -1,4 +1,4 @@
-//! The `balance:` key: a word, or a block for policies that need to be told more.
+//! The `balance:` key: a name, or a block for policies with parameters.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,20 +12,20 @@ use serde::{Deserialize, Serialize};
 use crate::base::fault::{Faults, Place};
 use crate::pool::selection::key::KeySource;
 
-/// The policies.
+/// The balancing policies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Type {
-    /// In turn, as often as the weights say.
+    /// In order, as often as the weights say.
     RoundRobin,
-    /// By chance, as the weights say.
+    /// At random, with probabilities by weight.
     Random,
-    /// The one of two with fewer requests in flight.
+    /// Of two random backends, the one with fewer requests in flight.
     LeastRequests,
-    /// The one of two that promises the shorter time.
+    /// Of two random backends, the one with the lower expected latency.
     #[default]
     PeakEwma,
-    /// The same one for the same key.
+    /// The same backend for the same key.
     ConsistentHash,
 }
 
@@ -41,57 +41,57 @@ impl fmt::Display for Type {
     }
 }
 
-/// What keys are taken from.
+/// The source of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
     /// The client's address.
     ClientIp,
-    /// A header field.
+    /// A header.
     Header,
     /// A cookie.
     Cookie,
     /// The path.
     Path,
-    /// A parameter of the query.
+    /// A query parameter.
     Query,
 }
 
-/// How a backend is chosen, as written.
+/// Configuration of the balancing policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// The policy.
     pub r#type: Type,
-    /// What the keys of `consistent_hash` are taken from.
+    /// The source of keys for `consistent_hash`.
     pub by: Option<By>,
-    /// Which header field, cookie or parameter.
+    /// The name of the header, cookie or query parameter.
     pub name: Option<String>,
 }
 
-/// How a backend is chosen.
+/// The checked balancing policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spec {
     /// The policy.
     pub r#type: Type,
-    /// Where keys come from; `None` for policies without.
+    /// The source of keys; `None` for policies without keys.
     pub key: Option<KeySource>,
 }
 
 impl Config {
-    /// Proves the choice consistent.
+    /// Checks the block.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Spec {
         if self.r#type != Type::ConsistentHash {
             for (key, written) in [("by", self.by.is_some()), ("name", self.name.is_some())] {
                 if written {
                     let hint = "write `type: consistent_hash`, or remove the key";
-                    faults.add(place.key(key), format!("only consistent_hash has `{key}`"), hint);
+                    faults.add(place.key(key), format!("`{key}` is only valid for consistent_hash"), hint);
                 }
             }
             return Spec { r#type: self.r#type, key: None };
         }
         let Some(by) = self.by else {
             let hint = "add `by: client_ip`, `path`, `header`, `cookie` or `query`; the last three with a `name`";
-            faults.add(place.clone(), "consistent_hash has nothing to hash by", hint);
+            faults.add(place.clone(), "consistent_hash needs a key source", hint);
             return Spec { r#type: self.r#type, key: None };
         };
         Spec { r#type: self.r#type, key: self.key(by, place, faults) }
@@ -107,22 +107,18 @@ impl Config {
             By::ClientIp => Some(KeySource::ClientIp),
             By::Path => Some(KeySource::Path),
             By::Header | By::Cookie | By::Query if name.is_empty() => {
-                let problem = "header, cookie and query need the name of one";
+                let problem = "header, cookie and query need a `name`";
                 faults.add(place.clone(), problem, "add for example `name: x-user`");
                 None
             }
             By::Header => HeaderName::try_from(&name).map(KeySource::Header).ok().or_else(|| {
-                faults.add(
-                    place.key("name"),
-                    format!("`{name}` is no name of a header field"),
-                    "write for example x-user",
-                );
+                faults.add(place.key("name"), format!("`{name}` is not a header name"), "write for example x-user");
                 None
             }),
             By::Cookie | By::Query if name.bytes().any(|b| b.is_ascii_control() || b"=;& ,\"".contains(&b)) => {
                 faults.add(
                     place.key("name"),
-                    format!("no cookie or parameter is called `{name}`"),
+                    format!("`{name}` is not the name of a cookie or query parameter"),
                     "write for example sid",
                 );
                 None

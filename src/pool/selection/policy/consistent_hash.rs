@@ -1,30 +1,29 @@
 //! Consistent hash: requests with the same key go to the same backend.
 //!
-//! **Optimises** what backends remember (caches, sessions). A backend that comes or goes moves only its
-//! own share of the keys. The ring is ketama's: each backend stands at many points of a circle, a
-//! key belongs to the next point. Loads are bounded (Mirrokni et al. 2016): a backend with more than
-//! 1.25 times its share of the requests in flight passes keys on to the next, so one popular key cannot
-//! drown one backend.
-//! **Cost**: one look into an index, a few steps on the ring.
-//! **Not for** pools without such memory: chance is less even than turns, and a slow backend keeps its
-//! keys. A request without the key (no such header) has nothing to hold on to, and goes anywhere.
+//! **Optimises** state on backends (caches, sessions). A backend that is added or removed moves only its own
+//! share of the keys. The ring is ketama: each backend has many points on a circle, and a key belongs to the
+//! next point. Loads are bounded (Mirrokni et al. 2016): a backend with more than 1.25 times its share of the
+//! requests in flight passes keys on to the next one, so a single popular key cannot overload one backend.
+//! **Cost**: one index lookup and a few steps on the ring.
+//! **Not for** backends without such state: the distribution is less even than round robin, and a slow backend
+//! keeps its keys. A request without the key (for example without the header) goes to any backend.
 //!
-//! The ring depends on nothing but addresses and weights, so balancers side by side agree.
+//! The ring depends only on addresses and weights, so several balancers agree.
 
-use crate::pool::selection::choice::{Ask, Member, Policy};
+use crate::pool::selection::choice::{Member, Policy, SelectionRequest};
 use crate::pool::selection::key::{Key, mix};
 
 /// Points of a backend of average weight.
 const POINTS: f64 = 160.0;
 
-/// Bounded load as a fraction: 5/4.
+/// The load bound as a fraction: 5/4.
 const BOUND: (u64, u64) = (5, 4);
 
-/// Where the members stand on the circle.
+/// The points of the members on the circle.
 pub struct Ring {
-    /// Points and who stands there, in order.
+    /// Points and their members, in order.
     points: Box<[(u64, u32)]>,
-    /// For each value of a key's first bits, the first point that may be its next.
+    /// For each value of a key's first bits, the first candidate point.
     starts: Box<[u32]>,
     shift: u32,
     total_weight: u64,
@@ -43,7 +42,7 @@ impl Ring {
         let in_flight = u64::from(endpoint.in_flight());
         let all = u64::from(endpoint.pool_in_flight()) + 1;
         let (times, of) = BOUND;
-        // The least whole number of requests that is at least the bound.
+        // The smallest whole number of requests that reaches the bound.
         let room = (all * u64::from(member.weight) * times).div_ceil(self.total_weight * of);
         in_flight < room
     }
@@ -62,14 +61,14 @@ impl Policy for Ring {
             points.extend((0..count).map(|point| (mix(address.wrapping_add(mix(point))), index as u32)));
         }
         points.sort_unstable();
-        // About one point for each start.
+        // About one point per start.
         let bits = points.len().max(2).next_power_of_two().ilog2();
         let shift = u64::BITS - bits;
         let starts = (0..1_u64 << bits).map(|prefix| points.partition_point(|point| point.0 < prefix << shift) as u32);
         Self { starts: starts.collect(), points: points.into(), shift, total_weight }
     }
 
-    fn choose(&self, members: &[Member], ask: &mut Ask<'_>) -> Option<usize> {
+    fn choose(&self, members: &[Member], ask: &mut SelectionRequest<'_>) -> Option<usize> {
         let key = if ask.key == Key::NONE { Key(ask.random.u64(..)) } else { ask.key };
         let position = self.position(key);
         let (before, from) = self.points.split_at_checked(position).unwrap_or_default();

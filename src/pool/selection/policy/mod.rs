@@ -1,12 +1,12 @@
-//! Policies: which of a pool's backends takes a request.
+//! Balancing policies: which backend of a pool gets a request.
 //!
-//! A [`Policy`] is prepared once for a set of members, and then chooses without a lock. Each lives in
-//! a file of its own that says what it optimises, what it costs and when not to use it:
+//! A [`Policy`](crate::pool::selection::choice::Policy) is prepared once for a set of members, and then chooses
+//! without a lock. Each has a file that states what it optimises, its cost, and when not to use it:
 //! [`round_robin`], [`random`], [`least_requests`], [`peak_ewma`], [`consistent_hash`].
 //!
-//! How it gets there: discovery, health checks and the loop that runs them are Pingora's
-//! `LoadBalancer<S>`, and in the classic example `S` is [`RoundRobin`]. [`crate::pool::selection::balancer`] makes a
-//! selection of Pingora's out of any policy. Adding one: a file, a variant of [`Type`], an arm of `build`.
+//! Discovery, health checks and the loop that runs them belong to Pingora's `LoadBalancer<S>`; for round robin
+//! `S` is [`RoundRobin`]. [`crate::pool::selection::balancer`] turns any policy into such a selection. To add a
+//! policy: one file, a variant of [`Type`], an arm in `build`.
 
 pub mod config;
 pub mod consistent_hash;
@@ -21,19 +21,19 @@ use pingora_load_balancing::Backends;
 
 pub use config::{Config, Spec, Type};
 
-use crate::pool::selection::balancer::{Balanced, Balancer, Rhythm, Selection};
+use crate::pool::selection::balancer::{Balancer, LoopIntervals, PolicyBalancer, Selection};
 
-/// The selection of the classic policy: `LoadBalancer<RoundRobin>`.
-pub type RoundRobin = Selection<round_robin::Turns>;
+/// The selection for round robin: `LoadBalancer<RoundRobin>`.
+pub type RoundRobin = Selection<round_robin::SmoothRoundRobin>;
 
-/// The load balancer that `spec` describes.
-pub(in crate::pool) fn build(spec: &Spec, backends: Backends, rhythm: Rhythm) -> Arc<dyn Balancer> {
+/// The load balancer for `spec`.
+pub(in crate::pool) fn build(spec: &Spec, backends: Backends, intervals: LoopIntervals) -> Arc<dyn Balancer> {
     match spec.r#type {
-        Type::RoundRobin => Arc::new(Balanced::<round_robin::Turns>::new(backends, rhythm)),
-        Type::Random => Arc::new(Balanced::<random::Weighted>::new(backends, rhythm)),
-        Type::LeastRequests => Arc::new(Balanced::<least_requests::LeastRequests>::new(backends, rhythm)),
-        Type::PeakEwma => Arc::new(Balanced::<peak_ewma::PeakEwma>::new(backends, rhythm)),
-        Type::ConsistentHash => Arc::new(Balanced::<consistent_hash::Ring>::new(backends, rhythm)),
+        Type::RoundRobin => Arc::new(PolicyBalancer::<round_robin::SmoothRoundRobin>::new(backends, intervals)),
+        Type::Random => Arc::new(PolicyBalancer::<random::Weighted>::new(backends, intervals)),
+        Type::LeastRequests => Arc::new(PolicyBalancer::<least_requests::LeastRequests>::new(backends, intervals)),
+        Type::PeakEwma => Arc::new(PolicyBalancer::<peak_ewma::PeakEwma>::new(backends, intervals)),
+        Type::ConsistentHash => Arc::new(PolicyBalancer::<consistent_hash::Ring>::new(backends, intervals)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Policies with a fixed seed: who gets how much, and what moves when a backend goes.
+//! Policies with a fixed seed: shares, and which keys move when a backend is removed.
 
 #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
 
@@ -9,32 +9,39 @@ use fastrand::Rng;
 
 use crate::pool::Lease;
 use crate::pool::endpoint::Endpoint;
-use crate::pool::endpoint::{Shared, Standing};
+use crate::pool::endpoint::{BackendSettings, PoolShared};
 use crate::pool::health::state::Health;
 use crate::pool::passive_health::Outcome;
-use crate::pool::selection::choice::{Ask, Member, Policy};
+use crate::pool::selection::choice::{Member, Policy, SelectionRequest};
 use crate::pool::selection::key::Key;
 use crate::pool::selection::policy::consistent_hash::Ring;
 use crate::pool::selection::policy::least_requests::LeastRequests;
 use crate::pool::selection::policy::peak_ewma::PeakEwma;
 use crate::pool::selection::policy::random::Weighted;
-use crate::pool::selection::policy::round_robin::Turns;
+use crate::pool::selection::policy::round_robin::SmoothRoundRobin;
 
 fn members(weights: &[u32], now: Instant) -> Vec<Member> {
-    let shared = Shared::default();
+    let shared = PoolShared::default();
     let member = |(port, weight): (u16, &u32)| {
-        let endpoint = Endpoint::new(([127, 0, 0, 1], port).into(), Standing::default(), shared.clone(), now);
+        let endpoint = Endpoint::new(([127, 0, 0, 1], port).into(), BackendSettings::default(), shared.clone(), now);
         Member { endpoint: Arc::new(endpoint), weight: *weight }
     };
     (1..).zip(weights).map(member).collect()
 }
 
-fn ask(now: Instant) -> Ask<'static> {
-    Ask { key: Key::NONE, now, tried: &[], random: Rng::with_seed(7), slow_start: Duration::ZERO, admits: &|_| true }
+fn ask(now: Instant) -> SelectionRequest<'static> {
+    SelectionRequest {
+        key: Key::NONE,
+        now,
+        attempted: &[],
+        random: Rng::with_seed(7),
+        slow_start: Duration::ZERO,
+        admits: &|_| true,
+    }
 }
 
-/// How often each member is chosen in `rounds`, each request being over before the next.
-fn counts<P: Policy>(members: &[Member], ask: &mut Ask<'_>, rounds: usize) -> Vec<usize> {
+/// How often each member is chosen in `rounds`, each request ending before the next.
+fn counts<P: Policy>(members: &[Member], ask: &mut SelectionRequest<'_>, rounds: usize) -> Vec<usize> {
     let policy = P::build(&P::Config::default(), members);
     let mut counts = vec![0; members.len()];
     for _ in 0..rounds {
@@ -53,11 +60,11 @@ fn assert_shares(counts: &[usize], shares: &[f64], within: f64) {
 }
 
 #[test]
-fn shares_follow_weights_under_every_policy() {
+fn picks_follow_weights_for_every_policy() {
     let now = Instant::now();
     let members = members(&[5, 3, 2], now);
     let shares = [0.5, 0.3, 0.2];
-    assert_shares(&counts::<Turns>(&members, &mut ask(now), 10_000), &shares, 0.0);
+    assert_shares(&counts::<SmoothRoundRobin>(&members, &mut ask(now), 10_000), &shares, 0.0);
     assert_shares(&counts::<Weighted>(&members, &mut ask(now), 10_000), &shares, 0.02);
     assert_shares(&counts::<LeastRequests>(&members, &mut ask(now), 10_000), &shares, 0.02);
     assert_shares(&counts::<PeakEwma>(&members, &mut ask(now), 10_000), &shares, 0.02);
@@ -65,12 +72,12 @@ fn shares_follow_weights_under_every_policy() {
 }
 
 #[test]
-fn what_is_down_is_shared_by_all_others_under_every_policy() {
+fn share_of_a_down_backend_is_spread_over_the_others() {
     let now = Instant::now();
     let members = members(&[1, 1, 1, 1, 1], now);
     members[1].endpoint.set_health(Health::Down, now);
     let shares = [0.25, 0.0, 0.25, 0.25, 0.25];
-    assert_shares(&counts::<Turns>(&members, &mut ask(now), 10_000), &shares, 0.0);
+    assert_shares(&counts::<SmoothRoundRobin>(&members, &mut ask(now), 10_000), &shares, 0.0);
     assert_shares(&counts::<Weighted>(&members, &mut ask(now), 10_000), &shares, 0.02);
     assert_shares(&counts::<LeastRequests>(&members, &mut ask(now), 10_000), &shares, 0.02);
     assert_shares(&counts::<PeakEwma>(&members, &mut ask(now), 10_000), &shares, 0.02);
@@ -78,7 +85,7 @@ fn what_is_down_is_shared_by_all_others_under_every_policy() {
 }
 
 #[test]
-fn the_last_one_standing_is_found_under_every_policy() {
+fn only_available_backend_is_found_by_every_policy() {
     let now = Instant::now();
     let mut weights = [1000; 60];
     weights[17] = 1;
@@ -86,7 +93,7 @@ fn the_last_one_standing_is_found_under_every_policy() {
     for (index, member) in members.iter().enumerate() {
         member.endpoint.set_health(if index == 17 { Health::Up } else { Health::Down }, now);
     }
-    assert_eq!(counts::<Turns>(&members, &mut ask(now), 10)[17], 10);
+    assert_eq!(counts::<SmoothRoundRobin>(&members, &mut ask(now), 10)[17], 10);
     assert_eq!(counts::<Weighted>(&members, &mut ask(now), 10)[17], 10);
     assert_eq!(counts::<LeastRequests>(&members, &mut ask(now), 10)[17], 10);
     assert_eq!(counts::<PeakEwma>(&members, &mut ask(now), 10)[17], 10);
@@ -94,15 +101,15 @@ fn the_last_one_standing_is_found_under_every_policy() {
 }
 
 #[test]
-fn what_comes_back_starts_slowly_under_every_policy() {
+fn slow_start_applies_to_every_policy() {
     let now = Instant::now();
     let members = members(&[1, 1], now);
-    members[0].endpoint.start_slowly(now);
+    members[0].endpoint.begin_slow_start(now);
     let half = now + Duration::from_secs(5);
     // Half of its own turns: one in three.
     let shares = [1.0 / 3.0, 2.0 / 3.0];
-    let mut slow = Ask { slow_start: Duration::from_secs(10), ..ask(half) };
-    assert_shares(&counts::<Turns>(&members, &mut slow, 10_000), &shares, 0.02);
+    let mut slow = SelectionRequest { slow_start: Duration::from_secs(10), ..ask(half) };
+    assert_shares(&counts::<SmoothRoundRobin>(&members, &mut slow, 10_000), &shares, 0.02);
     assert_shares(&counts::<Weighted>(&members, &mut slow, 10_000), &shares, 0.02);
     assert_shares(&counts::<Ring>(&members, &mut slow, 10_000), &shares, 0.06);
     let few = counts::<LeastRequests>(&members, &mut slow, 10_000)[0];
@@ -112,14 +119,14 @@ fn what_comes_back_starts_slowly_under_every_policy() {
 }
 
 #[test]
-fn least_requests_spares_the_busy() {
+fn least_requests_avoids_a_busy_backend() {
     let now = Instant::now();
     let members = members(&[1, 1, 2], now);
     let leases: Vec<Lease> = (0..4).map(|_| Lease::new(Arc::clone(&members[0].endpoint))).collect();
     let few = counts::<LeastRequests>(&members, &mut ask(now), 10_000)[0];
-    assert!(few < 200, "only where eight draws found nobody else: {few}");
+    assert!(few < 200, "only after eight draws without another backend: {few}");
     drop(leases);
-    // Held open, requests spread by weight: nobody is sent a herd.
+    // With open requests the picks reconfigure the weights, without a burst to one backend.
     let policy = LeastRequests::build(&(), &members);
     let mut ask = ask(now);
     let held: Vec<Lease> = (0..400)
@@ -131,18 +138,18 @@ fn least_requests_spares_the_busy() {
 }
 
 #[test]
-fn peak_ewma_avoids_the_slow_and_the_failing() {
+fn peak_ewma_avoids_slow_and_failing_backends() {
     let now = Instant::now();
     let members = members(&[1, 1, 1, 1], now);
-    members[0].endpoint.begins_to_answer(Some(Duration::from_millis(2)), now);
-    members[1].endpoint.begins_to_answer(Some(Duration::from_millis(2)), now);
-    members[2].endpoint.begins_to_answer(Some(Duration::from_millis(20)), now);
+    members[0].endpoint.record_response_start(Some(Duration::from_millis(2)), now);
+    members[1].endpoint.record_response_start(Some(Duration::from_millis(2)), now);
+    members[2].endpoint.record_response_start(Some(Duration::from_millis(20)), now);
     members[3].endpoint.record(Outcome::ServerError, Some(Duration::ZERO), now);
     let counts = counts::<PeakEwma>(&members, &mut ask(now), 10_000);
     assert!(counts[2] < 2_000 && counts[3] < 50, "{counts:?}");
 }
 
-/// Sends requests that are answered after `times[index]` milliseconds, one each millisecond, and counts.
+/// Sends one request per millisecond with responses after `times[index]` milliseconds, and counts the picks.
 fn open_loop(members: &[Member], times: [Option<u64>; 4], requests: u64, now: Instant) -> [u32; 4] {
     let policy = PeakEwma::build(&(), members);
     let mut ask = ask(now);
@@ -152,10 +159,10 @@ fn open_loop(members: &[Member], times: [Option<u64>; 4], requests: u64, now: In
         ask.now = now + Duration::from_millis(millisecond);
         let (over, still): (Vec<_>, Vec<_>) = open.into_iter().partition(|(until, _)| *until <= millisecond);
         open = still;
-        over.into_iter().for_each(|(_, mut lease)| lease.answered(Outcome::Success, ask.now));
+        over.into_iter().for_each(|(_, mut lease)| lease.response_started(Outcome::Success, ask.now));
         let index = policy.choose(members, &mut ask).unwrap();
         let mut lease = Lease::new(Arc::clone(&members[index].endpoint));
-        lease.await_answer(ask.now);
+        lease.await_response(ask.now);
         counts[index] += 1;
         open.push((times[index].map_or(u64::MAX, |time| millisecond + time), lease));
     }
@@ -163,66 +170,70 @@ fn open_loop(members: &[Member], times: [Option<u64>; 4], requests: u64, now: In
 }
 
 #[test]
-fn peak_ewma_gives_one_that_hangs_hardly_anything() {
+fn peak_ewma_sends_hardly_any_request_to_a_hanging_backend() {
     let now = Instant::now();
     let members = members(&[1, 1, 1, 1], now);
-    members.iter().for_each(|m| m.endpoint.begins_to_answer(Some(Duration::from_millis(2)), now));
+    members.iter().for_each(|m| m.endpoint.record_response_start(Some(Duration::from_millis(2)), now));
     let counts = open_loop(&members, [Some(2), Some(2), Some(2), None], 30_000, now);
     assert!(counts[3] <= 3, "{counts:?}");
     assert!(counts[..3].iter().all(|count| *count > 7_000), "{counts:?}");
 }
 
 #[test]
-fn peak_ewma_tries_at_once_what_has_come_back() {
+fn peak_ewma_uses_a_recovered_backend_immediately() {
     let now = Instant::now();
     let members = members(&[1, 1, 1, 1], now);
-    members.iter().for_each(|m| m.endpoint.begins_to_answer(Some(Duration::from_millis(2)), now));
+    members.iter().for_each(|m| m.endpoint.record_response_start(Some(Duration::from_millis(2)), now));
     members[3].endpoint.record(Outcome::GatewayFailure, None, now);
-    assert_eq!(open_loop(&members, [Some(2); 4], 1_000, now)[3], 0, "a failure is a second, and counts for 16 times");
+    assert_eq!(
+        open_loop(&members, [Some(2); 4], 1_000, now)[3],
+        0,
+        "a failure counts as one second, 16 times the latency"
+    );
     let later = now + Duration::from_secs(2);
     members[3].endpoint.set_health(Health::Down, later);
     members[3].endpoint.set_health(Health::Up, later);
     let counts = open_loop(&members, [Some(2); 4], 1_000, later);
-    assert!(counts[3] > 150, "what it did before it went says nothing: {counts:?}");
+    assert!(counts[3] > 150, "earlier failures are forgotten: {counts:?}");
 }
 
 #[test]
-fn peak_ewma_forgives_one_slow_answer_where_the_others_are_busy() {
+fn peak_ewma_uses_a_slow_backend_when_the_others_are_busy() {
     let now = Instant::now();
     let members = members(&[1, 1, 1, 1], now);
-    members.iter().for_each(|m| m.endpoint.begins_to_answer(Some(Duration::from_millis(100)), now));
-    members[3].endpoint.begins_to_answer(Some(Duration::from_secs(60)), now);
-    // The others would have 33 requests in flight each if it got none, which is worse than 16 times as slow.
+    members.iter().for_each(|m| m.endpoint.record_response_start(Some(Duration::from_millis(100)), now));
+    members[3].endpoint.record_response_start(Some(Duration::from_secs(60)), now);
+    // Without it the others would have 33 requests in flight each, worse than 16 times the latency.
     let counts = open_loop(&members, [Some(100); 4], 10_000, now);
     assert!((100..1_000).contains(&counts[3]), "{counts:?}");
 }
 
 #[test]
-fn consistent_hash_moves_only_the_keys_of_what_is_gone() {
+fn consistent_hash_moves_only_the_keys_of_a_removed_backend() {
     let now = Instant::now();
     let ten = members(&[1; 10], now);
     let nine = [&ten[..4], &ten[5..]].concat();
     let (before, after) = (Ring::build(&(), &ten), Ring::build(&(), &nine));
     let mut moved = 0;
     for key in 0..10_000_u32 {
-        let mut ask = Ask { key: Key::of(&key.to_le_bytes()), ..ask(now) };
+        let mut ask = SelectionRequest { key: Key::of(&key.to_le_bytes()), ..ask(now) };
         let was = ten[before.choose(&ten, &mut ask).unwrap()].endpoint.address();
         let is = nine[after.choose(&nine, &mut ask).unwrap()].endpoint.address();
         if was.port() == 5 {
             moved += 1;
         } else {
-            assert_eq!(was, is, "only the keys of the one that is gone move");
+            assert_eq!(was, is, "only the keys of the removed backend move");
         }
     }
     assert!((700..1_300).contains(&moved), "about one in ten: {moved}");
 }
 
 #[test]
-fn consistent_hash_bounds_the_load_of_one_popular_key() {
+fn consistent_hash_bounds_the_load_of_a_popular_key() {
     let now = Instant::now();
     let members = members(&[1; 10], now);
     let ring = Ring::build(&(), &members);
-    let mut ask = Ask { key: Key::of(b"popular"), ..ask(now) };
+    let mut ask = SelectionRequest { key: Key::of(b"popular"), ..ask(now) };
     let held: Vec<Lease> = (0..1_000)
         .map(|_| Lease::new(Arc::clone(&members[ring.choose(&members, &mut ask).unwrap()].endpoint)))
         .collect();

@@ -1,21 +1,21 @@
-//! Random: each backend with the probability that its weight says.
+//! Random: each backend with a probability proportional to its weight.
 //!
-//! **Optimises** independence: nothing is shared between requests, threads or processes, so many
-//! balancers in front of the same backends do not fall into step.
-//! **Cost**: one random number and one look into two tables (Walker's alias method, as by Vose 1991).
-//! **Not for** few requests: chance is uneven in the small. Two in a row hit the same one of five
-//! backends every fifth time.
+//! **Optimises** independence: no state is shared between requests, threads or processes, so many balancers in
+//! front of the same backends do not synchronise.
+//! **Cost**: one random number and two table lookups (Walker's alias method in the form of Vose 1991).
+//! **Not for** few requests, where chance is uneven: of five backends, every fifth request goes to the same one
+//! as the request before.
 
 use fastrand::Rng;
 
-use crate::pool::selection::choice::{Ask, Member, Policy, any};
+use crate::pool::selection::choice::{Member, Policy, SelectionRequest, any};
 
-/// How often a draw that cannot be used is repeated before all are looked at.
+/// Draws that are not accepted before all members are examined.
 const DRAWS: usize = 8;
 
 /// Draws indices with the probabilities of their weights, in constant time.
 pub struct Weighted {
-    /// For each column: how much of it is its own, of 2³², and whose the rest is.
+    /// Each column: its own part, of 2³², and the index that owns the rest.
     columns: Box<[(u64, u32)]>,
 }
 
@@ -42,7 +42,7 @@ impl Weighted {
         Self { columns: columns.into() }
     }
 
-    /// An index; `None` where there is nothing to draw from.
+    /// An index; `None` without members.
     pub fn draw(&self, random: &mut Rng) -> Option<usize> {
         let count = self.columns.len();
         if count == 0 {
@@ -53,8 +53,13 @@ impl Weighted {
         Some(if random.u64(..WHOLE) < own { column } else { other as usize })
     }
 
-    /// An index of a member that the request accepts, other than `not`.
-    pub fn draw_accepted(&self, members: &[Member], ask: &mut Ask<'_>, not: Option<usize>) -> Option<usize> {
+    /// The index of an accepted member other than `not`.
+    pub fn draw_accepted(
+        &self,
+        members: &[Member],
+        ask: &mut SelectionRequest<'_>,
+        not: Option<usize>,
+    ) -> Option<usize> {
         for _ in 0..DRAWS {
             let index = self.draw(&mut ask.random)?;
             if Some(index) != not && ask.accepts(members.get(index)?) {
@@ -72,17 +77,17 @@ impl Policy for Weighted {
         Self::of(&members.iter().map(|member| member.weight).collect::<Vec<_>>())
     }
 
-    fn choose(&self, members: &[Member], ask: &mut Ask<'_>) -> Option<usize> {
+    fn choose(&self, members: &[Member], ask: &mut SelectionRequest<'_>) -> Option<usize> {
         self.draw_accepted(members, ask, None).or_else(|| any(members, ask))
     }
 }
 
-/// Draws two members by weight and takes the second if it is better than the first.
+/// Draws two members by weight and returns the better one.
 pub(in crate::pool::selection) fn better_of_two(
     weighted: &Weighted,
     members: &[Member],
-    ask: &mut Ask<'_>,
-    is_better: impl Fn(&Member, &Member, &Ask<'_>) -> bool,
+    ask: &mut SelectionRequest<'_>,
+    is_better: impl Fn(&Member, &Member, &SelectionRequest<'_>) -> bool,
 ) -> Option<usize> {
     let Some(first) = weighted.draw_accepted(members, ask, None) else {
         return any(members, ask);

@@ -1,30 +1,30 @@
-//! Round robin: in turn, each as often as its weight says, and never in clumps.
+//! Round robin: in order, each as often as its weight, spread evenly.
 //!
-//! **Optimises** evenness over time. It knows nothing of how backends fare, so it is right where
-//! requests cost about the same and backends are alike.
-//! **Cost**: one atomic addition and one look into a table of one slot for each unit of weight.
-//! **Not for** backends of unlike speed: a slow one gets its full share of users to disappoint.
+//! **Optimises** evenness over time. It ignores the state of backends, so it fits requests of similar cost on
+//! similar backends.
+//! **Cost**: one atomic addition and one lookup in a table with one slot for each unit of weight.
+//! **Not for** backends of different speed: a slow backend gets its full share of requests.
 //!
-//! Pingora's own round robin lays out a backend's slots in a row (3:1 is A A A B). This one spreads
-//! them by worst-case fair queueing (WF²Q, Bennett and Zhang 1996): the k-th slot of a backend with
-//! share s may not begin before turn k/s, and among those that may begin the one due first does. 5:1:1
-//! becomes A B A A C A A. A backend that cannot be used gives its turn to the one after the next
-//! step of the shared counter, so its share goes to all others alike.
+//! Pingora's round robin places the slots of a backend in a row (3:1 is A A A B). This one spreads them by
+//! worst-case fair queueing (WF²Q, Bennett and Zhang 1996): the k-th slot of a backend with share s may not
+//! start before turn k/s, and among those that may start, the one due first does. 5:1:1 becomes A B A A C A A.
+//! The turn of an unavailable backend goes to the backend after the next step of the shared counter, so its
+//! share is spread over all others.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::pool::selection::choice::{Ask, Member, Policy, any};
+use crate::pool::selection::choice::{Member, Policy, SelectionRequest, any};
 
 /// Slots in order of their turns.
-pub struct Turns {
+pub struct SmoothRoundRobin {
     /// Indices of members.
     slots: Box<[u32]>,
     next: AtomicUsize,
 }
 
-impl Policy for Turns {
+impl Policy for SmoothRoundRobin {
     type Config = ();
 
     fn build((): &(), members: &[Member]) -> Self {
@@ -32,7 +32,7 @@ impl Policy for Turns {
         Self { slots: schedule(&weights).into(), next: AtomicUsize::new(0) }
     }
 
-    fn choose(&self, members: &[Member], ask: &mut Ask<'_>) -> Option<usize> {
+    fn choose(&self, members: &[Member], ask: &mut SelectionRequest<'_>) -> Option<usize> {
         if self.slots.is_empty() {
             return None;
         }
@@ -43,7 +43,7 @@ impl Policy for Turns {
                 return Some(index);
             }
         }
-        // The heavy ones are out, and their turns hide the light ones.
+        // The heavy backends are unavailable and occupy most slots.
         any(members, ask)
     }
 }
@@ -71,7 +71,7 @@ fn schedule(weights: &[u32]) -> Vec<u32> {
             begun.push(Reverse((due(slot, weight), index, slot)));
         }
         let Some(Reverse((_, index, slot))) = begun.pop() else { continue };
-        // At most 65,535 members are in a pool.
+        // A pool has at most 65,535 members.
         turns.push(index as u32);
         let weight = weights.get(index).copied().unwrap_or(1);
         if slot + 1 < weight {
@@ -90,9 +90,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turns_are_spread() {
+    fn turns_are_spread_evenly() {
         assert_eq!(schedule(&[1, 1, 1]), [0, 1, 2]);
-        assert_eq!(schedule(&[2, 2]), [0, 1], "a common divisor makes no longer round");
+        assert_eq!(schedule(&[2, 2]), [0, 1], "a common divisor does not lengthen the round");
         assert_eq!(schedule(&[3, 1]), [0, 1, 0, 0]);
         assert_eq!(schedule(&[5, 1, 1]), [0, 1, 0, 0, 2, 0, 0]);
         assert_eq!(schedule(&[0, 1]), [1]);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn every_unit_of_weight_has_its_turn() {
+    fn every_unit_of_weight_gets_one_turn() {
         for weights in [vec![1000, 1, 7, 333], vec![1000; 3], vec![997, 991], vec![1, 2, 3, 4, 5, 6, 7]] {
             let turns = schedule(&weights);
             let total: u32 = weights.iter().sum();

@@ -1,10 +1,10 @@
-//! What outlives a pool whose configuration changes, and what does not.
+//! Which state survives a changed pool configuration.
 
 #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
 
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Timestamp;
-use crate::pool::operator::administration::{Change, State};
+use crate::pool::operator::overrides::{Change, State};
 use crate::pool::passive_health::Outcome;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ fn spec(yaml: &str) -> Spec {
     spec
 }
 
-/// As a keeper begins to run it.
+/// A pool as the keeper starts it.
 async fn begun(pool: Pool) -> Pool {
     pool.balancer.update().await.unwrap();
     pool.take_over();
@@ -48,31 +48,33 @@ fn pick(pool: &Pool) -> Option<Lease> {
 }
 
 #[tokio::test]
-async fn backends_keep_everything_where_another_key_changes() {
+async fn backends_keep_their_state_when_another_key_changes() {
     let now = Instant::now();
     let keys = format!("health_check: {{type: none}}, {TWO}");
     let before = first(&keys).await;
     let endpoint = at(&before, 1).unwrap();
-    endpoint.start_slowly(now);
-    endpoint.begins_to_answer(Some(Duration::from_millis(40)), now);
+    endpoint.begin_slow_start(now);
+    endpoint.record_response_start(Some(Duration::from_millis(40)), now);
     endpoint.change(Change::State(State::Draining), Timestamp::now(), now);
     let lease = pick(&before).unwrap();
     let after = next(&before, &format!("timeouts: {{first_byte: 7s}}, slow_start: 1m, {keys}")).await;
     let same = at(&after, 1).unwrap();
     assert!(Arc::ptr_eq(&endpoint, &same));
-    assert!(same.latency(now) > Duration::from_millis(39) && same.warmth(now, Duration::from_secs(60)) < 0.2);
-    assert!(same.state() == State::Draining, "somebody said so, and the file says what it said before");
+    assert!(
+        same.latency(now) > Duration::from_millis(39) && same.slow_start_factor(now, Duration::from_secs(60)) < 0.2
+    );
+    assert!(same.state() == State::Draining, "the override stays while the configured settings are unchanged");
     assert_eq!((after.in_flight(), at(&after, 2).unwrap().in_flight()), (1, 1));
     drop(lease);
     assert_eq!((after.in_flight(), at(&after, 2).unwrap().in_flight()), (0, 0));
     let drained =
         next(&after, &format!("health_check: {{type: none}}, {}", TWO.replace(":1'", ":1', drain: true"))).await;
     let back = next(&drained, &keys).await;
-    assert!(at(&back, 1).unwrap().state() == State::Enabled, "the file says otherwise now");
+    assert!(at(&back, 1).unwrap().state() == State::Enabled, "the override ends when the configured settings change");
 }
 
 #[tokio::test]
-async fn budgets_of_retries_go_on() {
+async fn retry_budget_survives_a_reload() {
     let now = Instant::now();
     let before = first(TWO).await;
     while before.budget().withdraw(now) {}
@@ -81,7 +83,7 @@ async fn budgets_of_retries_go_on() {
 }
 
 #[tokio::test]
-async fn what_may_be_in_flight_counts_who_is_in_already() {
+async fn new_max_in_flight_counts_requests_already_in_flight() {
     let bound = |total: u32| {
         format!("health_check: {{type: none}}, max_in_flight: {{total: {total}}}, queue: {{length: 0}}, {TWO}")
     };
@@ -91,13 +93,13 @@ async fn what_may_be_in_flight_counts_who_is_in_already() {
     assert!(matches!(after.reserve(|| pick(&after)).await, Err(Rejection::QueueFull { .. })));
     let wider = next(&after, &bound(2)).await;
     let second = wider.reserve(|| pick(&wider)).await.unwrap();
-    assert!(wider.reserve(|| pick(&wider)).await.is_err(), "two are in");
+    assert!(wider.reserve(|| pick(&wider)).await.is_err(), "two requests are in flight");
     drop((lease, second));
     assert!(wider.reserve(|| pick(&wider)).await.is_ok());
 }
 
 #[tokio::test]
-async fn an_open_breaker_stays_open_until_there_is_none() {
+async fn open_breaker_stays_open_until_it_is_removed() {
     let breaker = |keys: &str| format!("health_check: {{type: none}}, circuit_breaker: {{{keys}}}, {TWO}");
     let before = first(&breaker("minimum_requests: 1")).await;
     for _ in 0..2 {
@@ -109,11 +111,11 @@ async fn an_open_breaker_stays_open_until_there_is_none() {
     assert!(pick(&after).is_none());
     let without = next(&after, &format!("health_check: {{type: none}}, {TWO}")).await;
     assert!(pick(&without).is_some());
-    assert!(pick(&next(&without, &breaker("minimum_requests: 1")).await).is_some(), "a new one is closed");
+    assert!(pick(&next(&without, &breaker("minimum_requests: 1")).await).is_some(), "a new breaker is closed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ejected_backend_stays_out_for_its_time_whatever_is_written_meanwhile() {
+async fn ejection_continues_across_configuration_changes() {
     let passive = |keys: &str| format!("health_check: {{type: none}}, passive_health: {keys}, {TWO}");
     let before = Arc::new(first(&passive("{consecutive_failures: 2}")).await);
     let (_end, shutdown) = tokio::sync::watch::channel(false);
@@ -124,44 +126,44 @@ async fn an_ejected_backend_stays_out_for_its_time_whatever_is_written_meanwhile
     let running = run(&before);
     let ill = at(&before, 1).unwrap();
     (0..2).for_each(|_| ill.record(Outcome::GatewayFailure, None, Instant::now()));
-    while !ill.observed().is_ejected() {
+    while !ill.passive_health().is_ejected() {
         tokio::task::yield_now().await;
     }
     let after = Arc::new(next(&before, &passive("{consecutive_failures: 9, window: 3s}")).await);
     running.abort();
     let running = run(&after);
-    assert!(at(&after, 1).unwrap().observed().is_ejected());
+    assert!(at(&after, 1).unwrap().passive_health().is_ejected());
     assert!((0..4).all(|_| pick(&after).unwrap().endpoint().address().port() == 2));
     let off = next(&after, &passive("off")).await;
     running.abort();
-    assert!(!at(&off, 1).unwrap().observed().is_ejected(), "nobody would bring it back");
+    assert!(!at(&off, 1).unwrap().passive_health().is_ejected(), "without passive health no backend stays ejected");
 }
 
 #[tokio::test]
-async fn a_removed_backend_has_its_time_and_one_that_comes_back_was_never_gone() {
+async fn removed_backend_aborts_requests_after_its_timeout_unless_it_is_added_again() {
     let keys = format!("health_check: {{type: none}}, removal_timeout: 20s, {TWO}");
     let before = first(&keys).await;
     let lease = before.pick(Key::NONE, &[at(&before, 2).unwrap()], Instant::now()).unwrap();
     let endpoint = at(&before, 1).unwrap();
     let one = keys.replace("{address: '127.0.0.1:1'}, ", "");
     let after = next(&before, &one).await;
-    let is_cut = |seconds: u64| endpoint.is_cut(|| Instant::now() + Duration::from_secs(seconds));
+    let must_abort = |seconds: u64| endpoint.must_abort(|| Instant::now() + Duration::from_secs(seconds));
     assert!(at(&after, 1).is_none());
-    assert_eq!((is_cut(19), is_cut(21)), (false, true));
-    assert_eq!(after.in_flight(), 1, "it is the pool's still");
-    // Once more without it, so that it is not among those of the pool before.
+    assert_eq!((must_abort(19), must_abort(21)), (false, true));
+    assert_eq!(after.in_flight(), 1, "its requests still count for the pool");
+    // Replaces the pool again without it, so that it is not among the backends of the replaced pool.
     let again = next(&after, &format!("slow_start: 1m, {one}")).await;
     let back = next(&again, &keys).await;
     assert!(Arc::ptr_eq(&at(&back, 1).unwrap(), &endpoint));
-    assert!(!is_cut(999));
+    assert!(!must_abort(999));
     drop(lease);
     assert_eq!(back.in_flight(), 0);
     back.remove(Instant::now());
-    assert!(is_cut(21), "with its pool");
+    assert!(must_abort(21), "the pool is removed as well");
 }
 
 #[tokio::test]
-async fn without_checks_all_are_taken_to_be_well() {
+async fn backends_without_health_check_count_as_healthy() {
     let before = first(TWO).await;
     at(&before, 1).unwrap().set_health(Health::Down, Instant::now());
     let after = next(&before, &format!("slow_start: 1m, {TWO}")).await;

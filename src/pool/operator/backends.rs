@@ -1,4 +1,4 @@
-//! What an operator sees of a pool's backends while the process runs, and changes about them.
+//! Lists the backends of a pool for operators, and applies their overrides.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,66 +11,72 @@ use crate::discovery::Target;
 use crate::pool::config::{WEIGHT_MAX, WEIGHTS_MAX};
 use crate::pool::endpoint::Endpoint;
 use crate::pool::live::Pool;
-use crate::pool::operator::administration::Change;
+use crate::pool::operator::overrides::Change;
 
-/// A backend, and what the file calls it.
-pub struct Found {
+/// A backend and its target in the configuration.
+pub struct ListedBackend {
     /// The backend.
     pub endpoint: Arc<Endpoint>,
-    /// What the file says of where it is.
+    /// The address or name in the configuration.
     pub target: Target,
 }
 
-/// Why a backend was not changed.
+/// Why an override is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// The pool has none there.
+pub enum OverrideRejected {
+    /// The pool has no backend with this address.
     Unknown,
-    /// The weight is more than one may have.
+    /// The weight exceeds the maximum.
     TooHeavy(u32),
-    /// With it the weights would add up to so much.
+    /// The sum of all weights would exceed the maximum.
     TooMuch(u32),
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for OverrideRejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown => f.write_str("the pool has no such backend"),
-            Self::TooHeavy(weight) => write!(f, "a weight of {weight} is more than {WEIGHT_MAX}"),
+            Self::TooHeavy(weight) => write!(f, "a weight of {weight} exceeds {WEIGHT_MAX}"),
             Self::TooMuch(total) => write!(f, "the weights would add up to {total}, more than {WEIGHTS_MAX}"),
         }
     }
 }
 
 impl Pool {
-    /// Every backend that was found, in the order of the file, also those without weight.
+    /// Every discovered backend in the order of the configuration, also those without weight.
     #[must_use]
-    pub fn backends(&self) -> Vec<Found> {
+    pub fn backends(&self) -> Vec<ListedBackend> {
         let origin = |endpoint: Arc<Endpoint>| {
             let address = endpoint.address();
             let (place, target) = self.discovery.origin(address).unwrap_or((usize::MAX, Target::Address(address)));
-            ((place, address), Found { endpoint, target })
+            ((place, address), ListedBackend { endpoint, target })
         };
         let mut found: Vec<_> = self.discovery.attached().into_iter().map(origin).collect();
         found.sort_by_key(|(place, _)| *place);
         found.into_iter().map(|(_, found)| found).collect()
     }
 
-    /// An operator says something of a backend. It holds from the next request on, for all workers.
+    /// Applies an override. It takes effect with the next request, on all workers.
     ///
     /// # Errors
-    /// Why nothing was changed.
-    pub fn change(&self, address: SocketAddr, change: Change, since: Timestamp, now: Instant) -> Result<(), Refused> {
+    /// Why the override is rejected; then nothing changes.
+    pub fn change(
+        &self,
+        address: SocketAddr,
+        change: Change,
+        since: Timestamp,
+        now: Instant,
+    ) -> Result<(), OverrideRejected> {
         let all = self.discovery.attached();
-        let endpoint = all.iter().find(|endpoint| endpoint.address() == address).ok_or(Refused::Unknown)?;
+        let endpoint = all.iter().find(|endpoint| endpoint.address() == address).ok_or(OverrideRejected::Unknown)?;
         if let Change::Weight(weight) = change {
             if weight > WEIGHT_MAX {
-                return Err(Refused::TooHeavy(weight));
+                return Err(OverrideRejected::TooHeavy(weight));
             }
             let others = all.iter().filter(|other| other.address() != address);
             let total = others.fold(weight, |total, other| total.saturating_add(other.weight()));
             if total > WEIGHTS_MAX {
-                return Err(Refused::TooMuch(total));
+                return Err(OverrideRejected::TooMuch(total));
             }
         }
         let before = (endpoint.state(), endpoint.weight());

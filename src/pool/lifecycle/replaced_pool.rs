@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 use crate::base::event::Event;
 use crate::base::units::PoolName;
 use crate::discovery::{Discovery, Member};
-use crate::pool::admission::Bounds;
+use crate::pool::admission::Admission;
 use crate::pool::config::Spec;
-use crate::pool::endpoint::{Endpoint, Shared, Standing};
-use crate::pool::operator::administration::Written;
+use crate::pool::endpoint::{BackendSettings, Endpoint, PoolShared};
+use crate::pool::operator::overrides::ConfiguredSettings;
 
-/// What comes from the pool before.
+/// The state of the replaced pool.
 #[derive(Default)]
-pub(in crate::pool) struct Predecessor {
-    /// Its backends, and those that were removed before it and still have requests.
+pub(in crate::pool) struct ReplacedPool {
+    /// Its backends, and older removed backends that still have requests in flight.
     endpoints: Vec<Arc<Endpoint>>,
-    /// Where those are that the configuration no longer has.
+    /// The addresses that are no longer configured.
     missing: BTreeSet<SocketAddr>,
 }
 
-impl Predecessor {
+impl ReplacedPool {
     /// What a pool with the backends of `spec` takes over from the pool with the discovery `before`, which itself
     /// took over `older`.
     pub(in crate::pool) fn new(before: &Discovery<Arc<Endpoint>>, older: &Self, spec: &Spec) -> Self {
@@ -36,36 +36,36 @@ impl Predecessor {
         Self { endpoints, missing: before.missing_in(&spec.members) }
     }
 
-    /// The discovery of a pool's backends, each with its state; those that were there before keep theirs.
+    /// The discovery of the pool's backends. Backends that already existed keep their state.
     #[expect(clippy::disallowed_methods, reason = "a backend's own clock starts when it is found")]
     pub(in crate::pool) fn discovery(
         &self,
         name: &PoolName,
         spec: &Spec,
         in_flight: &Arc<AtomicU32>,
-        bounds: &Bounds,
+        admission: &Admission,
     ) -> Discovery<Arc<Endpoint>> {
         let known: HashMap<SocketAddr, Arc<Endpoint>> =
             self.endpoints.iter().map(|endpoint| (endpoint.address(), Arc::clone(endpoint))).collect();
-        let shared = Shared {
+        let shared = PoolShared {
             in_flight: Arc::clone(in_flight),
-            trigger: Arc::clone(bounds.alarm().trigger()),
-            changed: Arc::clone(bounds.changed()),
+            trigger: Arc::clone(admission.alarm().trigger()),
+            changed: Arc::clone(admission.changed()),
         };
-        let (checked, give_circuit) = (spec.health_check.is_some(), bounds.circuits());
+        let (checked, give_circuit) = (spec.health_check.is_some(), admission.circuits());
         let pool = name.clone();
         let attach = move |address, member: &Member| {
-            let written = Written { backup: member.backup, drain: member.drain, weight: member.weight };
-            let standing = Standing { written, checked };
+            let written = ConfiguredSettings { backup: member.backup, drain: member.drain, weight: member.weight };
+            let settings = BackendSettings { written, checked };
             let now = Instant::now();
             let endpoint = match known.get(&address) {
                 Some(endpoint) => {
-                    if endpoint.follow(standing, now).is_some() {
+                    if endpoint.reconfigure(settings, now).is_some() {
                         Event::OverrideEnded { pool: pool.clone(), backend: address }.announce();
                     }
                     Arc::clone(endpoint)
                 }
-                None => Arc::new(Endpoint::new(address, standing, shared.clone(), now)),
+                None => Arc::new(Endpoint::new(address, settings, shared.clone(), now)),
             };
             endpoint.changed();
             give_circuit(&endpoint, now);
@@ -74,7 +74,7 @@ impl Predecessor {
         Discovery::new(name.clone(), spec.members.clone(), attach)
     }
 
-    /// Lets those go that the configuration no longer has and that are not among `found` either.
+    /// Removes the backends that are no longer configured and not among `found` either.
     pub(in crate::pool) fn leave(&self, found: &[Arc<Endpoint>], pool: &PoolName, limit: Duration, now: Instant) {
         let stays = |gone: &Arc<Endpoint>| found.iter().any(|endpoint| Arc::ptr_eq(endpoint, gone));
         let gone = self.endpoints.iter().filter(|endpoint| self.missing.contains(&endpoint.address()));

@@ -1,10 +1,10 @@
-//! What an operator says of backends holds at once, whatever the policy.
+//! Overrides take effect immediately with every policy.
 
 #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
 
 use crate::base::fault::{Faults, Place};
 use crate::base::units::{Period, Timestamp};
-use crate::pool::operator::administration::{Change, State};
+use crate::pool::operator::overrides::{Change, State};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,11 +23,11 @@ async fn pool(keys: &str) -> Pool {
     pool
 }
 
-fn change(pool: &Pool, port: u16, change: Change) -> Result<(), Refused> {
+fn change(pool: &Pool, port: u16, change: Change) -> Result<(), OverrideRejected> {
     pool.change(([127, 0, 0, 1], port).into(), change, Timestamp::now(), Instant::now())
 }
 
-/// How often each of the ports is picked in 1,000 requests with different keys.
+/// How often each port is picked in 1,000 requests with different keys.
 fn picked(pool: &Pool) -> [usize; 3] {
     let mut counts = [0; 3];
     for number in 0..1000_u32 {
@@ -40,7 +40,7 @@ fn picked(pool: &Pool) -> [usize; 3] {
 }
 
 #[tokio::test]
-async fn weights_and_states_hold_at_once_under_every_policy() {
+async fn overrides_take_effect_immediately_with_every_policy() {
     for balance in ["round_robin", "random", "least_requests", "peak_ewma", "{type: consistent_hash, by: client_ip}"] {
         let pool = pool(&format!("health_check: {{type: none}}, slow_start: 0s, balance: {balance}")).await;
         let [one, two, three] = picked(&pool);
@@ -62,7 +62,7 @@ async fn weights_and_states_hold_at_once_under_every_policy() {
 }
 
 #[tokio::test]
-async fn who_was_disabled_must_pass_a_check_first() {
+async fn enabled_backend_gets_requests_only_after_a_passed_check() {
     let pool = pool("health_check: {type: tcp}").await;
     let now = Instant::now();
     let found = pool.backends();
@@ -74,23 +74,23 @@ async fn who_was_disabled_must_pass_a_check_first() {
     endpoint.set_health(Health::Up, now);
     change(&pool, 1, Change::State(State::Draining)).unwrap();
     change(&pool, 1, Change::State(State::Enabled)).unwrap();
-    assert!(endpoint.is_available(), "it was checked meanwhile");
+    assert!(endpoint.is_available(), "a check has passed");
     change(&pool, 1, Change::State(State::Disabled)).unwrap();
-    assert!(endpoint.is_known(), "nobody waits for a check that is not made");
+    assert!(endpoint.is_known(), "a disabled backend is not checked");
     change(&pool, 1, Change::State(State::Enabled)).unwrap();
     assert_eq!((endpoint.health(), endpoint.is_available()), (Health::Unknown, false));
 }
 
 #[tokio::test]
-async fn what_a_file_could_not_say_is_refused() {
+async fn override_with_an_invalid_value_is_rejected() {
     let pool = pool("health_check: {type: none}").await;
-    assert_eq!(change(&pool, 1, Change::Weight(1001)), Err(Refused::TooHeavy(1001)));
-    assert_eq!(change(&pool, 7, Change::Nothing), Err(Refused::Unknown));
+    assert_eq!(change(&pool, 1, Change::Weight(1001)), Err(OverrideRejected::TooHeavy(1001)));
+    assert_eq!(change(&pool, 7, Change::Nothing), Err(OverrideRejected::Unknown));
     assert_eq!(picked(&pool).iter().sum::<usize>(), 1000);
 }
 
 #[tokio::test]
-async fn a_weight_that_is_changed_while_a_reload_is_under_way_is_not_lost() {
+async fn weight_changed_during_a_reload_is_kept() {
     let before = pool("health_check: {type: none}, slow_start: 0s").await;
     let mut spec = before.spec().clone();
     spec.written.removal_timeout = Period::seconds(1);

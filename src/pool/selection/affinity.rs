@@ -1,4 +1,4 @@
-//! Picking the backend that somebody would rather have, where it may be had.
+//! Picks the backend that session affinity selects.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,31 +7,31 @@ use crate::pool::endpoint::Endpoint;
 use crate::pool::lease::Lease;
 use crate::pool::live::Pool;
 
-/// A backend that was picked by preference.
-pub struct Preferred {
-    /// The request's place at it.
+/// A backend picked by session affinity.
+pub struct AffinityPick {
+    /// The lease.
     pub lease: Lease,
-    /// Whether it is the one that was wanted most, available or not.
+    /// Whether it has the highest score of all backends, available or not.
     pub first: bool,
 }
 
 impl Pool {
-    /// Picks of the backends that are wanted (a score) and may take the request the one with the highest
-    /// score. Looks at every backend, so it is for those who ask for it.
-    pub fn pick_preferred(
+    /// Picks the available backend with the highest score. `score` returns `None` for backends that affinity
+    /// does not allow. Looks at every backend, so it is only for requests with affinity.
+    pub fn pick_by_affinity(
         &self,
-        tried: &[Arc<Endpoint>],
+        attempted: &[Arc<Endpoint>],
         score: impl Fn(SocketAddr) -> Option<u64>,
-    ) -> Option<Preferred> {
-        let (endpoint, first) = self.preferred(tried, &score)?;
-        let lease = self.bounds.lease(&endpoint)?;
-        Some(Preferred { lease, first })
+    ) -> Option<AffinityPick> {
+        let (endpoint, first) = self.preferred(attempted, &score)?;
+        let lease = self.admission.lease(&endpoint)?;
+        Some(AffinityPick { lease, first })
     }
 
-    /// Which one that is, and whether it is the one that is wanted most.
+    /// The backend, and whether it has the highest score of all.
     pub(in crate::pool) fn preferred(
         &self,
-        tried: &[Arc<Endpoint>],
+        attempted: &[Arc<Endpoint>],
         score: &dyn Fn(SocketAddr) -> Option<u64>,
     ) -> Option<(Arc<Endpoint>, bool)> {
         let mut most = None;
@@ -40,8 +40,8 @@ impl Pool {
             let Some(score) = score(endpoint.address()) else { continue };
             most = most.max(Some(score));
             let fits = endpoint.is_available()
-                && self.is_well(&endpoint)
-                && !tried.iter().any(|tried| tried.address() == endpoint.address());
+                && self.accepts_traffic(&endpoint)
+                && !attempted.iter().any(|attempted| attempted.address() == endpoint.address());
             if fits && best.as_ref().is_none_or(|(highest, _)| score > *highest) {
                 best = Some((score, endpoint));
             }

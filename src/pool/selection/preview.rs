@@ -1,0 +1,187 @@
+//! The selection preview: which backend a request would get, and why not the others, without picking one.
+//!
+//! The policy draws many times for the same request from a copy of its state, among the real backends in their
+//! current state. The share of draws is the chance of a backend. A preview costs as much as a thousand picks,
+//! so it is for operators only.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::http::rejection::Rejection;
+use crate::pool::admission::breaker::Passing;
+use crate::pool::admission::circuit::CircuitState;
+use crate::pool::endpoint::Endpoint;
+use crate::pool::health::state::Health;
+use crate::pool::live::Pool;
+use crate::pool::operator::overrides::State;
+use crate::pool::selection::choice::{PreviewMember, SelectionRequest};
+use crate::pool::selection::key::Key;
+
+/// The number of draws.
+const DRAWS: usize = 1000;
+
+/// The preview of a pool for one request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelectionPreview {
+    /// The backends, ordered by address.
+    pub candidates: Vec<Candidate>,
+    /// Why no backend can be picked, in that case.
+    pub rejection: Option<Rejection>,
+}
+
+/// A backend in the preview.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Candidate {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Its share of the traffic relative to the others.
+    pub weight: u32,
+    /// Whether it takes traffic only when too few primary backends are available.
+    pub backup: bool,
+    /// Its administrative state.
+    pub state: State,
+    /// Its health by health checks.
+    pub health: Health,
+    /// Whether passive health has ejected it.
+    pub ejected: bool,
+    /// Its circuit breaker; missing if the pool has none.
+    pub circuit: Option<CircuitState>,
+    /// Requests in flight at it, for this process.
+    pub in_flight: u32,
+    /// Its recent latency in milliseconds: a moving average that rises to peaks immediately. Missing before its
+    /// first response.
+    pub latency_ms: Option<f64>,
+    /// The part of its share during slow start, from 0 to 1.
+    pub slow_start_factor: f64,
+    /// The value by which the policy compares backends, lower is better; missing if it compares none.
+    pub score: Option<f64>,
+    /// The probability that it is picked, from 0 to 1.
+    pub chance: f64,
+    /// Why it is not picked; empty if it can be picked.
+    pub reason: String,
+}
+
+impl Pool {
+    /// The preview for a request with this key; nothing is counted. `bound` scores the backends that session
+    /// affinity allows; the available one with the highest score is picked.
+    #[must_use]
+    pub fn preview(
+        &self,
+        key: Key,
+        bound: Option<&dyn Fn(SocketAddr) -> Option<u64>>,
+        now: Instant,
+    ) -> SelectionPreview {
+        let well = |endpoint: &Endpoint| self.accepts_traffic(endpoint);
+        let anybody = |endpoint: &Endpoint| self.admission.allow(endpoint);
+        let look = |admits: &dyn Fn(&Endpoint) -> bool| {
+            let random = Rng::with_seed(0);
+            let mut ask =
+                SelectionRequest { key, now, attempted: &[], random, slow_start: self.spec.slow_start, admits };
+            self.balancer.preview(&mut ask, DRAWS)
+        };
+        let mut members = look(&well);
+        if members.iter().all(|member| member.chosen == 0) {
+            members = look(&anybody);
+        }
+        let bound = bound.and_then(|score| self.preferred(&[], score)).map(|(endpoint, _)| endpoint.address());
+        let total: usize = members.iter().map(|member| member.chosen).sum();
+        let candidates = self.candidates().into_iter().map(|endpoint| {
+            let member = members.iter().find(|member| Arc::ptr_eq(&member.endpoint, &endpoint));
+            let chance = match bound {
+                Some(address) => f64::from(u8::from(address == endpoint.address())),
+                None => member.map_or(0.0, |member| member.chosen as f64 / total.max(1) as f64),
+            };
+            self.candidate(&endpoint, member, chance, now)
+        });
+        let mut candidates: Vec<Candidate> = candidates.collect();
+        candidates.sort_by_key(|candidate| candidate.address);
+        let nobody = candidates.iter().all(|candidate| candidate.chance == 0.0);
+        SelectionPreview { candidates, rejection: nobody.then(|| self.no_backend()) }
+    }
+
+    fn candidate(&self, endpoint: &Endpoint, member: Option<&PreviewMember>, chance: f64, now: Instant) -> Candidate {
+        let latency = endpoint.latency(now);
+        let reason = if chance > 0.0 { String::new() } else { self.reason(endpoint, now) };
+        Candidate {
+            address: endpoint.address(),
+            weight: member.map_or(0, |member| member.weight),
+            backup: endpoint.is_backup(),
+            state: endpoint.state(),
+            health: endpoint.health(),
+            ejected: endpoint.passive_health().is_ejected(),
+            circuit: self.admission.circuit(endpoint).map(|circuit| circuit.passing(now).into()),
+            in_flight: endpoint.in_flight(),
+            latency_ms: (!latency.is_zero()).then_some(latency.as_secs_f64() * 1e3),
+            slow_start_factor: if self.spec.slow_start.is_zero() {
+                1.0
+            } else {
+                endpoint.slow_start_factor(now, self.spec.slow_start)
+            },
+            score: member.and_then(|member| member.score),
+            chance,
+            reason,
+        }
+    }
+
+    /// Why a backend is not picked.
+    fn reason(&self, endpoint: &Endpoint, now: Instant) -> String {
+        let passing = self.admission.circuit(endpoint).map(|circuit| circuit.passing(now));
+        match endpoint.health() {
+            _ if endpoint.state() != State::Enabled => endpoint.state().to_string(),
+            Health::Unknown => "not checked yet".to_owned(),
+            Health::Down => "down".to_owned(),
+            Health::Up if let Some(Passing::Nothing(period)) = passing => {
+                // A breaker is open for less than five centuries.
+                let period = humantime::format_duration(Duration::from_millis(period.as_millis() as u64));
+                format!("its circuit breaker is open for {period}")
+            }
+            Health::Up if !self.admission.allow(endpoint) && self.admission.has_room(endpoint) => {
+                "its circuit breaker is half-open and its probes are in flight".to_owned()
+            }
+            Health::Up if !self.admission.has_room(endpoint) => "its limit of requests in flight is reached".to_owned(),
+            Health::Up if endpoint.passive_health().is_ejected() => "ejected by passive health".to_owned(),
+            Health::Up if endpoint.is_backup() => "backup, and enough primary backends are available".to_owned(),
+            Health::Up => "the policy prefers others, or session affinity selects another".to_owned(),
+        }
+    }
+}
+
+/// A probability as text. Less than certain is never shown as 0 % or 100 %.
+#[must_use]
+pub fn percent(chance: f64) -> String {
+    match chance * 100.0 {
+        percent if percent > 0.0 && percent < 0.5 => "< 1 %".to_owned(),
+        percent if (99.5..100.0).contains(&percent) => "> 99 %".to_owned(),
+        percent => format!("{percent:.0} %"),
+    }
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}  {}, weight {}, {} in flight", self.address, self.health, self.weight, self.in_flight)?;
+        if let Some(latency) = self.latency_ms {
+            write!(f, ", latency {latency:.1} ms")?;
+        }
+        if let Some(score) = self.score {
+            write!(f, ", score {score:.4}")?;
+        }
+        if self.slow_start_factor < 1.0 {
+            write!(f, ", at {:.0} % of its share", self.slow_start_factor * 100.0)?;
+        }
+        match self.circuit {
+            None | Some(CircuitState::Closed) => {}
+            Some(CircuitState::Open) => f.write_str(", circuit open")?,
+            Some(CircuitState::HalfOpen) => f.write_str(", circuit half-open")?,
+        }
+        match self.reason.as_str() {
+            "" => write!(f, ": {}", percent(self.chance)),
+            reason => write!(f, ": not picked, {reason}"),
+        }
+    }
+}
