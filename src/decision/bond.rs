@@ -1,4 +1,4 @@
-//! What a route binds a client to, and so which of its pools takes a request.
+//! The session affinity of a request, and the pool that it selects.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -9,20 +9,20 @@ use crate::decision::snapshot::Route;
 use crate::routing::affinity::ticket::Ticket;
 use crate::routing::affinity::{self, Means};
 
-/// What a request's client is bound to.
+/// The session affinity of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bond {
-    /// Nothing: any backend serves it as well.
+    /// None: any backend may serve it.
     None,
-    /// The backend that its cookie says.
+    /// The backend in its affinity cookie.
     Ticket(Ticket),
-    /// The backend that wants its value most.
+    /// The backend with the highest score for its hash.
     Hash(u64),
 }
 
 impl Bond {
-    /// What `route` binds the client of a request to; `now` is in seconds since 1970. A cookie for a pool
-    /// that takes nothing of the route's any more binds to nothing.
+    /// The affinity of a request on `route`; `now` is in seconds since 1970. A cookie for a pool that gets no
+    /// traffic from the route any more is ignored.
     #[must_use]
     pub fn of(route: &Route, headers: &HeaderMap, client: IpAddr, now: u64) -> Self {
         match route.sticky.as_ref().map(|sticky| &sticky.means) {
@@ -37,8 +37,7 @@ impl Bond {
         }
     }
 
-    /// The position among the route's pools of the one that takes the request; `None` where chance decides,
-    /// by their shares.
+    /// The index of the pool among the pools of the route; `None` if the shares decide at random.
     #[must_use]
     pub fn share(self, route: &Route) -> Option<usize> {
         match self {
@@ -48,7 +47,7 @@ impl Bond {
         }
     }
 
-    /// How much the client wants the backend at `address`, the highest most; none where it does not.
+    /// The score of the backend at `address`, higher is better; `None` without affinity to it.
     #[must_use]
     pub fn wants(self, address: SocketAddr) -> Option<u64> {
         match self {
@@ -59,13 +58,13 @@ impl Bond {
     }
 }
 
-/// The position of the pool that cookies call `pool`, where it takes anything of the route's.
+/// The index of the pool with the cookie id `pool`, if it gets traffic from the route.
 #[must_use]
 pub fn position(route: &Route, pool: u64) -> Option<usize> {
     route.targets.position(|target| target.id == pool)
 }
 
-/// How old a ticket is; `now` is in seconds since 1970.
+/// The age of a ticket; `now` is in seconds since 1970.
 #[must_use]
 pub fn age(ticket: &Ticket, now: u64) -> Duration {
     Duration::from_secs(now.saturating_sub(ticket.given))

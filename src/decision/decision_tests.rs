@@ -1,4 +1,4 @@
-//! A test of the configuration, an explanation and the routing table agree, whatever is changed.
+//! Configuration tests, explanations and the routing table agree.
 
 use std::time::Instant;
 
@@ -33,7 +33,7 @@ fn failing(test: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_is_expected_and_happens_is_no_fault() {
+fn met_expectations_report_no_fault() {
     for test in [
         "{ request: 'GET http://example.com:8080/x', expect: { route: rest, pool: a } }",
         "{ request: 'http://other.com:8080/apiA/../apiA/%78', expect: { route: api-a } }",
@@ -51,27 +51,27 @@ fn what_is_expected_and_happens_is_no_fault() {
 }
 
 #[test]
-fn a_failing_test_says_where_and_what_happens_instead() {
+fn failed_expectation_is_reported_with_its_place_and_the_actual_outcome() {
     assert_eq!(
         failing("{ request: 'GET http://o.com:8080/apiA', expect: { pool: a } }"),
-        ["tests[0].expect.pool: expected the pool `a`, but route `api-a` takes it to pool `b`"]
+        ["tests[0].expect.pool: expected the pool `a`, but route `api-a` sends it to pool `b`"]
     );
     assert_eq!(
         failing("{ request: 'GET http://o.com:8080/', expect: { pool: a } }"),
-        ["tests[0].expect.pool: expected the pool `a`, but it is refused with 404 no_route"]
+        ["tests[0].expect.pool: expected the pool `a`, but it is rejected with 404 no_route"]
     );
     assert_eq!(
         failing("{ request: 'GET http://o.com:8080/apiA', expect: { status: 404 } }"),
-        ["tests[0].expect.status: expected the status `404`, but route `api-a` takes it to pool `b`"]
+        ["tests[0].expect.status: expected the status `404`, but route `api-a` sends it to pool `b`"]
     );
     assert_eq!(
         failing("{ request: 'GET o.com/', expect: { status: 404 } }"),
-        ["tests[0].request: `o.com/` begins with neither https:// nor http://"]
+        ["tests[0].request: `o.com/` starts with neither https:// nor http://"]
     );
 }
 
 #[test]
-fn each_route_is_told_with_why_it_lost() {
+fn every_route_is_listed_with_the_reason_it_did_not_match() {
     let (checked, snapshot) = live("");
     let verdicts = |request: &str| {
         let outcome = Example::parse(request).unwrap().outcome(&snapshot, &checked.listeners);
@@ -88,7 +88,7 @@ fn each_route_is_told_with_why_it_lost() {
 }
 
 #[test]
-fn the_client_is_found_as_in_traffic_and_limits_are_named_but_not_counted() {
+fn client_is_determined_as_in_traffic_and_limits_are_not_counted() {
     let (checked, snapshot) = live("");
     for (peer, client) in [("10.0.0.1", "203.0.113.9"), ("192.0.2.7", "192.0.2.7")] {
         let example = Example::parse("http://example.com:8080/").unwrap().from(peer.parse().unwrap());

@@ -1,5 +1,5 @@
-//! A request that nobody has sent: as a test of the configuration or `l7lb explain` has it, such as
-//! `GET https://example.com/api`, and what would become of it.
+//! An example request, as in a configuration test or `l7lb explain`, such as `GET https://example.com/api`, and
+//! its outcome.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -19,75 +19,76 @@ use crate::limit::{self, Limiter};
 use crate::listener::address::ListenAddress;
 use crate::tls;
 
-/// Who sends an example unless told: an address for documentation (RFC 5737), trusted by nobody.
+/// The default client address of an example: an address for documentation (RFC 5737), trusted by no
+/// configuration.
 pub const SOMEBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
-/// A request as it would be sent.
+/// An example request.
 #[derive(Clone, Debug)]
 pub struct Example {
     method: Method,
     secure: bool,
-    /// Where it is sent to, whatever its Host says.
+    /// The port that it is sent to, independent of Host.
     port: Option<u16>,
     authority: String,
-    /// What is asked for in the TLS handshake.
+    /// The server name in the TLS handshake.
     server_name: Option<String>,
     target: String,
     headers: Vec<(HeaderName, HeaderValue)>,
     from: IpAddr,
 }
 
-/// An example, as somebody asks about it.
+/// An example request in a call of the API or the command line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
-    /// A method (GET unless told) and a URL, such as `GET https://example.com/api`.
+    /// A method (default GET) and a URL, such as `GET https://example.com/api`.
     pub request: String,
-    /// Its header fields, each a name and a value.
+    /// Its headers, each a name and a value.
     #[serde(default)]
     pub headers: Vec<(String, String)>,
-    /// The address of the peer that sends it; 192.0.2.1 unless told.
+    /// The address of the peer; default 192.0.2.1.
     #[serde(default)]
     pub from: Option<IpAddr>,
 }
 
 impl Question {
-    /// The request that is meant.
+    /// Parses the example request.
     ///
     /// # Errors
-    /// In words, what is no request.
+    /// Why it is not a valid request.
     pub fn example(&self) -> Result<Example, String> {
         let example = Example::parse(&self.request)?.from(self.from.unwrap_or(SOMEBODY));
         self.headers.iter().try_fold(example, |example, (name, value)| example.with_header(name, value))
     }
 }
 
-/// What would become of an example.
+/// The outcome of an example request.
 pub struct Outcome {
-    /// Who the request is from: its peer, or what a trusted proxy says.
+    /// The client address: the peer, or the client named by a trusted proxy.
     pub client: IpAddr,
-    /// The request with its path in the one form, where it could be read at all.
+    /// The request with its normalised path, if it could be parsed.
     pub request: Option<RequestHeader>,
-    /// The limits that count it, in their order.
+    /// The limits that count it, in order.
     pub limits: Vec<Asked>,
-    /// Whether a route takes it, or why not.
+    /// The route or the rejection.
     pub decision: Decision,
 }
 
-/// A limit that counts an example.
+/// A limit that counts an example request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// The limit.
     pub spec: limit::Spec,
-    /// What it says; nothing where it was not asked, and so refuses nothing.
+    /// Its verdict; `None` if limits are not evaluated.
     pub verdict: Option<limit::Verdict>,
 }
 
 impl Example {
-    /// Reads a method (GET unless told) and a URL. The target is taken as it stands: it may be wrong.
+    /// Parses a method (default GET) and a URL. The target is not checked: it may be invalid.
     ///
     /// # Errors
-    /// In words, what is no request.
+    /// Why it is not a valid request.
     pub fn parse(text: &str) -> Result<Self, String> {
         let words: Vec<&str> = text.split_whitespace().collect();
         let (method, url) = match words.as_slice() {
@@ -99,7 +100,7 @@ impl Example {
         let (secure, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
             (Some(rest), _) => (true, rest),
             (_, Some(rest)) => (false, rest),
-            _ => return Err(format!("`{url}` begins with neither https:// nor http://")),
+            _ => return Err(format!("`{url}` starts with neither https:// nor http://")),
         };
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at_checked(end).unwrap_or((rest, ""));
@@ -120,14 +121,13 @@ impl Example {
         })
     }
 
-    /// The same with a further header field. `Host` stands in the place of the URL's, which TLS is asked for
-    /// all the same.
+    /// Adds a header. `Host` replaces the host of the URL, but not the server name of TLS.
     ///
     /// # Errors
-    /// In words, what is no header field.
+    /// Why it is not a valid header.
     pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, String> {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is not a header's name"))?;
-        let value = HeaderValue::from_str(value.trim()).map_err(|_| format!("`{name}` has a value that is none"))?;
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is not a header name"))?;
+        let value = HeaderValue::from_str(value.trim()).map_err(|_| format!("`{name}` has an invalid value"))?;
         if name == header::HOST {
             value.to_str().map_err(|e| e.to_string())?.clone_into(&mut self.authority);
         } else {
@@ -136,20 +136,20 @@ impl Example {
         Ok(self)
     }
 
-    /// The same from this peer.
+    /// Sets the peer.
     #[must_use]
     pub fn from(self, peer: IpAddr) -> Self {
         Self { from: peer, ..self }
     }
 
-    /// What becomes of it, by the functions that serve traffic: the listener's reader, then [`decide`]. Limits
-    /// are not asked.
+    /// The outcome, by the functions that serve traffic: the listener's parser, then [`decide`]. Limits are not
+    /// evaluated.
     #[must_use]
     pub fn outcome(&self, snapshot: &Snapshot, listeners: &[listener::Spec]) -> Outcome {
         self.outcome_by(snapshot, listeners, |limiter| (Asked { spec: *limiter.spec(), verdict: None }, Ok(())))
     }
 
-    /// The same with limits that are asked by `ask`.
+    /// The outcome with limits evaluated by `ask`.
     pub(super) fn outcome_by(
         &self,
         snapshot: &Snapshot,
@@ -172,13 +172,13 @@ impl Example {
         Outcome { client, request, limits, decision }
     }
 
-    /// Who it is from: its peer, or what a trusted proxy says.
+    /// The client address: the peer, or the client named by a trusted proxy.
     pub(super) fn client(&self, snapshot: &Snapshot) -> IpAddr {
         let forwarded = self.headers.iter().filter(|(name, _)| *name == X_FORWARDED_FOR);
         snapshot.trusted_proxies.client(self.from, forwarded.filter_map(|(_, value)| value.to_str().ok()))
     }
 
-    /// The request as a listener hands it on.
+    /// The request as the listener passes it on.
     fn request(&self, limits: &RequestLimits) -> Result<RequestHeader, Refusal> {
         let mut head = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", self.method, self.target, self.authority).into_bytes();
         for (name, value) in &self.headers {
@@ -188,7 +188,7 @@ impl Example {
         }
         head.extend_from_slice(b"\r\n");
         HeadReader::default().inspect(&head, limits)?;
-        let malformed = |_| Refusal::bad_request("a request that cannot be read");
+        let malformed = |_| Refusal::bad_request("the request cannot be parsed");
         let mut request = RequestHeader::build(self.method.clone(), self.target.as_bytes(), None).map_err(malformed)?;
         request.set_version(Version::HTTP_11);
         request.append_header(header::HOST, self.authority.as_str()).map_err(malformed)?;
@@ -198,8 +198,8 @@ impl Example {
         Ok(request)
     }
 
-    /// The listener that it would come to: of its port, else the first that speaks as it does. In its TLS
-    /// handshake a client asks for the host of the URL, whatever `Host` says.
+    /// The listener that the request would reach: the one with its port, otherwise the first one with the same
+    /// scheme. The server name of the TLS handshake is the host of the URL, independent of `Host`.
     fn door(&self, listeners: &[listener::Spec]) -> Door {
         let alike = || listeners.iter().filter(|listener| listener.tls.is_some() == self.secure);
         let has_port = |listener: &&listener::Spec| {
@@ -217,7 +217,7 @@ impl Example {
     }
 }
 
-/// The server name that a client asks for to reach `authority`: none for an address (RFC 6066 §3).
+/// The server name of a TLS client for `authority`; `None` for an IP address (RFC 6066 §3).
 fn server_name(authority: &str) -> Option<String> {
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     let is_name = !host.is_empty() && !host.starts_with('[') && host.parse::<IpAddr>().is_err();

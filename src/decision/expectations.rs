@@ -1,4 +1,4 @@
-//! Runs the tests of a configuration.
+//! Runs the configuration tests.
 
 use super::example::{Example, Outcome};
 use crate::base::fault::{Fault, Faults, Place};
@@ -6,8 +6,7 @@ use crate::base::units::PoolName;
 use crate::config::{Checked, expectation};
 use crate::decision::snapshot::{Route, Snapshot};
 
-/// What the tests of `checked` expect and does not happen in `snapshot`, each with its place and what
-/// happens instead.
+/// The failed tests of `checked` in `snapshot`, each with its place and the actual outcome.
 #[must_use]
 pub fn failures(checked: &Checked, snapshot: &Snapshot) -> Vec<Fault> {
     let mut faults = Faults::default();
@@ -39,7 +38,7 @@ fn example(test: &expectation::Config) -> Result<Example, String> {
 
 fn compare(expect: &expectation::Expect, outcome: &Outcome, place: &Place, faults: &mut Faults) {
     let rejection = outcome.decision.refusal.map(|refusal| refusal.rejection);
-    // A request that is refused goes nowhere, even if a route would have taken it.
+    // A rejected request is not routed, even if a route matches.
     let route = outcome.decision.route.as_ref().filter(|_| rejection.is_none());
     let pairs = [
         (
@@ -60,36 +59,36 @@ fn compare(expect: &expectation::Expect, outcome: &Outcome, place: &Place, fault
             faults.add(
                 place.key(key),
                 format!("expected the {key} `{expected}`, but {}", outcome.words()),
-                "`l7lb explain` says why; mend the routes or the test",
+                "run `l7lb explain` for the reason; correct the routes or the test",
             );
         }
     }
 }
 
-/// The pool that is expected, where it is one of the route's; else all of them.
+/// The expected pool, if the route uses it; otherwise all its pools.
 fn taken(route: &Route, expected: Option<&PoolName>) -> String {
     let expected = expected.filter(|expected| route.targets.iter().any(|target| target.pool.name() == *expected));
     expected.map_or_else(|| pools(route), PoolName::to_string)
 }
 
-/// The pools that share what the route takes.
+/// The pools of the route.
 pub(super) fn pools(route: &Route) -> String {
     let names: Vec<&str> = route.targets.iter().map(|target| target.pool.name().as_str()).collect();
     names.join(", ")
 }
 
 impl Outcome {
-    /// What happens, as a clause.
+    /// The outcome as a clause.
     #[must_use]
     pub fn words(&self) -> String {
         match (&self.decision.refusal, &self.decision.route) {
             (Some(refusal), _) => {
                 let told = refusal.rejection;
                 let detail = if refusal.detail.is_empty() { String::new() } else { format!(": {}", refusal.detail) };
-                format!("it is refused with {} {}{detail}", told.status(), told.cause())
+                format!("it is rejected with {} {}{detail}", told.status(), told.cause())
             }
-            (None, Some(route)) => format!("route `{}` takes it to pool `{}`", route.name, pools(route)),
-            (None, None) => "nothing takes it".to_owned(),
+            (None, Some(route)) => format!("route `{}` sends it to pool `{}`", route.name, pools(route)),
+            (None, None) => "no route matches".to_owned(),
         }
     }
 }

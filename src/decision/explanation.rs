@@ -1,5 +1,5 @@
-//! Why a request goes where it goes: each route, and why it lost; what limits say, and who would be
-//! picked, where a running process is asked.
+//! Explains the routing of a request: each route with the reason it did not match, and, from a running process,
+//! the state of limits and the likely backend.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -17,73 +17,73 @@ use crate::http::rejection::Rejection;
 use crate::pool::selection::preview::{Candidate, percent};
 use crate::routing::{HostPattern, Matcher, Methods, PathPattern, Table};
 
-/// What became of one route.
+/// The result for one route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It takes the request.
+    /// It matches and gets the request.
     Takes,
-    /// It is for another host.
+    /// Another host.
     Host,
-    /// Its path is not a prefix of the request's on whole segments.
+    /// Its path is not a prefix of the request path by whole segments.
     Path,
-    /// It is for other methods.
+    /// Another method.
     Method,
-    /// It fits, but the host of the one that takes the request is more specific.
+    /// It matches, but the matching route has a more specific host.
     HostLessSpecific,
-    /// It fits, but the path of the one that takes the request is.
+    /// It matches, but the matching route has a more specific path.
     PathLessSpecific,
-    /// It fits, but the one that takes the request lists its method.
+    /// It matches, but the matching route lists the method.
     MethodLessSpecific,
-    /// It fits, but the request was refused before routes were asked.
+    /// It matches, but the request was rejected before routing.
     NotAsked,
 }
 
 impl Verdict {
     fn words(self) -> &'static str {
         match self {
-            Self::Takes => "takes it",
-            Self::Host => "lost: another host",
-            Self::Path => "lost: another path",
-            Self::Method => "lost: another method",
-            Self::HostLessSpecific => "lost: fits, but its host is less specific",
-            Self::PathLessSpecific => "lost: fits, but its path is less specific",
-            Self::MethodLessSpecific => "lost: fits, but does not list the method",
-            Self::NotAsked => "not asked: refused before",
+            Self::Takes => "matches",
+            Self::Host => "no match: another host",
+            Self::Path => "no match: another path",
+            Self::Method => "no match: another method",
+            Self::HostLessSpecific => "not selected: matches, but its host is less specific",
+            Self::PathLessSpecific => "not selected: matches, but its path is less specific",
+            Self::MethodLessSpecific => "not selected: matches, but does not list the method",
+            Self::NotAsked => "not evaluated: the request was rejected before",
         }
     }
 }
 
-/// One route that was considered.
+/// One examined route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Considered {
     /// Its name.
     pub name: RouteName,
-    /// What it takes, in one line: methods, host and path.
+    /// What it matches, in one line: methods, host and path.
     pub takes: String,
-    /// What became of it.
+    /// The result.
     pub verdict: Verdict,
 }
 
 /// A limit that counts the request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Limit {
-    /// The limit, in words.
+    /// The limit as text.
     pub limit: String,
-    /// How the client stands with it; nothing where no running process was asked.
+    /// The state of the client; missing without a running process.
     pub state: Option<LimitState>,
 }
 
-/// How a client stands with a limit.
+/// The state of a client in a limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LimitState {
-    /// Whether the request would pass.
+    /// Whether the request would be admitted.
     pub admitted: bool,
-    /// Further requests that would pass at once.
+    /// Further requests that would be admitted immediately.
     pub remaining: u32,
-    /// Seconds until the quota is whole again.
+    /// Seconds until the quota is full again.
     pub reset: f64,
-    /// Seconds after which a refused request would pass; 0 for one that passes.
+    /// Seconds after which a rejected request would be admitted; 0 for an admitted one.
     pub retry_after: f64,
 }
 
@@ -92,15 +92,15 @@ pub struct LimitState {
 pub struct Share {
     /// The pool.
     pub pool: PoolName,
-    /// How likely it takes the request, from 0 to 1.
+    /// The probability that it gets the request, from 0 to 1.
     pub chance: f64,
-    /// Its backends, as written.
+    /// Its configured backends.
     pub backends: Vec<Member>,
-    /// Its backends as they are; nothing where no running process was asked.
+    /// Its backends with their state; missing without a running process.
     pub candidates: Option<Vec<Candidate>>,
-    /// How many requests it is working on for this process, where that is known.
+    /// Requests in flight at it, for this process, if known.
     pub in_flight: Option<u32>,
-    /// How many requests wait for a place in `max_in_flight`; nothing without such a limit.
+    /// Requests queued for `max_in_flight`; missing without that limit.
     pub waiting: Option<usize>,
 }
 
@@ -109,13 +109,13 @@ pub struct Share {
 pub struct Picked {
     /// Its pool.
     pub pool: PoolName,
-    /// Where it listens.
+    /// Its address.
     pub backend: SocketAddr,
-    /// How likely, from 0 to 1.
+    /// The probability, from 0 to 1.
     pub chance: f64,
 }
 
-/// A backend, as written.
+/// A configured backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Member {
     /// Its address, or its name with a port.
@@ -124,42 +124,42 @@ pub struct Member {
     pub weight: u32,
 }
 
-/// The balancer's own answer.
+/// A response of the balancer itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refusal {
-    /// The HTTP status.
+    /// The HTTP status code.
     pub status: u16,
-    /// The cause, in the word of the access log.
+    /// The cause, as in the access log.
     pub cause: String,
-    /// What exactly is wrong; empty where there is nothing to add.
+    /// The detail; empty if there is none.
     pub detail: String,
 }
 
-/// All there is to say about where a request goes.
+/// The explanation of a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
-    /// Who it is from: its peer, or what a trusted proxy says.
+    /// The client address: the peer, or the client named by a trusted proxy.
     pub client: IpAddr,
-    /// Its path in the one form; nothing where it cannot be read.
+    /// The normalised path; missing if the request cannot be parsed.
     pub path: Option<String>,
-    /// The routes, in the order of the file.
+    /// The routes, in the order of the configuration.
     pub routes: Vec<Considered>,
-    /// The route that takes it, also where it is then refused.
+    /// The route that matches, also if the request is then rejected.
     pub route: Option<RouteName>,
-    /// The limits that count it, in their order.
+    /// The limits that count it, in order.
     pub limits: Vec<Limit>,
-    /// The pools that may take it; none where it is refused before.
+    /// The pools that may get it; empty if it is rejected before.
     pub pools: Vec<Share>,
-    /// The backend that is most likely picked; nothing where no running process was asked, or none can be.
+    /// The backend that is most likely picked; missing without a running process or an available backend.
     pub picked: Option<Picked>,
-    /// What binds its client to a pool or a backend, in words; nothing where nothing does.
+    /// The session affinity as text; missing without affinity.
     pub bond: Option<String>,
-    /// Why it is refused, where it is.
+    /// The rejection, if there is one.
     pub refusal: Option<Refusal>,
 }
 
 impl Explanation {
-    /// Looks at every route of the snapshot that the outcome is from.
+    /// Examines every route of the snapshot of the outcome.
     #[must_use]
     pub fn new(outcome: Outcome, snapshot: &Snapshot) -> Self {
         let Outcome { client, request, limits, decision } = outcome;
@@ -180,7 +180,7 @@ impl Explanation {
         }
     }
 
-    /// Says which backend is most likely picked, once the candidates are known.
+    /// Determines the most likely backend, once the candidates are known.
     pub(super) fn pick(&mut self) {
         let candidates = self.pools.iter().flat_map(|share| {
             let candidates = share.candidates.iter().flatten();
@@ -194,16 +194,16 @@ impl Explanation {
         self.picked = possible.max_by(|a, b| a.chance.total_cmp(&b.chance));
     }
 
-    /// Where it ends, in words.
+    /// The outcome as text.
     fn outcome(&self) -> String {
         match (&self.refusal, &self.route) {
             (Some(Refusal { status, cause, detail }), _) => {
                 let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
-                format!("it is refused with {status} {cause}{detail}")
+                format!("it is rejected with {status} {cause}{detail}")
             }
             (None, Some(route)) => {
                 let pools: Vec<&str> = self.pools.iter().map(|share| share.pool.as_str()).collect();
-                let taken = format!("route `{route}` takes it to pool `{}`", pools.join(", "));
+                let taken = format!("route `{route}` sends it to pool `{}`", pools.join(", "));
                 match &self.picked {
                     Some(picked) if picked.chance >= 1.0 => format!("{taken}, backend {}", picked.backend),
                     Some(picked) => {
@@ -212,7 +212,7 @@ impl Explanation {
                     None => taken,
                 }
             }
-            (None, None) => "nothing takes it".to_owned(),
+            (None, None) => "no route matches".to_owned(),
         }
     }
 }
@@ -235,7 +235,7 @@ impl Limit {
     }
 }
 
-/// The pools of a route with their chances, and the backends as written.
+/// The pools of a route with their probabilities and configured backends.
 fn shares(route: &Route) -> Vec<Share> {
     let all: f64 = route.targets.shares().map(|(weight, _)| f64::from(weight)).sum();
     let share = |(weight, target): (u32, &crate::decision::snapshot::Target)| {
@@ -262,7 +262,7 @@ fn considered(request: Option<&RequestHeader>, taken: Option<&Arc<Route>>, snaps
         None => Verdict::NotAsked,
         Some(request) => misfit(matcher, request).unwrap_or_else(|| match winner {
             None => Verdict::NotAsked,
-            // Host beats path beats method; see `crate::routing`.
+            // Host takes precedence over path, path over method; see `crate::routing`.
             Some(winner) if winner.host != matcher.host => Verdict::HostLessSpecific,
             Some(winner) if winner.path != matcher.path => Verdict::PathLessSpecific,
             Some(_) => Verdict::MethodLessSpecific,
@@ -276,8 +276,8 @@ fn considered(request: Option<&RequestHeader>, taken: Option<&Arc<Route>>, snaps
     considered.collect()
 }
 
-/// Why the matcher does not fit the request. A table of one route says so for each part alone, so
-/// this cannot disagree with the table that serves traffic.
+/// Why the matcher does not match the request. Each part is tested with a table of one route, so it cannot
+/// disagree with the table that serves traffic.
 fn misfit(matcher: &Matcher, request: &RequestHeader) -> Option<Verdict> {
     let root = PathPattern::new("/", false).ok()?;
     let any = Matcher { host: HostPattern::Any, path: root, methods: Methods::any() };
@@ -305,7 +305,7 @@ impl fmt::Display for Explanation {
         let limits: Vec<String> = self.limits.iter().map(ToString::to_string).collect();
         writeln!(f, "limits   {}", if limits.is_empty() { "none".to_owned() } else { limits.join("; ") })?;
         if let Some(bond) = &self.bond {
-            writeln!(f, "bound    {bond}")?;
+            writeln!(f, "affinity {bond}")?;
         }
         self.pools.iter().try_for_each(|share| share.fmt(f))?;
         writeln!(f, "outcome  {}", self.outcome())
@@ -318,7 +318,7 @@ impl fmt::Display for Limit {
         match &self.state {
             None => Ok(()),
             Some(state) if state.admitted => write!(f, " ({} left after this one)", state.remaining),
-            Some(state) => write!(f, " (spent; the next one passes in {:.1} s)", state.retry_after),
+            Some(state) => write!(f, " (limit reached; the next request is admitted in {:.1} s)", state.retry_after),
         }
     }
 }

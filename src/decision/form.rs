@@ -1,4 +1,4 @@
-//! What is checked of a request's form, and what is read from it.
+//! Checks of a request that apply to every HTTP version, and path normalisation.
 
 use std::borrow::Cow;
 
@@ -11,20 +11,20 @@ use crate::http::rejection::{Refusal, Rejection};
 use crate::http::request_limits::RequestLimits;
 use crate::http::target::{self, Encoded};
 
-/// A field that says what the balancer knows.
+/// The forwarding header with the client address.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// A field that says what the balancer knows.
+/// The forwarding header with the scheme.
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// A field that says what the balancer knows.
+/// The forwarding header with the host.
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// A field that says what the balancer knows.
+/// The header with the request id.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Who the client proved to be in its TLS handshake. Only we say so: what begins with this is dropped
-/// from everybody, trusted or not.
+/// The prefix of headers about the client certificate. They are removed from every request, trusted or not, and
+/// set by l7lb only.
 pub const CLIENT_CERTIFICATE: &str = "x-client-cert";
 
-/// Whether a client may call a field hop-by-hop in `Connection`, which removes it. What we say is not
-/// the client's to remove.
+/// Whether a client may name a header in `Connection`, which removes it. Headers that l7lb sets may not be
+/// removed.
 #[must_use]
 pub fn may_nominate(name: &str) -> bool {
     let is = |ours: HeaderName| name.eq_ignore_ascii_case(ours.as_str());
@@ -41,7 +41,7 @@ pub(super) fn check_size(request: &RequestHeader, limits: RequestLimits) -> Resu
     if request.headers.len() > limits.header_count {
         return Err(Rejection::HeaderTooLarge);
     }
-    // Name, colon, space, value, line end: what a field takes on the wire of HTTP/1.1.
+    // Name, colon, space, value, line end: the size of a field line in HTTP/1.1.
     let fields: usize = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if target + fields as u64 > limits.header_size {
         return Err(Rejection::HeaderTooLarge);
@@ -49,11 +49,11 @@ pub(super) fn check_size(request: &RequestHeader, limits: RequestLimits) -> Resu
     Ok(())
 }
 
-/// What the listener checks on HTTP/1 holds for HTTP/2 too, whose requests come here unseen.
+/// Applies the checks of the HTTP/1 parser to HTTP/2 requests, which it does not see.
 pub(super) fn check(request: &RequestHeader) -> Result<(), Refusal> {
     let mut named = request.headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     if named.any(|value| !value.split(',').map(str::trim).all(may_nominate)) {
-        return Err(Refusal::bad_request("a field in Connection that is not the connection's"));
+        return Err(Refusal::bad_request("Connection names a header that must not be removed"));
     }
     if request.version != Version::HTTP_2 {
         return Ok(());
@@ -63,24 +63,24 @@ pub(super) fn check(request: &RequestHeader) -> Result<(), Refusal> {
     }
     check_authority(host(request).unwrap_or_default().as_bytes())?;
     if !matches!(request.uri.scheme_str(), None | Some("http" | "https")) {
-        return Err(Refusal::bad_request("a scheme other than http and https"));
+        return Err(Refusal::bad_request("the scheme is neither http nor https"));
     }
     if request.uri.path() == "*" && request.method != Method::OPTIONS {
-        return Err(Refusal::bad_request("the target * without OPTIONS"));
+        return Err(Refusal::bad_request("the target * is only valid with OPTIONS"));
     }
     if request.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
         return Err(Refusal::bad_request("more than one Content-Length"));
     }
     let mut expectations = request.headers.get_all(header::EXPECT).iter();
     if expectations.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        let detail = "an expectation other than one 100-continue";
+        let detail = "the expectation is not a single 100-continue";
         return Err(Refusal { rejection: Rejection::ExpectationFailed, detail });
     }
     Ok(())
 }
 
-/// Brings the path into the one form that is routed, logged and forwarded alike, and the target into
-/// origin form. Returns the escapes that not every route allows.
+/// Normalises the path for routing, logs and forwarding, and converts the target to origin form. Returns the
+/// encoded characters that not every route allows.
 pub(super) fn normalise(request: &mut RequestHeader) -> Result<Encoded, Refusal> {
     if request.version == Version::HTTP_2 {
         target::check(request.raw_path())?;
@@ -98,14 +98,14 @@ pub(super) fn normalise(request: &mut RequestHeader) -> Result<Encoded, Refusal>
             Some(query) => format!("{path}?{query}"),
             None => path,
         };
-        let malformed = || Refusal::bad_request("a path that cannot be normalised");
+        let malformed = || Refusal::bad_request("the path cannot be normalised");
         parts.path_and_query = Some(target.try_into().map_err(|_| malformed())?);
         request.set_uri(http::Uri::from_parts(parts).map_err(|_| malformed())?);
     }
     Ok(encoded)
 }
 
-/// The host asked for: `:authority` of HTTP/2 and the absolute form, else `Host`.
+/// The requested host: `:authority` of HTTP/2 or of the absolute form, otherwise `Host`.
 #[must_use]
 pub fn host(request: &RequestHeader) -> Option<&str> {
     let authority = request.uri.authority().map(http::uri::Authority::as_str);
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_we_say_is_not_the_clients_to_remove() {
+    fn connection_header_cannot_remove_headers_set_by_l7lb() {
         for name in ["X-Forwarded-For", "x-request-id", "X-Client-Cert-Verified", "x-client-cert"] {
             assert!(!may_nominate(name), "{name}");
         }

@@ -1,5 +1,5 @@
-//! An explanation by a running process: what limits say to this client, which backends there are, and who
-//! would be picked. Nothing is counted, and nobody's turn is taken.
+//! An explanation by a running process: the state of limits for this client, the backends, and the likely pick.
+//! Nothing is counted, and policies do not advance.
 
 use std::net::SocketAddr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -15,16 +15,16 @@ use crate::http::client_address::ClientKey;
 use crate::http::rejection::Rejection;
 use crate::routing::affinity::Keep;
 
-/// When it is asked.
+/// The time of the explanation.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// By the clock of limits and backends.
+    /// In the clock of limits and backends.
     pub now: Instant,
-    /// By the clock of cookies.
+    /// In the clock of cookies.
     pub time: SystemTime,
 }
 
-/// Explains what would become of `example` now.
+/// Explains the current outcome of `example`.
 #[must_use]
 pub fn explain(example: &Example, snapshot: &Snapshot, listeners: &[listener::Spec], at: Moment) -> Explanation {
     let client = ClientKey::from(example.client(snapshot));
@@ -61,7 +61,7 @@ fn look_at_pools(told: &mut Explanation, route: &Route, request: &RequestHeader,
         refusal = refusal.or(preview.rejection);
     }
     told.pick();
-    // Where one of several pools could take it, it is not refused for certain.
+    // If one of several pools could serve it, the rejection is not certain.
     if told.picked.is_none() {
         told.refusal = refusal.map(|rejection| Refusal::new(rejection, ""));
     }
@@ -70,7 +70,7 @@ fn look_at_pools(told: &mut Explanation, route: &Route, request: &RequestHeader,
 fn words(bond: Bond) -> Option<String> {
     match bond {
         Bond::None => None,
-        Bond::Ticket(ticket) => Some(format!("by its cookie, to {}", ticket.backend)),
-        Bond::Hash(_) => Some("by the value that `sticky` goes by".to_owned()),
+        Bond::Ticket(ticket) => Some(format!("cookie, backend {}", ticket.backend)),
+        Bond::Hash(_) => Some("hash of the configured `sticky` value".to_owned()),
     }
 }

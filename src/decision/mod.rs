@@ -1,14 +1,14 @@
-//! The decision about a request: refused, or taken by a route. Pure but for what `count` does, so that
-//! traffic, `l7lb check` and `l7lb explain` cannot disagree: all of them ask [`decide`].
+//! The decision about a request: rejected, or matched by a route. Pure except for `count`. Traffic, `l7lb
+//! check` and `l7lb explain` all use [`decide`], so they cannot disagree.
 //!
-//! The order matters: what is cheap and protects the rest comes first, and the limit over
-//! everything counts before routing, so that a flood of requests for nothing counts too.
+//! The order matters: cheap checks that protect the rest come first, and the global limit counts before
+//! routing, so that requests without a route count too.
 //!
-//! - [`bond`]: which pool and backend a client is bound to.
-//! - [`form`]: what is checked of a request's form; the names of fields that nobody else may say.
-//! - [`example`]: requests as they are written in the configuration's tests and on the command line.
-//! - [`expectations`]: the configuration's tests; [`explanation`]: each route, and why it lost; [`live`]: the
-//!   same by a running process, with limits and backends as they are.
+//! - [`bond`]: session affinity.
+//! - [`form`]: checks of a request, and the names of headers that l7lb sets.
+//! - [`example`]: example requests of configuration tests and the command line.
+//! - [`expectations`]: configuration tests; [`explanation`]: each route and why it did not match; [`live`]: the
+//!   same in a running process, with the state of limits and backends.
 
 pub mod snapshot;
 pub mod bond;
@@ -30,26 +30,26 @@ use crate::limit::Limiter;
 pub use bond::Bond;
 pub use form::host;
 
-/// What the connection says about the request.
+/// What the connection implies for a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Door {
-    /// The host has nothing to do with the server name of the TLS connection.
+    /// The host does not belong to the server name of the TLS connection.
     pub misdirected: bool,
-    /// The listener sends everything to HTTPS.
+    /// The listener redirects every request to HTTPS.
     pub https_required: bool,
 }
 
-/// What becomes of a request.
+/// The decision about a request.
 pub struct Decision {
-    /// The route that takes it, also where it is then refused.
+    /// The route that matches, also if the request is then rejected.
     pub route: Option<Arc<Route>>,
-    /// Why it is refused; its detail is empty where there is nothing to add.
+    /// The rejection; its detail is empty if there is nothing to add.
     pub refusal: Option<Refusal>,
 }
 
-/// Decides, and brings the request's path into its one form. `count` asks a limit.
+/// Decides, and normalises the request path. `count` evaluates a limit.
 ///
-/// Nothing is allocated for a request whose path is in its form already.
+/// Allocates nothing for a request whose path is already normalised.
 pub fn decide(
     snapshot: &Snapshot,
     request: &mut RequestHeader,
@@ -62,8 +62,8 @@ pub fn decide(
 }
 
 impl Decision {
-    /// Whether another configuration might decide otherwise: what is wrong with a request's form is wrong
-    /// whatever is configured.
+    /// Whether another configuration might decide differently: malformed requests are rejected with every
+    /// configuration.
     #[must_use]
     pub fn depends_on_configuration(&self) -> bool {
         use Rejection::{HttpsRequired, Misdirected, NoRoute, RateLimited};
@@ -80,7 +80,7 @@ fn admit(
     taken: &mut Option<Arc<Route>>,
 ) -> Result<(), Refusal> {
     if request.version == Version::HTTP_2 {
-        // On HTTP/1 the listener has looked at it.
+        // For HTTP/1 the listener has checked it.
         form::check_size(request, snapshot.request_limits).map_err(plain)?;
     }
     form::check(request)?;
@@ -97,7 +97,7 @@ fn admit(
     let found = snapshot.routes.find(host(request), request.uri.path(), &request.method);
     let route = taken.insert(Arc::clone(found.ok_or(plain(Rejection::NoRoute))?));
     if !route.allow_encoded.permits(encoded) {
-        return Err(Refusal::bad_request("an escape in the path that the route does not allow"));
+        return Err(Refusal::bad_request("the route does not allow an encoded character in the path"));
     }
     if let Some(limiter) = &route.limiter {
         count(limiter).map_err(plain)?;
@@ -108,12 +108,12 @@ fn admit(
     Ok(())
 }
 
-/// A rejection that says all there is to say.
+/// A rejection without a detail.
 const fn plain(rejection: Rejection) -> Refusal {
     Refusal { rejection, detail: "" }
 }
 
-/// The length that a request announces, in bytes.
+/// The Content-Length of a request in bytes.
 #[must_use]
 pub fn announced_body(request: &RequestHeader) -> Option<u64> {
     request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()

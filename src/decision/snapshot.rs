@@ -1,6 +1,7 @@
-//! Everything that a request may read: routes, pools, limits. Immutable; a change makes a new one.
+//! The snapshot: everything that a request may read (routes, pools, limits). Immutable; a reload builds a new
+//! one.
 //!
-//! A request takes one `Arc<Snapshot>` when it begins and never sees another.
+//! A request takes one `Arc<Snapshot>` at its start and uses no other.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -24,60 +25,60 @@ use crate::routing::split::Split;
 
 type Pools = BTreeMap<PoolName, Arc<Pool>>;
 
-/// The live form of a configuration.
+/// The active form of a configuration.
 pub struct Snapshot {
-    /// What goes where.
+    /// The routing table.
     pub routes: Table<Arc<Route>>,
     /// The pools by name.
     pub pools: Pools,
-    /// What health checks connect with.
+    /// The connectors of health checks.
     connectors: Connectors,
-    /// The limit over everything.
+    /// The global rate limit.
     pub limiter: Option<Arc<Limiter>>,
-    /// How large requests may be.
+    /// Size limits of requests.
     pub request_limits: RequestLimits,
-    /// How long clients may take, where requests have to know.
+    /// Client timeouts that the proxy needs.
     pub client_timeouts: ClientTimeouts,
-    /// The proxies in front of us.
+    /// The trusted proxies.
     pub trusted_proxies: TrustedProxies,
-    /// What is remembered of requests.
+    /// The settings for recent requests.
     pub recent_requests: recent_requests::Spec,
 }
 
-/// One live route.
+/// One active route.
 pub struct Route {
     /// Its name, for logs.
     pub name: RouteName,
-    /// The pools that answer, by their shares.
+    /// The pools with their shares.
     pub targets: Split<Target>,
-    /// Who is served by the same backend again; everybody by any, where there is nothing.
+    /// Session affinity, if configured.
     pub sticky: Option<Arc<Sticky>>,
-    /// Which failures are tried again elsewhere.
+    /// The retry policy.
     pub retry: retry::Policy,
-    /// The limit of this route alone.
+    /// The rate limit of this route.
     pub limiter: Option<Arc<Limiter>>,
-    /// Bytes of the largest body.
+    /// The largest request body in bytes.
     pub body_size: u64,
-    /// Escapes that paths may have; a path with another is refused.
+    /// Encoded characters that paths may contain.
     pub allow_encoded: Encoded,
 }
 
-/// A pool, as one route has it.
+/// A pool as used by one route.
 pub struct Target {
     /// The pool.
     pub pool: Arc<Pool>,
-    /// How its backends are reached for this route: its timeouts may be the route's own.
+    /// How to connect to its backends: the route may have its own timeouts.
     pub template: Template,
-    /// What cookies call it.
+    /// Its id in cookies.
     pub id: u64,
 }
 
 impl Snapshot {
-    /// Builds what a checked configuration describes. Nothing runs yet. What is equal in `before` is
-    /// taken over with its state, and in pools that changed the backends that stay keep theirs.
+    /// Builds the snapshot of a checked configuration. Nothing is started. Equal parts of `before` are reused
+    /// with their state, and in changed pools the common backends keep theirs.
     ///
     /// # Errors
-    /// In words; a checked configuration rules them out.
+    /// Why it cannot be built; the configuration check rules these out.
     pub fn build(checked: &Checked, before: Option<&Self>, now: Instant) -> Result<Self, String> {
         let mut pools = BTreeMap::new();
         let connectors = before.map(|before| before.connectors.clone()).unwrap_or_default();
@@ -131,11 +132,11 @@ impl Route {
             let (pool, id) = (Arc::clone(pool), pool_id(target.pool.as_str()));
             shares.push((target.weight, Target { pool, template, id }));
         }
-        let targets = Split::new(shares).ok_or_else(|| format!("route {}: no pool takes anything", spec.name))?;
+        let targets = Split::new(shares).ok_or_else(|| format!("route {}: no pool has a share", spec.name))?;
         Ok(Self {
             name: spec.name.clone(),
             targets,
-            // The same seal, so that cookies that are out there stay good.
+            // The same key, so that existing cookies stay valid.
             sticky: spec.sticky.as_ref().map(|new| match sealed.get(&spec.name) {
                 Some(old) if old.written == new.written => Arc::clone(old),
                 _ => Arc::clone(new),
@@ -148,14 +149,14 @@ impl Route {
     }
 }
 
-/// What is sealed with keys of this process, which are drawn anew for each checked configuration.
+/// The affinity settings with keys of this process, which are random for each checked configuration.
 fn sealed(before: Option<&Snapshot>) -> HashMap<RouteName, Arc<Sticky>> {
     let routes = before.into_iter().flat_map(|before| before.routes.iter());
     let sticky = routes.filter_map(|(_, route)| Some((route.name.clone(), Arc::clone(route.sticky.as_ref()?))));
     sticky.filter(|(_, sticky)| sticky.written.key.is_none()).collect()
 }
 
-/// The limiters so far; one whose limit is the same goes on counting.
+/// The existing limiters; an unchanged limit keeps its counts.
 struct Limiters {
     overall: Option<Arc<Limiter>>,
     routes: HashMap<RouteName, Arc<Limiter>>,
@@ -174,7 +175,7 @@ impl Limiters {
         self.same_or_new(before, spec)
     }
 
-    /// Taken out, since routes that were given the same name do not count together.
+    /// Removes the entry, because two routes with the same name do not share a limiter.
     fn of_route(&mut self, name: &RouteName, spec: Option<limit::Spec>) -> Option<Arc<Limiter>> {
         let before = self.routes.remove(name);
         self.same_or_new(before, spec)
@@ -213,7 +214,7 @@ mod tests {
         after.pools.iter().filter_map(kept).collect()
     }
 
-    /// The routes that go on counting.
+    /// The routes that keep their limiter.
     fn kept_limits(before: &Snapshot, after: &Snapshot) -> Vec<String> {
         let limiters = |snapshot: &Snapshot| -> HashMap<String, Arc<Limiter>> {
             let named =
@@ -228,15 +229,15 @@ mod tests {
     }
 
     #[test]
-    fn an_unchanged_configuration_builds_no_pool_and_no_limit_anew() {
+    fn unchanged_configuration_reuses_every_pool_and_limit() {
         let before = build(FILE, None);
-        let after = build(&format!("# a remark\n{FILE}"), Some(&before));
+        let after = build(&format!("# a comment\n{FILE}"), Some(&before));
         assert_eq!(kept_pools(&before, &after), ["a", "b"]);
         assert_eq!(kept_limits(&before, &after), ["*/a", "*/b", "overall"]);
     }
 
     #[test]
-    fn only_what_changed_is_built_anew() {
+    fn only_changed_parts_are_built_again() {
         let before = build(FILE, None);
         let changed = FILE.replace("127.0.0.1:3", "127.0.0.1:4").replace("limit: 2", "limit: 3");
         let after = build(&changed, Some(&before));
@@ -248,18 +249,18 @@ mod tests {
     }
 
     #[test]
-    fn a_seal_outlives_all_but_a_change_of_what_sticks() {
+    fn affinity_key_survives_unless_the_sticky_block_changes() {
         let sticky = |keys: &str| FILE.replace("pool: a, ", &format!("pool: a, sticky: {{ {keys} }}, "));
         let seal = |snapshot: &Snapshot| snapshot.routes.iter().find_map(|(_, route)| route.sticky.clone()).unwrap();
         let before = build(&sticky("cookie: {}"), None);
         let after = build(&sticky("cookie: {}").replace("127.0.0.1:2", "127.0.0.1:9"), Some(&before));
-        assert!(Arc::ptr_eq(&seal(&before), &seal(&after)), "cookies that are out there stay good");
+        assert!(Arc::ptr_eq(&seal(&before), &seal(&after)), "existing cookies stay valid");
         let other = build(&sticky("cookie: { name: other }"), Some(&after));
         assert!(!Arc::ptr_eq(&seal(&after), &seal(&other)));
     }
 
     #[test]
-    fn a_pool_is_another_when_its_files_hold_something_else() {
+    fn pool_is_replaced_when_its_files_change() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ca.pem");
         let renew = || {

@@ -15,7 +15,7 @@ use crate::http::rejection::Rejection;
 use crate::observe::{AccessLog, Record};
 
 impl Exchange {
-    /// Writes the access line.
+    /// Writes the access log line.
     pub(super) fn finish(
         &mut self,
         session: &Session,
@@ -53,7 +53,7 @@ impl Exchange {
             path: request.uri.path(),
             protocol: protocol(downstream),
             status,
-            // Bytes sent in one answer fit into 64 bits.
+            // Bytes sent in one response fit into 64 bits.
             bytes: downstream.body_bytes_sent() as u64,
             latency: self.began().elapsed(),
             upstream: self.tried.last().map(|endpoint| endpoint.text()),
@@ -68,7 +68,7 @@ impl Exchange {
         });
     }
 
-    /// Whether it did not come to its end because the process leaves.
+    /// Whether it was aborted because the process stops.
     fn is_cut(&self, e: Option<&Error>, lifecycle: &Lifecycle) -> bool {
         let switched = || self.connection.as_ref().is_some_and(|connection| connection.is_switched());
         (e.is_some() || switched()) && self.rejection.is_none() && lifecycle.phase() == Phase::Cutting
@@ -77,7 +77,7 @@ impl Exchange {
     fn cause(&self, e: Option<&Error>) -> &'static str {
         match (self.rejection, e) {
             (Some(rejection), _) => rejection.cause(),
-            // The answer is whole; that the client did not go on with its request is as it should be.
+            // The response is complete; a client that does not finish its request after it is normal.
             (None, Some(_)) if self.has_ended_early() => "",
             (None, Some(e)) if failover::client_is_gone(e) => "client_closed",
             (None, Some(e)) => failover::classify(self, e).cause(),

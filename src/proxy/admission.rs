@@ -1,5 +1,5 @@
-//! May a request pass, and which route takes it? [`crate::decision`] decides; here is what it needs to
-//! know of the connection, and what becomes of its answer.
+//! Admission of a request: collects what [`crate::decision`] needs to know of the connection, and applies its
+//! decision.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use crate::observe::recent_requests::{Recorder, RequestKey};
 use crate::tls::Established;
 
 impl Exchange {
-    /// Decides, and remembers the route. A refusal that another configuration might not make is noted.
+    /// Decides and stores the route. Records the request if its rejection depends on the configuration.
     pub(super) fn admit(&mut self, session: &mut Session, recorder: &Recorder) -> Result<(), Rejection> {
         let policy = self.connection.as_ref().map(|connection| &connection.policy);
         self.door = Door {
@@ -48,7 +48,7 @@ impl Exchange {
         Err(refusal.rejection)
     }
 
-    /// Notes the request, for trying a change of the configuration out.
+    /// Records the request, so that `l7lb plan` can replay it.
     pub(super) fn note(&self, session: &Session, recorder: &Recorder) {
         let request = session.req_header();
         let key = RequestKey {
@@ -69,8 +69,7 @@ impl Exchange {
     }
 }
 
-/// A request for a host that has nothing to do with its TLS connection was meant for another one
-/// (RFC 9110 §7.4).
+/// Whether the host of the request does not belong to its TLS connection (RFC 9110 §7.4).
 fn is_misdirected(session: &Session) -> bool {
     let downstream = session.as_downstream();
     let established = downstream.digest().and_then(Established::of);

@@ -1,4 +1,4 @@
-//! Which pool and backend a client is bound to, and the cookie that tells it so.
+//! Session affinity: the pool and backend of a client, and the affinity cookie.
 
 use std::net::SocketAddr;
 use std::time::UNIX_EPOCH;
@@ -15,11 +15,11 @@ use crate::pool::{AffinityPick, Lease};
 use crate::routing::affinity::ticket::Ticket;
 use crate::routing::affinity::{CookieSpec, Keep, Means, Secure};
 
-/// What the log says of a client that had to move.
-pub(super) const MOVED: &str = "the backend that the client is bound to is not available";
+/// The detail in the access log for a client that was moved.
+pub(super) const MOVED: &str = "the affinity backend is not available";
 
 impl Exchange {
-    /// Finds out what the client is bound to, and chooses the pool.
+    /// Reads the affinity of the client, and chooses the pool.
     pub(super) fn bind(&mut self, session: &Session) {
         let Some(route) = &self.route else { return };
         let headers = &session.req_header().headers;
@@ -31,8 +31,8 @@ impl Exchange {
         self.share = self.bond.share(route).unwrap_or_else(by_chance);
     }
 
-    /// The backend that the client is bound to, if it is bound; the next best one after that has failed.
-    /// `moved` says whether it is not the one that it should be.
+    /// Picks the backend of the client's affinity, if it has one, or the next best backend if that one failed.
+    /// `moved` is set if it is not the preferred one.
     pub(super) fn pick_bound(&self, moved: &mut bool) -> Option<Lease> {
         let route = self.route.as_ref()?;
         let backend = route.sticky.as_ref().is_some_and(|sticky| sticky.keep == Keep::Backend);
@@ -45,8 +45,8 @@ impl Exchange {
         preferred.map(|preferred| preferred.lease)
     }
 
-    /// Binds the client to the backend that answered, where a cookie does that and the client's own does
-    /// not say so already. A backend that fails is nobody's to be bound to.
+    /// Sets the affinity cookie for the backend that responded, unless the client's cookie is already right. A
+    /// failed backend gets no cookie.
     pub(super) fn give_cookie(&self, session: &Session, response: &mut ResponseHeader) -> pingora::Result<()> {
         let Some(sticky) = self.route.as_ref().and_then(|route| route.sticky.as_ref()) else { return Ok(()) };
         let (Means::Ticket(cookie), Some(target), Some(endpoint)) = (&sticky.means, self.target(), self.tried.last())
@@ -68,7 +68,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Whether the client's cookie says so already, and for long enough.
+    /// Whether the client's cookie is already right and valid long enough.
     fn holds(&self, cookie: &CookieSpec, keep: Keep, pool: u64, backend: SocketAddr) -> bool {
         matches!(self.bond, Bond::Ticket(ticket)
             if ticket.pool == pool
@@ -80,7 +80,7 @@ impl Exchange {
         self.time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 
-    /// Whether the client speaks TLS, to us or to a trusted proxy in front.
+    /// Whether the client uses TLS, to l7lb or to a trusted proxy in front of it.
     fn came_by_tls(&self, session: &Session) -> bool {
         let said = || session.req_header().headers.get(form::X_FORWARDED_PROTO);
         let by_proxy = || self.trusted && said().is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"));

@@ -1,5 +1,4 @@
-//! The attempts of a request: which backend each goes to, how long it may take, and what the backend is
-//! told to have done.
+//! The attempts of a request: which backend each one uses, how long it may take, and its outcome.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::RawFd;
@@ -22,16 +21,16 @@ use crate::pool::peer::Protocol;
 use crate::pool::proxy_protocol::ClientConnection;
 use crate::retry::{self, AttemptState, Failure};
 
-/// How much later than the listener we lose patience with a request that does not arrive, so that it is
-/// the client who is blamed for its own pause.
+/// How much later than the listener the proxy times out a request body, so that the listener reports the
+/// client's pause first.
 const LISTENER_FIRST: Duration = Duration::from_secs(1);
 
 impl Exchange {
-    /// Reserves the first backend, before Pingora begins its attempts: a pool without a healthy backend is no
-    /// failed try.
+    /// Reserves the first backend before Pingora starts its attempts: a pool without a healthy backend is not a
+    /// failed attempt.
     ///
     /// # Errors
-    /// Why there is none; where the pool is busy, after a wait.
+    /// The rejection; for a busy pool after the wait in its queue.
     #[expect(clippy::disallowed_methods, reason = "who waited is chosen for when its wait is over")]
     pub(super) async fn reserve(&mut self, session: &Session) -> Result<(), Rejection> {
         let target = self.target().ok_or(Rejection::Internal)?;
@@ -49,12 +48,12 @@ impl Exchange {
         Ok(())
     }
 
-    /// Picks a backend that was not tried yet: the one that the client is bound to, where that can be.
+    /// Picks a backend that was not attempted yet, by session affinity if possible.
     fn pick(&self, moved: &mut bool, now: Instant) -> Option<Lease> {
         self.pick_bound(moved).or_else(|| self.target()?.pool.pick(self.key, &self.tried, now))
     }
 
-    /// Reserves another backend for one more try, if the route's policy and the pool's budget have one.
+    /// Reserves another backend for a retry, if the policy of the route and the budget of the pool allow it.
     #[expect(clippy::disallowed_methods, reason = "budgets and limits count from the failure")]
     pub(super) fn retry_elsewhere(&mut self, session: &Session, failure: Failure) -> bool {
         let Some(route) = self.route.clone() else { return false };
@@ -77,7 +76,7 @@ impl Exchange {
         }
     }
 
-    /// What decides whether the current try may be repeated.
+    /// The state by which the retry policy decides.
     fn attempt(&self, route: &Route, session: &Session, now: Instant) -> AttemptState {
         let downstream = session.as_downstream();
         let request = downstream.req_header();
@@ -90,11 +89,11 @@ impl Exchange {
         }
     }
 
-    /// Another backend, and the budget's consent. A failed connection brought no backend any work, so
-    /// that repeating it makes no outage worse and is free.
+    /// Picks another backend and takes a retry from the budget. A retry after a failed connection is free: no
+    /// backend has worked on the request.
     fn reserve_another(&mut self, failure: Failure, now: Instant) -> Result<Lease, &'static str> {
-        // Before a backend is picked: a pick that is not used would take the turn of a good backend, and
-        // the next request would meet the failing one again.
+        // Before a backend is picked: an unused pick would skip a healthy backend, and the next request would
+        // get the failing one again.
         let free = failure == Failure::Connect;
         if !self.target().is_some_and(|target| free || target.pool.budget().withdraw(now)) {
             return Err(retry::refusal::BUDGET);
@@ -105,13 +104,13 @@ impl Exchange {
             self.detail = MOVED.into();
         }
         if lease.is_none() && self.stale {
-            // Where nobody else is left, a connection that ended is no reason to give its backend up.
+            // Without another backend, a stale connection is no reason to avoid its backend.
             lease = self.target().and_then(|target| target.pool.pick(self.key, &[], now));
         }
         lease.ok_or(retry::refusal::NO_OTHER)
     }
 
-    /// How the reserved backend is reached.
+    /// The peer of the reserved backend.
     #[expect(clippy::disallowed_methods, reason = "the backend's time counts from here")]
     pub(super) fn next_peer(&mut self) -> pingora::Result<Box<HttpPeer>> {
         self.deadline = None;
@@ -119,7 +118,7 @@ impl Exchange {
         if let (Some(next), Some(before)) = (&mut next, &mut self.lease) {
             next.take_over(before);
         }
-        // The lease of the try before ends here, by assignment.
+        // The assignment drops the lease of the previous attempt.
         self.lease = next;
         let Some((lease, target)) = self.lease.as_ref().zip(self.target()) else {
             return Err(self.reject(Rejection::Internal));
@@ -143,8 +142,8 @@ impl Exchange {
         Ok(Box::new(peer))
     }
 
-    /// Who a backend is told that its connection is for. A client behind a trusted proxy has an address,
-    /// but its port is not known.
+    /// The client connection in the PROXY protocol header. The port of a client behind a trusted proxy is
+    /// unknown.
     fn client_connection(&self) -> ClientConnection {
         let connection = self.connection.as_deref();
         let peer = connection.map(|connection| connection.peer).filter(|peer| peer.ip() == self.client);
@@ -155,19 +154,19 @@ impl Exchange {
         }
     }
 
-    /// Whether the time of backends is kept by [`super::deadlines`]. A connection to an HTTP/2 backend
-    /// cannot be shut down for one of its streams; there Pingora's timeout is all there is.
+    /// Whether [`super::deadlines`] enforces the timeouts of the backend. An HTTP/2 connection cannot be shut
+    /// down for one of its streams; there only Pingora's read timeout applies.
     fn keeps_time(&self) -> bool {
         let http1 = |protocol| protocol == Protocol::Http1 || (protocol == Protocol::Auto && self.upgrade);
         self.target().is_some_and(|target| http1(target.template.protocol))
     }
 
-    /// Whether the backend may be one that is asked by HTTP/2.
+    /// Whether the backend may use HTTP/2.
     pub(super) fn may_be_asked_by_http2(&self) -> bool {
         self.target().is_some_and(|target| target.template.protocol != Protocol::Http1)
     }
 
-    /// Starts the deadline for what is owed: the rest of the request, then the answer.
+    /// Starts the timeouts for the rest of the request and for the response.
     pub(super) fn await_response(
         &mut self,
         session: &mut Session,
@@ -184,8 +183,8 @@ impl Exchange {
         }
     }
 
-    /// The backend has the whole request since `since` and owes an answer. Should it turn out to answer
-    /// nobody, a request that may be repeated does not wait for it.
+    /// Starts the wait for the response: the backend has the whole request since `since`. If the backend is
+    /// ejected as unresponsive meanwhile, a request that may be retried does not wait for it.
     pub(super) fn owed(&mut self, session: &Session, since: Instant) {
         if let Some(lease) = &mut self.lease {
             lease.await_response(since);
@@ -206,8 +205,8 @@ impl Exchange {
         }
     }
 
-    /// How long may pass until what is owed next comes: a part of the answer, its begin once the backend
-    /// has the whole request, or a part of the request.
+    /// The current timeout: for the next part of the response, for its start once the backend has the whole
+    /// request, or for the next part of the request.
     fn patience(&self, target: &Target) -> Duration {
         let timeouts = target.template.timeouts;
         if self.connection.as_ref().is_some_and(|connection| connection.is_switched()) {
@@ -217,25 +216,24 @@ impl Exchange {
             (true, _, _) => timeouts.idle,
             (false, true, _) => timeouts.first_byte,
             (false, false, true) => self.snapshot.client_timeouts.body,
-            // The listener's stream keeps the time of the body. What moves neither there nor here waits
-            // for the backend, which takes nothing.
+            // The listener times the request body. If nothing moves on either side, the backend does not read.
             (false, false, false) => timeouts.idle.max(self.snapshot.client_timeouts.body + LISTENER_FIRST),
         }
     }
 
-    /// A part of a body moved in either direction.
+    /// Restarts the timeout: a part of a body moved in either direction.
     pub(super) fn progress(&self) {
         if let (Some(deadline), Some(target)) = (&self.deadline, self.target()) {
             deadline.progress(self.patience(target));
         }
     }
 
-    /// Whether the wait for the answer was ended so that another backend may give it.
+    /// Whether the wait was ended so that another backend can respond.
     pub(super) fn is_rescued(&self) -> bool {
         self.deadline.as_ref().and_then(Deadline::expired) == Some(Expiry::Unresponsive)
     }
 
-    /// Who took too long, if anybody did.
+    /// The rejection for the expired timeout, if one has expired.
     pub(super) fn overdue(&self) -> Option<Rejection> {
         Some(match (self.deadline.as_ref().and_then(Deadline::expired)?, self.is_answered(), self.received) {
             (Expiry::Removal, _, _) => Rejection::BackendRemoved,
@@ -248,12 +246,12 @@ impl Exchange {
         })
     }
 
-    /// The answer's header is here. An informational one (100, 103) is not the answer yet, and a
-    /// switch of protocols has no end to wait for.
+    /// Handles the header of the response. An interim response (100, 103) is not final, and after a protocol
+    /// switch there is no end to wait for.
     #[expect(clippy::disallowed_methods, reason = "the backend's time ends here")]
     pub(super) fn answered(&mut self, status: StatusCode, verdict: Failure) {
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            // From here on the listener keeps the time, for both directions.
+            // From here on the listener enforces the timeouts, for both directions.
             self.attempt_end = None;
             if let Some(deadline) = &self.deadline {
                 deadline.forget_end();
@@ -277,18 +275,18 @@ impl Exchange {
         self.progress();
     }
 
-    /// Whether the backend began its answer.
+    /// Whether the response has started.
     pub(super) fn is_answered(&self) -> bool {
         self.upstream_latency.is_some()
     }
 
-    /// Tells the backend's judges how the try went, once for each.
+    /// Records the outcome of the attempt, once.
     #[expect(clippy::disallowed_methods, reason = "the backend's time ends here")]
     pub(super) fn record(&mut self, outcome: Failure) {
         self.record_at(outcome, Instant::now());
     }
 
-    /// Tells the backend's judges that its answer, which had begun, came to no good end.
+    /// Records that a started response failed.
     #[expect(clippy::disallowed_methods, reason = "the backend's time ends here")]
     pub(super) fn response_failed(&mut self, failure: Outcome) {
         if let Some(lease) = &mut self.lease {
@@ -305,7 +303,7 @@ impl Exchange {
             Failure::Status(status) => lease.response_started(Outcome::of_status(status), now),
             Failure::Grpc(status) => lease.response_started(Outcome::of_status(status.http()), now),
             Failure::Connect | Failure::Reset | Failure::Timeout | Failure::Unresponsive => lease.failed(now),
-            // It did nothing, as it may, so that nothing is known of it.
+            // The backend did not process it, so there is no outcome.
             Failure::RefusedStream => {}
         }
     }

@@ -1,22 +1,19 @@
-//! How long a backend may take over HTTP/1: until its answer begins, for each pause in it, and in all.
+//! Timeouts of HTTP/1 backends: until the response starts, for each pause in it, and in total.
 //!
-//! Pingora has one read timeout for header and body. Ours differ, because an answer that has begun
-//! may pause for longer than one may take to begin; and Pingora's is a timer for each read, which
-//! for a short answer costs as much as writing its access line. So requests that wait for a backend
-//! are entered into one list, progress only moves their due time, and a sweep ten times a second
-//! shuts down the connections of those that are overdue, whereupon the read that waits there fails.
+//! Pingora has one read timeout for header and body. l7lb needs two, because a started response may pause for
+//! longer than a response may take to start. Pingora's timeout is also a timer for each read, which for a short
+//! response costs as much as writing its access log line. So waiting requests are entered into one list,
+//! progress only updates a timestamp, and a sweep ten times per second shuts down the connections of overdue
+//! ones, which makes the pending read fail.
 //!
-//! A pause counts only while neither side moves: while a slow client takes what the backend sent
-//! before, nobody reads from the backend. On HTTP/2 the client's connection is shared, so that it
-//! moved says nothing; there each part of the answer that was handed on counts, which asks a client
-//! for 64 KiB in the time that a backend may pause for.
+//! A pause counts only while neither side moves: while a slow client reads what the backend sent, the backend
+//! is not read. On HTTP/2 the client's connection is shared, so its progress means nothing; there each
+//! forwarded part of the response counts, which requires a client to read 64 KiB within the idle timeout.
 //!
-//! The sweep also ends waits at a backend that was ejected for its silence, where another backend can be
-//! asked instead.
+//! The sweep also ends waits at a backend that was ejected as unresponsive, if another backend can be used.
 //!
-//! By the time of the sweep a descriptor's number could belong to another connection; so the sweep
-//! duplicates the descriptor first, and shuts it down only if both ends of the duplicate are those
-//! that were entered.
+//! At the time of the sweep the number of a descriptor may belong to another connection. So the sweep
+//! duplicates the descriptor first, and shuts it down only if both addresses of the duplicate match.
 
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -30,43 +27,43 @@ use parking_lot::Mutex;
 use crate::listener::connection::Connection;
 use crate::pool::Endpoint;
 
-/// How late a sweep may find an overdue answer.
+/// The precision of the sweep.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Both ends of a connection to a backend.
+/// Both addresses of a connection to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ends {
     local: SocketAddr,
     backend: SocketAddr,
 }
 
-/// A connection to a backend: its descriptor, our end, and who is at the other.
+/// A connection to a backend: its descriptor, the local address and the backend.
 pub(super) struct ToBackend {
     pub(super) fd: RawFd,
     pub(super) local: SocketAddr,
     pub(super) endpoint: Arc<Endpoint>,
 }
 
-/// A request that waits.
+/// A waiting request.
 struct Wait {
     fd: RawFd,
     ends: Ends,
-    /// The client's connection, whose movements count too, where it is this request's alone.
+    /// The client's connection, whose progress counts too, if it serves only this request.
     client: Option<Arc<Connection>>,
     /// Milliseconds since the epoch of the list.
     due: AtomicU64,
-    /// How long a pause may last, in milliseconds.
+    /// The timeout of a pause in milliseconds.
     limit: AtomicU64,
-    /// When all must be over whatever moves, in milliseconds since the epoch of the list.
+    /// The total deadline, in milliseconds since the epoch of the list.
     end: AtomicU64,
-    /// Until when another backend could give the answer that is owed, should this one be silent, in
-    /// milliseconds since the epoch of the list; zero for never.
+    /// Until when another backend could be used if this one becomes unresponsive, in milliseconds since the
+    /// epoch of the list; zero for never.
     rescued_until: AtomicU64,
     /// The backend, which may be removed meanwhile.
     endpoint: Arc<Endpoint>,
-    /// What the client had taken when the sweep looked last.
+    /// The bytes that the client had read at the last sweep.
     taken: AtomicU64,
-    /// [`WAITS`], or why it does no more; only the sweep writes here.
+    /// [`WAITS`], or the reason why the wait is over; written only by the sweep.
     expired: AtomicU8,
 }
 
@@ -76,25 +73,25 @@ const ENDED: u8 = 2;
 const REMOVED: u8 = 3;
 const UNRESPONSIVE: u8 = 4;
 
-/// Why a wait is over.
+/// The reason why a wait is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expiry {
     /// Nothing moved for too long.
     Pause,
-    /// All took too long.
+    /// The total deadline has expired.
     End,
-    /// The backend was removed, and too much time has passed since.
+    /// The backend was removed, and its removal timeout has expired.
     Removal,
-    /// The backend was ejected because it answers nobody.
+    /// The backend was ejected as unresponsive.
     Unresponsive,
 }
 
-/// How long one connection to a backend is waited for.
+/// The timeouts of one wait.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Each pause.
+    /// For each pause.
     pub(super) pause: Duration,
-    /// All of it, where there is a limit.
+    /// The total deadline, if there is one.
     pub(super) end: Option<Instant>,
 }
 
@@ -109,11 +106,11 @@ struct Waits {
     entered: HashMap<u64, Arc<Wait>, ahash::RandomState>,
 }
 
-/// The requests that wait.
+/// The waiting requests.
 #[derive(Clone)]
 pub(super) struct Deadlines(Arc<List>);
 
-/// A running deadline; dropping it calls it off.
+/// A running deadline. Dropping it cancels it.
 pub(super) struct Deadline {
     list: Deadlines,
     wait: Arc<Wait>,
@@ -121,12 +118,12 @@ pub(super) struct Deadline {
 }
 
 impl Deadlines {
-    /// A list that nobody waits in. Times are kept relative to `epoch`.
+    /// An empty list. Times are relative to `epoch`.
     pub(super) fn new(epoch: Instant) -> Self {
         Self(Arc::new(List { epoch, waits: Mutex::default() }))
     }
 
-    /// Starts a deadline for a connection.
+    /// Starts the deadline of a connection.
     pub(super) fn start(&self, to: ToBackend, client: Option<Arc<Connection>>, limits: Limits) -> Deadline {
         let end = limits.end.map_or(u64::MAX, |end| milliseconds(end.saturating_duration_since(self.0.epoch)));
         let wait = Wait {
@@ -150,7 +147,7 @@ impl Deadlines {
         Deadline { list: self.clone(), wait, number }
     }
 
-    /// Looks for overdue answers until the process ends.
+    /// Looks for overdue waits until the process ends.
     #[expect(clippy::disallowed_methods, reason = "this is the clock of the deadlines")]
     pub(super) async fn sweep(self) {
         let mut interval = tokio::time::interval(SWEEP_INTERVAL);
@@ -169,8 +166,8 @@ impl Deadlines {
 }
 
 impl Wait {
-    /// Shuts the connection down if it is overdue; `since` is `now` by the list's clock. A wait that moved
-    /// since the last look begins anew now: requests only say that they moved, and need no clock for it.
+    /// Shuts the connection down if it is overdue; `since` is `now` in the list's clock. A wait with progress
+    /// since the last sweep restarts now: requests record progress without reading the clock.
     fn look(&self, since: u64, now: Instant) {
         let taken = self.client.as_ref().map_or(0, |client| client.taken());
         let moved = self.taken.swap(taken, Ordering::Relaxed) != taken;
@@ -198,25 +195,25 @@ impl Wait {
 }
 
 impl Deadline {
-    /// Something moved: the wait begins anew, for `limit`.
+    /// Records progress: the wait restarts with `limit`.
     pub(super) fn progress(&self, limit: Duration) {
         self.wait.limit.store(milliseconds(limit), Ordering::Relaxed);
         self.wait.due.store(u64::MAX, Ordering::Relaxed);
     }
 
-    /// From now on all of it may take any time.
+    /// Removes the total deadline.
     pub(super) fn forget_end(&self) {
         self.wait.end.store(u64::MAX, Ordering::Relaxed);
     }
 
-    /// Whether the wait ends as soon as the backend is known to answer nobody: where an answer is owed, and
-    /// another backend could give it. Until a time, or not at all.
+    /// Until when the wait ends as soon as the backend is ejected as unresponsive; `None` if no other backend
+    /// may be used.
     pub(super) fn rescue(&self, until: Option<Instant>) {
         let until = until.map_or(0, |until| milliseconds(until.saturating_duration_since(self.list.0.epoch)));
         self.wait.rescued_until.store(until, Ordering::Relaxed);
     }
 
-    /// Why the deadline passed, if it did.
+    /// The reason why the wait is over, if it is.
     pub(super) fn expired(&self) -> Option<Expiry> {
         match self.wait.expired.load(Ordering::Relaxed) {
             PAUSED => Some(Expiry::Pause),
@@ -238,8 +235,7 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX - 1)
 }
 
-/// Shuts down the connection between `ends`, if that is what `fd` is. An error on the way means
-/// that it is closed already.
+/// Shuts down `fd` if it is the connection between `ends`. An error means that it is closed already.
 fn shut_down(fd: RawFd, ends: Ends) {
     let Some(connection) = duplicate(fd).map(TcpStream::from) else { return };
     let is = connection.local_addr().ok().zip(connection.peer_addr().ok());
@@ -248,14 +244,14 @@ fn shut_down(fd: RawFd, ends: Ends) {
     }
 }
 
-/// A second descriptor of what `fd` is at this moment, if it is anything.
-#[expect(unsafe_code, reason = "Pingora shows the descriptor as a bare number")]
+/// A duplicate of `fd`, if it is open.
+#[expect(unsafe_code, reason = "Pingora passes the descriptor as a number")]
 fn duplicate(fd: RawFd) -> Option<OwnedFd> {
     if fd < 0 {
         return None;
     }
-    // SAFETY: the borrow lasts for one `fcntl`, which fails with EBADF where the number is no
-    // descriptor any more; the number is never closed through it.
+    // SAFETY: the borrow lasts for one `fcntl`, which fails with EBADF if the descriptor is closed; the number
+    // is never closed through it.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     borrowed.try_clone_to_owned().ok()
 }
@@ -303,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_overdue_is_shut_down() {
+    fn only_overdue_connections_are_shut_down() {
         let now = Instant::now();
         let deadlines = Deadlines::new(now);
         let (late, _late_end, late_backend) = connection();
@@ -311,19 +307,19 @@ mod tests {
         let overdue = deadlines.start(to(&late, &late_backend), Some(client()), pause(SECOND));
         let waiting = deadlines.start(to(&early, &early_backend), None, pause(SECOND * 9));
         deadlines.sweep_once(now);
-        assert!(overdue.expired().is_none(), "it counts from the first look");
+        assert!(overdue.expired().is_none(), "it counts from the first sweep");
         deadlines.sweep_once(now + SECOND);
         assert!(overdue.expired() == Some(Expiry::Pause) && is_shut_down(&late));
         assert!(waiting.expired().is_none() && !is_shut_down(&early));
         drop(waiting);
         deadlines.sweep_once(now + SECOND * 20);
-        assert!(!is_shut_down(&early), "called off");
+        assert!(!is_shut_down(&early), "cancelled");
         drop(overdue);
         assert!(deadlines.0.waits.lock().entered.is_empty());
     }
 
     #[test]
-    fn movement_on_either_side_begins_the_wait_anew() {
+    fn progress_on_either_side_restarts_the_wait() {
         let now = Instant::now();
         let deadlines = Deadlines::new(now);
         let (stream, _end, backend) = connection();
@@ -340,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_comes_whatever_moves() {
+    fn total_deadline_expires_despite_progress() {
         let now = Instant::now();
         let deadlines = Deadlines::new(now);
         let (stream, _end, backend) = connection();
@@ -356,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_at_a_removed_backend_is_cut_in_time_however_patient() {
+    fn request_on_a_removed_backend_is_aborted_after_the_removal_timeout() {
         let now = Instant::now();
         let deadlines = Deadlines::new(now);
         let (stream, _end, backend) = connection();
@@ -375,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_the_silent_who_could_be_answered_by_another() {
+    fn wait_for_an_unresponsive_backend_ends_if_another_can_be_used() {
         let now = Instant::now();
         let deadlines = Deadlines::new(now);
         let (stream, _end, backend) = connection();
@@ -384,21 +380,21 @@ mod tests {
         deadlines.sweep_once(now);
         deadline.rescue(Some(now + SECOND * 2));
         deadlines.sweep_once(now + SECOND);
-        assert!(deadline.expired().is_none(), "it may be only slow");
+        assert!(deadline.expired().is_none(), "the backend may only be slow");
         backend.passive_health().eject(true, Instant::now());
         deadline.rescue(None);
         deadlines.sweep_once(now + SECOND);
-        assert!(deadline.expired().is_none(), "the answer has begun, or nobody else could give it");
+        assert!(deadline.expired().is_none(), "the response has started, or no other backend may be used");
         deadline.rescue(Some(now + SECOND * 2));
         deadlines.sweep_once(now + SECOND * 2);
-        assert!(deadline.expired().is_none() && !is_shut_down(&stream), "it is too late for another try");
+        assert!(deadline.expired().is_none() && !is_shut_down(&stream), "it is too late for another attempt");
         deadline.rescue(Some(now + SECOND * 3));
         deadlines.sweep_once(now + SECOND * 2);
         assert!(deadline.expired() == Some(Expiry::Unresponsive) && is_shut_down(&stream));
     }
 
     #[test]
-    fn a_descriptor_that_became_another_connection_is_left_alone() {
+    fn reused_descriptor_is_not_shut_down() {
         let now = Instant::now();
         let deadlines = Deadlines::new(now);
         let (one, _one_end, gone) = connection();

@@ -1,4 +1,4 @@
-//! One request and its answer: what is known so far, and what must be undone at its end.
+//! One request and its response: the state of both, and the guards released at their end.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,7 +18,7 @@ use crate::limit::Verdict;
 use crate::listener::connection::{Connection, Policy};
 use crate::pool::{Endpoint, Key, Lease};
 
-/// When something must be over, and what is said if it is not.
+/// A deadline, and the rejection when it expires.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
     pub(super) at: Instant,
@@ -30,63 +30,64 @@ pub struct Exchange {
     pub(super) snapshot: Arc<Snapshot>,
     began: Instant,
     pub(super) time: SystemTime,
-    /// The connection that it came on; every session of the listener's has one.
+    /// The client's connection; every session of the listener has one.
     pub(super) connection: Option<Arc<Connection>>,
-    /// Who the request is from: the peer, or what a trusted proxy says.
+    /// The client's address: the peer, or the client named by a trusted proxy.
     pub(super) client: IpAddr,
     /// Whether the peer is a trusted proxy.
     pub(super) trusted: bool,
     pub(super) request_id: RequestId,
-    /// What its connection says about it.
+    /// What the connection implies for the request.
     pub(super) door: Door,
     pub(super) route: Option<Arc<Route>>,
-    /// The limit's answer and its window, for the headers; the route's own where there is one.
+    /// The verdict of the rate limit and its window, for the response headers; that of the route if it has its
+    /// own limit.
     pub(super) verdict: Option<(Verdict, Duration)>,
-    /// Why the balancer said no, once it has.
+    /// The rejection, if l7lb responds itself.
     pub(super) rejection: Option<Rejection>,
-    /// What exactly was wrong with it, for the log.
+    /// The detail for the access log.
     pub(super) detail: Cow<'static, str>,
-    /// What the pool's policy knows the request by.
+    /// The key for the balancing policy.
     pub(super) key: Key,
-    /// Which of the route's pools takes it.
+    /// The index of the chosen pool among the pools of the route.
     pub(super) share: usize,
-    /// Which backend its client is bound to.
+    /// The session affinity of the client.
     pub(super) bond: Bond,
-    /// When it must be over, where there is a limit.
+    /// The deadline of the request, if it has one.
     pub(super) end: Option<End>,
-    /// When the try that runs must be over, where there is a limit.
+    /// The deadline of the current attempt, if it has one.
     pub(super) attempt_end: Option<End>,
-    /// The backends that were asked.
+    /// The backends of all attempts.
     pub(super) tried: Vec<Arc<Endpoint>>,
-    /// The backend that is working on it.
+    /// The lease of the current attempt.
     pub(super) lease: Option<Lease>,
-    /// The backend of the next try.
+    /// The lease of the next attempt.
     pub(super) next: Option<Lease>,
-    /// How long to wait before the next try.
+    /// The pause before the next attempt.
     pub(super) pause: Duration,
     pub(super) picked: Option<Instant>,
-    /// Whether the backend has been told how the try went.
+    /// Whether the outcome of the attempt was recorded.
     pub(super) recorded: bool,
     pub(super) upstream_latency: Option<Duration>,
     pub(super) deadline: Option<Deadline>,
-    /// Whether the client speaks HTTP/2, whose connection other requests share.
+    /// Whether the client uses HTTP/2, whose connection is shared by requests.
     pub(super) http2: bool,
-    /// Whether the request's body came to its end.
+    /// Whether the request body is complete.
     pub(super) received: bool,
-    /// Whether the last try failed on a connection that the backend was about to close, which says
-    /// nothing about the backend.
+    /// Whether the last attempt failed on a connection that the backend was closing, which says nothing about
+    /// the backend.
     pub(super) stale: bool,
-    /// Whether the client asks to switch protocols.
+    /// Whether the client requests a protocol upgrade.
     pub(super) upgrade: bool,
-    /// Whether it is no traffic: somebody asks how the balancer itself is.
+    /// Whether the request is a health check of the balancer itself, which is not counted or logged.
     pub(super) uncounted: bool,
-    /// Whether the answer was complete before the request was.
+    /// Whether the response was complete before the request.
     ended_early: bool,
     body_received: u64,
 }
 
 impl Exchange {
-    /// A request that has just arrived.
+    /// The state of a new request.
     #[expect(clippy::disallowed_methods, reason = "the request's own clock starts here")]
     pub(super) fn begin(snapshot: Arc<Snapshot>) -> Self {
         let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -131,7 +132,7 @@ impl Exchange {
         self.began
     }
 
-    /// Finds out who the request is from.
+    /// Determines the client address and the request id.
     pub(super) fn identify(&mut self, session: &Session) {
         let downstream = session.as_downstream();
         let Some(connection) = downstream.digest().and_then(Connection::of) else { return };
@@ -149,23 +150,23 @@ impl Exchange {
         }
     }
 
-    /// The pool that takes it, as its route has it.
+    /// The chosen pool of the route.
     pub(super) fn target(&self) -> Option<&Target> {
         self.route.as_ref()?.targets.get(self.share)
     }
 
-    /// What its listener does to every request.
+    /// The settings of the listener.
     pub(super) fn policy(&self) -> Option<&Policy> {
         self.connection.as_ref().map(|connection| connection.policy.as_ref())
     }
 
-    /// What was wrong with the request's body, if the listener found something.
+    /// The fault that the listener found in the request body, if any.
     pub(super) fn fault(&self) -> Option<Refusal> {
         self.connection.as_ref()?.fault()
     }
 
-    /// The answer is complete. Where the request is not, the client is still sending what nobody
-    /// waits for: the listener gives it a moment to notice.
+    /// Marks the response as complete. If the request is not complete, the listener gives the client a moment
+    /// to notice.
     pub(super) fn ended(&mut self, session: &mut Session) {
         let Some(connection) = &self.connection else { return };
         if !session.is_http2() && !connection.is_switched() && !session.as_downstream_mut().is_body_done() {
@@ -174,20 +175,20 @@ impl Exchange {
         }
     }
 
-    /// Whether the answer was complete before the request was.
+    /// Whether the response was complete before the request.
     pub(super) fn has_ended_early(&self) -> bool {
         self.ended_early
     }
 
-    /// The whole answer has left. Where it promised the client another turn, the listener keeps the
-    /// connection, whatever Pingora makes of it.
+    /// Keeps the client's connection after the whole response was sent, if the response promised keep-alive.
+    /// Pingora may have decided otherwise.
     pub(super) fn keep_connection(&self, session: &Session) {
         if let (Some(connection), Some(_)) = (&self.connection, session.get_keepalive()) {
             connection.keep();
         }
     }
 
-    /// Counts a part of the request's body; `last` is its end. What goes through a tunnel is no body.
+    /// Counts a part of the request body; `last` marks its end. Bytes in a tunnel do not count.
     #[expect(clippy::disallowed_methods, reason = "the backend's time begins with the end of an upload")]
     pub(super) fn count_body(&mut self, session: &Session, bytes: usize, last: bool) -> pingora::Result<()> {
         if last && !std::mem::replace(&mut self.received, true) {
@@ -206,7 +207,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Notes the rejection, and returns the error that carries it through Pingora.
+    /// Stores the rejection and returns the error that carries it through Pingora.
     pub(super) fn reject(&mut self, rejection: Rejection) -> Box<Error> {
         self.rejection = Some(rejection);
         Error::explain(pingora::ErrorType::HTTPStatus(rejection.status()), rejection.cause())

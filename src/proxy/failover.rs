@@ -1,7 +1,7 @@
-//! What went wrong between us and a backend, and whether another one is tried.
+//! Failures of attempts, and whether another backend is tried.
 //!
-//! What may be repeated is [`crate::retry`]'s to say; here Pingora's errors become its words. No try is
-//! repeated once an answer has begun to leave, and none for what is the client's doing.
+//! [`crate::retry`] decides what may be retried; this file translates Pingora's errors for it. There is no
+//! retry once a response has started, and none for failures that the client caused.
 
 use http::StatusCode;
 use pingora::{Error, ErrorSource, ErrorType, RetryType};
@@ -26,14 +26,14 @@ pub(super) fn after_connect(session: &Session, exchange: &mut Exchange, mut e: B
     e
 }
 
-/// What an answer's header says of the try: its status, or gRPC's where there will be no message.
+/// The outcome in the header of a response: its status code, or the gRPC status if there is no message.
 pub(super) fn verdict(response: &ResponseHeader) -> Failure {
     let call = is_grpc(&response.headers).then(|| GrpcStatus::of(&response.headers)).flatten();
     call.map_or(Failure::Status(response.status.as_u16()), Failure::Grpc)
 }
 
-/// Decides when the answer's header is here. Where it is one that another backend may better, the error
-/// that makes Pingora ask it.
+/// Decides when the response header has arrived. For a response that is to be retried, returns the error that
+/// makes Pingora start the next attempt.
 pub(super) fn after_header(
     session: &Session,
     exchange: &mut Exchange,
@@ -48,15 +48,15 @@ pub(super) fn after_header(
         return Ok(());
     }
     exchange.record(failure);
-    let mut e = Error::explain(ErrorType::HTTPStatus(status.as_u16()), "another backend is asked").into_up();
+    let mut e = Error::explain(ErrorType::HTTPStatus(status.as_u16()), "retried on another backend").into_up();
     e.set_retry(true);
     Err(e)
 }
 
-/// Decides after a connection broke.
+/// Decides after a broken connection.
 pub(super) fn after_request(session: &Session, exchange: &mut Exchange, mut e: Box<Error>, reused: bool) -> Box<Error> {
     if exchange.next.is_some() {
-        // Decided by the answer's header.
+        // Decided by the response header.
         e.set_retry(true);
         return e;
     }
@@ -64,8 +64,8 @@ pub(super) fn after_request(session: &Session, exchange: &mut Exchange, mut e: B
     if exchange.rejection.is_none() && upstream {
         exchange.rejection = Some(classify(exchange, &e));
     }
-    // Pingora knows what is safe for any method, such as a refused HTTP/2 stream, and a connection that
-    // the backend was about to close.
+    // Pingora knows what is safe for any method: a refused HTTP/2 stream, and a connection that the backend was
+    // closing.
     let refused = matches!(e.retry, RetryType::Decided(true));
     exchange.stale = refused || (matches!(e.retry, RetryType::ReusedOnly) && reused);
     e.set_retry(false);
@@ -93,8 +93,8 @@ pub(super) fn after_request(session: &Session, exchange: &mut Exchange, mut e: B
     e
 }
 
-/// Whether the backend is to blame for an answer that did not come to its end. Where a time limit cut it
-/// off, the client may have been too slow; over HTTP/2, whose connection it shares, also where nothing moved.
+/// Whether the backend caused a truncated response. If a timeout ended it, the client may have been too slow;
+/// over HTTP/2, whose connection is shared, also if nothing moved.
 fn is_broken_off(exchange: &Exchange) -> bool {
     match exchange.rejection {
         Some(Rejection::BackendFailed) => !exchange.has_ended_early(),
@@ -103,12 +103,12 @@ fn is_broken_off(exchange: &Exchange) -> bool {
     }
 }
 
-/// A backend that is late may well be working on the request; asking another doubles the work.
+/// Whether the attempt timed out. The backend may still be working on the request, so a retry doubles the work.
 fn is_late(exchange: &Exchange, e: &Error) -> bool {
     exchange.overdue().is_some() || matches!(e.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
 }
 
-/// Whether the client went away, so that nobody is left to be told anything.
+/// Whether the client has closed the connection.
 pub(super) fn client_is_gone(e: &Error) -> bool {
     *e.esource() == ErrorSource::Downstream
         && matches!(
@@ -121,7 +121,7 @@ pub(super) fn client_is_gone(e: &Error) -> bool {
         )
 }
 
-/// The cause behind one of Pingora's errors.
+/// The cause of a Pingora error.
 pub(super) fn classify(exchange: &Exchange, e: &Error) -> Rejection {
     if let Some(rejection) = exchange.rejection {
         return rejection;

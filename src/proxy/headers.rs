@@ -1,5 +1,5 @@
-//! Header fields: what backends are told about the client, what clients may not say themselves, and
-//! what belongs to one connection only.
+//! Header fields: adds forwarding headers, removes headers that clients must not set, and removes hop-by-hop
+//! headers.
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -13,28 +13,26 @@ use crate::decision::form::{CLIENT_CERTIFICATE, X_FORWARDED_FOR, X_FORWARDED_HOS
 use crate::limit::Verdict;
 use crate::tls::Established;
 
-/// What only a proxy may say, so that it is dropped from anybody who is not a trusted one.
+/// Headers that only a proxy may set; they are removed unless the peer is trusted.
 fn is_for_proxies_only(name: &str) -> bool {
     matches!(
         name,
         "forwarded" | "x-real-ip" | "x-forwarded-port" | "x-forwarded-prefix" | "x-forwarded-server"
-        // What other proxies call a client's certificate (RFC 9440 §2.2, and Envoy's own).
+        // Client certificate headers of other proxies (RFC 9440 §2.2, and Envoy).
         | "client-cert" | "client-cert-chain" | "x-forwarded-client-cert"
     )
 }
 
-/// What concerns one connection and must not be passed on (RFC 9110 §7.6.1). `Transfer-Encoding`
-/// and `Connection` itself are Pingora's to handle.
+/// Hop-by-hop headers (RFC 9110 §7.6.1). Pingora handles `Transfer-Encoding` and `Connection`.
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(name, "keep-alive" | "proxy-authenticate" | "proxy-connection" | "trailer")
 }
 
-/// Makes of the client's request the one for backends: tells them who the client is, and nothing that
-/// the client may not say. Done once, whatever the number of attempts.
+/// Turns the client's request into the request for backends. Done once, for all attempts.
 pub(super) fn to_backend(session: &mut Session, exchange: &Exchange) {
     let Some(connection) = &exchange.connection else { return };
-    // Pingora's header keeps the names as the client wrote them, in a second map that makes every
-    // change twice as dear. Names mean the same in any case, so that map is left behind.
+    // Pingora's header keeps the original case of names in a second map, which doubles the cost of every
+    // change. Names are case-insensitive, so that map is dropped.
     let nothing = http::Request::new(()).into_parts().0.into();
     let mut request: Parts = std::mem::replace(session.as_downstream_mut().req_header_mut(), nothing).into();
     remove_forbidden(&mut request.headers, exchange.trusted);
@@ -54,8 +52,8 @@ pub(super) fn to_backend(session: &mut Session, exchange: &Exchange) {
         }
     }
     if forwarded_host(request.uri.authority(), headers).is_none() {
-        // HTTP/1.0 may come without Host, but goes on as HTTP/1.1, which must have one: the address
-        // that the client connected to is the best guess (RFC 9112 §3.3).
+        // HTTP/1.0 may lack Host, but is forwarded as HTTP/1.1, which requires it: the address that the client
+        // connected to is the best value (RFC 9112 §3.3).
         let local = connection.local.and_then(|local| HeaderValue::try_from(local.to_string()).ok());
         headers.insert(header::HOST, local.unwrap_or(HeaderValue::from_static("")));
     }
@@ -64,10 +62,10 @@ pub(super) fn to_backend(session: &mut Session, exchange: &Exchange) {
     *session.as_downstream_mut().req_header_mut() = request.into();
 }
 
-/// Removes what the client may not say; mostly there is nothing.
+/// Removes headers that the client must not set; usually there are none.
 fn remove_forbidden(headers: &mut HeaderMap, trusted: bool) {
     let forbidden = |name: &&HeaderName| {
-        // Many servers read `x_real_ip` as `x-real-ip`, so that an underscore gets past all rules.
+        // Many servers read `x_real_ip` as `x-real-ip`, so a name with an underscore would bypass the rules.
         let name = name.as_str();
         name.contains('_') || name.starts_with(CLIENT_CERTIFICATE) || (!trusted && is_for_proxies_only(name))
     };
@@ -77,7 +75,7 @@ fn remove_forbidden(headers: &mut HeaderMap, trusted: bool) {
     }
 }
 
-/// The hops that a trusted proxy told of, and `last` behind them.
+/// The hops from a trusted proxy, followed by `last`.
 fn extend(headers: &HeaderMap, last: HeaderValue) -> HeaderValue {
     let mut hops = Vec::new();
     for hop in headers.get_all(X_FORWARDED_FOR).iter().chain([&last]).filter(|hop| !hop.is_empty()) {
@@ -86,11 +84,11 @@ fn extend(headers: &HeaderMap, last: HeaderValue) -> HeaderValue {
         }
         hops.extend_from_slice(hop.as_bytes());
     }
-    // Legal values and a comma between them are a legal value.
+    // Legal values joined by commas are a legal value.
     HeaderValue::from_maybe_shared(Bytes::from(hops)).unwrap_or(last)
 }
 
-/// The host that was asked for; without copying where `Host` says it.
+/// The requested host; a clone without copying if it is in `Host`.
 fn forwarded_host(authority: Option<&Authority>, headers: &HeaderMap) -> Option<HeaderValue> {
     match authority {
         Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
@@ -98,7 +96,7 @@ fn forwarded_host(authority: Option<&Authority>, headers: &HeaderMap) -> Option<
     }
 }
 
-/// Tells who the client proved to be in its TLS handshake.
+/// Adds headers about the client certificate of the TLS handshake.
 fn client_certificate(session: &Session, headers: &mut HeaderMap) {
     let established = session.as_downstream().digest().and_then(Established::of);
     let Some(client) = established.and_then(|established| established.client.as_ref()) else {
@@ -110,12 +108,12 @@ fn client_certificate(session: &Session, headers: &mut HeaderMap) {
     headers.insert("x-client-cert-verified", HeaderValue::from_static("true"));
 }
 
-/// Removes from an answer what concerns the connection to the backend only.
+/// Removes hop-by-hop headers from a response.
 pub(super) fn from_backend(response: &mut ResponseHeader) {
     if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
-    // An answer that asks for another protocol (426) has to name it.
+    // A 426 response must name the protocol to upgrade to.
     let upgrade = response.status != http::StatusCode::UPGRADE_REQUIRED;
     let belongs = |name: &&HeaderName| is_hop_by_hop(name.as_str()) || upgrade && **name == header::UPGRADE;
     let mut names: Vec<HeaderName> = response.headers.keys().filter(belongs).cloned().collect();
@@ -125,11 +123,11 @@ pub(super) fn from_backend(response: &mut ResponseHeader) {
     }
 }
 
-/// The fields that `Connection` names, which are hop-by-hop too.
+/// The headers that `Connection` names, which are hop-by-hop as well.
 fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     let listed = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named = listed.flat_map(|value| value.split(',')).map(str::trim);
-    // What frames the answer is never a matter of nomination; two words are no names at all.
+    // Framing headers are never removed by nomination; `close` and `keep-alive` are not header names.
     let names = named.filter(|name| !name.eq_ignore_ascii_case("close") && !name.eq_ignore_ascii_case("keep-alive"));
     names
         .filter_map(|name| name.parse().ok())
@@ -139,15 +137,15 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// Tells the client what belongs to every answer.
+/// Adds the headers that every response has.
 pub(super) fn to_client(response: &mut ResponseHeader, exchange: &Exchange) -> pingora::Result<()> {
     if response.get_reason_phrase() == response.status.canonical_reason() {
-        // As with requests: without the map of names as the backend wrote them.
+        // As for requests: without the map of the original case.
         let nothing = http::Response::new(()).into_parts().0.into();
         let parts: http::response::Parts = std::mem::replace(response, nothing).into();
         *response = with_ours(parts, exchange).into();
     } else {
-        // A phrase of its own is kept only by Pingora's header.
+        // Only Pingora's header keeps a custom reason phrase.
         response.insert_header("X-Request-Id", exchange.request_id.to_value())?;
         if let Some(hsts) = exchange.policy().and_then(|policy| policy.strict_transport_security.as_ref()) {
             response.insert_header("Strict-Transport-Security", hsts)?;
@@ -167,8 +165,8 @@ fn with_ours(mut response: http::response::Parts, exchange: &Exchange) -> http::
     response
 }
 
-/// `RateLimit` and `RateLimit-Policy` as in draft-ietf-httpapi-ratelimit-headers-10: what the client
-/// may send, what is left of it, and when it is whole again.
+/// `RateLimit` and `RateLimit-Policy` as in draft-ietf-httpapi-ratelimit-headers-10: the quota, the remaining
+/// requests, and the time until the quota is full again.
 fn rate_limit(response: &mut ResponseHeader, verdict: &Verdict, window: std::time::Duration) -> pingora::Result<()> {
     let reset = whole_seconds(verdict.reset);
     let window = whole_seconds(window);
@@ -176,7 +174,7 @@ fn rate_limit(response: &mut ResponseHeader, verdict: &Verdict, window: std::tim
     response.insert_header("RateLimit", format!("\"client\";r={};t={reset}", verdict.remaining))
 }
 
-/// Rounded up, so that who waits as told does not come too early.
+/// Rounded up, so that a client that waits this long does not come too early.
 pub(super) fn whole_seconds(duration: std::time::Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
@@ -187,7 +185,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn answers_lose_what_belongs_to_the_connection() {
+    fn hop_by_hop_headers_are_removed_from_responses() {
         let mut response = ResponseHeader::build(200, None).unwrap();
         for (name, value) in [
             ("Connection", "close, X-Internal, content-length"),
@@ -206,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_is_rounded_up() {
+    fn wait_in_whole_seconds_is_rounded_up() {
         assert_eq!(whole_seconds(Duration::from_millis(1)), 1);
         assert_eq!(whole_seconds(Duration::from_secs(2)), 2);
         assert_eq!(whole_seconds(Duration::ZERO), 0);

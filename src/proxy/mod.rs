@@ -1,17 +1,16 @@
-//! The life of a request, phase by phase: the table of contents of the data path.
+//! The proxy: the life of a request, phase by phase.
 //!
-//! Each hook of Pingora's [`ProxyHttp`] says in a line or two what happens there and who does it.
+//! Each hook of Pingora's [`ProxyHttp`] is documented with what happens there.
 //!
-//! - [`exchange`]: what is known about the request so far (Pingora's `CTX`).
-//! - [`admission`]: may it pass? Sizes, limits, and the route that takes it.
-//! - [`affinity`]: which pool and backend the client is bound to.
-//! - [`attempts`]: the backends that are asked, one after the other.
-//! - [`framing`]: what an answer's head owes to the client's version.
-//! - [`headers`]: what is added, replaced and removed on the way in and out.
-//! - [`failover`]: what went wrong, and whether another backend is tried.
-//! - [`timeouts`]: when a request and its attempts must be over; [`deadlines`]: how long a backend may
-//!   take, and how it is stopped.
-//! - [`respond`]: a rejection becomes an answer.
+//! - [`exchange`]: the state of a request and its response (Pingora's `CTX`).
+//! - [`admission`]: sizes, limits and the route.
+//! - [`affinity`]: session affinity.
+//! - [`attempts`]: the attempts at backends.
+//! - [`framing`]: adapts the response head to the client's version.
+//! - [`headers`]: adds, replaces and removes headers in both directions.
+//! - [`failover`]: failures, and whether another backend is tried.
+//! - [`timeouts`]: deadlines of a request and its attempts; [`deadlines`]: timeouts of HTTP/1 backends.
+//! - [`respond`]: error responses. [`access_line`]: the access log line.
 
 mod access_line;
 mod admission;
@@ -50,7 +49,7 @@ use crate::observe::AccessLog;
 use crate::observe::recent_requests::Recorder;
 use crate::pool::passive_health::Outcome;
 
-/// The proxy: reads the live snapshot, logs what it did and notes what it was asked.
+/// The proxy: reads the active snapshot, writes the access log and records recent requests.
 pub struct Proxy {
     live: Arc<ArcSwap<Snapshot>>,
     access_log: AccessLog,
@@ -60,8 +59,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy over what is live. Must be called inside the runtime that serves, where the sweep
-    /// of deadlines runs.
+    /// A proxy over the active snapshot. Must be called inside the serving runtime, where the sweep of
+    /// deadlines runs.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the epoch of the deadlines")]
     pub fn new(live: Arc<ArcSwap<Snapshot>>, access_log: AccessLog, recorder: Recorder, lifecycle: Lifecycle) -> Self {
@@ -75,18 +74,18 @@ impl Proxy {
 impl ProxyHttp for Proxy {
     type CTX = Exchange;
 
-    /// A request begins with the snapshot of this moment.
+    /// A request keeps the snapshot that is active at its start.
     fn new_ctx(&self) -> Exchange {
         Exchange::begin(self.live.load_full())
     }
 
-    /// Nothing is compressed, so Pingora's module is left out: it costs an allocation a request.
+    /// Nothing is compressed, so Pingora's module is not installed: it costs an allocation per request.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    /// Who is it?
+    /// Determines the client address and the request id.
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<()> {
         if session.is_http2() {
-            // On HTTP/1 the listener's stream keeps the time.
+            // For HTTP/1 the listener's stream enforces the timeout.
             session.as_downstream_mut().set_write_timeout(Some(exchange.snapshot.client_timeouts.write));
         }
         framing::prepare(session);
@@ -94,8 +93,8 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    /// May it pass, and where to? A refusal is answered here; else it becomes what backends get. Who asks how
-    /// the balancer itself is, asks for nothing else.
+    /// Health checks of the balancer, limits and routing. A rejection is sent here; otherwise the request is
+    /// prepared for backends.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
         if respond::own_health(session, exchange, &self.lifecycle).await? {
             return Ok(true);
@@ -112,7 +111,7 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    /// One of the route's pools takes it, and picks a backend. Without one the answer is given here.
+    /// Chooses a pool of the route and reserves a backend. Without a backend the rejection is sent here.
     async fn proxy_upstream_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
         exchange.bind(session);
         exchange.note(session, &self.recorder);
@@ -130,7 +129,7 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    /// How that backend is reached; entered again for another try, then with another backend.
+    /// The peer of the reserved backend. Called again for each retry, with another backend.
     async fn upstream_peer(&self, _session: &mut Session, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
         let pause = std::mem::take(&mut exchange.pause);
         if !pause.is_zero() {
@@ -139,7 +138,7 @@ impl ProxyHttp for Proxy {
         exchange.next_peer()
     }
 
-    /// No connection: nothing was sent, so any request may go to another backend.
+    /// The connection failed: nothing was sent, so any request may be retried.
     fn fail_to_connect(
         &self,
         session: &mut Session,
@@ -150,7 +149,7 @@ impl ProxyHttp for Proxy {
         failover::after_connect(session, exchange, e)
     }
 
-    /// A connection: the request can be sent.
+    /// The connection is established; the request can be sent.
     async fn connected_to_upstream(
         &self,
         session: &mut Session,
@@ -164,8 +163,8 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    /// Bodies are counted as they come, also those that did not announce their length. With the
-    /// request's end the wait for the answer begins.
+    /// Counts the request body, with or without Content-Length. The end of the request starts the wait for the
+    /// response.
     async fn request_body_filter(
         &self,
         session: &mut Session,
@@ -180,7 +179,7 @@ impl ProxyHttp for Proxy {
         received
     }
 
-    /// The answer has begun, unless it is one that another backend may better.
+    /// The response header has arrived; the request may be retried instead.
     async fn upstream_response_filter(
         &self,
         session: &mut Session,
@@ -194,7 +193,7 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    /// A part of the answer.
+    /// A part of the response body from the backend.
     fn upstream_response_body_filter(
         &self,
         _session: &mut Session,
@@ -207,7 +206,7 @@ impl ProxyHttp for Proxy {
         Ok(None)
     }
 
-    /// How a call of gRPC's ended, which is how its backend did.
+    /// The outcome of a gRPC call is in its trailers.
     fn upstream_response_trailer_filter(
         &self,
         _session: &mut Session,
@@ -220,7 +219,7 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    /// What the client is told beside the answer.
+    /// Adds response headers for the client.
     async fn response_filter(
         &self,
         session: &mut Session,
@@ -238,8 +237,8 @@ impl ProxyHttp for Proxy {
         exchange.give_cookie(session, response)
     }
 
-    /// A part of the answer on its way to the client; the one before it has left. With the answer's end
-    /// a request that is still being sent has lost its purpose.
+    /// A part of the response body for the client; the previous part has been sent. The end of the response
+    /// ends an unfinished request.
     fn response_body_filter(
         &self,
         session: &mut Session,
@@ -254,7 +253,7 @@ impl ProxyHttp for Proxy {
         Ok(None)
     }
 
-    /// The connection broke: may another backend be tried?
+    /// The connection broke: the request may be retried.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
@@ -266,12 +265,12 @@ impl ProxyHttp for Proxy {
         failover::after_request(session, exchange, e, reused)
     }
 
-    /// No backend is left to try: the client gets an answer that says why, if it is still there.
+    /// No retry is left: sends the error response if the client is still connected.
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, exchange: &mut Exchange) -> FailToProxy {
         respond::failure(session, exchange, e).await
     }
 
-    /// One line for each request; and whether the client's connection goes on, as its answer said.
+    /// Writes the access log line, and keeps the client's connection if the response promised keep-alive.
     async fn logging(&self, session: &mut Session, e: Option<&Error>, exchange: &mut Exchange) {
         exchange.finish(session, e, &self.access_log, &self.lifecycle);
         if e.is_none() {
@@ -279,13 +278,13 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    /// The access log has the cause; Pingora's own line for each failed request would say it twice.
+    /// Suppresses Pingora's error line: the access log has the cause.
     fn suppress_error_log(&self, _session: &Session, _exchange: &Exchange, e: &Error) -> bool {
         log::debug!("request failed: {e}");
         true
     }
 
-    /// Likewise for attempts that are repeated; the access log has their number.
+    /// Suppresses Pingora's line for a failed attempt: the access log has the number of attempts.
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
@@ -293,7 +292,7 @@ impl ProxyHttp for Proxy {
         e: &Error,
         _context: ProxyWarnLogContext,
     ) -> bool {
-        log::debug!("try failed: {e}");
+        log::debug!("attempt failed: {e}");
         true
     }
 }

@@ -1,5 +1,4 @@
-//! A rejection becomes an answer: the only place that knows bodies and keep-alive for what the
-//! balancer says itself.
+//! Error responses: the only place that defines bodies and keep-alive of responses by l7lb itself.
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
@@ -15,7 +14,7 @@ use crate::decision::host;
 use crate::http::grpc_status::is_grpc;
 use crate::http::rejection::Rejection;
 
-/// Answers a request that was refused before any backend was asked.
+/// Responds to a request that was rejected before any attempt.
 pub(super) async fn reject(
     session: &mut Session,
     exchange: &mut Exchange,
@@ -30,8 +29,8 @@ pub(super) async fn reject(
     Ok(())
 }
 
-/// Says how the balancer itself is, where the request asks for that: whether it did. Neither routes nor limits
-/// are asked, and it counts for nothing.
+/// Responds to a health check of the balancer itself; returns whether the request was one. Such requests use no
+/// route and no limit, and are not counted.
 pub(super) async fn own_health(
     session: &mut Session,
     exchange: &mut Exchange,
@@ -67,7 +66,7 @@ pub(super) async fn own_health(
     Ok(true)
 }
 
-/// Answers a request that no backend answered, where there is still somebody to answer.
+/// Responds to a request whose attempts failed, if the client is still connected.
 pub(super) async fn failure(session: &mut Session, exchange: &mut Exchange, e: &Error) -> FailToProxy {
     let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
     if let Some(fault) = exchange.fault() {
@@ -79,8 +78,8 @@ pub(super) async fn failure(session: &mut Session, exchange: &mut Exchange, e: &
     let rejection = failover::classify(exchange, e);
     exchange.rejection = Some(rejection);
     if session.response_written().is_some() {
-        // The answer has begun; all that is left is to cut it off. On HTTP/2 that ends the stream; an
-        // HTTP/1.1 connection the listener ends, since nobody says that the answer is whole.
+        // The response has started and can only be truncated. On HTTP/2 that ends the stream; an HTTP/1.1
+        // connection is closed by the listener, because the response is not marked as complete.
         session.as_downstream_mut().shutdown().await;
         return FailToProxy { error_code: rejection.status(), can_reuse_downstream: false };
     }
@@ -94,7 +93,7 @@ pub(super) async fn failure(session: &mut Session, exchange: &mut Exchange, e: &
             FailToProxy { error_code: rejection.status(), can_reuse_downstream: false }
         }
         Err(e) => {
-            log::debug!("cannot answer the client: {e}");
+            log::debug!("cannot respond to the client: {e}");
             nothing
         }
     }
@@ -123,8 +122,8 @@ async fn write(session: &mut Session, exchange: &Exchange, rejection: Rejection)
     session.write_response_body(Some(Bytes::from(body)), true).await
 }
 
-/// Writes an answer that is nothing but a head. On HTTP/2 Pingora's own way leaves the stream open, so
-/// that a client waits for more, or is told of a cancellation.
+/// Writes a response without a body. On HTTP/2 Pingora would leave the stream open, so that the client waits
+/// for more or sees a cancellation.
 async fn write_head_alone(session: &mut Session, response: ResponseHeader) -> pingora::Result<()> {
     if let ServerSession::H2(stream) = session.as_downstream_mut() {
         return stream.write_response_header(Box::new(response), true);
@@ -132,8 +131,8 @@ async fn write_head_alone(session: &mut Session, response: ResponseHeader) -> pi
     session.write_response_header(Box::new(response), true).await
 }
 
-/// Answers in gRPC's own terms: its clients take nothing but 200 for an answer to a call, and read the
-/// outcome from trailers, which may stand in the header where there is no message.
+/// Writes a gRPC error: gRPC clients expect status code 200, and read the gRPC status from the trailers, or
+/// from the header if there is no message.
 async fn write_grpc(session: &mut Session, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {
     let mut response = ResponseHeader::build(http::StatusCode::OK, Some(8))?;
     response.insert_header(header::CONTENT_TYPE, "application/grpc")?;
@@ -145,19 +144,19 @@ async fn write_grpc(session: &mut Session, exchange: &Exchange, rejection: Rejec
 
 fn finish_head(response: &mut ResponseHeader, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {
     if let Some(retry_after) = rejection.retry_after() {
-        // "0" would invite the client back at once.
+        // "0" would make the client retry immediately.
         response.insert_header(header::RETRY_AFTER, headers::whole_seconds(retry_after).max(1))?;
     }
     headers::to_client(response, exchange)
 }
 
-/// Whether a gRPC client asks. The protocol exists over HTTP/2 only; gRPC-Web has a media type of its
-/// own and understands HTTP's statuses.
+/// Whether the request is a gRPC call. gRPC needs HTTP/2; gRPC-Web has its own media type and uses HTTP status
+/// codes.
 fn asks_by_grpc(request: &RequestHeader) -> bool {
     request.version == http::Version::HTTP_2 && is_grpc(&request.headers)
 }
 
-/// The same address over HTTPS; none where the client did not say which host it wants.
+/// The same URL with HTTPS; `None` if the request has no host.
 fn over_https(request: &RequestHeader, exchange: &Exchange) -> Option<String> {
     let port = exchange.policy()?.redirect_to_https?;
     let authority: http::uri::Authority = host(request)?.parse().ok()?;

@@ -1,9 +1,9 @@
-//! When a request, and each of its attempts, must be over: by the route's `total` and `try`, and by the
-//! deadline that the client set itself.
+//! Deadlines of a request and its attempts: the `total` and `attempt` timeouts of the route, and the deadline
+//! that the client sets.
 //!
-//! Clients say theirs in `grpc-timeout` (gRPC over HTTP/2, "Requests") or `X-Request-Timeout`. What
-//! cannot be done in time is not begun: nobody waits for it. A deadline can only shorten what the route
-//! allows, and a backend is not blamed for one that the client chose.
+//! Clients set a deadline in `grpc-timeout` (gRPC over HTTP/2, "Requests") or `X-Request-Timeout`. An attempt
+//! that cannot finish in time is not started. A client's deadline can only shorten the timeouts of the route,
+//! and its expiry does not count as a failure of the backend.
 
 use std::time::{Duration, Instant};
 
@@ -14,21 +14,21 @@ use pingora_core::upstreams::peer::HttpPeer;
 use super::exchange::{End, Exchange};
 use crate::http::rejection::Rejection;
 
-/// No backend answers faster than this.
+/// No backend responds faster than this.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// How much later than the client's own deadline a request is ended: a backend that keeps it, and the
-/// client, should have the word.
+/// How much later than the client's deadline a request is ended, so that a backend that enforces the deadline,
+/// or the client, acts first.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// How early Pingora's timers may fire.
 const TIMER: Duration = Duration::from_millis(10);
 
 impl Exchange {
-    /// Finds out when the request must be over.
+    /// Sets the deadline of the request.
     ///
     /// # Errors
-    /// Where the client's deadline cannot be met.
+    /// If the client's deadline cannot be met.
     pub(super) fn limit_time(&mut self, headers: &HeaderMap, total: Option<Duration>) -> Result<(), Rejection> {
         let began = self.began();
         if let Some(at) = total.and_then(|total| began.checked_add(total)) {
@@ -45,10 +45,10 @@ impl Exchange {
         Ok(())
     }
 
-    /// Finds out when the next try must be over, and lets no step of it take longer.
+    /// Sets the deadline of the next attempt, and limits each of its steps.
     ///
     /// # Errors
-    /// Where there is no time left for it.
+    /// If no time is left for it.
     pub(super) fn limit_attempt(
         &mut self,
         peer: &mut HttpPeer,
@@ -71,15 +71,15 @@ impl Exchange {
         Ok(())
     }
 
-    /// What is said if the try has been running for too long.
+    /// The rejection if the attempt has run for too long.
     #[expect(clippy::disallowed_methods, reason = "asked after a timer fired, and where no timer reaches")]
     pub(super) fn out_of_time(&self) -> Option<Rejection> {
         let end = self.attempt_end?;
         (end.at <= Instant::now() + TIMER).then_some(end.rejection)
     }
 
-    /// Ends an answer that takes too long although it moves: over HTTP/2, where no connection can be shut
-    /// down for it, and where one that was shut down looks like the answer's end.
+    /// Ends a response that takes too long despite progress: over HTTP/2, where the connection cannot be shut
+    /// down for one stream, and where a connection that was shut down looks like the end of the response.
     pub(super) fn end_in_time(&mut self) -> pingora::Result<()> {
         let late = if self.deadline.is_some() { self.overdue() } else { self.late() };
         match late {
@@ -107,8 +107,7 @@ fn earlier(one: Option<End>, other: Option<End>) -> Option<End> {
     }
 }
 
-/// The time that the client gives the request; the shorter one, where it says two. What cannot be read
-/// is passed on and means nothing here.
+/// The client's deadline; the shorter one if there are two. An invalid value is forwarded and ignored.
 fn client_deadline(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok();
     let grpc = text("grpc-timeout").and_then(grpc_timeout);
@@ -134,8 +133,8 @@ fn grpc_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// `1500ms`, `2s`, or whole seconds without a unit: who means milliseconds by it gets too much time,
-/// which does no harm, and the other way around it would.
+/// `1500ms`, `2s`, or whole seconds without a unit. A client that means milliseconds gets too much time, which
+/// is harmless; too little would not be.
 fn request_timeout(text: &str) -> Option<Duration> {
     match text.strip_suffix("ms") {
         Some(digits) => whole_number(digits).map(Duration::from_millis),
@@ -152,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_deadlines_are_read_strictly() {
+    fn client_deadline_is_parsed_strictly() {
         let (seconds, millis) = (Duration::from_secs, Duration::from_millis);
         for (name, value, expected) in [
             ("grpc-timeout", "1H", Some(seconds(3600))),

@@ -1,34 +1,33 @@
-//! How many retries a pool can bear: a fifth of its requests, and three a second in any case.
+//! The retry budget of a pool: a fifth of its requests, and at least three per second.
 //!
-//! Requests and retries of the last ten seconds are counted in slots of one second, as Finagle and
-//! Linkerd do. Counting the past instead of saving up a fixed number of tokens lets the reserve grow
-//! and shrink with the traffic. When all backends fail they see 1.2 times the requests, not three
-//! times. The floor lets a pool with few requests have any retry at all.
+//! Requests and retries of the last ten seconds are counted in slots of one second, as in Finagle and Linkerd.
+//! Counting the past, instead of saving tokens, lets the budget follow the traffic. When all backends fail they
+//! get 1.2 times the requests, not three times. The minimum allows retries in a pool with few requests.
 //!
-//! A request costs one compare-and-exchange. Counts are exact but for requests that arrive in the
-//! order of their clocks only roughly, which may put them into a neighbouring second.
+//! A request costs one compare-and-exchange. Counts are exact except for concurrent requests with slightly
+//! different clocks, which may count in a neighbouring second.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 const SLOTS: u64 = 10;
-/// Retries for each hundred requests.
+/// Retries per hundred requests.
 const PERCENT: u64 = 20;
-/// Retries a second that are always allowed.
+/// Retries per second that are always allowed.
 const FLOOR: u64 = 3;
 
-/// A count with the second that it belongs to: the upper half is the second, the lower the count.
+/// A count and its second: the upper half is the second, the lower half the count.
 #[derive(Debug, Default)]
 struct Slot(AtomicU64);
 
 impl Slot {
     fn add(&self, second: u64) {
         let add = |slot: u64| Some(if slot >> 32 == second { slot.saturating_add(1) } else { second << 32 | 1 });
-        // The closure never says no.
+        // The closure never returns `None`.
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok();
     }
 
-    /// The count, if it is of the ten seconds that end with `second`.
+    /// The count, if it belongs to the ten seconds that end with `second`.
     fn recent(&self, second: u64) -> u64 {
         let slot = self.0.load(Ordering::Relaxed);
         if second.saturating_sub(slot >> 32) < SLOTS { slot & u64::from(u32::MAX) } else { 0 }
@@ -44,7 +43,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget that nothing was taken from. Times are kept relative to `epoch`.
+    /// An unused budget. Times are relative to `epoch`.
     #[must_use]
     pub fn new(epoch: Instant) -> Self {
         Self { epoch, requests: Default::default(), retries: Default::default() }
@@ -55,7 +54,7 @@ impl Budget {
         self.count(&self.requests, self.second(now));
     }
 
-    /// Takes a retry out, if there is one.
+    /// Takes a retry, if one is left.
     pub fn withdraw(&self, now: Instant) -> bool {
         let second = self.second(now);
         let sum = |slots: &[Slot]| slots.iter().map(|slot| slot.recent(second)).sum::<u64>();
@@ -67,7 +66,7 @@ impl Budget {
         left
     }
 
-    /// Seconds since the epoch; the first one is 1, so that empty slots belong to none.
+    /// Seconds since the epoch, starting at 1, so that empty slots belong to no second.
     fn second(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.epoch).as_secs() + 1
     }
@@ -92,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_are_a_fifth_of_the_requests() {
+    fn budget_allows_a_fifth_of_the_requests() {
         let now = Instant::now();
         let budget = Budget::new(now);
         let mut retries = 0;
@@ -105,16 +104,16 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_with_few_requests_has_three_a_second() {
+    fn budget_allows_three_retries_per_second_with_few_requests() {
         let now = Instant::now();
         let budget = Budget::new(now);
-        assert_eq!(withdrawn(&budget, now, 100), 30, "ten seconds' worth at once");
+        assert_eq!(withdrawn(&budget, now, 100), 30, "the budget of ten seconds");
         let minute: usize = (1..=60).map(|second| withdrawn(&budget, now + SECOND * second, 100)).sum();
         assert_eq!(minute, 180);
     }
 
     #[test]
-    fn the_past_is_forgotten_after_ten_seconds() {
+    fn counts_expire_after_ten_seconds() {
         let now = Instant::now();
         let budget = Budget::new(now);
         (0..1000).for_each(|_| budget.deposit(now));
@@ -124,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_take_no_more_than_there_is() {
+    fn concurrent_threads_do_not_exceed_the_budget() {
         let now = Instant::now();
         let budget = Budget::new(now);
         (0..1000).for_each(|_| budget.deposit(now));
@@ -132,7 +131,7 @@ mod tests {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| withdrawn(&budget, now, 500))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
-        // Between the look and the count each other thread may slip in once.
+        // Between check and count each other thread may take one retry.
         assert!((200..=203).contains(&taken), "{taken}");
     }
 }

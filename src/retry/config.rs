@@ -1,4 +1,4 @@
-//! The `retry:` block of a route: as written, and checked.
+//! The `retry:` block of a route.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,23 +13,23 @@ use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 use crate::http::grpc_status::GrpcStatus;
 
-/// The most backends that a request is sent to: two retries. What two others could not do, a third
-/// will not, and each costs the client time and the pool work.
+/// The largest number of attempts. If two retries fail, a third one will hardly succeed, and costs time and
+/// work.
 const ATTEMPTS_MAX: usize = 3;
 
-/// The `retry:` block, as written.
+/// Configuration of retries.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// How many backends a request is sent to at most, 1 to 3.
+    /// The largest number of attempts per request, 1 to 3.
     pub attempts: usize,
-    /// The failures that are repeated.
+    /// The failures that are retried.
     pub on: Vec<Failure>,
-    /// The methods that are repeated although a backend may have acted.
+    /// The methods that are retried even if a backend may have processed the request.
     pub methods: Repeats,
     /// Whether an `Idempotency-Key` makes a request idempotent.
     pub idempotency_key: bool,
-    /// Since the request's arrival; no retry begins later.
+    /// Time since the arrival of the request after which no retry starts.
     pub total: Period,
 }
 
@@ -50,21 +50,21 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Proves the block consistent.
+    /// Checks the block.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Policy {
         if !(1..=ATTEMPTS_MAX).contains(&self.attempts) {
             let problem = format!("{} is not between 1 and {ATTEMPTS_MAX}", self.attempts);
-            faults.add(place.key("attempts"), problem, "1 is no retry; 3 is the first try and two retries");
+            faults.add(place.key("attempts"), problem, "1 means no retries; 3 means two retries");
         }
         if self.on.is_empty() {
-            faults.add(place.key("on"), "nothing would be retried", "write `attempts: 1` for no retries");
+            faults.add(place.key("on"), "no failure would be retried", "write `attempts: 1` for no retries");
         }
         for (index, condition) in self.on.iter().enumerate() {
             if let Failure::Status(status) = condition
                 && !(400..=599).contains(status)
             {
-                let problem = format!("{status} is not a failure");
-                faults.add(place.key("on").index(index), problem, "statuses are 400 to 599");
+                let problem = format!("{status} is not the status code of a failure");
+                faults.add(place.key("on").index(index), problem, "status codes of failures are 400 to 599");
             }
         }
         if self.total.0 == Duration::ZERO {
@@ -84,18 +84,18 @@ impl Config {
     }
 }
 
-/// Which methods are repeated although a backend may have acted.
+/// The methods that are retried even if a backend may have processed the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Repeats {
-    /// Those that do no harm twice (RFC 9110 §9.2.2).
+    /// Idempotent methods (RFC 9110 §9.2.2).
     #[default]
     Idempotent,
-    /// All, for backends that notice a repetition themselves.
+    /// All methods, for backends that detect repeated requests themselves.
     Any,
 }
 
-/// The names of those failures that have one.
+/// The failures that have a name.
 const NAMES: [&str; 10] = [
     "connect",
     "reset",
@@ -109,7 +109,7 @@ const NAMES: [&str; 10] = [
     "grpc_unavailable",
 ];
 
-/// As written: a word, or a status.
+/// A name, or a status code.
 impl Failure {
     /// The failure of this name.
     fn named(name: &str) -> Option<Self> {
@@ -164,7 +164,7 @@ impl Visitor<'_> for FailureVisitor {
     }
 
     fn visit_u64<E: de::Error>(self, status: u64) -> Result<Failure, E> {
-        u16::try_from(status).map(Failure::Status).map_err(|_| E::custom(format!("{status} is not a status")))
+        u16::try_from(status).map(Failure::Status).map_err(|_| E::custom(format!("{status} is not a status code")))
     }
 }
 
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_a_failure_of_its_own() {
+    fn every_name_maps_to_a_different_failure() {
         let found: Vec<Failure> = NAMES.iter().filter_map(|name| Failure::named(name)).collect();
         assert_eq!(found.len(), NAMES.len());
         assert!(found.iter().enumerate().all(|(index, one)| !found[..index].contains(one)));

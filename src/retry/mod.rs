@@ -1,11 +1,10 @@
-//! May a failed try be repeated at another backend?
+//! Retries: whether a failed attempt may be repeated on another backend.
 //!
-//! Two questions, both pure. The [`Policy`] of a route says whether repeating does no harm: a
-//! connection that never came about carried nothing, and a refused stream says that nothing was done
-//! (RFC 9113 §8.7), so any request may go again; what may have reached a backend goes again only if it
-//! is idempotent (RFC 9110 §9.2.2) and its body can still be sent. The [`Budget`] of a pool says
-//! whether the pool can bear it: when every backend fails, retries are what turns an incident into an
-//! outage, and no single request can see that.
+//! Two pure decisions. The [`Policy`] of a route decides whether a retry is safe. A failed connection carried
+//! no request and a refused stream was not processed (RFC 9113 §8.7), so any request may be retried. A request
+//! that may have reached a backend is retried only if it is idempotent (RFC 9110 §9.2.2) and its body can be
+//! sent again. The [`Budget`] of a pool limits retries: when every backend fails, retries turn an incident into
+//! an outage, and a single request cannot see that.
 
 mod budget;
 mod config;
@@ -17,28 +16,28 @@ use crate::http::grpc_status::GrpcStatus;
 pub use budget::Budget;
 pub use config::{Config, Repeats};
 
-/// What went wrong with a try.
+/// The failure of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// No connection came about.
+    /// No connection could be established.
     Connect,
-    /// The connection ended, or broke HTTP's rules, before an answer began.
+    /// The connection was closed, or violated HTTP, before the response started.
     Reset,
-    /// The backend said that it did nothing.
+    /// The backend refused the stream without processing it.
     RefusedStream,
-    /// The backend did not answer in time.
+    /// The backend did not respond in time.
     Timeout,
-    /// The backend answers nobody while its peers do, and was ejected for it.
+    /// The backend was ejected as unresponsive while the request waited.
     Unresponsive,
-    /// The backend answered with this status.
+    /// The backend responded with this status code.
     Status(u16),
-    /// The backend answered a call of gRPC's without a message, and with this status.
+    /// The backend responded to a gRPC call with this status and no message.
     Grpc(GrpcStatus),
 }
 
 impl Failure {
-    /// Whether it may be the request that is at fault, and not the backend: a status that is none of a
-    /// gateway's. A second backend that says the same settles it.
+    /// Whether the request rather than the backend may be at fault: every status code except those of gateways.
+    /// An equal response of a second backend confirms it.
     fn may_be_the_requests(self) -> bool {
         let status = match self {
             Self::Status(status) => status,
@@ -48,72 +47,72 @@ impl Failure {
         !matches!(status, 502..=504)
     }
 
-    /// Whether the backend may have acted on the request.
+    /// Whether the backend may have processed the request.
     #[must_use]
     pub fn may_have_acted(self) -> bool {
         !matches!(self, Self::Connect | Self::RefusedStream)
     }
 }
 
-/// What matters about the request whose try failed.
+/// The state of a request after a failed attempt.
 #[derive(Clone, Copy, Debug)]
 pub struct AttemptState {
-    /// How many backends were asked.
+    /// The number of attempts.
     pub attempts: usize,
-    /// Since the request arrived.
+    /// The time since the request arrived.
     pub elapsed: Duration,
     /// Whether its method is idempotent.
     pub idempotent: bool,
     /// Whether it has an `Idempotency-Key`.
     pub keyed: bool,
-    /// Whether the whole body that was received so far can be sent again.
+    /// Whether the whole received body can be sent again.
     pub replayable: bool,
 }
 
-/// Which failures of a route's requests are repeated, and how often.
+/// The retry policy of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// How many backends a request is sent to at most.
+    /// The largest number of attempts per request.
     pub attempts: usize,
-    /// The failures that are repeated.
+    /// The failures that are retried.
     pub on: Vec<Failure>,
-    /// The methods that are repeated although the backend may have acted.
+    /// The methods that are retried even if the backend may have processed the request.
     pub methods: Repeats,
     /// Whether an `Idempotency-Key` makes a request idempotent.
     pub idempotency_key: bool,
-    /// Since the request's arrival; no retry begins later.
+    /// Time since the arrival of the request after which no retry starts.
     pub total: Duration,
 }
 
-/// Why a failure is not repeated, in words for the log.
+/// Why a failure is not retried, for the access log.
 pub mod refusal {
-    /// The backend may have acted on a request that does harm twice.
+    /// The backend may have processed a request that is not idempotent.
     pub const NOT_IDEMPOTENT: &str = "not retried: the method is not idempotent";
-    /// The body is larger than what is kept of it.
+    /// The body is larger than the retry buffer.
     pub const BODY_TOO_LARGE: &str = "not retried: the body is larger than 64 KiB";
-    /// A second backend answered with an error of its own, so that the fault is the request's.
+    /// A second backend gave the same error response, so the request is at fault.
     pub const SAME_ANSWER: &str = "not retried: another backend gave the same response";
-    /// As many backends were asked as the policy allows.
+    /// The number of attempts is used up.
     pub const ATTEMPTS: &str = "not retried: no attempts left";
-    /// It took too long already.
+    /// The total time is used up.
     pub const TOTAL: &str = "not retried: no time left";
-    /// The pool has had its share of retries.
+    /// The retry budget of the pool is used up.
     pub const BUDGET: &str = "not retried: the pool's retry budget is exhausted";
-    /// Every backend that may take requests was tried.
+    /// Every available backend was attempted.
     pub const NO_OTHER: &str = "not retried: no other backend";
 }
 
 impl Policy {
-    /// Whether `failure` is one that this policy repeats at all.
+    /// Whether this policy retries `failure` at all.
     #[must_use]
     pub fn covers(&self, failure: Failure) -> bool {
         self.attempts > 1 && self.on.contains(&failure)
     }
 
-    /// Whether the request may go to another backend.
+    /// Whether the request may be retried.
     ///
     /// # Errors
-    /// Why it may not; empty where the failure is not one that is repeated.
+    /// Why not; empty if the failure is not one that is retried.
     pub fn permits(&self, failure: Failure, attempt: AttemptState) -> Result<(), &'static str> {
         if !self.covers(failure) {
             return Err("");
@@ -124,7 +123,7 @@ impl Policy {
         if failure.may_be_the_requests() && attempt.attempts > 1 {
             return Err(refusal::SAME_ANSWER);
         }
-        // Every call of gRPC's is a POST, so who names a status of gRPC's says that repeating does no harm.
+        // Every gRPC call is a POST, so configuring a gRPC status declares that a retry is safe.
         let harmless = attempt.idempotent
             || matches!(failure, Failure::Grpc(_))
             || self.methods == Repeats::Any
@@ -143,12 +142,12 @@ impl Policy {
     }
 }
 
-/// The shortest and the longest pause before a retry, in milliseconds. Jitter, because what failed
-/// for many at once would otherwise come back as one wave.
+/// The shortest and longest pause before a retry in milliseconds. Jitter keeps requests that failed together
+/// from being retried together.
 const PAUSE: std::ops::RangeInclusive<u64> = 10..=50;
 
-/// How long to wait before the next try; `random` is any number. A first connection that failed is
-/// repeated at once: another machine has nothing to recover from.
+/// The pause before the next attempt; `random` is any number. The first failed connection is retried
+/// immediately: another backend needs no time to recover.
 #[must_use]
 pub fn pause(failure: Failure, attempts: usize, random: u64) -> Duration {
     let at_once = !failure.may_have_acted() && attempts <= 1;
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_have_been_done_is_repeated_only_where_that_does_no_harm() {
+    fn request_that_may_have_been_processed_is_retried_only_if_safe() {
         use refusal::*;
         let large = AttemptState { replayable: false, ..GET };
         for (failure, attempt, expected) in [
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_repeated_is_the_operators_choice() {
+    fn configured_failures_and_methods_are_retried() {
         let keyed = Policy { idempotency_key: true, ..default() };
         assert_eq!(keyed.permits(Failure::Reset, AttemptState { keyed: true, ..POST }), Ok(()));
         assert_eq!(keyed.permits(Failure::Reset, POST), Err(refusal::NOT_IDEMPOTENT));
@@ -222,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_first_failed_connection_is_repeated_at_once() {
+    fn only_the_first_failed_connection_is_retried_immediately() {
         for random in [0, 1, 40, 41, u64::MAX] {
             assert_eq!(pause(Failure::Connect, 1, random), Duration::ZERO);
             for (failure, attempts) in [(Failure::Connect, 2), (Failure::Reset, 1), (Failure::Status(503), 1)] {

@@ -80,7 +80,7 @@ impl Fields {
                 return Err(Refusal::bad_request("an option in Connection that is not a token"));
             }
             if END_TO_END.iter().any(|name| option.eq_ignore_ascii_case(name.as_bytes())) {
-                return Err(Refusal::bad_request("a field in Connection that is not the connection's"));
+                return Err(Refusal::bad_request("Connection names a header that must not be removed"));
             }
             self.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
         }
@@ -90,7 +90,7 @@ impl Fields {
     /// RFC 9110 §10.1.1.
     fn expect(&mut self, value: &[u8]) -> Result<(), Refusal> {
         if self.expects_continue || !value.eq_ignore_ascii_case(b"100-continue") {
-            let detail = "an expectation other than one 100-continue";
+            let detail = "the expectation is not a single 100-continue";
             return Err(Refusal { rejection: Rejection::ExpectationFailed, detail });
         }
         self.expects_continue = true;

@@ -74,7 +74,7 @@ impl<'de> Visitor<'de> for SettingVisitor {
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Setting, E> {
         match text {
             "off" => Ok(Setting::Off),
-            other => Err(E::custom(format!("`{other}` is not `off`; for other history write a mapping"))),
+            other => Err(E::custom(format!("`{other}` is not `off`; for other values write a mapping"))),
         }
     }
 

@@ -152,7 +152,7 @@ fn malformed_http2_headers_are_rejected_before_a_backend() {
         (&[(b"proxy-connection", b"close")], RESET),
         (&[(b"upgrade", b"h2c")], RESET),
         (&[(b"te", b"gzip")], RESET),
-        (&[(b"expect", b"200-ok")], "an expectation"),
+        (&[(b"expect", b"200-ok")], "the expectation"),
         (&[(b"content-length", b"3,3")], RESET),
         (&[(b"content-length", b"3,4")], RESET),
         (&[(b"content-length", b"+3")], RESET),
