@@ -1,4 +1,5 @@
-//! From a socket to a connection that speaks HTTP: accept, PROXY protocol, TLS, and which HTTP.
+//! From a socket to HTTP: accepts a connection, reads the PROXY protocol header, does the TLS handshake, and
+//! detects the HTTP version.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -25,26 +26,26 @@ use crate::http::proxy_protocol;
 use crate::listener::connection::{Connection, Policy};
 use crate::tls::Terminator;
 
-/// How long accepting pauses when the process has no file descriptor left.
+/// The pause of the accept loop when the process has no file descriptors left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long nobody may come until the queue of a socket counts as empty.
+/// The time without a new connection after which the accept queue counts as empty.
 const QUEUE_PAUSE: Duration = Duration::from_millis(10);
-/// How long a queue is emptied at most.
+/// The longest time for emptying the accept queue.
 const QUEUE_LIMIT: Duration = Duration::from_millis(100);
 
-/// What happens to connections of one listener.
+/// The settings of one listener for its connections.
 pub struct Entrance {
-    /// TLS, where the listener speaks it.
+    /// TLS, if the listener uses it.
     pub tls: Option<Arc<Terminator>>,
-    /// Peers that begin with a PROXY protocol header; others must not.
+    /// The peers that must start with a PROXY protocol header; others must not.
     pub proxy_protocol: TrustedProxies,
-    /// What is done to every request.
+    /// The settings for every request.
     pub policy: Arc<Policy>,
 }
 
-/// Accepts until draining begins, and whoever stands in the kernel's queue by then: closing the
-/// socket would turn them away with their requests.
+/// Accepts connections until draining starts, and then those that are still in the kernel's accept queue:
+/// closing the socket would reset them.
 pub(super) async fn accept<P>(service: Arc<Service<P>>, incoming: Incoming, entrance: Arc<Entrance>)
 where
     P: ProxyHttp + Send + Sync + 'static,
@@ -59,17 +60,17 @@ where
         }
     }
     let rest = async { while timeout(QUEUE_PAUSE, admit(&service, &incoming, &entrance)).await.is_ok() {} };
-    // Under load somebody always comes; that others are still let in must end.
+    // Under load new connections always arrive, so the time is limited.
     timeout(QUEUE_LIMIT, rest).await.ok();
 }
 
-/// Accepts one connection and has it served.
+/// Accepts one connection and starts serving it.
 async fn admit<P>(service: &Arc<Service<P>>, incoming: &Incoming, entrance: &Arc<Entrance>)
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
-    // With all places taken, clients wait in the kernel's queue until somebody leaves.
+    // At the connection limit clients wait in the kernel's accept queue.
     service.caps.wait_for_place().await;
     match incoming.accept().await {
         Ok((io, peer)) => {
@@ -82,18 +83,18 @@ where
     }
 }
 
-/// A connection of which nothing was read yet.
+/// A connection before its first byte was read.
 struct Arrival {
     io: L4Stream,
     peer: SocketAddr,
     entrance: Arc<Entrance>,
 }
 
-/// The address that stands for clients of a Unix-domain socket, which have none.
+/// The address used for clients of a Unix-domain socket, which have none.
 const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// An accept error that concerns one connection is passed over; one that concerns the process is
-/// waited out, since the next accept would fail the same way at once.
+/// An accept error of a single connection is ignored. After an error of the process the loop pauses, because
+/// the next accept would fail immediately as well.
 async fn pause_after(e: &io::Error) {
     if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         return;
@@ -109,17 +110,17 @@ where
     P::CTX: Send + Sync,
 {
     let peer = arrival.peer;
-    // Boxed, so that the memory for a handshake is not kept as long as the connection.
+    // Boxed, so that the memory of the handshake is not kept for the life of the connection.
     let arriving: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(arrive(&service, arrival));
     match timeout(service.timeouts().handshake, arriving).await {
         Ok(Ok((stream, _slot, true))) => http2::serve(&service, stream, open).await,
         Ok(Ok((stream, _slot, false))) => http1::serve(&service, stream).await,
         Ok(Err(e)) => log::debug!("connection from {peer}: {e}"),
-        Err(_) => log::debug!("connection from {peer}: nothing came in time"),
+        Err(_) => log::debug!("connection from {peer}: handshake timeout"),
     }
 }
 
-/// Does what comes before HTTP. Returns whether HTTP/2 is spoken.
+/// Does everything before HTTP. Returns whether the client uses HTTP/2.
 async fn arrive<P>(service: &Service<P>, arrival: Arrival) -> Result<(ClientStream, Slot, bool), String> {
     let Arrival { mut io, peer, entrance } = arrival;
     let local = io.get_socket_digest().and_then(|digest| digest.local_addr()?.as_inet().copied());
@@ -131,7 +132,7 @@ async fn arrive<P>(service: &Service<P>, arrival: Arrival) -> Result<(ClientStre
     }
     let slot = loop {
         match service.admit(peer) {
-            // Another worker gave the last place away since ours saw it.
+            // Another worker has used the last free slot meanwhile.
             Err(Refused::Total) => service.caps.wait_for_place().await,
             admitted => break admitted.map_err(|e| e.to_string())?,
         }
@@ -149,7 +150,7 @@ async fn arrive<P>(service: &Service<P>, arrival: Arrival) -> Result<(ClientStre
     Ok((ClientStream::new(stream, connection, timeouts, unread), slot, h2))
 }
 
-/// Reads the PROXY protocol header with which a trusted proxy begins, and nothing behind it.
+/// Reads the PROXY protocol header of a trusted proxy, and no byte after it.
 async fn introduction(io: &mut L4Stream) -> Result<proxy_protocol::Header, String> {
     let mut read = Vec::new();
     loop {
@@ -163,17 +164,17 @@ async fn introduction(io: &mut L4Stream) -> Result<proxy_protocol::Header, Strin
         }
         let mut space = [0; 512];
         match io.read(&mut space).await.map_err(|e| e.to_string())? {
-            0 => return Err("PROXY protocol: the connection ended".to_owned()),
+            0 => return Err("PROXY protocol: the connection was closed".to_owned()),
             bytes => read.extend_from_slice(space.get(..bytes).unwrap_or_default()),
         }
     }
 }
 
-/// The first bytes of HTTP/2's connection preface (RFC 9113 §3.4). No HTTP/1 request begins so:
-/// `PRI` is reserved for this very purpose.
+/// The first bytes of the HTTP/2 connection preface (RFC 9113 §3.4). No HTTP/1 request starts with them: the
+/// method `PRI` is reserved.
 const PREFACE: &[u8; 4] = b"PRI ";
 
-/// Reads the first bytes of a plain connection, which tell HTTP/2 from HTTP/1.
+/// Reads the first bytes of a connection without TLS, which distinguish HTTP/2 from HTTP/1.
 async fn speaks_h2(stream: &mut Stream, read: &mut BytesMut) -> io::Result<bool> {
     loop {
         if !PREFACE.starts_with(read) {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where a listener listens: at a TCP address, or at a Unix-domain socket.
+/// A listen address: TCP or a Unix-domain socket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ListenAddress {
     /// An IP address and a port.
@@ -19,7 +19,7 @@ impl FromStr for ListenAddress {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.strip_prefix("unix:") {
-            // 107 bytes and a NUL is what a `sockaddr_un` holds.
+            // A `sockaddr_un` holds 107 bytes and a NUL.
             Some(path) if path.starts_with('/') && path.len() < 108 => Ok(Self::Unix(path.into())),
             Some(_) => Err("is not an absolute path of at most 107 bytes"),
             None => text.parse().map(Self::Inet).map_err(|_| "is not an IP address with a port"),

@@ -1,4 +1,4 @@
-//! Where the message that is being received ends.
+//! Message framing: which received bytes belong to the current message.
 
 use std::time::Duration;
 
@@ -9,27 +9,27 @@ use crate::listener::client_timeouts::ClientTimeouts;
 
 use tokio::time::Instant;
 
-/// What the bytes that come next belong to.
+/// What the next received bytes belong to.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// To no message; the one before is at its end.
+    /// No message: the last one is complete.
     Nothing,
-    /// To a body of known length, of which so much is missing.
+    /// A body with Content-Length, with the number of missing bytes.
     Length(u64, Rate),
-    /// To a chunked body.
+    /// A chunked body.
     Chunked(Chunked, Rate),
-    /// To a protocol that was switched to.
+    /// A tunnel after a protocol switch.
     Tunnel,
-    /// To HTTP/2, which has rules of its own; the meter looks on.
+    /// HTTP/2 frames, counted by the meter.
     Http2(Box<FrameMeter>),
-    /// To nobody: the client flooded, and nothing more is read.
+    /// A flood was detected: nothing more is read.
     Flooded,
-    /// To nobody: they are thrown away.
+    /// Discarded bytes.
     Discarded,
 }
 
 impl Message {
-    /// The message behind a head.
+    /// The message after a head.
     pub(super) fn of(body: Body, timeouts: &ClientTimeouts) -> Self {
         match body {
             Body::None | Body::Length(0) => Self::Nothing,
@@ -38,12 +38,12 @@ impl Message {
         }
     }
 
-    /// Whether it is a body that is not at its end.
+    /// Whether it is an incomplete body.
     pub(super) fn is_body(&self) -> bool {
         matches!(self, Self::Length(..) | Self::Chunked(..))
     }
 
-    /// Takes what was received; returns how much of it belongs to the message.
+    /// Accounts for received bytes; returns how many belong to the message.
     pub(super) fn advance(&mut self, received: &[u8]) -> Result<usize, Refusal> {
         match self {
             Self::Nothing => Ok(0),
@@ -59,7 +59,7 @@ impl Message {
             Self::Length(missing, rate) => {
                 rate.count(received.len())?;
                 let own = usize::try_from(*missing).unwrap_or(usize::MAX).min(received.len());
-                // Never more than what is missing, and a usize fits into 64 bits.
+                // Never more than the missing bytes; a usize fits into 64 bits.
                 *missing -= own as u64;
                 if *missing == 0 {
                     *self = Self::Nothing;
@@ -77,7 +77,7 @@ impl Message {
         }
     }
 
-    /// How long the next bytes may take to come.
+    /// The timeout for the next bytes.
     pub(super) fn limit(&self, timeouts: &ClientTimeouts) -> Option<Duration> {
         match self {
             Self::Length(..) | Self::Chunked(..) => Some(timeouts.body),
@@ -86,25 +86,25 @@ impl Message {
         }
     }
 
-    /// What a pause beyond that limit is.
+    /// The rejection when that timeout expires.
     pub(super) fn overdue(&self) -> Refusal {
         match self {
-            Self::Tunnel => Refusal { rejection: Rejection::IdleTimeout, detail: "the tunnel was silent for too long" },
+            Self::Tunnel => Refusal { rejection: Rejection::IdleTimeout, detail: "the tunnel was idle for too long" },
             _ => Refusal { rejection: Rejection::BodyTimeout, detail: "the body paused for too long" },
         }
     }
 }
 
-/// A body that trickles in forever would hold a backend forever, though it never pauses for long.
+/// The minimum rate of a body. Without it a body that arrives very slowly would occupy a backend forever.
 #[derive(Debug)]
 pub(super) struct Rate {
-    /// Bytes in each second, on average since the body began; 0 where any rate will do.
+    /// Bytes per second, on average since the body started; 0 for no minimum.
     minimum: u64,
     began: Option<Instant>,
     received: u64,
 }
 
-/// How long a body may take before its rate counts: slow starts are common.
+/// The time before the rate is enforced: slow starts are common.
 const RATE_GRACE: Duration = Duration::from_secs(5);
 
 impl Rate {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_takes_its_own_bytes_only() {
+    fn message_consumes_only_its_own_bytes() {
         let mut message = Message::of(Body::Length(5), &timeouts(0));
         assert_eq!(message.advance(b"123").unwrap(), 3);
         assert_eq!(message.advance(b"45GET / HTTP/1.1").unwrap(), 2);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_trickle_is_refused_after_the_grace() {
+    async fn body_below_the_minimum_rate_is_rejected_after_the_grace_time() {
         let mut message = Message::of(Body::Length(1 << 30), &timeouts(100));
         message.advance(&[0; 10]).unwrap();
         tokio::time::advance(Duration::from_secs(4)).await;

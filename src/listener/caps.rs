@@ -1,12 +1,13 @@
-//! How many connections may be open: in all, and for each client.
+//! Counts open connections and enforces their limits: in total, and per client.
 //!
-//! Without a cap, whoever opens connections fastest takes all file descriptors, and then nobody gets
-//! in and no backend is reached. At the total cap the accept loop waits ([`ConnectionCaps::wait_for_place`]):
-//! further clients stand in the kernel's queue and are served when somebody leaves. At a client's own cap
-//! its next connection is closed at once, so that one client cannot make all others wait.
+//! Without limits a client that opens connections fast takes all file descriptors, and neither other clients
+//! nor backends can be connected. At the total limit the accept loop waits
+//! ([`ConnectionCaps::wait_for_place`]): further clients wait in the kernel's accept queue until a connection
+//! closes. At the limit per client its next connection is closed immediately, so that one client cannot make
+//! the others wait.
 //!
-//! A client is an IPv4 address or an IPv6 /64, as for rate limits ([`ClientKey`]). The table holds no
-//! more clients than there are connections, since an entry goes with its last one.
+//! A client is an IPv4 address or an IPv6 /64, as for rate limits ([`ClientKey`]). The table has at most as
+//! many clients as connections: an entry is removed with its last connection.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,13 +21,13 @@ use tokio::sync::Notify;
 
 use crate::http::client_address::ClientKey;
 
-/// The table is cut into 2^6 parts with a lock each, so that accept loops hardly ever meet.
+/// The table has 2^6 parts with one lock each, so that accept loops rarely contend.
 const PART_BITS: u32 = 6;
 
-/// The connections of each client of one part of the table.
+/// The connections per client in one part of the table.
 type Part = Mutex<HashMap<ClientKey, usize, RandomState>>;
 
-/// Both caps, and what is open. Cheap to clone; all clones count together.
+/// The limits and the open connections. Cheap to clone; all clones share the counts.
 #[derive(Clone)]
 pub struct ConnectionCaps(Arc<Table>);
 
@@ -34,24 +35,24 @@ struct Table {
     total: AtomicUsize,
     per_client: AtomicUsize,
     open: AtomicUsize,
-    /// Told when a place is free again after all were taken.
+    /// Notified when a slot becomes free at the total limit.
     freed: Notify,
     parts: Box<[Part]>,
-    /// Seeded at random, so that nobody can choose addresses that share a part.
+    /// Randomly seeded, so that clients cannot choose addresses that share a part.
     seed: RandomState,
 }
 
-/// Why a connection must be closed at once.
+/// Why a connection must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refused {
-    /// As many connections are open as may be.
+    /// The total limit is reached.
     Total,
-    /// As many of this client's are.
+    /// The limit per client is reached.
     PerClient,
 }
 
 impl Refused {
-    /// The reason in one word, for logs and metrics.
+    /// The reason as one word, for logs and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -65,21 +66,21 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Total => "too many connections",
-            Self::PerClient => "too many connections of this client",
+            Self::PerClient => "too many connections from this client",
         })
     }
 }
 
 impl std::error::Error for Refused {}
 
-/// The place of one open connection; dropping it gives the place back.
+/// The slot of one open connection. Dropping it frees the slot.
 pub struct Slot {
     table: Arc<Table>,
     client: Option<ClientKey>,
 }
 
 impl ConnectionCaps {
-    /// Caps of `total` connections and `per_client`; `usize::MAX` is no cap.
+    /// Limits of `total` and `per_client` connections; `usize::MAX` is unlimited.
     #[must_use]
     pub fn new(total: usize, per_client: usize) -> Self {
         let parts = (0..1_u32 << PART_BITS).map(|_| Part::default()).collect();
@@ -88,25 +89,24 @@ impl ConnectionCaps {
         Self(Arc::new(Table { total, per_client, open: AtomicUsize::new(0), freed: Notify::new(), parts, seed }))
     }
 
-    /// From now on there may be `total` connections, and `per_client`. Those that are open beyond it stay.
+    /// Sets new limits. Open connections beyond them stay open.
     pub fn set(&self, total: usize, per_client: usize) {
         self.0.per_client.store(per_client, Ordering::SeqCst);
         self.0.total.store(total, Ordering::SeqCst);
-        // There may be room now.
+        // There may be free slots now.
         self.0.freed.notify_waiters();
     }
 
-    /// How many connections are open.
+    /// The number of open connections.
     #[must_use]
     pub fn open(&self) -> usize {
         self.0.open.load(Ordering::SeqCst)
     }
 
-    /// Counts a connection of `client`; `None` is somebody who stands for many and has no cap, such
-    /// as a trusted proxy.
+    /// Counts a connection of `client`; `None` for a peer without a limit, such as a trusted proxy.
     ///
     /// # Errors
-    /// When a cap is reached; nothing is counted then.
+    /// If a limit is reached; then nothing is counted.
     pub fn admit(&self, client: Option<ClientKey>) -> Result<Slot, Refused> {
         match client {
             Some(client) => self.admit_client(client),
@@ -119,7 +119,7 @@ impl ConnectionCaps {
 
     fn admit_client(&self, client: ClientKey) -> Result<Slot, Refused> {
         let table = &self.0;
-        // There always is a part; without the possibility of a panic it is an option.
+        // The part always exists; the option avoids a possible panic.
         let mut part = table.part(client).ok_or(Refused::Total)?.lock();
         let entry = part.entry(client);
         let own = if let Entry::Occupied(held) = &entry { *held.get() } else { 0 };
@@ -131,14 +131,14 @@ impl ConnectionCaps {
         Ok(Slot { table: Arc::clone(table), client: Some(client) })
     }
 
-    /// Waits until there is room for one more connection. Nothing is reserved: where several loops accept,
-    /// the slower one is still refused. May be dropped at any time.
+    /// Waits until a slot is free. It is not reserved: with several accept loops the slower one may still be
+    /// rejected. Cancel-safe.
     pub async fn wait_for_place(&self) {
         let table = &self.0;
         while table.is_full() {
             let freed = table.freed.notified();
             tokio::pin!(freed);
-            // From here on no notice is missed, so the second look must come after.
+            // From here on no notification is missed, so the second check must come after.
             freed.as_mut().enable();
             if table.is_full() {
                 freed.await;
@@ -198,13 +198,13 @@ mod tests {
     }
 
     #[test]
-    fn a_client_has_its_own_cap_and_gets_its_places_back() {
+    fn limit_per_client_is_enforced_and_slots_are_freed() {
         let caps = ConnectionCaps::new(100, 2);
         let (one, other) = (client("192.0.2.1"), client("192.0.2.2"));
         let first = caps.admit(one).unwrap_or_else(|e| panic!("{e}"));
         let second = caps.admit(one);
         assert_eq!(caps.admit(one).err(), Some(Refused::PerClient));
-        assert!(caps.admit(other).is_ok(), "others are not concerned");
+        assert!(caps.admit(other).is_ok(), "other clients are not affected");
         drop(first);
         assert!(caps.admit(one).is_ok());
         drop(second);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_client_is_a_64() {
+    fn ipv6_clients_are_counted_per_64() {
         let caps = ConnectionCaps::new(100, 1);
         let _held = caps.admit(client("2001:db8:1:2::1"));
         assert_eq!(caps.admit(client("2001:db8:1:2::9")).err(), Some(Refused::PerClient));
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_total_is_a_cap_and_a_refusal_counts_nothing() {
+    fn total_limit_is_enforced_and_a_rejection_is_not_counted() {
         let caps = ConnectionCaps::new(3, usize::MAX);
         let held: Vec<_> = (1..=3).map(|n| caps.admit(Some(ClientKey(n)))).collect();
         assert_eq!(caps.admit(Some(ClientKey(1))).err(), Some(Refused::Total));
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn caps_change_while_connections_are_open() {
+    async fn limits_change_while_connections_are_open() {
         let caps = ConnectionCaps::new(1, 1);
         let held = caps.admit(Some(ClientKey(1))).unwrap_or_else(|e| panic!("{e}"));
         let waiting = caps.clone();
@@ -244,7 +244,7 @@ mod tests {
         let second = caps.admit(Some(ClientKey(1)));
         assert_eq!(caps.admit(Some(ClientKey(1))).err(), Some(Refused::PerClient));
         caps.set(1, 1);
-        assert_eq!(caps.open(), 2, "nobody is sent away");
+        assert_eq!(caps.open(), 2, "open connections stay");
         assert_eq!(caps.admit(Some(ClientKey(2))).err(), Some(Refused::Total));
         drop(held);
         drop(second);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_never_pass_a_cap_and_leave_nothing() {
+    fn concurrent_threads_never_exceed_a_limit() {
         let caps = ConnectionCaps::new(50, 9);
         std::thread::scope(|threads| {
             for seed in 0..4 {
@@ -277,14 +277,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn at_the_cap_accepting_waits_until_somebody_leaves() {
+    async fn accepting_waits_at_the_limit_until_a_connection_closes() {
         let caps = ConnectionCaps::new(2, 2);
         caps.wait_for_place().await;
         let first = caps.admit(Some(ClientKey(1))).unwrap_or_else(|e| panic!("{e}"));
         let second = caps.admit(Some(ClientKey(1)));
         let mut waits: Vec<_> = (0..2).map(|_| waiting(&caps)).collect();
         for wait in &mut waits {
-            assert!(poll_once(wait).await.is_none(), "all places are taken");
+            assert!(poll_once(wait).await.is_none(), "all slots are in use");
         }
         drop(first);
         for wait in waits {
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn no_wait_is_forgotten() {
+    async fn every_wait_ends_when_slots_become_free() {
         let caps = ConnectionCaps::new(1, 1);
         let mut loops = tokio::task::JoinSet::new();
         for n in 0..4 {

@@ -1,4 +1,4 @@
-//! How long clients may take: the `client_timeouts:` block.
+//! Timeouts of clients: the `client_timeouts:` block.
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use serde::Deserialize;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::{Period, Size};
 
-/// The block, as written.
+/// Configuration of client timeouts.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// For a TLS handshake, a PROXY protocol header, or HTTP/2's preface.
+    /// For a TLS handshake, a PROXY protocol header, or the HTTP/2 preface.
     pub handshake: Period,
-    /// For a request's header, from its first byte to its last; also for the first byte of all.
+    /// For a request header, from its first to its last byte; also for the first byte on a connection.
     pub header: Period,
-    /// Between requests.
+    /// For an idle connection between requests.
     pub keepalive: Period,
-    /// For each pause while a body is received.
+    /// For each pause while a request body is received.
     pub body: Period,
-    /// For each pause while an answer is sent.
+    /// For each pause while a response is sent.
     pub write: Period,
-    /// For silence in both directions after a switch of protocols (WebSocket).
+    /// For a tunnel without bytes in both directions after a protocol switch (WebSocket).
     pub tunnel: Period,
-    /// Bytes in each second that a body must bring on average, after its first 5 s; 0 for any.
+    /// The minimum average rate of a request body in bytes per second, after its first 5 s; 0 for none.
     pub minimum_rate: Size,
 }
 
@@ -42,22 +42,22 @@ impl Default for Config {
     }
 }
 
-/// The checked times.
+/// The checked timeouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientTimeouts {
     /// For a handshake.
     pub handshake: Duration,
-    /// For a request's header.
+    /// For a request header.
     pub header: Duration,
-    /// Between requests.
+    /// For an idle connection between requests.
     pub keepalive: Duration,
-    /// For a pause in a body.
+    /// For a pause in a request body.
     pub body: Duration,
-    /// For a pause in taking an answer.
+    /// For a pause while a response is sent.
     pub write: Duration,
-    /// For silence in a tunnel.
+    /// For an idle tunnel.
     pub tunnel: Duration,
-    /// Bytes per second; 0 for any.
+    /// Bytes per second; 0 for no minimum.
     pub minimum_rate: u64,
 }
 
@@ -68,7 +68,7 @@ impl Default for ClientTimeouts {
 }
 
 impl Config {
-    /// Refuses times of nothing, at which no client could be served.
+    /// Checks the block: a timeout of zero would reject every client.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> ClientTimeouts {
         let mut read = |key: &str, period: Period| {
             if period.0.is_zero() {

@@ -1,10 +1,9 @@
-//! What is known about a client's connection: made by the listener that owns it, read by every
-//! request on it.
+//! The state of a client's connection, shared between the listener that owns it and the requests on it.
 //!
-//! The two cannot import each other, so what one has to tell the other goes through here: who is at
-//! the other end and how it came, towards the requests; that a backend agreed to switch protocols, or has
-//! answered before the request's end, and whether the client was told that the connection goes on, towards
-//! the listener; what was wrong with a body, towards the requests again.
+//! Listener and proxy cannot import each other, so they exchange this state. For requests: the addresses of the
+//! connection and TLS. For the listener: whether the protocol was switched, whether the response is complete
+//! before the request, and whether it promised keep-alive. For requests again: the fault that the listener
+//! found in a body.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,38 +15,38 @@ use pingora_core::protocols::raw_connect::ProxyDigest;
 
 use crate::http::rejection::Refusal;
 
-/// What a listener does to every request, whatever its route.
+/// The settings of a listener for every request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Sends clients to the same address over HTTPS, at this port.
+    /// Redirects to the same URL with HTTPS at this port.
     pub redirect_to_https: Option<u16>,
-    /// The value of `Strict-Transport-Security` on every answer.
+    /// The value of `Strict-Transport-Security` in every response.
     pub strict_transport_security: Option<HeaderValue>,
-    /// Where the listener says how the balancer itself is.
+    /// The paths of health checks of the balancer itself.
     pub health: HealthPaths,
 }
 
-/// The paths at which a listener says how the balancer itself is, instead of passing the request on.
+/// The paths at which a listener reports the health of the balancer itself instead of forwarding the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthPaths {
-    /// Whether the process is alive.
+    /// Liveness of the process.
     pub live: Option<String>,
-    /// Whether clients may come.
+    /// Readiness for requests.
     pub ready: Option<String>,
 }
 
 /// One connection of a client.
 #[derive(Debug)]
 pub struct Connection {
-    /// The client's end: the socket's, or what a trusted proxy said by the PROXY protocol.
+    /// The client's address: of the socket, or from the PROXY protocol header of a trusted proxy.
     pub peer: SocketAddr,
-    /// Our end, likewise.
+    /// The local address, likewise.
     pub local: Option<SocketAddr>,
-    /// The peer's address as a header field says it.
+    /// The peer's address as a header value.
     pub peer_text: HeaderValue,
-    /// Whether it came over TLS.
+    /// Whether it uses TLS.
     pub tls: bool,
-    /// What its listener does to every request.
+    /// The settings of its listener.
     pub policy: Arc<Policy>,
     switched: AtomicBool,
     answered: AtomicBool,
@@ -57,7 +56,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection on which nothing has happened yet.
+    /// The state of a new connection.
     #[must_use]
     pub fn new(peer: SocketAddr, local: Option<SocketAddr>, tls: bool, policy: Arc<Policy>) -> Self {
         Self {
@@ -74,15 +73,15 @@ impl Connection {
         }
     }
 
-    /// The connection in the form in which Pingora carries it along with every session: the digest
-    /// of a proxy in between has room for anything. Downstream Pingora never looks at it.
+    /// The connection in the form in which Pingora carries it with every session: the proxy digest has room for
+    /// user data. Pingora does not use it downstream.
     #[must_use]
     pub fn carry(self: &Arc<Self>) -> Arc<ProxyDigest> {
         let nothing = Box::new(http::Response::new(()).into_parts().0.into());
         Arc::new(ProxyDigest::new(nothing, Some(Box::new(Arc::clone(self)))))
     }
 
-    /// The connection that a session of Pingora's came from.
+    /// The connection of a Pingora session.
     #[must_use]
     pub fn of(digest: &Digest) -> Option<&Arc<Self>> {
         digest.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
@@ -94,7 +93,7 @@ impl Connection {
         self.peer_text.to_str().unwrap_or_default()
     }
 
-    /// Says that the protocol was switched (101): from here on the bytes are no longer HTTP.
+    /// Marks the protocol switch (101): from here on the bytes are not HTTP.
     pub fn switch(&self) {
         self.switched.store(true, Ordering::Relaxed);
     }
@@ -105,54 +104,54 @@ impl Connection {
         self.switched.load(Ordering::Relaxed)
     }
 
-    /// Says that a request begins: what was said of the one before no longer holds.
+    /// Resets the state for a new request.
     pub fn begin_request(&self) {
         self.answered.store(false, Ordering::Relaxed);
         self.kept.store(false, Ordering::Relaxed);
     }
 
-    /// Says that the client got a whole answer which lets the connection go on.
+    /// Marks that the client got a complete response with keep-alive.
     pub fn keep(&self) {
         self.kept.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the client was told that the connection goes on.
+    /// Whether the last response promised keep-alive.
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.kept.load(Ordering::Relaxed)
     }
 
-    /// Says that the answer is complete although the request is not.
+    /// Marks that the response is complete although the request is not.
     pub fn end_answer(&self) {
         self.answered.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the answer was complete before the request was.
+    /// Whether the response was complete before the request.
     #[must_use]
     pub fn is_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Says that the client took so many bytes.
+    /// Counts bytes that the client has read.
     pub fn take(&self, bytes: usize) {
-        // Only the task that serves the connection writes here, so no addition is lost; a count of
-        // bytes in memory fits into 64 bits.
+        // Only the task of the connection writes here, so no addition is lost; a count of bytes in memory fits
+        // into 64 bits.
         self.taken.store(self.taken() + bytes as u64, Ordering::Relaxed);
     }
 
-    /// How many bytes the client took so far.
+    /// The bytes that the client has read so far.
     #[must_use]
     pub fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Says what was wrong with the body that is being received. The first word counts: nothing
-    /// behind it can be read.
+    /// Stores the fault in the body that is being received. Only the first one counts: nothing after it can be
+    /// parsed.
     pub fn blame(&self, refusal: Refusal) {
         self.fault.get_or_init(|| refusal);
     }
 
-    /// What was wrong with the body that was being received.
+    /// The fault in the received body.
     #[must_use]
     pub fn fault(&self) -> Option<Refusal> {
         self.fault.get().copied()
@@ -160,7 +159,7 @@ impl Connection {
 }
 
 fn text_of(address: IpAddr) -> HeaderValue {
-    // The text of an address is plain ASCII; a header field can always say it.
+    // An address is plain ASCII and always a valid header value.
     HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
@@ -169,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_fault_counts() {
+    fn first_fault_is_kept() {
         let connection = Connection::new("192.0.2.1:9".parse().unwrap(), None, false, Arc::default());
         assert_eq!(connection.peer_text, "192.0.2.1");
         assert_eq!(connection.fault(), None);

@@ -1,4 +1,4 @@
-//! How many connections there may be, and how much each may carry: the `connection_limits:` block.
+//! Limits of connections: the `connection_limits:` block.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use serde::Deserialize;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 
-/// The block, as written.
+/// Configuration of connection limits.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Connections in all; unless told, what the process's file descriptors allow.
+    /// The largest number of connections in total; default: what the file descriptors of the process allow.
     pub total: Option<usize>,
-    /// Connections of one client: an IPv4 address, or an IPv6 /64.
+    /// The largest number of connections per client: an IPv4 address, or an IPv6 /64.
     pub per_client: usize,
-    /// Requests on one connection; then the client is asked to connect anew.
+    /// Requests on one connection; after the last one it is closed.
     pub requests: u32,
-    /// How old a connection grows before the client is asked to connect anew.
+    /// The age at which a connection is closed after its current request.
     pub age: Period,
-    /// Requests at once on one HTTP/2 connection.
+    /// Concurrent requests on one HTTP/2 connection.
     pub streams: u32,
 }
 
@@ -33,20 +33,20 @@ impl Default for Config {
 /// The checked limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Connections in all, where told.
+    /// Connections in total, if configured.
     pub total: Option<usize>,
-    /// Connections of one client.
+    /// Connections per client.
     pub per_client: usize,
     /// Requests on one connection.
     pub requests: u32,
-    /// The oldest that a connection grows.
+    /// The largest age of a connection.
     pub age: Duration,
-    /// Requests at once on one HTTP/2 connection.
+    /// Concurrent requests on one HTTP/2 connection.
     pub streams: u32,
 }
 
 impl Config {
-    /// Refuses limits of nothing, at which no client could be served.
+    /// Checks the block: a limit of zero would reject every client.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> ConnectionLimits {
         let zeros = [
             ("total", self.total == Some(0)),
@@ -56,7 +56,7 @@ impl Config {
             ("streams", self.streams == 0),
         ];
         for (key, _) in zeros.into_iter().filter(|(_, zero)| *zero) {
-            faults.add(place.key(key), "must be more than nothing", "leave it out for the default");
+            faults.add(place.key(key), "must be greater than zero", "remove the key for its default");
         }
         ConnectionLimits {
             total: self.total,

@@ -1,9 +1,9 @@
-//! Open connections, and how they end when the process is asked to.
+//! Open connections, and how they end during a graceful shutdown.
 //!
-//! Nothing is cut while it can still end by itself. When draining begins, HTTP/2 connections are
-//! told to go away and HTTP/1.1 answers say `Connection: close`, so that clients leave between
-//! requests. An HTTP/1.1 connection that is silent is left open for a while: closing it at once
-//! would meet a request that is already on its way, and that request would be lost.
+//! A connection is not closed while it can still end by itself. When draining starts, HTTP/2 connections get
+//! GOAWAY and HTTP/1.1 responses have `Connection: close`, so that clients disconnect between requests. Idle
+//! HTTP/1.1 connections stay open for a moment: closing them immediately could hit a request that is already on
+//! its way, which would be lost.
 
 use std::collections::HashMap;
 use std::os::fd::RawFd;
@@ -14,12 +14,12 @@ use nix::sys::socket::{Shutdown, shutdown};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long silent connections are left open after draining began.
+/// How long idle connections stay open after draining has started.
 const SILENCE: Duration = Duration::from_millis(500);
-/// How long requests may take to notice that they were cut.
+/// How long requests may take to end after their connections were shut down.
 const CUT: Duration = Duration::from_secs(1);
 
-/// The open connections of the process and the wish to end them. Cheap to clone.
+/// The open connections of the process, and the state of draining. Cheap to clone.
 #[derive(Clone)]
 pub struct Drain {
     begun: Arc<watch::Sender<bool>>,
@@ -39,14 +39,14 @@ impl Default for Drain {
     }
 }
 
-/// The connections that are open, with their descriptors.
+/// The open connections with their descriptors.
 #[derive(Debug, Default)]
 struct Connections {
     next: u64,
     open: HashMap<u64, RawFd, ahash::RandomState>,
 }
 
-/// One open connection; dropping it ends the count.
+/// One open connection. Dropping it ends the count.
 pub struct Open {
     connections: Arc<watch::Sender<Connections>>,
     number: u64,
@@ -60,7 +60,7 @@ impl Drop for Open {
     }
 }
 
-/// One door at which connections come in; dropping it ends the count.
+/// One active accept loop. Dropping it ends the count.
 pub struct OpenDoor(Arc<watch::Sender<usize>>);
 
 impl Drop for OpenDoor {
@@ -70,7 +70,7 @@ impl Drop for OpenDoor {
 }
 
 impl Drain {
-    /// Counts the connection behind `fd`.
+    /// Counts the connection with the descriptor `fd`.
     #[must_use]
     pub fn connection(&self, fd: RawFd) -> Open {
         let mut number = 0;
@@ -82,39 +82,39 @@ impl Drain {
         Open { connections: Arc::clone(&self.connections), number }
     }
 
-    /// Counts a door at which connections still come in: there may be more of them than are open.
+    /// Counts an active accept loop, which may still add connections.
     #[must_use]
     pub fn door(&self) -> OpenDoor {
         self.doors.send_modify(|open| *open += 1);
         OpenDoor(Arc::clone(&self.doors))
     }
 
-    /// How many connections are open.
+    /// The number of open connections.
     #[must_use]
     pub fn open(&self) -> usize {
         self.connections.borrow().open.len()
     }
 
-    /// Becomes true when draining begins.
+    /// Becomes true when draining starts.
     #[must_use]
     pub fn begun(&self) -> watch::Receiver<bool> {
         self.begun.subscribe()
     }
 
-    /// Becomes true when silent connections are to be closed too.
+    /// Becomes true when idle connections must close too.
     #[must_use]
     pub fn silent(&self) -> watch::Receiver<bool> {
         self.silent.subscribe()
     }
 
-    /// Ends all connections, gently first, and returns how many were still open after `grace`.
+    /// Drains all connections, and returns how many were still open after `grace`.
     pub async fn run(&self, grace: Duration) -> usize {
         let begun = Instant::now();
         self.begun.send_replace(true);
         let (mut doors, mut connections) = (self.doors.subscribe(), self.connections.subscribe());
         let mut all_closed = async |until: Instant| {
             let closed = async {
-                // The doors first: behind an open one, no connections may be none yet.
+                // Accept loops first: an active one may still add connections.
                 doors.wait_for(|open| *open == 0).await.ok();
                 connections.wait_for(|connections| connections.open.is_empty()).await.ok();
             };
@@ -127,9 +127,8 @@ impl Drain {
         if all_closed(begun + grace).await { 0 } else { self.open() }
     }
 
-    /// Shuts all connections down, so that each request comes to an end that is logged, and returns how many
-    /// had none even so. To be called last of all: a connection that has just ended may have left its
-    /// descriptor to something else.
+    /// Shuts all connections down, so that each request ends and is logged. Returns how many did not end. Must
+    /// be the last step: the descriptor of a connection that has just ended may be reused.
     pub async fn cut(&self) -> usize {
         let mut connections = self.connections.subscribe();
         let open: Vec<RawFd> = connections.borrow().open.values().copied().collect();
@@ -147,9 +146,9 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn it_ends_with_the_last_connection_or_at_the_deadline() {
+    async fn drain_ends_with_the_last_connection_or_at_the_deadline() {
         let drain = Drain::default();
-        assert_eq!(drain.run(Duration::from_secs(30)).await, 0, "nothing to wait for");
+        assert_eq!(drain.run(Duration::from_secs(30)).await, 0, "no connection is open");
 
         let drain = Drain::default();
         let connection = drain.connection(-1);
@@ -171,13 +170,13 @@ mod tests {
         let late = drain.connection(-1);
         drop(door);
         tokio::task::yield_now().await;
-        assert!(!waiting.is_finished(), "somebody came in at the last moment");
+        assert!(!waiting.is_finished(), "a connection was accepted at the last moment");
         drop(late);
         assert_eq!(waiting.await.unwrap(), 0);
 
         let drain = Drain::default();
         let _connection = drain.connection(-1);
         assert_eq!(drain.run(Duration::from_secs(30)).await, 1);
-        assert_eq!(drain.cut().await, 1, "it does not notice");
+        assert_eq!(drain.cut().await, 1, "the connection does not end");
     }
 }

@@ -1,8 +1,7 @@
-//! The service that accepts connections: a worker for each core, each with sockets, a runtime and a
-//! proxy of its own, so that a connection lives and dies on one core.
+//! The service that accepts connections: one worker per core, each with its own sockets, runtime and proxy, so
+//! that a connection stays on one core.
 //!
-//! With `work_stealing` there is one worker on Pingora's own runtime instead, whose threads take
-//! each other's work.
+//! With `work_stealing` there is one worker on Pingora's runtime instead, whose threads share the work.
 
 use std::io;
 use std::sync::Arc;
@@ -22,31 +21,31 @@ use super::service::{LiveRules, Service};
 use super::sockets::Socket;
 use crate::observe::AccessLog;
 
-/// A listener: its sockets, and what happens to those who come in.
+/// A listener: its sockets and settings.
 pub struct Door {
-    /// One for each worker, or more after an upgrade from a process with more workers.
+    /// One per worker, or more after an upgrade from a process with more workers.
     pub sockets: Vec<Socket>,
-    /// What happens behind it.
+    /// The settings for its connections.
     pub entrance: Arc<Entrance>,
 }
 
-/// What the service needs once it runs.
+/// What the service needs when it starts.
 pub struct Makings<P> {
-    /// Makes a worker's proxy; called inside the worker's runtime.
+    /// Creates the proxy of a worker; called inside the runtime of the worker.
     pub proxy: Box<dyn Fn() -> HttpProxy<P> + Send + Sync>,
-    /// Where refused requests are logged.
+    /// The access log for rejected requests.
     pub access_log: AccessLog,
 }
 
-/// Makes it; called late, because a daemon has no threads before it forked.
+/// Creates the parts; called late, because a daemon must not have threads before it forks.
 pub type Prepare<P> = Box<dyn FnOnce() -> Result<Makings<P>, String> + Send + Sync>;
 
-/// How the work is shared among threads.
+/// How work is distributed over threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workers {
-    /// So many, each with a thread of its own.
+    /// This many workers with one thread each.
     Apart(usize),
-    /// One on so many threads.
+    /// One worker with this many threads.
     Together(usize),
 }
 
@@ -66,7 +65,7 @@ struct Start<P> {
 }
 
 impl<P> Front<P> {
-    /// A front of `doors`. It accepts once `settled` is true and then calls `on_ready`.
+    /// A service for these listeners. It accepts once `settled` is true, and then calls `on_ready`.
     pub fn new(
         doors: Vec<Door>,
         prepare: Prepare<P>,
@@ -89,7 +88,7 @@ where
         let Some(start) = self.start.lock().take() else {
             return;
         };
-        // The sockets listen already, so clients that come early wait and are not refused.
+        // The sockets already listen, so early clients wait and are not refused.
         self.settled.wait_for(|settled| *settled).await.ok();
         if let Err(e) = self.serve(start).await {
             log::error!("{e}");
@@ -115,7 +114,7 @@ where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
-    /// Starts the workers, and opens the doors once all of them are ready.
+    /// Starts the workers, and accepts once all of them are ready.
     async fn serve(&self, start: Start<P>) -> Result<(), String> {
         let makings = Arc::new((start.prepare)()?);
         let shares = share(start.doors, if let Workers::Apart(workers) = self.workers { workers } else { 1 });
@@ -145,11 +144,11 @@ where
     }
 }
 
-/// Deals the sockets out: each worker gets one of each door where there are enough.
+/// Distributes the sockets: each worker gets one of each listener if there are enough.
 fn share(doors: Vec<Door>, workers: usize) -> Vec<Vec<(Arc<Entrance>, Socket)>> {
     let mut shares: Vec<Vec<_>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
     for door in doors {
-        // Round and round, so that no socket is left whose clients would wait for ever.
+        // Round robin, so that no socket is left without a worker.
         let workers = shares.len();
         for (number, socket) in door.sockets.into_iter().enumerate() {
             if let Some(share) = shares.get_mut(number % workers) {
@@ -196,17 +195,17 @@ where
             Ok(doors) => (doors, Ok(())),
             Err(e) => (Vec::new(), Err(e)),
         };
-        // Whoever waits for all workers hears of it, or has heard of another one already.
+        // The receiver may have stopped because another worker has failed.
         self.ready.send(outcome).await.ok();
         drop(self.ready);
-        // Nobody is served by half of the workers.
+        // No connection is accepted unless all workers are ready.
         if self.open.wait_for(|open| *open).await.is_err() {
             return;
         }
         for (entrance, incoming) in doors {
             tokio::spawn(accept(Arc::clone(&service), incoming, entrance));
         }
-        // The runtime lives as long as this does.
+        // The runtime exists as long as this task.
         self.drain.silent().wait_for(|silent| *silent).await.ok();
         service.proxy.http_cleanup().await;
         std::future::pending::<()>().await;

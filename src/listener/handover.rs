@@ -1,12 +1,12 @@
-//! Giving the listening sockets to a new process, so that a restart loses no connection.
+//! Socket handover: passes the listening sockets to a new process, so that a restart loses no connection.
 //!
-//! The new process (`--upgrade`) waits at the upgrade socket. The old one, told by SIGQUIT,
-//! connects there and sends each listening socket with its name. The connection stays open: when
-//! the new process accepts, it sends one byte, and only then does the old one stop. If the new
-//! process dies before that, the old one sees the connection end and goes on serving.
+//! The new process (`--upgrade`) waits at the upgrade socket. The old process, triggered by SIGQUIT, connects
+//! there and sends each listening socket with its name. The connection stays open: when the new process accepts
+//! connections, it sends one byte, and only then the old process stops. If the new process dies before, the old
+//! one sees the connection close and continues to serve.
 //!
-//! Pingora's own transfer sends all sockets in one message, at most 32 of them with 2 KiB of names,
-//! and stops the old process whatever becomes of the new one.
+//! Pingora's own handover sends all sockets in one message, at most 32 with 2 KiB of names, and stops the old
+//! process even if the new one fails.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -19,53 +19,53 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 
 use super::sockets::Socket;
 
-/// How long the new process waits for the old one to be told.
+/// How long the new process waits for the old one.
 const WAIT_FOR_OLD: Duration = Duration::from_secs(60);
 /// How long the old process waits for the new one at each step.
 const WAIT_FOR_NEW: Duration = Duration::from_secs(30);
-/// How long the old process waits for one that somebody else has started to get to its upgrade socket.
+/// How long the old process waits until a separately started new process listens at its upgrade socket.
 pub const WAIT_FOR_STARTED: Duration = Duration::from_secs(5);
 /// The longest name of a socket; an address is far shorter.
 const NAME_MAX: usize = 255;
-/// Says that the new process accepts; its process id follows, in four bytes.
+/// The new process accepts connections; its process id follows in four bytes.
 const READY: u8 = b'R';
-/// Says that the new process cannot start; why follows, as text.
+/// The new process cannot start; the reason follows as text.
 const FAILED: u8 = b'F';
-/// The longest reason, in bytes.
+/// The longest reason in bytes.
 const REASON_MAX: u64 = 4096;
 
-/// The new process's end: what it took over, and the way to say that it is ready.
+/// The result for the new process: the sockets, and the means to report readiness.
 pub struct Received {
     /// The sockets.
     pub sockets: Vec<Socket>,
-    /// Tells the old process that it may stop.
+    /// Reports readiness to the old process.
     pub ready: Ready,
 }
 
-/// Tells the old process that it may stop; dropping it without doing so keeps the old one serving.
+/// Reports to the old process that it may stop. Dropping it without a report keeps the old process serving.
 pub struct Ready(UnixStream);
 
 impl Ready {
-    /// Sends the word.
+    /// Reports that this process accepts connections.
     ///
     /// # Errors
-    /// When the old process is gone, which is no harm.
+    /// If the old process has gone, which is harmless.
     pub fn tell(mut self) -> io::Result<()> {
         let [a, b, c, d] = std::process::id().to_be_bytes();
         self.0.write_all(&[READY, a, b, c, d])
     }
 
-    /// Says why this process cannot start.
+    /// Reports why this process cannot start.
     pub fn fail(mut self, reason: &str) {
-        // Without the word the old process sees that the connection ends.
+        // Without the report the old process sees the connection close.
         self.0.write_all(&[FAILED]).and_then(|()| self.0.write_all(reason.as_bytes())).ok();
     }
 }
 
-/// Waits at `path` for the old process and takes its sockets over.
+/// Waits at `path` for the old process and receives its sockets.
 ///
 /// # Errors
-/// In words: when nobody comes, or what comes is not understood.
+/// A message, if no process connects or its data is invalid.
 #[expect(clippy::disallowed_methods, reason = "waiting for another process happens in real time")]
 pub fn receive(path: &Path) -> io::Result<Received> {
     make_private_folder(path)?;
@@ -83,7 +83,7 @@ pub fn receive(path: &Path) -> io::Result<Received> {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 break Err(io::Error::new(
                     io::ErrorKind::TimedOut,
-                    format!("no old process handed its sockets over within {WAIT_FOR_OLD:?}; send it SIGQUIT"),
+                    format!("no old process handed over its sockets within {WAIT_FOR_OLD:?}; send it SIGQUIT"),
                 ));
             }
             Err(e) => break Err(e),
@@ -100,20 +100,20 @@ pub fn receive(path: &Path) -> io::Result<Received> {
     Ok(Received { sockets, ready: Ready(stream) })
 }
 
-/// Makes the folder around `path`, closed to others, if it is not there yet. Whoever reaches the
-/// upgrade socket can take the listeners over.
+/// Creates the folder of `path` with private permissions, if it does not exist. A process that can reach the
+/// upgrade socket can take over the listeners.
 ///
 /// # Errors
-/// When the folder cannot be made.
+/// If the folder cannot be created.
 pub fn make_private_folder(path: &Path) -> io::Result<()> {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) else {
         return Ok(());
     };
-    let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot make the folder {}: {e}", folder.display()));
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot create the folder {}: {e}", folder.display()));
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(named)
 }
 
-/// Removes what an earlier process left at `path`.
+/// Removes a socket that an earlier process left at `path`.
 fn clear(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -121,12 +121,12 @@ fn clear(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Sends the sockets to the new process that waits at `path`, and returns once that one accepts; with its
-/// process id, if it tells. `patience` is for it to get to its upgrade socket, as long as `may_come` does not say
-/// that it will not.
+/// Sends the sockets to the new process that waits at `path`, and returns its process id, if it sends one, once
+/// it accepts connections. `patience` is the time for it to listen at the upgrade socket; `may_come` ends the
+/// wait early.
 ///
 /// # Errors
-/// When there is no new process, or it ended before it was ready. The sockets are still ours.
+/// If there is no new process, or it ended before it was ready. This process then still owns the sockets.
 pub fn send(
     path: &Path,
     sockets: &[(String, RawFd)],
@@ -154,11 +154,11 @@ pub fn send(
             stream.take(REASON_MAX).read_to_string(&mut reason)?;
             Err(io::Error::other(format!("the new process: {reason}")))
         }
-        _ => Err(io::Error::other("the new process answered something unknown")),
+        _ => Err(io::Error::other("the new process sent an unknown message")),
     }
 }
 
-/// Connects to the new process, which may need a moment to get to its upgrade socket.
+/// Connects to the new process, which may need a moment to listen.
 #[expect(clippy::disallowed_methods, reason = "waiting for another process happens in real time")]
 fn connect(path: &Path, patience: Duration, mut may_come: impl FnMut() -> io::Result<()>) -> io::Result<UnixStream> {
     let deadline = Instant::now() + patience;
@@ -169,15 +169,15 @@ fn connect(path: &Path, patience: Duration, mut may_come: impl FnMut() -> io::Re
             Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
             Err(e) => {
                 let problem =
-                    format!("no new process waits at {}: {e}; start one with `--upgrade` first", path.display());
+                    format!("no new process listens at {}: {e}; start one with `--upgrade` first", path.display());
                 return Err(io::Error::new(e.kind(), problem));
             }
         }
     }
 }
 
-/// One message: a byte with the length of the name, the name, and the socket as ancillary data. An
-/// empty name ends the list.
+/// One message: a byte with the length of the name, the name, and the socket as ancillary data. An empty name
+/// ends the list.
 fn send_one(stream: &UnixStream, name: &str, fd: Option<RawFd>) -> io::Result<()> {
     let length = u8::try_from(name.len()).map_err(|_| io::Error::other("the name of a socket is too long"))?;
     let message: Vec<u8> = std::iter::once(length).chain(name.bytes()).collect();
@@ -185,7 +185,7 @@ fn send_one(stream: &UnixStream, name: &str, fd: Option<RawFd>) -> io::Result<()
     let rights = [ControlMessage::ScmRights(&fds)];
     let control = if fds.is_empty() { &[][..] } else { &rights[..] };
     let sent = sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(&message)], control, MsgFlags::MSG_NOSIGNAL, None)?;
-    if sent == message.len() { Ok(()) } else { Err(io::Error::other("the message was cut short")) }
+    if sent == message.len() { Ok(()) } else { Err(io::Error::other("the message was truncated")) }
 }
 
 fn receive_one(mut stream: &UnixStream) -> io::Result<Option<(String, OwnedFd)>> {
@@ -200,12 +200,12 @@ fn receive_one(mut stream: &UnixStream) -> io::Result<Option<(String, OwnedFd)>>
         name.get_mut(..usize::from(length)).ok_or_else(|| io::Error::other("the name of a socket is too long"))?;
     stream.read_exact(name)?;
     let name = std::str::from_utf8(name).map_err(io::Error::other)?.to_owned();
-    let fd = fd.ok_or_else(|| io::Error::other(format!("{name} came without its socket")))?;
+    let fd = fd.ok_or_else(|| io::Error::other(format!("no socket was attached to {name}")))?;
     Ok(Some((name, fd)))
 }
 
 /// Reads exactly the first byte of a message, to which its socket is attached.
-#[expect(unsafe_code, reason = "received descriptors are bare numbers")]
+#[expect(unsafe_code, reason = "received descriptors are plain numbers")]
 fn receive_with_fd(stream: &UnixStream, first: &mut [u8; 1]) -> io::Result<Option<OwnedFd>> {
     let mut control = nix::cmsg_space!([RawFd; 1]);
     let mut slices = [IoSliceMut::new(first)];
@@ -215,7 +215,7 @@ fn receive_with_fd(stream: &UnixStream, first: &mut [u8; 1]) -> io::Result<Optio
     }
     for part in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(fds) = part {
-            // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+            // SAFETY: the kernel has just created this descriptor for this process, and nothing else uses it.
             return Ok(fds.first().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }));
         }
     }
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_arrive_by_name_however_many() {
+    fn any_number_of_sockets_is_received_by_name() {
         let sockets: Vec<Socket> =
             (0..100).flat_map(|_| Socket::group(&"127.0.0.1:0".parse().unwrap(), 1, Vec::new()).unwrap()).collect();
         let addresses: Vec<String> = sockets.iter().map(Socket::address).collect();
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_process_says_why_it_cannot_start_and_one_that_never_comes_is_not_waited_for() {
+    fn failed_start_is_reported_and_a_missing_process_is_not_waited_for() {
         let path = path();
         let receiving = std::thread::spawn({
             let path = path.clone();
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_process_that_dies_is_noticed() {
+    fn death_of_the_new_process_is_reported() {
         let path = path();
         let receiving = std::thread::spawn({
             let path = path.clone();

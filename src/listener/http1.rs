@@ -1,4 +1,4 @@
-//! HTTP/1 on one connection: request after request, each looked at before Pingora sees it.
+//! HTTP/1 on one connection: reads each request head, and passes legal requests to Pingora.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -32,7 +32,7 @@ where
     let mut lent = Lent::new(stream);
     let began = Instant::now();
     let mut silent = service.drain.silent();
-    // The process or the proxy is gone if this fails, and then nothing may stay open either.
+    // An error means that the process or the proxy has ended, and then the connection must close too.
     let mut closing = pin!(async move { drop(silent.wait_for(|silent| *silent).await) });
     let mut requests = 0;
     loop {
@@ -56,11 +56,11 @@ where
         }
     }
     if let Err(e) = lent.shutdown().await {
-        log::debug!("cannot close a connection in order: {e}");
+        log::debug!("cannot close a connection cleanly: {e}");
     }
 }
 
-/// Has Pingora answer one request.
+/// Passes one request to Pingora.
 async fn pass<P>(service: &Service<P>, lent: &Lent, head: BytesMut, last: bool)
 where
     P: ProxyHttp + Send + Sync + 'static,
@@ -71,12 +71,11 @@ where
     if last {
         session.set_keepalive_reuses_remaining(Some(0));
     }
-    // Whether it gives its handle back says nothing of what the client was promised.
+    // Whether Pingora returns the stream does not matter: the response has told the client about keep-alive.
     drop(service.proxy.process_new_http(session, &service.begun).await);
 }
 
-/// Answers what cannot be taken, and writes the access line that Pingora's requests write for
-/// themselves.
+/// Rejects an illegal request, and writes its access log line, which Pingora's hooks write for other requests.
 async fn refuse<P>(service: &Service<P>, connection: &Connection, lent: &mut Lent, refusal: Refusal, bytes: &[u8]) {
     let request_id = RequestId::random();
     let request_id = request_id.as_str();
@@ -120,7 +119,7 @@ async fn refuse<P>(service: &Service<P>, connection: &Connection, lent: &mut Len
     });
 }
 
-/// The reason phrase of a status that the listener answers with.
+/// The reason phrase of a status code of the listener.
 fn reason(status: u16) -> &'static str {
     http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Refused")
 }

@@ -1,8 +1,8 @@
-//! HTTP/2 on one connection: streams are handed to Pingora, the connection is kept within limits.
+//! HTTP/2 on one connection: passes streams to Pingora and enforces the limits of the connection.
 //!
-//! The loop is Pingora's own with what that leaves out: a limit on age and requests, GOAWAY before
-//! an idle connection is closed, one budget of malformed requests for the whole connection, an
-//! access line for each of them, and GOAWAY when the client floods (see [`super::flood`]).
+//! The loop is that of Pingora with additions: limits on age and requests, GOAWAY before an idle connection is
+//! closed, a limit of malformed requests per connection, an access log line for each of them, and GOAWAY on a
+//! flood (see [`super::flood`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,17 +29,17 @@ use crate::http::request_id::RequestId;
 use crate::listener::connection::Connection as ClientConnection;
 use crate::observe::Record;
 
-/// Malformed requests that end the connection.
+/// Malformed requests after which the connection is closed.
 const MALFORMED_MAX: usize = 32;
-/// How long the client may take to hear that the connection ends.
+/// The time for sending GOAWAY before the connection is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Bytes that a client may send on a stream, and in all, before it is told that more may come.
+/// The flow-control windows of a stream and of the connection, in bytes.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 
 type Connection = h2::server::Connection<Stream, Bytes>;
 
-/// How many requests are being answered, and who waits for there to be none.
+/// The number of active requests, and a notification when there are none.
 struct Active {
     count: AtomicUsize,
     none: Notify,
@@ -47,7 +47,7 @@ struct Active {
     _open: Open,
 }
 
-/// One of them; dropping it ends the count.
+/// One active request. Dropping it ends the count.
 struct Streaming(Arc<Active>);
 
 impl Streaming {
@@ -66,7 +66,7 @@ impl Drop for Streaming {
 }
 
 impl Active {
-    /// Ready once there was nothing to do for `limit`; dropped and made anew with every request.
+    /// Ready when there was no active request for `limit`. Created again for every request.
     async fn idle(&self, limit: Duration) {
         while self.count.load(Ordering::Relaxed) != 0 {
             self.none.notified().await;
@@ -93,8 +93,8 @@ fn meter<P>(service: &Service<P>) -> FrameMeter {
     FrameMeter::new(limits, Instant::now().into_std())
 }
 
-/// Ready once the meter has found a flood. It is asked in the same breath as the connection that
-/// reads, so nobody need be woken.
+/// Ready when the meter has detected a flood. It is polled together with the connection that reads, so it needs
+/// no waker.
 fn flooded(client: &ClientConnection) -> impl Future<Output = Refusal> {
     std::future::poll_fn(|_| client.fault().map_or(Poll::Pending, Poll::Ready))
 }
@@ -119,7 +119,7 @@ where
         Ok(Ok(connection)) => connection,
         Ok(Err(e)) => {
             log::debug!("no HTTP/2 with {}: {e}", client.peer);
-            return log_refused(service, &client, Refusal::bad_request("broken HTTP/2"));
+            return log_refused(service, &client, Refusal::bad_request("malformed HTTP/2"));
         }
         Err(_) => return log::debug!("no HTTP/2 with {} in time", client.peer),
     };
@@ -128,15 +128,15 @@ where
     if let Ended::Abruptly = ended {
         connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
     }
-    // GOAWAY still has to leave; whether the client takes it is its own matter.
+    // GOAWAY still has to be sent; the client may ignore it.
     timeout(FAREWELL, std::future::poll_fn(|cx| connection.poll_closed(cx))).await.ok();
 }
 
-/// How the connection came to its end.
+/// How the connection ended.
 enum Ended {
-    /// The client or the transport ended it, or it was left in peace.
+    /// The client or the network closed it, or it was idle.
     InOrder,
-    /// The client abused it.
+    /// The client violated a limit.
     Abruptly,
 }
 
@@ -168,7 +168,7 @@ where
                 return Ended::Abruptly;
             }
             () = active.idle(service.timeouts().keepalive) => {
-                // Nobody asks for anything: the client is told, and the connection is over.
+                // The connection is idle: send GOAWAY and close.
                 connection.graceful_shutdown();
                 return Ended::InOrder;
             }
@@ -183,7 +183,7 @@ where
                 pass(service, session, Streaming::new(active));
             }
             Ok(Some(H2Accept::Rejected)) => {
-                let refusal = Refusal { rejection: Rejection::BadRequest, detail: "a malformed HTTP/2 request" };
+                let refusal = Refusal { rejection: Rejection::BadRequest, detail: "malformed HTTP/2 request" };
                 log_refused(service, client, refusal);
                 malformed += 1;
                 if malformed >= MALFORMED_MAX {
@@ -202,14 +202,14 @@ where
     }
 }
 
-/// What was wrong, if it was we who found fault and the whole connection is over for it.
+/// The fault, if l7lb closes the whole connection because of it.
 fn broken(e: &h2::Error) -> Option<Refusal> {
-    let flood = Refusal { rejection: Rejection::Flood, detail: "too much for the HTTP/2 library" };
+    let flood = Refusal { rejection: Rejection::Flood, detail: "a limit of the HTTP/2 library is exceeded" };
     let calm = e.reason() == Some(Reason::ENHANCE_YOUR_CALM);
-    (e.is_library() && e.is_go_away()).then_some(if calm { flood } else { Refusal::bad_request("broken HTTP/2") })
+    (e.is_library() && e.is_go_away()).then_some(if calm { flood } else { Refusal::bad_request("malformed HTTP/2") })
 }
 
-/// Has Pingora answer one request, beside the others.
+/// Passes one request to Pingora, next to the others.
 fn pass<P>(service: &Arc<Service<P>>, session: HttpSession, streaming: Streaming)
 where
     P: ProxyHttp + Send + Sync + 'static,
@@ -222,7 +222,7 @@ where
     });
 }
 
-/// The line for what never became a request. What it asked for is not known any more.
+/// The access log line of a malformed request. Its method and target are not known.
 fn log_refused<P>(service: &Service<P>, client: &ClientConnection, refusal: Refusal) {
     service.access_log.write(&Record {
         time: SystemTime::now(),

@@ -1,9 +1,8 @@
-//! A client's connection as Pingora has it: lent, for one request or for all of HTTP/2.
+//! A handle to a client's connection that is passed to Pingora, for one request or for all of HTTP/2.
 //!
-//! Pingora drops the connection wherever it does not think of another request: after a try that failed,
-//! and after an HTTP/2 backend that took no more of a request than it wanted, whatever the answer promised
-//! the client. What it drops is only this handle. The listener, which knows what was promised, goes on
-//! with the stream or closes it in order.
+//! Pingora drops the connection whenever it does not expect another request: after a failed attempt, and after
+//! an HTTP/2 backend that did not read the whole request, even if the response promised keep-alive. It drops
+//! only this handle. The listener knows what was promised, and continues with the stream or closes it cleanly.
 
 use std::fmt;
 use std::io;
@@ -23,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::stream::ClientStream;
 
-/// A handle to the connection. One task has all of them, so that none ever waits for another.
+/// A handle to the connection. All handles belong to one task, so the lock is never contended.
 #[derive(Clone)]
 pub(super) struct Lent(Arc<Mutex<ClientStream>>);
 
@@ -32,7 +31,7 @@ impl Lent {
         Self(Arc::new(Mutex::new(stream)))
     }
 
-    /// The stream, for one poll of it.
+    /// The stream, for one poll.
     pub(super) fn stream(&self) -> MutexGuard<'_, ClientStream> {
         self.0.lock()
     }
@@ -66,7 +65,7 @@ impl AsyncWrite for Lent {
 
 #[async_trait]
 impl Shutdown for Lent {
-    /// Not Pingora's to do: the listener closes once it has the stream for itself again.
+    /// Does nothing: the listener closes the connection when Pingora has dropped its handles.
     async fn shutdown(&mut self) {}
 }
 
@@ -90,7 +89,7 @@ impl Ssl for Lent {
 }
 
 impl GetTimingDigest for Lent {
-    /// Nobody asks, and Pingora would allocate for it with every request.
+    /// Empty: it is not used, and Pingora would allocate for it with every request.
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         Vec::new()
     }

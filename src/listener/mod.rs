@@ -1,16 +1,16 @@
-//! The front door: an accept loop of our own on Pingora's public pieces, because Pingora's has no
-//! deadline for a request's header, one fixed TLS configuration, goes on living when it cannot bind,
-//! and ends idle connections while a request may be on its way.
+//! The listener: its own accept loop on Pingora's public parts. Pingora's accept loop has no timeout for
+//! request headers, a fixed TLS configuration, continues when it cannot bind, and closes idle connections while
+//! a request may be on its way.
 //!
-//! - [`sockets`]: listening sockets, bound before anything runs; [`handover`]: giving them to a new
-//!   process.
-//! - [`front`]: the service, and its workers; [`service`]: what each of them serves with.
-//! - [`accept`]: what happens to a connection before HTTP.
-//! - [`http1`], [`http2`]: request after request; [`lent`], [`stream`], [`body`], [`stall`]: the bytes
-//!   below.
-//! - [`caps`], [`descriptors`]: how many connections may be open; [`flood`]: HTTP/2 frames that cost us
-//!   work without being requests.
-//! - [`drain`]: connections that are open, and how they end.
+//! - [`address`], [`sockets`]: listening sockets, bound before anything runs; [`handover`]: passes them to a
+//!   new process.
+//! - [`front`]: the service and its workers; [`service`]: what a worker serves with.
+//! - [`accept`]: a connection before HTTP.
+//! - [`http1`], [`http2`]: the requests of a connection; [`lent`], [`stream`], [`body`], [`stall`]: its bytes
+//!   and timeouts.
+//! - [`caps`], [`descriptors`]: the number of connections; [`flood`]: HTTP/2 frames that cost work without
+//!   being requests.
+//! - [`connection`]: the state shared with requests. [`drain`]: open connections, and how they end.
 
 mod accept;
 pub mod address;

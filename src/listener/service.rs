@@ -1,5 +1,5 @@
-//! What serves the connections of one worker: its proxy, with a pool of backend connections of its
-//! own, and the rules for clients.
+//! What one worker serves connections with: its proxy with its own backend connections, and the rules for
+//! clients.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,22 +16,22 @@ use crate::listener::client_timeouts::ClientTimeouts;
 use crate::listener::connection_limits::ConnectionLimits;
 use crate::observe::AccessLog;
 
-/// The rules for clients at one time.
+/// The rules for clients.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// How long they may take; a connection keeps what it began with.
+    /// The client timeouts; a connection keeps those from its start.
     pub timeouts: Arc<ClientTimeouts>,
-    /// How many they may be, and how much they may ask for.
+    /// The connection limits.
     pub limits: ConnectionLimits,
-    /// How large their requests may be.
+    /// The size limits of requests.
     pub request_limits: RequestLimits,
-    /// Who stands for many clients, so that its connections are not capped as one client's.
+    /// The trusted proxies, whose connections do not count as those of one client.
     pub trusted_proxies: TrustedProxies,
-    /// Connections in all, and of each client.
+    /// The limits on connections in total and per client.
     pub caps: (usize, usize),
 }
 
-/// The rules for clients, the same for all workers and exchanged for all at once.
+/// The active rules for clients, shared by all workers and replaced for all of them at once.
 #[derive(Clone)]
 pub struct LiveRules {
     now: Arc<ArcSwap<Rules>>,
@@ -39,15 +39,15 @@ pub struct LiveRules {
 }
 
 impl LiveRules {
-    /// Begins with `rules`.
+    /// The initial rules.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
         let (total, per_client) = rules.caps;
         Self { now: Arc::new(ArcSwap::from_pointee(rules)), caps: ConnectionCaps::new(total, per_client) }
     }
 
-    /// From now on `rules` hold: for the next request where they concern requests, else for the next
-    /// connection. Nobody who is in is sent away.
+    /// Replaces the rules. They apply to the next request, or to the next connection where they concern
+    /// connections. Open connections stay.
     pub fn replace(&self, rules: Rules) {
         let (total, per_client) = rules.caps;
         self.caps.set(total, per_client);
@@ -60,7 +60,7 @@ pub(super) struct Service<P> {
     pub(super) proxy: Arc<HttpProxy<P>>,
     pub(super) access_log: AccessLog,
     pub(super) drain: Drain,
-    /// For Pingora, which looks at it with every request.
+    /// For Pingora, which reads it with every request.
     pub(super) begun: watch::Receiver<bool>,
     pub(super) caps: ConnectionCaps,
     rules: Arc<ArcSwap<Rules>>,
@@ -71,24 +71,24 @@ impl<P> Service<P> {
         Self { proxy: Arc::new(proxy), access_log, begun: drain.begun(), drain, caps: rules.caps, rules: rules.now }
     }
 
-    /// How long clients may take.
+    /// The client timeouts.
     pub(super) fn timeouts(&self) -> Arc<ClientTimeouts> {
         Arc::clone(&self.rules.load().timeouts)
     }
 
-    /// How much one connection may carry.
+    /// The connection limits.
     pub(super) fn limits(&self) -> ConnectionLimits {
         self.rules.load().limits
     }
 
-    /// How large requests may be.
+    /// The size limits of requests.
     pub(super) fn request_limits(&self) -> RequestLimits {
         self.rules.load().request_limits
     }
 
-    /// Counts a connection, if there may be one more.
+    /// Counts a connection, if the limits allow one more.
     pub(super) fn admit(&self, peer: SocketAddr) -> Result<Slot, Refused> {
-        // Port 0 is somebody at a Unix-domain socket.
+        // Port 0 is a client of a Unix-domain socket.
         let stands_for_many = peer.port() == 0 || self.rules.load().trusted_proxies.contains(peer.ip());
         self.caps.admit((!stands_for_many).then(|| ClientKey::from(peer.ip())))
     }

@@ -1,5 +1,5 @@
-//! Listening sockets. They are bound before the server runs and before a daemon forks, so that a
-//! port that is taken ends the process with a message where the operator looks.
+//! Listening sockets. They are bound before the server runs and before a daemon forks, so that a port in use
+//! ends the process with a visible message.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -13,13 +13,13 @@ use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 
 use crate::listener::address::ListenAddress;
 
-/// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
+/// The accept queue length; the kernel limits it to `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
 
-/// A socket that listens.
+/// A listening socket.
 #[derive(Debug)]
 pub struct Socket {
-    /// The address as configured, by which a new process recognises the sockets of a listener.
+    /// The configured address, by which a new process identifies the sockets of a listener.
     pub name: String,
     kind: Kind,
 }
@@ -31,12 +31,12 @@ enum Kind {
 }
 
 impl Socket {
-    /// Listens at `address` with `count` sockets, among which the kernel spreads connections
-    /// (`SO_REUSEPORT`); a Unix-domain socket is one that all share. Those of an old process that are
-    /// in `inherited` come first, and none of them is left out: connections may be waiting there.
+    /// Listens at `address` with `count` sockets, over which the kernel distributes connections
+    /// (`SO_REUSEPORT`); a Unix-domain socket is shared by all workers. The sockets in `inherited` come first,
+    /// and all of them are kept: connections may be waiting there.
     ///
     /// # Errors
-    /// Names the address and says why not.
+    /// A message with the address and the reason.
     pub fn group(address: &ListenAddress, count: usize, inherited: Vec<Self>) -> io::Result<Vec<Self>> {
         let mut group = inherited;
         while group.len() < count.max(1) {
@@ -49,10 +49,10 @@ impl Socket {
         Ok(group)
     }
 
-    /// A socket taken over from another process.
+    /// A socket received from another process.
     ///
     /// # Errors
-    /// When what was handed over is no socket.
+    /// If the descriptor is not a socket.
     pub fn adopt(name: String, fd: OwnedFd) -> io::Result<Self> {
         let kind = match SockRef::from(&fd).local_addr()?.as_socket() {
             Some(_) => Kind::Inet(fd.into()),
@@ -63,7 +63,7 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Where it listens; the port that the kernel chose, where it was asked to.
+    /// Its address; with the port that the kernel chose for port 0.
     #[must_use]
     pub fn address(&self) -> String {
         self.inet().map_or_else(|| self.name.clone(), |address| address.to_string())
@@ -73,10 +73,10 @@ impl Socket {
         SockRef::from(self).local_addr().ok()?.as_socket()
     }
 
-    /// The socket as the current runtime accepts from it.
+    /// The socket as an acceptor of the current runtime.
     ///
     /// # Errors
-    /// When the runtime cannot watch it.
+    /// If the runtime cannot register it.
     pub(super) fn into_incoming(self) -> io::Result<Incoming> {
         Ok(match self.kind {
             Kind::Inet(listener) => Incoming::Inet(tokio::net::TcpListener::from_std(listener)?),
@@ -94,14 +94,14 @@ impl AsFd for Socket {
     }
 }
 
-/// Connections as they come in.
+/// An acceptor of connections.
 pub(super) enum Incoming {
     Inet(tokio::net::TcpListener),
     Unix(tokio::net::UnixListener),
 }
 
 impl Incoming {
-    /// The next connection, and who is at its other end; nobody in particular at a Unix-domain socket.
+    /// The next connection and its peer; no peer for a Unix-domain socket.
     pub(super) async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match self {
             Self::Inet(listener) => {
@@ -136,8 +136,8 @@ fn explain(address: &ListenAddress, e: &io::Error) -> io::Error {
     io::Error::new(e.kind(), format!("cannot listen at {address}: {e}{hint}"))
 }
 
-/// Listens at a path. What a process left there that is gone is removed; one that listens is not
-/// disturbed. All workers share the first socket.
+/// Listens at a path. A socket left by a dead process is removed; one that is in use is not. All workers share
+/// the first socket.
 fn listen_unix(path: &Path, first: Option<&Socket>) -> io::Result<UnixListener> {
     if let Some(Socket { kind: Kind::Unix(first), .. }) = first {
         return first.try_clone();
@@ -145,7 +145,7 @@ fn listen_unix(path: &Path, first: Option<&Socket>) -> io::Result<UnixListener> 
     match UnixStream::connect(path) {
         Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
-        // Nothing is there, or something that binding will complain about.
+        // There is no file, or one that makes bind fail.
         Err(_) => {}
     }
     let listener = UnixListener::bind(path)?;
@@ -153,20 +153,20 @@ fn listen_unix(path: &Path, first: Option<&Socket>) -> io::Result<UnixListener> 
     Ok(listener)
 }
 
-/// Binds and listens, beside `first` where there is one.
+/// Binds and listens, next to `first` if there is one.
 fn listen(address: SocketAddr, first: Option<&Socket>) -> io::Result<TcpListener> {
-    // The port that the kernel chose for the first.
+    // The port that the kernel chose for the first socket.
     let address = first.and_then(Socket::inet).unwrap_or(address);
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // A restart must not wait for connections of the process before to time out.
+    // A restart must not wait until connections of the old process time out.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // `[::]` takes IPv4 too, whatever the system's default.
+        // `[::]` accepts IPv4 too, independent of the system default.
         socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;
-    // The first socket of a group is bound without sharing, so that a port which another process
-    // has is found out, also if that process would share it; then it shares with the others.
+    // The first socket of a group is bound without sharing, so that a port in use is detected even if the other
+    // process shares it. Then it is shared with the others.
     if let Some(first) = first {
         SockRef::from(first).set_reuse_port(true)?;
         socket.set_reuse_port(true)?;
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_taken_is_named_though_its_owner_would_share_it() {
+    fn port_in_use_is_reported_even_if_its_owner_shares_it() {
         let first = Socket::group(&any(), 2, Vec::new()).unwrap();
         let taken = first[0].address();
         let error = Socket::group(&taken.parse().unwrap(), 2, Vec::new()).unwrap_err().to_string();
@@ -199,17 +199,17 @@ mod tests {
     }
 
     #[test]
-    fn a_group_has_one_port_and_is_filled_up_after_an_upgrade() {
+    fn group_of_sockets_shares_a_port_and_is_completed_after_an_upgrade() {
         let group = Socket::group(&any(), 3, Vec::new()).unwrap();
         let address = group[0].address().parse().unwrap();
         assert!(group.iter().all(|socket| port(socket) == port(&group[0])));
         let filled = Socket::group(&address, 5, group).unwrap();
         assert_eq!(filled.len(), 5);
-        assert_eq!(Socket::group(&address, 2, filled).unwrap().len(), 5, "none is left out");
+        assert_eq!(Socket::group(&address, 2, filled).unwrap().len(), 5, "all are kept");
     }
 
     #[test]
-    fn connections_reach_every_socket_of_a_group() {
+    fn connections_are_distributed_over_all_sockets_of_a_group() {
         let group = Socket::group(&any(), 2, Vec::new()).unwrap();
         let clients: Vec<_> =
             (0..64).map(|_| std::net::TcpStream::connect(group[0].inet().unwrap()).unwrap()).collect();
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_taken_over_from_the_dead_only() {
+    fn unix_socket_is_replaced_only_if_its_process_is_dead() {
         let folder = tempfile::tempdir().unwrap();
         let address: ListenAddress = format!("unix:{}/front.sock", folder.path().display()).parse().unwrap();
         let group = Socket::group(&address, 3, Vec::new()).unwrap();

@@ -1,9 +1,8 @@
-//! A limit on how long nothing may happen, which costs nothing while something does.
+//! An inactivity timeout that costs nothing while there is activity.
 //!
-//! A timer that is set anew for every wait is the dearest part of a short request. So the timer of a
-//! connection is made when it first has to wait, and left alone afterwards: progress only forgets
-//! the due time. A timer that rings too early, because the wait it was set for is over, is set
-//! again for the rest of the current one.
+//! Setting a timer for every wait would be the most expensive part of a short request. So the timer of a
+//! connection is created at its first wait and kept: progress only clears the due time. A timer that fires too
+//! early, because its wait has ended, is set again for the rest of the current wait.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// One such limit.
+/// One inactivity timeout.
 #[derive(Debug, Default)]
 pub(super) struct Stall {
     due: Option<Instant>,
@@ -19,13 +18,13 @@ pub(super) struct Stall {
 }
 
 impl Stall {
-    /// Something happened: the next wait begins anew.
+    /// Records activity: the next wait starts from zero.
     pub(super) fn progress(&mut self) {
         self.due = None;
     }
 
-    /// To be asked when there is nothing to do but wait; ready once the wait, which began when this
-    /// was first asked, has lasted for `limit`.
+    /// To be polled while waiting. Ready when the wait, which starts with the first poll, has lasted for
+    /// `limit`.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
         let due = *self.due.get_or_insert_with(|| Instant::now() + limit);
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
@@ -55,7 +54,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_counts_from_the_first_wait_and_anew_after_progress() {
+    async fn timeout_starts_at_the_first_wait_and_restarts_after_progress() {
         let mut stall = Stall::default();
         assert!(!is_over(&mut stall, SECOND * 10).await);
         advance(SECOND * 9).await;
@@ -63,13 +62,13 @@ mod tests {
         stall.progress();
         assert!(!is_over(&mut stall, SECOND * 10).await);
         advance(SECOND * 9).await;
-        assert!(!is_over(&mut stall, SECOND * 10).await, "the old timer rang, the new wait goes on");
+        assert!(!is_over(&mut stall, SECOND * 10).await, "the old timer fired, the new wait continues");
         advance(SECOND).await;
         assert!(is_over(&mut stall, SECOND * 10).await);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_shorter_limit_is_kept_though_the_timer_was_set_for_a_longer_one() {
+    async fn shorter_limit_applies_although_the_timer_was_set_for_a_longer_one() {
         let mut stall = Stall::default();
         assert!(!is_over(&mut stall, SECOND * 60).await);
         stall.progress();
@@ -79,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_wakes_who_waits() {
+    async fn expiry_wakes_the_waiting_task() {
         let mut stall = Stall::default();
         let began = Instant::now();
         poll_fn(|cx| stall.poll(cx, SECOND * 3)).await;

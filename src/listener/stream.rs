@@ -1,10 +1,9 @@
-//! A client's connection: bytes that are looked at first, deadlines on both directions, and a small
-//! write buffer.
+//! A client's connection: reads request heads, enforces timeouts in both directions, and buffers small writes.
 //!
-//! The listener reads a request's head itself ([`ClientStream::poll_head`]), decides whether it is
-//! legal, and only then lends the stream to Pingora ([`super::lent`]), which reads the body through it and never gets
-//! a byte of the next request: what comes behind a message waits in `unread`. Between requests
-//! nothing of Pingora's exists, which is why an idle connection takes so little memory.
+//! The listener reads a request head itself ([`ClientStream::poll_head`]), decides whether it is legal, and
+//! only then passes a handle to Pingora ([`super::lent`]). Pingora reads the body through the handle and never
+//! gets a byte of the next request: bytes after a message stay in `unread`. Between requests Pingora holds
+//! nothing, so an idle connection takes little memory.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -28,18 +27,18 @@ use crate::http::request_limits::RequestLimits;
 use crate::listener::client_timeouts::ClientTimeouts;
 use crate::listener::connection::Connection;
 
-/// Small writes are gathered up to here, so that header and body of a short answer leave in one
-/// system call and one packet.
+/// Small writes are buffered up to this size, so that header and body of a short response leave in one system
+/// call and one packet.
 const GATHER: usize = 1460;
-/// Bytes taken from the connection at once while a head is awaited.
+/// Bytes per read while waiting for a head.
 const CHUNK: usize = 4096;
-/// Bytes of further requests that are read ahead while one is being answered.
+/// Bytes of further requests that are read ahead during a response.
 const AHEAD: usize = 16 * 1024;
 
-/// How long a client whose request was answered before its end may pause until it notices. Closing at
-/// once, with bytes of its unread, would reset the connection and take the answer away from it.
+/// How long a client may pause after a response that precedes the end of its request. Closing immediately with
+/// unread bytes would reset the connection, and the client could lose the response.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long what it goes on sending is thrown away.
+/// How long further bytes of such a client are discarded.
 const LINGER_TOTAL: Duration = Duration::from_secs(30);
 
 /// The connection.
@@ -49,29 +48,29 @@ pub(super) struct ClientStream {
     connection: Arc<Connection>,
     pub(super) digest: Arc<ProxyDigest>,
     timeouts: Arc<ClientTimeouts>,
-    /// Read from the connection, but not given to anybody yet.
+    /// Bytes read from the connection, but not consumed yet.
     unread: BytesMut,
-    /// Given to be written, but not written yet.
+    /// Bytes to be written.
     unsent: BytesMut,
     message: Message,
     reading: Stall,
     writing: Stall,
-    /// When the end of the connection is over, whatever the client still sends.
+    /// The end of lingering.
     lingers_until: Option<Instant>,
 }
 
-/// What a wait for the next request came to.
+/// The result of waiting for the next request.
 pub(super) enum Arrival {
     /// The bytes of a legal head.
     Request(BytesMut),
-    /// Nobody asks for anything any more.
+    /// The connection is closed or idle for too long.
     Closed,
-    /// Something that is refused. The bytes are for the log.
+    /// A rejection. The bytes are for the log.
     Refused(Refusal, BytesMut),
 }
 
 impl ClientStream {
-    /// The stream of `connection` over `io`, with `unread` bytes that were taken from it already.
+    /// The stream of `connection` over `io`, with bytes that were already read.
     pub(super) fn new(
         io: Stream,
         connection: Arc<Connection>,
@@ -93,27 +92,27 @@ impl ClientStream {
         }
     }
 
-    /// What is known about the connection.
+    /// The state shared with requests.
     pub(super) fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
 
-    /// From here on HTTP/2 is spoken, which has rules of its own.
+    /// Switches to HTTP/2, which has its own limits.
     pub(super) fn speak_http2(&mut self, meter: FrameMeter) {
         self.message = Message::Http2(Box::new(meter));
     }
 
-    /// From here on nobody cares for what the client sends.
+    /// Discards further bytes of the client.
     pub(super) fn discard(&mut self) {
         self.message = Message::Discarded;
     }
 
-    /// Whether the request that was read last was taken to its end, so that another may follow.
+    /// Whether the last request was read to its end, so that another may follow.
     pub(super) fn is_at_end(&self) -> bool {
         matches!(self.message, Message::Nothing)
     }
 
-    /// Waits for the next head. `closing` is ready when a silent connection is to be closed.
+    /// Waits for the next head. `closing` is ready when idle connections must close.
     pub(super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -130,7 +129,7 @@ impl ClientStream {
             let silent = self.unread.is_empty();
             match self.poll_fill(cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Arrival::Closed),
-                // The head as a whole has a deadline, which begins with its first byte.
+                // The header timeout starts with the first byte of the head.
                 Poll::Ready(Ok(_)) if silent => self.reading.progress(),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending if silent => {
@@ -156,7 +155,7 @@ impl ClientStream {
         self.message = Message::of(head.body, &self.timeouts);
         self.unread.advance(head.start);
         let length = head.length.saturating_sub(head.start);
-        // Splitting turns the buffer into a shared one, which costs; mostly there is nothing behind.
+        // Splitting would make the buffer shared, which costs; usually no bytes follow.
         let bytes =
             if self.unread.len() == length { std::mem::take(&mut self.unread) } else { self.unread.split_to(length) };
         Arrival::Request(bytes)
@@ -166,9 +165,9 @@ impl ClientStream {
         Arrival::Refused(refusal, std::mem::take(&mut self.unread))
     }
 
-    /// Reads what there is into `unread`; 0 at the end of the stream.
+    /// Reads available bytes into `unread`; 0 at the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // On the stack, so that a connection which waits has no buffer.
+        // On the stack, so that a waiting connection has no buffer.
         let mut space = [MaybeUninit::uninit(); CHUNK];
         let mut buffer = ReadBuf::uninit(&mut space);
         ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
@@ -176,23 +175,23 @@ impl ClientStream {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    /// Whether the client is still there while its answer is made. What it sends meanwhile is the
-    /// beginning of its next request.
+    /// Detects whether the client disconnects while its response is prepared. Bytes that it sends belong to its
+    /// next request.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.unread.len() < AHEAD {
             if ready!(self.poll_fill(cx))? == 0 {
-                // With a request waiting, the client only said that no more will follow.
+                // With a request waiting, the client has only half-closed the connection.
                 return if self.unread.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
         }
-        // Asked again for the next request.
+        // Polled again for the next request.
         Poll::Pending
     }
 
-    /// Reads a part of the current message into `buffer`, and keeps what is behind the message.
+    /// Reads a part of the current message into `buffer`, and keeps the bytes after it.
     fn poll_message(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if matches!(self.message, Message::Flooded) {
-            // Whoever serves the connection finds the fault and ends it; there is nothing to wait for.
+            // The task of the connection finds the fault and closes; nothing wakes this poll.
             return Poll::Pending;
         }
         let before = buffer.filled().len();
@@ -201,7 +200,7 @@ impl ClientStream {
                 let Some(limit) = self.message.limit(&self.timeouts) else { return Poll::Pending };
                 if self.connection.is_answered() {
                     ready!(self.reading.poll(cx, limit.min(LINGER)));
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "answered before")));
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the response is complete")));
                 }
                 ready!(self.reading.poll(cx, limit));
                 return Poll::Ready(Err(self.blame(self.message.overdue())));
@@ -223,7 +222,7 @@ impl ClientStream {
             Err(refusal) => return Poll::Ready(Err(self.blame(refusal))),
         };
         if own < received.len() {
-            // Bytes of the next request came along; they go back in front of what is unread.
+            // Bytes of the next request were read too; they go to the front of `unread`.
             let behind = received.get(own..).unwrap_or_default();
             let mut unread = BytesMut::with_capacity(behind.len() + self.unread.len());
             unread.extend_from_slice(behind);
@@ -239,14 +238,14 @@ impl ClientStream {
         io::Error::new(io::ErrorKind::InvalidData, refusal.detail)
     }
 
-    /// Waits for the client to take bytes, but not for ever.
+    /// Waits until the client reads, with a timeout.
     fn poll_writable<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         ready!(self.writing.poll(cx, self.timeouts.write));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take its answer")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its response")))
     }
 
-    /// Reads what is left of a request that was answered before its end, and throws it away. Ready with
-    /// whether the next request may follow.
+    /// Reads and discards the rest of a request whose response is complete. Ready with whether the next request
+    /// may follow.
     pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut space = [MaybeUninit::uninit(); CHUNK];
         while self.message.is_body() {
@@ -260,15 +259,15 @@ impl ClientStream {
         Poll::Ready(sent.is_ok() && self.is_at_end())
     }
 
-    /// Whether the client may still be sending: a body that was answered before its end, a request
-    /// behind the last one, or the small frames by which HTTP/2 takes an answer in.
+    /// Whether the client may still be sending: a body after the response, a pipelined request, or HTTP/2
+    /// frames.
     fn may_be_sending(&self) -> bool {
         let message = self.message.is_body() || matches!(self.message, Message::Http2(_) | Message::Discarded);
         message || !self.unread.is_empty()
     }
 
-    /// Throws away what the client still sends, until it pauses or has been at it for long. To close with
-    /// bytes unread would reset the connection and take the last answer away from the client.
+    /// Discards what the client still sends, until it pauses or the time is over. Closing with unread bytes
+    /// would reset the connection, and the client could lose the last response.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let end = *self.lingers_until.get_or_insert_with(|| Instant::now() + LINGER_TOTAL);
         while self.reading.poll(cx, LINGER).is_pending() {
@@ -281,7 +280,7 @@ impl ClientStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what was gathered.
+    /// Writes the buffered bytes.
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unsent.is_empty() {
             match Pin::new(&mut self.io).poll_write(cx, &self.unsent) {
@@ -299,11 +298,11 @@ impl ClientStream {
         self.connection.take(bytes);
         self.unsent.advance(bytes.min(self.unsent.len()));
         if self.unsent.is_empty() {
-            // The next answer gets a buffer of its own; an idle connection has none.
+            // The next response gets a new buffer; an idle connection has none.
             self.unsent = BytesMut::new();
         }
         if matches!(self.message, Message::Tunnel) || self.connection.is_answered() {
-            // In a tunnel either direction is a sign of life; behind an answer the wait is another.
+            // In a tunnel progress in either direction counts; after a response a different wait applies.
             self.reading.progress();
         }
     }

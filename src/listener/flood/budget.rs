@@ -1,16 +1,16 @@
-//! How many frames of one kind may come: a token bucket that is full again after a minute.
+//! A budget of frames of one kind: a token bucket that refills in a minute.
 
 use std::time::{Duration, Instant};
 
-/// How long a budget takes to be whole again, in nanoseconds.
+/// The time in which a budget refills, in nanoseconds.
 pub(super) const MINUTE: u64 = 60_000_000_000;
 
-/// Frames of one kind that may come at once; full again after a minute.
+/// Frames of one kind that may arrive at once; full again after a minute.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
-    /// Frames a minute, which is also how many fit in.
+    /// Frames per minute, which is also the capacity.
     a_minute: u64,
-    /// What is left, in nanoseconds of a frame's price: one frame costs [`MINUTE`].
+    /// The remaining tokens; one frame costs [`MINUTE`].
     left: u64,
     filled: Instant,
 }
@@ -18,12 +18,12 @@ pub(super) struct Budget {
 impl Budget {
     /// A full budget.
     pub(super) fn new(a_minute: u32, now: Instant) -> Self {
-        // Beyond this no connection can send, and the product with a minute fits into 64 bits.
+        // No connection can send more, and the product with a minute fits into 64 bits.
         let a_minute = u64::from(a_minute.min(100_000_000));
         Self { a_minute, left: a_minute * MINUTE, filled: now }
     }
 
-    /// Takes one frame off; false where nothing is left.
+    /// Takes one frame; false if none is left.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         // At most a minute counts, and its nanoseconds fit into 64 bits.
         let passed = now.saturating_duration_since(self.filled).min(Duration::from_nanos(MINUTE)).as_nanos() as u64;
@@ -38,7 +38,7 @@ impl Budget {
         }
     }
 
-    /// Gives back a part of what was taken; [`MINUTE`] is one frame.
+    /// Returns a part of what was taken; [`MINUTE`] is one frame.
     pub(super) fn give(&mut self, price: u64) {
         self.left = (self.left + price).min(self.a_minute * MINUTE);
     }

@@ -2,29 +2,28 @@
 
 use std::fmt;
 
-/// Budgets of one connection. Where a number is "a minute", as many pass at once, and the budget is whole
-/// again after a minute.
+/// The budgets of one connection. A number per minute is also the burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// RST_STREAM a minute; each HEADERS frame gives back a tenth of one.
+    /// RST_STREAM per minute; each HEADERS frame returns a tenth of one.
     pub resets: u32,
-    /// PING a minute, answers to ours among them; one after each WINDOW_UPDATE of the connection is free.
+    /// PING per minute, including acknowledgements; one after each WINDOW_UPDATE of the connection is free.
     pub pings: u32,
-    /// SETTINGS a minute, acknowledgements among them.
+    /// SETTINGS per minute, including acknowledgements.
     pub settings: u32,
-    /// PRIORITY and PRIORITY_UPDATE (RFC 9218) a minute.
+    /// PRIORITY and PRIORITY_UPDATE (RFC 9218) per minute.
     pub priorities: u32,
-    /// DATA without content and without END_STREAM a minute.
+    /// DATA without content and without END_STREAM per minute.
     pub empty_data: u32,
-    /// WINDOW_UPDATE by less than 1 KiB a minute.
+    /// WINDOW_UPDATE by less than 1 KiB per minute.
     pub small_window_updates: u32,
-    /// GOAWAY and frames of types that nobody knows, which must be ignored, a minute.
+    /// GOAWAY and frames of unknown types, which must be ignored, per minute.
     pub others: u32,
     /// CONTINUATION frames of one header block.
     pub continuations: u32,
-    /// Bytes of one header block, before it is decompressed.
+    /// Bytes of one header block before decompression.
     pub header_block: u32,
-    /// Bytes of one frame's payload; what we announce as SETTINGS_MAX_FRAME_SIZE.
+    /// Bytes of the payload of one frame; announced as SETTINGS_MAX_FRAME_SIZE.
     pub frame_size: u32,
 }
 
@@ -45,7 +44,7 @@ impl Default for Limits {
     }
 }
 
-/// What there was too much of. The connection should be closed.
+/// The kind of flood. The connection should be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Flood {
     /// RST_STREAM frames.
@@ -58,7 +57,7 @@ pub enum Flood {
     Priorities,
     /// Empty DATA frames.
     EmptyData,
-    /// WINDOW_UPDATE frames that hardly open the window.
+    /// WINDOW_UPDATE frames with small increments.
     SmallWindowUpdates,
     /// GOAWAY frames, or frames of unknown types.
     Others,
@@ -71,7 +70,7 @@ pub enum Flood {
 }
 
 impl Flood {
-    /// The kind in one word, for logs and metrics.
+    /// The kind as one word, for logs and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

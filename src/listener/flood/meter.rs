@@ -1,4 +1,4 @@
-//! Finding the frames in a client's bytes, however they are cut, and taking them off their budgets.
+//! Finds HTTP/2 frames in a client's bytes, split in any way, and takes them off their budgets.
 
 use std::time::Instant;
 
@@ -26,12 +26,12 @@ const PREFACE: u32 = 24;
 const HEADER: usize = 9;
 /// Length of a WINDOW_UPDATE with its payload, the increment (§6.9).
 const WINDOW_UPDATE: usize = HEADER + 4;
-/// The increment from which on a WINDOW_UPDATE is free, in bytes.
+/// The increment from which a WINDOW_UPDATE is free, in bytes.
 const LARGE_INCREMENT: u32 = 1024;
-/// How many requests pay for one reset.
+/// Requests that allow one reset.
 const REQUESTS_A_RESET: u64 = 10;
 
-/// A frame's header, as far as it concerns us.
+/// The relevant parts of a frame header.
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     length: u32,
@@ -40,19 +40,19 @@ struct Frame {
     stream: u32,
 }
 
-/// Counts the frames of one client connection. Pure: bytes and time are passed in.
+/// Counts the frames of one client connection. Pure: bytes and time are arguments.
 #[derive(Debug)]
 pub struct FrameMeter {
     limits: Limits,
-    /// Bytes to pass over: what is left of the preface or of a payload.
+    /// Bytes to skip: the rest of the preface or of a payload.
     skip: u32,
-    /// The first bytes of the frame that has begun, and how many of them are here.
+    /// The first bytes of the current frame, and their number.
     head: [u8; WINDOW_UPDATE],
     have: usize,
-    /// The header block so far: its CONTINUATION frames and its bytes.
+    /// The current header block: its CONTINUATION frames and bytes.
     continuations: u32,
     header_block: u32,
-    /// Whether the connection's window was opened since the last PING.
+    /// Whether the window of the connection was updated since the last PING.
     window_opened: bool,
     resets: Budget,
     pings: Budget,
@@ -64,7 +64,7 @@ pub struct FrameMeter {
 }
 
 impl FrameMeter {
-    /// A meter for a connection that has sent nothing yet, not even its preface.
+    /// A meter for a new connection, before its preface.
     #[must_use]
     pub fn new(limits: Limits, now: Instant) -> Self {
         let budget = |a_minute| Budget::new(a_minute, now);
@@ -86,10 +86,10 @@ impl FrameMeter {
         }
     }
 
-    /// Takes in the next bytes that the client sent, however they are cut.
+    /// Processes the next bytes of the client, split in any way.
     ///
     /// # Errors
-    /// When there is too much of something. After that the meter must not be asked again.
+    /// If a budget is exceeded. After that the meter must not be called again.
     pub fn observe(&mut self, bytes: &[u8], now: Instant) -> Result<(), Flood> {
         let mut rest = bytes;
         loop {
@@ -99,7 +99,7 @@ impl FrameMeter {
             }
             rest = self.gather(rest);
             let Some(frame) = self.begun() else { continue };
-            // The length has 24 bits; a WINDOW_UPDATE's payload has been gathered already.
+            // The length has 24 bits; the payload of a WINDOW_UPDATE is gathered already.
             let gathered = (self.have - HEADER) as u32;
             self.skip = frame.length - gathered.min(frame.length);
             self.have = 0;
@@ -107,15 +107,15 @@ impl FrameMeter {
         }
     }
 
-    /// Passes over what is left of the preface or of a payload.
+    /// Skips the rest of the preface or of a payload.
     fn pass_over<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        // A skip is below 2^24, so it fits, and the smaller of both does too.
+        // A skip is below 2^24, so it and the minimum fit.
         let passed = bytes.len().min(self.skip as usize);
         self.skip -= passed as u32;
         bytes.get(passed..).unwrap_or_default()
     }
 
-    /// Moves what is still missing of the frame's first bytes from `bytes`.
+    /// Moves the missing first bytes of the frame from `bytes`.
     fn gather<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let wanted = if self.have >= HEADER { WINDOW_UPDATE } else { HEADER };
         let taken = bytes.len().min(wanted - self.have);
@@ -129,7 +129,7 @@ impl FrameMeter {
         rest
     }
 
-    /// The frame that has begun, once enough of it is here to be counted.
+    /// The current frame, once enough of it has arrived to count it.
     fn begun(&self) -> Option<Frame> {
         let [l2, l1, l0, kind, flags, s3, s2, s1, s0, ..] = self.head;
         let length = u32::from_be_bytes([0, l2, l1, l0]);
@@ -182,7 +182,7 @@ impl FrameMeter {
         Ok(())
     }
 
-    /// The increment of the WINDOW_UPDATE whose first bytes are here; its highest bit is reserved.
+    /// The increment of the current WINDOW_UPDATE; its highest bit is reserved.
     fn increment(&self) -> u32 {
         let [.., i3, i2, i1, i0] = self.head;
         u32::from_be_bytes([i3 & 0x7f, i2, i1, i0])

@@ -1,4 +1,4 @@
-//! Crafted frames against the meter: each flood at its edge, every cut, and time passing.
+//! Crafted frames: each limit at its edge, every split, and passing time.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ fn opened(now: Instant) -> FrameMeter {
     meter
 }
 
-/// How many of `bytes` pass at once on a new connection, and what stops them.
+/// How many of `bytes` pass on a new connection, and which limit stops them.
 fn passing(bytes: &[u8], most: u32) -> (u32, Option<Flood>) {
     let now = Instant::now();
     let mut meter = opened(now);
@@ -40,7 +40,7 @@ fn passing(bytes: &[u8], most: u32) -> (u32, Option<Flood>) {
 }
 
 #[test]
-fn each_flood_is_stopped_at_its_edge() {
+fn each_flood_is_stopped_exactly_at_its_limit() {
     let limits = Limits::default();
     let cases = [
         (frame(RST_STREAM, 0, 1, &[0; 4]), limits.resets, Flood::Resets),
@@ -63,7 +63,7 @@ fn each_flood_is_stopped_at_its_edge() {
 }
 
 #[test]
-fn what_requests_are_made_of_passes_without_end() {
+fn frames_of_requests_are_never_limited() {
     let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x82\x86\x84");
     let cases = [
         request.clone(),
@@ -77,7 +77,7 @@ fn what_requests_are_made_of_passes_without_end() {
 }
 
 #[test]
-fn rapid_reset_is_stopped_and_a_tenth_of_cancelled_calls_is_not() {
+fn rapid_reset_is_stopped_and_cancelling_a_tenth_of_requests_is_not() {
     let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x82");
     let reset = frame(RST_STREAM, 0, 1, &[0; 4]);
     let (count, flood) = passing(&[request.as_slice(), &reset].concat(), 1000);
@@ -88,19 +88,19 @@ fn rapid_reset_is_stopped_and_a_tenth_of_cancelled_calls_is_not() {
 }
 
 #[test]
-fn a_ping_after_the_connections_window_update_is_free() {
+fn ping_after_a_connection_window_update_is_free() {
     let ping = frame(PING, 0, 0, &[0; 8]);
     assert_eq!(passing(&[window_update(0, 4096), ping.clone()].concat(), 10_000), (10_000, None));
     let stream = [window_update(1, 4096), ping.clone()].concat();
-    assert_eq!(passing(&stream, 601), (600, Some(Flood::Pings)), "a stream's does not count");
+    assert_eq!(passing(&stream, 601), (600, Some(Flood::Pings)), "a window update of a stream does not count");
     let two = [window_update(0, 4096), ping.clone(), ping].concat();
-    assert_eq!(passing(&two, 601), (600, Some(Flood::Pings)), "one for each");
+    assert_eq!(passing(&two, 601), (600, Some(Flood::Pings)), "one ping per window update");
     let dribbled = [window_update(0, 1), frame(PING, 0, 0, &[0; 8])].concat();
     assert_eq!(passing(&dribbled, 100_001), (100_000, Some(Flood::SmallWindowUpdates)));
 }
 
 #[test]
-fn a_header_block_has_few_parts_and_64_kib() {
+fn header_block_is_limited_in_frames_and_bytes() {
     let open = |bytes: usize| frame(HEADERS, 0, 1, &vec![0; bytes]);
     let more = |bytes: usize| frame(CONTINUATION, 0, 1, &vec![0; bytes]);
     let now = Instant::now();
@@ -109,11 +109,11 @@ fn a_header_block_has_few_parts_and_64_kib() {
     assert_eq!(run(&[open(1), more(0).repeat(9)]), Err(Flood::Continuations));
     assert_eq!(run(&[open(16_384), more(16_384).repeat(3)]), Ok(()));
     assert_eq!(run(&[open(16_384), more(16_384).repeat(3), more(1)]), Err(Flood::HeaderBlock));
-    assert_eq!(run(&[open(1), more(0).repeat(8), open(1), more(0).repeat(8)]), Ok(()), "the next block counts anew");
+    assert_eq!(run(&[open(1), more(0).repeat(8), open(1), more(0).repeat(8)]), Ok(()), "the next block counts from zero");
 }
 
 #[test]
-fn an_oversize_frame_is_refused_at_its_header() {
+fn oversized_frame_is_rejected_at_its_header() {
     let now = Instant::now();
     for kind in [DATA, HEADERS, PING, CONTINUATION, 0xfa] {
         let header = [0, 0x40, 0x01, kind, 0, 0, 0, 0, 1];
@@ -125,9 +125,9 @@ fn an_oversize_frame_is_refused_at_its_header() {
     assert_eq!(opened(now).observe(&window_update, now), Err(Flood::FrameSize));
 }
 
-/// A trace that ends in the flood of its last byte but one frame, cut everywhere.
+/// A trace that exceeds a limit in its second last frame, split at every position.
 #[test]
-fn every_cut_gives_the_same_answer() {
+fn every_split_gives_the_same_result() {
     let now = Instant::now();
     let limits = Limits { settings: 2, pings: 1, ..Limits::default() };
     let trace = [
@@ -152,30 +152,30 @@ fn every_cut_gives_the_same_answer() {
             for part in [&whole[..first], &whole[first..second], &whole[second..]] {
                 seen = seen.and_then(|()| meter.observe(part, now));
             }
-            assert_eq!(seen, Err(Flood::Settings), "cut at {first} and {second}");
+            assert_eq!(seen, Err(Flood::Settings), "split at {first} and {second}");
         }
     }
     let mut meter = FrameMeter::new(limits, now);
     let dribbled: Vec<_> = whole.iter().map(|byte| meter.observe(&[*byte], now)).collect();
-    assert_eq!(dribbled.iter().position(Result::is_err), Some(flooded - 1), "known with the header's last byte");
+    assert_eq!(dribbled.iter().position(Result::is_err), Some(flooded - 1), "detected with the last byte of the header");
 }
 
 #[test]
-fn budgets_fill_up_with_time_and_not_beyond() {
+fn budgets_refill_over_time_up_to_their_capacity() {
     let start = Instant::now();
     let mut budget = Budget::new(600, start);
     let mut spend = |now: Instant| (0..10_000).take_while(|_| budget.take(now)).count();
     assert_eq!(spend(start), 600);
     assert_eq!(spend(start), 0);
-    assert_eq!(spend(start + Duration::from_millis(99)), 0, "one takes a tenth of a second");
-    assert_eq!(spend(start + Duration::from_millis(100)), 1, "parts of one add up");
+    assert_eq!(spend(start + Duration::from_millis(99)), 0, "one frame takes a tenth of a second");
+    assert_eq!(spend(start + Duration::from_millis(100)), 1, "fractions add up");
     assert_eq!(spend(start + Duration::from_millis(1100)), 10);
     assert_eq!(spend(start + Duration::from_secs(3600)), 600);
-    assert_eq!(spend(start), 0, "a clock that stands back gives nothing");
+    assert_eq!(spend(start), 0, "a clock that goes back refills nothing");
 }
 
 #[test]
-fn a_connection_that_keeps_to_its_budget_lives() {
+fn connection_within_its_budgets_is_never_closed() {
     let start = Instant::now();
     let ping = frame(PING, 0, 0, &[0; 8]);
     let mut meter = opened(start);
@@ -196,7 +196,7 @@ fn no_limit_overflows() {
     meter.observe(&frame(PING, 0, 0, &[0; 8]), later).unwrap();
     meter.observe(&frame(HEADERS, 4, 1, &[]), later).unwrap();
     meter.observe(&frame(RST_STREAM, 0, 1, &[0; 4]), later).unwrap();
-    assert_eq!(meter.observe(&frame(SETTINGS, 0, 0, &[]), later), Err(Flood::Settings), "none is none");
+    assert_eq!(meter.observe(&frame(SETTINGS, 0, 0, &[]), later), Err(Flood::Settings), "a limit of zero allows none");
 }
 
 #[test]

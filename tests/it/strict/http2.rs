@@ -19,9 +19,9 @@ type Field<'a> = (&'a [u8], &'a [u8]);
 /// The h2 crate resets the stream without an error that could be logged.
 const RESET: &str = "";
 /// The h2 crate closes the connection.
-const BROKEN: &str = "broken HTTP/2";
+const BROKEN: &str = "malformed HTTP/2";
 /// Pingora rejects the request.
-const MALFORMED: &str = "a malformed HTTP/2 request";
+const MALFORMED: &str = "malformed HTTP/2 request";
 
 impl Fixture {
     /// Sends one request on a connection of its own: HEADERS, then DATA if there is a body.
