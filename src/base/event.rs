@@ -1,7 +1,7 @@
-//! Every notable change while the balancer runs, in one place and in one wording.
+//! Events: every notable change while the balancer runs, each with one wording.
 //!
-//! A change is announced once, when it happens; what stays the same is not repeated. The operator's
-//! log is the listener: it prints a line, and keeps the last events for whoever asks.
+//! An event is reported once, when it happens, and not repeated. The operator log prints it as a line, and
+//! keeps the last events for `l7lb events`.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,113 +13,113 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::units::{Period, PoolName, Timestamp};
 
-/// Something that an operator wants to know.
+/// An event for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// A backend passed its health checks and takes requests from now on.
+    /// A backend passed its health checks and gets requests from now on.
     BackendUp {
         /// Its pool.
         pool: PoolName,
         /// Its address.
         backend: SocketAddr,
     },
-    /// A backend failed its health checks and takes no more requests.
+    /// A backend failed its health checks and gets no more requests.
     BackendDown {
         /// Its pool.
         pool: PoolName,
         /// Its address.
         backend: SocketAddr,
-        /// What the last check saw.
+        /// The result of the last check.
         reason: String,
     },
-    /// A backend is no longer in the configuration, and its last request has ended.
+    /// A backend was removed from the configuration, and its last request has ended.
     BackendRemoved {
         /// Its pool.
         pool: PoolName,
         /// Its address.
         backend: SocketAddr,
-        /// How many requests were cut because they took longer than `removal_timeout`.
-        cut: u32,
+        /// Requests aborted because they took longer than `removal_timeout`.
+        aborted: u32,
     },
-    /// An operator said something about a backend that is not what the file says, or is again.
+    /// An operator has set or removed an override of a backend.
     BackendOverridden {
         /// Its pool.
         pool: PoolName,
         /// Its address.
         backend: SocketAddr,
-        /// Whether it is to have requests now: `enabled`, `draining` or `disabled`.
+        /// Its state: `enabled`, `draining` or `disabled`.
         state: String,
-        /// Its weight now.
+        /// Its weight.
         weight: u32,
     },
-    /// What an operator said about a backend holds no more, since the file now says something else about it.
+    /// An override has ended because the configured settings of the backend changed.
     OverrideEnded {
         /// Its pool.
         pool: PoolName,
         /// Its address.
         backend: SocketAddr,
     },
-    /// A backend is worse than its peers and takes no requests for a while.
+    /// Passive health has ejected a backend.
     BackendEjected {
         /// Its pool.
         pool: PoolName,
         /// Its address.
         backend: SocketAddr,
-        /// What its traffic showed.
+        /// The reason.
         reason: String,
-        /// For how long.
+        /// The duration.
         period: Period,
     },
-    /// An ejected backend takes requests again.
+    /// An ejected backend gets requests again.
     BackendReturned {
         /// Its pool.
         pool: PoolName,
         /// Its address.
         backend: SocketAddr,
     },
-    /// A backend's circuit breaker opened: it takes no requests for a while.
+    /// The circuit breaker of a backend has opened.
     CircuitOpened {
         /// Its pool.
         pool: PoolName,
         /// Its address.
         backend: SocketAddr,
     },
-    /// A backend's circuit breaker closed: it takes all requests again.
+    /// The circuit breaker of a backend has closed.
     CircuitClosed {
         /// Its pool.
         pool: PoolName,
         /// Its address.
         backend: SocketAddr,
     },
-    /// Requests were beyond what a pool can work on at once.
+    /// Requests exceeded the adaptive limit of a pool.
     Overload {
         /// The pool.
         pool: PoolName,
-        /// How many since the last such event.
+        /// Requests since the last such event.
         requests: u64,
-        /// Whether they were refused; otherwise they were only counted.
-        refused: bool,
-        /// How many may be in flight now.
+        /// Whether they were rejected; otherwise they were only counted.
+        rejected: bool,
+        /// The current limit of requests in flight.
         limit: u32,
     },
-    /// A backend's name could not be resolved; the last known addresses stay in use.
+    /// The name of a backend could not be resolved; the last known addresses stay in use.
     NameUnresolved {
         /// The pool that the backend belongs to.
         pool: PoolName,
         /// `host:port` as configured.
         name: String,
-        /// The resolver's answer.
+        /// The message of the resolver.
         reason: String,
     },
-    /// A backend's name resolves again.
+    /// The name of a backend resolves again.
     NameResolved {
         /// The pool that the backend belongs to.
         pool: PoolName,
         /// `host:port` as configured.
         name: String,
     },
-    /// A certificate was read anew and is shown from now on.
+    /// A certificate was reloaded and is used from now on.
     CertificateLoaded {
         /// The listener's address.
         listener: String,
@@ -128,21 +128,21 @@ pub enum Event {
         /// Its serial number in hexadecimal digits.
         serial: String,
     },
-    /// Authorities, revocation lists or ticket keys were read anew and hold from now on.
+    /// Authorities, revocation lists or ticket keys were reloaded and apply from now on.
     TlsFileLoaded {
         /// The listener's address.
         listener: String,
         /// The file.
         file: String,
     },
-    /// A file of a listener's TLS has changed and cannot be used; what was there before stays.
+    /// A changed TLS file cannot be used; the previous content stays in use.
     TlsReloadFailed {
         /// The listener's address.
         listener: String,
-        /// What is wrong.
+        /// The problem.
         reason: String,
     },
-    /// A certificate ends soon, or has ended.
+    /// A certificate expires soon, or has expired.
     CertificateExpires {
         /// The listener's address.
         listener: String,
@@ -150,48 +150,47 @@ pub enum Event {
         certificate: String,
         /// Its serial number in hexadecimal digits.
         serial: String,
-        /// When it ends.
+        /// Its expiry.
         expires: Timestamp,
-        /// Whether that is past.
+        /// Whether it has expired.
         expired: bool,
     },
-    /// A configuration file was read anew and is in force.
+    /// A configuration was reloaded and is active.
     ConfigReloaded {
         /// The file.
         file: String,
-        /// What is different.
+        /// The changes.
         changes: String,
     },
-    /// A configuration file cannot be used; the configuration before it stays in force.
+    /// A configuration cannot be used; the previous one stays active.
     ConfigRejected {
         /// The file.
         file: String,
-        /// Each fault as it is printed.
+        /// The diagnostics as printed.
         reason: String,
     },
-    /// Parts of the configuration differ from what the process was started with, and only a new process
-    /// can take them up.
+    /// Changed parts of the configuration take effect only in a new process.
     NeedsUpgrade {
-        /// The blocks by their keys.
+        /// Their keys.
         keys: Vec<String>,
     },
-    /// Somebody changed how much is logged.
+    /// An operator has changed the log level.
     LogLevelChanged {
-        /// Lines of this level and of those that are worse are logged.
+        /// The new level: lines of this level and more severe ones are logged.
         log_level: String,
     },
-    /// Log lines were thrown away because the log's destination did not keep up or failed.
+    /// Access log lines were lost because the destination failed or was too slow.
     LogLinesLost {
-        /// How many since the last such event.
+        /// Lines since the last such event.
         lines: u64,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
 impl Event {
-    /// Tells the operator: the log has it as a line and, for who wants to take it apart, as JSON under the
-    /// key [`Event::KEY`]. The logger hears of it whatever the level, and decides what to print.
+    /// Writes the event to the operator log: as a line, and as JSON under the key [`Event::KEY`]. The logger
+    /// gets it at every level and decides what to print.
     pub fn announce(self) {
         let json = serde_json::to_string(&self).unwrap_or_default();
         let fields = [(Self::KEY, Value::from(json.as_str()))];
@@ -201,10 +200,10 @@ impl Event {
         log::logger().log(&record);
     }
 
-    /// What the log's records have it under.
+    /// The key of the event in log records.
     pub const KEY: &'static str = "event";
 
-    /// How bad it is.
+    /// The severity.
     #[must_use]
     pub fn level(&self) -> Level {
         match self {
@@ -218,8 +217,8 @@ impl Event {
             | Self::NeedsUpgrade { .. }
             | Self::OverrideEnded { .. }
             | Self::LogLinesLost { .. } => Level::Warn,
-            Self::BackendRemoved { cut: 1.., .. } => Level::Warn,
-            Self::BackendRemoved { cut: 0, .. }
+            Self::BackendRemoved { aborted: 1.., .. } => Level::Warn,
+            Self::BackendRemoved { aborted: 0, .. }
             | Self::BackendUp { .. }
             | Self::BackendReturned { .. }
             | Self::CircuitClosed { .. }
@@ -240,8 +239,8 @@ impl fmt::Display for Event {
             Self::BackendDown { pool, backend, reason } => {
                 write!(f, "backend down: pool={pool} backend={backend} reason={reason:?}")
             }
-            Self::BackendRemoved { pool, backend, cut } => {
-                write!(f, "backend removed: pool={pool} backend={backend} cut={cut}")
+            Self::BackendRemoved { pool, backend, aborted } => {
+                write!(f, "backend removed: pool={pool} backend={backend} aborted={aborted}")
             }
             Self::BackendEjected { pool, backend, reason, period } => {
                 write!(f, "backend ejected: pool={pool} backend={backend} reason={reason:?} for={period}")
@@ -250,13 +249,13 @@ impl fmt::Display for Event {
                 write!(f, "backend overridden: pool={pool} backend={backend} state={state} weight={weight}")
             }
             Self::OverrideEnded { pool, backend } => {
-                write!(f, "override ended, the file says something else: pool={pool} backend={backend}")
+                write!(f, "override ended, the configured settings changed: pool={pool} backend={backend}")
             }
             Self::BackendReturned { pool, backend } => write!(f, "backend returned: pool={pool} backend={backend}"),
             Self::CircuitOpened { pool, backend } => write!(f, "circuit opened: pool={pool} backend={backend}"),
             Self::CircuitClosed { pool, backend } => write!(f, "circuit closed: pool={pool} backend={backend}"),
-            Self::Overload { pool, requests, refused, limit } => {
-                let what = if *refused { "refused" } else { "would_refuse" };
+            Self::Overload { pool, requests, rejected, limit } => {
+                let what = if *rejected { "rejected" } else { "would_reject" };
                 write!(f, "overload: pool={pool} limit={limit} {what}={requests}")
             }
             Self::NameUnresolved { pool, name, reason } => {
@@ -268,7 +267,10 @@ impl fmt::Display for Event {
             }
             Self::TlsFileLoaded { listener, file } => write!(f, "TLS file loaded: listener={listener} file={file}"),
             Self::TlsReloadFailed { listener, reason } => {
-                write!(f, "TLS files not reloaded, the old ones stay in use: listener={listener} reason={reason:?}")
+                write!(
+                    f,
+                    "TLS files not reloaded, the previous ones stay in use: listener={listener} reason={reason:?}"
+                )
             }
             Self::CertificateExpires { listener, certificate, serial, expires, expired } => {
                 let state = if *expired { "has expired" } else { "expires soon" };
@@ -282,10 +284,10 @@ impl fmt::Display for Event {
             }
             Self::ConfigRejected { file, reason } => {
                 let reason = reason.trim_end();
-                write!(f, "configuration rejected, the old one stays in force: file={file}\n{reason}")
+                write!(f, "configuration rejected, the previous one stays active: file={file}\n{reason}")
             }
             Self::NeedsUpgrade { keys } => {
-                write!(f, "changed, but only an upgrade takes it up: keys={}", keys.join(","))
+                write!(f, "changed keys need an upgrade: keys={}", keys.join(","))
             }
             Self::LogLevelChanged { log_level } => write!(f, "log level changed: level={log_level}"),
             Self::LogLinesLost { lines, reason } => {

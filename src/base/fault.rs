@@ -1,6 +1,6 @@
-//! What is wrong with a configuration, told where it stands, what it is and what would be right.
+//! Faults in a configuration: the place, the problem, and a hint.
 //!
-//! Faults are collected, never thrown: whoever mends a file wants all of them at once.
+//! Faults are collected rather than returned one by one, so that all of them are reported together.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ use std::fmt;
 pub struct Place(String);
 
 impl Place {
-    /// The root of the file.
+    /// The root of the configuration.
     #[must_use]
     pub fn root() -> Self {
         Self::default()
     }
 
-    /// The value of `key` in the mapping here. A key that is no plain word is quoted.
+    /// The value of `key` in the mapping here. A key that is not a plain word is quoted.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
         let plain = !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
@@ -32,13 +32,13 @@ impl Place {
         Self(format!("{}[{index}]", self.0))
     }
 
-    /// A place from its text, as [`Place::as_str`] gives it.
+    /// A place from its text, the inverse of [`Place::as_str`].
     #[must_use]
     pub fn from_text(text: &str) -> Self {
         Self(text.to_owned())
     }
 
-    /// The place as written in messages; empty at the root.
+    /// The place as in messages; empty at the root.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -51,14 +51,14 @@ impl fmt::Display for Place {
     }
 }
 
-/// One fault: where, what is wrong, and what would be right.
+/// One fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Where it stands.
+    /// The place.
     pub place: Place,
-    /// What is wrong, as a sentence without a full stop.
+    /// The problem, as a sentence without a full stop.
     pub problem: String,
-    /// What would be right; empty where nothing can be said.
+    /// How to correct it; empty if there is no hint.
     pub hint: String,
 }
 
@@ -67,25 +67,25 @@ pub struct Fault {
 pub struct Faults(Vec<Fault>);
 
 impl Faults {
-    /// Notes a fault.
+    /// Adds a fault.
     pub fn add(&mut self, place: Place, problem: impl Into<String>, hint: impl Into<String>) {
         self.0.push(Fault { place, problem: problem.into(), hint: hint.into() });
     }
 
-    /// Whether nothing is wrong.
+    /// Whether there is no fault.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The faults, in the order in which they were found.
+    /// The faults, in the order in which they were added.
     #[must_use]
     pub fn into_vec(self) -> Vec<Fault> {
         self.0
     }
 }
 
-/// The known word nearest to `word`, where one is near enough to be what was meant.
+/// The known word nearest to `word`, if one is similar enough.
 #[must_use]
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_read_like_the_file() {
+    fn place_is_written_as_a_path() {
         let place = Place::root().key("pools").key("api-a").key("backends").index(1).key("address");
         assert_eq!(place.to_string(), "pools.api-a.backends[1].address");
         assert_eq!(Place::root().key("a.b").to_string(), "\"a.b\"");
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn nearest_finds_typing_slips_only() {
+    fn nearest_finds_typing_errors_only() {
         let known = ["interval", "timeout", "path", "rise"];
         assert_eq!(nearest("intervall", known), Some("interval"));
         assert_eq!(nearest("tiemout", known), Some("timeout"));

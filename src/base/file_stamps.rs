@@ -1,28 +1,27 @@
-//! What files look like, to see when they change.
+//! Detects changed files by their metadata.
 //!
-//! Files are looked at again and again instead of waiting for the kernel to tell: notifications miss
-//! what is mounted anew, shared over a network or swapped behind a symbolic link.
+//! Files are examined periodically instead of with kernel notifications, which miss files that are mounted
+//! again, on network shares or behind symbolic links.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What some files looked like at a time.
+/// The metadata of files at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stamps(BTreeMap<PathBuf, Stamp>);
 
-/// What of a file's state changes when its content does, through symbolic links; `None` where it
-/// cannot be looked at.
+/// The metadata that changes with the content of a file, through symbolic links; `None` if it cannot be read.
 type Stamp = Option<(u64, u64, u64, i64, i64, i64, i64)>;
 
 impl Stamps {
-    /// What the files look like now.
+    /// The current metadata of the files.
     #[must_use]
     pub fn of(files: impl Iterator<Item = PathBuf>) -> Self {
         Self(files.map(|file| (file.clone(), stamp(&file))).collect())
     }
 
-    /// What the same files look like now.
+    /// The current metadata of the same files.
     #[must_use]
     pub fn again(&self) -> Self {
         Self::of(self.0.keys().cloned())
@@ -46,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stamp_changes_with_content_replacement_and_symbolic_links() {
+    fn stamp_changes_with_content_replacement_and_symbolic_links() {
         let folder = tempfile::tempdir().unwrap();
         let (one, two, link) = (folder.path().join("one"), folder.path().join("two"), folder.path().join("link"));
         assert_eq!(stamp(&one), None);
@@ -57,7 +56,7 @@ mod tests {
         assert!(first.is_some() && first == stamp(&one));
         std::fs::remove_file(&link).unwrap();
         std::os::unix::fs::symlink(&two, &link).unwrap();
-        assert_ne!(stamp(&link), first, "the link leads elsewhere");
+        assert_ne!(stamp(&link), first, "the link has another target");
         std::fs::rename(&two, &one).unwrap();
         assert_ne!(stamp(&one), first, "the file was replaced");
         std::fs::write(&one, "longer").unwrap();

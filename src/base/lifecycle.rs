@@ -1,5 +1,4 @@
-//! Where the process is between its start and its end, known to all who act differently for it: listeners,
-//! requests, signals, the control socket.
+//! The phase of the process between start and end, for listeners, requests, signals and the control socket.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,36 +11,37 @@ use tokio::sync::watch;
 
 use crate::base::units::{Period, RouteName};
 
-/// The stations, in their order; there is no way back.
+/// The phases, in order; none is entered twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// It does not accept yet.
+    /// Not accepting yet.
     Starting,
-    /// It serves.
+    /// Serving.
     Ready,
-    /// Another process serves at the same sockets, and this one finishes what it has.
+    /// Another process serves on the same sockets; this one finishes its requests.
     Replaced,
-    /// It was asked to stop. It accepts for a while still, until all have heard that they should not come.
-    Leaving,
-    /// What is in flight still is cut.
-    Cutting,
+    /// Graceful shutdown has started. The process still accepts for `drain_delay`, until clients and load
+    /// balancers have noticed.
+    Draining,
+    /// Remaining requests are being aborted.
+    Aborting,
 }
 
-/// The most requests that are named when they are cut.
+/// The most requests that are listed when they are aborted.
 const NAMED_MAX: usize = 20;
 
-/// A request that was cut because the process left.
+/// A request that was aborted at shutdown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CutRequest {
-    /// Its route, where it had one.
+pub struct AbortedRequest {
+    /// Its route, if it had one.
     pub route: Option<RouteName>,
-    /// Who it was from.
+    /// The client address.
     pub client: IpAddr,
-    /// How long it had been going on.
+    /// How long it had been running.
     pub age: Duration,
 }
 
-impl fmt::Display for CutRequest {
+impl fmt::Display for AbortedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let route = self.route.as_ref().map_or("-", RouteName::as_str);
         let age = Period(Duration::from_millis(u64::try_from(self.age.as_millis()).unwrap_or(u64::MAX)));
@@ -49,11 +49,11 @@ impl fmt::Display for CutRequest {
     }
 }
 
-/// What was cut.
+/// The aborted requests.
 #[derive(Clone, Debug, Default)]
-pub struct Cut {
+pub struct Aborted {
     /// The first ones.
-    pub named: Vec<CutRequest>,
+    pub named: Vec<AbortedRequest>,
     /// How many there were.
     pub total: usize,
 }
@@ -62,15 +62,15 @@ struct Inner {
     phase: watch::Sender<Phase>,
     /// Milliseconds.
     drain_delay: AtomicU64,
-    cut: Mutex<Cut>,
+    cut: Mutex<Aborted>,
 }
 
-/// The life of the process. Cheap to clone; all clones are the same.
+/// The state of the process. Cheap to clone; all clones share it.
 #[derive(Clone)]
 pub struct Lifecycle(Arc<Inner>);
 
 impl Lifecycle {
-    /// The life of a process that starts. When it is asked to stop it accepts for `drain_delay` still.
+    /// The state of a process that starts. At shutdown it still accepts for `drain_delay`.
     #[must_use]
     pub fn new(drain_delay: Duration) -> Self {
         let phase = watch::Sender::new(Phase::Starting);
@@ -79,13 +79,13 @@ impl Lifecycle {
         lifecycle
     }
 
-    /// Where it is.
+    /// The current phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
         *self.0.phase.borrow()
     }
 
-    /// Goes on to `phase`; never back.
+    /// Enters `phase`; never goes back.
     pub fn enter(&self, phase: Phase) {
         self.0.phase.send_if_modified(|now| {
             let forward = phase > *now;
@@ -94,17 +94,16 @@ impl Lifecycle {
         });
     }
 
-    /// Whether clients may come, as seen from outside: after an upgrade it is another process that they
-    /// come to.
+    /// Whether clients may connect, as seen from outside: after an upgrade another process serves.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         matches!(self.phase(), Phase::Ready | Phase::Replaced)
     }
 
-    /// Runs `work` while the process serves, from when it does.
+    /// Runs `work` from the time when the process serves until it stops serving.
     pub async fn run(&self, work: impl Future<Output = ()>) {
         let mut phases = self.0.phase.subscribe();
-        // An error is the end of the process.
+        // An error means that the process ends.
         if !phases.wait_for(|phase| *phase >= Phase::Ready).await.is_ok_and(|phase| *phase == Phase::Ready) {
             return;
         }
@@ -114,20 +113,20 @@ impl Lifecycle {
         }
     }
 
-    /// How long the process accepts after it was asked to stop.
+    /// How long the process still accepts at shutdown.
     #[must_use]
     pub fn drain_delay(&self) -> Duration {
         Duration::from_millis(self.0.drain_delay.load(Ordering::Relaxed))
     }
 
-    /// Another delay, from a configuration that was read anew.
+    /// Sets the delay from a reloaded configuration.
     pub fn set_drain_delay(&self, delay: Duration) {
         let milliseconds = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         self.0.drain_delay.store(milliseconds, Ordering::Relaxed);
     }
 
-    /// Notes that a request was cut.
-    pub fn note_cut(&self, request: CutRequest) {
+    /// Records an aborted request.
+    pub fn record_aborted(&self, request: AbortedRequest) {
         let mut cut = self.0.cut.lock();
         cut.total = cut.total.saturating_add(1);
         if cut.named.len() < NAMED_MAX {
@@ -135,9 +134,9 @@ impl Lifecycle {
         }
     }
 
-    /// What was cut so far.
+    /// The requests aborted so far.
     #[must_use]
-    pub fn cut(&self) -> Cut {
+    pub fn aborted(&self) -> Aborted {
         self.0.cut.lock().clone()
     }
 }
@@ -147,7 +146,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_goes_forward_only_and_work_ends_with_service() {
+    async fn phases_only_advance_and_work_ends_with_serving() {
         let life = Lifecycle::new(Duration::from_millis(1500));
         assert_eq!((life.is_ready(), life.drain_delay()), (false, Duration::from_millis(1500)));
         let work = tokio::spawn({
@@ -160,20 +159,21 @@ mod tests {
         assert!(life.is_ready() && !work.is_finished());
         life.enter(Phase::Replaced);
         work.await.unwrap();
-        assert!(life.is_ready(), "the other one is");
-        life.enter(Phase::Leaving);
+        assert!(life.is_ready(), "the new process is ready");
+        life.enter(Phase::Draining);
         life.enter(Phase::Ready);
-        assert_eq!((life.phase(), life.is_ready()), (Phase::Leaving, false));
+        assert_eq!((life.phase(), life.is_ready()), (Phase::Draining, false));
         life.run(std::future::pending()).await;
     }
 
     #[test]
-    fn no_more_are_named_than_anybody_reads() {
+    fn list_of_aborted_requests_is_limited() {
         let life = Lifecycle::new(Duration::ZERO);
-        let request = CutRequest { route: None, client: [192, 0, 2, 1].into(), age: Duration::from_micros(1_500_900) };
+        let request =
+            AbortedRequest { route: None, client: [192, 0, 2, 1].into(), age: Duration::from_micros(1_500_900) };
         assert_eq!(request.to_string(), "route=- client=192.0.2.1 after=1s 500ms");
-        (0..100).for_each(|_| life.note_cut(request.clone()));
-        let cut = life.cut();
+        (0..100).for_each(|_| life.record_aborted(request.clone()));
+        let cut = life.aborted();
         assert_eq!((cut.named.len(), cut.total), (NAMED_MAX, 100));
     }
 }

@@ -1,31 +1,31 @@
-//! What the service manager is told, where it is systemd and the unit says `Type=notify`: that the
-//! process is ready, reloads, stops, and is alive (sd_notify(3)). Elsewhere nothing is said.
+//! Notifications to systemd for units with `Type=notify` (sd_notify(3)): ready, reloading, stopping and
+//! watchdog. Without systemd nothing is sent.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// All listeners accept; also the end of a reload.
+/// All listeners accept; also sent at the end of a reload.
 pub fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// The configuration is being read anew, until [`ready`].
+/// The configuration is being reloaded, until [`ready`].
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(e) => log::warn!("cannot tell the service manager the time: {e}"),
+        Err(e) => log::warn!("cannot read the clock for the service manager: {e}"),
     }
 }
 
-/// The process finishes what is in flight and leaves, within `limit`, however short the unit's own limit
-/// (`TimeoutStopSec=`) is.
+/// The process finishes its requests and exits within `limit`, even if the unit's own limit (`TimeoutStopSec=`)
+/// is shorter.
 pub fn stopping(limit: Duration) {
     let extension = format!("EXTEND_TIMEOUT_USEC={}", limit.as_micros());
     tell(&[NotifyState::Stopping, NotifyState::Custom(&extension)]);
 }
 
-/// Another process serves from now on; this one finishes what is in flight.
+/// Another process serves from now on; this one finishes its requests.
 pub fn replaced(pid: u32) {
     tell(&[NotifyState::MainPid(pid)]);
 }
@@ -35,8 +35,8 @@ pub fn alive() {
     tell(&[NotifyState::Watchdog]);
 }
 
-/// How often to say [`alive`]: twice in the time after which the service manager would restart us
-/// (`WatchdogSec=`); `None` where it would not.
+/// The interval of [`alive`]: half of the time after which systemd would restart the process (`WatchdogSec=`);
+/// `None` without a watchdog.
 #[must_use]
 pub fn watchdog_period() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
@@ -44,6 +44,6 @@ pub fn watchdog_period() -> Option<Duration> {
 
 fn tell(what: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(what) {
-        log::warn!("cannot tell the service manager: {e}");
+        log::warn!("cannot notify the service manager: {e}");
     }
 }

@@ -1,8 +1,8 @@
-//! Units and names as they are written in the configuration and in answers: `"5s"`, `"10MiB"`, the name of
-//! a pool, a moment.
+//! Units and names in the configuration and in API responses: `"5s"`, `"10MiB"`, the name of a pool, a
+//! timestamp.
 //!
-//! A number without a unit is refused wherever a unit could be guessed wrong: `timeout: 20` could
-//! mean seconds or milliseconds, and the peers disagree about it.
+//! A number without a unit is rejected where the unit is ambiguous: `timeout: 20` could mean seconds or
+//! milliseconds, and other load balancers disagree about it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// A length of time, written with its unit: `"250ms"`, `"5s"`, `"1m 30s"`.
+/// A duration with its unit: `"250ms"`, `"5s"`, `"1m 30s"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Period(pub Duration);
 
@@ -50,7 +50,7 @@ impl JsonSchema for Period {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        // humantime's grammar: numbers, each with its unit.
+        // The grammar of humantime: numbers, each with its unit.
         let pattern = "^\\s*([0-9]+\\s*[a-zA-Zµ]+\\s*)+$";
         json_schema!({
             "anyOf": [{ "type": "string", "pattern": pattern, "examples": ["250ms", "5s", "1m 30s"] }, { "const": 0 }]
@@ -81,11 +81,11 @@ impl Visitor<'_> for PeriodVisitor {
     }
 }
 
-/// A number of bytes, written plain or with a unit: `512`, `"32KiB"`, `"100MiB"`, `"1GB"`.
+/// A number of bytes, plain or with a unit: `512`, `"32KiB"`, `"100MiB"`, `"1GB"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
-/// Units in the order in which they are tried; binary ones first so that `KiB` is not read as `B`.
+/// Units in matching order; longer ones first, so that `KiB` is not read as `B`.
 const SIZE_UNITS: [(&str, u64); 7] = [
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
@@ -178,12 +178,12 @@ impl Visitor<'_> for SizeVisitor {
     }
 }
 
-/// A moment, as RFC 3339 writes it: `"2026-05-04T12:00:00Z"`.
+/// A timestamp in RFC 3339: `"2026-05-04T12:00:00Z"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub SystemTime);
 
 impl Timestamp {
-    /// This moment, to the millisecond: as it is written.
+    /// The current time, rounded to milliseconds as in its text.
     #[must_use]
     pub fn now() -> Self {
         let now = SystemTime::now();
@@ -226,12 +226,12 @@ impl JsonSchema for Timestamp {
     }
 }
 
-/// A part of a whole, written in percent: `"5%"`, `"0.5%"`.
+/// A percentage: `"5%"`, `"0.5%"`.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Percent(f64);
 
 impl Percent {
-    /// The part, from 0 to 1.
+    /// The fraction, from 0 to 1.
     #[must_use]
     pub fn share(self) -> f64 {
         self.0 / 100.0
@@ -290,7 +290,7 @@ impl JsonSchema for Percent {
     }
 }
 
-/// A name that the configuration gives to a thing; cheap to clone into requests and log lines.
+/// A name from the configuration; cheap to clone into requests and log lines.
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*
@@ -337,7 +337,7 @@ name!(
     PoolName
 );
 name!(
-    /// The name of a route: the one that the configuration gives, or its matcher's text.
+    /// The name of a route: configured, or the text of its matcher.
     RouteName
 );
 
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn periods_need_a_unit() {
+    fn duration_without_a_unit_is_rejected() {
         assert_eq!(period("5s"), Ok(Period::seconds(5)));
         assert_eq!(period("1m 30s"), Ok(Period::seconds(90)));
         assert_eq!(period("250ms"), Ok(Period(Duration::from_millis(250))));
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_percentage_needs_its_sign_and_is_a_part() {
+    fn percentage_needs_its_sign_and_is_at_most_100() {
         let read = |text: &str| text.parse::<Percent>().map(Percent::share);
         assert_eq!((read("5%"), read("0.5 %"), read("100%")), (Ok(0.05), Ok(0.005), Ok(1.0)));
         for text in ["5", "", "%", "-1%", "101%", "NaN%", "x%"] {
@@ -376,17 +376,17 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_binary_and_decimal_units() {
+    fn sizes_accept_binary_and_decimal_units() {
         assert_eq!(size("512"), Ok(Size(512)));
         assert_eq!(size("32KiB"), Ok(Size::kib(32)));
         assert_eq!(size("100MiB"), Ok(Size::mib(100)));
         assert_eq!(size("1 GB"), Ok(Size(1_000_000_000)));
         assert!(size("lots").is_err());
-        assert!(size("99999999999GiB").is_err(), "an overflow is refused, not wrapped");
+        assert!(size("99999999999GiB").is_err(), "an overflow is rejected");
     }
 
     #[test]
-    fn what_is_shown_is_what_can_be_written() {
+    fn displayed_values_can_be_parsed_again() {
         for text in ["32KiB", "100MiB", "1023B"] {
             assert_eq!(size(text).unwrap().to_string(), text);
         }

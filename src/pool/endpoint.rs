@@ -265,7 +265,7 @@ impl Endpoint {
 
     fn announce_removal(&self) {
         if let Some((pool, cut)) = self.removal.lock().take() {
-            Event::BackendRemoved { pool, backend: self.address, cut }.announce();
+            Event::BackendRemoved { pool, backend: self.address, aborted: cut }.announce();
         }
     }
 

@@ -9,7 +9,7 @@ use pingora_proxy::Session;
 
 use super::exchange::Exchange;
 use super::failover;
-use crate::base::lifecycle::{CutRequest, Lifecycle, Phase};
+use crate::base::lifecycle::{AbortedRequest, Lifecycle, Phase};
 use crate::decision::host;
 use crate::http::rejection::Rejection;
 use crate::observe::{AccessLog, Record};
@@ -29,7 +29,7 @@ impl Exchange {
         let cut = self.is_cut(e, lifecycle);
         if cut {
             let route = self.route.as_ref().map(|route| route.name.clone());
-            lifecycle.note_cut(CutRequest { route, client: self.client, age: self.began().elapsed() });
+            lifecycle.record_aborted(AbortedRequest { route, client: self.client, age: self.began().elapsed() });
         }
         if self.rejection.is_none() && self.overdue() == Some(Rejection::BackendRemoved) {
             self.rejection = Some(Rejection::BackendRemoved);
@@ -71,7 +71,7 @@ impl Exchange {
     /// Whether it was aborted because the process stops.
     fn is_cut(&self, e: Option<&Error>, lifecycle: &Lifecycle) -> bool {
         let switched = || self.connection.as_ref().is_some_and(|connection| connection.is_switched());
-        (e.is_some() || switched()) && self.rejection.is_none() && lifecycle.phase() == Phase::Cutting
+        (e.is_some() || switched()) && self.rejection.is_none() && lifecycle.phase() == Phase::Aborting
     }
 
     fn cause(&self, e: Option<&Error>) -> &'static str {

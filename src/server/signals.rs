@@ -112,7 +112,7 @@ impl ShutdownSignalWatch for Signals {
                     return self.leave();
                 }
                 _ = streams.terminate.recv() => {
-                    self.lifecycle.enter(Phase::Leaving);
+                    self.lifecycle.enter(Phase::Draining);
                     break;
                 }
                 _ = streams.quit.recv() => {
@@ -181,7 +181,7 @@ impl Streams {
 impl Signals {
     /// Lets everybody finish, and names those who took too long.
     async fn finish(&self) {
-        if self.lifecycle.phase() == Phase::Leaving {
+        if self.lifecycle.phase() == Phase::Draining {
             let delay = self.lifecycle.drain_delay();
             systemd::stopping(delay + self.grace + MARGIN);
             if !delay.is_zero() {
@@ -197,9 +197,9 @@ impl Signals {
         if late == 0 {
             return log::info!("all connections are finished");
         }
-        self.lifecycle.enter(Phase::Cutting);
+        self.lifecycle.enter(Phase::Aborting);
         let deaf = self.drain.cut().await;
-        let cut = self.lifecycle.cut();
+        let cut = self.lifecycle.aborted();
         log::warn!("the grace period is over: {late} connections are cut, with {} requests", cut.total);
         cut.named.iter().for_each(|request| log::warn!("request cut: {request}"));
         if cut.total > cut.named.len() {

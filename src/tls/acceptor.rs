@@ -1,4 +1,4 @@
-//! The TLS library's settings for one listener, made from what its files hold.
+//! The TLS library's settings for one listener, built from the contents of its files.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use super::store::Store;
 
 /// Builds the acceptor of one listener.
 ///
-/// Sessions are resumed by stateless tickets (RFC 5077, RFC 8446 §4.6.1). Early data stays off,
-/// since it can be replayed.
+/// Sessions are resumed with stateless tickets (RFC 5077, RFC 8446 §4.6.1). Early data is off, because it can
+/// be replayed.
 ///
 /// # Errors
-/// In words, when the cryptography provider refuses the settings.
+/// A message, if the cryptography provider rejects the settings.
 pub(super) fn build(
     config: &Config,
     material: &Material,

@@ -1,4 +1,4 @@
-//! Certificates from files: the chain, its key, and what is to be known about them.
+//! Certificates from files: the chain, its key, and their properties.
 
 use std::fmt;
 use std::path::Path;
@@ -12,11 +12,11 @@ use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Why a file could not be used, in words for the operator.
+/// Why a file cannot be used, for the operator.
 pub struct Unusable {
-    /// What is wrong with the file.
+    /// The problem with the file.
     pub problem: String,
-    /// What would be right.
+    /// How to correct it.
     pub hint: &'static str,
 }
 
@@ -24,28 +24,28 @@ pub struct Unusable {
 pub fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
     let unusable = |problem: String| Unusable {
         problem,
-        hint: "give a PEM file with the certificate first, then its intermediates (`l7lb cert` writes one to try)",
+        hint: "give a PEM file with the certificate first, then its intermediates (`l7lb cert` writes one for development)",
     };
     let pem = read(path).map_err(&unusable)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
-        Ok(_) => Err(unusable(format!("{} holds no certificate", path.display()))),
+        Ok(_) => Err(unusable(format!("{} contains no certificate", path.display()))),
         Err(e) => Err(unusable(format!("{} is not valid PEM: {e}", path.display()))),
     }
 }
 
-/// When the certificate in a file ceases to be valid; `None` where it cannot be read.
+/// The expiry of the certificate in a file; `None` if it cannot be read.
 #[must_use]
 pub fn end_of(path: &Path) -> Option<SystemTime> {
     read_chain(path).ok()?.first().map(Facts::of)?.ok().map(|facts| facts.expires)
 }
 
-/// Reads a private key. The text of the error never holds a part of the file.
+/// Reads a private key. Error messages never contain a part of the file.
 pub fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Unusable> {
     let unusable = |problem: String| Unusable { problem, hint: "give a PEM file with one private key, not encrypted" };
     let pem = read(path).map_err(&unusable)?;
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| unusable(format!("{} holds no private key", path.display())))
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| unusable(format!("{} contains no private key", path.display())))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
@@ -57,16 +57,18 @@ pub(super) fn read_ocsp(path: &Path) -> Result<Vec<u8>, Unusable> {
     let unusable =
         |problem: String| Unusable { problem, hint: "give the response in DER, as `openssl ocsp -respout` writes it" };
     let der = read(path).map_err(&unusable)?;
-    // OCSPResponse is a SEQUENCE that begins with its status, an ENUMERATED of one byte; 0 is success.
+    // OCSPResponse is a SEQUENCE that starts with its status, an ENUMERATED of one byte; 0 is success.
     let status = der_content(&der).and_then(|content| content.strip_prefix(&[0x0a, 0x01])?.first());
     match status {
         Some(0) => Ok(der),
-        Some(status) => Err(unusable(format!("{} says that the responder failed: status {status}", path.display()))),
-        None => Err(unusable(format!("{} is no OCSP response", path.display()))),
+        Some(status) => {
+            Err(unusable(format!("{} reports a failure of the responder: status {status}", path.display())))
+        }
+        None => Err(unusable(format!("{} is not an OCSP response", path.display()))),
     }
 }
 
-/// What is inside of a SEQUENCE that fills the whole of `der`.
+/// The content of a SEQUENCE that fills all of `der`.
 fn der_content(der: &[u8]) -> Option<&[u8]> {
     let (length, rest) = der.strip_prefix(&[0x30])?.split_first()?;
     let (length, content) = match length {
@@ -79,7 +81,7 @@ fn der_content(der: &[u8]) -> Option<&[u8]> {
     (content.len() == length).then_some(content)
 }
 
-/// A certificate chain with its key, proved to belong together, and what is to be known about it.
+/// A certificate chain with its matching key, and its properties.
 #[derive(Clone, Debug)]
 pub struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
@@ -93,7 +95,7 @@ struct Facts {
     expires: SystemTime,
 }
 
-/// The kind of a certificate's key, in the words of the field.
+/// The kind of a certificate's key, as text.
 pub(super) struct Kind(SignatureAlgorithm);
 
 impl Kind {
@@ -117,8 +119,8 @@ impl Certificate {
     /// Pairs a chain with its key.
     ///
     /// # Errors
-    /// Says in words what does not fit: no certificate, an unknown kind of key, a key of another
-    /// certificate, or a certificate that cannot be read.
+    /// The problem: no certificate, an unknown kind of key, a key of another certificate, or an invalid
+    /// certificate.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, String> {
         let facts = chain.first().map(Facts::of).ok_or("there is no certificate")??;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
@@ -136,7 +138,7 @@ impl Certificate {
         Self { key: Arc::new(key), ..self }
     }
 
-    /// The DNS names that the certificate is for, in lower case, wildcards as `*.example.com`.
+    /// The DNS names of the certificate, in lower case, wildcards as `*.example.com`.
     #[must_use]
     pub fn names(&self) -> &[String] {
         &self.facts.names
@@ -148,13 +150,13 @@ impl Certificate {
         &self.facts.serial
     }
 
-    /// When the certificate ceases to be valid.
+    /// The expiry of the certificate.
     #[must_use]
     pub fn expires(&self) -> SystemTime {
         self.facts.expires
     }
 
-    /// A name that both certificates are for, where their keys are of the same kind.
+    /// A name that both certificates have, if their keys are of the same kind.
     pub(super) fn name_shared_with(&self, other: &Self) -> Option<&str> {
         if self.key.key.algorithm() != other.key.key.algorithm() {
             return None;
@@ -166,9 +168,9 @@ impl Certificate {
 impl Facts {
     fn of(certificate: &CertificateDer<'_>) -> Result<Self, String> {
         let (_, parsed) =
-            X509Certificate::from_der(certificate).map_err(|e| format!("the certificate cannot be read: {e}"))?;
+            X509Certificate::from_der(certificate).map_err(|e| format!("the certificate is invalid: {e}"))?;
         let alternative =
-            parsed.subject_alternative_name().map_err(|e| format!("the certificate's names cannot be read: {e}"))?;
+            parsed.subject_alternative_name().map_err(|e| format!("the names of the certificate are invalid: {e}"))?;
         let names = alternative.into_iter().flat_map(|extension| &extension.value.general_names);
         let names = names.filter_map(|name| match name {
             GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
@@ -194,7 +196,7 @@ mod tests {
     use crate::tls::development;
 
     #[test]
-    fn a_key_of_another_certificate_is_refused() {
+    fn key_of_another_certificate_is_rejected() {
         let (one, _) = development::certificate(&["one.test".to_owned()]).unwrap();
         let (two, _) = development::certificate(&["two.test".to_owned()]).unwrap();
         let chain = vec![CertificateDer::from_pem_slice(one.certificate.as_bytes()).unwrap()];
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn only_successful_ocsp_responses_are_stapled() {
+    fn unsuccessful_ocsp_response_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("response.der");
         let read = |bytes: &[u8]| {
@@ -212,10 +214,13 @@ mod tests {
         };
         assert_eq!(read(&[0x30, 3, 0x0a, 1, 0]).unwrap().len(), 5);
         assert_eq!(read(&[0x30, 0x82, 0, 3, 0x0a, 1, 0]).unwrap().len(), 7);
-        assert_eq!(read(&[0x30, 3, 0x0a, 1, 3]).unwrap_err(), "response.der says that the responder failed: status 3");
+        assert_eq!(
+            read(&[0x30, 3, 0x0a, 1, 3]).unwrap_err(),
+            "response.der reports a failure of the responder: status 3"
+        );
         for odd in [&b""[..], b"-----BEGIN", &[0x30], &[0x30, 4, 0x0a, 1, 0], &[0x30, 0x84, 1], &[0x31, 3, 0x0a, 1, 0]]
         {
-            assert_eq!(read(odd).unwrap_err(), "response.der is no OCSP response", "{odd:?}");
+            assert_eq!(read(odd).unwrap_err(), "response.der is not an OCSP response", "{odd:?}");
         }
     }
 }

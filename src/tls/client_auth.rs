@@ -1,4 +1,4 @@
-//! Client certificates: whether a listener asks for them, and who must have signed them.
+//! Client certificates: whether a listener requires them, and which authorities may sign them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,27 +17,27 @@ use serde::Deserialize;
 use super::certificates::{self, Unusable};
 use crate::base::fault::{Faults, Place};
 
-/// The `client_auth:` block of a listener's `tls`, as written.
+/// The `client_auth:` block of a listener's `tls`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Whether clients without a certificate are served.
+    /// Whether clients without a certificate are accepted.
     pub mode: Mode,
-    /// PEM file with the authorities that sign clients' certificates.
+    /// PEM file with the authorities that sign client certificates.
     pub ca: PathBuf,
-    /// PEM files with revocation lists (RFC 5280 §5). With any, each authority in a client's chain
-    /// must have one.
+    /// PEM files with revocation lists (RFC 5280 §5). With any of them, each authority in a client's chain must
+    /// have one.
     #[serde(default)]
     pub crl: Vec<PathBuf>,
 }
 
-/// Whether clients without a certificate are served.
+/// Whether clients without a certificate are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// A client without a certificate is refused in the handshake.
+    /// A client without a certificate is rejected in the handshake.
     Required,
-    /// A client may do without; one whose certificate is not good is refused all the same.
+    /// A client without a certificate is accepted; one with an invalid certificate is rejected.
     Optional,
 }
 
@@ -75,13 +75,13 @@ impl Config {
             .filter(|_| crl_is_whole)
     }
 
-    /// The files that the rules are made of.
+    /// The files of the rules.
     pub(super) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         std::iter::once(&self.ca).chain(&self.crl)
     }
 }
 
-const CA_HINT: &str = "give a PEM file with the certificates of the authorities that sign clients' certificates";
+const CA_HINT: &str = "give a PEM file with the certificates of the authorities that sign client certificates";
 
 fn read_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, Unusable> {
     let unusable = |problem: String| Unusable { problem, hint: "give a PEM file with X509 CRL blocks" };
@@ -89,16 +89,16 @@ fn read_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>,
     let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
     match lists {
         Ok(lists) if !lists.is_empty() => Ok(lists),
-        Ok(_) => Err(unusable(format!("{} holds no revocation list", path.display()))),
+        Ok(_) => Err(unusable(format!("{} contains no revocation list", path.display()))),
         Err(e) => Err(unusable(format!("{} is not valid PEM: {e}", path.display()))),
     }
 }
 
 impl ClientAuth {
-    /// Rules by which `authorities` vouch for clients and `lists` take that back.
+    /// Rules with these authorities and revocation lists.
     ///
     /// # Errors
-    /// In words, when something is no certificate or no revocation list.
+    /// A message, if a certificate or a revocation list is invalid.
     pub fn new(
         mode: Mode,
         authorities: Vec<CertificateDer<'static>>,
@@ -107,7 +107,7 @@ impl ClientAuth {
         let binding = binding(mode, &authorities, &lists);
         let mut roots = RootCertStore::empty();
         for authority in authorities {
-            roots.add(authority).map_err(|e| format!("holds something that is no authority's certificate: {e}"))?;
+            roots.add(authority).map_err(|e| format!("contains a certificate that is not an authority: {e}"))?;
         }
         let builder =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider())).with_crls(lists);
@@ -122,9 +122,9 @@ impl ClientAuth {
         Arc::clone(&self.verifier)
     }
 
-    /// What stands for these very rules. A resumed session is not verified again, so a ticket must
-    /// not outlive the rules under which its client was verified: not at a listener with other
-    /// authorities, and not after a revocation.
+    /// A hash of these rules. A resumed session is not verified again, so a ticket must not be valid under
+    /// other rules than those under which its client was verified: neither on a listener with other authorities
+    /// nor after a revocation.
     pub(super) fn binding(&self) -> [u8; 32] {
         self.binding
     }

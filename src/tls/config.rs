@@ -1,4 +1,4 @@
-//! The `tls:` block of a listener: what is written, and the proof that its files fit together.
+//! The `tls:` block of a listener, and the check of its files.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -15,20 +15,20 @@ use super::tickets::{self, Keys};
 use crate::base::fault::{Faults, Place};
 use crate::base::file_stamps::Stamps;
 
-/// The `tls:` block of a listener, as written.
+/// The `tls:` block of a listener.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The certificates to choose from by server name; the first is shown to clients that name none
-    /// or an unknown one.
+    /// The certificates, selected by server name; the first one is for clients without a server name or with an
+    /// unknown one.
     pub certificates: Vec<CertificateConfig>,
-    /// The oldest version that is spoken.
+    /// The oldest TLS version that is accepted.
     #[serde(default)]
     pub minimum_version: Version,
-    /// The protocols that are offered, the preferred one first.
+    /// The offered protocols, the preferred one first.
     #[serde(default = "both_protocols")]
     pub alpn: Vec<Protocol>,
-    /// Whether clients show a certificate, and whose.
+    /// Client certificates.
     #[serde(default)]
     pub client_auth: Option<client_auth::Config>,
     /// File with the keys of session tickets, shared by machines that resume each other's sessions.
@@ -52,7 +52,7 @@ pub enum Version {
 
 impl<'de> Deserialize<'de> for Version {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Without quotes, YAML takes 1.3 for a number.
+        // Without quotes YAML parses 1.3 as a number.
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Written {
@@ -101,7 +101,7 @@ impl Protocol {
     }
 }
 
-/// One certificate chain with its key, as written.
+/// One certificate chain with its key.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateConfig {
@@ -114,35 +114,34 @@ pub struct CertificateConfig {
     pub ocsp: Option<PathBuf>,
 }
 
-/// A consistent `tls:` block: what was written, and what its files held when they were read.
+/// A checked `tls:` block: the configuration and the contents of its files.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What was written; the files are read again when they change.
+    /// The configuration; the files are read again when they change.
     pub(super) config: Config,
-    /// What the files held.
+    /// The contents of the files.
     pub(super) material: Material,
-    /// What the files looked like just before they were read.
+    /// The state of the files just before they were read.
     pub(super) stamps: Stamps,
 }
 
-/// What the files of a listener hold.
+/// The contents of a listener's files.
 #[derive(Clone, Debug)]
 pub(super) struct Material {
-    /// One for each entry of [`Config::certificates`], in its order.
+    /// One per entry of [`Config::certificates`], in order.
     pub(super) certificates: Vec<Certificate>,
     pub(super) client_auth: Option<Arc<ClientAuth>>,
     pub(super) ticket_keys: Option<Arc<Keys>>,
 }
 
 impl Settings {
-    /// Whether a request for `host` may come on a connection whose client asked for `server_name`, by the
-    /// certificates as they were read.
+    /// Whether a request for `host` may arrive on a connection with `server_name`, by the certificates as read.
     #[must_use]
     pub fn may_serve(&self, server_name: Option<&str>, host: &str) -> bool {
         Names::of(&self.material.certificates).allow(server_name, host)
     }
 
-    /// Settings with a certificate that lives in memory only; everything else is the default.
+    /// Settings with a certificate in memory; everything else is the default.
     #[must_use]
     pub fn in_memory(certificate: Certificate) -> Self {
         let config = Config { alpn: both_protocols(), ..Config::default() };
@@ -152,7 +151,7 @@ impl Settings {
 }
 
 impl Config {
-    /// Reads every file, and proves that they fit together.
+    /// Reads every file, and checks that they match.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Settings> {
         let stamps = Stamps::of(self.files());
         self.check_alpn(&place.key("alpn"), faults);
@@ -167,7 +166,7 @@ impl Config {
         Some(Settings { config: self.clone(), material, stamps })
     }
 
-    /// Every file that is named.
+    /// Every configured file.
     fn files(&self) -> impl Iterator<Item = PathBuf> {
         let certificates = self.certificates.iter().flat_map(CertificateConfig::files);
         let client_auth = self.client_auth.iter().flat_map(client_auth::Config::files);
@@ -176,25 +175,25 @@ impl Config {
 
     fn check_alpn(&self, place: &Place, faults: &mut Faults) {
         if self.alpn.is_empty() {
-            faults.add(place.clone(), "no protocol is given", "write [h2, http/1.1], or leave the key out");
+            faults.add(place.clone(), "no protocol is listed", "write [h2, http/1.1], or remove the key");
         }
         for (index, protocol) in self.alpn.iter().enumerate() {
             if self.alpn.iter().take(index).any(|before| before == protocol) {
                 faults.add(
                     place.index(index),
-                    format!("`{}` is given twice", protocol.name()),
+                    format!("`{}` is listed twice", protocol.name()),
                     "remove one of the two",
                 );
             }
         }
     }
 
-    /// All certificates, or nothing when one of them is faulty.
+    /// All certificates, or `None` if one of them is faulty.
     fn check_certificates(&self, place: &Place, faults: &mut Faults) -> Option<Vec<Certificate>> {
         if self.certificates.is_empty() {
             faults.add(
                 place.clone(),
-                "no certificate is given",
+                "no certificate is listed",
                 "give at least one, or remove `tls` to serve plain HTTP",
             );
             return None;
@@ -214,7 +213,7 @@ impl Config {
                 let kind = Kind::of(certificate);
                 faults.add(
                     place.index(index).key("certificate"),
-                    format!("`{name}` has a certificate with an {kind} key already, certificates[{earlier}]"),
+                    format!("`{name}` already has a certificate with an {kind} key, certificates[{earlier}]"),
                     "remove one of the two; a name may have one certificate for each kind of key",
                 );
             }
@@ -224,7 +223,7 @@ impl Config {
 }
 
 impl CertificateConfig {
-    /// Reads the files and proves that they belong together.
+    /// Reads the files and checks that they match.
     pub(super) fn check(&self, place: &Place, faults: &mut Faults) -> Option<Certificate> {
         let chain = certificates::read_chain(&self.certificate)
             .map_err(|e| faults.add(place.key("certificate"), e.problem, e.hint))
@@ -236,7 +235,7 @@ impl CertificateConfig {
         let certificate = Certificate::new(chain?, key?)
             .map_err(|problem| {
                 let pair = format!("{} and {}: {problem}", self.certificate.display(), self.key.display());
-                faults.add(place.key("key"), pair, "give the key that the certificate was made for");
+                faults.add(place.key("key"), pair, "give the key of this certificate");
             })
             .ok()?;
         match ocsp {
@@ -245,7 +244,7 @@ impl CertificateConfig {
         }
     }
 
-    /// The files that the certificate is made of.
+    /// The files of the certificate.
     pub(super) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         [&self.certificate, &self.key].into_iter().chain(&self.ocsp)
     }

@@ -1,4 +1,4 @@
-//! Who a client has proved to be, in the form in which backends are told.
+//! The verified identity of a client, in the form of the headers for backends.
 
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
@@ -10,10 +10,10 @@ use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate, X509
 
 use super::certificates::hexadecimal;
 
-/// The verified identity of a client; computed once for a connection, ready to be sent.
+/// The verified identity of a client; computed once per connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientIdentity {
-    /// The subject as RFC 4514 writes it, in ASCII: `CN=alice,O=Example`.
+    /// The subject in the format of RFC 4514, in ASCII: `CN=alice,O=Example`.
     pub subject: HeaderValue,
     /// SHA-256 of the certificate (DER) in lower-case hexadecimal digits.
     pub fingerprint: HeaderValue,
@@ -23,14 +23,14 @@ pub struct ClientIdentity {
 }
 
 impl ClientIdentity {
-    /// The identity in a certificate that was verified before.
+    /// The identity in a verified certificate.
     ///
     /// # Errors
-    /// In words, when the certificate cannot be read.
+    /// A message, if the certificate cannot be parsed.
     pub(super) fn of(der: &[u8]) -> Result<Self, String> {
-        let (_, parsed) = X509Certificate::from_der(der).map_err(|e| format!("a client's certificate: {e}"))?;
+        let (_, parsed) = X509Certificate::from_der(der).map_err(|e| format!("client certificate: {e}"))?;
         let expires = u64::try_from(parsed.validity.not_after.timestamp()).unwrap_or(0);
-        let value = |text: &str| HeaderValue::from_str(text).map_err(|e| format!("a client's certificate: {e}"));
+        let value = |text: &str| HeaderValue::from_str(text).map_err(|e| format!("client certificate: {e}"));
         Ok(Self {
             subject: value(&distinguished_name(parsed.subject()))?,
             fingerprint: value(&hexadecimal(digest(&SHA256, der).as_ref()))?,
@@ -39,14 +39,14 @@ impl ClientIdentity {
         })
     }
 
-    /// Whether the certificate is past its end. A resumed session brings it along unverified.
+    /// Whether the certificate has expired. A resumed session carries it without verification.
     pub(super) fn has_expired(&self, now: SystemTime) -> bool {
         self.expires < now
     }
 }
 
-/// A name as RFC 4514 §2 writes it: the last part first, what has a meaning escaped. Bytes beyond
-/// ASCII are escaped too (§2.4), so the text fits into a header field.
+/// A name in the format of RFC 4514 §2: the last part first, special characters escaped. Bytes beyond ASCII are
+/// escaped too (§2.4), so the text is a valid header value.
 fn distinguished_name(name: &X509Name<'_>) -> String {
     let parts: Vec<_> = name.iter_rdn().collect();
     let parts = parts.iter().rev().map(|part| part.iter().map(attribute).collect::<Vec<_>>().join("+"));
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn subjects_are_written_so_that_nobody_slips_a_part_in() {
+    fn special_characters_in_subjects_are_escaped() {
         for (parts, written) in [
             (vec![(DnType::OrganizationName, "Example"), (DnType::CommonName, "alice")], "CN=alice,O=Example"),
             (vec![(DnType::CommonName, "alice,O=Admins")], r"CN=alice\,O\=Admins"),
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn serial_fingerprint_and_end_are_those_of_the_certificate() {
+    fn identity_has_serial_fingerprint_and_expiry_of_the_certificate() {
         let identity = identity(&[(DnType::CommonName, "alice")]);
         assert_eq!(identity.serial, "0aff");
         assert_eq!(identity.fingerprint.len(), 64);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_is_an_error() {
+    fn invalid_certificate_is_an_error() {
         assert!(ClientIdentity::of(b"").is_err() && ClientIdentity::of(&[0x30, 0]).is_err());
     }
 }

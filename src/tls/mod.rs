@@ -1,17 +1,17 @@
-//! TLS on both sides: how listeners answer handshakes, and how backends are verified.
+//! TLS on both sides: handshakes of listeners, and verification of backends.
 //!
-//! Only this folder knows the TLS library. The rules are the library's own good ones: TLS 1.2 and
-//! 1.3, ECDHE with AES-GCM or ChaCha20-Poly1305 only, X25519MLKEM768 preferred.
+//! Only this folder uses the TLS library directly. The defaults of the library apply: TLS 1.2 and 1.3, ECDHE
+//! with AES-GCM or ChaCha20-Poly1305 only, X25519MLKEM768 preferred.
 //!
-//! - [`config`]: what is written about a listener, and the proof that its files fit together.
-//! - [`certificates`], [`store`]: from files to a certificate, and the one that a client is shown.
-//! - [`client_auth`], [`identity`]: whom clients must be vouched for by, and who they proved to be.
-//! - [`tickets`]: keys of session tickets that several machines share.
-//! - [`terminator`]: what a listener holds: handshakes, and what is known after one.
-//! - [`acceptor`]: the library's settings, made from all of these.
-//! - [`watch`]: files are read again when they change, and certificates are seen to expire.
-//! - [`development`]: a self-signed certificate for a first try.
-//! - [`upstream`]: verifying backends.
+//! - [`config`]: the `tls` block of a listener.
+//! - [`certificates`], [`store`]: certificates from files, and their selection by server name.
+//! - [`client_auth`], [`identity`]: verification of clients, and their verified identity.
+//! - [`tickets`]: session ticket keys shared by several machines.
+//! - [`terminator`]: TLS of one listener.
+//! - [`acceptor`]: builds the settings of the library.
+//! - [`watch`]: reloads changed files, and warns about expiring certificates.
+//! - [`development`]: a self-signed certificate for development.
+//! - [`upstream`]: TLS to backends.
 
 mod acceptor;
 pub mod certificates;
@@ -31,11 +31,10 @@ pub use identity::ClientIdentity;
 pub use terminator::{Established, Terminator};
 pub use watch::Watcher;
 
-/// Makes aws-lc-rs the process's provider of cryptography, before anybody else chooses another.
+/// Installs aws-lc-rs as the cryptography provider of the process.
 ///
-/// Pingora would install *ring* at first use, which has no post-quantum key exchange. Calling this
-/// twice is harmless.
+/// Pingora would install *ring* at first use, which lacks post-quantum key exchange. A second call is harmless.
 pub fn install_provider() {
-    // An error means that a provider is installed already: this very one, in tests.
+    // An error means that a provider is installed already; in tests it is this one.
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
 }

@@ -1,4 +1,4 @@
-//! Which certificate a client is shown, and which hosts the certificates of a listener are for.
+//! Selection of a certificate by server name, and the hosts that a connection may serve.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use rustls::sign::CertifiedKey;
 
 use super::Certificate;
 
-/// The certificates of one listener: chosen by exact name, then by wildcard, then the first.
+/// The certificates of one listener, selected by exact name, then by wildcard, then the first.
 ///
-/// Several certificates may serve the same name with different kinds of keys; the first whose key
-/// the client can verify is shown.
+/// Several certificates may have the same name with different kinds of keys; the first one whose key the client
+/// supports is used.
 #[derive(Debug)]
 pub(super) struct Store {
     by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
@@ -19,8 +19,8 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// A store of `certificates`, of which the first is the one for unknown names, together with
-    /// those that have its first name and another kind of key.
+    /// A store of `certificates`. The first one, and those with its first name and another kind of key, are for
+    /// unknown names.
     #[must_use]
     pub(super) fn new(certificates: &[Certificate]) -> Self {
         let mut by_name: HashMap<String, Vec<Arc<CertifiedKey>>> = HashMap::new();
@@ -35,7 +35,7 @@ impl Store {
         Self { otherwise: siblings.unwrap_or_else(alone), by_name }
     }
 
-    /// The candidates for a server name, best class first.
+    /// The candidates for a server name.
     fn candidates(&self, name: Option<&str>) -> &[Arc<CertifiedKey>] {
         let Some(name) = name.map(str::to_ascii_lowercase) else {
             return &self.otherwise;
@@ -45,7 +45,7 @@ impl Store {
 
     /// The certificates for a name in lower case.
     fn named(&self, name: &str) -> Option<&[Arc<CertifiedKey>]> {
-        // A wildcard stands for exactly one label (RFC 6125 §6.4.3).
+        // A wildcard matches exactly one label (RFC 6125 §6.4.3).
         let wildcard = || name.split_once('.').and_then(|(_, parent)| self.by_name.get(&format!("*.{parent}")));
         self.by_name.get(name).or_else(wildcard).map(Vec::as_slice)
     }
@@ -59,8 +59,7 @@ impl ResolvesServerCert for Store {
     }
 }
 
-/// The hosts that the certificates of a listener are for. It outlives their keys: each connection
-/// has the names of its own time.
+/// The names of the certificates of a listener. A connection keeps the names of its start.
 #[derive(Debug)]
 pub(super) struct Names(Vec<String>);
 
@@ -77,13 +76,13 @@ impl Names {
         has(host) || host.split_once('.').is_some_and(|(_, parent)| has(&format!("*.{parent}")))
     }
 
-    /// Whether a connection on which the client asked for `server_name` may carry requests for
-    /// `host` (which may have a port), or the two do not belong together (RFC 9110 §7.4).
+    /// Whether a connection with `server_name` may carry requests for `host`, which may have a port (RFC 9110
+    /// §7.4).
     ///
-    /// The host is the server name, as it nearly always is, or one that the listener has a
-    /// certificate for: browsers send requests for several names on one connection (RFC 9113
-    /// §9.1.1). All certificates of a listener go with the same rules for clients, so nobody gets
-    /// around them in this way. Who names no server has said nothing that a host could contradict.
+    /// The host equals the server name in almost all cases, or the listener has a certificate for it: browsers
+    /// send requests for several names on one connection (RFC 9113 §9.1.1). All certificates of a listener
+    /// share the same rules for clients, so this bypasses no rule. A connection without a server name may serve
+    /// any host.
     pub(super) fn allow(&self, server_name: Option<&str>, host: &str) -> bool {
         let Some(server_name) = server_name else {
             return true;
@@ -93,7 +92,7 @@ impl Names {
     }
 }
 
-/// A host without its port and without the dot of a fully qualified name. A server name has neither.
+/// A host without its port and without the trailing dot of a fully qualified name. A server name has neither.
 fn without_port(host: &str) -> &str {
     let port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     let name = match host.rsplit_once(':') {
@@ -119,19 +118,19 @@ mod tests {
     }
 
     #[test]
-    fn exact_beats_wildcard_beats_first() {
+    fn exact_name_takes_precedence_over_wildcard_and_first() {
         let all = [certificate(&["first.test"]), certificate(&["*.example.test"]), certificate(&["www.example.test"])];
         let store = Store::new(&all);
         assert_eq!(shown(&store, Some("www.example.test"), &all), Some("www.example.test"));
         assert_eq!(shown(&store, Some("WWW.Example.TEST"), &all), Some("www.example.test"));
         assert_eq!(shown(&store, Some("api.example.test"), &all), Some("*.example.test"));
-        assert_eq!(shown(&store, Some("a.b.example.test"), &all), Some("first.test"), "a wildcard is one label");
+        assert_eq!(shown(&store, Some("a.b.example.test"), &all), Some("first.test"), "a wildcard matches one label");
         assert_eq!(shown(&store, Some("other.test"), &all), Some("first.test"));
         assert_eq!(shown(&store, None, &all), Some("first.test"));
     }
 
     #[test]
-    fn a_connection_serves_its_own_name_and_those_with_a_certificate() {
+    fn connection_serves_its_server_name_and_names_with_a_certificate() {
         let names = Names::of(&[certificate(&["a.test", "b.test"]), certificate(&["*.c.test"])]);
         for (server_name, host, allowed) in [
             (Some("a.test"), "a.test", true),

@@ -1,7 +1,7 @@
-//! What a listener holds to speak TLS: the acceptor of the moment, and what each handshake tells.
+//! TLS of one listener: the current acceptor, and the result of each handshake.
 //!
-//! Connections keep what they were made with. When files change, the acceptor is exchanged for the
-//! next handshakes ([`super::watch`] says when).
+//! Connections keep their settings. When files change, the acceptor for further handshakes is replaced (see
+//! [`super::watch`]).
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub struct Terminator {
     listener: String,
     config: Config,
     stamps: Stamps,
-    /// What was read last. Only whoever reads the files anew takes it.
+    /// The state read last. Locked only during a reload.
     state: Mutex<State>,
     live: ArcSwap<Live>,
 }
@@ -44,7 +44,7 @@ struct State {
     tickets: Arc<dyn ProducesTickets>,
 }
 
-/// What the next handshake is done with.
+/// The settings for the next handshake.
 struct Live {
     acceptor: Arc<Acceptor>,
     names: Arc<Names>,
@@ -57,25 +57,25 @@ impl Live {
     }
 }
 
-/// What a handshake established, for the requests on its connection.
+/// The result of a handshake, for the requests on its connection.
 #[derive(Debug)]
 pub struct Established {
-    /// The server name that the client asked for, in lower case.
+    /// The server name in lower case.
     pub server_name: Option<String>,
-    /// Who the client proved to be, where it showed a certificate.
+    /// The verified identity of the client, if it sent a certificate.
     pub client: Option<ClientIdentity>,
     names: Arc<Names>,
 }
 
 impl Established {
-    /// What the handshake of a connection established; `None` on a plain one.
+    /// The result of the handshake of a connection; `None` without TLS.
     #[must_use]
     pub fn of(connection: &Digest) -> Option<&Self> {
         connection.ssl_digest.as_deref()?.extension.get()
     }
 
-    /// Whether a request for `host` (which may have a port) may come on this connection, or is
-    /// misdirected (RFC 9110 §15.5.20). Equal names, as they nearly always are, cost no allocation.
+    /// Whether a request for `host` (which may have a port) may arrive on this connection, or is misdirected
+    /// (RFC 9110 §15.5.20). Equal names, the usual case, cost no allocation.
     #[must_use]
     pub fn may_serve(&self, host: &str) -> bool {
         self.names.allow(self.server_name.as_deref(), host)
@@ -83,10 +83,10 @@ impl Established {
 }
 
 impl Terminator {
-    /// TLS for the listener that the operator knows as `listener`.
+    /// TLS for the listener named `listener`.
     ///
     /// # Errors
-    /// In words, when the cryptography provider refuses the settings.
+    /// A message, if the cryptography provider rejects the settings.
     pub fn new(listener: String, settings: &Settings) -> Result<Self, String> {
         let Settings { config, material, stamps } = settings.clone();
         let tickets = tickets(&material)?;
@@ -101,11 +101,11 @@ impl Terminator {
         Arc::clone(&self.live.load().acceptor)
     }
 
-    /// Does the handshake of a new connection. What it established is in the connection's digest,
-    /// where [`Established::of`] finds it.
+    /// Does the handshake of a new connection. Its result is in the digest of the connection, where
+    /// [`Established::of`] finds it.
     ///
     /// # Errors
-    /// In words, when the two do not come together.
+    /// A message, if the handshake fails.
     pub async fn handshake<S: IO + 'static>(&self, stream: S) -> Result<TlsStream<S>, String> {
         let live = self.live.load_full();
         let notes = Notes { names: Arc::clone(&live.names) };
@@ -113,20 +113,20 @@ impl Terminator {
         let digest = stream.ssl_digest();
         let established = digest.as_deref().and_then(|digest: &SslDigest| digest.extension.get::<Established>());
         match established {
-            None => Err("a client's certificate cannot be read".to_owned()),
+            None => Err("the client certificate cannot be parsed".to_owned()),
             Some(Established { client: Some(client), .. }) if client.has_expired(SystemTime::now()) => {
-                Err("a resumed session's client certificate has expired".to_owned())
+                Err("the client certificate of the resumed session has expired".to_owned())
             }
             Some(_) => Ok(stream),
         }
     }
 
-    /// What its files looked like before they were first read.
+    /// The state of its files before they were first read.
     pub(super) fn stamps(&self) -> &Stamps {
         &self.stamps
     }
 
-    /// What it shows at the moment.
+    /// Its current certificates.
     #[must_use]
     pub fn certificates(&self) -> Vec<Certificate> {
         self.state.lock().material.certificates.clone()
@@ -138,8 +138,8 @@ impl Terminator {
         &self.listener
     }
 
-    /// Reads what is in `changed` anew and uses it from the next handshake on. What cannot be used
-    /// leaves what was there before, each certificate for itself. Blocks while it reads.
+    /// Reads the files in `changed` again and uses them from the next handshake on. A file that cannot be used
+    /// keeps its previous content, separately for each certificate. Blocks during reading.
     pub fn reload(&self, changed: &[PathBuf]) -> Vec<Event> {
         let mut state = self.state.lock();
         let mut reading = Reading { listener: &self.listener, changed, events: Vec::new() };
@@ -157,7 +157,7 @@ impl Terminator {
     }
 
     fn exchange(&self, state: &mut State, material: Material) -> Result<(), String> {
-        // Tickets stay good over a new certificate, but not over new keys or new rules for clients.
+        // Tickets survive a new certificate, but not new keys or new rules for clients.
         let same_keys = same(material.ticket_keys.as_ref(), state.material.ticket_keys.as_ref());
         let same_rules = binding(&material) == binding(&state.material);
         let tickets = if same_keys && same_rules { Arc::clone(&state.tickets) } else { tickets(&material)? };
@@ -168,7 +168,7 @@ impl Terminator {
     }
 }
 
-/// Reading files anew: what is good replaces what was there.
+/// Reads files again: valid content replaces the previous one.
 struct Reading<'a> {
     listener: &'a str,
     changed: &'a [PathBuf],
@@ -183,7 +183,7 @@ impl Reading<'_> {
     fn certificates(&mut self, config: &Config, before: &[Certificate]) -> Vec<Certificate> {
         let mut certificates = Vec::with_capacity(before.len());
         for (index, old) in before.iter().enumerate() {
-            // A certificate that lives in memory only has no files.
+            // A certificate in memory has no files.
             let files = config.certificates.get(index).filter(|files| self.concerns(files.files()));
             let new = files.and_then(|files| {
                 let new = self.read(&files.certificate, |place, faults| files.check(place, faults))?;
@@ -222,7 +222,7 @@ impl Reading<'_> {
         self.events.push(Event::TlsFileLoaded { listener, file });
     }
 
-    /// Reads something; what is wrong becomes an event.
+    /// Reads a file; faults become an event.
     fn read<T>(&mut self, file: &Path, read: impl FnOnce(&Place, &mut Faults) -> Option<T>) -> Option<T> {
         let mut faults = Faults::default();
         let new = read(&Place::root(), &mut faults);
@@ -238,7 +238,7 @@ impl Reading<'_> {
 fn tickets(material: &Material) -> Result<Arc<dyn ProducesTickets>, String> {
     match &material.ticket_keys {
         Some(keys) => Ok(Arc::new(Tickets::new(Arc::clone(keys), binding(material)))),
-        // Keys that nobody else has; the library replaces them every 6 hours.
+        // Keys of this process only; the library replaces them every 6 hours.
         None => Ticketer::new().map_err(|e| e.to_string()),
     }
 }
@@ -255,7 +255,7 @@ fn same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
     }
 }
 
-/// Notes what a handshake established, at its end.
+/// Stores the result of a handshake.
 struct Notes {
     names: Arc<Names>,
 }
@@ -263,7 +263,7 @@ struct Notes {
 #[async_trait]
 impl TlsAccept for Notes {
     async fn handshake_complete_callback(&self, tls: &TlsRef) -> Option<Arc<dyn Any + Send + Sync>> {
-        // A certificate that cannot be read leaves nothing behind, and the connection is refused.
+        // If the certificate cannot be parsed nothing is stored, and the connection is rejected.
         let client = tls.peer_certificate_der().map(ClientIdentity::of).transpose().ok()?;
         let server_name = tls.server_name().map(str::to_ascii_lowercase);
         Some(Arc::new(Established { server_name, client, names: Arc::clone(&self.names) }))

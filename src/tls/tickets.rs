@@ -1,10 +1,9 @@
-//! Session tickets whose keys come from a file, so that several machines resume each other's
-//! sessions.
+//! Session tickets with keys from a file, so that several machines resume each other's sessions.
 //!
-//! A ticket is the name of its key, a nonce, and what the TLS library wants to remember, sealed with
-//! AES-256-GCM (RFC 5116). It is bound to the listener's rules for clients (see
-//! [`ClientAuth`](super::client_auth::ClientAuth)), and it carries its own age, since a key may stay
-//! in a file for longer than a ticket should live.
+//! A ticket is the name of its key, a nonce, and the session state of the TLS library, sealed with AES-256-GCM
+//! (RFC 5116). It is bound to the rules for clients of the listener (see
+//! [`ClientAuth`](super::client_auth::ClientAuth)), and contains its own age, because a key may stay in a file
+//! longer than a ticket should be valid.
 
 use std::fmt;
 use std::path::Path;
@@ -18,7 +17,7 @@ use rustls::server::ProducesTickets;
 
 use crate::base::fault::{Faults, Place};
 
-/// How long a ticket is taken, in seconds: 12 hours, as the library's own tickets.
+/// The lifetime of a ticket in seconds: 12 hours, as for the library's own tickets.
 const LIFETIME: u32 = 12 * 60 * 60;
 const NAME: usize = 16;
 const SECRET: usize = 32;
@@ -27,13 +26,13 @@ const TIME: usize = size_of::<u64>();
 const HINT: &str = "give a file with one key on each line, as `openssl rand -base64 48` makes them; the first one \
                     protects new tickets";
 
-/// One key with the name under which tickets call for it.
+/// One key, and the name by which tickets refer to it.
 struct Key {
     name: [u8; NAME],
     secret: RandomizedNonceKey,
 }
 
-/// The keys of a file: the first seals, all open.
+/// The keys of a file: the first one seals, all of them open.
 pub struct Keys(Vec<Key>);
 
 impl fmt::Debug for Keys {
@@ -42,7 +41,7 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// Reads the keys of a file. What is said about a faulty one never holds a part of it.
+/// Reads the keys of a file. Error messages never contain a part of it.
 pub(super) fn read(path: &Path, place: &Place, faults: &mut Faults) -> Option<Keys> {
     let mut fault = |problem: String| faults.add(place.clone(), format!("{}: {problem}", path.display()), HINT);
     match std::fs::read_to_string(path) {
@@ -55,10 +54,10 @@ pub(super) fn read(path: &Path, place: &Place, faults: &mut Faults) -> Option<Ke
 }
 
 impl Keys {
-    /// Keys from lines of base64; empty lines and those that begin with `#` are passed over.
+    /// Parses keys from lines of base64; empty lines and lines that start with `#` are skipped.
     ///
     /// # Errors
-    /// Which line is wrong, in words, or that there is none.
+    /// The number of the invalid line, or that there is no key.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut keys = Vec::new();
         for (number, line) in (1..).zip(text.lines().map(str::trim)) {
@@ -66,7 +65,7 @@ impl Keys {
                 keys.push(Key::parse(line).ok_or_else(|| format!("line {number} is not 48 bytes in base64"))?);
             }
         }
-        if keys.is_empty() { Err("there is no key in it".to_owned()) } else { Ok(Self(keys)) }
+        if keys.is_empty() { Err("the file contains no key".to_owned()) } else { Ok(Self(keys)) }
     }
 
     fn seal(&self, plain: &[u8], binding: &[u8], now: u64) -> Option<Vec<u8>> {
@@ -74,14 +73,14 @@ impl Keys {
         let mut sealed = [&now.to_be_bytes(), plain].concat();
         let nonce = key.secret.seal_in_place_append_tag(Aad::from(key.bound(binding)), &mut sealed).ok()?;
         let ticket = [key.name.as_slice(), nonce.as_ref(), &sealed].concat();
-        // TLS has 16 bits for a ticket's length.
+        // TLS has 16 bits for the length of a ticket.
         (ticket.len() <= usize::from(u16::MAX)).then_some(ticket)
     }
 
     fn open(&self, ticket: &[u8], binding: &[u8], now: u64) -> Option<Vec<u8>> {
         let (name, rest) = ticket.split_at_checked(NAME)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
-        // Names are no secrets, so they need not be compared in constant time.
+        // Names are not secret, so the comparison need not take constant time.
         let key = self.0.iter().find(|key| key.name == *name)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut sealed = sealed.to_vec();
@@ -102,7 +101,7 @@ impl Key {
         Some(Self { name: *name, secret: RandomizedNonceKey::new(&AES_256_GCM, secret).ok()? })
     }
 
-    /// What a ticket is authenticated with beside its content.
+    /// The additional authenticated data of a ticket.
     fn bound(&self, binding: &[u8]) -> Vec<u8> {
         [self.name.as_slice(), binding].concat()
     }
@@ -116,7 +115,7 @@ pub(super) struct Tickets {
 }
 
 impl Tickets {
-    /// Tickets that hold for listeners with the same keys and the same rules for clients.
+    /// Tickets that are valid on listeners with the same keys and the same rules for clients.
     pub(super) fn new(keys: Arc<Keys>, binding: Option<[u8; 32]>) -> Self {
         Self { keys, binding }
     }
@@ -157,18 +156,18 @@ mod tests {
     }
 
     #[test]
-    fn the_first_key_seals_and_all_open() {
+    fn first_key_seals_and_every_key_opens() {
         let (old, both, new) = (keys(&[1]), keys(&[2, 1]), keys(&[2]));
         let (before, after) = (old.seal(b"state", b"", 100).unwrap(), both.seal(b"state", b"", 100).unwrap());
         assert_eq!(both.open(&before, b"", 100).unwrap(), b"state");
         assert_eq!(new.open(&after, b"", 100).unwrap(), b"state");
-        assert_eq!(new.open(&before, b"", 100), None, "the old key is gone");
-        assert_eq!(old.open(&after, b"", 100), None, "the new key is not there yet");
-        assert_ne!(old.seal(b"state", b"", 100), Some(before), "a nonce is never used again");
+        assert_eq!(new.open(&before, b"", 100), None, "the old key was removed");
+        assert_eq!(old.open(&after, b"", 100), None, "the new key was not added yet");
+        assert_ne!(old.seal(b"state", b"", 100), Some(before), "a nonce is never reused");
     }
 
     #[test]
-    fn tickets_hold_for_the_rules_and_the_time_they_were_made_for() {
+    fn ticket_is_valid_only_for_its_rules_and_lifetime() {
         let keys = keys(&[1]);
         let ticket = keys.seal(b"state", b"rules", 100).unwrap();
         let last = 100 + u64::from(LIFETIME) - 1;
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_a_whole_ticket_is_opened() {
+    fn truncated_or_changed_ticket_is_rejected() {
         let keys = keys(&[1]);
         let ticket = keys.seal(b"state", b"", 100).unwrap();
         for length in 0..ticket.len() {
@@ -189,19 +188,19 @@ mod tests {
             changed[index] ^= 1;
             assert_eq!(keys.open(&changed, b"", 100), None, "{index}");
         }
-        assert_eq!(keys.seal(&vec![0; 65_536], b"", 100), None, "TLS has no room for it");
+        assert_eq!(keys.seal(&vec![0; 65_536], b"", 100), None, "the ticket is too large for TLS");
     }
 
     #[test]
-    fn files_are_read_strictly_and_never_quoted() {
+    fn key_file_is_parsed_strictly_and_never_quoted() {
         let good = line(1);
         assert_eq!(
             format!("{:?}", Keys::parse(&format!("# ours\n\n {good} \r\n{}\n", line(2))).unwrap()),
             "2 ticket keys"
         );
         for (text, problem) in [
-            ("".to_owned(), "there is no key in it"),
-            ("# none\n".to_owned(), "there is no key in it"),
+            ("".to_owned(), "the file contains no key"),
+            ("# none\n".to_owned(), "the file contains no key"),
             (format!("{good}\nsecret!"), "line 2 is not 48 bytes in base64"),
             (STANDARD.encode([1; 47]), "line 1 is not 48 bytes in base64"),
             (STANDARD.encode([1; 80]), "line 1 is not 48 bytes in base64"),

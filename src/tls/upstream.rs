@@ -1,5 +1,5 @@
-//! TLS towards backends: verified against the system's authorities or a pool's own, unless the
-//! configuration says `verify: false` in so many words; and who we are, to those that ask.
+//! TLS to backends: verified against the system's authorities or those of the pool, unless `verify: false` is
+//! configured; and the client certificate for backends that require one.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::certificates::{self, Certificate};
 use crate::base::fault::{Faults, Place};
 
-/// The `tls:` block of a pool, as written.
+/// The `tls:` block of a pool.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The name that the backends' certificates must be for, also sent as server name.
+    /// The name that the certificates of the backends must have; also sent as server name.
     pub server_name: String,
-    /// PEM file with the authorities to trust instead of the system's.
+    /// PEM file with authorities that replace those of the system.
     #[serde(default)]
     pub ca: Option<PathBuf>,
-    /// Whether the backend's certificate is verified; `false` invites anybody in between.
+    /// Whether the certificate of a backend is verified; `false` allows interception.
     #[serde(default = "verify_by_default")]
     pub verify: bool,
-    /// PEM file with the certificate to show to backends that ask, then its intermediates.
+    /// PEM file with the client certificate for backends, followed by its intermediates.
     #[serde(default)]
     pub client_certificate: Option<PathBuf>,
     /// PEM file with its private key.
@@ -38,22 +38,22 @@ fn verify_by_default() -> bool {
     true
 }
 
-/// How a pool's backends are spoken to over TLS.
+/// The checked TLS settings of a pool.
 #[derive(Clone)]
 pub struct Verification {
-    /// The name to ask for and to verify.
+    /// The server name to send and verify.
     pub server_name: String,
-    /// Authorities to trust instead of the system's.
+    /// Authorities that replace those of the system.
     pub authorities: Option<Arc<CaType>>,
-    /// Whether to verify at all.
+    /// Whether to verify.
     pub verify: bool,
-    /// What to show to backends that ask who we are.
+    /// The client certificate for backends.
     pub client: Option<Arc<CertKey>>,
-    /// What the files held, to tell whether they have changed.
+    /// The contents of the files, to detect changes.
     read: Vec<Vec<u8>>,
 }
 
-/// Equal where the same is asked for and the files held the same.
+/// Equal if the settings and the contents of the files are equal.
 impl PartialEq for Verification {
     fn eq(&self, other: &Self) -> bool {
         self.server_name == other.server_name && self.verify == other.verify && self.read == other.read
@@ -61,7 +61,7 @@ impl PartialEq for Verification {
 }
 
 impl Config {
-    /// Reads the authorities and proves the block consistent.
+    /// Checks the block and reads its files.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Verification> {
         if rustls::pki_types::ServerName::try_from(self.server_name.as_str()).is_err() {
             faults.add(
@@ -77,7 +77,7 @@ impl Config {
                 let authorities = certificates::read_chain(path).and_then(|chain| {
                     read.extend(chain.iter().map(|der| der.to_vec()));
                     wrap(&chain).ok_or_else(|| certificates::Unusable {
-                        problem: format!("{} holds something that is no certificate", path.display()),
+                        problem: format!("{} contains an invalid certificate", path.display()),
                         hint: "give a PEM file with certificates of authorities",
                     })
                 });
@@ -88,17 +88,17 @@ impl Config {
         Some(Verification { server_name: self.server_name.clone(), authorities, verify: self.verify, client, read })
     }
 
-    /// Reads the certificate for backends with its key, and proves that they belong together.
+    /// Reads the client certificate and its key, and checks that they match.
     fn check_client(&self, place: &Place, read: &mut Vec<Vec<u8>>, faults: &mut Faults) -> Option<Arc<CertKey>> {
         let (certificate, key) = match (&self.client_certificate, &self.client_key) {
             (None, None) => return None,
             (Some(certificate), Some(key)) => (certificate, key),
             (Some(_), None) => {
-                faults.add(place.key("client_certificate"), "its key is missing", "add `client_key: FILE`");
+                faults.add(place.key("client_certificate"), "the key is missing", "add `client_key: FILE`");
                 return None;
             }
             (None, Some(_)) => {
-                faults.add(place.key("client_key"), "its certificate is missing", "add `client_certificate: FILE`");
+                faults.add(place.key("client_key"), "the certificate is missing", "add `client_certificate: FILE`");
                 return None;
             }
         };
@@ -108,21 +108,21 @@ impl Config {
         let secret =
             certificates::read_key(key).map_err(|e| faults.add(place.key("client_key"), e.problem, e.hint)).ok();
         let (chain, secret) = (chain?, secret?);
-        // Pingora's constructor panics on certificates that cannot be read; hence the look at each.
+        // Pingora's constructor panics on invalid certificates, so each one is parsed before.
         let unreadable = chain.iter().any(|der| X509Certificate::from_der(der).is_err());
         let fits = Certificate::new(chain.clone(), secret.clone_key());
         match fits {
-            Ok(_) if unreadable => Err("there is something in it that is no certificate".to_owned()),
+            Ok(_) if unreadable => Err("the file contains an invalid certificate".to_owned()),
             Ok(_) => Ok(()),
             Err(problem) => Err(problem),
         }
         .map_err(|problem| {
             let pair = format!("{} and {}: {problem}", certificate.display(), key.display());
-            faults.add(place.key("client_key"), pair, "give the key that the certificate was made for");
+            faults.add(place.key("client_key"), pair, "give the key of this certificate");
         })
         .ok()?;
         let chain: Vec<Vec<u8>> = chain.iter().map(|der| der.to_vec()).collect();
-        // An authority and a certificate of ours are told apart by the empty one in between.
+        // The empty entry separates authorities from client certificates.
         read.push(Vec::new());
         read.extend(chain.iter().cloned());
         read.push(secret.secret_der().to_vec());
@@ -130,7 +130,7 @@ impl Config {
     }
 }
 
-/// The chain in Pingora's own type, whose constructor panics on bad bytes; hence the look before.
+/// The chain in Pingora's type, whose constructor panics on invalid bytes, so they are parsed before.
 fn wrap(chain: &[CertificateDer<'static>]) -> Option<Arc<CaType>> {
     let wrapped: Option<Vec<WrappedX509>> = chain
         .iter()

@@ -1,8 +1,8 @@
-//! The background service that reads files again when they change, and sees certificates expire.
+//! The background service that reloads changed files and warns about expiring certificates.
 //!
-//! Files are looked at twice a second instead of waiting for the kernel to tell: notifications miss
-//! what is mounted anew, shared over a network or swapped behind a symbolic link, as containers do
-//! with their secrets, and a look costs a few microseconds a file.
+//! Files are examined twice per second instead of with kernel notifications, which miss files that are mounted
+//! again, on network shares or behind symbolic links, as containers use for secrets. Examining a file costs a
+//! few microseconds.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,14 +17,14 @@ use crate::base::event::Event;
 use crate::base::file_stamps::Stamps;
 use crate::base::units::Timestamp;
 
-/// How often files are looked at.
+/// The interval of examining files.
 const PERIOD: Duration = Duration::from_millis(500);
-/// How long files must have stayed as they are before they are read: a certificate and its key are
-/// two files, which nobody writes at once.
+/// How long files must be unchanged before they are read: a certificate and its key are two files that are not
+/// written at the same time.
 const QUIET: Duration = Duration::from_millis(100);
-/// How often it is looked for certificates that end.
+/// The interval of checking for expiring certificates.
 const EXPIRY_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long before their end certificates are warned about.
+/// How long before their expiry certificates are reported.
 const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Watches the files of all listeners.
@@ -35,12 +35,12 @@ pub struct Watcher {
 #[derive(Clone)]
 struct Watched {
     terminator: Arc<Terminator>,
-    /// What the files looked like before they were read last.
+    /// The state of the files before they were read last.
     stamps: Stamps,
 }
 
 impl Watcher {
-    /// A watcher of what `terminators` are made of.
+    /// A watcher of the files of `terminators`.
     #[must_use]
     pub fn new(terminators: Vec<Arc<Terminator>>) -> Self {
         let watch = |terminator: Arc<Terminator>| Watched { stamps: terminator.stamps().clone(), terminator };
@@ -59,10 +59,10 @@ impl BackgroundService for Watcher {
                 tokio::select! {
                     _ = files.tick() => {
                         let looked = watched.clone();
-                        // Disks may be slow, and so may be what stands behind them.
+                        // Disks and network file systems may be slow.
                         match tokio::task::spawn_blocking(move || look(looked)).await {
                             Ok(seen) => watched = seen,
-                            Err(e) => log::error!("cannot look at the files of certificates: {e}"),
+                            Err(e) => log::error!("cannot examine certificate files: {e}"),
                         }
                     }
                     _ = expiry.tick() => {
@@ -80,7 +80,7 @@ impl BackgroundService for Watcher {
     }
 }
 
-/// Looks at all files once, and reads what has changed.
+/// Examines all files once, and reads the changed ones.
 fn look(mut watched: Vec<Watched>) -> Vec<Watched> {
     let seen: Vec<Stamps> = watched.iter().map(|each| each.stamps.again()).collect();
     if watched.iter().zip(&seen).all(|(each, seen)| each.stamps == *seen) {
@@ -88,7 +88,7 @@ fn look(mut watched: Vec<Watched>) -> Vec<Watched> {
     }
     std::thread::sleep(QUIET);
     for (each, seen) in watched.iter_mut().zip(seen) {
-        // Where somebody is still writing, the next look decides.
+        // If a file is still being written, the next examination decides.
         if seen == each.stamps || seen != seen.again() {
             continue;
         }
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn certificates_are_warned_about_a_month_ahead() {
+    fn expiring_certificate_is_reported_a_month_ahead() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let day = Duration::from_secs(24 * 60 * 60);
         assert!(!ends_soon(now + 31 * day, now));

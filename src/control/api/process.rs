@@ -45,7 +45,7 @@ pub(super) async fn ready(api: Api, (): ()) -> Result<Ready, Problem> {
     match api.live.lifecycle.phase() {
         Phase::Ready => Ok(Ready { ready: true }),
         Phase::Starting => Err(Problem::new(Cause::Starting, "the process does not take requests yet")),
-        Phase::Replaced | Phase::Leaving | Phase::Cutting => {
+        Phase::Replaced | Phase::Draining | Phase::Aborting => {
             Err(Problem::new(Cause::Leaving, "the process is about to leave"))
         }
     }

@@ -109,7 +109,11 @@ fn header_block_is_limited_in_frames_and_bytes() {
     assert_eq!(run(&[open(1), more(0).repeat(9)]), Err(Flood::Continuations));
     assert_eq!(run(&[open(16_384), more(16_384).repeat(3)]), Ok(()));
     assert_eq!(run(&[open(16_384), more(16_384).repeat(3), more(1)]), Err(Flood::HeaderBlock));
-    assert_eq!(run(&[open(1), more(0).repeat(8), open(1), more(0).repeat(8)]), Ok(()), "the next block counts from zero");
+    assert_eq!(
+        run(&[open(1), more(0).repeat(8), open(1), more(0).repeat(8)]),
+        Ok(()),
+        "the next block counts from zero"
+    );
 }
 
 #[test]
@@ -157,7 +161,11 @@ fn every_split_gives_the_same_result() {
     }
     let mut meter = FrameMeter::new(limits, now);
     let dribbled: Vec<_> = whole.iter().map(|byte| meter.observe(&[*byte], now)).collect();
-    assert_eq!(dribbled.iter().position(Result::is_err), Some(flooded - 1), "detected with the last byte of the header");
+    assert_eq!(
+        dribbled.iter().position(Result::is_err),
+        Some(flooded - 1),
+        "detected with the last byte of the header"
+    );
 }
 
 #[test]

@@ -119,8 +119,8 @@ impl Overload {
         if beyond > window.announced && !quiet {
             let requests = beyond - window.announced;
             (window.announced, window.announced_at) = (beyond, Some(now));
-            let refused = self.enforced.load(Ordering::Relaxed);
-            Event::Overload { pool: pool.clone(), requests, refused, limit: self.limit() }.announce();
+            let rejected = self.enforced.load(Ordering::Relaxed);
+            Event::Overload { pool: pool.clone(), requests, rejected, limit: self.limit() }.announce();
         }
     }
 }

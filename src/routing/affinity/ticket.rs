@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_read_strictly_and_never_quoted() {
+    fn key_file_is_parsed_strictly_and_never_quoted() {
         assert_eq!(
             format!("{:?}", Tickets::parse("n", &format!("# ours\n\n {} \r\n{}\n", line(1), line(2))).unwrap()),
             "2 cookie keys"

@@ -99,7 +99,7 @@ fn override_is_reported_and_survives_reloads_until_the_file_changes_the_backend(
     reloaded(&lab);
     let after = backend_state(&lab, &one);
     assert_eq!((&after["override"], &after["state"], &after["weight"]), (&Value::Null, &json!("enabled"), &json!(2)));
-    lab.wait_for_log("override ended, the file says something else");
+    lab.wait_for_log("override ended, the configured settings changed");
     eventually("the backend is used again", PATIENCE, || responding(port, 20).len() == 2);
     run_backends(&lab, &["disable", "a", &address(&one)]);
     run_backends(&lab, &["weight", "a", &address(&one), "5"]);

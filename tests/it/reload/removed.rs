@@ -51,7 +51,7 @@ fn streams_of_a_removed_pool_are_aborted_after_removal_timeout_and_logged() {
     let line = lab.wait_for_access("path=/live/slow-body/100000");
     assert!(line.contains("status=200") && line.contains("cause=backend_removed"), "{line}");
     let line = lab.wait_for_log("backend removed");
-    assert!(line.contains(&format!("pool=live backend=127.0.0.1:{} cut=1", removed.port)), "{line}");
+    assert!(line.contains(&format!("pool=live backend=127.0.0.1:{} aborted=1", removed.port)), "{line}");
 }
 
 fn rest_of_chunks(stream: &mut TcpStream) -> Vec<u8> {
@@ -88,7 +88,7 @@ fn websocket_is_aborted_only_if_its_backend_was_removed() {
         chat.read_exact(&mut [0; 11]).unwrap();
     }
     let line = lab.wait_for_log("backend removed");
-    assert!(line.contains(&format!("backend=127.0.0.1:{} cut=1", backends[0].port)), "{line}");
+    assert!(line.contains(&format!("backend=127.0.0.1:{} aborted=1", backends[0].port)), "{line}");
     let mut open = 0;
     for chat in &mut chats {
         chat.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -112,7 +112,7 @@ fn stream_of_a_removed_http2_backend_is_aborted_after_removal_timeout() {
     assert!(!rest(&mut long).ends_with(b"0\r\n\r\n"));
     let line = lab.wait_for_access("path=/live/slow-body");
     assert!(line.contains("cause=backend_removed"), "{line}");
-    lab.wait_for_log("cut=1");
+    lab.wait_for_log("aborted=1");
 }
 
 #[test]

@@ -134,7 +134,7 @@ fn adaptive_concurrency_rejects_above_its_limit_or_only_logs_in_observe_mode() {
     let port = free_port();
     let lab = Lab::start(&pool(port, &[backend.port()], &keys("adaptive_concurrency: { mode: observe }")));
     let responses = send_requests(port, 60);
-    lab.wait_for_log("overload: pool=a limit=50 would_refuse=");
+    lab.wait_for_log("overload: pool=a limit=50 would_reject=");
     backend.set(200);
     assert!((0..60).all(|_| responses.recv_timeout(PATIENCE).unwrap().status == 200));
 }
