@@ -1,17 +1,16 @@
-//! How faults are told: file, line and column, where in the configuration, what is wrong, and what
-//! would be right; for people or, as JSON, for programs.
+//! Diagnostics: file, line and column, place in the configuration, problem and hint; as text, or as JSON.
 
 use std::fmt;
 
 use super::positions::{Position, Positions};
 use crate::base::fault::Fault;
 
-/// How bad it is.
+/// The severity of a diagnostic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// The file cannot be served.
+    /// The configuration cannot be used.
     Error,
-    /// The file is served, but hardly as it is meant.
+    /// The configuration can be used, but probably not as intended.
     Warning,
 }
 
@@ -29,24 +28,24 @@ impl Severity {
 /// One fault in one file, ready to print.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// The file as it was named on the command line.
+    /// The file as named on the command line.
     pub file: String,
-    /// Line and column, where known.
+    /// Line and column, if known.
     pub position: Option<Position>,
     /// The place in the configuration, such as `pools.api-a.backends[1].address`; may be empty.
     pub place: String,
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
-    /// What would be right; may be empty.
+    /// How to correct it; may be empty.
     pub hint: String,
-    /// The line of the file, where known.
+    /// The line of the file, if known.
     pub excerpt: Option<String>,
 }
 
 impl Diagnostic {
-    /// The same for programs: `null` stands for what is unknown.
+    /// The diagnostic as JSON; unknown parts are `null`.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
@@ -84,7 +83,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The text of a file, which turns faults into diagnostics.
+/// The text of a file, to convert faults into diagnostics.
 #[derive(Debug)]
 pub struct Source {
     file: String,
@@ -93,7 +92,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads the positions in the text of a file that is called `file`.
+    /// Determines the positions in `text`, the content of `file`.
     #[must_use]
     pub fn new(file: &str, text: &str) -> Self {
         Self { file: file.to_owned(), text: text.to_owned(), positions: Positions::of(text) }
@@ -118,7 +117,7 @@ impl Source {
         all
     }
 
-    /// The diagnostic of one fault at a position that is known.
+    /// The diagnostic of a fault at a known position.
     pub(super) fn diagnostic(&self, severity: Severity, position: Option<Position>, fault: Fault) -> Diagnostic {
         Diagnostic {
             file: self.file.clone(),

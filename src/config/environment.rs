@@ -1,12 +1,12 @@
-//! `${NAME}` and `${NAME:-default}` in values, filled in from the environment.
+//! `${NAME}` and `${NAME:-default}` in values, replaced from the environment.
 //!
-//! Substitution happens on parsed values, never on text, so that no variable can smuggle in keys.
-//! `$$` stands for a dollar sign.
+//! Substitution applies to parsed values, never to text, so a variable cannot add keys. `$$` is a literal
+//! dollar sign.
 
-/// Fills in the variables of `text`; `None` where it has none.
+/// Replaces the variables in `text`; `None` if there are none.
 ///
 /// # Errors
-/// Says which variable is not set, or what is wrong with the notation.
+/// The name of an unset variable, or the problem with the notation.
 pub(super) fn substitute(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
     if !text.contains('$') {
         return Ok(None);
@@ -20,7 +20,7 @@ pub(super) fn substitute(text: &str, variable: impl Fn(&str) -> Option<String>) 
             rest = after;
         } else if let Some(after) = after.strip_prefix('{') {
             let (inside, after) =
-                after.split_once('}').ok_or_else(|| format!("`{text}` opens `${{` without closing it"))?;
+                after.split_once('}').ok_or_else(|| format!("`{text}` has `${{` without a closing brace"))?;
             filled.push_str(&value_of(inside, &variable)?);
             rest = after;
         } else {
@@ -41,7 +41,7 @@ fn value_of(inside: &str, variable: impl Fn(&str) -> Option<String>) -> Result<S
     if !is_name {
         return Err(format!("`{name}` is not the name of an environment variable"));
     }
-    // As in a shell, `:-` also covers a variable that is set to nothing.
+    // As in a shell, `:-` also applies to a variable that is empty.
     let set = variable(name).filter(|value| default.is_none() || !value.is_empty());
     set.or_else(|| default.map(str::to_owned)).ok_or_else(|| format!("the environment variable `{name}` is not set"))
 }
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_and_defaults() {
+    fn variables_and_defaults_are_substituted() {
         assert_eq!(filled("plain"), Ok(None));
         assert_eq!(filled("0.0.0.0:${PORT}").unwrap().unwrap(), "0.0.0.0:8080");
         assert_eq!(filled("${HOST:-localhost}:${PORT:-1}").unwrap().unwrap(), "localhost:8080");
@@ -69,9 +69,9 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_said() {
+    fn invalid_variables_are_reported() {
         assert!(filled("${UNSET}").unwrap_err().contains("`UNSET` is not set"));
-        assert!(filled("${PORT").unwrap_err().contains("without closing"));
+        assert!(filled("${PORT").unwrap_err().contains("without a closing"));
         assert!(filled("${A B}").unwrap_err().contains("is not the name"));
     }
 }

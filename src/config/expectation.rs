@@ -1,4 +1,4 @@
-//! The `tests:` list: requests, and what must become of them.
+//! The `tests:` list: requests with their expected outcome.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,43 +10,43 @@ use super::RouteSpec;
 use crate::base::fault::{Faults, Place, nearest};
 use crate::base::units::{PoolName, RouteName};
 
-/// One test, as written.
+/// Configuration of one test.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The request: a method and a URL, such as `GET https://example.com/api`.
     pub request: String,
-    /// Header fields of the request.
+    /// The headers of the request.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// The address of the peer that sends it; 192.0.2.1 unless told.
+    /// The address of the peer; default 192.0.2.1.
     #[serde(default)]
     pub from: Option<IpAddr>,
-    /// What must become of it.
+    /// The expected outcome.
     pub expect: Expect,
 }
 
-/// What must become of a request; what is left out may be anything.
+/// The expected outcome of a request; missing keys match anything.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expect {
-    /// The name of the route that takes it.
+    /// The name of the matching route.
     pub route: Option<RouteName>,
-    /// The pool that answers.
+    /// The pool that gets the request.
     pub pool: Option<PoolName>,
-    /// The status with which it is refused.
+    /// The status code of the rejection.
     pub status: Option<u16>,
-    /// The cause for which it is refused, such as `no_route`.
+    /// The cause of the rejection, such as `no_route`.
     pub cause: Option<String>,
 }
 
 impl Config {
-    /// Refuses tests that say nothing or name what does not exist.
+    /// Reports tests without expectation or with unknown names.
     pub(super) fn check(&self, place: &Place, routes: &[RouteSpec], faults: &mut Faults) {
         let place = place.key("expect");
         let Expect { route, pool, status, .. } = &self.expect;
         if self.expect == Expect::default() {
-            faults.add(place, "nothing is expected", "give `route`, `pool`, `status` or `cause`");
+            faults.add(place, "no outcome is expected", "give `route`, `pool`, `status` or `cause`");
             return;
         }
         if let Some(route) = route {
@@ -59,14 +59,14 @@ impl Config {
         if status.is_some_and(|status| !(300..600).contains(&status)) {
             faults.add(
                 place.key("status"),
-                "l7lb itself refuses with 308 or 400 to 599; other answers are the backend's",
+                "l7lb itself responds with 308 or 400 to 599; other status codes come from backends",
                 "expect the `route` or the `pool` instead",
             );
         }
     }
 }
 
-/// Notes a name that no route has.
+/// Reports an unknown name.
 fn named<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone, place: &Place, faults: &mut Faults) {
     if known.clone().all(|known| known != name) {
         let near = nearest(name, known).map_or_else(String::new, |near| format!("did you mean `{near}`?"));

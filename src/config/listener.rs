@@ -1,4 +1,4 @@
-//! The `listeners:` list: addresses to accept connections at, in plain or over TLS.
+//! The `listeners:` list: listen addresses, with or without TLS.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,25 +17,25 @@ use crate::listener::address::ListenAddress;
 use crate::listener::connection::{HealthPaths, Policy};
 use crate::tls;
 
-/// One listener, as written.
+/// Configuration of a listener.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where to listen: an IP address and port, `unix:` and a path, or a list of these.
+    /// The listen address: IP address and port, `unix:` and a path, or a list of these.
     pub address: Addresses,
-    /// TLS; without it the listener speaks plain HTTP (HTTP/1.1, and HTTP/2 by prior knowledge).
+    /// TLS; without it the listener serves plain HTTP (HTTP/1.1, and HTTP/2 by prior knowledge).
     #[serde(default)]
     pub tls: Option<tls::Config>,
-    /// The proxies in front that begin each connection with a PROXY protocol header.
+    /// The proxies in front of l7lb that start each connection with a PROXY protocol header.
     #[serde(default)]
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// The port to which plain requests are sent over HTTPS; nothing else is answered then.
+    /// Redirects every request to HTTPS at this port.
     #[serde(default)]
     pub redirect_to_https: Option<u16>,
-    /// `Strict-Transport-Security` on every answer.
+    /// `Strict-Transport-Security` in every response.
     #[serde(default)]
     pub strict_transport_security: Option<StrictTransportSecurity>,
-    /// Paths at which the listener says how the balancer itself is; without it there are none.
+    /// Paths at which the listener reports the health of the balancer itself; without it there are none.
     #[serde(default)]
     pub health: Option<Health>,
 }
@@ -44,10 +44,10 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
-    /// Says whether the process is alive: always 200.
+    /// Liveness: always 200.
     #[serde(default)]
     pub live: Option<String>,
-    /// Says whether clients may come: 200, or 503 once the process was asked to stop.
+    /// Readiness: 200, or 503 once graceful shutdown has started.
     #[serde(default)]
     pub ready: Option<String>,
 }
@@ -55,18 +55,18 @@ pub struct Health {
 impl Health {
     fn check(&self, place: &Place, faults: &mut Faults) -> HealthPaths {
         if self.live.is_none() && self.ready.is_none() {
-            faults.add(place.clone(), "answers nothing", "write for example `ready: /readyz`");
+            faults.add(place.clone(), "sets no path", "write for example `ready: /readyz`");
         }
         for (key, path) in [("live", &self.live), ("ready", &self.ready)] {
             let Some(path) = path else { continue };
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
             if !path.starts_with('/') || !path.bytes().all(plain) {
                 let hint = "write a path of letters, digits and `-._~`, such as /readyz";
-                faults.add(place.key(key), format!("`{path}` is no plain path"), hint);
+                faults.add(place.key(key), format!("`{path}` is not a plain path"), hint);
             }
         }
         if self.live.is_some() && self.live == self.ready {
-            faults.add(place.key("ready"), "is the path of `live` too", "only one of them can be answered there");
+            faults.add(place.key("ready"), "is also the path of `live`", "use different paths");
         }
         HealthPaths { live: self.live.clone(), ready: self.ready.clone() }
     }
@@ -76,7 +76,7 @@ impl Health {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProxyProtocol {
-    /// Who sends the header; from others it is not read, and what looks like one is a bad request.
+    /// The networks of these proxies; a header from others is rejected as a bad request.
     #[schemars(with = "Vec<String>")]
     pub trusted: Vec<IpNet>,
 }
@@ -85,12 +85,12 @@ pub struct ProxyProtocol {
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StrictTransportSecurity {
-    /// How long browsers remember that there is HTTPS only.
+    /// How long browsers use HTTPS only.
     pub max_age: Period,
-    /// Whether subdomains are meant too.
+    /// Whether it applies to subdomains.
     #[serde(default)]
     pub include_subdomains: bool,
-    /// Whether browsers may have it built in.
+    /// Whether browsers may preload it.
     #[serde(default)]
     pub preload: bool,
 }
@@ -103,12 +103,12 @@ impl StrictTransportSecurity {
     }
 }
 
-/// One address or several, as written.
+/// One address or several.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Addresses(Vec<String>);
 
 impl Addresses {
-    /// The addresses, not proved to be any.
+    /// The addresses as text, not checked.
     pub(super) fn texts(&self) -> &[String] {
         &self.0
     }
@@ -161,18 +161,18 @@ impl<'de> Visitor<'de> for AddressesVisitor {
 /// One checked listener.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// Where to listen; at least one.
+    /// The listen addresses; at least one.
     pub addresses: Vec<ListenAddress>,
-    /// How TLS is spoken; `None` for plain HTTP.
+    /// The TLS settings; `None` for plain HTTP.
     pub tls: Option<tls::Settings>,
-    /// Who sends PROXY protocol headers.
+    /// The peers that send PROXY protocol headers.
     pub proxy_protocol: TrustedProxies,
-    /// What is done to every request.
+    /// The settings for every request.
     pub policy: Arc<Policy>,
 }
 
 impl Config {
-    /// Proves the listener consistent, reading its files.
+    /// Checks the listener and reads its files.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Spec {
         let tls = self.tls.as_ref().map(|tls| tls.check(&place.key("tls"), faults));
         self.check_policy(place, faults);
@@ -181,13 +181,13 @@ impl Config {
         if self.proxy_protocol.is_some() && trusted.is_empty() {
             faults.add(
                 place.key("proxy_protocol").key("trusted"),
-                "nobody is trusted, so no header would be read",
-                "give the networks of the proxies in front, such as 10.0.0.0/8",
+                "no network is trusted, so no header would be accepted",
+                "give the networks of the proxies in front of l7lb, such as 10.0.0.0/8",
             );
         }
         Spec {
             addresses: self.check_addresses(&place.key("address"), faults),
-            // Faulty TLS is no plain HTTP; the faults keep it from being served.
+            // Faulty TLS must not become plain HTTP; the faults prevent its use.
             tls: tls.flatten(),
             proxy_protocol: TrustedProxies::new(trusted),
             policy: Arc::new(Policy {
@@ -218,15 +218,15 @@ impl Config {
         if self.redirect_to_https.is_some() && self.tls.is_some() {
             faults.add(
                 place.key("redirect_to_https"),
-                "this listener speaks HTTPS already",
-                "write it at the plain listener",
+                "this listener already uses TLS",
+                "add it to the listener without TLS",
             );
         }
         if self.strict_transport_security.is_some() && self.tls.is_none() {
             faults.add(
                 place.key("strict_transport_security"),
                 "browsers ignore it without TLS (RFC 6797 §8.1)",
-                "write it at the listener with `tls`",
+                "add it to the listener with `tls`",
             );
         }
     }

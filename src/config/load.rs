@@ -1,4 +1,4 @@
-//! From a file to a [`Config`], or to every fault in it at once.
+//! Loads a file into a [`Config`], or reports every fault in it.
 
 use std::path::Path;
 
@@ -8,22 +8,23 @@ use serde_yaml::Value;
 
 use super::diagnostic::{Diagnostic, Severity, Source};
 use super::positions::Position;
+use super::renamed;
 use super::tree::{Step, Tree};
 use super::{Checked, Config};
 use crate::base::fault::{Fault, Faults, Place, nearest};
 
-/// No file has more faults than anybody would read.
+/// The most faults that are reported.
 const FAULTS_MAX: usize = 100;
 
-/// A file that can be served.
+/// A valid configuration file.
 pub struct Loaded {
-    /// What was written, proved consistent.
+    /// The checked configuration.
     pub checked: Checked,
-    /// The file's text, for what else is to be said about it.
+    /// The text of the file, for warnings and tests.
     pub source: Source,
 }
 
-/// Reads a file and proves it consistent.
+/// Reads and checks a file.
 ///
 /// # Errors
 /// Every fault found, in the order of the file.
@@ -31,7 +32,7 @@ pub fn load(path: &Path) -> Result<Checked, Vec<Diagnostic>> {
     open(path).map(|loaded| loaded.checked)
 }
 
-/// Reads a file, proves it consistent, and keeps its text for warnings and tests.
+/// Reads and checks a file, and keeps its text for warnings and tests.
 ///
 /// # Errors
 /// Every fault found, in the order of the file.
@@ -40,7 +41,7 @@ pub fn open(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
     let text = std::fs::read_to_string(path).map_err(|e| {
         let fault = Fault {
             place: Place::root(),
-            problem: format!("cannot read it: {e}"),
+            problem: format!("cannot read the file: {e}"),
             hint: "give the path of a configuration file; conf/l7lb.yaml is an example".to_owned(),
         };
         vec![Source::new(&file, "").diagnostic(Severity::Error, None, fault)]
@@ -48,11 +49,11 @@ pub fn open(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
     read(&text, &file, &|name| std::env::var(name).ok())
 }
 
-/// What the `server` block of a file says, whatever else is wrong with the file; the defaults without a
-/// file. For finding a running process.
+/// The `server` block of a file, independent of other faults in the file; the defaults without a file. Used to
+/// find a running process.
 ///
 /// # Errors
-/// Every fault in the file, where the block cannot be read.
+/// Every fault in the file, if the block cannot be read.
 pub fn server(path: Option<&Path>) -> Result<ServerConf, Vec<Diagnostic>> {
     let Some(path) = path else {
         return Ok(super::server::Config::default().check(&Place::root(), &mut Faults::default()));
@@ -66,7 +67,7 @@ pub fn server(path: Option<&Path>) -> Result<ServerConf, Vec<Diagnostic>> {
     })
 }
 
-/// Reads the text of a file that is called `file` and proves it consistent.
+/// Parses and checks `text`, the content of `file`.
 ///
 /// # Errors
 /// Every fault found, in the order of the file.
@@ -74,7 +75,7 @@ pub fn parse(text: &str, file: &str, variable: &dyn Fn(&str) -> Option<String>) 
     read(text, file, variable).map(|loaded| loaded.checked)
 }
 
-/// [`parse`], with the text kept for warnings and tests.
+/// [`parse`], keeping the text for warnings and tests.
 ///
 /// # Errors
 /// Every fault found, in the order of the file.
@@ -99,11 +100,11 @@ pub fn read(text: &str, file: &str, variable: &dyn Fn(&str) -> Option<String>) -
 pub(super) fn read_yaml(text: &str) -> Result<Value, serde_yaml::Error> {
     let mut value: Value = serde_yaml::from_str(text)?;
     value.apply_merge()?;
-    // An empty file is an empty mapping: its faults are what is missing.
+    // An empty file is an empty mapping: its faults are the missing keys.
     Ok(if value.is_null() { Value::Mapping(serde_yaml::Mapping::new()) } else { value })
 }
 
-/// Reads the tree into a [`Config`], cutting out what does not fit and noting why.
+/// Deserializes the tree into a [`Config`]; removes what does not fit and reports it.
 fn shape(tree: &mut Tree, faults: &mut Faults) -> Option<Config> {
     for _ in 0..FAULTS_MAX {
         match serde_path_to_error::deserialize::<_, Config>(tree.to_value()) {
@@ -113,7 +114,7 @@ fn shape(tree: &mut Tree, faults: &mut Faults) -> Option<Config> {
                 let node = tree.walk(&steps);
                 let problem = e.inner().to_string();
                 let missing = problem.starts_with("missing field");
-                // What is missing because it was cut out has been reported already.
+                // A key that was removed has been reported already.
                 if !(missing && node.damaged) {
                     let (problem, hint) = explain(&problem);
                     faults.add(node.origin.clone(), problem, hint);
@@ -137,12 +138,18 @@ fn steps(path: &serde_path_to_error::Path) -> Vec<Step> {
         .collect()
 }
 
-/// Turns serde's words into a problem and what would be right.
+/// Converts a message of serde into a problem and a hint.
 fn explain(message: &str) -> (String, String) {
     let mut words = message.split('`').skip(1).step_by(2);
     let unknown = words.next().unwrap_or_default();
     let known: Vec<&str> = words.collect();
     let all = || format!("known here: {}", known.join(", "));
+    let kind = if message.starts_with("unknown field") { "key" } else { "value" };
+    if message.starts_with("unknown ")
+        && let Some(new) = renamed::new_name(unknown, &known)
+    {
+        return (format!("unknown {kind} `{unknown}`: renamed to `{new}`"), format!("write `{new}`"));
+    }
     if message.starts_with("unknown field") {
         let hint = nearest(unknown, known.iter().copied()).map_or_else(all, |near| format!("did you mean `{near}`?"));
         return (format!("unknown key `{unknown}`"), hint);
@@ -155,16 +162,16 @@ fn explain(message: &str) -> (String, String) {
     if message.starts_with("missing field") {
         return (format!("the key `{unknown}` is missing"), format!("add `{unknown}: …`"));
     }
-    // Rust's names of types say nothing to an operator.
+    // Names of Rust types do not help an operator.
     let message = message.replace("expected struct Config", "expected a block of keys");
     let message = ["u16", "u32", "u64", "usize"]
         .iter()
-        .fold(message, |text, rust| text.replace(&format!("expected {rust}"), "expected a whole number, not negative"));
+        .fold(message, |text, rust| text.replace(&format!("expected {rust}"), "expected a non-negative whole number"));
     (message, String::new())
 }
 
-/// Puts a fault found in what was left back to its place in the file; `None` where it is but a
-/// consequence of something that was cut out.
+/// Maps a fault in the remaining tree back to its place in the file; `None` if it is a consequence of something
+/// removed.
 fn restore(fault: Fault, tree: &Tree, misshapen: &[Fault]) -> Option<Fault> {
     if misshapen.is_empty() {
         return Some(fault);
@@ -173,13 +180,13 @@ fn restore(fault: Fault, tree: &Tree, misshapen: &[Fault]) -> Option<Fault> {
     let origin = node.origin.as_str();
     let consequence =
         misshapen.iter().map(|cut| cut.place.as_str()).any(|cut| cut.starts_with(origin) || origin.starts_with(cut));
-    // A route may name a pool that could not be read.
+    // A route may name a pool that could not be parsed.
     let pool_unread = (origin.ends_with(".pool") || origin.contains(".pool."))
         && misshapen.iter().any(|cut| cut.place.as_str().starts_with("pools"));
     (!consequence && !pool_unread).then(|| Fault { place: node.origin.clone(), ..fault })
 }
 
-/// The steps that a place's text stands for.
+/// The steps of a place.
 fn steps_of(place: &Place) -> Vec<Step> {
     place
         .as_str()
@@ -192,12 +199,12 @@ fn steps_of(place: &Place) -> Vec<Step> {
         .collect()
 }
 
-/// Text that is no YAML.
+/// Invalid YAML.
 fn syntax(source: &Source, error: &serde_yaml::Error) -> Diagnostic {
     let message = error.to_string();
     let position = source.positions.duplicate().filter(|_| message.contains("duplicate entry"));
     let told = || error.location().map(|at| Position { line: at.line(), column: at.column() });
-    // serde_yaml ends its message with the position, which is told in front already.
+    // serde_yaml appends the position, which the diagnostic already has.
     let problem = message.split(" at line ").next().unwrap_or(&message).to_owned();
     let fault = Fault { place: Place::root(), problem, hint: String::new() };
     source.diagnostic(Severity::Error, position.or_else(told), fault)

@@ -1,15 +1,15 @@
-//! The configuration: what was written, and the proof that it is consistent.
+//! The configuration and its checks.
 //!
-//! Three stages, each made only from the one before: [`Config`] is what was written, [`Checked`] is
-//! proved consistent, and [`crate::decision::snapshot::Snapshot`] is live. `load` and `check` touch no
-//! network and bind nothing, so `l7lb check` is safe to run anywhere.
+//! Three stages, each built only from the one before: [`Config`] is the parsed file, [`Checked`] is consistent,
+//! and [`crate::decision::snapshot::Snapshot`] is active. `load` and `check` use no network and bind nothing,
+//! so `l7lb check` is safe to run anywhere.
 //!
-//! - [`load`]: from a file to a [`Checked`], or to every fault at once.
-//! - [`diagnostic`], [`positions`]: how and where a fault is told; [`warnings`]: what is legal but unwise;
-//!   [`schema`]: what may be written, for editors.
-//! - [`shown`]: the configuration without what might be secret.
-//! - [`server`], [`listener`], [`routes`], [`shares`],
-//!   [`expectation`], [`reload`]: parts that belong to no room of their own.
+//! - [`load`]: from a file to a [`Checked`], or to all its faults.
+//! - [`diagnostic`], [`positions`]: messages with line and column; [`warnings`]: valid but unwise settings;
+//!   [`schema`]: the JSON Schema for editors.
+//! - [`shown`]: the configuration without possible secrets.
+//! - [`server`], [`listener`], [`routes`], [`shares`], [`expectation`], [`reload`]: blocks that belong to no
+//!   other module. [`renamed`]: hints for renamed keys.
 
 pub mod diagnostic;
 pub mod expectation;
@@ -18,6 +18,7 @@ pub mod listener;
 pub mod load;
 pub mod positions;
 pub mod reload;
+mod renamed;
 pub mod routes;
 pub mod schema;
 pub mod server;
@@ -48,83 +49,83 @@ use crate::observe::access_log;
 use crate::observe::recent_requests;
 use crate::pool;
 
-/// The whole file, as written. Nothing in it is known to fit together yet.
+/// The whole file, not checked yet.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[derive(Default)]
 pub struct Config {
-    /// Pingora's server settings.
+    /// Server settings of Pingora.
     pub server: server::Config,
-    /// Where connections are accepted.
+    /// The listeners.
     pub listeners: Vec<listener::Config>,
-    /// The proxies in front of us whose `X-Forwarded-For` is believed.
+    /// The trusted proxies in front of l7lb, whose `X-Forwarded-For` is used.
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
-    /// The limit for each client over everything that the balancer serves.
+    /// The rate limit of each client over all requests.
     pub rate_limit: limit::Config,
-    /// How large requests may be.
+    /// Size limits of requests.
     pub request_limits: request_limits::Config,
-    /// How long clients may take.
+    /// Timeouts of clients.
     pub client_timeouts: client_timeouts::Config,
-    /// How many connections there may be, and how much each may carry.
+    /// Limits of client connections.
     pub connection_limits: connection_limits::Config,
-    /// Where the access log goes.
+    /// The access log.
     pub access_log: access_log::Config,
-    /// When the file is read anew.
+    /// When the file is reloaded.
     pub reload: reload::Config,
-    /// What is remembered of requests, for `l7lb plan`.
+    /// The memory of recent requests, for `l7lb plan`.
     pub recent_requests: recent_requests::Config,
-    /// How long connections are accepted still when the process was asked to stop; 5 s where a listener
-    /// answers `health.ready`, else 0 s, since nobody would learn that they should not come.
+    /// How long connections are still accepted after a graceful shutdown has started. Default: 5 s if a
+    /// listener has `health.ready`, otherwise 0 s, because nothing would notice the shutdown.
     pub drain_delay: Option<Period>,
     /// Pools of backends by name.
     pub pools: BTreeMap<PoolName, pool::Config>,
-    /// What goes to which pool.
+    /// The routes: which requests go to which pool.
     pub routes: Vec<routes::Config>,
-    /// What must become of requests; `l7lb check` asks.
+    /// Configuration tests, run by `l7lb check`.
     pub tests: Vec<expectation::Config>,
 }
 
-/// A consistent configuration: everything in it can be built.
+/// A consistent configuration that can be built.
 pub struct Checked {
-    /// What was written, by which configurations are compared.
+    /// The configuration, by which two of them are compared.
     pub written: Config,
-    /// Pingora's settings.
+    /// Server settings of Pingora.
     pub server: ServerConf,
-    /// Where connections are accepted; at least one.
+    /// The listeners; at least one.
     pub listeners: Vec<listener::Spec>,
-    /// The proxies in front of us.
+    /// The trusted proxies in front of l7lb.
     pub trusted_proxies: TrustedProxies,
-    /// The limit over everything; `None` where it is off.
+    /// The global rate limit; `None` if it is off.
     pub rate_limit: Option<limit::Spec>,
-    /// How large requests may be.
+    /// Size limits of requests.
     pub request_limits: RequestLimits,
-    /// How long clients may take.
+    /// Timeouts of clients.
     pub client_timeouts: ClientTimeouts,
-    /// How many connections there may be, and how much each may carry.
+    /// Limits of client connections.
     pub connection_limits: ConnectionLimits,
-    /// Where the access log goes.
+    /// The access log.
     pub access_log: access_log::Config,
-    /// What is remembered of requests.
+    /// The memory of recent requests.
     pub recent_requests: recent_requests::Spec,
-    /// How long connections are accepted still when the process was asked to stop.
+    /// How long connections are still accepted after a graceful shutdown has started.
     pub drain_delay: Duration,
     /// Pools by name.
     pub pools: BTreeMap<PoolName, pool::Spec>,
-    /// Routes, each to a pool that exists.
+    /// The routes; their pools exist.
     pub routes: Vec<RouteSpec>,
-    /// What must become of requests.
+    /// Configuration tests.
     pub tests: Vec<expectation::Config>,
 }
 
-/// How long whoever asks for readiness takes to notice, and to send nobody any more.
+/// The time in which a readiness check in front of l7lb notices a shutdown.
 const DRAIN_DELAY: Duration = Duration::from_secs(5);
 
-/// The most listeners that a graceful upgrade hands over.
+/// The largest number of listeners in a graceful upgrade.
 pub const LISTENERS_MAX: usize = 1024;
 
 impl Config {
-    /// Proves the configuration consistent.
+    /// Checks the configuration.
     ///
     /// # Errors
     /// Every fault found.
@@ -168,8 +169,8 @@ impl Config {
         self.drain_delay.map_or(default, |Period(delay)| delay)
     }
 
-    /// Pingora gives the source address to connections that it makes itself, and those with a header of
-    /// the PROXY protocol are made by us.
+    /// Pingora sets the source address of connections that it makes; connections with a PROXY protocol header
+    /// are made by l7lb.
     fn check_source_addresses(&self, pools: &Place, faults: &mut Faults) {
         if self.server.client_bind_to_ipv4.is_empty() && self.server.client_bind_to_ipv6.is_empty() {
             return;
@@ -183,7 +184,7 @@ impl Config {
         }
     }
 
-    /// Pingora's own ceiling would end what a route goes on with.
+    /// Pingora's own limit must not be lower than the attempts of a route.
     fn check_retries(&self, checked: &Checked, faults: &mut Faults) {
         let attempts = checked.routes.iter().map(|route| route.retry.attempts).max().unwrap_or_default();
         let ceiling = checked.server.max_retries;
@@ -191,7 +192,7 @@ impl Config {
             faults.add(
                 Place::root().key("server").key("max_retries"),
                 format!("{ceiling} attempts are fewer than the {attempts} of a route's `retry.attempts`"),
-                "remove it: it is Pingora's ceiling, and `retry` of a route says what is done",
+                "remove it: it is Pingora's upper limit; `retry` of a route sets the attempts",
             );
         }
     }
@@ -212,11 +213,7 @@ impl Config {
             for address in &spec.addresses {
                 let any_port = matches!(address, ListenAddress::Inet(inet) if inet.port() == 0);
                 if !any_port && !seen.insert(address.clone()) {
-                    faults.add(
-                        place.key("address"),
-                        format!("{address} is listened at already"),
-                        "remove one of the two",
-                    );
+                    faults.add(place.key("address"), format!("{address} is listed twice"), "remove one of the two");
                 }
             }
             specs.push(spec);

@@ -1,8 +1,8 @@
-//! Line and column of every node of a YAML file, by its place.
+//! Line and column of every node of a YAML file, by place.
 //!
-//! `serde_yaml` parses and types the file but forgets where things stood. This second, cheap pass
-//! over the same text by a parser that reports positions gives them back. Where a place is unknown
-//! here (a missing key, something inside an alias), the nearest node around it is shown.
+//! `serde_yaml` parses the file but does not keep positions. A second, cheap pass over the same text by a
+//! parser with positions adds them. For an unknown place (a missing key, or inside an alias) the nearest
+//! enclosing node is used.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ pub struct Position {
     pub column: usize,
 }
 
-/// Where a node begins, and whether it was written without quotes.
+/// The position of a node, and whether it is unquoted.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     position: Position,
@@ -34,14 +34,14 @@ pub struct Positions {
     duplicate: Option<Position>,
 }
 
-/// What the walk is inside of.
+/// The enclosing node during the walk.
 enum Open {
     Mapping { place: Place, key: Option<Place> },
     Sequence { place: Place, next: usize },
 }
 
 impl Positions {
-    /// Reads the positions of all nodes. Text that is no YAML has as many as come before the fault.
+    /// Determines the positions of all nodes. For invalid YAML those before the error.
     #[must_use]
     pub fn of(text: &str) -> Self {
         let mut walk = Walk { found: Self::default(), open: Vec::new() };
@@ -52,13 +52,13 @@ impl Positions {
         walk.found
     }
 
-    /// Where the value at `place` stands, or the nearest thing around it.
+    /// The position of the value at `place`, or of the nearest enclosing node.
     #[must_use]
     pub fn nearest(&self, place: &Place) -> Option<Position> {
         let mut place = place.as_str();
         loop {
             let here = Place::from_text(place);
-            // A key is what a reader looks for; list elements have none.
+            // Readers look for the key; list elements have none.
             if let Some(position) = self.keys.get(&here).copied().or_else(|| self.values.get(&here).map(|n| n.position))
             {
                 return Some(position);
@@ -67,13 +67,13 @@ impl Positions {
         }
     }
 
-    /// Where a key stands that its mapping has already, which serde_yaml refuses without a position.
+    /// The position of a duplicate key, which serde_yaml rejects without a position.
     #[must_use]
     pub fn duplicate(&self) -> Option<Position> {
         self.duplicate
     }
 
-    /// Whether the scalar at `place` was written without quotes, so that its type is open.
+    /// Whether the scalar at `place` is unquoted, so that its type is not fixed.
     #[must_use]
     pub fn is_plain(&self, place: &Place) -> bool {
         self.values.get(place).is_some_and(|node| node.plain)
@@ -118,7 +118,7 @@ impl Walk {
         }
     }
 
-    /// Notes a value that begins here and returns its place.
+    /// Records a value and returns its place.
     fn value(&mut self, position: Position, plain: bool) -> Place {
         let place = match self.open.last_mut() {
             None => Place::root(),
@@ -145,25 +145,25 @@ mod tests {
     }
 
     #[test]
-    fn keys_elements_and_what_is_missing() {
+    fn positions_of_keys_elements_and_missing_keys_are_found() {
         assert_eq!(at("server.threads"), Some((1, 11)));
         assert_eq!(at("pools.api-a"), Some((3, 3)));
         assert_eq!(at("pools.api-a.backends[1].address"), Some((6, 9)));
         assert_eq!(at("pools.api-a.backends[0]"), Some((5, 9)));
-        assert_eq!(at("pools.api-a.backends[0].weight"), Some((5, 9)), "the nearest thing around it");
+        assert_eq!(at("pools.api-a.backends[0].weight"), Some((5, 9)), "the enclosing node");
         assert_eq!(at("pools.api-b"), Some((2, 1)));
         assert_eq!(at("routes"), None);
     }
 
     #[test]
-    fn quotes_are_remembered() {
+    fn quoted_scalars_are_distinguished() {
         let positions = Positions::of(TEXT);
         assert!(positions.is_plain(&Place::from_text("pools.api-a.backends[0].address")));
         assert!(!positions.is_plain(&Place::from_text("pools.api-a.backends[1].address")));
     }
 
     #[test]
-    fn broken_text_is_no_panic() {
+    fn invalid_yaml_does_not_panic() {
         for text in ["a: [b\nc: {", "\t\0 - : - [[["] {
             assert_eq!(Positions::of(text).nearest(&Place::from_text("z")), None);
         }

@@ -1,4 +1,4 @@
-//! The `reload:` block: when the file is read anew, and how much it may change at once.
+//! The `reload:` block: when the file is reloaded, and how much a reload may change.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -7,13 +7,14 @@ use crate::base::fault::{Faults, Place};
 use crate::base::units::Percent;
 use crate::observe::recent_requests;
 
-/// The block, as written.
+/// Configuration of reloads.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Whether the file is read anew when it changes; else only when told.
+    /// Whether the file is reloaded when it changes; otherwise only on request.
     pub watch: bool,
-    /// The part of the requests of the last while that may end elsewhere; any unless told.
+    /// The largest share of recent requests that a reload may move to another backend or outcome; default: no
+    /// limit.
     pub max_moved: Option<Percent>,
 }
 
@@ -24,11 +25,11 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Without requests that are remembered, nobody can tell how many would move.
+    /// Checks the block: without recent requests their share cannot be computed.
     pub(super) fn check(&self, recent_requests: &recent_requests::Config, place: &Place, faults: &mut Faults) {
         if self.max_moved.is_some() && recent_requests.count == 0 {
-            let problem = "no request is remembered that could be seen to move";
-            faults.add(place.key("max_moved"), problem, "give `recent_requests.count` a number, or remove this key");
+            let problem = "no recent requests are kept, so moved requests cannot be counted";
+            faults.add(place.key("max_moved"), problem, "set `recent_requests.count`, or remove this key");
         }
     }
 }

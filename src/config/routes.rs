@@ -20,47 +20,47 @@ use crate::routing::affinity::ticket::Own;
 use crate::routing::affinity::{self, Means, Sticky};
 use crate::routing::{HostPattern, Matcher, Methods, PathPattern, Table};
 
-/// One route, as written.
+/// Configuration of a route.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The name in logs; the matcher's text unless told.
+    /// The name in logs; default: the text of the matcher.
     #[serde(default)]
     pub name: Option<RouteName>,
-    /// The path prefix, on whole segments.
+    /// The path prefix, by whole segments.
     pub path: String,
-    /// Whether only that very path matches.
+    /// Whether only the exact path matches.
     #[serde(default)]
     pub exact: bool,
-    /// The host, exact or `*.example.com`; any unless told.
+    /// The host, exact or `*.example.com`; default: any.
     #[serde(default)]
     pub host: Option<String>,
-    /// The methods; any unless told.
+    /// The methods; default: any.
     #[serde(default)]
     pub methods: Option<Vec<String>>,
-    /// The pool that answers, or several with their shares.
+    /// The pool, or several pools with their shares.
     pub pool: Shares,
-    /// Who is served by the same backend again.
+    /// Session affinity.
     #[serde(default)]
     pub sticky: Option<affinity::Config>,
-    /// Which failures are tried again elsewhere.
+    /// Retries on other backends.
     #[serde(default)]
     pub retry: retry::Config,
-    /// A limit of this route's own, counted apart from the one over everything.
+    /// A rate limit of this route, counted separately from the global one.
     #[serde(default)]
     pub rate_limit: limit::Config,
-    /// Timeouts that differ from the pool's.
+    /// Timeouts that differ from those of the pool.
     #[serde(default)]
     pub timeouts: TimeoutsConfig,
-    /// The largest body, where it differs from `request_limits.body_size`.
+    /// The largest request body, if it differs from `request_limits.body_size`.
     #[serde(default)]
     pub body_size: Option<Size>,
-    /// Characters that paths may have escaped; others are refused.
+    /// Percent-encoded characters that paths may contain; others are rejected.
     #[serde(default)]
     pub allow_encoded: Vec<EncodedCharacter>,
 }
 
-/// A character whose escape backends disagree about.
+/// A percent-encoded character that backends interpret differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EncodedCharacter {
@@ -77,34 +77,34 @@ pub enum EncodedCharacter {
 pub struct RouteSpec {
     /// Its name.
     pub name: RouteName,
-    /// What it takes.
+    /// What it matches.
     pub matcher: Matcher,
-    /// The pools that answer.
+    /// The pools.
     pub targets: Vec<TargetSpec>,
-    /// Who is served by the same backend again.
+    /// Session affinity.
     pub sticky: Option<Arc<Sticky>>,
-    /// Which failures are tried again elsewhere.
+    /// The retry policy.
     pub retry: retry::Policy,
-    /// A limit of its own.
+    /// The rate limit of the route.
     pub rate_limit: Option<limit::Spec>,
-    /// Bytes of the largest body.
+    /// The largest request body in bytes.
     pub body_size: u64,
-    /// Escapes that paths may have; see [`Encoded::permits`].
+    /// Encoded characters that paths may contain; see [`Encoded::permits`].
     pub allow_encoded: Encoded,
 }
 
-/// One of a route's pools, checked.
+/// One of the pools of a route, checked.
 #[derive(Clone, Debug)]
 pub struct TargetSpec {
     /// The pool.
     pub pool: PoolName,
     /// Its share, relative to the others.
     pub weight: u32,
-    /// How long the steps of a request may take.
+    /// The timeouts.
     pub timeouts: Timeouts,
 }
 
-/// Proves the routes consistent with each other and with the pools.
+/// Checks the routes against each other and against the pools.
 pub fn check(
     routes: &[Config],
     pools: &BTreeMap<PoolName, pool::Spec>,
@@ -131,7 +131,7 @@ pub fn check(
             let index_of = |position: usize| specs.get(position).map_or(position, |(index, _)| *index);
             faults.add(
                 place.index(index_of(duplicate.second)),
-                format!("takes the same requests as routes[{}] ({})", index_of(duplicate.first), duplicate.matcher),
+                format!("matches the same requests as routes[{}] ({})", index_of(duplicate.first), duplicate.matcher),
                 "remove one, or give them different hosts, paths or methods",
             );
         }
@@ -146,8 +146,7 @@ struct Surroundings<'a> {
     own: &'a Own,
 }
 
-/// Two routes of one host that set the same cookie for different pools would each undo what the other
-/// set.
+/// Two routes of one host with the same cookie name for different pools would overwrite each other's cookie.
 fn check_cookies(specs: &[(usize, RouteSpec)], place: &Place, faults: &mut Faults) {
     for (position, (index, second)) in specs.iter().enumerate() {
         let cookie = second.cookie();
@@ -160,7 +159,7 @@ fn check_cookies(specs: &[(usize, RouteSpec)], place: &Place, faults: &mut Fault
         if let (Some((first, _)), Some(name)) = (clash, cookie) {
             faults.add(
                 place.index(*index).key("sticky").key("cookie"),
-                format!("sets the same cookie `{name}` as routes[{first}], for other pools"),
+                format!("uses the same cookie `{name}` as routes[{first}] for other pools"),
                 "give each a `name` of its own",
             );
         }
@@ -168,7 +167,7 @@ fn check_cookies(specs: &[(usize, RouteSpec)], place: &Place, faults: &mut Fault
 }
 
 impl RouteSpec {
-    /// The name of the cookie that the route sets.
+    /// The name of the route's affinity cookie.
     fn cookie(&self) -> Option<&str> {
         match &self.sticky.as_ref()?.means {
             Means::Ticket(cookie) => Some(&cookie.name),
@@ -198,7 +197,7 @@ impl Config {
         Some(RouteSpec { name, matcher, targets, sticky, retry, rate_limit, body_size, allow_encoded })
     }
 
-    /// Who does not speak HTTP/2 answers no call of gRPC's.
+    /// A pool without HTTP/2 cannot serve gRPC calls.
     fn check_grpc(
         &self,
         retry: &retry::Policy,
@@ -212,7 +211,7 @@ impl Config {
             return;
         };
         if let Some((pool, _)) = self.pool.iter().find(|(pool, _)| speaks_http1(pool)) {
-            let problem = format!("gRPC needs HTTP/2, and pool {pool} speaks HTTP/1.1");
+            let problem = format!("gRPC needs HTTP/2, and pool {pool} uses HTTP/1.1");
             let hint = "write `protocol: h2c`, or `protocol: http2` with `tls`, in the pool";
             faults.add(place.index(index), problem, hint);
         }
@@ -222,14 +221,14 @@ impl Config {
         let place = place.key("sticky");
         let config = self.sticky.as_ref()?;
         if config.keep == affinity::Keep::Pool && self.pool.iter().count() == 1 {
-            let hint = "remove it, or give `pool` several with their shares";
-            faults.add(place.key("keep"), "there is only one pool, which needs no sticking to", hint);
+            let hint = "remove it, or list several pools with their shares";
+            faults.add(place.key("keep"), "the route has only one pool", hint);
         }
         let bound = |pool: &PoolName| around.pools.get(pool).is_some_and(|spec| spec.balance.key.is_some());
         if config.keep == affinity::Keep::Backend
             && let Some((pool, _)) = self.pool.iter().find(|(pool, _)| bound(pool))
         {
-            let problem = format!("pool {pool} binds requests to backends by its own key: consistent_hash");
+            let problem = format!("pool {pool} already selects backends by a key: consistent_hash");
             faults.add(place.clone(), problem, "remove `sticky`, or choose another `balance` for the pool");
         }
         config.check(around.own, &place, faults).map(Arc::new)
@@ -257,23 +256,23 @@ impl Config {
         Some(Matcher { host: host?, path: path?, methods: methods? })
     }
 
-    /// The path, in the form to which requests are brought: another would never match.
+    /// The path in normalised form: requests never have another form.
     fn path(&self, place: &Place, faults: &mut Faults) -> Option<PathPattern> {
         let pattern = PathPattern::new(self.path.as_str(), self.exact)
             .map_err(|e| faults.add(place.clone(), e.to_string(), "write for example /api"))
             .ok()?;
         match target::normalise(&self.path) {
             Err(refusal) => {
-                let problem = format!("no request has the path {:?}: {}", self.path, refusal.detail);
-                faults.add(place.clone(), problem, "write it percent-encoded, as requests have it");
+                let problem = format!("the path {:?} never matches a request: {}", self.path, refusal.detail);
+                faults.add(place.clone(), problem, "write it percent-encoded");
             }
             Ok(normalised) if normalised.path != self.path => {
-                let problem = format!("requests for `{}` are normalised before they are routed", self.path);
+                let problem = format!("the path `{}` is not normalised and never matches a request", self.path);
                 faults.add(place.clone(), problem, format!("write {}", normalised.path));
             }
             Ok(normalised) if !self.allow_encoded().permits(normalised.encoded) => {
-                let problem = format!("requests for `{}` are refused for an escape in it", self.path);
-                faults.add(place.clone(), problem, "name the character in `allow_encoded`: slash, backslash or nul");
+                let problem = format!("requests for `{}` are rejected because of an encoded character", self.path);
+                faults.add(place.clone(), problem, "add the character to `allow_encoded`: slash, backslash or nul");
             }
             Ok(_) => return Some(pattern),
         }
@@ -288,7 +287,7 @@ impl Config {
         for (index, name) in names.iter().enumerate() {
             match Method::from_bytes(name.as_bytes()) {
                 Ok(Method::CONNECT | Method::TRACE) => {
-                    faults.add(place.index(index), format!("{name} is never served"), "remove it")
+                    faults.add(place.index(index), format!("{name} is always rejected"), "remove it")
                 }
                 Ok(method) if name.bytes().any(|b| b.is_ascii_lowercase()) => {
                     faults.add(
@@ -304,7 +303,7 @@ impl Config {
         if methods.len() < names.len() {
             return None;
         }
-        let hint = "remove the key to take every method";
+        let hint = "remove the key to match every method";
         Methods::of(methods).map_err(|e| faults.add(place.clone(), e.to_string(), hint)).ok()
     }
 }

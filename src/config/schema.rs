@@ -1,6 +1,6 @@
-//! The JSON Schema of the configuration: from the very types that read it, for editors.
+//! The JSON Schema of the configuration, generated from its types, for editors.
 //!
-//! It says less than `l7lb check`: names, types and units, not whether things fit together.
+//! It checks less than `l7lb check`: names, types and units, but not consistency.
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 use super::Config;
 
-/// What any value may hold instead: a variable of the environment.
+/// A value may be an environment variable instead.
 const VARIABLE: &str = r"\$\{";
 
-/// The schema (draft 2020-12), as `conf/schema.json` has it.
+/// The schema (draft 2020-12), as in `conf/schema.json`.
 #[must_use]
 pub fn schema() -> Value {
-    // Many types are called Config; inlined, they need no names.
+    // Many types are called Config; inlined they need no names.
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     let mut schema = settings.into_generator().into_root_schema_for::<Config>();
     RecursiveTransform(allow_variables).transform(&mut schema);
@@ -23,7 +23,7 @@ pub fn schema() -> Value {
     schema.to_value()
 }
 
-/// Lets a scalar be `${NAME}`, which is replaced before types are looked at.
+/// Allows `${NAME}` for scalars, which is replaced before types are checked.
 fn allow_variables(schema: &mut Schema) {
     let Some(object) = schema.as_object_mut() else { return };
     if let Some(Value::String(pattern)) = object.get_mut("pattern") {

@@ -1,6 +1,6 @@
-//! `conf/schema.json` is current, takes every good file and refuses every unknown key.
+//! `conf/schema.json` is current, accepts every valid file and rejects every unknown key.
 //!
-//! `UPDATE_EXPECTED=1 cargo test schema` writes it anew.
+//! `UPDATE_EXPECTED=1 cargo test schema` regenerates it.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ fn faults(value: &Value) -> Vec<String> {
 }
 
 #[test]
-fn the_schema_in_the_repository_is_current() {
+fn committed_schema_is_current() {
     let file = root().join("conf/schema.json");
     let current = format!("{:#}\n", schema());
     if std::env::var_os("UPDATE_EXPECTED").is_some() {
@@ -34,7 +34,7 @@ fn the_schema_in_the_repository_is_current() {
 }
 
 #[test]
-fn the_schema_takes_what_loads_and_refuses_unknown_keys() {
+fn schema_accepts_valid_files_and_rejects_unknown_keys() {
     let mut taken = 0;
     for folder in ["conf", "tests/config/good"] {
         for entry in std::fs::read_dir(root().join(folder)).unwrap() {
@@ -56,7 +56,7 @@ fn the_schema_takes_what_loads_and_refuses_unknown_keys() {
         let keys = expected.lines().filter_map(|line| line.split("unknown key `").nth(1)?.strip_suffix('`'));
         for key in keys {
             let told = faults(&read(&file.with_extension("yaml")));
-            // Where a word may stand in a block's place, the whole block is told.
+            // If a block may also be a word, the whole block is reported.
             let names = [format!("'{key}' was unexpected"), format!("\"{key}\":")];
             let named = |fault: &String| names.iter().any(|name| fault.contains(name));
             assert!(told.iter().any(named), "{key}: {told:#?}");
@@ -66,7 +66,7 @@ fn the_schema_takes_what_loads_and_refuses_unknown_keys() {
     assert!(unknown >= 6, "only {unknown} unknown keys were found");
 }
 
-/// The keys and the words that may stand for a value, anywhere below `value`.
+/// The keys and the literal values, anywhere below `value`.
 fn names(value: &Value, found: &mut std::collections::BTreeSet<String>) {
     match value {
         Value::Object(map) => {
@@ -83,7 +83,7 @@ fn names(value: &Value, found: &mut std::collections::BTreeSet<String>) {
 }
 
 #[test]
-fn the_page_of_the_configuration_has_every_key_and_every_word() {
+fn configuration_pages_describe_every_key_and_value() {
     let page = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
     // Also the parts of `cookie.name`.
     let split = |delicate: &'static str| {
@@ -99,7 +99,7 @@ fn the_page_of_the_configuration_has_every_key_and_every_word() {
 }
 
 #[test]
-fn each_slip_alone_is_refused() {
+fn each_typing_error_is_reported_once() {
     let good = serde_json::json!({
         "listeners": [{ "address": "0.0.0.0:80" }],
         "pools": { "p": { "backends": [{ "address": "a:1", "weight": "${WEIGHT:-1}" }], "keepalive_timeout": "50s" } },

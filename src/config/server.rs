@@ -1,7 +1,7 @@
-//! The `server:` block: Pingora's own keys under their own names, with our defaults.
+//! The `server:` block: Pingora's keys under their own names, with defaults of l7lb.
 //!
-//! Pingora ignores keys that it does not know; here each is named, so that a slip is a diagnostic.
-//! A test holds this list to Pingora's.
+//! Pingora ignores unknown keys; here every key is listed, so that a typing error is reported. A test compares
+//! this list with Pingora's.
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use serde::Deserialize;
 
 use crate::base::fault::{Faults, Place};
 
-/// The `server:` block, as written. The names and meanings are Pingora's (`ServerConf`).
+/// The `server:` block. Names and meanings are Pingora's (`ServerConf`).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "the names and meanings are Pingora's; docs/configuration.md describes each")]
+#[expect(missing_docs, reason = "the names and meanings are Pingora's; docs/configuration/server.md describes each")]
 pub struct Config {
     pub version: Option<usize>,
     pub daemon: bool,
@@ -55,14 +55,14 @@ pub struct Config {
     pub daemon_notify_timeout_seconds: Option<NonZeroU64>,
 }
 
-/// Seconds that requests in flight may take to end when the process is asked to stop.
+/// Seconds that requests may take to end at a graceful shutdown.
 const GRACE_SECONDS: u64 = 30;
 
-/// Idle connections to backends that each thread keeps in all.
+/// The largest number of idle connections to backends per thread.
 const UPSTREAM_KEEPALIVE_POOL_SIZE: usize = 1024;
 
 impl Config {
-    /// Proves the block consistent and fills in our defaults.
+    /// Checks the block and applies the defaults.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> ServerConf {
         for (key, value) in [
             ("threads", self.threads),
@@ -70,7 +70,7 @@ impl Config {
             ("max_retries", self.max_retries),
         ] {
             if value == Some(0) {
-                faults.add(place.key(key), "must be at least 1", "");
+                faults.add(place.key(key), "must be at least 1", "remove the key for its default");
             }
         }
         for (key, addresses) in
@@ -81,7 +81,7 @@ impl Config {
                 if !fits {
                     faults.add(
                         place.key(key).index(index),
-                        format!("`{address}` is not an address of that family"),
+                        format!("`{address}` is not an address of this family"),
                         "write an IP address without a port",
                     );
                 }
@@ -151,14 +151,14 @@ impl Config {
     }
 }
 
-/// One thread for each core; Pingora's own default is a single one.
+/// One thread per core; Pingora's default is one thread.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// The folder for pid file and upgrade socket that nobody else may enter: `/run/l7lb` for root,
-/// else below the user's own run-time folder. Whoever reaches the upgrade socket can take the
-/// listeners over, so it does not belong into `/tmp`, where Pingora puts it.
+/// The private folder for pid file and upgrade socket: `/run/l7lb` for root, otherwise in the runtime folder of
+/// the user. A process that can reach the upgrade socket can take over the listeners, so it must not be in
+/// `/tmp`, Pingora's default.
 #[must_use]
 pub fn private_folder() -> PathBuf {
     if nix::unistd::geteuid().is_root() {
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_of_pingora_is_known_here() {
+    fn every_server_key_of_pingora_is_known() {
         let theirs = serde_yaml::to_value(ServerConf::default()).unwrap();
         for (key, value) in theirs.as_mapping().unwrap() {
             let one = serde_yaml::Mapping::from_iter([(key.clone(), value.clone())]);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn our_defaults_are_better() {
+    fn defaults_differ_from_pingora_where_documented() {
         let conf = Config::default().check(&Place::root(), &mut Faults::default());
         assert_eq!(conf.threads, cores());
         assert_eq!(conf.grace_period_seconds, Some(30));

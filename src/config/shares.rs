@@ -1,4 +1,4 @@
-//! `pool:` of a route: one pool, or several with the shares of the traffic that they take.
+//! `pool:` of a route: one pool, or several with their shares of the traffic.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,12 +15,12 @@ use crate::pool;
 /// The largest weight, as with backends.
 const WEIGHT_MAX: u32 = 1000;
 
-/// Pools with their weights, as written.
+/// Pools with their weights.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Shares {
-    /// One takes everything.
+    /// One pool gets all requests.
     One(PoolName),
-    /// Several take shares.
+    /// Several pools by weight.
     Several(BTreeMap<PoolName, u32>),
 }
 
@@ -34,7 +34,7 @@ impl Shares {
         one.into_iter().chain(several.into_iter().flatten().map(|(name, weight)| (name, *weight)))
     }
 
-    /// Proves that the pools exist and that something is shared out.
+    /// Checks that the pools exist and that at least one has a share.
     pub(super) fn check(&self, place: &Place, pools: &BTreeMap<PoolName, pool::Spec>, faults: &mut Faults) {
         let place_of = |name: &PoolName| match self {
             Self::One(_) => place.clone(),
@@ -56,7 +56,7 @@ impl Shares {
             }
         }
         if self.iter().all(|(_, weight)| weight == 0) {
-            faults.add(place.clone(), "no pool takes anything", "give at least one a share of 1 or more");
+            faults.add(place.clone(), "no pool has a share", "give at least one a share of 1 or more");
         }
     }
 }

@@ -1,8 +1,7 @@
-//! A configuration as it may be shown: as written, without what might be secret.
+//! The configuration for display: without possible secrets.
 //!
-//! Keys and certificates are in files, which are named and not shown. Variables of the environment are
-//! shown by their names, as they were written. What is left are the values of header fields, such as
-//! `Authorization`; all of them are hidden.
+//! Keys and certificates are in files, which are named but not shown. Environment variables are shown by name.
+//! Values of headers, such as `Authorization`, are hidden.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::Value;
@@ -10,20 +9,20 @@ use serde_json::Value;
 use super::diagnostic::Source;
 use super::load::read_yaml;
 
-/// What stands in the place of a value that is hidden.
+/// The replacement for hidden values.
 const HIDDEN: &str = "(hidden)";
 
-/// A configuration as it may be shown.
+/// A configuration for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// The SHA-256 of the file's bytes in hexadecimal digits, as sha256sum prints it.
+    /// The SHA-256 of the file in hexadecimal digits, as printed by sha256sum.
     pub sha256: String,
-    /// What was written.
+    /// The configuration.
     pub written: Value,
 }
 
 impl Shown {
-    /// What may be shown of a text that is a configuration.
+    /// The configuration in `source` for display.
     #[must_use]
     pub fn of(source: &Source) -> Self {
         let digest = digest(&SHA256, source.text().as_bytes());
@@ -35,7 +34,7 @@ impl Shown {
     }
 }
 
-/// Hides the values of header fields, wherever they are.
+/// Hides values of headers anywhere.
 fn hide(value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -58,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_hidden_and_the_rest_is_as_written() {
+    fn secrets_are_hidden_and_the_rest_is_unchanged() {
         let text = "pools:\n  a:\n    health_check: { type: http, headers: { Authorization: Bearer 1234 } }\n    \
             backends: [{ address: '${HOST}:80', weight: 2 }]\n\
             tests: [{ request: http://x/, headers: { Cookie: 5678 } }]\n";

@@ -1,7 +1,7 @@
-//! Golden diagnostics: each file in `tests/config/bad` with exactly what is said about it, and every
-//! YAML file of the repository loads.
+//! Golden diagnostics: each file in `tests/config/bad` with its expected diagnostics, and every YAML file of
+//! the repository loads.
 //!
-//! `UPDATE_EXPECTED=1 cargo test golden` writes the `.expected` files anew; read the difference.
+//! `UPDATE_EXPECTED=1 cargo test golden` regenerates the `.expected` files; review the difference.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -23,7 +23,7 @@ fn yaml_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// What `${NAME}` stands for in these tests: a certificate pair made for the occasion.
+/// The values of `${NAME}` in these tests: a certificate pair.
 fn variables(folder: &Path) -> impl Fn(&str) -> Option<String> + use<> {
     let certificate = folder.join("certificate.pem");
     let (key, other_key) = (folder.join("key.pem"), folder.join("other-key.pem"));
@@ -48,16 +48,16 @@ fn variables(folder: &Path) -> impl Fn(&str) -> Option<String> + use<> {
 }
 
 #[test]
-fn golden() {
+fn golden_diagnostics_of_bad_files_are_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let variables = variables(folder.path());
     let bad = root().join("tests/config/bad");
     let files = yaml_files(&bad);
-    assert!(files.len() >= 8, "the bad files are there");
+    assert!(files.len() >= 8, "the bad files exist");
     for file in files {
         let name = file.file_name().unwrap().to_str().unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
-        let Err(diagnostics) = load::parse(&text, name, &variables) else { panic!("{name} is taken for good") };
+        let Err(diagnostics) = load::parse(&text, name, &variables) else { panic!("{name} is accepted") };
         let said: String = diagnostics.iter().map(|d| format!("{d}\n")).collect();
         let said = said.replace(&folder.path().display().to_string(), "FOLDER");
         let expected = file.with_extension("expected");
@@ -69,13 +69,13 @@ fn golden() {
 }
 
 #[test]
-fn every_configuration_in_the_repository_loads() {
+fn every_configuration_in_the_repository_is_valid() {
     let folder = tempfile::tempdir().unwrap();
     let variables = variables(folder.path());
     let mut loaded = 0;
     for folder in ["conf", "tests/config/good"] {
         for file in yaml_files(&root().join(folder)) {
-            // The classic example names files that `l7lb cert` makes.
+            // The example names files that `l7lb cert` creates.
             let text = std::fs::read_to_string(&file).unwrap();
             let text = text
                 .replace(" certs/localhost.pem", " '${CERTIFICATE}'")
@@ -90,11 +90,11 @@ fn every_configuration_in_the_repository_loads() {
 }
 
 #[test]
-fn the_reference_shows_every_key_and_its_default() {
+fn reference_configuration_has_every_key_with_its_default() {
     let text = std::fs::read_to_string(root().join("conf/reference.yaml")).unwrap();
     let checked = load::parse(&text, "reference", &|_| None).unwrap_or_else(|_| panic!("see the test above"));
     let minimal = "listeners: [{ address: 0.0.0.0:8080 }]\npools: { example: { backends: [{ address: 127.0.0.1:8081 }] } }\nroutes: [{ path: /, pool: example }]";
-    let default = load::parse(minimal, "minimal", &|_| None).unwrap_or_else(|_| panic!("the minimal file is good"));
+    let default = load::parse(minimal, "minimal", &|_| None).unwrap_or_else(|_| panic!("the minimal file is valid"));
     assert_eq!(checked.request_limits, default.request_limits);
     assert_eq!(checked.access_log, default.access_log);
     assert_eq!(checked.written.reload, default.written.reload);
@@ -113,7 +113,7 @@ fn the_reference_shows_every_key_and_its_default() {
 }
 
 #[test]
-fn a_route_allows_the_escapes_that_it_names_and_no_other() {
+fn route_allows_only_its_configured_encoded_characters() {
     let text = "listeners: [{ address: 0.0.0.0:8080 }]\npools: { p: { backends: [{ address: 127.0.0.1:1 }] } }\nroutes:\n  - { path: /, pool: p }\n  - { path: /a, pool: p, allow_encoded: [nul, slash, slash] }\n  - { path: /b, pool: p, allow_encoded: [backslash] }";
     let checked = load::parse(text, "f", &|_| None).unwrap_or_else(|e| panic!("{e:?}"));
     let none = Encoded::default();
@@ -124,18 +124,18 @@ fn a_route_allows_the_escapes_that_it_names_and_no_other() {
 }
 
 #[test]
-fn variables_are_values_and_cannot_bring_keys() {
+fn environment_variables_cannot_add_keys() {
     let text = "listeners: [{ address: '0.0.0.0:${PORT:-8080}' }]\nserver:\n  threads: ${THREADS:-3}\npools: { p: { backends: [{ address: '${EVIL}' }] } }\nroutes: [{ path: /, pool: p }]";
     let variable = |name: &str| (name == "EVIL").then(|| "127.0.0.1:1', weight: 5, x: '".to_owned());
-    let Err(diagnostics) = load::parse(text, "f", &variable) else { panic!("the address is not one") };
+    let Err(diagnostics) = load::parse(text, "f", &variable) else { panic!("the address is invalid") };
     assert_eq!(diagnostics.len(), 1, "{diagnostics:?}");
     assert_eq!(diagnostics[0].place, "pools.p.backends[0].address");
     let good = load::parse(&text.replace("${EVIL}", "127.0.0.1:1"), "f", &|_| None);
-    assert_eq!(good.map(|c| c.server.threads).unwrap_or_default(), 3, "a number without quotes is a number");
+    assert_eq!(good.map(|c| c.server.threads).unwrap_or_default(), 3, "an unquoted number is a number");
 }
 
 #[test]
-fn odd_files_are_diagnostics_and_no_panic() {
+fn unusual_yaml_is_reported_without_a_panic() {
     for text in [
         "",
         "null",

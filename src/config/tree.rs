@@ -1,8 +1,7 @@
-//! A YAML value that remembers where each part of it came from, even after parts were cut out.
+//! A YAML value whose nodes keep their place in the file when parts are removed.
 //!
-//! serde stops at the first fault. To report all faults of a file at once, the part that a fault
-//! is about is cut out and the rest is read again. Cutting moves list elements up, so each node
-//! keeps the place that it had in the file.
+//! serde stops at the first fault. To report all faults of a file, the faulty part is removed and the rest is
+//! deserialized again. Removal shifts list elements, so each node keeps its original place.
 
 use serde_yaml::{Mapping, Number, Value};
 
@@ -10,12 +9,12 @@ use super::environment;
 use super::positions::Positions;
 use crate::base::fault::{Faults, Place};
 
-/// A node and the place that it had in the file.
+/// A node and its place in the file.
 #[derive(Debug)]
 pub(super) struct Tree {
     /// Its place in the file.
     pub(super) origin: Place,
-    /// Whether something was cut out of it.
+    /// Whether a part of it was removed.
     pub(super) damaged: bool,
     kind: Kind,
 }
@@ -37,7 +36,7 @@ pub(super) enum Step {
 }
 
 impl Tree {
-    /// Takes over a parsed value, filling in environment variables on the way.
+    /// Converts a parsed value, replacing environment variables.
     pub(super) fn new(
         value: Value,
         origin: Place,
@@ -63,7 +62,7 @@ impl Tree {
         Self { origin, damaged: false, kind }
     }
 
-    /// The value as it is now, without what was cut out.
+    /// The value without the removed parts.
     #[must_use]
     pub(super) fn to_value(&self) -> Value {
         match &self.kind {
@@ -95,14 +94,14 @@ impl Tree {
         }
     }
 
-    /// The node that `steps` lead to, or the last one on the way.
+    /// The node at `steps`, or the last one on the way.
     #[must_use]
     pub(super) fn walk(&self, steps: &[Step]) -> &Self {
         steps.iter().try_fold(self, |tree, step| tree.child(step).ok_or(tree)).unwrap_or_else(|last| last)
     }
 
-    /// Cuts out the node that `steps` lead to and marks its parent damaged; false at the root or
-    /// where there is nothing to cut.
+    /// Removes the node at `steps` and marks its parent as damaged; false at the root or if there is no such
+    /// node.
     pub(super) fn cut(&mut self, steps: &[Step]) -> bool {
         let Some((last, way)) = steps.split_last() else {
             return false;
@@ -130,7 +129,7 @@ impl Tree {
     }
 }
 
-/// A key as text; a key that is no text (a number, say) as YAML would print it.
+/// A key as text; a key of another type as YAML prints it.
 fn key_text(key: &Value) -> String {
     match key {
         Value::String(text) => text.clone(),
@@ -138,7 +137,7 @@ fn key_text(key: &Value) -> String {
     }
 }
 
-/// A text with its variables filled in. Written without quotes, it may turn into a number or a bool.
+/// A text with its variables replaced. Unquoted, it may become a number or a boolean.
 fn filled(
     text: String,
     origin: &Place,
@@ -157,7 +156,7 @@ fn filled(
     }
 }
 
-/// The text as YAML would type it, restricted to numbers and bools.
+/// The text as YAML would type it, restricted to numbers and booleans.
 fn scalar(text: String) -> Value {
     if let Ok(number) = text.parse::<u64>() {
         return Value::Number(Number::from(number));

@@ -1,4 +1,4 @@
-//! What is legal but unwise. A file with warnings is served; `l7lb check --strict` refuses it.
+//! Warnings: valid but unwise settings. A file with warnings is used; `l7lb check --strict` rejects it.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -12,24 +12,24 @@ use crate::listener::address::ListenAddress;
 use crate::pool::health;
 use crate::tls::certificates;
 
-/// What most HTTP servers keep an idle connection for, or longer: one that is kept for longer here may
-/// be closed by the backend just as a request is sent on it.
+/// The usual keep-alive timeout of backends. A connection that is kept longer may be closed by the backend just
+/// as a request is sent.
 const USUAL_BACKEND_KEEPALIVE: Duration = Duration::from_secs(60);
-/// A timeout longer than this frees nothing before somebody notices by other means.
+/// A longer timeout has no practical effect.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Certificates that are renewed by themselves are renewed earlier than this.
+/// Automatic renewal happens earlier than this before expiry.
 const CERTIFICATE_NEAR_ITS_END: Duration = Duration::from_secs(21 * 24 * 3600);
 
-/// What warnings depend on beside the file.
+/// Facts outside the file that warnings depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances {
-    /// The time, which certificates are held against.
+    /// The current time, for the expiry of certificates.
     pub now: SystemTime,
-    /// How many connections this process's file descriptors are enough for, where known.
+    /// The number of connections that the file descriptor limit allows, if known.
     pub connections: Option<usize>,
 }
 
-/// What is unwise in a configuration that was proved consistent.
+/// The warnings for a consistent configuration.
 #[must_use]
 pub fn warnings(config: &Config, circumstances: &Circumstances) -> Vec<Fault> {
     let mut found = Faults::default();
@@ -41,8 +41,8 @@ pub fn warnings(config: &Config, circumstances: &Circumstances) -> Vec<Fault> {
     for (index, name) in config.recent_requests.secrets() {
         found.add(
             root.key("recent_requests").key("headers").index(index),
-            format!("`{name}` proves who somebody is, and its values are kept in memory"),
-            "leave it out, unless `sticky` of a route goes by it",
+            format!("`{name}` is a credential, and its values are kept in memory"),
+            "remove it, unless `sticky` of a route uses it",
         );
     }
     pools(config, &root.key("pools"), &mut found);
@@ -66,7 +66,7 @@ fn listeners(config: &Config, place: &Place, now: SystemTime, found: &mut Faults
         if any_tls && listener.tls.is_none() && listener.redirect_to_https.is_none() && reachable {
             found.add(
                 place.key("address"),
-                "the same is served in plain beside TLS, readable for everybody in between",
+                "the same routes are served without TLS and can be intercepted",
                 format!("add `redirect_to_https: {port}` here, or listen at 127.0.0.1"),
             );
         }
@@ -80,7 +80,7 @@ fn listeners(config: &Config, place: &Place, now: SystemTime, found: &mut Faults
     }
 }
 
-/// Where clients are probably served by HTTPS: the port of the first listener with TLS that has one.
+/// The port of the first TLS listener with a port, probably the HTTPS port.
 fn tls_port(config: &Config) -> u16 {
     let addresses = config.listeners.iter().filter(|listener| listener.tls.is_some()).flat_map(|l| l.addresses());
     let mut ports = addresses.filter_map(|address| match address {
@@ -90,15 +90,15 @@ fn tls_port(config: &Config) -> u16 {
     ports.next().unwrap_or(443)
 }
 
-/// Whether other machines reach a listener at this address.
+/// Whether other machines can reach a listener at this address.
 fn is_reachable(address: ListenAddress) -> bool {
     matches!(address, ListenAddress::Inet(inet) if !inet.ip().is_loopback())
 }
 
 fn certificate_end(file: &Path, place: &Place, now: SystemTime, found: &mut Faults) {
-    // A certificate that cannot be read is a fault, told elsewhere.
+    // A certificate that cannot be read is a fault and reported elsewhere.
     let Some(end) = certificates::end_of(file) else { return };
-    let hint = "renew it; a new file is shown within 2 s, without a restart";
+    let hint = "renew it; a new file is used within 2 s, without a restart";
     let date = humantime::format_rfc3339_seconds(end);
     match end.duration_since(now) {
         Err(_) => found.add(place.clone(), format!("the certificate has expired, at {date}"), hint),
@@ -115,8 +115,8 @@ fn trusted_networks(networks: &[IpNet], place: &Place, found: &mut Faults) {
         if network.prefix_len() == 0 {
             found.add(
                 place.index(index),
-                format!("{network} is everybody, so every client may say that it is another"),
-                "give the networks of the proxies in front alone, such as 10.0.0.0/8",
+                format!("{network} is every address, so every client can forge its address"),
+                "list only the networks of the proxies in front of l7lb, such as 10.0.0.0/8",
             );
         }
     }
@@ -128,8 +128,11 @@ fn connections(config: &Config, enough_for: Option<usize>, found: &mut Faults) {
     {
         found.add(
             Place::root().key("connection_limits").key("total"),
-            format!("the open files that the system allows are enough for {enough_for} connections only"),
-            format!("raise the limit (`LimitNOFILE=`, `ulimit -n`) to {}, or lower this", total.saturating_mul(5) / 2),
+            format!("the file descriptor limit allows only {enough_for} connections"),
+            format!(
+                "raise the limit (`LimitNOFILE=`, `ulimit -n`) to {}, or lower this value",
+                total.saturating_mul(5) / 2
+            ),
         );
     }
 }
@@ -153,8 +156,8 @@ fn pools(config: &Config, place: &Place, found: &mut Faults) {
         if pool.health_check.r#type == health::Type::None {
             found.add(
                 place.key("health_check").key("type"),
-                "nobody looks after these backends, so requests go to dead ones too",
-                "write `type: tcp`, or `type: http` with the path of a health page",
+                "no health check configured: requests are still sent to backends that are down",
+                "write `type: tcp`, or `type: http` with a path",
             );
         }
         if pool.keepalive_timeout.0 > USUAL_BACKEND_KEEPALIVE {
@@ -164,14 +167,14 @@ fn pools(config: &Config, place: &Place, found: &mut Faults) {
                     "{} is longer than the 60 s after which most backends close an idle connection",
                     pool.keepalive_timeout
                 ),
-                "stay below what the backends have, so that none closes as a request is sent (502)",
+                "use a shorter time than the backends, so that none closes as a request is sent (502)",
             );
         }
         if pool.tls.as_ref().is_some_and(|tls| !tls.verify) {
             found.add(
                 place.key("tls").key("verify"),
-                "whoever is in between can pretend to be the backend, read along and change what is sent",
-                "give the backends' authority as `ca` and leave `verify` out",
+                "the connection to the backend can be intercepted and modified",
+                "set `ca` to the authority of the backends and remove `verify`",
             );
         }
         let timeouts = &pool.timeouts;
@@ -180,21 +183,21 @@ fn pools(config: &Config, place: &Place, found: &mut Faults) {
     }
 }
 
-/// Timeouts that are as good as none.
+/// Reports timeouts that are too long to have an effect.
 fn endless(timeouts: impl IntoIterator<Item = (&'static str, Option<Period>)>, place: &Place, found: &mut Faults) {
     for (key, period) in timeouts {
         if let Some(period) = period.filter(|period| period.0 > TIMEOUT_MAX) {
             found.add(
                 place.key(key),
-                format!("{period} is as good as no timeout"),
-                "write what a person would still wait for, or leave it out",
+                format!("{period} is too long to be useful as a timeout"),
+                "write a time that a client would wait, or remove the key",
             );
         }
     }
 }
 
 impl listener::Config {
-    /// The addresses that can be read.
+    /// The addresses that can be parsed.
     fn addresses(&self) -> impl Iterator<Item = ListenAddress> {
         self.address.texts().iter().filter_map(|text| text.parse().ok())
     }
@@ -225,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_legal_but_unwise_is_told_with_its_place() {
+    fn unwise_settings_are_reported_with_their_place() {
         let text = "listeners: [{ address: 0.0.0.0:80, proxy_protocol: { trusted: ['::/0'] } }]\n\
             trusted_proxies: [10.0.0.0/8, 0.0.0.0/0]\n\
             connection_limits: { total: 1001 }\n\
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wise_is_not_warned_about() {
+    fn sensible_settings_have_no_warning() {
         let text =
             format!("listeners: [{{ address: 0.0.0.0:80 }}]\nconnection_limits: {{ total: 1000 }}\n{POOLS_AND_ROUTES}");
         assert_eq!(places(&text, &today()), [""; 0]);
@@ -268,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_beside_tls_and_certificates_near_their_end() {
+    fn plain_listener_beside_tls_and_expiring_certificates_are_reported() {
         let folder = tempfile::tempdir().unwrap();
         let (pem, certificate) = development::certificate(&["a.test".to_owned()]).unwrap();
         std::fs::write(folder.path().join("c.pem"), pem.certificate).unwrap();
