@@ -254,10 +254,10 @@ mod tests {
         let first = told(text, &today()).remove(0);
         assert_eq!(
             first.to_string(),
-            "f.yaml:1:64: warning at listeners[0].proxy_protocol.trusted[0]: ::/0 is everybody, so every client may say that it is another\n    \
+            "f.yaml:1:64: warning at listeners[0].proxy_protocol.trusted[0]: ::/0 is every address, so every client can forge its address\n    \
              1 | listeners: [{ address: 0.0.0.0:80, proxy_protocol: { trusted: ['::/0'] } }]\n      \
              |                                                                ^\n      \
-             = give the networks of the proxies in front alone, such as 10.0.0.0/8\n"
+             = list only the networks of the proxies in front of l7lb, such as 10.0.0.0/8\n"
         );
     }
 

@@ -1,4 +1,4 @@
-//! The `rate_limit:` block, as written and checked.
+//! The `rate_limit:` block.
 
 use std::num::NonZeroU32;
 
@@ -9,37 +9,37 @@ use super::{Algorithm, Spec};
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 
-/// The kind of limit, as written.
+/// The algorithm of a rate limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Type {
     /// No limit.
     #[default]
     None,
-    /// So many requests in each window; windows are aligned.
+    /// A number of requests in each window; windows are aligned.
     FixedWindow,
-    /// So many requests in any window, whenever it begins.
+    /// A number of requests in any window.
     SlidingWindow,
-    /// A bucket that fills steadily and holds a burst.
+    /// A bucket that refills steadily and allows a burst.
     TokenBucket,
 }
 
-/// The `rate_limit:` block, as written.
+/// Configuration of a rate limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The kind of limit; none where the whole block is left out.
+    /// The algorithm; without it there is no limit.
     pub r#type: Option<Type>,
-    /// Requests for each window.
+    /// Requests per window.
     pub limit: Option<u32>,
     /// The length of the window.
     pub window: Option<Period>,
-    /// What a token bucket holds; `limit` unless told.
+    /// The capacity of a token bucket; default: `limit`.
     pub burst: Option<u32>,
 }
 
 impl Config {
-    /// Proves the block consistent; `None` where it is off.
+    /// Checks the block; `None` if there is no limit.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Spec> {
         let algorithm = match self.r#type.unwrap_or_default() {
             Type::None => {
@@ -53,7 +53,7 @@ impl Config {
         if self.burst.is_some() && algorithm != Algorithm::TokenBucket {
             faults.add(
                 place.key("burst"),
-                "only a token bucket has a burst",
+                "`burst` is only valid for a token bucket",
                 "write `type: token_bucket`, or remove the key",
             );
         }
@@ -63,20 +63,20 @@ impl Config {
         if window.is_none() {
             faults.add(
                 place.key("window"),
-                "a limit needs a window longer than nothing",
+                "a limit needs a window greater than zero",
                 "write for example `window: 1m`",
             );
         }
         Some(Spec { algorithm, limit: limit?, window: window?.0, burst: burst? })
     }
 
-    /// Numbers without a type would silently do nothing. With `type: none` in sight they are a fair
-    /// way to switch a limit off.
+    /// Reports numbers without a type, which would have no effect. With `type: none` they are allowed, to
+    /// switch a limit off.
     fn refuse_orphans(&self, place: &Place, faults: &mut Faults) {
         let written = self.limit.is_some() || self.window.is_some() || self.burst.is_some();
         if self.r#type.is_none() && written {
             let hint = "add `type: fixed_window`, `sliding_window`, `token_bucket` or `none`";
-            faults.add(place.clone(), "the limit has no `type`, so it does nothing", hint);
+            faults.add(place.clone(), "the limit has no `type`, so it has no effect", hint);
         }
     }
 }

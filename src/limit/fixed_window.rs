@@ -1,12 +1,12 @@
-//! `fixed_window`: so many requests in each window, windows being aligned to the limiter's epoch.
+//! `fixed_window`: a number of requests per window; windows are aligned to the limiter's epoch.
 //!
-//! The cheapest rule and the easiest to explain. Its known weakness is the edge: a client that
-//! spends one quota just before it and the next just after it passes twice the limit in an instant.
+//! The cheapest algorithm and the easiest to explain. Its weakness is the edge: a client that uses one quota
+//! just before it and the next one just after it sends twice the limit within an instant.
 
 use super::Spec;
 use super::rule::{Outcome, Rule, nanoseconds, narrow_count};
 
-/// The rule with its numbers.
+/// The algorithm with its parameters.
 pub(super) struct FixedWindow {
     /// Requests per window.
     limit: u32,
@@ -14,10 +14,10 @@ pub(super) struct FixedWindow {
     window: u64,
 }
 
-/// What one client has used.
+/// The usage of one client.
 ///
-/// The start and not the number of the window is kept: whether `now` is still inside is then told
-/// by a comparison, and the division is left to the first request of a window.
+/// The start of the window is stored rather than its number: a comparison then shows whether `now` is inside,
+/// and only the first request of a window needs a division.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct WindowUsage {
     /// Start of the client's latest window, in nanoseconds since the epoch.
@@ -27,13 +27,13 @@ pub(super) struct WindowUsage {
 }
 
 impl FixedWindow {
-    /// The rule that `spec` asks for.
+    /// The algorithm for `spec`.
     pub(super) fn new(spec: &Spec) -> Self {
         Self { limit: spec.limit.get(), window: nanoseconds(spec.window).max(1) }
     }
 
-    /// The usage as it is at `now`. If `now` lies before the client's window the clock has gone
-    /// back, and the window is kept: taking another would hand out a second quota.
+    /// The usage at `now`. If `now` is before the client's window the clock has gone back, and the window is
+    /// kept: another one would grant a second quota.
     fn as_of(&self, usage: WindowUsage, now: u64) -> WindowUsage {
         if now < usage.start.saturating_add(self.window) {
             usage
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_ends_where_the_next_begins() {
+    fn window_ends_where_the_next_one_starts() {
         let limit = NonZeroU32::new(2).unwrap();
         let window = Duration::from_nanos(1000);
         let rule = FixedWindow::new(&Spec { algorithm: Algorithm::FixedWindow, limit, window, burst: limit });
@@ -95,6 +95,6 @@ mod tests {
         assert_eq!(rule.admit(&mut usage, 2999).refused_until, Some(3000));
         assert_eq!((rule.weight(&usage, 2999), rule.weight(&usage, 3000)), (2, 0));
         assert!(passes(&mut usage, 3000) && passes(&mut usage, 3001));
-        assert!(!passes(&mut usage, 2999), "a clock that went back gives no second quota");
+        assert!(!passes(&mut usage, 2999), "a clock that goes back grants no second quota");
     }
 }

@@ -1,27 +1,25 @@
-//! What is remembered of clients that lost their place in the table: two count-min sketches.
+//! The memory of clients that lost their slot in the table: two count-min sketches.
 //!
-//! A sketch ([`Estimator`], from pingora-limits) adds each client's amount to one counter in each
-//! of sixteen rows, and estimates it as the least of the sixteen. It never reports too little; it
-//! reports too much if others share all sixteen counters. That *noise* would refuse the innocent in a
-//! flood, so it is measured and taken off: the sketch is asked about keys that no client has, and
-//! whatever it says about those is noise. As long as less than a third of the counters are
-//! in use there is practically none, nothing is taken off, and estimates are exact.
+//! A sketch ([`Estimator`], from pingora-limits) adds the amount of a client to one counter in each of sixteen
+//! rows, and estimates it as the minimum of the sixteen. It never underestimates; it overestimates if other
+//! clients share all sixteen counters. This *noise* would reject clients within their limit during a flood, so
+//! it is measured and subtracted: the sketch is queried for keys that no client has, and its estimates for
+//! those are noise. While less than a third of the counters are in use there is practically no noise, and
+//! estimates are exact.
 //!
-//! Amounts are never put down twice. A client that loses its place *raises* its counters to its
-//! amount, as far as they are lower; noise is left out of that sum, because what is put in for it
-//! would be measured as more noise. A client that got no place *adds* what it has used since it was
-//! estimated a moment before.
+//! Amounts are never added twice. A client that loses its slot *raises* its counters to its amount, if they are
+//! lower; noise is not included, because it would be measured as more noise. A client without a slot *adds*
+//! what it has used since its estimate a moment before.
 //!
 //! # Rotation
 //!
-//! There are two generations, the newest and the one before it, which stand for windows. pingora's
-//! own `Rate` rotates by a flag and a time stamp that are separate atomics: it reads the clock before
-//! the time of the last reset, so another thread's later reset makes `now - last_reset` underflow,
-//! and requests are counted into the sketch that is just being cleared. Here the number of the
-//! newest generation and both sketches are behind one read-write lock. Who reads or adds holds it
-//! shared and names the generation that it means, so it meets that one or none; who rotates holds
-//! it alone and looks again at the number, so a rotation happens once, and numbers only grow.
-//! Requests of clients that have a place in the table never come here.
+//! There are two generations, the newest and the one before it, which correspond to windows. Pingora's own
+//! `Rate` rotates with a flag and a timestamp that are separate atomics: it reads the clock before the time of
+//! the last reset, so a later reset by another thread makes `now - last_reset` underflow, and requests are
+//! counted in the sketch that is being cleared. Here the number of the newest generation and both sketches are
+//! behind one read-write lock. Readers and writers hold it shared and name the generation that they mean, so
+//! they get that one or none. A rotation holds it exclusively and checks the number again, so it happens once,
+//! and numbers only grow. Requests of clients with a slot in the table do not use this memory.
 
 use std::array;
 use std::mem;
@@ -33,60 +31,59 @@ use pingora_limits::estimator::Estimator;
 
 use crate::http::client_address::ClientKey;
 
-/// Rows of a sketch. While little is forgotten, more rows make noise far less likely than longer
-/// ones do: it takes a collision in every row.
+/// Rows of a sketch. While few clients are forgotten, more rows reduce noise far more than longer rows: a
+/// collision must happen in every row.
 const ROWS: usize = 16;
 
-/// Counters in a row.
+/// Counters per row.
 const SLOTS: usize = 1 << 14;
 
-/// How many keys of nobody a measurement of the noise asks about.
+/// The number of unused keys in a measurement of noise.
 const PROBES: usize = 64;
 
-/// After how many additions to a sketch its noise is measured again.
+/// The number of additions after which noise is measured again.
 const MEASURE_EVERY: u64 = 256;
 
-/// The memory of the forgotten.
+/// The memory of forgotten clients.
 pub(super) struct Forgotten {
     generations: RwLock<Generations>,
 }
 
 impl Forgotten {
-    /// Nobody has been forgotten yet.
+    /// An empty memory.
     pub(super) fn new() -> Self {
         let (current, previous) = (Sketch::default(), Sketch::default());
         Self { generations: RwLock::new(Generations { newest: 0, current, previous }) }
     }
 
-    /// Remembers that a client that loses its place has used `amount` in `generation`.
+    /// Records that a client that loses its slot has used `amount` in `generation`.
     pub(super) fn raise(&self, generation: u64, client: ClientKey, amount: u64) {
         self.on_generation(generation, amount, |sketch| sketch.put(client, amount, sketch.raw(client)));
     }
 
-    /// Remembers that a client that got no place has used `amount` in `generation`, of which
-    /// `estimate` told with the same `tolerable_noise` what was known before.
+    /// Records that a client without a slot has used `amount` in `generation`, of which `estimate` with the
+    /// same `tolerable_noise` returned the known part before.
     pub(super) fn add(&self, generation: u64, client: ClientKey, amount: u64, tolerable_noise: u64) {
         self.on_generation(generation, amount, |sketch| {
             sketch.put(client, amount, sketch.estimate(client, tolerable_noise));
         });
     }
 
-    /// What `client` is believed to have used in `generation` when it was forgotten. Nothing is
-    /// believed of a sketch with more than `tolerable_noise`.
+    /// The estimated amount that `client` had used in `generation` when it was forgotten. A sketch with more
+    /// than `tolerable_noise` returns nothing.
     pub(super) fn estimate(&self, generation: u64, client: ClientKey, tolerable_noise: u64) -> u64 {
         let generations = self.generations.read();
         let sketch = generations.holding(generation);
         sketch.map_or(0, |sketch| sketch.estimate(client, tolerable_noise))
     }
 
-    /// Whether the newest generation has become noisy, so that a place in the table is better than
-    /// an estimate.
+    /// Whether the newest generation is noisy, so that a slot in the table is better than an estimate.
     pub(super) fn is_noisy(&self) -> bool {
         self.generations.read().current.noise.load(Ordering::Relaxed) > 0
     }
 
-    /// Lets `put` have the sketch of `generation`, which becomes the newest if it is newer. A
-    /// generation before the two newest is gone: what would be put there has no more influence.
+    /// Calls `put` with the sketch of `generation`, which becomes the newest if it is newer. A generation
+    /// before the two newest is dropped: it has no influence any more.
     fn on_generation(&self, generation: u64, amount: u64, put: impl FnOnce(&Sketch)) {
         if amount == 0 {
             return;
@@ -99,13 +96,13 @@ impl Forgotten {
         }
     }
 
-    /// Bytes that the sketches take once both are in use.
+    /// The size of the sketches in bytes once both are in use.
     pub(super) fn size_bytes() -> usize {
         2 * ROWS * SLOTS * size_of::<AtomicIsize>()
     }
 }
 
-/// The two generations that still matter.
+/// The two relevant generations.
 struct Generations {
     /// The number of the newest generation; the other's is one less.
     newest: u64,
@@ -123,7 +120,7 @@ impl Generations {
         }
     }
 
-    /// Makes `generation` the newest, unless one as new has been reached already.
+    /// Makes `generation` the newest, unless it was reached already.
     fn advance(&mut self, generation: u64) {
         let steps = generation.saturating_sub(self.newest);
         if steps == 0 {
@@ -138,18 +135,18 @@ impl Generations {
     }
 }
 
-/// One generation's sketch. It is allocated when the first client is forgotten, which for most
-/// limiters is never.
+/// The sketch of one generation. It is allocated when the first client is forgotten, which for most limiters
+/// never happens.
 #[derive(Default)]
 struct Sketch {
     counters: OnceLock<Estimator>,
-    /// How many times something was added.
+    /// The number of additions.
     additions: AtomicU64,
-    /// What is taken off each estimate, in the unit of the amounts.
+    /// The noise that is subtracted from each estimate, in the unit of the amounts.
     noise: AtomicU64,
 }
 
-/// A key that no client has: it is hashed from two numbers, a client's from one.
+/// A key that no client has: it is hashed from two numbers, a client from one.
 #[derive(Hash)]
 struct Probe {
     measurement: u64,
@@ -157,7 +154,7 @@ struct Probe {
 }
 
 impl Sketch {
-    /// Puts down the part of `amount` that is not `known` yet.
+    /// Adds the part of `amount` that is not `known` yet.
     fn put(&self, client: ClientKey, amount: u64, known: u64) {
         let missing = amount.saturating_sub(known);
         if missing == 0 {
@@ -168,12 +165,12 @@ impl Sketch {
         // Relaxed is enough here and below: the numbers guide estimates and guard no other memory.
         let additions = self.additions.fetch_add(1, Ordering::Relaxed) + 1;
         if additions.is_multiple_of(MEASURE_EVERY) {
-            // Noise only grows until the sketch is cleared, so a lucky measurement changes nothing.
+            // Noise only grows until the sketch is cleared, so a low measurement changes nothing.
             self.noise.fetch_max(measured_noise(counters, additions), Ordering::Relaxed);
         }
     }
 
-    /// The least of the client's counters, noise and all.
+    /// The minimum of the client's counters, including noise.
     fn raw(&self, client: ClientKey) -> u64 {
         if self.additions.load(Ordering::Relaxed) == 0 {
             return 0;
@@ -196,9 +193,9 @@ impl Sketch {
     }
 }
 
-/// What `counters` say about `PROBES` keys of nobody, with a margin: the most that any of them is
-/// charged, and once more as far as that is from the median. The margin makes it unlikely that a
-/// newcomer is charged for others, at the price of forgiving a returning client that much.
+/// The noise in `counters`, by `PROBES` unused keys, with a margin: the largest estimate, plus its distance
+/// from the median. The margin makes it unlikely that a new client is charged for others, at the price of
+/// forgiving a returning client that amount.
 fn measured_noise(counters: &Estimator, measurement: u64) -> u64 {
     let mut noise: [u64; PROBES] = array::from_fn(|index| least(counters.get(Probe { measurement, index })));
     noise.sort_unstable();
@@ -207,8 +204,7 @@ fn measured_noise(counters: &Estimator, measurement: u64) -> u64 {
     most.saturating_add(most - median)
 }
 
-/// A sketch's answer as an amount. Counters that overflowed are negative; they count as nothing,
-/// because the innocent must not pay.
+/// An estimate as an amount. Overflowed counters are negative and count as zero, in favour of the client.
 fn least(answer: isize) -> u64 {
     u64::try_from(answer).unwrap_or(0)
 }
@@ -224,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_counted_twice() {
+    fn amount_is_not_counted_twice() {
         let forgotten = Forgotten::new();
         for amount in [3, 5, 5, 4] {
             forgotten.raise(0, CLIENT, amount);
@@ -235,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn generations_come_and_go() {
+    fn generations_rotate() {
         let forgotten = Forgotten::new();
         forgotten.raise(4, CLIENT, 40);
         forgotten.raise(5, CLIENT, 50);
@@ -243,13 +239,13 @@ mod tests {
         forgotten.raise(6, ClientKey(8), 1);
         assert_eq!([4, 5, 6].map(|g| estimate(&forgotten, g)), [0, 50, 0]);
         forgotten.raise(4, CLIENT, 1);
-        assert_eq!([4, 5, 6].map(|g| estimate(&forgotten, g)), [0, 50, 0], "what is gone stays gone");
+        assert_eq!([4, 5, 6].map(|g| estimate(&forgotten, g)), [0, 50, 0], "dropped generations stay dropped");
         forgotten.raise(90, ClientKey(8), 1);
         assert_eq!([6, 89, 90].map(|g| estimate(&forgotten, g)), [0, 0, 0]);
     }
 
     #[test]
-    fn noise_is_taken_off_and_too_much_of_it_says_nothing() {
+    fn noise_is_subtracted_and_a_noisy_sketch_returns_nothing() {
         let forgotten = Forgotten::new();
         for key in 0..5000 {
             forgotten.add(0, ClientKey(1000 + key), 1, 10);
@@ -260,15 +256,15 @@ mod tests {
         }
         assert!(forgotten.is_noisy());
         let charged = (0..10_000).filter(|key| forgotten.estimate(0, ClientKey(1 << 40 | key), u64::MAX) > 0).count();
-        assert!(charged <= 10, "{charged} of 10,000 are charged for others");
+        assert!(charged <= 10, "{charged} of 10,000 are charged for other clients");
         forgotten.raise(0, CLIENT, 1_000_000);
         assert!(estimate(&forgotten, 0) > 999_900);
         assert_eq!(forgotten.estimate(0, CLIENT, 0), 0);
     }
 
-    /// Threads that are not of one mind about the time meet the generation that they mean or none.
+    /// Threads with different clocks get the generation that they mean or none.
     #[test]
-    fn rotation_loses_nothing_that_is_still_held() {
+    fn rotation_keeps_the_two_newest_generations() {
         let forgotten = Forgotten::new();
         std::thread::scope(|scope| {
             for thread in 0..4_u64 {

@@ -1,62 +1,56 @@
-//! Limits on how many requests one client may make: three algorithms, fixed memory, and nobody
-//! innocent pays.
+//! Rate limits per client: three algorithms in fixed memory, without rejecting clients within their limit.
 //!
 //! # The problem
 //!
-//! A map from client to counter is exact and grows with the number of clients, so whoever commands
-//! many addresses commands our memory. A count-min sketch has a fixed size and counts too much once
-//! many clients share it, so whoever commands many addresses gets everybody else refused. This
-//! module has both, each for what it is good at:
+//! A map from client to counter is exact but grows with the number of clients, so an attacker with many
+//! addresses controls the memory. A count-min sketch has a fixed size but overestimates when many clients share
+//! it, so an attacker with many addresses gets all other clients rejected. This module combines both:
 //!
-//! 1. An exact table (`table.rs`) with places for 131,072 clients. A place whose usage no longer
-//!    matters (window over, bucket full again) is free for others. If a set has none, the client
-//!    that has used least goes without: one that had a place, or the newcomer itself.
-//! 2. Behind it a memory of the forgotten (`forgotten.rs`): two generations of pingora-limits'
-//!    count-min sketch, in which the usage of those without a place is kept and from which they
-//!    start. Noise is measured and taken off.
+//! 1. An exact table (`table.rs`) with slots for 131,072 clients. A slot whose usage no longer matters (window
+//!    over, bucket full) is reused. If a set has no free slot, the client with the least usage gets none: a
+//!    client with a slot, or the new one.
+//! 2. A memory of forgotten clients (`forgotten.rs`): two generations of the count-min sketch of
+//!    pingora-limits, which keep the usage of clients without a slot. Noise is measured and subtracted.
 //!
-//! What is optimised is the request of a known client: one hash, one small lock, integer
-//! arithmetic, no allocation; some 50 ns. Newcomers and clients without a place also ask the
-//! sketches, which in a flood takes some 500 ns. The first of them in a window waits a tenth of a
-//! millisecond if an old sketch must be cleared, and once in a limiter's life for a sketch to be
-//! allocated. A flood against windows of a few milliseconds is therefore dear.
+//! The optimised case is a request of a known client: one hash, one small lock, integer arithmetic, no
+//! allocation; about 50 ns. New clients and clients without a slot also use the sketches, about 500 ns during a
+//! flood. The first of them in a window waits a tenth of a millisecond if an old sketch must be cleared, and
+//! once per limiter for the allocation of a sketch. A flood against windows of a few milliseconds is therefore
+//! expensive.
 //!
 //! # Memory
 //!
-//! The table takes 3.25 MiB for windows and 4.25 MiB for buckets; each of the two sketches takes
-//! 2 MiB and is allocated when the first client is forgotten. That is 7.25 MiB a limiter at most,
-//! or 8.25 MiB with a bucket, whatever the number of clients.
+//! The table takes 3.25 MiB for windows and 4.25 MiB for buckets; each of the two sketches takes 2 MiB and is
+//! allocated when the first client is forgotten. So a limiter takes at most 7.25 MiB, or 8.25 MiB with buckets,
+//! for any number of clients.
 //!
-//! # When it errs, and in which direction
+//! # Accuracy
 //!
-//! * With 100,000 clients in a window some 5,000 find their set full. The sketch is then so empty
-//!   that it remembers them exactly, even if all clients stand at their limit: that one of those
-//!   5,000 collides with others in all rows happens about once in 100,000 such windows. In 3,600 of
-//!   them, measured, no request was refused or let through wrongly.
-//! * In a larger flood it errs for the client. What is taken off for noise is chosen so that a
-//!   newcomer starts from zero, so who was forgotten is let through that much too often. But those
-//!   who used least are forgotten, so a client that is anywhere near its limit keeps its place and
-//!   is counted exactly. Only while a sketch becomes noisy and that has not been measured yet, a
-//!   newcomer may be charged for another, about one in 10,000.
-//! * If still more clients all use their whole limit in one window, those without a place are let
-//!   through once the sketch is noisy. Of the requests that should have been refused, measured, 14 %
-//!   passed with 131,000 such clients, 45 % with 200,000. Of those that should have passed, fewer
-//!   than one in 10,000 was refused. Refusing the innocent is what such a flood would be for.
-//! * With a limit of very few requests everybody has used as little as everybody else, and in a
-//!   flood beyond the table's size an offender may be forgotten before its next request.
-//! * The rules themselves: `fixed_window` allows two quotas around a window's edge; `sliding_window`
-//!   assumes an even previous window (its error is told in `sliding_window.rs`); `token_bucket` is
-//!   exact.
+//! * With 100,000 clients in a window, about 5,000 find their set full. The sketch is then so empty that it
+//!   remembers them exactly, even if all clients have reached their limit: a collision in all rows among those
+//!   5,000 happens about once in 100,000 such windows. In 3,600 of them, measured, no decision was wrong.
+//! * In a larger flood it errs in favour of clients. The subtracted noise is chosen so that a new client starts
+//!   from zero, so forgotten clients are admitted that much too often. The clients with the least usage are
+//!   forgotten, so a client near its limit keeps its slot and is counted exactly. Only while a sketch becomes
+//!   noisy, before that is measured, a new client may be charged for another one, about one in 10,000.
+//! * If still more clients use their whole limit in one window, those without a slot are admitted once the
+//!   sketch is noisy. Measured: of the requests over the limit 14 % passed with 131,000 such clients, 45 % with
+//!   200,000. Of the requests within the limit fewer than one in 10,000 was rejected. Rejecting clients within
+//!   their limit would be the purpose of such a flood.
+//! * With a limit of very few requests all clients have used about the same, and in a flood larger than the
+//!   table an offender may be forgotten before its next request.
+//! * The algorithms: `fixed_window` allows two quotas around the edge of a window; `sliding_window` assumes an
+//!   even previous window (see its error in `sliding_window.rs`); `token_bucket` is exact.
 //!
-//! A refused request is not counted. Otherwise a client that keeps asking too soon would never be
-//! served again, and `retry_after` could promise nothing.
+//! A rejected request is not counted. Otherwise a client that retries too early would never be admitted, and
+//! `retry_after` would be meaningless.
 //!
 //! # Time
 //!
-//! The clock is an argument. An instant before the epoch counts as the epoch. An instant before a
-//! client's latest one counts as that one: threads read the clock before they take a lock, so
-//! requests may arrive slightly out of order, and neither a fresh quota nor a wrong refusal may come
-//! of it. A generation of the forgotten that was once passed does not come back.
+//! The time is an argument. An instant before the epoch counts as the epoch. An instant before the last one of
+//! a client counts as that one: threads read the clock before they take a lock, so requests may arrive slightly
+//! out of order, which must neither grant a fresh quota nor reject wrongly. A dropped generation of forgotten
+//! clients does not return.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -87,34 +81,33 @@ use table::{Placed, Table};
 use token_bucket::TokenBucket;
 pub use trial::Trial;
 
-/// How a limit is counted.
+/// The algorithm of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     /// `limit` requests in each window; windows are aligned to the limiter's epoch.
     FixedWindow,
-    /// The current window's count plus the share of the previous one that still lies within a
-    /// window's length.
+    /// The count of the current window plus the share of the previous one that a window ending now would cover.
     SlidingWindow,
     /// A bucket of `burst` tokens, refilled evenly with `limit` tokens per window.
     TokenBucket,
 }
 
-/// A checked limit: algorithm and numbers.
+/// A checked limit: algorithm and parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Spec {
-    /// How it is counted.
+    /// The algorithm.
     pub algorithm: Algorithm,
     /// Requests per window.
     pub limit: NonZeroU32,
     /// Length of the window; more than zero. Zero counts as one nanosecond, and more than 584 years
     /// as 584 years.
     pub window: Duration,
-    /// Capacity of the token bucket in requests; the limit unless told. Windows ignore it.
+    /// Capacity of the token bucket in requests; default: the limit. Windows ignore it.
     pub burst: NonZeroU32,
 }
 
 impl Spec {
-    /// The most requests at one instant.
+    /// The largest number of requests at one instant.
     #[must_use]
     pub fn quota(&self) -> u32 {
         match self.algorithm {
@@ -123,7 +116,7 @@ impl Spec {
         }
     }
 
-    /// How much it lets pass, in words.
+    /// The limit as text.
     #[must_use]
     pub fn amount(&self) -> String {
         let amount = format!("{} requests in {}", self.limit, humantime::format_duration(self.window));
@@ -135,7 +128,7 @@ impl Spec {
 }
 
 impl fmt::Display for Algorithm {
-    /// The word in the configuration.
+    /// The name in the configuration.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::FixedWindow => "fixed_window",
@@ -151,28 +144,28 @@ impl fmt::Display for Spec {
     }
 }
 
-/// What the limiter says about one request.
+/// The decision about one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether the request may pass.
+    /// Whether the request is admitted.
     pub admitted: bool,
-    /// The quota to show to the client, in requests: the limit, or the burst of a token bucket.
+    /// The quota for the client, in requests: the limit, or the burst of a token bucket.
     pub limit: u32,
-    /// Further requests that would pass at the same instant.
+    /// Further requests that would be admitted at the same instant.
     pub remaining: u32,
-    /// Time until the quota is whole again, if nothing else is asked for: the end of a fixed window,
-    /// the instant when a sliding window no longer covers anything, when a bucket is full.
+    /// Time until the quota is full again without further requests: the end of a fixed window, the instant when
+    /// a sliding window covers no request, or when a bucket is full.
     pub reset: Duration,
-    /// Zero if admitted; else the time after which a request would pass, to the nanosecond, rounded
-    /// up.
+    /// Zero if admitted; otherwise the time after which a request would be admitted, rounded up to the
+    /// nanosecond.
     pub retry_after: Duration,
 }
 
 impl Verdict {
-    /// A limit's answer at `now`. Outcomes are told in time since `epoch`.
+    /// The verdict at `now`. Outcomes are in time since `epoch`.
     fn new(spec: &Spec, epoch: Instant, outcome: Outcome, now: Instant) -> Self {
         let elapsed = nanoseconds(now.saturating_duration_since(epoch));
-        // Only an instant before the epoch leads it; every wait is that much longer then.
+        // Only an instant before the epoch has a lead; every wait is longer by it.
         let lead = epoch.saturating_duration_since(now);
         let until = |instant: u64| Duration::from_nanos(instant.saturating_sub(elapsed)).saturating_add(lead);
         Self {
@@ -185,14 +178,14 @@ impl Verdict {
     }
 }
 
-/// The limit of one place in the configuration, shared by all threads that serve requests.
+/// One configured limit, shared by all threads.
 pub struct Limiter {
     spec: Spec,
     epoch: Instant,
     ledger: RuleLedger,
 }
 
-/// A ledger of whichever algorithm was asked for.
+/// A ledger of the configured algorithm.
 enum RuleLedger {
     Fixed(Ledger<FixedWindow>),
     Sliding(Ledger<SlidingWindow>),
@@ -200,7 +193,7 @@ enum RuleLedger {
 }
 
 impl Limiter {
-    /// A limiter that has seen nobody. Windows are aligned to `epoch`.
+    /// A limiter without usage. Windows are aligned to `epoch`.
     #[must_use]
     pub fn new(spec: Spec, epoch: Instant) -> Self {
         let ledger = match spec.algorithm {
@@ -211,14 +204,13 @@ impl Limiter {
         Self { spec, epoch, ledger }
     }
 
-    /// The limit as it was asked for.
+    /// The checked limit.
     #[must_use]
     pub fn spec(&self) -> &Spec {
         &self.spec
     }
 
-    /// Counts one request of `client` and says whether it may pass. A refused request is not
-    /// counted.
+    /// Counts one request of `client` and decides. A rejected request is not counted.
     pub fn admit(&self, client: ClientKey, now: Instant) -> Verdict {
         let elapsed = nanoseconds(now.saturating_duration_since(self.epoch));
         let outcome = match &self.ledger {
@@ -229,7 +221,7 @@ impl Limiter {
         Verdict::new(&self.spec, self.epoch, outcome, now)
     }
 
-    /// What a request of `client` would be told now, without counting it.
+    /// The decision about a request of `client`, without counting it.
     #[must_use]
     pub fn look(&self, client: ClientKey, now: Instant) -> Verdict {
         let elapsed = nanoseconds(now.saturating_duration_since(self.epoch));
@@ -241,7 +233,7 @@ impl Limiter {
         Verdict::new(&self.spec, self.epoch, outcome, now)
     }
 
-    /// How many clients can have a place in the exact table at the same time.
+    /// The number of slots in the exact table.
     #[must_use]
     pub fn places(&self) -> usize {
         match &self.ledger {
@@ -251,8 +243,7 @@ impl Limiter {
         }
     }
 
-    /// Bytes of memory that the limiter takes at most. The number follows from its construction and
-    /// does not depend on who has been counted.
+    /// The largest memory of the limiter in bytes. It does not depend on the clients.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         let table = match &self.ledger {
@@ -264,7 +255,7 @@ impl Limiter {
     }
 }
 
-/// The usages of all clients under one rule.
+/// The usage of all clients under one algorithm.
 struct Ledger<R: Rule> {
     rule: R,
     table: Table<R::Usage>,
@@ -279,7 +270,7 @@ impl<R: Rule> Ledger<R> {
     /// Counts one request of `client` at `now`, in nanoseconds since the epoch.
     fn admit(&self, client: ClientKey, now: u64) -> Outcome {
         let Some(set) = self.table.set(client) else {
-            // There is a set for every client; were there none, this one would have used nothing.
+            // There is a set for every client; without one, this client would have used nothing.
             return self.rule.admit(&mut R::Usage::default(), now);
         };
         let mut set = set.lock();
@@ -291,8 +282,7 @@ impl<R: Rule> Ledger<R> {
         let mut usage = self.rule.recall(now, estimate);
         let outcome = self.rule.admit(&mut usage, now);
         let weight = |usage: &R::Usage| self.rule.weight(usage, now);
-        // The set stays locked meanwhile: a client that comes back at once must find what it has
-        // used either here or there.
+        // The set stays locked: a client that returns immediately must find its usage either here or there.
         match set.place(client, usage, self.forgotten.is_noisy(), weight) {
             Placed::Free => {}
             Placed::InsteadOf(client, usage) => {
@@ -309,7 +299,7 @@ impl<R: Rule> Ledger<R> {
         outcome
     }
 
-    /// What a request of `client` would be told at `now`.
+    /// The decision about a request of `client` at `now`, without counting it.
     fn look(&self, client: ClientKey, now: u64) -> Outcome {
         let known = self.table.set(client).and_then(|set| set.lock().find(client).copied());
         let mut usage = known.unwrap_or_else(|| {

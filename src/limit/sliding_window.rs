@@ -1,22 +1,21 @@
-//! `sliding_window`: the current window's count plus the share of the previous one that a window
-//! ending now would still cover.
+//! `sliding_window`: the count of the current window plus the share of the previous one that a window ending
+//! now would cover.
 //!
 //! # Error
 //!
-//! The rule assumes that the previous window's requests were spread evenly. For even traffic it is
-//! exact. For a client that saved its whole quota for the end of the previous window it is too
-//! lenient: in a window-long interval that begins with that burst it may pass up to, but never as
-//! much as, twice the limit. For one that spent it at the start it is too strict by at most the
-//! share that it still charges. Against a single window's edge it never does what `fixed_window`
-//! does there: just past the edge the whole previous count still stands.
+//! The algorithm assumes that the requests of the previous window were spread evenly. For even traffic it is
+//! exact. For a client that saved its whole quota for the end of the previous window it is too lenient: in an
+//! interval as long as a window that starts with that burst, it may send less than twice the limit. For one
+//! that used it at the start it is too strict, by at most the share that still counts. It does not have the
+//! edge problem of `fixed_window`: just after the edge the whole previous count still applies.
 //!
-//! There is no error of rounding: the comparison is made in whole request-nanoseconds, so no
-//! request passes that the formula would refuse. Only `remaining` is rounded, downwards.
+//! There is no rounding error: the comparison uses whole request-nanoseconds, so no request is admitted that
+//! the formula would reject. Only `remaining` is rounded, downwards.
 
 use super::Spec;
 use super::rule::{Outcome, Rule, nanoseconds, narrow, narrow_count, quotient, quotient_up};
 
-/// The rule with its numbers.
+/// The algorithm with its parameters.
 pub(super) struct SlidingWindow {
     /// Requests per window.
     limit: u32,
@@ -24,8 +23,8 @@ pub(super) struct SlidingWindow {
     window: u64,
 }
 
-/// What one client has used. As in `fixed_window`, the start is kept so that only a client's first
-/// request after a pause pays for a division.
+/// The usage of one client. As in `fixed_window` the start is stored, so that only the first request after a
+/// pause needs a division.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PairUsage {
     /// Start of the client's latest window, in nanoseconds since the epoch.
@@ -37,12 +36,12 @@ pub(super) struct PairUsage {
 }
 
 impl SlidingWindow {
-    /// The rule that `spec` asks for.
+    /// The algorithm for `spec`.
     pub(super) fn new(spec: &Spec) -> Self {
         Self { limit: spec.limit.get(), window: nanoseconds(spec.window).max(1) }
     }
 
-    /// The usage as it is at `now`. A clock that went back leaves it alone.
+    /// The usage at `now`. A clock that went back leaves it unchanged.
     fn as_of(&self, usage: PairUsage, now: u64) -> PairUsage {
         let age = now.saturating_sub(usage.start);
         if age < self.window {
@@ -54,13 +53,12 @@ impl SlidingWindow {
         }
     }
 
-    /// Nanoseconds of the usage's window that are still to come at `now`, the whole window if the
-    /// clock went back.
+    /// Nanoseconds of the usage's window that remain at `now`; the whole window if the clock went back.
     fn left(&self, usage: &PairUsage, now: u64) -> u64 {
         self.window.saturating_sub(now.saturating_sub(usage.start))
     }
 
-    /// What `requests` amount to over a whole window, in request-nanoseconds.
+    /// `requests` over a whole window, in request-nanoseconds.
     fn whole(&self, requests: u32) -> u128 {
         u128::from(requests) * u128::from(self.window)
     }
@@ -74,11 +72,11 @@ impl SlidingWindow {
         self.window.saturating_sub(narrow(left))
     }
 
-    /// When a refused client's next request would pass, in nanoseconds since the epoch.
+    /// When the next request of a rejected client would be admitted, in nanoseconds since the epoch.
     fn passes_at(&self, usage: &PairUsage) -> u64 {
         match self.limit.checked_sub(usage.current).and_then(|room| room.checked_sub(1)) {
             Some(room) => usage.start.saturating_add(self.shrunk(usage.previous, room)),
-            // This window is spent. In the next one its count is the previous, and must shrink.
+            // This window is used up. In the next one its count is the previous count and must shrink.
             None => usage
                 .start
                 .saturating_add(self.window)
@@ -86,7 +84,7 @@ impl SlidingWindow {
         }
     }
 
-    /// When nothing of the usage counts any more, in nanoseconds since the epoch.
+    /// When no part of the usage counts any more, in nanoseconds since the epoch.
     fn whole_at(&self, usage: &PairUsage) -> u64 {
         let end = usage.start.saturating_add(self.window);
         if usage.current > 0 { end.saturating_add(self.window) } else { end }
@@ -119,7 +117,7 @@ impl Rule for SlidingWindow {
 
     fn amounts(&self, usage: &PairUsage, _now: u64) -> [(u64, u64); 2] {
         let generation = usage.start / self.window;
-        // Before the first window there is none, and what would be put there is zero.
+        // Before the first window there is none, and its amount would be zero.
         let before = generation.saturating_sub(1);
         [(generation, u64::from(usage.current)), (before, u64::from(usage.previous))]
     }
@@ -160,31 +158,31 @@ mod tests {
     }
 
     #[test]
-    fn half_a_window_later_the_previous_one_counts_half() {
+    fn previous_window_counts_half_after_half_a_window() {
         let rule = rule(100);
         let mut usage = PairUsage::default();
         assert_eq!(admitted(&rule, &mut usage, 110, WINDOW - 1), 100);
-        assert_eq!(admitted(&rule, &mut usage, 110, WINDOW), 0, "just past the edge all of it still counts");
+        assert_eq!(admitted(&rule, &mut usage, 110, WINDOW), 0, "just after the edge all of it still counts");
         assert_eq!(admitted(&rule, &mut usage, 110, WINDOW * 3 / 2), 50);
         assert_eq!(admitted(&rule, &mut usage, 110, WINDOW * 5 / 2), 75);
-        assert_eq!(admitted(&rule, &mut usage, 110, WINDOW * 9 / 2), 100, "a window was left out");
+        assert_eq!(admitted(&rule, &mut usage, 110, WINDOW * 9 / 2), 100, "one window was without requests");
     }
 
     #[test]
-    fn even_traffic_never_exceeds_the_limit_in_any_window() {
+    fn even_traffic_stays_within_the_limit_in_any_window() {
         let rule = rule(20);
         let mut usage = PairUsage::default();
         let step = WINDOW / 37;
         let passed: Vec<u64> =
             (0..2000).map(|n| n * step).filter(|now| rule.admit(&mut usage, *now).refused_until.is_none()).collect();
         let most = passed.iter().map(|from| passed.iter().filter(|at| (*from..from + WINDOW).contains(at)).count());
-        // From a standing start twenty pass at once, which is not even; after that it settles.
+        // At the start twenty are admitted at once, which is not even; after that it settles.
         assert!(most.clone().max() < Some(40));
         assert!(most.skip(200).max() <= Some(21));
     }
 
     #[test]
-    fn retry_is_exact_wherever_a_request_is_refused() {
+    fn retry_after_is_exact_for_every_rejection() {
         for limit in [1, 2, 3, 10] {
             let rule = rule(limit);
             let mut usage = PairUsage::default();
@@ -199,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn both_windows_are_remembered() {
+    fn both_windows_are_remembered_after_a_client_is_forgotten() {
         let rule = rule(10);
         let mut usage = PairUsage::default();
         admitted(&rule, &mut usage, 6, WINDOW * 4);

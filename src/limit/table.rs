@@ -1,61 +1,59 @@
-//! The exact table: a fixed number of places for the clients that matter most.
+//! The exact table: a fixed number of slots for the clients with the most usage.
 //!
-//! It is set-associative like a processor's cache: a client's key is hashed to one set of eight
-//! places, and only there is it ever looked for. A request therefore takes one small lock that is
-//! shared with one in sixteen thousand of the other clients, and looks at one cache line of keys.
-//! The hash is seeded at random for each limiter, so nobody can choose addresses that share a set
-//! with a victim.
+//! It is set-associative like a CPU cache: a client's key is hashed to one set of eight slots, and is only
+//! looked up there. A request takes one small lock, shared with one in sixteen thousand of the other clients,
+//! and reads one cache line of keys. The hash is randomly seeded for each limiter, so an attacker cannot choose
+//! addresses that share a set with a victim.
 
 use ahash::RandomState;
 use parking_lot::Mutex;
 
 use crate::http::client_address::ClientKey;
 
-/// Places in a set.
+/// Slots per set.
 const PLACES: usize = 8;
 
-/// How many bits of the hash choose the set: 2^14 sets.
+/// Bits of the hash that choose the set: 2^14 sets.
 const SET_BITS: u32 = 14;
 
-/// The table. Its size never changes.
+/// The table. Its size is fixed.
 pub(super) struct Table<U> {
     sets: Box<[Mutex<Set<U>>]>,
     seed: RandomState,
 }
 
 impl<U: Copy + Default + PartialEq> Table<U> {
-    /// An empty table with a seed of its own.
+    /// An empty table with its own seed.
     pub(super) fn new() -> Self {
         let sets = (0..1_u32 << SET_BITS).map(|_| Mutex::new(Set::new())).collect();
         Self { sets, seed: RandomState::new() }
     }
 
-    /// The set that `client` belongs to. There always is one; the option is what looking it up
-    /// without the possibility of a panic returns.
+    /// The set of `client`. It always exists; the option avoids a possible panic.
     pub(super) fn set(&self, client: ClientKey) -> Option<&Mutex<Set<U>>> {
         let upper = self.seed.hash_one(client) >> (u64::BITS - SET_BITS);
         self.sets.get(usize::try_from(upper).ok()?)
     }
 
-    /// How many clients the table can hold.
+    /// The number of slots.
     pub(super) fn places(&self) -> usize {
         self.sets.len() * PLACES
     }
 
-    /// Bytes that the table takes.
+    /// The size of the table in bytes.
     pub(super) fn size_bytes(&self) -> usize {
         size_of_val::<[Mutex<Set<U>>]>(&self.sets)
     }
 }
 
-/// Eight places. Keys lie together, apart from the usages, so that one cache line answers whether a
-/// client is there.
+/// Eight slots. Keys are stored together, apart from the usages, so that one cache line shows whether a client
+/// has a slot.
 pub(super) struct Set<U> {
     clients: [ClientKey; PLACES],
     usages: [U; PLACES],
-    /// A small pseudo-random sequence that chooses among equally light clients. If the oldest had
-    /// to go, clients that come round in turn would all be pushed out just before they come back,
-    /// and none would ever be counted; of a random choice some survive, and become heavier.
+    /// A small pseudo-random sequence to choose among equal clients. If the oldest always lost its slot,
+    /// clients that return in turn would all be replaced just before they return, and none would be counted;
+    /// with a random choice some stay and gain weight.
     chance: u8,
 }
 
@@ -64,16 +62,14 @@ impl<U: Copy + Default + PartialEq> Set<U> {
         Self { clients: [ClientKey(0); PLACES], usages: [U::default(); PLACES], chance: 0 }
     }
 
-    /// The usage of `client` if it has a place. A place with the default usage is free, whatever
-    /// key stands there.
+    /// The usage of `client` if it has a slot. A slot with the default usage is free, with any key.
     pub(super) fn find(&mut self, client: ClientKey) -> Option<&mut U> {
         let places = self.clients.iter().zip(self.usages.iter_mut());
         let mut own = places.filter(|(key, usage)| **key == client && **usage != U::default());
         own.next().map(|(_, usage)| usage)
     }
 
-    /// Gives `client` the place of the lightest in the set, if it is heavier, or as heavy and
-    /// `ties_move`.
+    /// Gives `client` the slot of the lightest client in the set, if it is heavier, or equal and `ties_move`.
     pub(super) fn place(
         &mut self,
         client: ClientKey,
@@ -81,7 +77,7 @@ impl<U: Copy + Default + PartialEq> Set<U> {
         ties_move: bool,
         weight: impl Fn(&U) -> u128,
     ) -> Placed<U> {
-        // Modulo 256 this passes through all numbers; the upper three bits choose one of the places.
+        // Modulo 256 this visits all numbers; the upper three bits choose one of the slots.
         self.chance = self.chance.wrapping_mul(5).wrapping_add(3);
         let first = usize::from(self.chance >> 5);
         let turn = |index: usize| (index + PLACES - first) % PLACES;
@@ -101,12 +97,12 @@ impl<U: Copy + Default + PartialEq> Set<U> {
     }
 }
 
-/// What became of a client that asked for a place.
+/// The result of requesting a slot.
 pub(super) enum Placed<U> {
-    /// It took a place where nothing was lost.
+    /// A free slot.
     Free,
-    /// It took the place of this client, which must be remembered elsewhere.
+    /// The slot of this client, whose usage must be remembered elsewhere.
     InsteadOf(ClientKey, U),
-    /// All in the set are heavier, or as heavy: it must be remembered elsewhere itself.
+    /// No slot: all clients in the set have at least the same weight. Its usage must be remembered elsewhere.
     Nowhere,
 }

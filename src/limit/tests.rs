@@ -1,4 +1,4 @@
-//! What the limits promise, with the time passed in.
+//! Guarantees of the limits, with the time as an argument.
 
 use super::*;
 
@@ -27,16 +27,16 @@ impl Fixture {
 }
 
 #[test]
-fn a_hundred_and_ten_requests_give_a_hundred() {
+fn limit_of_100_admits_100_of_110_requests() {
     for algorithm in ALGORITHMS {
         let limit = fixture(algorithm, 100, MINUTE, 100);
         assert_eq!(limit.admitted(1, 110, Duration::from_secs(1)), 100, "{algorithm:?}");
-        assert_eq!(limit.admitted(2, 10, Duration::from_secs(1)), 10, "{algorithm:?}: others are not concerned");
+        assert_eq!(limit.admitted(2, 10, Duration::from_secs(1)), 10, "{algorithm:?}: other clients are not affected");
     }
 }
 
 #[test]
-fn a_bucket_gives_its_burst_and_then_one_at_a_time() {
+fn bucket_admits_its_burst_and_then_one_request_per_refill() {
     let limit = fixture(Algorithm::TokenBucket, 100, MINUTE, 20);
     assert_eq!(limit.admitted(1, 110, Duration::ZERO), 20);
     for n in 1..=100 {
@@ -46,28 +46,28 @@ fn a_bucket_gives_its_burst_and_then_one_at_a_time() {
 }
 
 #[test]
-fn nothing_drifts_over_a_thousand_seconds() {
-    // 7 a second does not divide into nanoseconds.
+fn refill_does_not_drift_over_a_thousand_seconds() {
+    // 7 per second is not a whole number of nanoseconds.
     let limit = fixture(Algorithm::TokenBucket, 7, Duration::from_secs(1), 5);
     let admitted: usize = (0..=100_000).map(|n| limit.admitted(1, 1, Duration::from_millis(n * 10))).sum();
     assert_eq!(admitted, 5 + 7 * 1000);
 }
 
 #[test]
-fn windows_have_edges() {
+fn fixed_and_sliding_windows_differ_at_the_edge() {
     let fixed = fixture(Algorithm::FixedWindow, 100, MINUTE, 100);
     assert_eq!(fixed.admitted(1, 150, Duration::from_secs(59)), 100);
-    assert_eq!(fixed.admitted(1, 150, Duration::from_secs(60)), 100, "a fixed window starts anew");
+    assert_eq!(fixed.admitted(1, 150, Duration::from_secs(60)), 100, "a fixed window starts from zero");
 
     let sliding = fixture(Algorithm::SlidingWindow, 100, MINUTE, 100);
     assert_eq!(sliding.admitted(1, 150, Duration::from_secs(59)), 100);
-    assert_eq!(sliding.admitted(1, 150, Duration::from_secs(60)), 0, "a sliding one does not");
+    assert_eq!(sliding.admitted(1, 150, Duration::from_secs(60)), 0, "a sliding window does not");
     assert_eq!(sliding.admitted(1, 150, Duration::from_secs(90)), 50, "half of the last window still counts");
     assert_eq!(sliding.admitted(1, 150, Duration::from_secs(240)), 100);
 }
 
 #[test]
-fn retry_after_is_exact() {
+fn request_after_retry_after_is_admitted_and_not_before() {
     for algorithm in ALGORITHMS {
         for (limit, window, burst) in
             [(100, MINUTE, 100), (7, Duration::from_secs(1), 3), (1, Duration::from_millis(1), 1)]
@@ -83,19 +83,19 @@ fn retry_after_is_exact() {
 }
 
 #[test]
-fn remaining_counts_down_and_reset_tells_when_it_is_whole() {
+fn remaining_counts_down_and_reset_is_the_time_until_full() {
     for algorithm in ALGORITHMS {
         let limit = fixture(algorithm, 10, MINUTE, 10);
         let remaining: Vec<u32> = (0..11).map(|_| limit.at(1, Duration::ZERO).remaining).collect();
         assert_eq!(remaining, [9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0], "{algorithm:?}");
         let last = limit.at(1, Duration::ZERO);
-        assert_eq!(limit.at(1, last.reset).remaining, 9, "{algorithm:?}: whole but for this one");
+        assert_eq!(limit.at(1, last.reset).remaining, 9, "{algorithm:?}: full except for this request");
     }
 }
 
-/// A hundred thousand strangers in one window, while regular clients go about their business.
+/// A hundred thousand clients in one window next to regular clients.
 #[test]
-fn nobody_innocent_pays_in_a_flood() {
+fn client_within_its_limit_is_not_rejected_during_a_flood() {
     for algorithm in ALGORITHMS {
         let limit = fixture(algorithm, 100, Duration::from_secs(3600), 100);
         let (mut refused, mut greedy) = (0, 0);
@@ -105,7 +105,7 @@ fn nobody_innocent_pays_in_a_flood() {
                 refused += usize::from(!limit.at(stranger, Duration::ZERO).admitted);
             }
             for client in 0..200 {
-                // Each sends exactly its limit, in every other round.
+                // Each sends exactly its limit, in every second round.
                 if round % 2 == 0 {
                     refused += usize::from(!limit.at(client, Duration::ZERO).admitted);
                 }
@@ -114,24 +114,24 @@ fn nobody_innocent_pays_in_a_flood() {
                 greedy += limit.admitted(client, 1, Duration::ZERO);
             }
         }
-        assert_eq!(refused, 0, "{algorithm:?}: innocent requests refused");
+        assert_eq!(refused, 0, "{algorithm:?}: requests within the limit rejected");
         assert!((5000..=5050).contains(&greedy), "{algorithm:?}: 50 greedy clients got {greedy} of 5,000");
     }
 }
 
 #[test]
-fn a_million_strangers_change_nothing_for_who_is_known() {
+fn million_other_clients_do_not_affect_a_known_client() {
     let limit = fixture(Algorithm::FixedWindow, 100, Duration::from_secs(3600), 100);
     assert_eq!(limit.admitted(1, 90, Duration::ZERO), 90);
     for stranger in 0..1_000_000 {
         assert!(limit.at(10_000 + stranger, Duration::ZERO).admitted);
     }
-    assert_eq!(limit.admitted(1, 100, Duration::ZERO), 10, "the heavy client is still known exactly");
-    assert!(limit.admitted(2, 80, Duration::ZERO) == 80, "a newcomer under its limit passes");
+    assert_eq!(limit.admitted(1, 100, Duration::ZERO), 10, "the heavy client is still counted exactly");
+    assert!(limit.admitted(2, 80, Duration::ZERO) == 80, "a new client within its limit is admitted");
 }
 
 #[test]
-fn threads_share_one_count() {
+fn concurrent_threads_share_one_count() {
     for algorithm in ALGORITHMS {
         let fixture = fixture(algorithm, 1000, MINUTE, 1000);
         let total: usize = std::thread::scope(|scope| {
@@ -143,11 +143,11 @@ fn threads_share_one_count() {
 }
 
 #[test]
-fn odd_clocks_and_odd_numbers_are_no_panic() {
+fn extreme_clocks_and_numbers_do_not_panic() {
     for algorithm in ALGORITHMS {
         let back = fixture(algorithm, 2, MINUTE, 2);
         assert!(back.at(1, MINUTE * 5).admitted);
-        assert!(back.limiter.admit(ClientKey(1), back.epoch).admitted, "{algorithm:?}: backwards is standing still");
+        assert!(back.limiter.admit(ClientKey(1), back.epoch).admitted, "{algorithm:?}: a clock that goes back counts as standing still");
         let before = back.epoch.checked_sub(MINUTE).unwrap_or(back.epoch);
         assert!(back.limiter.admit(ClientKey(2), before).admitted);
 

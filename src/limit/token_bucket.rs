@@ -1,38 +1,38 @@
-//! `token_bucket`: a bucket of `burst` tokens, one taken by each request, `limit` put back per
-//! window, evenly.
+//! `token_bucket`: a bucket of `burst` tokens; each request takes one, and `limit` tokens return evenly per
+//! window.
 //!
-//! One token takes window / limit to come back, which is rarely a whole number of nanoseconds. So
-//! time is counted in the unit nanosecond × limit, where one token is worth exactly one window and
-//! one nanosecond gives back exactly `limit`. Nothing is ever rounded, and nothing can drift.
+//! One token returns in window / limit, which is rarely a whole number of nanoseconds. So time is counted in
+//! units of nanosecond × limit: one token is worth exactly one window, and one nanosecond returns exactly
+//! `limit`. There is no rounding and no drift.
 
 use super::Spec;
 use super::rule::{Outcome, Rule, nanoseconds, narrow, narrow_count, quotient, quotient_up};
 
-/// In what part of a token the memory of the forgotten counts. What is below is forgiven.
+/// The precision of the memory of forgotten clients, as a fraction of a token. Smaller amounts are dropped.
 const PARTS_OF_TOKEN: u64 = 1024;
 
-/// A bucket that fills in less than this, in nanoseconds, still has generations as long as this:
-/// clearing the sketches more often would cost more than they are worth.
+/// The shortest generation in nanoseconds, for buckets that refill faster: clearing the sketches more often
+/// would cost more than it gains.
 const SHORTEST_GENERATION: u64 = 100_000_000;
 
-/// The rule with its numbers. A *grain* is a nanosecond divided by the limit's count: the unit of
+/// The algorithm with its parameters. A *grain* is a nanosecond divided by the count of the limit: the unit of
 /// debts, in which one token is worth `window`.
 pub(super) struct TokenBucket {
-    /// Grains that a nanosecond pays back: the limit's requests per window.
+    /// Grains that a nanosecond returns: the requests per window.
     limit: u32,
-    /// Grains of one token: the limit's window in nanoseconds, at least one.
+    /// Grains of one token: the window in nanoseconds, at least one.
     window: u64,
     /// Grains of the whole bucket.
     capacity: u128,
-    /// Length of a generation of the forgotten in grains: no debt outlives the next one.
+    /// Length of a generation in grains: no debt lasts longer than the next one.
     generation: u128,
 }
 
-/// What one client has used.
+/// The usage of one client.
 ///
-/// The debt is kept as whole tokens and a part of one because that takes 12 bytes where one number
-/// would take 16. The instant is kept beside it, rather than folded into one theoretical arrival
-/// time, because only so a clock that went back can be told from a bucket that is empty.
+/// The debt is stored as whole tokens and a part, which takes 12 bytes instead of 16. The instant is stored
+/// separately rather than as one theoretical arrival time, to distinguish a clock that went back from an empty
+/// bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct BucketUsage {
     /// When a token was last taken, in nanoseconds since the epoch.
@@ -44,7 +44,7 @@ pub(super) struct BucketUsage {
 }
 
 impl TokenBucket {
-    /// The rule that `spec` asks for.
+    /// The algorithm for `spec`.
     pub(super) fn new(spec: &Spec) -> Self {
         let (limit, window) = (spec.limit.get(), nanoseconds(spec.window).max(1));
         let capacity = u128::from(spec.burst.get()) * u128::from(window);
@@ -52,25 +52,25 @@ impl TokenBucket {
         Self { limit, window, capacity, generation: capacity.max(shortest) }
     }
 
-    /// The grains that `nanoseconds` pay back.
+    /// The grains that return in `nanoseconds`.
     fn grains(&self, nanoseconds: u64) -> u128 {
         u128::from(nanoseconds) * u128::from(self.limit)
     }
 
-    /// Nanoseconds until `debt` grains are paid back, rounded up.
+    /// Nanoseconds until `debt` grains have returned, rounded up.
     fn time_to_pay(&self, debt: u128) -> u64 {
         narrow(quotient_up(debt, u64::from(self.limit)))
     }
 
-    /// The grains that the client owes at `now`. If `now` lies before the client's latest request,
-    /// the clock has gone back and no time has passed.
+    /// The debt of the client in grains at `now`. If `now` is before its last request, the clock has gone back
+    /// and no time has passed.
     fn debt(&self, usage: &BucketUsage, now: u64) -> u128 {
         let owed = u128::from(usage.tokens) * u128::from(self.window) + u128::from(usage.part);
         owed.saturating_sub(self.grains(now.saturating_sub(usage.seen)))
     }
 
-    /// The usage of a client that owes `debt` grains at `seen`, and the whole tokens that it has
-    /// left. Both come out of the same division.
+    /// The usage of a client with `debt` grains at `seen`, and its remaining whole tokens. Both come from the
+    /// same division.
     fn owing(&self, debt: u128, seen: u64) -> (BucketUsage, u32) {
         let tokens = narrow_count(narrow(quotient(debt, self.window)));
         let part = narrow(debt.saturating_sub(u128::from(tokens) * u128::from(self.window)));
@@ -79,7 +79,7 @@ impl TokenBucket {
         (BucketUsage { seen, part, tokens }, left)
     }
 
-    /// The generation of the forgotten that `now` belongs to.
+    /// The generation of forgotten clients at `now`.
     fn generation_at(&self, now: u64) -> u64 {
         // A generation is at least a tenth of a second, so its number always fits.
         narrow(self.grains(now) / self.generation)
@@ -113,9 +113,9 @@ impl Rule for TokenBucket {
         self.debt(usage, now)
     }
 
-    /// A debt shrinks while it is forgotten, and a sketch cannot tell when it was put there. What is
-    /// remembered is therefore when the debt will be paid, counted from the start of the
-    /// generation: that does not change with time.
+    /// A debt shrinks over time, and a sketch does not know when it was added. So the remembered amount is the
+    /// time at which the debt will be zero, counted from the start of the generation, which does not change
+    /// over time.
     fn amounts(&self, usage: &BucketUsage, now: u64) -> [(u64, u64); 2] {
         let now = now.max(usage.seen);
         let generation = self.generation_at(now);
@@ -136,9 +136,8 @@ impl Rule for TokenBucket {
         self.owing(debt.min(self.capacity), now).0
     }
 
-    /// The amounts contain the time since the generation began, so one collision weighs as much as
-    /// many tokens. An eighth of the bucket is what can be taken off without estimates becoming
-    /// arbitrary.
+    /// Amounts include the time since the start of the generation, so one collision weighs as much as many
+    /// tokens. An eighth of the bucket can be subtracted before estimates become meaningless.
     fn tolerable_noise(&self) -> u64 {
         narrow(quotient(self.capacity, self.window)).saturating_mul(PARTS_OF_TOKEN / 8)
     }
@@ -152,7 +151,7 @@ mod tests {
     use super::super::Algorithm;
     use super::*;
 
-    /// Seven tokens per second: one takes a time that is no whole number of nanoseconds.
+    /// Seven tokens per second: not a whole number of nanoseconds per token.
     fn sevenths(burst: u32) -> TokenBucket {
         TokenBucket::new(&Spec {
             algorithm: Algorithm::TokenBucket,
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_never_drifts() {
+    fn bucket_never_drifts() {
         let rule = sevenths(1);
         let mut usage = BucketUsage::default();
         let mut now = 0;
@@ -171,12 +170,12 @@ mod tests {
             assert_eq!(rule.admit(&mut usage, now).refused_until, None);
             now = rule.admit(&mut usage, now).refused_until.unwrap();
         }
-        // Each request waits for a whole nanosecond, so 70,000 of them are late by less than as many.
+        // Each request waits for a whole nanosecond, so 70,000 requests are late by less than 70,000 ns.
         assert!((10_000_000_000_000..10_000_000_070_000).contains(&now), "{now}");
     }
 
     #[test]
-    fn a_refill_is_neither_early_nor_late() {
+    fn refill_is_exact_to_the_nanosecond() {
         let rule = sevenths(3);
         let mut usage = BucketUsage::default();
         let remaining = [(); 3].map(|()| rule.admit(&mut usage, 5).remaining);
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_debt_goes_on_being_paid() {
+    fn debt_of_a_forgotten_client_continues_to_shrink() {
         let rule = sevenths(70);
         let mut usage = BucketUsage::default();
         let now = 25_000_000_000;
@@ -206,12 +205,12 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_bucket_and_a_clock_that_went_back_are_told_apart() {
+    fn empty_bucket_is_distinguished_from_a_clock_that_goes_back() {
         let rule = sevenths(3);
         let mut usage = BucketUsage::default();
         rule.admit(&mut usage, 600_000_000_000);
         assert_eq!(rule.admit(&mut usage, 0).remaining, 1);
         assert_eq!(rule.admit(&mut usage, 300_000_000_000).remaining, 0);
-        assert!(rule.admit(&mut usage, 0).refused_until.is_some(), "no time has passed, so nothing came back");
+        assert!(rule.admit(&mut usage, 0).refused_until.is_some(), "no time has passed, so no token has returned");
     }
 }

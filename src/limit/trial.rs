@@ -1,5 +1,5 @@
-//! A limit tried out on requests that there were: the same rules, exact for every client, and nobody is
-//! counted. Its memory grows with the clients, so it is for as many requests as somebody has in hand.
+//! Replays recorded requests against a limit: the same algorithms, exact for every client, without counting
+//! real requests. Memory grows with the number of clients.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use super::token_bucket::TokenBucket;
 use super::{Algorithm, Spec, Verdict};
 use crate::http::client_address::ClientKey;
 
-/// A limit that is tried out.
+/// A limit for a replay.
 pub struct Trial {
     spec: Spec,
     epoch: Instant,
@@ -40,7 +40,7 @@ impl<R: Rule> Usages<R> {
 }
 
 impl Trial {
-    /// A limit that has seen nobody; windows are aligned to `epoch`.
+    /// A limit without usage; windows are aligned to `epoch`.
     #[must_use]
     pub fn new(spec: Spec, epoch: Instant) -> Self {
         let clients = match spec.algorithm {
@@ -51,7 +51,7 @@ impl Trial {
         Self { spec, epoch, clients }
     }
 
-    /// What the limit would say to a request of `client` at `now`.
+    /// The decision about a request of `client` at `now`.
     pub fn admit(&mut self, client: ClientKey, now: Instant) -> Verdict {
         let elapsed = nanoseconds(now.saturating_duration_since(self.epoch));
         let outcome = match &mut self.clients {
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trial_says_what_the_limiter_says_and_looking_counts_nothing() {
+    fn trial_agrees_with_the_limiter_and_look_does_not_count() {
         let start = Instant::now();
         let limit = NonZeroU32::new(3).unwrap();
         for algorithm in [Algorithm::FixedWindow, Algorithm::SlidingWindow, Algorithm::TokenBucket] {
@@ -89,7 +89,7 @@ mod tests {
                 assert_eq!((looked, trial.admit(client, now)), (told, told), "{algorithm:?}");
                 refused += usize::from(!told.admitted);
             }
-            assert!((100..1900).contains(&refused), "{algorithm:?} refused {refused}");
+            assert!((100..1900).contains(&refused), "{algorithm:?} rejected {refused}");
         }
     }
 }
