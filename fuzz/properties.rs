@@ -172,7 +172,7 @@ fn without_dot_segments(path: &str) -> String {
             input = format!("/{}", input.get(3..).unwrap_or_default());
         } else if input.starts_with("/../") || input == "/.." {
             input = format!("/{}", input.get(4..).unwrap_or_default());
-            output.truncate(output.rfind('/').expect("what climbs above the root is refused"));
+            output.truncate(output.rfind('/').expect("what dot segments that leave the root is refused"));
         } else {
             let end = input[1..].find('/').map_or(input.len(), |slash| slash + 1);
             output.extend(input.drain(..end));

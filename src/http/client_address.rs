@@ -1,35 +1,35 @@
-//! Who the client is: the peer's address, or what trusted proxies in front of us say it is.
+//! The client address: the peer, or the client named by trusted proxies.
 //!
-//! `X-Forwarded-For` grows to the right: each proxy appends the address that it saw. Whatever
-//! stands to the left of the last untrusted hop was written by that hop and may be a lie, so the
-//! list is walked from right to left, and the first address that is not a trusted proxy is the
-//! client. Walking from the left, as some do by default, lets any client choose its own address.
+//! `X-Forwarded-For` grows to the right: each proxy appends the address that it saw. Everything left of the
+//! last untrusted hop was written by that hop and may be forged. So the list is read from right to left, and
+//! the first address that is not a trusted proxy is the client. Reading from the left, as some proxies do by
+//! default, lets any client choose its address.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// The proxies in front of us whose `X-Forwarded-For` is believed. Empty unless configured.
+/// The trusted proxies in front of l7lb. Empty unless configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// Trusts the hops whose address is in one of `networks`.
+    /// Trusts the addresses in `networks`.
     #[must_use]
     pub fn new(networks: Vec<IpNet>) -> Self {
         Self(networks)
     }
 
-    /// Whether `address` is one of the trusted hops.
+    /// Whether `address` is a trusted proxy.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// The client's address, given the connection's peer and the values of all `X-Forwarded-For`
-    /// header lines in the order in which they were received.
+    /// The client address, for the peer of the connection and the values of all `X-Forwarded-For` header lines
+    /// in the order of arrival.
     ///
-    /// A part that is not an address ends the walk: the hop before it is the last one known.
+    /// A part that is not an address ends the search: the hop before it is the client.
     #[must_use]
     pub fn client<'a>(&self, peer: IpAddr, forwarded_for: impl DoubleEndedIterator<Item = &'a str>) -> IpAddr {
         let mut client = canonical(peer);
@@ -46,7 +46,7 @@ impl TrustedProxies {
     }
 }
 
-/// Reads one element of `X-Forwarded-For`: an address, an address with a port, or a bracketed IPv6.
+/// Parses one element of `X-Forwarded-For`: an address, an address with a port, or a bracketed IPv6 address.
 fn parse_hop(part: &str) -> Option<IpAddr> {
     let part = part.trim();
     let address = part.parse().ok().or_else(|| {
@@ -59,7 +59,7 @@ fn parse_hop(part: &str) -> Option<IpAddr> {
     Some(canonical(address))
 }
 
-/// An IPv4 address that arrived on a dual-stack socket is an IPv4 address.
+/// Converts an IPv4-mapped IPv6 address to IPv4.
 #[must_use]
 pub fn canonical(address: IpAddr) -> IpAddr {
     match address {
@@ -68,16 +68,16 @@ pub fn canonical(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What limits count by: an IPv4 address, or an IPv6 /64.
+/// The key of per-client limits: an IPv4 address, or an IPv6 /64.
 ///
-/// One subscriber has at least a /64 of IPv6 addresses; counting each would make limits pointless.
+/// A subscriber has at least a /64 of IPv6 addresses; counting each address would make limits useless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientKey(pub u64);
 
 impl From<IpAddr> for ClientKey {
     fn from(address: IpAddr) -> Self {
         match canonical(address) {
-            // ffff::/16 is multicast and never a client's, so IPv4 keys collide with no /64.
+            // ffff::/16 is multicast and never a client, so IPv4 keys do not collide with a /64.
             IpAddr::V4(v4) => Self(0xffff_0000_0000_0000 | u64::from(u32::from(v4))),
             IpAddr::V6(v6) => Self(prefix_64(v6)),
         }
@@ -86,7 +86,7 @@ impl From<IpAddr> for ClientKey {
 
 /// The upper half of an IPv6 address.
 fn prefix_64(address: Ipv6Addr) -> u64 {
-    // The shift leaves 64 significant bits, so nothing is cut.
+    // The shift leaves 64 significant bits.
     (u128::from(address) >> 64) as u64
 }
 
@@ -104,22 +104,22 @@ mod tests {
     }
 
     #[test]
-    fn without_trust_the_peer_is_the_client() {
+    fn peer_is_the_client_without_trusted_proxies() {
         assert_eq!(client(&[], "192.0.2.1", &["203.0.113.9"]), ip("192.0.2.1"));
     }
 
     #[test]
-    fn the_walk_goes_right_to_left_and_stops_at_the_first_untrusted_hop() {
+    fn first_untrusted_hop_from_the_right_is_the_client() {
         let trusted = ["10.0.0.0/8", "2001:db8::/32"];
         assert_eq!(client(&trusted, "10.0.0.1", &["6.6.6.6, 203.0.113.9, 10.1.1.1"]), ip("203.0.113.9"));
         assert_eq!(client(&trusted, "10.0.0.1", &["6.6.6.6", "203.0.113.9", "10.1.1.1"]), ip("203.0.113.9"));
-        assert_eq!(client(&trusted, "192.0.2.1", &["6.6.6.6"]), ip("192.0.2.1"), "an untrusted peer says nothing");
+        assert_eq!(client(&trusted, "192.0.2.1", &["6.6.6.6"]), ip("192.0.2.1"), "the header of an untrusted peer is ignored");
         assert_eq!(client(&trusted, "10.0.0.1", &[]), ip("10.0.0.1"));
-        assert_eq!(client(&trusted, "10.0.0.1", &["10.2.2.2, 10.3.3.3"]), ip("10.2.2.2"), "all trusted: the farthest");
+        assert_eq!(client(&trusted, "10.0.0.1", &["10.2.2.2, 10.3.3.3"]), ip("10.2.2.2"), "all hops are trusted: the first one is the client");
     }
 
     #[test]
-    fn a_part_that_is_no_address_ends_the_walk() {
+    fn invalid_address_ends_the_search() {
         let trusted = ["10.0.0.0/8"];
         for line in ["203.0.113.9, unknown", "203.0.113.9, ", "203.0.113.9, 1.2.3", "203.0.113.9, [::1"] {
             assert_eq!(client(&trusted, "10.0.0.1", &[line]), ip("10.0.0.1"), "{line}");
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_and_brackets_are_read() {
+    fn ports_and_brackets_are_parsed() {
         let trusted = ["10.0.0.0/8"];
         assert_eq!(client(&trusted, "10.0.0.1", &["203.0.113.9:4711"]), ip("203.0.113.9"));
         assert_eq!(client(&trusted, "10.0.0.1", &["[2001:db8::7]:4711"]), ip("2001:db8::7"));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_clients_count_by_their_64() {
+    fn ipv6_clients_are_keyed_by_their_64() {
         assert_eq!(ClientKey::from(ip("2001:db8:1:2::1")), ClientKey::from(ip("2001:db8:1:2:ffff::9")));
         assert_ne!(ClientKey::from(ip("2001:db8:1:2::1")), ClientKey::from(ip("2001:db8:1:3::1")));
         assert_ne!(ClientKey::from(ip("192.0.2.1")), ClientKey::from(ip("192.0.2.2")));

@@ -1,37 +1,37 @@
-//! gRPC's statuses: how a call ended, which HTTP's status, always 200, does not say.
+//! gRPC status codes: the outcome of a call, which the HTTP status code, always 200, does not show.
 //!
-//! They stand in the trailers, or, where there is no message, in the header
+//! They are in the trailers, or in the header if there is no message
 //! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, "Responses").
 
 use http::{HeaderMap, header};
 
-/// How a call ended.
+/// The status of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GrpcStatus(u8);
 
 impl GrpcStatus {
-    /// The call was given up, mostly by its caller.
+    /// The call was cancelled, usually by its caller.
     pub const CANCELLED: Self = Self(1);
-    /// Nobody knows.
+    /// Unknown.
     pub const UNKNOWN: Self = Self(2);
-    /// The deadline passed before the call was done.
+    /// The deadline expired before the call completed.
     pub const DEADLINE_EXCEEDED: Self = Self(4);
-    /// A quota, or something like memory, is used up.
+    /// A quota, or a resource such as memory, is exhausted.
     pub const RESOURCE_EXHAUSTED: Self = Self(8);
-    /// Something is broken.
+    /// An internal error.
     pub const INTERNAL: Self = Self(13);
-    /// The service cannot be had at the moment.
+    /// The service is unavailable.
     pub const UNAVAILABLE: Self = Self(14);
 
-    /// What these fields, an answer's header or its trailers, say; `None` where they do not. What is no
-    /// status of gRPC's counts as unknown, as it does to clients.
+    /// The status in the header or trailers of a response; `None` without one. An invalid status counts as
+    /// unknown, as in clients.
     #[must_use]
     pub fn of(fields: &HeaderMap) -> Option<Self> {
         let status = fields.get("grpc-status")?.to_str().ok().and_then(|status| status.parse().ok());
         Some(status.filter(|status| *status <= 16).map_or(Self::UNKNOWN, Self))
     }
 
-    /// The status of HTTP that says the same, as Envoy and Google's APIs map them (google/rpc/code.proto).
+    /// The corresponding HTTP status code, as mapped by Envoy and Google's APIs (google/rpc/code.proto).
     #[must_use]
     pub fn http(self) -> u16 {
         match self.0 {
@@ -51,7 +51,7 @@ impl GrpcStatus {
     }
 }
 
-/// Whether these fields are of a message of gRPC's. gRPC-Web has a media type of its own.
+/// Whether these fields belong to a gRPC message. gRPC-Web has its own media type.
 #[must_use]
 pub fn is_grpc(fields: &HeaderMap) -> bool {
     let rest = fields.get(header::CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_are_read_and_mean_what_http_means() {
+    fn statuses_are_parsed_and_mapped_to_http() {
         for (text, http) in [
             ("0", 200),
             ("1", 499),
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn grpc_is_known_by_its_media_type() {
+    fn grpc_is_detected_by_its_media_type() {
         for (value, expected) in [
             ("application/grpc", true),
             ("application/grpc+proto", true),

@@ -1,20 +1,20 @@
-//! Why the balancer itself said no: one stable word for each cause, with its status.
+//! Rejections: every cause for which l7lb itself responds with an error, with its status code.
 //!
-//! The word goes to the access log and to the client's error page; it is an interface, so it never
-//! changes its meaning. Only [`crate::proxy`] knows how a rejection becomes bytes.
+//! The cause is in the access log and on the error page. It is an interface: its meaning never changes. Only
+//! [`crate::proxy`] turns a rejection into a response.
 
 use std::time::Duration;
 
-/// A request that the balancer answered itself instead of a backend.
+/// A request that l7lb responds to instead of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// The request breaks HTTP's rules in a way that a backend must not see.
+    /// The request violates HTTP in a way that a backend must not see.
     BadRequest,
-    /// CONNECT and TRACE are refused.
+    /// CONNECT and TRACE are not allowed.
     MethodNotAllowed,
-    /// The host asked for does not belong to the server name of the TLS connection.
+    /// The requested host does not belong to the server name of the TLS connection.
     Misdirected,
-    /// No route takes the request.
+    /// No route matches the request.
     NoRoute,
     /// The body is larger than the route allows.
     BodyTooLarge,
@@ -22,72 +22,72 @@ pub enum Rejection {
     TargetTooLong,
     /// The header has too many bytes or too many fields.
     HeaderTooLarge,
-    /// The client sent more requests than its limit.
+    /// The client has exceeded its rate limit.
     RateLimited {
-        /// When a further request would pass.
+        /// When a further request would be admitted.
         retry_after: Duration,
     },
-    /// The client was too slow in sending its header.
+    /// The client sent its header too slowly.
     HeaderTimeout,
-    /// The client was too slow in sending its body.
+    /// The client sent its body too slowly.
     BodyTimeout,
-    /// The request expects something else than `100-continue`.
+    /// The expectation is not `100-continue`.
     ExpectationFailed,
-    /// No backend of the pool may take requests.
+    /// No backend of the pool is available.
     NoHealthyBackend {
-        /// When the next health check could change that.
+        /// When the next health check may change that.
         retry_after: Duration,
     },
-    /// The circuit breakers of all backends that could be asked are open.
+    /// The circuit breakers of all available backends are open.
     CircuitOpen {
         /// When the next probe may pass.
         retry_after: Duration,
     },
-    /// The pool works on as much as it may, and as many wait as may wait.
+    /// The pool is at its limit of requests in flight, and its queue is full.
     QueueFull {
-        /// When it is worth coming again.
+        /// When a retry is reasonable.
         retry_after: Duration,
     },
-    /// The request waited for its turn as long as it may.
+    /// The queue timeout has expired.
     QueueTimeout {
-        /// When it is worth coming again.
+        /// When a retry is reasonable.
         retry_after: Duration,
     },
-    /// The pool works on as much as it can without getting slower.
+    /// The pool is at its adaptive limit.
     Overloaded {
-        /// When it is worth coming again.
+        /// When a retry is reasonable.
         retry_after: Duration,
     },
     /// No backend accepted a connection.
     ConnectFailed,
     /// No backend accepted a connection in time.
     ConnectTimeout,
-    /// The backend closed the connection or broke HTTP's rules.
+    /// The backend closed the connection or violated HTTP.
     BackendFailed,
-    /// The backend's certificate could not be verified, or TLS failed otherwise.
+    /// The certificate of the backend could not be verified, or TLS failed otherwise.
     BackendTlsFailed,
-    /// The backend did not begin its answer in time.
+    /// The response did not start in time.
     FirstByteTimeout,
-    /// The backend stopped in the middle of its answer for too long.
+    /// The response paused for too long.
     IdleTimeout,
-    /// One backend took longer than a try may.
+    /// The attempt exceeded its timeout.
     AttemptTimeout,
-    /// All tries took longer than the request may.
+    /// The request with all its attempts exceeded its timeout.
     TotalTimeout,
-    /// The backend was removed from the configuration, and the request took too long after that.
+    /// The backend was removed from the configuration, and its removal timeout has expired.
     BackendRemoved,
-    /// The deadline that the client set has passed, or cannot be met.
+    /// The client's deadline has expired, or cannot be met.
     DeadlineExpired,
-    /// The listener serves HTTPS only, and this came without.
+    /// The listener serves HTTPS only, and the request came without TLS.
     HttpsRequired,
-    /// The client sends frames of HTTP/2 that cost work and ask for nothing.
+    /// The client sends HTTP/2 frames that cost work without being requests.
     Flood,
-    /// A fault of the balancer itself.
+    /// An internal error of l7lb.
     Internal,
 }
 
 impl Rejection {
-    /// The stable word for logs, error pages and metrics.
+    /// The stable name of the cause for logs, error pages and metrics.
     #[must_use]
     pub fn cause(&self) -> &'static str {
         match self {
@@ -123,7 +123,7 @@ impl Rejection {
         }
     }
 
-    /// The HTTP status of the answer.
+    /// The HTTP status code of the response.
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
@@ -138,7 +138,7 @@ impl Rejection {
             Self::RateLimited { .. } => 429,
             Self::Misdirected => 421,
             Self::HeaderTooLarge => 431,
-            // Nobody is answered: the connection ends.
+            // There is no response: the connection is closed.
             Self::Flood => 0,
             Self::Internal => 500,
             Self::ConnectFailed | Self::BackendFailed | Self::BackendTlsFailed => 502,
@@ -157,20 +157,19 @@ impl Rejection {
         }
     }
 
-    /// The status that a gRPC client is told, by
-    /// <https://grpc.github.io/grpc/core/md_doc_statuscodes.html>. Where gRPC has a mapping of HTTP's
-    /// statuses this is it, but for limits: they are RESOURCE_EXHAUSTED, which says more than UNAVAILABLE.
+    /// The gRPC status, by <https://grpc.github.io/grpc/core/md_doc_statuscodes.html>. This is gRPC's own
+    /// mapping of HTTP status codes, except for limits, which are RESOURCE_EXHAUSTED instead of UNAVAILABLE.
     #[must_use]
     pub fn grpc_status(&self) -> u8 {
         match self {
-            // DEADLINE_EXCEEDED: another try would be too late.
+            // DEADLINE_EXCEEDED: a retry would be too late.
             Self::TotalTimeout | Self::DeadlineExpired => 4,
             Self::BodyTooLarge
             | Self::TargetTooLong
             | Self::HeaderTooLarge
             | Self::RateLimited { .. }
             | Self::Flood => 8,
-            // FAILED_PRECONDITION: nothing but another address helps.
+            // FAILED_PRECONDITION: only another URL helps.
             Self::HttpsRequired => 9,
             Self::NoRoute | Self::MethodNotAllowed => 12,
             Self::BadRequest | Self::ExpectationFailed | Self::Internal => 13,
@@ -193,14 +192,14 @@ impl Rejection {
         }
     }
 
-    /// What the client is told, as a sentence. It says nothing about what is behind the balancer.
+    /// The message for the client. It reveals nothing about backends.
     #[must_use]
     pub fn message(&self) -> &'static str {
         match self {
             Self::BadRequest => "The request is malformed.",
             Self::MethodNotAllowed => "The method is not allowed.",
             Self::Misdirected => "This host is not served on this connection.",
-            Self::NoRoute => "Nothing is served at this address.",
+            Self::NoRoute => "No resource is available at this URL.",
             Self::BodyTooLarge => "The request body is too large.",
             Self::TargetTooLong => "The request target is too long.",
             Self::HeaderTooLarge => "The request header is too large.",
@@ -208,25 +207,25 @@ impl Rejection {
             Self::HeaderTimeout => "The request header was sent too slowly.",
             Self::BodyTimeout => "The request body was sent too slowly.",
             Self::ExpectationFailed => "The expectation cannot be met.",
-            Self::NoHealthyBackend { .. } | Self::CircuitOpen { .. } => "The service is not available at the moment.",
+            Self::NoHealthyBackend { .. } | Self::CircuitOpen { .. } => "The service is temporarily unavailable.",
             Self::QueueFull { .. } | Self::QueueTimeout { .. } | Self::Overloaded { .. } => {
-                "The service is overloaded at the moment."
+                "The service is temporarily overloaded."
             }
-            Self::ConnectFailed | Self::BackendFailed | Self::BackendTlsFailed => "The service failed to answer.",
+            Self::ConnectFailed | Self::BackendFailed | Self::BackendTlsFailed => "The service failed to respond.",
             Self::ConnectTimeout
             | Self::FirstByteTimeout
             | Self::IdleTimeout
             | Self::AttemptTimeout
             | Self::TotalTimeout
             | Self::BackendRemoved
-            | Self::DeadlineExpired => "The service did not answer in time.",
-            Self::HttpsRequired => "This is served over HTTPS only.",
+            | Self::DeadlineExpired => "The service did not respond in time.",
+            Self::HttpsRequired => "HTTPS is required.",
             Self::Flood => "Too many frames.",
-            Self::Internal => "Something went wrong.",
+            Self::Internal => "An internal error occurred.",
         }
     }
 
-    /// The value of `Retry-After`, where the client can do something with it.
+    /// The value of `Retry-After`, if a retry may help.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -240,7 +239,7 @@ impl Rejection {
         }
     }
 
-    /// The body of the answer with its media type: JSON where the client asks for it, else text.
+    /// The response body with its media type: JSON if the client asks for it, otherwise text.
     #[must_use]
     pub fn page(&self, json: bool, request_id: &str) -> (&'static str, String) {
         let (status, cause, message) = (self.status(), self.cause(), self.message());
@@ -253,7 +252,7 @@ impl Rejection {
         ("text/plain; charset=utf-8", format!("{status} {cause}\n{message}\nRequest id: {request_id}\n"))
     }
 
-    /// Whether the connection's framing can still be trusted, so that it may stay open.
+    /// Whether the framing of the connection is intact, so that it may be kept.
     #[must_use]
     pub fn keeps_connection(&self) -> bool {
         !matches!(
@@ -270,17 +269,17 @@ impl Rejection {
     }
 }
 
-/// A rejection with what exactly was wrong, for logs. The client is told the rejection alone.
+/// A rejection with a detail for logs. The client gets only the rejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The answer.
+    /// The rejection.
     pub rejection: Rejection,
-    /// What was wrong, in a few words without anything that the client sent.
+    /// The detail in a few words, without anything that the client sent.
     pub detail: &'static str,
 }
 
 impl Refusal {
-    /// A refusal with status 400.
+    /// A rejection with status code 400.
     #[must_use]
     pub const fn bad_request(detail: &'static str) -> Self {
         Self { rejection: Rejection::BadRequest, detail }
@@ -292,9 +291,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grpc_clients_may_try_again_only_where_that_can_help() {
+    fn grpc_status_allows_retries_only_if_they_can_help() {
         let second = Duration::from_secs(1);
-        let retry_elsewhere = [
+        let retryable = [
             Rejection::NoHealthyBackend { retry_after: second },
             Rejection::CircuitOpen { retry_after: second },
             Rejection::QueueFull { retry_after: second },
@@ -304,8 +303,8 @@ mod tests {
             Rejection::BackendFailed,
             Rejection::FirstByteTimeout,
         ];
-        // 14 is the one status that gRPC libraries repeat a call for by themselves.
-        assert!(retry_elsewhere.iter().all(|rejection| rejection.grpc_status() == 14));
+        // 14 is the only status for which gRPC libraries retry by themselves.
+        assert!(retryable.iter().all(|rejection| rejection.grpc_status() == 14));
         let limits = [Rejection::RateLimited { retry_after: second }, Rejection::BodyTooLarge];
         assert!(limits.iter().all(|rejection| rejection.grpc_status() == 8));
         assert_eq!(Rejection::NoRoute.grpc_status(), 12);

@@ -1,18 +1,18 @@
-//! The id that a request has in our log, in the backend's, and in the client's answer.
+//! The request id in the access log, in the request to the backend, and in the response.
 
 use http::HeaderValue;
 
-/// An id of 128 random bits, or one that a trusted proxy gave.
+/// An id of 128 random bits, or the id from a trusted proxy.
 ///
-/// It is kept as a header value, so that telling it to backend and client copies nothing.
+/// It is stored as a header value, so that adding it to headers copies nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(HeaderValue);
 
-/// The longest id that is taken from a trusted proxy.
+/// The longest id that is accepted from a trusted proxy.
 const LENGTH_MAX: usize = 128;
 
 impl RequestId {
-    /// A new one. It need not be hard to guess, only unlikely to come twice.
+    /// A new id. It need not be unpredictable, only unique.
     #[must_use]
     pub fn random() -> Self {
         let mut text = [0; 32];
@@ -22,15 +22,15 @@ impl RequestId {
                 *low = hex_digit(byte & 0x0f);
             }
         }
-        // Hexadecimal digits are always a legal value.
+        // Hexadecimal digits are always a valid value.
         let mut value = HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"));
-        // It is no secret, but on HTTP/2 this keeps a value that never comes again from driving others
-        // out of the compression table (RFC 7541 §7.1.3).
+        // It is not secret, but on HTTP/2 this keeps a value that never repeats out of the compression table
+        // (RFC 7541 §7.1.3).
         value.set_sensitive(true);
         Self(value)
     }
 
-    /// One that somebody else gave, if it may be passed on and logged as it is.
+    /// The id from a trusted proxy, if it may be forwarded and logged.
     #[must_use]
     pub fn given(value: &HeaderValue) -> Option<Self> {
         let legal = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn random_ids_are_32_digits_and_differ() {
+    fn random_ids_have_32_digits_and_differ() {
         let (one, two) = (RequestId::random(), RequestId::random());
         assert_eq!(one.as_str().len(), 32);
         assert!(one.as_str().bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)), "{one:?}");
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn given_ids_are_plain_words() {
+    fn id_from_a_proxy_is_accepted_only_as_a_plain_word() {
         let given = |text: &str| RequestId::given(&HeaderValue::from_str(text).unwrap());
         assert_eq!(given("4bf92f35-77b3").unwrap().as_str(), "4bf92f35-77b3");
         assert!(given("").is_none() && given("a b").is_none() && given("a\"b").is_none());

@@ -1,4 +1,4 @@
-//! How large a request may be before it is refused: header, target and body.
+//! Size limits of requests: header, target and body.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -6,17 +6,17 @@ use serde::Deserialize;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Size;
 
-/// The `request_limits:` block, as written.
+/// Configuration of request limits.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The header in all: target, names and values. Beyond it 431.
+    /// The whole header in bytes: target, names and values. Exceeding it gives 431.
     pub header_size: Size,
-    /// The number of header fields. Beyond it 431.
+    /// The number of header fields. Exceeding it gives 431.
     pub header_count: u32,
-    /// The request target. Beyond it 414.
+    /// The request target in bytes. Exceeding it gives 414.
     pub target_size: Size,
-    /// The body. Beyond it 413. A route may say otherwise.
+    /// The body in bytes. Exceeding it gives 413. A route may override it.
     pub body_size: Size,
 }
 
@@ -26,10 +26,10 @@ impl Default for Config {
     }
 }
 
-/// The limits, in bytes and fields.
+/// The checked limits, in bytes and fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestLimits {
-    /// Bytes of the header in all.
+    /// Bytes of the whole header.
     pub header_size: u64,
     /// Header fields.
     pub header_count: usize,
@@ -39,14 +39,13 @@ pub struct RequestLimits {
     pub body_size: u64,
 }
 
-/// What Pingora and the http crate can read at most. Beyond it they would refuse requests that the
-/// listener took, with no line in the access log.
+/// The limits of Pingora and the http crate. Beyond them they would reject requests without an access log line.
 const HEADER_SIZE_MAX: u64 = 1_048_575;
 const HEADER_COUNT_MAX: u32 = 256;
 const TARGET_SIZE_MAX: u64 = 65_534;
 
 impl Config {
-    /// Refuses limits beyond what can be read.
+    /// Checks the block.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> RequestLimits {
         for (key, given, most) in [
             ("header_size", self.header_size.0, HEADER_SIZE_MAX),
@@ -54,7 +53,7 @@ impl Config {
             ("target_size", self.target_size.0, TARGET_SIZE_MAX),
         ] {
             if given > most {
-                faults.add(place.key(key), format!("more than {most} cannot be read"), "lower it");
+                faults.add(place.key(key), format!("the maximum is {most}"), "lower it");
             }
         }
         RequestLimits {

@@ -1,46 +1,46 @@
-//! Request targets: which bytes they may have, and paths in their one form.
+//! Request targets: their legal bytes, and normalised paths.
 //!
-//! One path can be written in many ways (`/a`, `/%61`, `/b/../a`). If the balancer routes by one way
-//! and the backend answers by another, a rule at the front says nothing about what happens behind.
-//! So a path is brought to one form before it is routed, and that form is what is forwarded, for
-//! HTTP/1 and HTTP/2 alike (RFC 3986 §6.2.2):
+//! One path can be written in several ways (`/a`, `/%61`, `/b/../a`). If the balancer routes by one form and
+//! the backend interprets another, a rule at the balancer can be bypassed. So a path is normalised before
+//! routing, and the normalised path is forwarded, for HTTP/1 and HTTP/2 alike (RFC 3986 §6.2.2):
 //!
-//! - dot segments are removed (§5.2.4), also those written with `%2e`; one that climbs above the
-//!   root is refused, since no honest client sends it;
-//! - escapes of characters that need none are decoded; those that remain have capital digits;
-//! - what RFC 3986 does not allow unescaped is refused, as is a `%` without two hexadecimal digits;
-//! - empty segments stay: `//` and `/` are different paths.
+//! - dot segments are removed (§5.2.4), also those written with `%2e`; a path that leaves the root is rejected,
+//!   because normal clients do not send it;
+//! - percent-encoded characters that need no encoding are decoded; the remaining ones have capital digits;
+//! - characters that RFC 3986 does not allow unencoded are rejected, as is a `%` without two hexadecimal
+//!   digits;
+//! - empty segments are kept: `//` and `/` are different paths.
 //!
-//! `%2f`, `%5c` and `%00` stay as they are and are told as [`Encoded`]: backends disagree about
-//! them, so only a route may allow them.
+//! `%2f`, `%5c` and `%00` are kept and reported as [`Encoded`]: backends interpret them differently, so only a
+//! route may allow them.
 
 use std::borrow::Cow;
 
 use crate::http::rejection::Refusal;
 
-/// A path in its one form.
+/// A normalised path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Normalised<'a> {
-    /// The path to route and to forward; borrowed where nothing had to change. It has no dot
-    /// segment and is never longer than what was sent.
+    /// The path for routing and forwarding; borrowed if nothing changed. It has no dot segment and is never
+    /// longer than the original.
     pub path: Cow<'a, str>,
-    /// Escapes in it that only a route may allow.
+    /// Encoded characters in it that only a route may allow.
     pub encoded: Encoded,
 }
 
-/// Escapes that backends disagree about: what a path has, or what a route allows.
+/// Encoded characters that backends interpret differently: those in a path, or those that a route allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Encoded {
-    /// `%2f`: some backends take it for a slash.
+    /// `%2f`: some backends decode it to a slash.
     pub slash: bool,
-    /// `%5c`: some take it for a slash, too.
+    /// `%5c`: some backends treat it as a slash.
     pub backslash: bool,
-    /// `%00`: some end the path there.
+    /// `%00`: some backends end the path there.
     pub nul: bool,
 }
 
 impl Encoded {
-    /// Whether a route that allows `self` takes a path that has `found`.
+    /// Whether a route that allows `self` accepts a path with `found`.
     #[must_use]
     pub const fn permits(self, found: Self) -> bool {
         (self.slash || !found.slash) && (self.backslash || !found.backslash) && (self.nul || !found.nul)
@@ -56,16 +56,16 @@ impl Encoded {
     }
 }
 
-/// Brings a path, without its query, to its one form. `*` (of `OPTIONS *`) stays.
+/// Normalises a path without its query. `*` (of `OPTIONS *`) is kept.
 ///
 /// # Errors
-/// [`crate::http::rejection::Rejection::BadRequest`] for what the module's rules refuse.
+/// [`crate::http::rejection::Rejection::BadRequest`] for paths that violate the rules of this module.
 pub fn normalise(path: &str) -> Result<Normalised<'_>, Refusal> {
     if path == "*" {
         return Ok(Normalised { path: Cow::Borrowed(path), encoded: Encoded::default() });
     }
     let Some(below_root) = path.strip_prefix('/') else {
-        return Err(Refusal::bad_request("a path that does not begin with a slash"));
+        return Err(Refusal::bad_request("a path that does not start with a slash"));
     };
     check(path.as_bytes())?;
     if !path.contains('%') && !below_root.split('/').any(|segment| matches!(segment, "." | "..")) {
@@ -86,7 +86,7 @@ pub fn normalise(path: &str) -> Result<Normalised<'_>, Refusal> {
         normal.truncate(before);
         if climbs {
             let Some(parent) = normal.rfind('/') else {
-                return Err(Refusal::bad_request("a path that climbs above the root"));
+                return Err(Refusal::bad_request("a path with dot segments that leave the root"));
             };
             normal.truncate(parent);
         }
@@ -98,7 +98,7 @@ pub fn normalise(path: &str) -> Result<Normalised<'_>, Refusal> {
     Ok(Normalised { path, encoded })
 }
 
-/// Appends a segment whose escapes are known to be whole.
+/// Appends a segment whose percent-encodings are complete.
 fn decode(segment: &str, normal: &mut String, encoded: &mut Encoded) {
     let mut parts = segment.split('%');
     normal.push_str(parts.next().unwrap_or_default());
@@ -116,8 +116,8 @@ fn decode(segment: &str, normal: &mut String, encoded: &mut Encoded) {
     }
 }
 
-/// Checks that a path, a query or a whole target has only bytes that RFC 3986 allows, and whole
-/// escapes. Brackets may stand anywhere: queries have had them unescaped for ever.
+/// Checks that a path, a query or a target has only bytes that RFC 3986 allows, and complete percent-encodings.
+/// Brackets are allowed anywhere: queries commonly have them unencoded.
 ///
 /// # Errors
 /// [`crate::http::rejection::Rejection::BadRequest`].
@@ -127,13 +127,13 @@ pub fn check(text: &[u8]) -> Result<(), Refusal> {
             b'#' => "a fragment in the target",
             0x80.. => "a byte beyond ASCII in the target",
             0..b' ' | 0x7f => "a control character in the target",
-            _ => "a character in the target that must be escaped",
+            _ => "a character in the target that must be percent-encoded",
         }));
     }
     check_escapes(text)
 }
 
-/// Checks that each `%` stands before two hexadecimal digits.
+/// Checks that each `%` is followed by two hexadecimal digits.
 pub(crate) fn check_escapes(text: &[u8]) -> Result<(), Refusal> {
     for part in text.split(|byte| *byte == b'%').skip(1) {
         if !matches!(part, [high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit()) {
@@ -143,8 +143,8 @@ pub(crate) fn check_escapes(text: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether a byte may stand in a target: RFC 3986's reserved and unreserved characters and `%`,
-/// without the `#` of fragments, which are never sent.
+/// Whether a byte is allowed in a target: the reserved and unreserved characters of RFC 3986 and `%`, without
+/// the `#` of fragments, which are never sent.
 #[must_use]
 pub const fn is_allowed(byte: u8) -> bool {
     is_unreserved(byte)
@@ -170,7 +170,7 @@ pub const fn is_allowed(byte: u8) -> bool {
         )
 }
 
-/// RFC 3986 §2.3: characters that mean the same escaped and unescaped.
+/// RFC 3986 §2.3: characters with the same meaning encoded and unencoded.
 #[must_use]
 pub const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_write_a_path_becomes_one() {
+    fn equivalent_paths_have_the_same_normal_form() {
         for (sent, normal) in [
             ("/", "/"),
             ("*", "*"),
@@ -220,14 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn climbing_above_the_root_is_refused() {
+    fn path_that_leaves_the_root_is_rejected() {
         for sent in ["/..", "/../", "/../a", "/a/../..", "/./..", "/%2e%2e", "/.%2E/", "/a/%2e./%2e./x", "//../.."] {
-            assert_eq!(normalise(sent).unwrap_err().detail, "a path that climbs above the root", "{sent}");
+            assert_eq!(normalise(sent).unwrap_err().detail, "a path with dot segments that leave the root", "{sent}");
         }
     }
 
     #[test]
-    fn what_rfc_3986_does_not_allow_is_refused() {
+    fn characters_not_allowed_by_rfc_3986_are_rejected() {
         for sent in ["", "a", "a/b", "http://a/", "/ ", "/\"", "/<", "/>", "/\\", "/^", "/`", "/{", "/|", "/}"] {
             assert!(normalise(sent).is_err(), "{sent}");
         }
@@ -238,14 +238,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_copied_where_nothing_changes() {
+    fn normalised_path_is_borrowed() {
         for sent in ["/", "/a/b", "/.well-known", "//", "/a%2Fb", "/%C3%A9"] {
             assert!(matches!(normalise(sent).unwrap().path, Cow::Borrowed(_)), "{sent}");
         }
     }
 
     #[test]
-    fn delicate_escapes_are_told_and_only_permission_takes_them() {
+    fn ambiguous_encodings_are_reported_and_need_permission() {
         let encoded = |sent| normalise(sent).unwrap().encoded;
         let none = Encoded::default();
         assert_eq!(encoded("/a%20%2525"), none);
@@ -258,12 +258,12 @@ mod tests {
         assert!(!none.permits(Encoded { slash: true, ..none }));
         assert!(!Encoded { slash: true, ..none }.permits(Encoded { nul: true, ..none }));
         assert!(!Encoded { slash: true, nul: true, ..none }.permits(all));
-        assert!(encoded("/a%2fb/..") == Encoded { slash: true, ..none }, "even where it is climbed over");
+        assert!(encoded("/a%2fb/..") == Encoded { slash: true, ..none }, "even in a removed segment");
     }
 
-    /// Paths made of what is delicate, from a fixed seed, hold the three promises.
+    /// Random paths from critical parts, with a fixed seed, keep the three guarantees.
     #[test]
-    fn the_form_is_stable_has_no_dot_segment_and_never_grows() {
+    fn normal_form_is_stable_without_dot_segments_and_never_longer() {
         const PIECES: [&str; 16] =
             ["/", "/", "/", ".", "..", "a", "%2e", "%2E", "%2f", "%5c", "%00", "%61", "%C3", "%25", ";", "2e"];
         let mut random = fastrand::Rng::with_seed(7);

@@ -193,7 +193,7 @@ mod tests {
             ("Keep-Alive", "timeout=5"),
             ("Trailer", "x"),
             ("Content-Length", "5"),
-            ("X-RunningPools", "1"),
+            ("X-Kept", "1"),
         ] {
             response.append_header(name, value).unwrap();
         }

@@ -1,40 +1,40 @@
-//! What can be wrong with the text of a host, a path or a method, and how it is told.
+//! Errors in the text of a host, a path or a method, and their messages.
 
 use std::fmt;
 
-/// Why a text is not a pattern. Its display says what is wrong and what would be right.
+/// Why a text is not a valid pattern. The message states the problem and the correction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PatternError {
-    /// The host is the empty text.
+    /// The host is empty.
     HostEmpty,
     /// The host is longer than the 253 bytes that DNS allows.
     HostLength(String),
     /// A label of the host is empty or longer than 63 bytes.
     HostLabel(String),
-    /// The host has a character that no host name has.
+    /// The host has a character that is not valid in host names.
     HostCharacter(String, char),
     /// The host has a port.
     HostPort(String),
-    /// The host is meant as an IPv6 address, but is none or lacks its brackets.
+    /// The host looks like an IPv6 address, but is invalid or lacks brackets.
     HostAddress(String),
-    /// The host has a star anywhere but as its whole first label.
+    /// The host has a wildcard that is not its whole first label.
     HostWildcard(String),
-    /// The path does not begin with a slash.
+    /// The path does not start with a slash.
     PathStart(String),
     /// The path has a query or a fragment.
     PathQuery(String, char),
     /// The path has white space or a control character.
     PathCharacter(String, char),
-    /// The path has two slashes in a row.
+    /// The path has two consecutive slashes.
     PathEmptySegment(String),
-    /// The path has a segment `.` or `..`, plain or percent-encoded.
+    /// The path has a segment `.` or `..`, literal or percent-encoded.
     PathDotSegment(String),
     /// The list of methods is empty.
     MethodsEmpty,
     /// The text is not a method.
     MethodName(String),
-    /// The text is a standard method but for its case.
+    /// The text is a standard method in wrong case.
     MethodCase(String),
 }
 
@@ -77,7 +77,7 @@ impl PatternError {
                  and '.' are right, and other scripts are written in their \"xn--\" form"
             ),
             Self::HostPort(host) => {
-                write!(f, "host {host:?} has a port; write the host alone, it is compared without the port")
+                write!(f, "host {host:?} has a port; write the host only; ports are ignored")
             }
             Self::HostAddress(host) => {
                 write!(f, "host {host:?} is not an IPv6 address in brackets; write it like \"[2001:db8::1]\"")
@@ -85,7 +85,7 @@ impl PatternError {
             Self::HostWildcard(host) => write!(
                 f,
                 "host {host:?} has a misplaced '*'; it can only be the whole first label, as in \
-                 \"*.example.com\", or stand alone for any host"
+                 \"*.example.com\", or \"*\" for any host"
             ),
             _ => write!(
                 f,
@@ -108,13 +108,13 @@ impl PatternError {
                  requests have it (a space is %20)"
             ),
             Self::PathEmptySegment(path) => {
-                write!(f, "path {path:?} has two slashes in a row; write one, as in \"/a/b\"")
+                write!(f, "path {path:?} has two consecutive slashes; write one, as in \"/a/b\"")
             }
             Self::PathDotSegment(path) => {
-                write!(f, "path {path:?} has a segment \".\" or \"..\"; write the path that it leads to")
+                write!(f, "path {path:?} has a segment \".\" or \"..\"; write the resolved path")
             }
             Self::PathStart(path) => {
-                write!(f, "path {path:?} does not begin with '/'; write it from the root, as in \"/api\"")
+                write!(f, "path {path:?} does not start with '/'; write it from the root, as in \"/api\"")
             }
             _ => Ok(()),
         }

@@ -1,5 +1,4 @@
-//! Hosts: bringing the host of a request to the form in which it is compared, and the index from
-//! it to the tries of paths.
+//! Hosts: normalises the host of a request, and indexes path tries by host.
 
 use std::collections::HashMap;
 
@@ -12,7 +11,7 @@ use super::trie::Trie;
 /// The longest host name that DNS allows, without its trailing dot.
 pub(super) const LONGEST_HOST: usize = 253;
 
-/// The tries of paths by host.
+/// The path tries by host.
 #[derive(Default)]
 pub(super) struct Hosts {
     exact: HashMap<Box<str>, Box<Trie>, RandomState>,
@@ -20,7 +19,7 @@ pub(super) struct Hosts {
     any: Trie,
 }
 
-/// A node of the trie over labels from the right; `trie` is for the hosts below this suffix.
+/// A node of the trie over labels, from the right; `trie` is for the hosts below this suffix.
 #[derive(Default)]
 struct Label {
     children: HashMap<Box<str>, Label, RandomState>,
@@ -28,7 +27,7 @@ struct Label {
 }
 
 impl Hosts {
-    /// The trie for a host pattern, which is made if it is the first of its kind.
+    /// The trie for a host pattern; created for its first route.
     pub(super) fn entry(&mut self, host: &HostPattern) -> &mut Trie {
         match host {
             HostPattern::Any => &mut self.any,
@@ -43,7 +42,7 @@ impl Hosts {
         }
     }
 
-    /// The route that takes the request.
+    /// The route that matches the request.
     pub(super) fn find(&self, host: Option<&str>, path: &str, method: &Method) -> Option<usize> {
         host.and_then(|host| {
             with_canonical(host, |name| {
@@ -54,7 +53,7 @@ impl Hosts {
         .or_else(|| self.any.find(path, method))
     }
 
-    /// The tries of all patterns that fit the host, the most specific first.
+    /// The tries of all patterns that match the host, the most specific first.
     pub(super) fn fitting(&self, host: Option<&str>) -> Vec<&Trie> {
         let mut tries = Vec::new();
         host.and_then(|host| {
@@ -72,10 +71,10 @@ impl Hosts {
 }
 
 impl Label {
-    /// Offers the tries of the wildcards that fit to `answer`, the longest first, until it has
-    /// one. `rest` is what stands in front of this node's suffix.
+    /// Calls `answer` with the tries of matching wildcards, the longest first, until it returns a result.
+    /// `rest` is the part of the host in front of this node's suffix.
     ///
-    /// The recursion is no deeper than the labels of a host of valid length.
+    /// The recursion depth is at most the number of labels of a valid host.
     fn visit<'a, R>(&'a self, rest: &str, answer: &mut impl FnMut(&'a Trie) -> Option<R>) -> Option<R> {
         let (front, label) = match rest.rsplit_once('.') {
             Some((front, label)) => (Some(front), label),
@@ -83,24 +82,23 @@ impl Label {
         };
         let deeper = match (self.children.get(label), front) {
             (Some(child), Some(front)) => child.visit(front, answer),
-            // Nothing stands in front of the child's suffix, so it takes no part.
+            // No label precedes the child's suffix, so the child does not match.
             _ => None,
         };
         if label.is_empty() {
-            // Two dots in a row: what is in front of the suffix is not a label.
+            // Two consecutive dots: the part in front of the suffix is not a label.
             return deeper;
         }
         deeper.or_else(|| self.trie.as_deref().and_then(answer))
     }
 }
 
-/// The host as it is compared: in lower case, without port and trailing dot.
+/// The host in lower case, without port and trailing dot.
 pub(super) fn canonical(host: &str) -> String {
     bare(host).to_ascii_lowercase()
 }
 
-/// Calls `then` with the host as it is compared, without allocating; `None` if it is too long to
-/// be one.
+/// Calls `then` with the normalised host, without allocating; `None` if it is too long for a host.
 fn with_canonical<R>(host: &str, then: impl FnOnce(&str) -> Option<R>) -> Option<R> {
     let name = bare(host);
     if name.len() > LONGEST_HOST {
@@ -119,7 +117,7 @@ fn with_canonical<R>(host: &str, then: impl FnOnce(&str) -> Option<R>) -> Option
 /// The host without port and trailing dot.
 fn bare(host: &str) -> &str {
     let name = match host.rsplit_once(':') {
-        // In an IPv6 address only a colon behind the brackets is in front of a port.
+        // In an IPv6 address only a colon after the brackets starts a port.
         Some((name, port))
             if port.bytes().all(|byte| byte.is_ascii_digit()) && name.starts_with('[') == name.ends_with(']') =>
         {

@@ -1,4 +1,4 @@
-//! What a route asks of a request: the patterns for host and path, and how they are parsed.
+//! The matcher of a route: patterns for host and path, and their parsing.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -11,15 +11,15 @@ use super::methods::Methods;
 /// The longest label that DNS allows.
 const LONGEST_LABEL: usize = 63;
 
-/// Which requests a route takes. Its display has them in one line, as in
-/// `GET *.example.com/api`, without the methods if it takes any.
+/// Which requests a route matches. Displayed in one line, such as `GET *.example.com/api`, without methods if
+/// it matches any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matcher {
-    /// The host it takes.
+    /// The host pattern.
     pub host: HostPattern,
-    /// The path it takes.
+    /// The path pattern.
     pub path: PathPattern,
-    /// The methods it takes.
+    /// The methods.
     pub methods: Methods,
 }
 
@@ -32,18 +32,18 @@ impl fmt::Display for Matcher {
     }
 }
 
-/// Which hosts a route takes.
+/// Which hosts a route matches.
 ///
-/// As text it is `*`, `example.com`, `[2001:db8::1]` or `*.example.com`. A pattern made by hand
-/// instead of parsed is brought to the same form as the host of a request, but not validated.
+/// As text: `*`, `example.com`, `[2001:db8::1]` or `*.example.com`. A pattern that is constructed rather than
+/// parsed is normalised like the host of a request, but not validated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum HostPattern {
-    /// Every host, and requests without one.
+    /// Every host, and requests without a host.
     #[default]
     Any,
-    /// This host alone.
+    /// This host only.
     Exact(String),
-    /// Every host that ends with a dot and this suffix, which is without the `*.` in front.
+    /// Every host that ends with a dot and this suffix; stored without `*.`.
     Wildcard(String),
 }
 
@@ -81,7 +81,7 @@ impl FromStr for HostPattern {
     }
 }
 
-/// Checks an address in brackets; `inner` is the text behind the first of them.
+/// Checks an address in brackets; `inner` is the text after the first one.
 fn check_address(text: &str, inner: &str) -> Result<(), PatternError> {
     match inner.split_once(']') {
         Some((_, rest)) if rest.starts_with(':') => Err(PatternError::HostPort(text.to_owned())),
@@ -94,7 +94,7 @@ fn is_address(text: &str) -> bool {
     text.parse::<Ipv6Addr>().is_ok()
 }
 
-/// Checks a host name; `text` is what the message shows.
+/// Checks a host name; `text` is for the message.
 fn check_name(text: &str, name: &str) -> Result<(), PatternError> {
     let whole = || text.to_owned();
     if is_address(name) {
@@ -121,9 +121,9 @@ fn is_port(name: &str) -> bool {
     name.split_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Which paths a route takes: everything below a prefix of whole segments, or one path.
+/// Which paths a route matches: everything below a prefix of whole segments, or one path.
 ///
-/// As text it is the path, as in `/api`, which is read as a prefix.
+/// As text it is the path, such as `/api`, parsed as a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPattern {
     path: String,
@@ -131,36 +131,36 @@ pub struct PathPattern {
 }
 
 impl PathPattern {
-    /// A prefix, or with `exact` one path alone.
+    /// A prefix, or with `exact` a single path.
     ///
     /// # Errors
     ///
-    /// Returns what is wrong if the path does not begin with a slash, or has a query, a fragment,
-    /// white space, a control character, an empty segment or a dot segment.
+    /// If the path does not start with a slash, or has a query, a fragment, white space, a control character,
+    /// an empty segment or a dot segment.
     pub fn new(path: impl Into<String>, exact: bool) -> Result<Self, PatternError> {
         let path = path.into();
         check_path(&path)?;
         Ok(Self { path, exact })
     }
 
-    /// The path as it was written.
+    /// The path as configured.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Whether only that very path is taken.
+    /// Whether only the exact path matches.
     pub fn is_exact(&self) -> bool {
         self.exact
     }
 
-    /// Whether the path is written with a slash at its end.
+    /// Whether the path ends with a slash.
     pub(super) fn ends_with_slash(&self) -> bool {
         self.path.ends_with('/')
     }
 
     /// The segments between the slashes.
     pub(super) fn segments(&self) -> impl Iterator<Item = &str> {
-        // A valid path has no empty segment but before its first and after its last slash.
+        // A valid path has empty segments only before its first and after its last slash.
         self.path.split('/').filter(|segment| !segment.is_empty())
     }
 }
@@ -203,7 +203,7 @@ fn check_path(path: &str) -> Result<(), PatternError> {
     Ok(())
 }
 
-/// Whether clients resolve the segment away, which they also do when its dots are escaped.
+/// Whether clients remove the segment; they also do so when its dots are percent-encoded.
 fn is_dot_segment(segment: &str) -> bool {
     matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
 }

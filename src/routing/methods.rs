@@ -1,4 +1,4 @@
-//! The methods that a route takes: any, or a list of them.
+//! The methods that a route matches: any, or a list.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,22 +19,22 @@ const STANDARD: [Method; 9] = [
     Method::PATCH,
 ];
 
-/// Any method, or a set of methods that is not empty.
+/// Any method, or a non-empty set of methods.
 ///
-/// As text it is `*` for any, or names with commas between them: `GET,POST`.
+/// As text: `*` for any, or names separated by commas: `GET,POST`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Methods {
-    // Sorted by name and without repetition; empty stands for any method.
+    // Sorted and without duplicates; empty means any method.
     listed: Vec<Method>,
 }
 
 impl Methods {
-    /// Takes every method.
+    /// Matches every method.
     pub fn any() -> Self {
         Self::default()
     }
 
-    /// Takes these methods and no other.
+    /// Matches these methods only.
     ///
     /// # Errors
     ///
@@ -49,17 +49,17 @@ impl Methods {
         Ok(Self { listed })
     }
 
-    /// Whether every method is taken.
+    /// Whether every method matches.
     pub fn is_any(&self) -> bool {
         self.listed.is_empty()
     }
 
-    /// Whether this method is taken.
+    /// Whether this method matches.
     pub fn takes(&self, method: &Method) -> bool {
         self.is_any() || self.listed.contains(method)
     }
 
-    /// The listed methods by name; none if every method is taken.
+    /// The listed methods; empty if every method matches.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Method> {
         self.listed.iter()
     }
@@ -104,7 +104,7 @@ fn parse<'a>(names: impl Iterator<Item = &'a str>) -> Result<Vec<Method>, Patter
 
 fn parse_one(name: &str) -> Result<Method, PatternError> {
     let method = Method::from_str(name).map_err(|_| PatternError::MethodName(name.to_owned()))?;
-    // The http crate takes "get" for an extension method of that name, which nobody sends.
+    // The http crate parses "get" as an extension method, which clients do not send.
     let capital = STANDARD.iter().any(|known| known.as_str().eq_ignore_ascii_case(name));
     if capital && !STANDARD.contains(&method) {
         return Err(PatternError::MethodCase(name.to_owned()));

@@ -1,4 +1,4 @@
-//! Tests of the patterns: what parses, what does not, and what the errors say.
+//! Parsing of patterns, and the messages for invalid ones.
 
 use std::str::FromStr;
 
@@ -15,7 +15,7 @@ fn exact(name: &str) -> Result<HostPattern, PatternError> {
 }
 
 #[test]
-fn hosts_parse_to_their_compared_form() {
+fn hosts_are_normalised_when_parsed() {
     assert_eq!(host("*"), Ok(HostPattern::Any));
     assert_eq!(host("Example.COM."), exact("example.com"));
     assert_eq!(host("my_service"), exact("my_service"));
@@ -26,7 +26,7 @@ fn hosts_parse_to_their_compared_form() {
 }
 
 #[test]
-fn wrong_hosts_are_refused() {
+fn invalid_hosts_are_rejected() {
     let long = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(63)].join(".");
     let label = "a".repeat(64);
     let own = str::to_owned;
@@ -57,7 +57,7 @@ fn wrong_hosts_are_refused() {
 }
 
 #[test]
-fn paths_parse() {
+fn valid_paths_are_parsed() {
     for text in ["/", "/a", "/a/", "/a/b.c", "/ä/%20", "/...", "/.well-known", "/a:b@c;d=e"] {
         let path = PathPattern::from_str(text).unwrap();
         assert_eq!((path.path(), path.is_exact()), (text, false));
@@ -66,7 +66,7 @@ fn paths_parse() {
 }
 
 #[test]
-fn wrong_paths_are_refused() {
+fn invalid_paths_are_rejected() {
     let own = str::to_owned;
     for (text, error) in [
         ("", PatternError::PathStart(own(""))),
@@ -88,7 +88,7 @@ fn wrong_paths_are_refused() {
 }
 
 #[test]
-fn methods_parse() {
+fn valid_methods_are_parsed() {
     assert!(Methods::from_str("*").unwrap().is_any());
     let two = Methods::from_str("POST, GET,POST").unwrap();
     assert_eq!(two.to_string(), "GET,POST");
@@ -101,7 +101,7 @@ fn methods_parse() {
 }
 
 #[test]
-fn wrong_methods_are_refused() {
+fn invalid_methods_are_rejected() {
     let name = |text: &str| Err(PatternError::MethodName(text.to_owned()));
     let case = |text: &str| Err(PatternError::MethodCase(text.to_owned()));
     assert_eq!(Methods::from_str(""), Err(PatternError::MethodsEmpty));
@@ -114,20 +114,20 @@ fn wrong_methods_are_refused() {
 }
 
 #[test]
-fn errors_say_what_is_wrong_and_what_would_be_right() {
+fn error_message_has_the_problem_and_the_correction() {
     for (error, wrong, right) in [
         (host("").unwrap_err(), "empty", "\"example.com\""),
         (host(&"a.".repeat(200)).unwrap_err(), "too long", "at most 253"),
         (host("a..b").unwrap_err(), "\"a..b\"", "\"www.example.com\""),
         (host("a/b").unwrap_err(), "'/'", "only letters"),
-        (host("a:1").unwrap_err(), "has a port", "host alone"),
+        (host("a:1").unwrap_err(), "has a port", "host only"),
         (host("::1").unwrap_err(), "\"::1\"", "\"[2001:db8::1]\""),
         (host("a.*").unwrap_err(), "misplaced", "\"*.example.com\""),
         (PathPattern::from_str("a").unwrap_err(), "\"a\"", "\"/api\""),
         (PathPattern::from_str("/?").unwrap_err(), "'?'", "in front of it"),
         (PathPattern::from_str("/ ").unwrap_err(), "' '", "%20"),
         (PathPattern::from_str("//").unwrap_err(), "two slashes", "\"/a/b\""),
-        (PathPattern::from_str("/..").unwrap_err(), "\"..\"", "leads to"),
+        (PathPattern::from_str("/..").unwrap_err(), "\"..\"", "resolved path"),
         (Methods::from_str("").unwrap_err(), "empty", "leave the list out"),
         (Methods::from_str("(").unwrap_err(), "not a method", "GET, POST"),
         (Methods::from_str("get").unwrap_err(), "case-sensitive", "\"GET\""),
@@ -138,7 +138,7 @@ fn errors_say_what_is_wrong_and_what_would_be_right() {
 }
 
 #[test]
-fn matchers_display_in_one_line() {
+fn matcher_is_displayed_in_one_line() {
     let matcher = |host: &str, path, exact, methods: &str| Matcher {
         host: host.parse().unwrap(),
         path: PathPattern::new(path, exact).unwrap(),

@@ -1,4 +1,4 @@
-//! Random tables and requests, answered by the table and by a plain reading of the rules.
+//! Random tables and requests, compared with a direct implementation of the rules.
 
 use http::Method;
 
@@ -10,7 +10,7 @@ const REQUEST_HOSTS: [&str; 12] =
 const SEGMENTS: [&str; 5] = ["p", "q", "P", "pq", "é"];
 const METHODS: [Method; 3] = [Method::GET, Method::POST, Method::PUT];
 
-/// A linear congruential generator, whose fixed seed makes failures repeat.
+/// A linear congruential generator with a fixed seed, so that failures are reproducible.
 struct Random(u64);
 
 impl Random {
@@ -57,7 +57,7 @@ impl Random {
     }
 }
 
-/// How specific a host pattern is for a host, if it takes it.
+/// How specific a host pattern is for a host, if it matches.
 fn host_rank(pattern: &HostPattern, host: Option<&str>) -> Option<usize> {
     let host = host.map(|host| {
         let lower = host.to_lowercase();
@@ -96,7 +96,7 @@ fn reference(routes: &[(Matcher, usize)], request: &Request) -> Option<usize> {
     ranked.max().map(|(_, id)| id)
 }
 
-/// Whether two routes clash, by the definition rather than by an index.
+/// Whether two routes overlap, by definition rather than by an index.
 fn same(left: &Matcher, right: &Matcher) -> bool {
     let path = |matcher: &Matcher| match matcher.path.is_exact() {
         true => matcher.path.path().to_owned(),
@@ -137,7 +137,7 @@ fn routes(random: &mut Random) -> Vec<(Matcher, usize)> {
 }
 
 #[test]
-fn agrees_with_a_plain_reading_of_the_rules() {
+fn table_agrees_with_a_direct_implementation_of_the_rules() {
     let mut random = Random(1);
     let mut hits = 0;
     for _ in 0..200 {
@@ -151,12 +151,12 @@ fn agrees_with_a_plain_reading_of_the_rules() {
             hits += usize::from(found.is_some());
         }
     }
-    // Of 50,000 requests enough must be taken, and enough refused, for the test to mean much.
+    // Enough of the 50,000 requests must match and enough must not.
     assert!((20_000..48_000).contains(&hits), "{hits}");
 }
 
 #[test]
-fn order_does_not_matter() {
+fn order_of_routes_does_not_matter() {
     let mut random = Random(2);
     for _ in 0..20 {
         let mut routes = routes(&mut random);
@@ -174,7 +174,7 @@ fn order_does_not_matter() {
 }
 
 #[test]
-fn finds_exactly_the_tables_with_duplicates() {
+fn duplicates_are_detected_exactly() {
     let mut random = Random(3);
     let mut clashing = 0;
     for _ in 0..2_000 {

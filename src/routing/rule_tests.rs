@@ -1,10 +1,10 @@
-//! Tests of the rules in the module's documentation, each under its number.
+//! The rules in the documentation of the module, each by its number.
 
 use http::Method;
 
 use super::{HostPattern, Matcher, PathPattern, Table};
 
-/// A matcher from `METHODS HOST PATH`, where a `=` in front of the path makes it exact.
+/// A matcher from `METHODS HOST PATH`, where `=` before the path makes it exact.
 pub(super) fn matcher(text: &str) -> Matcher {
     let parts: Vec<&str> = text.split(' ').collect();
     let path = parts[2].strip_prefix('=');
@@ -19,7 +19,7 @@ pub(super) fn table(texts: &[&'static str]) -> Table<&'static str> {
     Table::build(texts.iter().map(|text| (matcher(text), *text))).unwrap()
 }
 
-/// Asserts which of the routes takes a GET.
+/// Asserts which route matches a GET.
 #[track_caller]
 pub(super) fn takes(table: &Table<&'static str>, host: &str, path: &str, route: Option<&str>) {
     let found = table.find(Some(host), path, &Method::GET).copied();
@@ -27,7 +27,7 @@ pub(super) fn takes(table: &Table<&'static str>, host: &str, path: &str, route: 
 }
 
 #[test]
-fn rule_1_prefix_takes_whole_segments() {
+fn rule_1_prefix_matches_whole_segments() {
     for text in ["* * /apiA", "* * /apiA/"] {
         let table = table(&[text]);
         for path in ["/apiA", "/apiA/", "/apiA/x", "/apiA//", "/apiA//x", "/apiA/x/y/"] {
@@ -40,7 +40,7 @@ fn rule_1_prefix_takes_whole_segments() {
 }
 
 #[test]
-fn rule_1_root_takes_everything() {
+fn rule_1_root_matches_everything() {
     let table = table(&["* * /"]);
     for path in ["/", "/a", "//", "/a/b/", "*", ""] {
         takes(&table, "a", path, Some("* * /"));
@@ -48,7 +48,7 @@ fn rule_1_root_takes_everything() {
 }
 
 #[test]
-fn rule_1_exact_takes_that_path_alone() {
+fn rule_1_exact_path_matches_only_itself() {
     let table = table(&["* * =/apiA", "* * =/b/", "* * =/"]);
     takes(&table, "a", "/apiA", Some("* * =/apiA"));
     takes(&table, "a", "/b/", Some("* * =/b/"));
@@ -59,7 +59,7 @@ fn rule_1_exact_takes_that_path_alone() {
 }
 
 #[test]
-fn rule_2_host_beats_path_beats_method() {
+fn rule_2_host_takes_precedence_over_path_and_method() {
     let table = table(&[
         "GET * =/long/path",
         "* *.a.com /long/path",
@@ -82,7 +82,7 @@ fn rule_2_host_beats_path_beats_method() {
 }
 
 #[test]
-fn rule_3_falls_back() {
+fn rule_3_next_candidate_is_tried() {
     let table = table(&["* x.a.com /only", "POST *.a.com /p/q", "* *.com /p", "POST * /p/q", "* * =/p/q", "PUT * /"]);
     takes(&table, "x.a.com", "/only", Some("* x.a.com /only"));
     takes(&table, "x.a.com", "/p/q", Some("* *.com /p"));
@@ -95,7 +95,7 @@ fn rule_3_falls_back() {
 }
 
 #[test]
-fn rule_4_wildcards_take_labels_in_front() {
+fn rule_4_wildcard_matches_labels_in_front() {
     let route = "* *.example.com /";
     let table = table(&[route]);
     for host in ["a.example.com", "a.b.example.com", "A.Example.COM.:8080", "xn--a.example.com"] {
@@ -109,7 +109,7 @@ fn rule_4_wildcards_take_labels_in_front() {
 }
 
 #[test]
-fn rule_4_hosts_compare_without_case_port_and_dot() {
+fn rule_4_hosts_are_compared_without_case_port_and_dot() {
     let table = table(&["* example.com /", "* [2001:db8::1] /", "* 10.0.0.1 /"]);
     let named = ["example.com", "EXAMPLE.com", "example.com.", "example.com:80", "Example.com.:8"];
     for host in named.into_iter().chain(["example.com:"]) {
@@ -125,14 +125,14 @@ fn rule_4_hosts_compare_without_case_port_and_dot() {
 }
 
 #[test]
-fn rule_4_patterns_made_by_hand_compare_the_same() {
+fn rule_4_constructed_pattern_is_normalised() {
     let by_hand = Matcher { host: HostPattern::Exact("Example.COM.".into()), ..matcher("* * /") };
     let table = Table::build([(by_hand, "by hand")]).unwrap();
     takes(&table, "example.com", "/", Some("by hand"));
 }
 
 #[test]
-fn rule_4_host_longer_than_any_name_is_any_host() {
+fn rule_4_too_long_host_matches_only_any_host() {
     let table = table(&["* *.com /", "* * /any"]);
     let host = format!("{}com", "A.".repeat(4_000));
     takes(&table, &host, "/any", Some("* * /any"));
@@ -140,7 +140,7 @@ fn rule_4_host_longer_than_any_name_is_any_host() {
 }
 
 #[test]
-fn rule_4_longest_host_is_still_a_host() {
+fn rule_4_longest_valid_host_is_matched() {
     let longest = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61)].join(".");
     assert_eq!(longest.len(), 253);
     let longest_matcher = Matcher { host: longest.parse().unwrap(), ..matcher("* * /") };
@@ -152,7 +152,7 @@ fn rule_4_longest_host_is_still_a_host() {
 }
 
 #[test]
-fn rule_5_request_paths_are_left_as_they_are() {
+fn rule_5_request_paths_are_not_normalised() {
     let table = table(&["* * /ä", "* * /a%20b", "* * /x"]);
     takes(&table, "a", "/ä/ö", Some("* * /ä"));
     takes(&table, "a", "/a%20b", Some("* * /a%20b"));
@@ -163,7 +163,7 @@ fn rule_5_request_paths_are_left_as_they_are() {
 }
 
 #[test]
-fn rule_6_methods_compare_as_they_are() {
+fn rule_6_methods_are_compared_exactly() {
     let table = table(&["GET * /", "PURGE * /"]);
     let find = |name: &[u8]| table.find(None, "/", &Method::from_bytes(name).unwrap()).copied();
     assert_eq!(find(b"GET"), Some("GET * /"));

@@ -1,6 +1,6 @@
-//! Shares: which of several pools takes a request, as often as their weights say.
+//! Shares: selects one of several pools by weight.
 
-/// Something for each share, with its weight.
+/// Values with weights.
 #[derive(Clone, Debug)]
 pub struct Split<T> {
     shares: Vec<(u32, T)>,
@@ -8,34 +8,34 @@ pub struct Split<T> {
 }
 
 impl<T> Split<T> {
-    /// A split by these weights; none where all are 0, or they do not fit into 32 bits.
+    /// A split by these weights; `None` if all are 0 or their sum exceeds 32 bits.
     #[must_use]
     pub fn new(shares: Vec<(u32, T)>) -> Option<Self> {
         let total = shares.iter().try_fold(0_u32, |total, (weight, _)| total.checked_add(*weight))?;
         (total > 0).then_some(Self { shares, total })
     }
 
-    /// All that is shared out.
+    /// The values.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.shares.iter().map(|(_, target)| target)
     }
 
-    /// All that is shared out, with the weights.
+    /// The values with their weights.
     pub fn shares(&self) -> impl Iterator<Item = (u32, &T)> {
         self.shares.iter().map(|(weight, target)| (*weight, target))
     }
 
-    /// Whether there is nothing to choose.
+    /// Whether there is only one value.
     #[must_use]
     pub fn is_single(&self) -> bool {
         self.shares.len() == 1
     }
 
-    /// The share that the number falls to. Numbers that are spread evenly over 64 bits meet each share
-    /// as often as its weight says, and the same number always meets the same share.
+    /// The value for a number. Numbers distributed evenly over 64 bits select each value in proportion to its
+    /// weight, and the same number always selects the same value.
     #[must_use]
     pub fn of(&self, number: u64) -> Option<(usize, &T)> {
-        // Scaled down instead of a remainder: as even, and the upper half of a hash is used.
+        // Scaled instead of a remainder: equally even, and it uses the upper half of a hash.
         let mut left = (u128::from(number) * u128::from(self.total)) >> 64;
         let found = self.shares.iter().enumerate().find(|(_, (weight, _))| {
             let here = left < u128::from(*weight);
@@ -45,13 +45,13 @@ impl<T> Split<T> {
         found.map(|(index, (_, share))| (index, share))
     }
 
-    /// The share at a position.
+    /// The value at an index.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&T> {
         self.shares.get(index).map(|(_, share)| share)
     }
 
-    /// The position of the first share that may take anything and of which `wanted` says yes.
+    /// The index of the first value with a positive weight for which `wanted` returns true.
     pub fn position(&self, mut wanted: impl FnMut(&T) -> bool) -> Option<usize> {
         self.shares.iter().position(|(weight, share)| *weight > 0 && wanted(share))
     }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_meet_each_share_as_often_as_its_weight_says() {
+    fn values_are_selected_in_proportion_to_their_weights() {
         let split = Split::new(vec![(95, 'a'), (0, 'b'), (5, 'c')]).unwrap();
         let mut random = fastrand::Rng::with_seed(1);
         let mut met = std::collections::BTreeMap::<char, usize>::new();
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_weights_are_no_split() {
+    fn invalid_weights_are_rejected() {
         assert!(Split::new(Vec::<(u32, ())>::new()).is_none());
         assert!(Split::new(vec![(0, ()), (0, ())]).is_none());
         assert!(Split::new(vec![(u32::MAX, ()), (1, ())]).is_none());

@@ -1,4 +1,4 @@
-//! Tests of the table as a whole: duplicates, iteration, near misses and the cost of long paths.
+//! The table as a whole: duplicates, iteration, similar routes and the cost of long paths.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ fn duplicates(texts: &[&str]) -> Vec<(usize, usize)> {
 }
 
 #[test]
-fn duplicates_are_told_in_pairs() {
+fn duplicates_are_reported_in_pairs() {
     assert_eq!(duplicates(&["* a /p", "* * /p", "* *.a /p", "* a =/p", "GET a /p"]), []);
     assert_eq!(duplicates(&["* a =/p", "* a =/p/", "GET a /q", "POST,PUT a /q"]), []);
     assert_eq!(duplicates(&["* a /p", "* A. /p/", "* a /p"]), [(0, 1), (0, 2)]);
@@ -24,12 +24,12 @@ fn duplicates_are_told_in_pairs() {
     assert_eq!(duplicates(&["GET,PUT a /", "PUT,GET a /"]), [(0, 1)]);
     let found = Table::build(["* a /p", "* a /p/"].map(|text| (matcher(text), ()))).unwrap_err();
     let pair = Duplicate { first: 0, second: 1, matcher: "a/p/".to_owned() };
-    assert!(pair.to_string().contains("route 1 (a/p/) takes the same requests as route 0"));
+    assert!(pair.to_string().contains("route 1 (a/p/) matches the same requests as route 0"));
     assert_eq!(found, [pair]);
 }
 
 #[test]
-fn iteration_is_in_the_given_order() {
+fn routes_are_iterated_in_their_original_order() {
     let texts = ["* b /", "* a /", "* * =/c"];
     let table = table(&texts);
     assert_eq!(table.iter().map(|(_, text)| *text).collect::<Vec<_>>(), texts);
@@ -40,7 +40,7 @@ fn iteration_is_in_the_given_order() {
 }
 
 #[test]
-fn nearest_names_the_closest_of_the_host() {
+fn nearest_returns_the_closest_routes_of_the_host() {
     let table = table(&["* a /users", "* a /orders/v1", "* b /user", "POST * /status", "* * /z"]);
     assert_eq!(table.nearest(Some("a"), "/usesr"), ["a/users"]);
     assert_eq!(table.nearest(Some("a"), "/orders"), ["a/orders/v1"]);
@@ -52,7 +52,7 @@ fn nearest_names_the_closest_of_the_host() {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the test is about elapsed time")]
-fn long_paths_of_slashes_cost_their_length() {
+fn long_path_of_slashes_costs_linear_time() {
     let deep: &'static str = Box::leak(format!("* * {}", "/a".repeat(4_000)).into_boxed_str());
     let table = table(&["* * /", "* * /a", deep]);
     let (slashes, below) = ("/".repeat(4_000) + &"x".repeat(4_192), "/a".repeat(4_096));
@@ -63,7 +63,7 @@ fn long_paths_of_slashes_cost_their_length() {
         takes(&table, "a", &below[..7_998], Some("* * /a"));
     }
     table.nearest(Some("a"), &below);
-    // Unoptimised and on a busy machine 160,000 steps take a small fraction of this; the square of
-    // the length would take hundreds of times longer.
+    // Even unoptimised on a busy machine 160,000 steps take a small fraction of this; quadratic time would take
+    // hundreds of times longer.
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }

@@ -1,4 +1,4 @@
-//! The trie of paths of one host: its edges are segments, its nodes carry routes.
+//! The path trie of one host: edges are segments, nodes have routes.
 
 use std::collections::HashMap;
 
@@ -8,10 +8,10 @@ use http::Method;
 use super::matcher::PathPattern;
 use super::methods::Methods;
 
-/// How many branches of a node are looked at for a near miss.
+/// The branches of a node that are examined for similar routes.
 const BRANCHES_SEEN: usize = 64;
 
-/// How many branches of a node are followed to a near miss.
+/// The branches of a node that are followed for similar routes.
 const BRANCHES_FOLLOWED: usize = 3;
 
 /// The paths of one host.
@@ -22,42 +22,41 @@ pub(super) struct Trie {
 
 #[derive(Default)]
 struct Node {
-    // Boxed, because a map has room for more children than it holds.
+    // Boxed, because a map reserves space for more children than it has.
     children: HashMap<Box<str>, Box<Node>, RandomState>,
     prefix: Endpoint,
-    // Few nodes have exact routes; the others are smaller and nearer to each other this way.
+    // Few nodes have exact routes; without them nodes are smaller.
     exact: Option<Box<Exact>>,
 }
 
 /// The exact routes of a node.
 #[derive(Default)]
 struct Exact {
-    /// For the path as the node spells it.
+    /// For the path without a trailing slash.
     bare: Endpoint,
-    /// For the path with a slash behind it.
+    /// For the path with a trailing slash.
     slash: Endpoint,
 }
 
-/// The routes of one path, told apart by their methods. No method is listed twice, so the list
-/// is no longer than there are methods.
+/// The routes of one path by method. No method is listed twice, so the list is short.
 #[derive(Default)]
 struct Endpoint {
     listed: Vec<(Method, usize)>,
     any: Option<usize>,
 }
 
-/// A route that comes close to a path.
+/// A route similar to a path.
 pub(super) struct Near {
-    /// Its position in the table.
+    /// Its index in the table.
     pub(super) route: usize,
-    /// How many segments it shares with the path.
+    /// The number of common segments.
     pub(super) depth: usize,
-    /// How many bytes of the next segment differ.
+    /// The number of different bytes in the next segment.
     pub(super) distance: usize,
 }
 
 impl Trie {
-    /// Adds a route and returns those that take the same requests already.
+    /// Adds a route and returns the existing routes that match the same requests.
     pub(super) fn insert(&mut self, path: &PathPattern, methods: &Methods, route: usize) -> Vec<usize> {
         let mut node = &mut self.root;
         for segment in path.segments() {
@@ -73,7 +72,7 @@ impl Trie {
         endpoint.insert(methods, route)
     }
 
-    /// The route that takes the path, in one walk that remembers the best prefix so far.
+    /// The route that matches the path, in one walk that remembers the best prefix.
     pub(super) fn find(&self, path: &str, method: &Method) -> Option<usize> {
         let mut node = &self.root;
         let mut best = node.prefix.find(method);
@@ -97,8 +96,8 @@ impl Trie {
         exact.or(best)
     }
 
-    /// Adds routes close to the path: those where the walk ends, and those below the branches
-    /// that look most like the first segment without a branch of its own.
+    /// Adds routes similar to the path: those at the end of the walk, and those below the branches most similar
+    /// to the first segment without a branch.
     pub(super) fn nearest(&self, path: &str, found: &mut Vec<Near>) {
         let mut node = &self.root;
         let mut depth = 0;
@@ -128,8 +127,7 @@ impl Trie {
 }
 
 impl Drop for Node {
-    /// Takes the subtree apart in a loop: a path may have more segments than the stack has room
-    /// for nested drops.
+    /// Drops the subtree in a loop: a path may have more segments than the stack allows nested drops.
     fn drop(&mut self) {
         let mut pending: Vec<_> = self.children.drain().collect();
         while let Some((_, mut child)) = pending.pop() {
@@ -139,13 +137,13 @@ impl Drop for Node {
 }
 
 impl Node {
-    /// All routes of this very node.
+    /// All routes of this node.
     fn routes(&self) -> impl Iterator<Item = usize> {
         let exact = self.exact.iter().flat_map(|exact| [&exact.bare, &exact.slash]);
         std::iter::once(&self.prefix).chain(exact).flat_map(Endpoint::routes)
     }
 
-    /// A route of this node, or else of the nearest node below it.
+    /// A route of this node, otherwise of the nearest node below it.
     fn first(&self) -> Option<usize> {
         let mut node = self;
         loop {
@@ -186,7 +184,7 @@ impl Endpoint {
     }
 }
 
-/// The first segment and what stands behind its slash, if it has one.
+/// The first segment, and the part after its slash, if it has one.
 #[inline]
 fn split(rest: &str) -> (&str, Option<&str>) {
     match rest.split_once('/') {
@@ -195,8 +193,8 @@ fn split(rest: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// How many bytes lie between the common beginning and the common end of two segments, ignoring
-/// case; `None` if that is more than half of them. Nothing typed yet is close to everything.
+/// The number of bytes between the common prefix and the common suffix of two segments, ignoring case; `None`
+/// if that is more than half of them. An empty segment is similar to every other.
 fn distance(typed: &str, name: &str) -> Option<usize> {
     let same = |(left, right): &(u8, u8)| left.eq_ignore_ascii_case(right);
     let reversed = typed.bytes().rev().zip(name.bytes().rev());

@@ -5,9 +5,9 @@ use std::net::Ipv6Addr;
 use crate::http::rejection::Refusal;
 use crate::http::target::is_unreserved;
 
-/// Checks an authority: a name, an IPv4 address, or an IPv6 address in brackets, and perhaps a port.
-/// Names have letters, digits and `-._~` only: RFC 3986 would allow more, but no name in DNS has it,
-/// and what is between commas or behind `%` has two readings.
+/// Checks an authority: a name, an IPv4 address, or an IPv6 address in brackets, with an optional port. Names
+/// have letters, digits and `-._~` only: RFC 3986 allows more, but no DNS name has them, and commas and `%` are
+/// ambiguous.
 ///
 /// # Errors
 /// [`crate::http::rejection::Rejection::BadRequest`].

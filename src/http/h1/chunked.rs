@@ -1,34 +1,35 @@
-//! The end of a chunked body (RFC 9112 §7.1), found without keeping any of it.
+//! Finds the end of a chunked body (RFC 9112 §7.1) without storing it.
 
 use super::field_lines::{Event, FieldLines};
 use super::grammar::{TOKEN, VALUE};
 use crate::http::rejection::Refusal;
 
-/// The longest size: what 64 bits hold.
+/// The most digits of a size: what 64 bits hold.
 const DIGITS_MAX: usize = 16;
-/// The longest extensions of one chunk. Nobody uses them but to send much that counts as nothing.
+/// The longest extensions of one chunk. They are not used in practice, except to send much data that counts as
+/// nothing.
 const EXTENSIONS_MAX: usize = 256;
-/// The longest trailer section, with its blank line.
+/// The longest trailer section, with its empty line.
 const TRAILERS_MAX: usize = 8 * 1024;
 
-/// Follows a chunked body as its bytes arrive; data is jumped over.
+/// Follows a chunked body as its bytes arrive; data is skipped.
 #[derive(Clone, Debug, Default)]
 pub struct Chunked {
     part: Part,
-    /// The size of the current chunk, then what is left of its data.
+    /// The size of the current chunk, then the rest of its data.
     size: u64,
-    /// How many bytes the digits, the extensions or the trailers have so far.
+    /// The length of the digits, extensions or trailers so far.
     length: usize,
 }
 
-/// What a call found.
+/// The result of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// How many of the given bytes belong to the body: all, unless it is done.
+    /// The number of given bytes that belong to the body: all, unless it ended.
     pub consumed: usize,
-    /// How many of these are data.
+    /// The number of these that are data.
     pub data: u64,
-    /// Whether the body ended there.
+    /// Whether the body ended.
     pub done: bool,
 }
 
@@ -37,7 +38,7 @@ enum Part {
     #[default]
     Size,
     Extension(Extension),
-    /// Behind the CR of a size.
+    /// After the CR of a size.
     SizeEnd,
     Data,
     DataCarriageReturn,
@@ -46,7 +47,7 @@ enum Part {
     Done,
 }
 
-/// Where in `*( BWS ";" BWS name [ BWS "=" BWS value ] )` the next byte stands (§7.1.1).
+/// The position in `*( BWS ";" BWS name [ BWS "=" BWS value ] )` (§7.1.1).
 #[derive(Clone, Copy, Debug)]
 enum Extension {
     SpaceBeforeSemicolon,
@@ -61,11 +62,11 @@ enum Extension {
 }
 
 impl Chunked {
-    /// Reads on: `bytes` is what came behind the bytes of the last call. The answer depends on the
-    /// bytes alone, not on how many came at a time.
+    /// Continues with `bytes`, which follow those of the last call. The result does not depend on how the bytes
+    /// are split.
     ///
     /// # Errors
-    /// The framing is broken; the connection cannot be read any further.
+    /// If the framing is invalid; the connection cannot be read any further.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<Chunk, Refusal> {
         let (mut consumed, mut data) = (0, 0);
         while let Some(rest) = bytes.get(consumed..).filter(|rest| !rest.is_empty()) {

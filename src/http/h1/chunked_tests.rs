@@ -1,4 +1,4 @@
-//! Chunked bodies, legal and broken, each read at once and byte by byte.
+//! Chunked bodies, valid and invalid, each read at once and byte by byte.
 
 use super::{Chunk, Chunked, Refusal};
 
@@ -25,7 +25,7 @@ fn detail(bytes: &str) -> &'static str {
 }
 
 #[test]
-fn a_body_ends_where_it_ends() {
+fn end_of_a_chunked_body_is_found() {
     for (body, data) in [
         ("0\r\n\r\n", 0),
         ("5\r\nhello\r\n0\r\n\r\n", 5),
@@ -44,7 +44,7 @@ fn a_body_ends_where_it_ends() {
 }
 
 #[test]
-fn sizes_are_plain_hexadecimal() {
+fn chunk_size_that_is_not_plain_hexadecimal_is_rejected() {
     for size in ["", " 5", "\t5", "+5", "-5", ";a", "\r", "\n", "g", "x5"] {
         assert_eq!(detail(&format!("{size}\r\nhello\r\n0\r\n\r\n")), "a chunk without a size", "{size:?}");
     }
@@ -59,14 +59,14 @@ fn sizes_are_plain_hexadecimal() {
 }
 
 #[test]
-fn data_has_the_size_that_was_said() {
+fn chunk_data_of_another_size_is_rejected() {
     for body in ["5\r\nhello0\r\n\r\n", "5\r\nhell\r\n0\r\n\r\n", "5\r\nhello\n0\r\n\r\n", "5\r\nhello\r0\r\n"] {
         assert_eq!(detail(body), "a chunk whose data has another size", "{body:?}");
     }
 }
 
 #[test]
-fn extensions_follow_the_grammar_and_are_short() {
+fn malformed_or_long_chunk_extensions_are_rejected() {
     for extension in
         [";a", " ;a", "\t; a", ";a=b", ";a = b ;c", ";a ;b", ";a=\"\"", ";a=\"b\\\"\\\\;\té\" ; c=d", ";a;b;c=1"]
     {
@@ -107,7 +107,7 @@ fn extensions_follow_the_grammar_and_are_short() {
 }
 
 #[test]
-fn trailers_are_as_strict_as_the_header_and_short() {
+fn malformed_or_long_trailers_are_rejected() {
     for (trailers, wanted) in [
         ("X : y\r\n", "space before the colon of a field"),
         (" X: y\r\n", "a folded field, or space before a field"),
@@ -122,14 +122,14 @@ fn trailers_are_as_strict_as_the_header_and_short() {
     ] {
         assert_eq!(detail(&format!("0\r\n{trailers}\r\n")), wanted, "{trailers:?}");
     }
-    // Name, colon, line end and blank line take six bytes.
+    // Name, colon, line end and empty line take six bytes.
     let body = |length: usize| format!("0\r\nX:{}\r\n\r\n", "y".repeat(length - 6));
     assert!(follow(body(8192).as_bytes()).unwrap().done);
     assert_eq!(detail(&body(8193)), "trailers that are too long");
 }
 
 #[test]
-fn data_is_jumped_over_in_pieces_of_any_size() {
+fn chunk_data_is_skipped_in_pieces_of_any_size() {
     let mut chunked = Chunked::default();
     assert_eq!(chunked.advance(b"10000\r\n").unwrap().data, 0);
     let piece = vec![b'\r'; 0x4000];

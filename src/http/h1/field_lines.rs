@@ -1,37 +1,38 @@
-//! The syntax of field lines up to the blank line (RFC 9112 §5), for the header and for trailers.
+//! The syntax of field lines up to the empty line (RFC 9112 §5), for headers and trailers.
 
 use super::grammar::{TOKEN, VALUE};
 use crate::http::rejection::Refusal;
 
-/// Where in a line the next byte stands.
+/// The position in a line.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum FieldLines {
-    /// At the beginning of a line.
+    /// At the start of a line.
     #[default]
     Start,
     /// In a name.
     Name,
     /// In a value.
     Value,
-    /// Behind the CR of a line.
+    /// After the CR of a line.
     LineEnd,
-    /// Behind the CR of the blank line.
+    /// After the CR of the empty line.
     LastLineEnd,
 }
 
-/// What was completed.
+/// A completed part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// A name, with its colon.
     Name,
     /// A line, with its CRLF.
     Line,
-    /// The blank line: there are no more.
+    /// The empty line: the end of the section.
     End,
 }
 
 impl FieldLines {
-    /// Reads on, at most to the next event. Tells how many bytes were taken; all, if no event came.
+    /// Continues, at most to the next event. Returns how many bytes were consumed; all of them without an
+    /// event.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<(usize, Option<Event>), Refusal> {
         let mut taken = 0;
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
@@ -70,7 +71,7 @@ impl FieldLines {
         Ok((run + 1, event))
     }
 
-    /// The places where one byte decides.
+    /// The positions where a single byte decides.
     fn single(&mut self, rest: &[u8]) -> Result<(usize, Option<Event>), Refusal> {
         match (&self, rest.first().copied().unwrap_or_default()) {
             (Self::Start, b'\r') => {
@@ -94,12 +95,12 @@ impl FieldLines {
     }
 }
 
-/// What a byte is that stands where a name should go on.
+/// The rejection for a byte that is not valid in a name.
 fn bad_name(byte: u8) -> Refusal {
     Refusal::bad_request(match byte {
         b' ' | b'\t' => "space before the colon of a field",
         b'\n' => "a bare LF in the header",
         b'\r' => "a field without a colon",
-        _ => "a character that no field name has",
+        _ => "an illegal character in a field name",
     })
 }

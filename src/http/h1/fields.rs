@@ -1,4 +1,4 @@
-//! The fields that decide how a request is read: Host, framing, expectations, protocol switches.
+//! The fields that determine how a request is parsed: Host, framing, expectations, upgrades.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use super::head::Body;
 use super::request_line::RequestLine;
 use crate::http::rejection::{Refusal, Rejection};
 
-/// The most options of `Connection` in all; honest requests have three at most.
+/// The most options of `Connection`; normal requests have at most three.
 const OPTIONS_MAX: u8 = 9;
 /// Fields that `Connection` must not name.
 const END_TO_END: [&str; 7] = [
@@ -21,15 +21,15 @@ const END_TO_END: [&str; 7] = [
     "x-forwarded-proto",
 ];
 
-/// What the fields said so far.
+/// The state of the fields so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fields {
-    /// Where the value of Host stands.
+    /// The position of the Host value.
     pub(super) host: Option<Range<usize>>,
     length: Option<u64>,
     chunked: bool,
     expects_continue: bool,
-    /// Options of `Connection`.
+    /// The options of `Connection`.
     options: u8,
     /// `Connection` has `upgrade`.
     connection_upgrade: bool,
@@ -38,7 +38,7 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// Notes a field; `value` is its place in `bytes`.
+    /// Processes a field; `value` is its position in `bytes`.
     pub(super) fn take(&mut self, name: &[u8], value: Range<usize>, bytes: &[u8]) -> Result<(), Refusal> {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         let text = bytes.get(value.clone()).unwrap_or_default();
@@ -62,14 +62,14 @@ impl Fields {
         }
         let value = trim(text);
         authority::check(value)?;
-        // The value is not empty, so what stands before it is space.
+        // The value is not empty, so the bytes before it are spaces.
         let space = text.iter().position(|byte| !matches!(byte, b' ' | b'\t')).unwrap_or_default();
         self.host = Some(start + space..start + space + value.len());
         Ok(())
     }
 
-    /// RFC 9110 §7.6.1: what is named here is removed on the way. A field that says where the body
-    /// ends or who the client is must not be talked away.
+    /// RFC 9110 §7.6.1: a named field is removed on the way. Fields that define the end of the body or the
+    /// client address must not be removed.
     fn connection(&mut self, text: &[u8]) -> Result<(), Refusal> {
         for option in text.split(|byte| *byte == b',').map(trim).filter(|option| !option.is_empty()) {
             self.options += 1;
@@ -131,7 +131,7 @@ impl Fields {
         }
     }
 
-    /// RFC 9112 §3.2: HTTP/1.1 needs a Host, and an absolute form must not contradict it.
+    /// RFC 9112 §3.2: HTTP/1.1 requires Host, and an absolute form must agree with it.
     pub(super) fn check_host(&self, line: &RequestLine, bytes: &[u8]) -> Result<(), Refusal> {
         let Some(host) = &self.host else {
             return match (line.version_1_1, &line.authority) {
@@ -140,19 +140,19 @@ impl Fields {
                 (false, None) => Ok(()),
             };
         };
-        // To the byte: clients write both from one address, and Pingora wants it so.
+        // Compared byte by byte: clients write both from one URL, and Pingora requires it.
         if line.authority.as_ref().is_some_and(|authority| bytes.get(authority.clone()) != bytes.get(host.clone())) {
-            return Err(Refusal::bad_request("a target of another host than Host"));
+            return Err(Refusal::bad_request("the target and Host name different hosts"));
         }
         Ok(())
     }
 
-    /// Whether the client waits for `100 Continue`. In HTTP/1.0 it means nothing.
+    /// Whether the client waits for `100 Continue`. In HTTP/1.0 it is ignored.
     pub(super) fn expects_continue(&self, line: &RequestLine) -> bool {
         line.version_1_1 && self.expects_continue
     }
 
-    /// Whether a switch of the protocol is asked for. In HTTP/1.0 it means nothing.
+    /// Whether the client requests a protocol upgrade. In HTTP/1.0 it is ignored.
     pub(super) fn upgrade(&self, line: &RequestLine) -> bool {
         line.version_1_1 && self.upgrade && self.connection_upgrade
     }

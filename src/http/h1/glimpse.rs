@@ -1,25 +1,25 @@
-//! What the access log can say about bytes that were refused.
+//! Reads method, target and host from rejected bytes, for the access log.
 
 use super::grammar::trim;
 
-/// The longest method, host and target that are told.
+/// The longest method, host and target that are logged.
 const METHOD_MAX: usize = 32;
 const HOST_MAX: usize = 255;
 const TARGET_MAX: usize = 1024;
 
-/// What a refused request probably was. Each part is printable ASCII without spaces, cut before the
-/// first byte that is not, and empty where nothing was found.
+/// The probable parts of a rejected request. Each is printable ASCII without spaces, cut before the first other
+/// byte, and empty if it was not found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Glimpse<'a> {
     /// The method.
     pub method: &'a str,
-    /// The target without its query, which may have secrets.
+    /// The target without its query, which may contain secrets.
     pub target: &'a str,
     /// The value of the first Host.
     pub host: &'a str,
 }
 
-/// Looks at refused bytes. Proves nothing.
+/// Peeks at rejected bytes. The result is not validated.
 #[must_use]
 pub fn glimpse(bytes: &[u8]) -> Glimpse<'_> {
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
@@ -38,7 +38,7 @@ pub fn glimpse(bytes: &[u8]) -> Glimpse<'_> {
     }
 }
 
-/// The beginning that is printable.
+/// The printable prefix.
 fn printable(bytes: &[u8], max: usize) -> &str {
     let length = bytes.iter().take(max).position(|byte| !byte.is_ascii_graphic()).unwrap_or(bytes.len().min(max));
     bytes.get(..length).and_then(|text| str::from_utf8(text).ok()).unwrap_or_default()
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_be_read_is_told_and_nothing_else() {
+    fn printable_parts_of_rejected_bytes_are_extracted() {
         for (bytes, method, target, host) in [
             (&b""[..], "", "", ""),
             (b"GET /a?secret HTTP/1.1\r\nX: y\r\nHOST:  a.b:80 \r\nHost: c\r\n\r\n", "GET", "/a", "a.b:80"),

@@ -1,4 +1,4 @@
-//! Classes of bytes, in one table, so that a scan costs one load a byte.
+//! Classes of bytes in one table, so that a scan costs one load per byte.
 
 use crate::http::target;
 
@@ -8,14 +8,14 @@ pub(super) struct Class(u8);
 
 /// RFC 9110 §5.6.2: methods, field names, parameters.
 pub(super) const TOKEN: Class = Class(1);
-/// RFC 9110 §5.5: field values, with the spaces, tabs and bytes beyond ASCII in them.
+/// RFC 9110 §5.5: field values, including spaces, tabs and bytes beyond ASCII.
 pub(super) const VALUE: Class = Class(2);
-/// What a request target may have.
+/// Bytes of a request target.
 pub(super) const TARGET: Class = Class(4);
 
 const TABLE: [u8; 256] = table();
 
-#[expect(clippy::indexing_slicing, reason = "runs in the compiler, which would say so")]
+#[expect(clippy::indexing_slicing, reason = "evaluated at compile time, which would fail")]
 const fn table() -> [u8; 256] {
     let mut table = [0; 256];
     let mut byte = 0u8;
@@ -45,18 +45,18 @@ const fn is_token(byte: u8) -> bool {
 }
 
 impl Class {
-    /// Whether a byte is of the class.
+    /// Whether a byte belongs to the class.
     pub(super) fn has(self, byte: u8) -> bool {
         TABLE.get(usize::from(byte)).is_some_and(|classes| classes & self.0 != 0)
     }
 
-    /// How many bytes at the beginning are of the class.
+    /// The number of leading bytes that belong to the class.
     pub(super) fn run(self, bytes: &[u8]) -> usize {
         bytes.iter().position(|byte| !self.has(*byte)).unwrap_or(bytes.len())
     }
 }
 
-/// The value without the spaces and tabs around it.
+/// The value without leading and trailing spaces and tabs.
 pub(super) fn trim(value: &[u8]) -> &[u8] {
     let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
     let start = value.iter().position(|byte| !is_space(byte)).unwrap_or(value.len());

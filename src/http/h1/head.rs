@@ -1,4 +1,4 @@
-//! The head of a request: request line, header and blank line.
+//! The request head: request line, header and empty line.
 
 use std::ops::Range;
 
@@ -8,20 +8,20 @@ use super::request_line::RequestLine;
 use crate::http::rejection::{Refusal, Rejection};
 use crate::http::request_limits::RequestLimits;
 
-/// A legal head. Places are counted from the first byte that was given.
+/// A legal head. Positions count from the first given byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Where the request line begins: 2 behind an empty line, which is skipped, else 0.
+    /// The start of the request line: 2 after an empty line, which is skipped, otherwise 0.
     pub start: usize,
-    /// Where the head ends, behind its blank line: the body's first byte.
+    /// The end of the head after its empty line: the first byte of the body.
     pub length: usize,
-    /// Where the method stands.
+    /// The position of the method.
     pub method: Range<usize>,
-    /// Where the target stands.
+    /// The position of the target.
     pub target: Range<usize>,
-    /// Where the value of Host stands; HTTP/1.0 may have none.
+    /// The position of the Host value; HTTP/1.0 may have none.
     pub host: Option<Range<usize>>,
-    /// Where the authority stands, if the target is in absolute form. It agrees with Host.
+    /// The position of the authority, if the target is in absolute form. It agrees with Host.
     pub authority: Option<Range<usize>>,
     /// The number of fields.
     pub fields: usize,
@@ -31,35 +31,35 @@ pub struct Head {
     pub version_1_1: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
-    /// The client asks for a switch of the protocol.
+    /// The client requests a protocol upgrade.
     pub upgrade: bool,
 }
 
-/// How the end of a request's body is found.
+/// How the end of a request body is determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// There is none, and nothing says so.
+    /// There is no body.
     None,
-    /// So many bytes; possibly zero.
+    /// This many bytes; may be zero.
     Length(u64),
-    /// [`super::Chunked`] finds it.
+    /// [`super::Chunked`] determines it.
     Chunked,
 }
 
-/// Reads a head as its bytes arrive, each once.
+/// Parses a head as its bytes arrive, each byte once.
 #[derive(Clone, Debug, Default)]
 pub struct HeadReader {
     part: Part,
-    /// How many bytes were looked at.
+    /// The number of examined bytes.
     at: usize,
     start: usize,
     line: RequestLine,
     field_lines: FieldLines,
     fields: Fields,
     field_count: usize,
-    /// Where the current field begins.
+    /// The start of the current field.
     field: usize,
-    /// Where its value begins.
+    /// The start of its value.
     value: usize,
 }
 
@@ -73,15 +73,15 @@ enum Part {
 }
 
 impl HeadReader {
-    /// Looks at what came since the last call. `bytes` is all of this head so far, from its first
-    /// byte, and may have more behind it. `None`: more is needed.
+    /// Examines the bytes since the last call. `bytes` starts with the first byte of this head, and may contain
+    /// more after it. `None`: more bytes are needed.
     ///
-    /// The answer depends on the bytes alone, not on how many came at a time. After a head the
-    /// reader is as new, for the bytes behind the body.
+    /// The result does not depend on how the bytes are split. After a head the reader is reset for the bytes
+    /// after the body.
     ///
     /// # Errors
-    /// The head is not legal or too large, which is said as early as it is known. The connection
-    /// cannot be read any further.
+    /// If the head is illegal or too large, as early as that is known. The connection cannot be read any
+    /// further.
     pub fn inspect(&mut self, bytes: &[u8], limits: &RequestLimits) -> Result<Option<Head>, Refusal> {
         let size = usize::try_from(limits.header_size).unwrap_or(usize::MAX);
         loop {
@@ -110,7 +110,7 @@ impl HeadReader {
         }
     }
 
-    /// RFC 9112 §2.2: an empty line before the request is skipped; one, not any number.
+    /// RFC 9112 §2.2: one empty line before the request is skipped, not several.
     fn begin(&mut self, seen: &[u8]) -> Result<(), Refusal> {
         match (self.part, seen.get(self.at)) {
             (Part::Start, Some(b'\r')) if self.start == 0 => {
@@ -132,7 +132,7 @@ impl HeadReader {
         Ok(())
     }
 
-    /// Reads one step of the header. Returns whether the blank line came.
+    /// Processes one step of the header. Returns whether the empty line has arrived.
     fn header(&mut self, seen: &[u8], limits: &RequestLimits) -> Result<bool, Refusal> {
         let (taken, event) = self.field_lines.advance(seen.get(self.at..).unwrap_or_default())?;
         self.at += taken;
@@ -145,7 +145,7 @@ impl HeadReader {
                 }
             }
             Some(Event::Line) => {
-                // Without the colon behind the name and the CRLF behind the value.
+                // Without the colon after the name and the CRLF after the value.
                 let name = seen.get(self.field..self.value - 1).unwrap_or_default();
                 self.fields.take(name, self.value..self.at - 2, seen)?;
                 self.field = self.at;

@@ -1,5 +1,4 @@
-//! Heads that are legal, and every way in which one is not. Each is read at once and byte by byte,
-//! and the answers must be the same.
+//! Legal heads, and every kind of illegal head. Each is read at once and byte by byte, with the same result.
 
 use super::{Body, Head, HeadReader, Refusal};
 use crate::base::fault::{Faults, Place};
@@ -35,7 +34,7 @@ fn detail(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// A head with this request line; with these fields beside Host.
+/// A head with this request line, or with these fields next to Host.
 fn with_line(line: &str) -> String {
     format!("{line}\r\nHost: a.example\r\n\r\n")
 }
@@ -45,7 +44,7 @@ fn with_fields(fields: &str) -> String {
 }
 
 #[test]
-fn a_legal_head_says_where_it_ends_and_what_is_in_it() {
+fn legal_head_is_parsed_with_its_positions() {
     let bytes = "\r\nPOST /a?b=[c] HTTP/1.1\r\nhOST: \t a.example:8080 \t\r\nContent-Length: 007 \r\nX:\r\n\r\nbody";
     let head = head(bytes);
     assert_eq!(&bytes[head.method.clone()], "POST");
@@ -57,7 +56,7 @@ fn a_legal_head_says_where_it_ends_and_what_is_in_it() {
 }
 
 #[test]
-fn an_unfinished_head_waits_for_more() {
+fn incomplete_head_needs_more_bytes() {
     let bytes = with_fields("X-Y: z\r\n");
     for length in 0..bytes.len() {
         assert_eq!(inspect(&bytes.as_bytes()[..length], &limits()), Ok(None), "{length}");
@@ -66,7 +65,7 @@ fn an_unfinished_head_waits_for_more() {
 }
 
 #[test]
-fn a_reader_is_as_new_after_a_head() {
+fn reader_is_reset_after_a_head() {
     let mut reader = HeadReader::default();
     let first = with_fields("Transfer-Encoding: chunked\r\n");
     assert_eq!(reader.inspect(first.as_bytes(), &limits()).unwrap().unwrap().body, Body::Chunked);
@@ -76,7 +75,7 @@ fn a_reader_is_as_new_after_a_head() {
 }
 
 #[test]
-fn legal_request_lines_pass() {
+fn legal_request_lines_are_accepted() {
     for line in [
         "GET / HTTP/1.1",
         "get / HTTP/1.1",
@@ -95,7 +94,7 @@ fn legal_request_lines_pass() {
 }
 
 #[test]
-fn malformed_request_lines_are_refused() {
+fn malformed_request_lines_are_rejected_by_the_parser() {
     for (line, wanted) in [
         (" GET / HTTP/1.1", "a method that is not a token"),
         ("G(T / HTTP/1.1", "a method that is not a token"),
@@ -114,31 +113,31 @@ fn malformed_request_lines_are_refused() {
         ("GET /% HTTP/1.1", "a % without two hexadecimal digits in the target"),
         ("GET /?%2 HTTP/1.1", "a % without two hexadecimal digits in the target"),
         ("GET /%zz HTTP/1.1", "a % without two hexadecimal digits in the target"),
-        ("GET * HTTP/1.1", "the target * without OPTIONS"),
+        ("GET * HTTP/1.1", "the target * is only valid with OPTIONS"),
         ("GET a HTTP/1.1", "a target that is neither a path nor an http address"),
         ("GET a.example:80 HTTP/1.1", "a target that is neither a path nor an http address"),
         ("GET ftp://a.example/ HTTP/1.1", "a target that is neither a path nor an http address"),
         ("GET ?x HTTP/1.1", "a target that is neither a path nor an http address"),
         ("GET http://u@a.example/ HTTP/1.1", "user information before the host"),
         ("GET http:///x HTTP/1.1", "a host that is neither a name nor an address"),
-        ("GET http://b.example/ HTTP/1.1", "a target of another host than Host"),
-        ("GET http://a.example:81/ HTTP/1.1", "a target of another host than Host"),
-        ("GET https://a.example:80/ HTTP/1.1", "a target of another host than Host"),
-        ("GET http://b.example/ HTTP/1.0", "a target of another host than Host"),
-        // Pingora compares bytes, and would end the connection without a word.
-        ("GET http://A.EXAMPLE/ HTTP/1.1", "a target of another host than Host"),
-        ("GET http://a.example:80/ HTTP/1.1", "a target of another host than Host"),
+        ("GET http://b.example/ HTTP/1.1", "the target and Host name different hosts"),
+        ("GET http://a.example:81/ HTTP/1.1", "the target and Host name different hosts"),
+        ("GET https://a.example:80/ HTTP/1.1", "the target and Host name different hosts"),
+        ("GET http://b.example/ HTTP/1.0", "the target and Host name different hosts"),
+        // Pingora compares bytes, and would close the connection without a response.
+        ("GET http://A.EXAMPLE/ HTTP/1.1", "the target and Host name different hosts"),
+        ("GET http://a.example:80/ HTTP/1.1", "the target and Host name different hosts"),
     ] {
         assert_eq!(detail(with_line(line).as_bytes()), wanted, "{line}");
     }
     for character in "\"<>\\^`{|}".chars() {
         let line = with_line(&format!("GET /{character} HTTP/1.1"));
-        assert_eq!(detail(line.as_bytes()), "a character in the target that must be escaped", "{character}");
+        assert_eq!(detail(line.as_bytes()), "a character in the target that must be percent-encoded", "{character}");
     }
 }
 
 #[test]
-fn only_two_versions_exist() {
+fn version_other_than_1_0_and_1_1_is_rejected() {
     let versions =
         ["HTTP/0.9", "HTTP/1.2", "HTTP/1.10", "HTTP/1.01", "HTTP/2.0", "http/1.1", "HTTP/1", "HTTPS/1.1", "X HTTP/1.1"];
     for version in versions {
@@ -148,7 +147,7 @@ fn only_two_versions_exist() {
 }
 
 #[test]
-fn connect_and_trace_are_not_allowed() {
+fn connect_and_trace_are_rejected_by_the_parser() {
     for line in ["CONNECT a.example:443 HTTP/1.1", "TRACE / HTTP/1.1", "CONNECT "] {
         let refusal = inspect(with_line(line).as_bytes(), &limits()).unwrap_err();
         assert_eq!(refusal.rejection, Rejection::MethodNotAllowed, "{line}");
@@ -157,7 +156,7 @@ fn connect_and_trace_are_not_allowed() {
 }
 
 #[test]
-fn bare_line_ends_are_refused_wherever_they_stand() {
+fn bare_cr_or_lf_is_rejected_anywhere() {
     for bytes in [
         "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET\n/ HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -184,7 +183,7 @@ fn bare_line_ends_are_refused_wherever_they_stand() {
 }
 
 #[test]
-fn malformed_fields_are_refused() {
+fn malformed_fields_are_rejected() {
     for (fields, wanted) in [
         ("X : y\r\n", "space before the colon of a field"),
         ("X\t: y\r\n", "space before the colon of a field"),
@@ -194,10 +193,10 @@ fn malformed_fields_are_refused() {
         (" \r\n", "a folded field, or space before a field"),
         (": y\r\n", "an empty field name"),
         ("X\r\n", "a field without a colon"),
-        ("X(y): z\r\n", "a character that no field name has"),
-        ("X\0: z\r\n", "a character that no field name has"),
-        ("Xé: z\r\n", "a character that no field name has"),
-        ("\"X\": z\r\n", "a character that no field name has"),
+        ("X(y): z\r\n", "an illegal character in a field name"),
+        ("X\0: z\r\n", "an illegal character in a field name"),
+        ("Xé: z\r\n", "an illegal character in a field name"),
+        ("\"X\": z\r\n", "an illegal character in a field name"),
         ("X: \0\r\n", "a control character in a field value"),
         ("X: a\x0bb\r\n", "a control character in a field value"),
         ("X: a\x7fb\r\n", "a control character in a field value"),
@@ -210,7 +209,7 @@ fn malformed_fields_are_refused() {
 }
 
 #[test]
-fn host_is_one_legal_authority() {
+fn host_that_is_not_one_legal_authority_is_rejected() {
     for host in ["a", "A-b_c.example.", "a:80", "a:", "a:65535", "127.0.0.1:1", "[::1]", "[2001:db8::1]:443", "~a"] {
         head(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
     }
@@ -254,7 +253,7 @@ fn host_is_one_legal_authority() {
 }
 
 #[test]
-fn connection_names_nothing_that_others_rely_on() {
+fn connection_that_names_protected_headers_is_rejected() {
     for options in ["", "close", "keep-alive, Upgrade", ",,x,", "a,b,c,d,e,f,g,h,i", "x-request-id"] {
         head(&with_fields(&format!("Connection: {options}\r\n")));
     }
@@ -272,7 +271,7 @@ fn connection_names_nothing_that_others_rely_on() {
 }
 
 #[test]
-fn a_body_has_one_framing_or_the_request_is_refused() {
+fn ambiguous_framing_is_rejected() {
     for (fields, body) in [
         ("", Body::None),
         ("Content-Length: 0\r\n", Body::Length(0)),
@@ -315,7 +314,7 @@ fn a_body_has_one_framing_or_the_request_is_refused() {
 }
 
 #[test]
-fn expectations_and_switches_are_told() {
+fn expectations_and_upgrades_are_detected() {
     assert!(head(&with_fields("Expect: 100-Continue\r\n")).expects_continue);
     for fields in ["Expect: x\r\n", "Expect:\r\n", "Expect: 100-continue\r\nExpect: 100-continue\r\n"] {
         let refusal = inspect(with_fields(fields).as_bytes(), &limits()).unwrap_err();
@@ -330,7 +329,7 @@ fn expectations_and_switches_are_told() {
 }
 
 #[test]
-fn limits_hold_to_the_byte_and_before_the_head_is_whole() {
+fn size_limits_are_exact_and_apply_before_the_head_is_complete() {
     let bytes = with_fields("X: y\r\n");
     let exact = RequestLimits { header_size: bytes.len() as u64, header_count: 2, target_size: 1, body_size: 0 };
     let rejection = |bytes: &str, limits| inspect(bytes.as_bytes(), &limits).unwrap_err().rejection;

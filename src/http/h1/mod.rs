@@ -1,20 +1,20 @@
-//! What a legal HTTP/1 request is, decided in one place, before anybody else reads it.
+//! The HTTP/1 parser: decides in one place what a legal request is.
 //!
-//! Two parsers that disagree about where a request ends are how requests are smuggled. So the
-//! listener asks here first, about the very bytes that came, and hands on only what this module
-//! took: no leniency that RFC 9112 merely permits is used, and whatever has two readings is refused.
-//! Nothing here does I/O or allocates; a byte is looked at once, however it dribbles in.
+//! Request smuggling needs two parsers that disagree about the end of a request. So the listener calls this
+//! module first, with the received bytes, and forwards only what it accepts: leniency that RFC 9112 merely
+//! permits is not used, and ambiguous input is rejected. This module does no I/O and allocates nothing; each
+//! byte is examined once, in any split.
 //!
-//! - [`HeadReader`] takes the request line and the header: is it legal, and what body follows?
+//! - [`HeadReader`] parses the request line and the header, and determines the body.
 //! - [`Chunked`] finds the end of a chunked body.
-//! - [`check_authority`] is for HTTP/2 too, whose other rules are the h2 crate's and Pingora's.
-//! - [`fn@glimpse`] reads from refused bytes what the access log should say.
+//! - [`check_authority`] also applies to HTTP/2, whose other rules are in the h2 crate and Pingora.
+//! - [`fn@glimpse`] extracts the parts of rejected bytes for the access log.
 //!
-//! # What is refused, beyond what RFC 9112 asks for
+//! # Stricter than RFC 9112
 //! Bare CR or LF, more than one space in the request line, obsolete folding, all versions but 1.0 and
 //! 1.1, a second `Content-Length` even if it is the same, `Transfer-Encoding` other than one
-//! `chunked`, with `Content-Length` or in HTTP/1.0, `Host` that is not what the absolute form says,
-//! `Connection` that names what others rely on, and host names with characters that no name in DNS has.
+//! `chunked`, with `Content-Length` or in HTTP/1.0, `Host` that differs from the absolute form,
+//! `Connection` that names protected headers, and host names with characters that no DNS name has.
 
 mod authority;
 mod chunked;

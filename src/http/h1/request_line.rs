@@ -11,17 +11,17 @@ use crate::http::target;
 /// `HTTP/1.` and a digit.
 const VERSION: &[u8] = b"HTTP/1.";
 
-/// The request line as far as it was read.
+/// The request line as far as it was parsed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RequestLine {
     part: Part,
-    /// Where the current part began.
+    /// The start of the current part.
     mark: usize,
-    /// Where the method stands.
+    /// The position of the method.
     pub(super) method: Range<usize>,
-    /// Where the target stands.
+    /// The position of the target.
     pub(super) target: Range<usize>,
-    /// Where the authority of a target in absolute form stands.
+    /// The position of the authority of a target in absolute form.
     pub(super) authority: Option<Range<usize>>,
     /// HTTP/1.1, not 1.0.
     pub(super) version_1_1: bool,
@@ -38,13 +38,12 @@ enum Part {
 }
 
 impl RequestLine {
-    /// A line that begins at `start`.
+    /// A line that starts at `start`.
     pub(super) fn at(start: usize) -> Self {
         Self { mark: start, ..Self::default() }
     }
 
-    /// Reads on at `at`, where there is a byte. Returns where the next step begins, and whether the
-    /// line is complete.
+    /// Continues at `at`, where there is a byte. Returns the next position, and whether the line is complete.
     pub(super) fn advance(
         &mut self,
         bytes: &[u8],
@@ -99,7 +98,7 @@ impl RequestLine {
             Some(b' ') => {}
             Some(b'\r') => return Err(Refusal::bad_request("a request line without a version")),
             Some(b'\n') => return Err(Refusal::bad_request("a bare LF in the header")),
-            // Says which byte it is.
+            // The check names the byte.
             Some(_) => target::check(bytes.get(end..=end).unwrap_or_default())?,
         }
         self.target = self.mark..end;
@@ -116,7 +115,7 @@ impl RequestLine {
         match target {
             [b'/', ..] => return Ok(()),
             b"*" if bytes.get(self.method.clone()) == Some(b"OPTIONS") => return Ok(()),
-            b"*" => return Err(Refusal::bad_request("the target * without OPTIONS")),
+            b"*" => return Err(Refusal::bad_request("the target * is only valid with OPTIONS")),
             _ => {}
         }
         let has = |scheme: &[u8]| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));

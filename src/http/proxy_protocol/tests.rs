@@ -1,4 +1,4 @@
-//! Headers as the specification shows them, odd ones, cut ones, and random ones there and back.
+//! Headers of the specification, malformed ones, truncated ones, and random round trips.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -28,7 +28,7 @@ fn with(attributes: &[u8]) -> Vec<u8> {
     v2(0x21, 0x11, &[FOUR, attributes].concat())
 }
 
-/// `with`, and a checksum behind the attributes.
+/// `with`, and a checksum after the attributes.
 fn with_checksum(attributes: &[u8]) -> Vec<u8> {
     let mut header = with(&[attributes, &[3, 0, 4, 0, 0, 0, 0]].concat());
     let sum = crc32c(&header);
@@ -38,7 +38,7 @@ fn with_checksum(attributes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn lines_of_the_specification() {
+fn lines_of_the_specification_are_parsed() {
     let cases: &[(&[u8], Header)] = &[
         (b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n", between("192.168.0.1:56324", "192.168.0.11:443")),
         (
@@ -64,12 +64,12 @@ fn lines_of_the_specification() {
 }
 
 #[test]
-fn odd_lines_are_malformed() {
+fn invalid_lines_are_malformed() {
     let cases: &[(&[u8], &str)] = &[
-        (b"proxy TCP4 1.1.1.1 2.2.2.2 1 2\r\n", "neither version's signature"),
-        (b"GET / HTTP/1.1\r\n", "neither version's signature"),
-        (b"\x16\x03\x01", "neither version's signature"),
-        (b"PROXY\r\n", "neither version's signature"),
+        (b"proxy TCP4 1.1.1.1 2.2.2.2 1 2\r\n", "no PROXY protocol signature"),
+        (b"GET / HTTP/1.1\r\n", "no PROXY protocol signature"),
+        (b"\x16\x03\x01", "no PROXY protocol signature"),
+        (b"PROXY\r\n", "no PROXY protocol signature"),
         (b"PROXY  TCP4 1.1.1.1 2.2.2.2 1 2\r\n", "not two addresses and two ports, one space before each"),
         (b"PROXY TCP4\t1.1.1.1 2.2.2.2 1 2\r\n", "a line that does not end in CR LF"),
         (b"PROXY TCP4  1.1.1.1 2.2.2.2 1 2\r\n", "not two addresses and two ports, one space before each"),
@@ -101,7 +101,7 @@ fn odd_lines_are_malformed() {
 }
 
 #[test]
-fn a_line_ends_within_107_bytes() {
+fn line_longer_than_107_bytes_is_malformed() {
     let line = |words: usize| [b"PROXY UNKNOWN ".as_slice(), &vec![b'x'; words], b"\r\n"].concat();
     assert_eq!(parse(&line(91)), Ok(Some((Header::default(), 107))));
     assert_eq!(parse(&line(92)), Err(Malformed("a line of more than 107 bytes")), "CR at the edge");
@@ -111,7 +111,7 @@ fn a_line_ends_within_107_bytes() {
 }
 
 #[test]
-fn blocks_of_the_specification() {
+fn blocks_of_the_specification_are_parsed() {
     let six =
         [&"2001:db8::1".parse::<Ipv6Addr>().unwrap().octets()[..], &Ipv6Addr::LOCALHOST.octets(), &[0x12, 0x34, 0, 80]]
             .concat();
@@ -127,7 +127,7 @@ fn blocks_of_the_specification() {
         (v2(0x20, 0x00, b""), Header::default()),
         (v2(0x20, 0x11, FOUR), Header::default()),
         (v2(0x20, 0xff, b"x"), Header::default()),
-        // An authority (0x02), a no-op (0x04) and an attribute for anybody's own use (0xe0).
+        // An authority (0x02), a no-op (0x04) and a custom attribute (0xe0).
         (with(b"\x02\0\x04a.de\x04\0\0\xe0\0\x01x"), between("192.168.0.1:56228", "192.168.0.11:443")),
         (with_checksum(b""), between("192.168.0.1:56228", "192.168.0.11:443")),
         (with_checksum(b"\x02\0\x04a.de"), between("192.168.0.1:56228", "192.168.0.11:443")),
@@ -138,9 +138,9 @@ fn blocks_of_the_specification() {
 }
 
 #[test]
-fn odd_blocks_are_malformed() {
+fn invalid_blocks_are_malformed() {
     let command = "neither version 2 nor one of its commands";
-    let cut = "an attribute that is cut off";
+    let cut = "a truncated attribute";
     let mut wrong = with_checksum(b"\x04\0\x01x");
     wrong[16] ^= 1;
     let cases = [
@@ -169,7 +169,7 @@ fn odd_blocks_are_malformed() {
 }
 
 #[test]
-fn a_wrong_block_is_refused_at_its_first_wrong_byte() {
+fn invalid_block_is_rejected_at_its_first_wrong_byte() {
     assert!(parse(b"\r\n\r\n\0\r\nQUIT\n\x31").is_err(), "version and command");
     assert!(parse(b"\r\n\r\n\0\r\nQUIT\n\x21\x41").is_err(), "family");
     assert!(parse(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff").is_err(), "length: no need to wait for 64 KiB");
@@ -177,7 +177,7 @@ fn a_wrong_block_is_refused_at_its_first_wrong_byte() {
 }
 
 #[test]
-fn a_cut_header_needs_more_bytes_and_what_follows_is_left() {
+fn incomplete_header_needs_more_bytes_and_following_bytes_are_kept() {
     let whole = [
         b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n".to_vec(),
         b"PROXY TCP6 2001:db8::1 ::1 1 2\r\n".to_vec(),
@@ -198,14 +198,14 @@ fn a_cut_header_needs_more_bytes_and_what_follows_is_left() {
 }
 
 #[test]
-fn the_checksum_is_crc32c() {
+fn checksum_is_crc32c() {
     assert_eq!(crc32c(b"123456789"), 0xe306_9283);
     assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa, "RFC 3720, appendix B.4");
     assert_eq!(crc32c(b""), 0);
 }
 
 #[test]
-fn what_is_encoded_is_read_back() {
+fn encoded_header_is_parsed_again() {
     assert_eq!(parse(&encode_local()), Ok(Some((Header::default(), 16))));
     let cases = [
         ("192.0.2.1:1", "198.51.100.7:443", 28, "192.0.2.1:1", "198.51.100.7:443"),
@@ -221,7 +221,7 @@ fn what_is_encoded_is_read_back() {
 }
 
 #[test]
-fn random_headers_there_and_back() {
+fn random_headers_survive_a_round_trip() {
     let mut random = fastrand::Rng::with_seed(0x1715);
     let mut address = || {
         let port = random.u16(..);
@@ -248,7 +248,7 @@ fn random_headers_there_and_back() {
 }
 
 #[test]
-fn random_bytes_neither_panic_nor_take_more_than_there_is() {
+fn random_bytes_do_not_panic_or_read_beyond_the_end() {
     let mut random = fastrand::Rng::with_seed(0x2020);
     for _ in 0..20_000 {
         let mut bytes = if random.bool() { v2::SIGNATURE.to_vec() } else { v1::SIGNATURE.to_vec() };

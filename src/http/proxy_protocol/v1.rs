@@ -4,13 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Header, Malformed};
 
-/// What every line begins with.
+/// The start of every line.
 pub(super) const SIGNATURE: &[u8] = b"PROXY ";
 
 /// The longest line, with its end.
 const LINE_MAX: usize = 107;
 
-/// Reads a line.
+/// Parses a line.
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
     let head = bytes.get(..LINE_MAX).unwrap_or(bytes);
     // A line is printable text up to its end, so the first other byte must be the end.
@@ -25,12 +25,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> 
     Ok(Some((read(line)?, printable + 2)))
 }
 
-/// Reads the line without its end.
+/// Parses the line without its end.
 fn read(line: &str) -> Result<Header, Malformed> {
     let mut words = line.split(' ').skip(1);
     let family = words.next().unwrap_or_default();
     if family == "UNKNOWN" {
-        // Whatever follows is to be ignored.
+        // The rest of the line must be ignored.
         return Ok(Header::default());
     }
     let [Some(source), Some(destination), Some(from), Some(to), None] =
@@ -49,7 +49,7 @@ fn read(line: &str) -> Result<Header, Malformed> {
     ))
 }
 
-/// A port in decimal, without sign and leading zeros, which `u16` would take.
+/// A port in decimal, without sign and leading zeros, which `u16` would accept.
 fn port(text: &str) -> Result<u16, Malformed> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|_| plain).ok_or(Malformed("not a port"))

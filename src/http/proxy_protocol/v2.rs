@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::{HEADER_MAX, Header, Malformed};
 use crate::http::client_address::canonical;
 
-/// What every header begins with; chosen so that no other protocol begins like that.
+/// The start of every header; no other protocol starts like that.
 pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Signature, version and command, family and transport, length of the rest.
@@ -15,8 +15,8 @@ const FIXED: usize = 16;
 const LOCAL: u8 = 0x20;
 const PROXY: u8 = 0x21;
 
-/// The family in the upper half of the byte, the transport (stream or datagram) in the lower. A proxy
-/// in front of us that speaks QUIC to its clients may name UDP; the client's address is as good.
+/// The family in the upper half of the byte, the transport (stream or datagram) in the lower. A proxy with QUIC
+/// clients may name UDP; the address is valid as well.
 const UNSPECIFIED: u8 = 0x00;
 const IPV4: [u8; 2] = [0x11, 0x12];
 const IPV6: [u8; 2] = [0x21, 0x22];
@@ -28,7 +28,7 @@ const UNIX_ADDRESSES: usize = 216;
 /// The attribute that holds a checksum over the header (§2.2.3).
 const CRC32C: u8 = 0x03;
 
-/// Reads a header.
+/// Parses a header.
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
     let command = bytes.get(12).copied();
     if command.is_some_and(|command| command != LOCAL && command != PROXY) {
@@ -49,8 +49,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> 
     let Some(header) = bytes.get(..end) else {
         return Ok(None);
     };
-    // The family of a LOCAL header is to be ignored, so nobody can say where its attributes begin;
-    // neither can anybody for addresses of an unspecified family.
+    // The family of a LOCAL header must be ignored, so the start of its attributes is unknown; the same is true
+    // for addresses of an unspecified family.
     if command == LOCAL || family == UNSPECIFIED {
         return Ok(Some((Header::default(), end)));
     }
@@ -60,7 +60,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> 
     Ok(Some((said, end)))
 }
 
-/// Splits what follows the fixed part into addresses and attributes.
+/// Splits the part after the fixed bytes into addresses and attributes.
 fn addresses(family: u8, rest: &[u8]) -> Option<(Header, &[u8])> {
     if UNIX.contains(&family) {
         return Some((Header::default(), rest.get(UNIX_ADDRESSES..)?));
@@ -81,12 +81,12 @@ fn addresses(family: u8, rest: &[u8]) -> Option<(Header, &[u8])> {
     Some((Header::between(source, destination), rest))
 }
 
-/// Walks the attributes at the end of `header`: each must be whole, and a checksum must be right.
+/// Checks the attributes at the end of `header`: each must be complete, and a checksum must match.
 fn check_attributes(header: &[u8], attributes: &[u8]) -> Result<(), Malformed> {
     let mut rest = attributes;
     let mut checked = false;
     while !rest.is_empty() {
-        let cut = Malformed("an attribute that is cut off");
+        let cut = Malformed("a truncated attribute");
         let (&[kind, high, low], after) = rest.split_first_chunk::<3>().ok_or(cut)?;
         let (value, after) = after.split_at_checked(usize::from(u16::from_be_bytes([high, low]))).ok_or(cut)?;
         rest = after;
@@ -107,8 +107,8 @@ fn check_attributes(header: &[u8], attributes: &[u8]) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// The checksum of RFC 4960, appendix B, bit by bit: a header is short and comes once a connection,
-/// so a table, or a crate with processor instructions, would not be noticed.
+/// The checksum of RFC 4960, appendix B, bit by bit: a header is short and sent once per connection, so a
+/// faster implementation would not matter.
 pub(super) fn crc32c<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u32 {
     const POLYNOMIAL: u32 = 0x82f6_3b78;
     let step = |crc: u32, _| (crc >> 1) ^ (POLYNOMIAL & (crc & 1).wrapping_neg());
@@ -117,8 +117,8 @@ pub(super) fn crc32c<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u32 {
 
 /// The header of a connection from `source`, a client, to `destination`, the address it connected to.
 ///
-/// Where only one of them is IPv4, it is written as an IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2),
-/// since a header has one family.
+/// If only one address is IPv4, it is written as an IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2), because a
+/// header has one family.
 #[must_use]
 pub fn encode_v2(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
     let mut header = Vec::with_capacity(FIXED + 36);
@@ -147,7 +147,7 @@ fn mapped(address: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// The header of a connection that nobody else asked for, such as a health check.
+/// The header of a connection of the proxy itself, such as a health check.
 #[must_use]
 pub fn encode_local() -> [u8; FIXED] {
     *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"

@@ -1,4 +1,4 @@
-//! The `sticky:` block of a route: as written, and checked.
+//! The `sticky:` block of a route.
 
 use std::path::PathBuf;
 
@@ -11,63 +11,63 @@ use super::{CookieSpec, Means, Secure, Source, Sticky};
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 
-/// The `sticky:` block, as written: either `cookie`, or `by`.
+/// Configuration of session affinity: either `cookie`, or `by`.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// A cookie of our own.
+    /// An affinity cookie set by l7lb.
     #[serde(default)]
     pub cookie: Option<Cookie>,
-    /// A file of keys that seal it; a random one of this process unless told.
+    /// File with keys that encrypt the cookie; default: a random key of the process.
     #[serde(default)]
     pub key: Option<PathBuf>,
-    /// What of the client's is hashed.
+    /// The client value that is hashed.
     #[serde(default)]
     pub by: Option<By>,
     /// The name of the cookie or header that is hashed.
     #[serde(default)]
     pub name: Option<String>,
-    /// What sticks.
+    /// The scope of affinity.
     #[serde(default)]
     pub keep: Keep,
 }
 
-/// What is hashed.
+/// The value that is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
-    /// A cookie of the application's.
+    /// A cookie of the application.
     Cookie,
-    /// A header field.
+    /// A header.
     Header,
     /// The client's address.
     ClientIp,
 }
 
-/// What sticks.
+/// The scope of affinity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Keep {
     /// The pool and the backend.
     #[default]
     Backend,
-    /// Only which of a route's pools; the pool balances.
+    /// The pool only; its policy balances.
     Pool,
 }
 
-/// The cookie that the balancer sets, as written.
+/// Configuration of the affinity cookie.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cookie {
     /// Its name.
     pub name: String,
-    /// How long a client keeps it without coming back.
+    /// How long a client keeps the cookie without further requests.
     pub lifetime: Period,
-    /// The paths that it is sent for.
+    /// The paths for which browsers send it.
     pub path: String,
-    /// Whether other sites' requests bring it.
+    /// Whether browsers send it with requests from other sites.
     pub same_site: SameSite,
-    /// Whether it is sent over TLS only.
+    /// Whether browsers send it over TLS only.
     pub secure: Secure,
 }
 
@@ -87,38 +87,38 @@ impl Default for Cookie {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SameSite {
-    /// Only this site's own requests.
+    /// Only with requests from the same site.
     Strict,
-    /// Also when a link leads here.
+    /// Also when a link is followed.
     #[default]
     Lax,
-    /// Always, over TLS.
+    /// Always; requires TLS.
     None,
 }
 
 impl Config {
-    /// Proves the block consistent, and reads its keys; `own` seals where no file is named.
+    /// Checks the block and reads its keys; without a key file `own` is used.
     pub fn check(&self, own: &Own, place: &Place, faults: &mut Faults) -> Option<Sticky> {
         let means = match (&self.cookie, self.by) {
             (Some(cookie), None) => {
                 if self.name.is_some() {
-                    faults.add(place.key("name"), "a cookie of ours has its name in `cookie`", "move it there");
+                    faults.add(place.key("name"), "the name of the affinity cookie belongs into `cookie`", "move the key there");
                 }
                 self.ticket(cookie, own, place, faults)
             }
             (None, Some(by)) => {
                 if self.key.is_some() {
-                    faults.add(place.key("key"), "only a cookie of ours is sealed with a key", "remove it");
+                    faults.add(place.key("key"), "`key` is only valid with `cookie`", "remove the key");
                 }
                 self.source(by, place, faults).map(Means::Hash)
             }
             (Some(_), Some(_)) => {
-                faults.add(place.key("by"), "`cookie` and `by` are two ways to stick", "remove one of them");
+                faults.add(place.key("by"), "`cookie` and `by` exclude each other", "remove one of them");
                 None
             }
             (None, None) => {
-                let hint = "write `cookie: {}` for a cookie of ours, or `by: cookie`, `header` or `client_ip`";
-                faults.add(place.clone(), "nothing says what sticks", hint);
+                let hint = "write `cookie: {}` for an affinity cookie, or `by: cookie`, `header` or `client_ip`";
+                faults.add(place.clone(), "neither `cookie` nor `by` is configured", hint);
                 None
             }
         };
@@ -148,7 +148,7 @@ impl Config {
         match (by, &self.name) {
             (By::ClientIp, None) => Some(Source::ClientIp),
             (By::ClientIp, Some(_)) => {
-                faults.add(place, "an address has no name", "remove it");
+                faults.add(place, "`name` is not valid with `by: client_ip`", "remove the key");
                 None
             }
             (By::Cookie | By::Header, None) => {
@@ -162,7 +162,7 @@ impl Config {
             (By::Header, Some(name)) => match HeaderName::from_bytes(name.as_bytes()) {
                 Ok(name) => Some(Source::Header(name)),
                 Err(_) => {
-                    faults.add(place, format!("`{name}` is no name of a header"), "write for example x-user");
+                    faults.add(place, format!("`{name}` is not a header name"), "write for example x-user");
                     None
                 }
             },
@@ -174,11 +174,11 @@ impl Cookie {
     fn check(&self, place: &Place, faults: &mut Faults) {
         check_name(&self.name, place.key("name"), faults);
         if self.lifetime < Period::seconds(1) {
-            faults.add(place.key("lifetime"), "must be a second at least", "write for example 1h");
+            faults.add(place.key("lifetime"), "must be at least one second", "write for example 1h");
         }
         let plain = self.path.bytes().all(|b| b.is_ascii_graphic() && b != b';');
         if !self.path.starts_with('/') || !plain {
-            faults.add(place.key("path"), format!("`{}` is no path of a cookie", self.path), "write for example /");
+            faults.add(place.key("path"), format!("`{}` is not a valid cookie path", self.path), "write for example /");
         }
         if self.same_site == SameSite::None && self.secure == Secure::Never {
             let hint = "browsers drop such cookies: remove `secure`";
@@ -200,9 +200,9 @@ impl Cookie {
     }
 }
 
-/// A cookie's name is a token, as a header's is (RFC 6265 §4.1.1), but its case matters.
+/// A cookie name is a token, as a header name is (RFC 6265 §4.1.1), but case-sensitive.
 fn check_name(name: &str, place: Place, faults: &mut Faults) {
     if HeaderName::from_bytes(name.as_bytes()).is_err() {
-        faults.add(place, format!("`{name}` is no name of a cookie"), "write letters, digits, - and _");
+        faults.add(place, format!("`{name}` is not a cookie name"), "write letters, digits, - and _");
     }
 }

@@ -1,14 +1,13 @@
-//! Sticky sessions: who comes again is served by the same backend, as long as it is up.
+//! Session affinity: requests of a client go to the same backend while it is up.
 //!
-//! There are two ways. [`ticket`]: a cookie of our own says which backend it was. It is sealed, so that
-//! it tells nothing about what is behind the balancer and nobody can choose a backend by hand. Or a
-//! value that the client has anyway (a cookie or a header of the application's, or its address) is
-//! hashed, and the backend with the highest [`score`] for it serves: rendezvous hashing, in which the
-//! end of one backend moves that one's clients and nobody else's. The ticket survives changes of the
-//! pool; the hash needs no answer to have passed, and works for clients that keep no cookies.
+//! There are two methods. [`ticket`]: an affinity cookie names the backend. It is encrypted, so that it
+//! reveals nothing about backends and clients cannot choose one. Or a value of the client (a cookie or a
+//! header of the application, or its address) is hashed, and the backend with the highest [`score`] for it
+//! is used: rendezvous hashing, where removing a backend moves only its own clients. The cookie survives
+//! changes of the pool; the hash works from the first request on, and for clients without cookies.
 //!
-//! Stickiness costs evenness: who has many requests brings them all to one place. Choose it for
-//! backends that keep sessions in memory, and no longer than they do.
+//! Affinity costs evenness: a client with many requests sends all of them to one backend. Use it for backends
+//! that keep sessions in memory.
 
 mod config;
 pub mod ticket;
@@ -21,67 +20,67 @@ pub use config::{Config, Keep};
 use http::{HeaderMap, HeaderName, header};
 use ticket::Tickets;
 
-/// What sticks, and to what.
+/// The session affinity of a route.
 #[derive(Debug)]
 pub struct Sticky {
-    /// Whether the backend sticks, or only the pool.
+    /// Whether it applies to the backend, or only to the pool.
     pub keep: Keep,
-    /// How a client is known again.
+    /// How the client is identified.
     pub means: Means,
-    /// What was written, by which it is known again itself when a file is read anew.
+    /// The configuration, to detect changes in a reload.
     pub written: Config,
 }
 
-/// How a client is known again.
+/// How a client is identified.
 #[derive(Debug)]
 pub enum Means {
-    /// To what a cookie of ours says.
+    /// By an affinity cookie.
     Ticket(CookieSpec),
-    /// To where a value of the client's is hashed to.
+    /// By the hash of a client value.
     Hash(Source),
 }
 
-/// The cookie that the balancer sets.
+/// The affinity cookie.
 #[derive(Debug)]
 pub struct CookieSpec {
     /// Its name.
     pub name: String,
-    /// How long a client keeps it. It is given anew after half of that.
+    /// How long a client keeps it. It is renewed after half of that time.
     pub lifetime: Duration,
-    /// What stands behind the value: path, lifetime, `HttpOnly`, `SameSite`.
+    /// The attributes after the value: path, lifetime, `HttpOnly`, `SameSite`.
     pub attributes: String,
-    /// Whether it is sent over TLS only.
+    /// Whether browsers send it over TLS only.
     pub secure: Secure,
-    /// What seals it.
+    /// The keys that encrypt it.
     pub tickets: Tickets,
 }
 
-/// Whether a cookie has the attribute `Secure`.
+/// Whether the cookie has the attribute `Secure`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Secure {
-    /// Where the client came over TLS.
+    /// If the client uses TLS.
     #[default]
     Auto,
-    /// Always, for TLS that ends in front of us.
+    /// Always, for TLS that is terminated in front of l7lb.
     Always,
     /// Never.
     Never,
 }
 
-/// Where the value that is hashed comes from.
+/// The source of the hashed value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A cookie of the application's.
+    /// A cookie of the application.
     Cookie(String),
-    /// A header field.
+    /// A header.
     Header(HeaderName),
     /// The client's address.
     ClientIp,
 }
 
 impl Source {
-    /// The hash of the client's value; none where it has none.
+    /// The hash of the client's value; `None` if it has none.
     #[must_use]
     pub fn hash(&self, headers: &HeaderMap, client: IpAddr) -> Option<u64> {
         match self {
@@ -92,19 +91,19 @@ impl Source {
     }
 }
 
-/// How much the backend at `address` wants the client with this hash; the highest score wins.
+/// The score of the backend at `address` for a client with this hash; the highest wins.
 #[must_use]
 pub fn score(client: u64, address: SocketAddr) -> u64 {
     hash((client, address))
 }
 
-/// The same in every process, so that machines side by side with the same binary agree. Whoever finds values with a common
-/// hash has found sessions that share a backend, which they may anyway.
+/// The same in every process, so that machines with the same binary agree. A client that finds values with
+/// equal hashes gains nothing: such sessions may share a backend in any case.
 fn hash(value: impl Hash) -> u64 {
     ahash::RandomState::with_seeds(0x6c37_6c62, 0x7374_6963, 0x6b79_2d31, 0x7365_6564).hash_one(value)
 }
 
-/// The value of the first cookie of that name (RFC 6265 §5.4).
+/// The value of the first cookie with that name (RFC 6265 §5.4).
 #[must_use]
 pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let fields = headers.get_all(header::COOKIE).iter().filter_map(|field| field.to_str().ok());
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_are_found_by_their_whole_name() {
+    fn cookie_is_found_by_its_exact_name() {
         let headers = headers(&[("cookie", "xl7lb=1; l7lbx=2;l7lb=a=b ; l7lb=second"), ("cookie", "other=3")]);
         assert_eq!(cookie(&headers, "l7lb"), Some("a=b"));
         assert_eq!(cookie(&headers, "other"), Some("3"));
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_value_has_the_same_hash_and_none_has_none() {
+    fn equal_values_have_equal_hashes_and_missing_values_have_none() {
         let client = "192.0.2.1".parse().unwrap();
         let (one, two) = (headers(&[("x-user", "one"), ("cookie", "s=one")]), headers(&[("x-user", "two")]));
         let header = Source::Header(HeaderName::from_static("x-user"));
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_spread_and_only_those_of_a_lost_backend_move() {
+    fn clients_are_spread_evenly_and_only_those_of_a_removed_backend_move() {
         let backends: Vec<SocketAddr> = (1..=5).map(|n| format!("192.0.2.{n}:80").parse().unwrap()).collect();
         let best = |client: u64, among: &[SocketAddr]| *among.iter().max_by_key(|a| score(client, **a)).unwrap();
         let clients: Vec<u64> = (0..10_000_u64).map(hash).collect();

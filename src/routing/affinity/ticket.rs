@@ -1,8 +1,8 @@
-//! The content of the balancer's own cookie: which pool and backend, and since when.
+//! The content of the affinity cookie: pool, backend and time.
 //!
-//! Sealed with AES-256-GCM-SIV (RFC 8452), which forgives a nonce that comes twice: a key from a file
-//! may live through more cookies than random nonces of 96 bits are good for. The cookie's name is
-//! authenticated with it, so that a cookie is of no use under another name.
+//! Encrypted with AES-256-GCM-SIV (RFC 8452), which tolerates a repeated nonce: a key from a file may be used
+//! for more cookies than random 96-bit nonces allow. The cookie name is authenticated, so a cookie is not valid
+//! under another name.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -16,17 +16,17 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 /// Bytes of a key.
 const SECRET: usize = 32;
 
-/// A key of this process only, for all its cookies, which are void after a restart.
+/// A random key of this process for all its cookies, which become invalid with a restart.
 pub struct Own([u8; SECRET]);
 
 impl Own {
     /// A random key.
     ///
     /// # Errors
-    /// Where the system gives no random bytes.
+    /// If the system returns no random bytes.
     pub fn random() -> Result<Self, String> {
         let mut secret = [0; SECRET];
-        aws_lc_rs::rand::fill(&mut secret).map_err(|_| "the system gives no random bytes".to_owned())?;
+        aws_lc_rs::rand::fill(&mut secret).map_err(|_| "the system returns no random bytes".to_owned())?;
         Ok(Self(secret))
     }
 }
@@ -34,28 +34,28 @@ impl Own {
 const TAG: usize = 16;
 /// Pool, time, address, port.
 const PLAIN: usize = 8 + 8 + 16 + 2;
-/// The length of a cookie's value in bytes before base64.
+/// The length of a cookie value in bytes before base64.
 const SEALED: usize = NONCE_LEN + PLAIN + TAG;
 
-/// What a cookie says.
+/// The decrypted content of a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     /// The pool, by [`pool_id`].
     pub pool: u64,
     /// The backend.
     pub backend: SocketAddr,
-    /// When it was given, in seconds since 1970.
+    /// When it was issued, in seconds since 1970.
     pub given: u64,
 }
 
-/// Names a pool in cookies: the same for all machines with the same configuration.
+/// The id of a pool in cookies: the same on all machines with the same configuration.
 #[must_use]
 pub fn pool_id(name: &str) -> u64 {
     let digest = digest::digest(&digest::SHA256, name.as_bytes());
     digest.as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
-/// The keys that seal cookies under one name: the first seals, all open.
+/// The keys for one cookie name: the first one encrypts, all of them decrypt.
 pub struct Tickets {
     name: String,
     keys: Vec<LessSafeKey>,
@@ -71,25 +71,25 @@ impl Tickets {
     /// The key of this process.
     ///
     /// # Errors
-    /// Where the library makes no key of it.
+    /// If the library rejects the key.
     pub fn own(name: &str, own: &Own) -> Result<Self, String> {
-        let key = key(&own.0).ok_or("no key can be made")?;
+        let key = key(&own.0).ok_or("the key cannot be created")?;
         Ok(Self { name: name.to_owned(), keys: vec![key] })
     }
 
     /// The keys of a file.
     ///
     /// # Errors
-    /// What is wrong with it, in words that hold no part of a key.
+    /// The problem with the file, without any part of a key.
     pub fn read(name: &str, path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read it: {e}"))?;
+        let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read the file: {e}"))?;
         Self::parse(name, &text)
     }
 
-    /// Keys from lines of base64; empty lines and those that begin with `#` are passed over.
+    /// Parses keys from lines of base64; empty lines and lines that start with `#` are skipped.
     ///
     /// # Errors
-    /// Which line is wrong, in words, or that there is none.
+    /// The number of the invalid line, or that there is no key.
     pub fn parse(name: &str, text: &str) -> Result<Self, String> {
         let mut keys = Vec::new();
         for (number, line) in (1..).zip(text.lines().map(str::trim)) {
@@ -100,12 +100,12 @@ impl Tickets {
             }
         }
         if keys.is_empty() {
-            return Err("there is no key in it".to_owned());
+            return Err("the file contains no key".to_owned());
         }
         Ok(Self { name: name.to_owned(), keys })
     }
 
-    /// The value of a cookie; none where the system gives no random bytes.
+    /// The value of a cookie; `None` if the system returns no random bytes.
     #[must_use]
     pub fn seal(&self, ticket: &Ticket) -> Option<String> {
         let mut nonce = [0; NONCE_LEN];
@@ -120,7 +120,7 @@ impl Tickets {
         Some(URL_SAFE_NO_PAD.encode([nonce.as_slice(), &sealed].concat()))
     }
 
-    /// What the value of a cookie says; none where it is not one that these keys sealed.
+    /// The content of a cookie value; `None` if these keys did not encrypt it.
     #[must_use]
     pub fn open(&self, value: &str) -> Option<Ticket> {
         let mut bytes = [0; SEALED];
@@ -142,7 +142,7 @@ fn key(secret: &[u8]) -> Option<LessSafeKey> {
     UnboundKey::new(&AES_256_GCM_SIV, secret).map(LessSafeKey::new).ok()
 }
 
-/// One length for both families. An IPv4 address comes back as one.
+/// A fixed length for both families. An IPv4 address is restored as one.
 fn address(ip: IpAddr) -> Ipv6Addr {
     match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
@@ -176,18 +176,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_is_opened_and_says_nothing() {
+    fn encrypted_cookie_is_decrypted_and_reveals_nothing() {
         let tickets = tickets("l7lb", &[1]);
         for backend in ["127.0.0.1:8081", "[2001:db8::1]:443"] {
             let value = tickets.seal(&ticket(backend)).unwrap();
             assert_eq!(tickets.open(&value), Some(ticket(backend)));
             assert!(value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'), "{value}");
-            assert_ne!(tickets.seal(&ticket(backend)), Some(value), "nobody sees who shares a backend");
+            assert_ne!(tickets.seal(&ticket(backend)), Some(value), "equal backends have different cookies");
         }
     }
 
     #[test]
-    fn nothing_but_a_whole_cookie_of_this_name_and_key_is_opened() {
+    fn truncated_or_foreign_cookie_is_rejected() {
         let ours = tickets("l7lb", &[1]);
         let value = ours.seal(&ticket("127.0.0.1:8081")).unwrap();
         assert_eq!(tickets("other", &[1]).open(&value), None);
@@ -214,8 +214,8 @@ mod tests {
             "2 cookie keys"
         );
         for (text, problem) in [
-            (String::new(), "there is no key in it"),
-            ("# none\n".to_owned(), "there is no key in it"),
+            (String::new(), "the file contains no key"),
+            ("# none\n".to_owned(), "the file contains no key"),
             (format!("{}\nsecret!", line(1)), "line 2 is not 32 bytes in base64"),
             (STANDARD.encode([1; 31]), "line 1 is not 32 bytes in base64"),
             (STANDARD.encode([1; 48]), "line 1 is not 32 bytes in base64"),
