@@ -14,7 +14,7 @@ use std::time::Instant;
 use l7lb::config::load;
 use l7lb::decision::snapshot::Snapshot;
 use l7lb::http::client_address::{TrustedProxies, canonical};
-use l7lb::http::h1::{Body, Chunk, Chunked, Head, HeadReader, Refusal, glimpse};
+use l7lb::http::h1::{Body, Chunk, Chunked, Head, HeadReader, DetailedRejection, peek};
 use l7lb::http::request_limits::RequestLimits;
 use l7lb::http::target;
 
@@ -47,13 +47,13 @@ pub fn http1_head(data: &[u8]) {
             same_as_pingora(data, &head);
         }
     }
-    let seen = glimpse(data);
+    let seen = peek(data);
     for text in [seen.method, seen.target, seen.host] {
         assert!(text.bytes().all(|byte| byte.is_ascii_graphic()), "{text:?}");
     }
 }
 
-fn dribbled_head(data: &[u8], limits: &RequestLimits) -> Result<Option<Head>, Refusal> {
+fn dribbled_head(data: &[u8], limits: &RequestLimits) -> Result<Option<Head>, DetailedRejection> {
     let mut reader = HeadReader::default();
     for length in 0..data.len() {
         let answer = reader.inspect(&data[..length], limits);
@@ -101,7 +101,7 @@ pub fn http1_chunked(data: &[u8]) {
     }
 }
 
-fn followed<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Result<Chunk, Refusal> {
+fn followed<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Result<Chunk, DetailedRejection> {
     let mut chunked = Chunked::default();
     let mut sum = Chunk { consumed: 0, data: 0, done: false };
     for piece in pieces {

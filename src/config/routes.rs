@@ -16,8 +16,8 @@ use crate::limit;
 use crate::pool;
 use crate::pool::peer::{Protocol, Timeouts, TimeoutsConfig};
 use crate::retry;
-use crate::routing::affinity::ticket::Own;
-use crate::routing::affinity::{self, Means, Sticky};
+use crate::routing::affinity::cookie::ProcessKey;
+use crate::routing::affinity::{self, Affinity, AffinityMethod};
 use crate::routing::{HostPattern, Matcher, Methods, PathPattern, Table};
 
 /// Configuration of a route.
@@ -82,7 +82,7 @@ pub struct RouteSpec {
     /// The pools.
     pub targets: Vec<TargetSpec>,
     /// Session affinity.
-    pub sticky: Option<Arc<Sticky>>,
+    pub sticky: Option<Arc<Affinity>>,
     /// The retry policy.
     pub retry: retry::Policy,
     /// The rate limit of the route.
@@ -115,7 +115,7 @@ pub fn check(
     if routes.is_empty() {
         faults.add(place.clone(), "there is no route", "add for example `routes: [{ path: /, pool: NAME }]`");
     }
-    let own = match Own::random() {
+    let own = match ProcessKey::random() {
         Ok(own) => own,
         Err(problem) => {
             faults.add(place, problem, "");
@@ -143,7 +143,7 @@ pub fn check(
 struct Surroundings<'a> {
     pools: &'a BTreeMap<PoolName, pool::Spec>,
     limits: RequestLimits,
-    own: &'a Own,
+    own: &'a ProcessKey,
 }
 
 /// Two routes of one host with the same cookie name for different pools would overwrite each other's cookie.
@@ -169,9 +169,9 @@ fn check_cookies(specs: &[(usize, RouteSpec)], place: &Place, faults: &mut Fault
 impl RouteSpec {
     /// The name of the route's affinity cookie.
     fn cookie(&self) -> Option<&str> {
-        match &self.sticky.as_ref()?.means {
-            Means::Ticket(cookie) => Some(&cookie.name),
-            Means::Hash(_) => None,
+        match &self.sticky.as_ref()?.method {
+            AffinityMethod::Cookie(cookie) => Some(&cookie.name),
+            AffinityMethod::Hash(_) => None,
         }
     }
 }
@@ -217,15 +217,15 @@ impl Config {
         }
     }
 
-    fn sticky(&self, around: &Surroundings<'_>, place: &Place, faults: &mut Faults) -> Option<Arc<Sticky>> {
+    fn sticky(&self, around: &Surroundings<'_>, place: &Place, faults: &mut Faults) -> Option<Arc<Affinity>> {
         let place = place.key("sticky");
         let config = self.sticky.as_ref()?;
-        if config.keep == affinity::Keep::Pool && self.pool.iter().count() == 1 {
+        if config.keep == affinity::Scope::Pool && self.pool.iter().count() == 1 {
             let hint = "remove it, or list several pools with their shares";
             faults.add(place.key("keep"), "the route has only one pool", hint);
         }
         let bound = |pool: &PoolName| around.pools.get(pool).is_some_and(|spec| spec.balance.key.is_some());
-        if config.keep == affinity::Keep::Backend
+        if config.keep == affinity::Scope::Backend
             && let Some((pool, _)) = self.pool.iter().find(|(pool, _)| bound(pool))
         {
             let problem = format!("pool {pool} already selects backends by a key: consistent_hash");

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use crate::decision::snapshot::Route;
-use crate::routing::affinity::ticket::Ticket;
-use crate::routing::affinity::{self, Means};
+use crate::routing::affinity::cookie::AffinityCookie;
+use crate::routing::affinity::{self, AffinityMethod};
 
 /// The session affinity of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum Bond {
     /// None: any backend may serve it.
     None,
     /// The backend in its affinity cookie.
-    Ticket(Ticket),
+    Ticket(AffinityCookie),
     /// The backend with the highest score for its hash.
     Hash(u64),
 }
@@ -25,11 +25,11 @@ impl Bond {
     /// traffic from the route any more is ignored.
     #[must_use]
     pub fn of(route: &Route, headers: &HeaderMap, client: IpAddr, now: u64) -> Self {
-        match route.sticky.as_ref().map(|sticky| &sticky.means) {
+        match route.sticky.as_ref().map(|sticky| &sticky.method) {
             None => Self::None,
-            Some(Means::Hash(source)) => source.hash(headers, client).map_or(Self::None, Self::Hash),
-            Some(Means::Ticket(cookie)) => {
-                let ticket = affinity::cookie(headers, &cookie.name).and_then(|value| cookie.tickets.open(value));
+            Some(AffinityMethod::Hash(source)) => source.hash(headers, client).map_or(Self::None, Self::Hash),
+            Some(AffinityMethod::Cookie(cookie)) => {
+                let ticket = affinity::cookie_value(headers, &cookie.name).and_then(|value| cookie.keys.open(value));
                 let good = ticket
                     .filter(|ticket| age(ticket, now) <= cookie.lifetime && position(route, ticket.pool).is_some());
                 good.map_or(Self::None, Self::Ticket)
@@ -66,6 +66,6 @@ pub fn position(route: &Route, pool: u64) -> Option<usize> {
 
 /// The age of a ticket; `now` is in seconds since 1970.
 #[must_use]
-pub fn age(ticket: &Ticket, now: u64) -> Duration {
-    Duration::from_secs(now.saturating_sub(ticket.given))
+pub fn age(ticket: &AffinityCookie, now: u64) -> Duration {
+    Duration::from_secs(now.saturating_sub(ticket.issued_at))
 }

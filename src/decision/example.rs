@@ -13,7 +13,7 @@ use super::{Decision, Door, decide};
 use crate::config::listener;
 use crate::decision::snapshot::Snapshot;
 use crate::http::h1::HeadReader;
-use crate::http::rejection::{Refusal, Rejection};
+use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_limits::RequestLimits;
 use crate::limit::{self, Limiter};
 use crate::listener::address::ListenAddress;
@@ -179,7 +179,7 @@ impl Example {
     }
 
     /// The request as the listener passes it on.
-    fn request(&self, limits: &RequestLimits) -> Result<RequestHeader, Refusal> {
+    fn request(&self, limits: &RequestLimits) -> Result<RequestHeader, DetailedRejection> {
         let mut head = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", self.method, self.target, self.authority).into_bytes();
         for (name, value) in &self.headers {
             for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
@@ -188,7 +188,7 @@ impl Example {
         }
         head.extend_from_slice(b"\r\n");
         HeadReader::default().inspect(&head, limits)?;
-        let malformed = |_| Refusal::bad_request("the request cannot be parsed");
+        let malformed = |_| DetailedRejection::bad_request("the request cannot be parsed");
         let mut request = RequestHeader::build(self.method.clone(), self.target.as_bytes(), None).map_err(malformed)?;
         request.set_version(Version::HTTP_11);
         request.append_header(header::HOST, self.authority.as_str()).map_err(malformed)?;

@@ -7,7 +7,7 @@ use http::{Method, Version, header};
 use pingora_http::RequestHeader;
 
 use crate::http::h1::check_authority;
-use crate::http::rejection::{Refusal, Rejection};
+use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_limits::RequestLimits;
 use crate::http::target::{self, Encoded};
 
@@ -50,38 +50,38 @@ pub(super) fn check_size(request: &RequestHeader, limits: RequestLimits) -> Resu
 }
 
 /// Applies the checks of the HTTP/1 parser to HTTP/2 requests, which it does not see.
-pub(super) fn check(request: &RequestHeader) -> Result<(), Refusal> {
+pub(super) fn check(request: &RequestHeader) -> Result<(), DetailedRejection> {
     let mut named = request.headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     if named.any(|value| !value.split(',').map(str::trim).all(may_nominate)) {
-        return Err(Refusal::bad_request("Connection names a header that must not be removed"));
+        return Err(DetailedRejection::bad_request("Connection names a header that must not be removed"));
     }
     if request.version != Version::HTTP_2 {
         return Ok(());
     }
     if request.method == Method::CONNECT || request.method == Method::TRACE {
-        return Err(Refusal { rejection: Rejection::MethodNotAllowed, detail: "CONNECT or TRACE" });
+        return Err(DetailedRejection { rejection: Rejection::MethodNotAllowed, detail: "CONNECT or TRACE" });
     }
     check_authority(host(request).unwrap_or_default().as_bytes())?;
     if !matches!(request.uri.scheme_str(), None | Some("http" | "https")) {
-        return Err(Refusal::bad_request("the scheme is neither http nor https"));
+        return Err(DetailedRejection::bad_request("the scheme is neither http nor https"));
     }
     if request.uri.path() == "*" && request.method != Method::OPTIONS {
-        return Err(Refusal::bad_request("the target * is only valid with OPTIONS"));
+        return Err(DetailedRejection::bad_request("the target * is only valid with OPTIONS"));
     }
     if request.headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some() {
-        return Err(Refusal::bad_request("more than one Content-Length"));
+        return Err(DetailedRejection::bad_request("more than one Content-Length"));
     }
     let mut expectations = request.headers.get_all(header::EXPECT).iter();
     if expectations.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         let detail = "the expectation is not a single 100-continue";
-        return Err(Refusal { rejection: Rejection::ExpectationFailed, detail });
+        return Err(DetailedRejection { rejection: Rejection::ExpectationFailed, detail });
     }
     Ok(())
 }
 
 /// Normalises the path for routing, logs and forwarding, and converts the target to origin form. Returns the
 /// encoded characters that not every route allows.
-pub(super) fn normalise(request: &mut RequestHeader) -> Result<Encoded, Refusal> {
+pub(super) fn normalise(request: &mut RequestHeader) -> Result<Encoded, DetailedRejection> {
     if request.version == Version::HTTP_2 {
         target::check(request.raw_path())?;
     }
@@ -98,7 +98,7 @@ pub(super) fn normalise(request: &mut RequestHeader) -> Result<Encoded, Refusal>
             Some(query) => format!("{path}?{query}"),
             None => path,
         };
-        let malformed = || Refusal::bad_request("the path cannot be normalised");
+        let malformed = || DetailedRejection::bad_request("the path cannot be normalised");
         parts.path_and_query = Some(target.try_into().map_err(|_| malformed())?);
         request.set_uri(http::Uri::from_parts(parts).map_err(|_| malformed())?);
     }

@@ -13,7 +13,7 @@ use crate::config::listener;
 use crate::decision::snapshot::{Route, Snapshot};
 use crate::http::client_address::ClientKey;
 use crate::http::rejection::Rejection;
-use crate::routing::affinity::Keep;
+use crate::routing::affinity::Scope;
 
 /// The time of the explanation.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ fn look_at_pools(told: &mut Explanation, route: &Route, request: &RequestHeader,
         let chances = told.pools.iter_mut().enumerate();
         chances.for_each(|(position, share)| share.chance = f64::from(u8::from(position == index)));
     }
-    let sticks = route.sticky.as_ref().is_some_and(|sticky| sticky.keep == Keep::Backend) && bond != Bond::None;
+    let sticks = route.sticky.as_ref().is_some_and(|sticky| sticky.scope == Scope::Backend) && bond != Bond::None;
     let wants = |address: SocketAddr| bond.wants(address);
     let bound: Option<&dyn Fn(SocketAddr) -> Option<u64>> = if sticks { Some(&wants) } else { None };
     let mut refusal = None;

@@ -24,7 +24,7 @@ use http::{Version, header};
 use pingora_http::RequestHeader;
 
 use crate::decision::snapshot::{Route, Snapshot};
-use crate::http::rejection::{Refusal, Rejection};
+use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::limit::Limiter;
 
 pub use bond::Bond;
@@ -44,7 +44,7 @@ pub struct Decision {
     /// The route that matches, also if the request is then rejected.
     pub route: Option<Arc<Route>>,
     /// The rejection; its detail is empty if there is nothing to add.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<DetailedRejection>,
 }
 
 /// Decides, and normalises the request path. `count` evaluates a limit.
@@ -78,7 +78,7 @@ fn admit(
     door: Door,
     count: &mut impl FnMut(&Limiter) -> Result<(), Rejection>,
     taken: &mut Option<Arc<Route>>,
-) -> Result<(), Refusal> {
+) -> Result<(), DetailedRejection> {
     if request.version == Version::HTTP_2 {
         // For HTTP/1 the listener has checked it.
         form::check_size(request, snapshot.request_limits).map_err(plain)?;
@@ -97,7 +97,7 @@ fn admit(
     let found = snapshot.routes.find(host(request), request.uri.path(), &request.method);
     let route = taken.insert(Arc::clone(found.ok_or(plain(Rejection::NoRoute))?));
     if !route.allow_encoded.permits(encoded) {
-        return Err(Refusal::bad_request("the route does not allow an encoded character in the path"));
+        return Err(DetailedRejection::bad_request("the route does not allow an encoded character in the path"));
     }
     if let Some(limiter) = &route.limiter {
         count(limiter).map_err(plain)?;
@@ -109,8 +109,8 @@ fn admit(
 }
 
 /// A rejection without a detail.
-const fn plain(rejection: Rejection) -> Refusal {
-    Refusal { rejection, detail: "" }
+const fn plain(rejection: Rejection) -> DetailedRejection {
+    DetailedRejection { rejection, detail: "" }
 }
 
 /// The Content-Length of a request in bytes.

@@ -19,8 +19,8 @@ use crate::pool::peer::Template;
 use crate::pool::{Connectors, Pool};
 use crate::retry;
 use crate::routing::Table;
-use crate::routing::affinity::Sticky;
-use crate::routing::affinity::ticket::pool_id;
+use crate::routing::affinity::Affinity;
+use crate::routing::affinity::cookie::pool_id;
 use crate::routing::split::Split;
 
 type Pools = BTreeMap<PoolName, Arc<Pool>>;
@@ -52,7 +52,7 @@ pub struct Route {
     /// The pools with their shares.
     pub targets: Split<Target>,
     /// Session affinity, if configured.
-    pub sticky: Option<Arc<Sticky>>,
+    pub sticky: Option<Arc<Affinity>>,
     /// The retry policy.
     pub retry: retry::Policy,
     /// The rate limit of this route.
@@ -121,7 +121,7 @@ impl Route {
         spec: &RouteSpec,
         pools: &Pools,
         limiters: &mut Limiters,
-        sealed: &HashMap<RouteName, Arc<Sticky>>,
+        sealed: &HashMap<RouteName, Arc<Affinity>>,
     ) -> Result<Self, String> {
         let mut shares = Vec::with_capacity(spec.targets.len());
         for target in &spec.targets {
@@ -138,7 +138,7 @@ impl Route {
             targets,
             // The same key, so that existing cookies stay valid.
             sticky: spec.sticky.as_ref().map(|new| match sealed.get(&spec.name) {
-                Some(old) if old.written == new.written => Arc::clone(old),
+                Some(old) if old.config == new.config => Arc::clone(old),
                 _ => Arc::clone(new),
             }),
             retry: spec.retry.clone(),
@@ -150,10 +150,10 @@ impl Route {
 }
 
 /// The affinity settings with keys of this process, which are random for each checked configuration.
-fn sealed(before: Option<&Snapshot>) -> HashMap<RouteName, Arc<Sticky>> {
+fn sealed(before: Option<&Snapshot>) -> HashMap<RouteName, Arc<Affinity>> {
     let routes = before.into_iter().flat_map(|before| before.routes.iter());
     let sticky = routes.filter_map(|(_, route)| Some((route.name.clone(), Arc::clone(route.sticky.as_ref()?))));
-    sticky.filter(|(_, sticky)| sticky.written.key.is_none()).collect()
+    sticky.filter(|(_, sticky)| sticky.config.key.is_none()).collect()
 }
 
 /// The existing limiters; an unchanged limit keeps its counts.

@@ -113,9 +113,17 @@ mod tests {
         let trusted = ["10.0.0.0/8", "2001:db8::/32"];
         assert_eq!(client(&trusted, "10.0.0.1", &["6.6.6.6, 203.0.113.9, 10.1.1.1"]), ip("203.0.113.9"));
         assert_eq!(client(&trusted, "10.0.0.1", &["6.6.6.6", "203.0.113.9", "10.1.1.1"]), ip("203.0.113.9"));
-        assert_eq!(client(&trusted, "192.0.2.1", &["6.6.6.6"]), ip("192.0.2.1"), "the header of an untrusted peer is ignored");
+        assert_eq!(
+            client(&trusted, "192.0.2.1", &["6.6.6.6"]),
+            ip("192.0.2.1"),
+            "the header of an untrusted peer is ignored"
+        );
         assert_eq!(client(&trusted, "10.0.0.1", &[]), ip("10.0.0.1"));
-        assert_eq!(client(&trusted, "10.0.0.1", &["10.2.2.2, 10.3.3.3"]), ip("10.2.2.2"), "all hops are trusted: the first one is the client");
+        assert_eq!(
+            client(&trusted, "10.0.0.1", &["10.2.2.2, 10.3.3.3"]),
+            ip("10.2.2.2"),
+            "all hops are trusted: the first one is the client"
+        );
     }
 
     #[test]

@@ -271,14 +271,14 @@ impl Rejection {
 
 /// A rejection with a detail for logs. The client gets only the rejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct DetailedRejection {
     /// The rejection.
     pub rejection: Rejection,
     /// The detail in a few words, without anything that the client sent.
     pub detail: &'static str,
 }
 
-impl Refusal {
+impl DetailedRejection {
     /// A rejection with status code 400.
     #[must_use]
     pub const fn bad_request(detail: &'static str) -> Self {

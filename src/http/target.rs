@@ -16,7 +16,7 @@
 
 use std::borrow::Cow;
 
-use crate::http::rejection::Refusal;
+use crate::http::rejection::DetailedRejection;
 
 /// A normalised path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,12 +60,12 @@ impl Encoded {
 ///
 /// # Errors
 /// [`crate::http::rejection::Rejection::BadRequest`] for paths that violate the rules of this module.
-pub fn normalise(path: &str) -> Result<Normalised<'_>, Refusal> {
+pub fn normalise(path: &str) -> Result<Normalised<'_>, DetailedRejection> {
     if path == "*" {
         return Ok(Normalised { path: Cow::Borrowed(path), encoded: Encoded::default() });
     }
     let Some(below_root) = path.strip_prefix('/') else {
-        return Err(Refusal::bad_request("a path that does not start with a slash"));
+        return Err(DetailedRejection::bad_request("a path that does not start with a slash"));
     };
     check(path.as_bytes())?;
     if !path.contains('%') && !below_root.split('/').any(|segment| matches!(segment, "." | "..")) {
@@ -86,7 +86,7 @@ pub fn normalise(path: &str) -> Result<Normalised<'_>, Refusal> {
         normal.truncate(before);
         if climbs {
             let Some(parent) = normal.rfind('/') else {
-                return Err(Refusal::bad_request("a path with dot segments that leave the root"));
+                return Err(DetailedRejection::bad_request("a path with dot segments that leave the root"));
             };
             normal.truncate(parent);
         }
@@ -121,9 +121,9 @@ fn decode(segment: &str, normal: &mut String, encoded: &mut Encoded) {
 ///
 /// # Errors
 /// [`crate::http::rejection::Rejection::BadRequest`].
-pub fn check(text: &[u8]) -> Result<(), Refusal> {
+pub fn check(text: &[u8]) -> Result<(), DetailedRejection> {
     if let Some(bad) = text.iter().find(|byte| !is_allowed(**byte)) {
-        return Err(Refusal::bad_request(match bad {
+        return Err(DetailedRejection::bad_request(match bad {
             b'#' => "a fragment in the target",
             0x80.. => "a byte beyond ASCII in the target",
             0..b' ' | 0x7f => "a control character in the target",
@@ -134,10 +134,10 @@ pub fn check(text: &[u8]) -> Result<(), Refusal> {
 }
 
 /// Checks that each `%` is followed by two hexadecimal digits.
-pub(crate) fn check_escapes(text: &[u8]) -> Result<(), Refusal> {
+pub(crate) fn check_escapes(text: &[u8]) -> Result<(), DetailedRejection> {
     for part in text.split(|byte| *byte == b'%').skip(1) {
         if !matches!(part, [high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit()) {
-            return Err(Refusal::bad_request("a % without two hexadecimal digits in the target"));
+            return Err(DetailedRejection::bad_request("a % without two hexadecimal digits in the target"));
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Algorithm, Spec};
+use super::spec::{Algorithm, Spec};
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 
@@ -43,7 +43,7 @@ impl Config {
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Spec> {
         let algorithm = match self.r#type.unwrap_or_default() {
             Type::None => {
-                self.refuse_orphans(place, faults);
+                self.reject_parameters_without_type(place, faults);
                 return None;
             }
             Type::FixedWindow => Algorithm::FixedWindow,
@@ -72,9 +72,9 @@ impl Config {
 
     /// Reports numbers without a type, which would have no effect. With `type: none` they are allowed, to
     /// switch a limit off.
-    fn refuse_orphans(&self, place: &Place, faults: &mut Faults) {
-        let written = self.limit.is_some() || self.window.is_some() || self.burst.is_some();
-        if self.r#type.is_none() && written {
+    fn reject_parameters_without_type(&self, place: &Place, faults: &mut Faults) {
+        let configured = self.limit.is_some() || self.window.is_some() || self.burst.is_some();
+        if self.r#type.is_none() && configured {
             let hint = "add `type: fixed_window`, `sliding_window`, `token_bucket` or `none`";
             faults.add(place.clone(), "the limit has no `type`, so it has no effect", hint);
         }

@@ -3,8 +3,8 @@
 //! The cheapest algorithm and the easiest to explain. Its weakness is the edge: a client that uses one quota
 //! just before it and the next one just after it sends twice the limit within an instant.
 
-use super::Spec;
 use super::rule::{Outcome, Rule, nanoseconds, narrow_count};
+use super::spec::Spec;
 
 /// The algorithm with its parameters.
 pub(super) struct FixedWindow {
@@ -50,11 +50,11 @@ impl Rule for FixedWindow {
         let mut current = self.as_of(*usage, now);
         let end = current.start.saturating_add(self.window);
         if current.count >= self.limit {
-            return Outcome { remaining: 0, whole_at: end, refused_until: Some(end) };
+            return Outcome { remaining: 0, full_at: end, rejected_until: Some(end) };
         }
         current.count += 1;
         *usage = current;
-        Outcome { remaining: self.limit - current.count, whole_at: end, refused_until: None }
+        Outcome { remaining: self.limit - current.count, full_at: end, rejected_until: None }
     }
 
     fn weight(&self, usage: &WindowUsage, now: u64) -> u128 {
@@ -81,7 +81,7 @@ mod tests {
     use std::num::NonZeroU32;
     use std::time::Duration;
 
-    use super::super::Algorithm;
+    use super::super::spec::Algorithm;
     use super::*;
 
     #[test]
@@ -90,9 +90,9 @@ mod tests {
         let window = Duration::from_nanos(1000);
         let rule = FixedWindow::new(&Spec { algorithm: Algorithm::FixedWindow, limit, window, burst: limit });
         let mut usage = WindowUsage::default();
-        let passes = |usage: &mut WindowUsage, now| rule.admit(usage, now).refused_until.is_none();
+        let passes = |usage: &mut WindowUsage, now| rule.admit(usage, now).rejected_until.is_none();
         assert!(passes(&mut usage, 2500) && passes(&mut usage, 2999));
-        assert_eq!(rule.admit(&mut usage, 2999).refused_until, Some(3000));
+        assert_eq!(rule.admit(&mut usage, 2999).rejected_until, Some(3000));
         assert_eq!((rule.weight(&usage, 2999), rule.weight(&usage, 3000)), (2, 0));
         assert!(passes(&mut usage, 3000) && passes(&mut usage, 3001));
         assert!(!passes(&mut usage, 2999), "a clock that goes back grants no second quota");

@@ -35,9 +35,9 @@ pub(super) struct Outcome {
     /// Further requests that would be admitted at the same instant.
     pub(super) remaining: u32,
     /// When the quota of the client is full again, in nanoseconds since the epoch.
-    pub(super) whole_at: u64,
+    pub(super) full_at: u64,
     /// Set if the request is rejected: when one would be admitted, in nanoseconds since the epoch.
-    pub(super) refused_until: Option<u64>,
+    pub(super) rejected_until: Option<u64>,
 }
 
 /// The nanoseconds of `period`, saturating at 584 years.

@@ -12,8 +12,8 @@
 //! There is no rounding error: the comparison uses whole request-nanoseconds, so no request is admitted that
 //! the formula would reject. Only `remaining` is rounded, downwards.
 
-use super::Spec;
 use super::rule::{Outcome, Rule, nanoseconds, narrow, narrow_count, quotient, quotient_up};
+use super::spec::Spec;
 
 /// The algorithm with its parameters.
 pub(super) struct SlidingWindow {
@@ -85,7 +85,7 @@ impl SlidingWindow {
     }
 
     /// When no part of the usage counts any more, in nanoseconds since the epoch.
-    fn whole_at(&self, usage: &PairUsage) -> u64 {
+    fn full_at(&self, usage: &PairUsage) -> u64 {
         let end = usage.start.saturating_add(self.window);
         if usage.current > 0 { end.saturating_add(self.window) } else { end }
     }
@@ -99,14 +99,14 @@ impl Rule for SlidingWindow {
         let share = u128::from(pair.previous) * u128::from(self.left(&pair, now));
         let room = self.limit.saturating_sub(pair.current);
         if room == 0 || self.whole(room - 1) < share {
-            let refused_until = Some(self.passes_at(&pair));
-            return Outcome { remaining: 0, whole_at: self.whole_at(&pair), refused_until };
+            let rejected_until = Some(self.passes_at(&pair));
+            return Outcome { remaining: 0, full_at: self.full_at(&pair), rejected_until };
         }
         pair.current += 1;
         *usage = pair;
         let charged = narrow_count(narrow(quotient_up(share, self.window)));
         let remaining = (room - 1).saturating_sub(charged);
-        Outcome { remaining, whole_at: self.whole_at(&pair), refused_until: None }
+        Outcome { remaining, full_at: self.full_at(&pair), rejected_until: None }
     }
 
     fn weight(&self, usage: &PairUsage, now: u64) -> u128 {
@@ -142,7 +142,7 @@ mod tests {
     use std::num::NonZeroU32;
     use std::time::Duration;
 
-    use super::super::Algorithm;
+    use super::super::spec::Algorithm;
     use super::*;
 
     const WINDOW: u64 = 1_000_000_000;
@@ -154,7 +154,7 @@ mod tests {
     }
 
     fn admitted(rule: &SlidingWindow, usage: &mut PairUsage, requests: u32, now: u64) -> usize {
-        (0..requests).filter(|_| rule.admit(usage, now).refused_until.is_none()).count()
+        (0..requests).filter(|_| rule.admit(usage, now).rejected_until.is_none()).count()
     }
 
     #[test]
@@ -174,7 +174,7 @@ mod tests {
         let mut usage = PairUsage::default();
         let step = WINDOW / 37;
         let passed: Vec<u64> =
-            (0..2000).map(|n| n * step).filter(|now| rule.admit(&mut usage, *now).refused_until.is_none()).collect();
+            (0..2000).map(|n| n * step).filter(|now| rule.admit(&mut usage, *now).rejected_until.is_none()).collect();
         let most = passed.iter().map(|from| passed.iter().filter(|at| (*from..from + WINDOW).contains(at)).count());
         // At the start twenty are admitted at once, which is not even; after that it settles.
         assert!(most.clone().max() < Some(40));
@@ -187,11 +187,11 @@ mod tests {
             let rule = rule(limit);
             let mut usage = PairUsage::default();
             for now in (0..400).map(|n| n * 23_456_789) {
-                let Some(at) = rule.admit(&mut usage, now).refused_until else { continue };
+                let Some(at) = rule.admit(&mut usage, now).rejected_until else { continue };
                 assert!(at > now);
                 let mut copy = usage;
-                assert!(rule.admit(&mut copy, at - 1).refused_until.is_some(), "limit {limit}: too late at {now}");
-                assert_eq!(rule.admit(&mut copy, at).refused_until, None, "limit {limit}: too early at {now}");
+                assert!(rule.admit(&mut copy, at - 1).rejected_until.is_some(), "limit {limit}: too late at {now}");
+                assert_eq!(rule.admit(&mut copy, at).rejected_until, None, "limit {limit}: too early at {now}");
             }
         }
     }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::http::client_address::ClientKey;
 
 /// Slots per set.
-const PLACES: usize = 8;
+const SET_SLOTS: usize = 8;
 
 /// Bits of the hash that choose the set: 2^14 sets.
 const SET_BITS: u32 = 14;
@@ -36,8 +36,8 @@ impl<U: Copy + Default + PartialEq> Table<U> {
     }
 
     /// The number of slots.
-    pub(super) fn places(&self) -> usize {
-        self.sets.len() * PLACES
+    pub(super) fn slots(&self) -> usize {
+        self.sets.len() * SET_SLOTS
     }
 
     /// The size of the table in bytes.
@@ -49,8 +49,8 @@ impl<U: Copy + Default + PartialEq> Table<U> {
 /// Eight slots. Keys are stored together, apart from the usages, so that one cache line shows whether a client
 /// has a slot.
 pub(super) struct Set<U> {
-    clients: [ClientKey; PLACES],
-    usages: [U; PLACES],
+    clients: [ClientKey; SET_SLOTS],
+    usages: [U; SET_SLOTS],
     /// A small pseudo-random sequence to choose among equal clients. If the oldest always lost its slot,
     /// clients that return in turn would all be replaced just before they return, and none would be counted;
     /// with a random choice some stay and gain weight.
@@ -59,13 +59,13 @@ pub(super) struct Set<U> {
 
 impl<U: Copy + Default + PartialEq> Set<U> {
     fn new() -> Self {
-        Self { clients: [ClientKey(0); PLACES], usages: [U::default(); PLACES], chance: 0 }
+        Self { clients: [ClientKey(0); SET_SLOTS], usages: [U::default(); SET_SLOTS], chance: 0 }
     }
 
     /// The usage of `client` if it has a slot. A slot with the default usage is free, with any key.
     pub(super) fn find(&mut self, client: ClientKey) -> Option<&mut U> {
-        let places = self.clients.iter().zip(self.usages.iter_mut());
-        let mut own = places.filter(|(key, usage)| **key == client && **usage != U::default());
+        let slots = self.clients.iter().zip(self.usages.iter_mut());
+        let mut own = slots.filter(|(key, usage)| **key == client && **usage != U::default());
         own.next().map(|(_, usage)| usage)
     }
 
@@ -80,9 +80,9 @@ impl<U: Copy + Default + PartialEq> Set<U> {
         // Modulo 256 this visits all numbers; the upper three bits choose one of the slots.
         self.chance = self.chance.wrapping_mul(5).wrapping_add(3);
         let first = usize::from(self.chance >> 5);
-        let turn = |index: usize| (index + PLACES - first) % PLACES;
-        let places = self.clients.iter_mut().zip(self.usages.iter_mut()).enumerate();
-        let lightest = places
+        let turn = |index: usize| (index + SET_SLOTS - first) % SET_SLOTS;
+        let slots = self.clients.iter_mut().zip(self.usages.iter_mut()).enumerate();
+        let lightest = slots
             .map(|(index, place)| (index, weight(place.1), place))
             .min_by_key(|(index, weight, _)| (*weight, turn(*index)));
         let own = weight(&usage);

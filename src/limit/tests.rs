@@ -1,6 +1,10 @@
 //! Guarantees of the limits, with the time as an argument.
 
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
 use super::*;
+use crate::http::client_address::ClientKey;
 
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::FixedWindow, Algorithm::SlidingWindow, Algorithm::TokenBucket];
 const MINUTE: Duration = Duration::from_secs(60);
@@ -74,10 +78,10 @@ fn request_after_retry_after_is_admitted_and_not_before() {
         {
             let fixture = fixture(algorithm, limit, window, burst);
             let start = Duration::from_millis(333);
-            let refused = std::iter::repeat_with(|| fixture.at(1, start)).find(|v| !v.admitted).unwrap();
-            let nearly = start + refused.retry_after - Duration::from_nanos(1);
+            let rejected = std::iter::repeat_with(|| fixture.at(1, start)).find(|v| !v.admitted).unwrap();
+            let nearly = start + rejected.retry_after - Duration::from_nanos(1);
             assert!(!fixture.at(1, nearly).admitted, "{algorithm:?} {limit}: just before");
-            assert!(fixture.at(1, start + refused.retry_after).admitted, "{algorithm:?} {limit}: at the time");
+            assert!(fixture.at(1, start + rejected.retry_after).admitted, "{algorithm:?} {limit}: at the time");
         }
     }
 }
@@ -147,7 +151,10 @@ fn extreme_clocks_and_numbers_do_not_panic() {
     for algorithm in ALGORITHMS {
         let back = fixture(algorithm, 2, MINUTE, 2);
         assert!(back.at(1, MINUTE * 5).admitted);
-        assert!(back.limiter.admit(ClientKey(1), back.epoch).admitted, "{algorithm:?}: a clock that goes back counts as standing still");
+        assert!(
+            back.limiter.admit(ClientKey(1), back.epoch).admitted,
+            "{algorithm:?}: a clock that goes back counts as standing still"
+        );
         let before = back.epoch.checked_sub(MINUTE).unwrap_or(back.epoch);
         assert!(back.limiter.admit(ClientKey(2), before).admitted);
 

@@ -5,8 +5,8 @@
 //! units of nanosecond × limit: one token is worth exactly one window, and one nanosecond returns exactly
 //! `limit`. There is no rounding and no drift.
 
-use super::Spec;
 use super::rule::{Outcome, Rule, nanoseconds, narrow, narrow_count, quotient, quotient_up};
+use super::spec::Spec;
 
 /// The precision of the memory of forgotten clients, as a fraction of a token. Smaller amounts are dropped.
 const PARTS_OF_TOKEN: u64 = 1024;
@@ -100,13 +100,13 @@ impl Rule for TokenBucket {
         let owed = debt.saturating_add(u128::from(self.window));
         if owed > self.capacity {
             let wait = self.time_to_pay(owed.saturating_sub(self.capacity));
-            let whole_at = now.saturating_add(self.time_to_pay(debt));
-            return Outcome { remaining: 0, whole_at, refused_until: Some(now.saturating_add(wait)) };
+            let full_at = now.saturating_add(self.time_to_pay(debt));
+            return Outcome { remaining: 0, full_at, rejected_until: Some(now.saturating_add(wait)) };
         }
         let (after, remaining) = self.owing(owed, now);
         *usage = after;
-        let whole_at = now.saturating_add(self.time_to_pay(owed));
-        Outcome { remaining, whole_at, refused_until: None }
+        let full_at = now.saturating_add(self.time_to_pay(owed));
+        Outcome { remaining, full_at, rejected_until: None }
     }
 
     fn weight(&self, usage: &BucketUsage, now: u64) -> u128 {
@@ -148,7 +148,7 @@ mod tests {
     use std::num::NonZeroU32;
     use std::time::Duration;
 
-    use super::super::Algorithm;
+    use super::super::spec::Algorithm;
     use super::*;
 
     /// Seven tokens per second: not a whole number of nanoseconds per token.
@@ -167,8 +167,8 @@ mod tests {
         let mut usage = BucketUsage::default();
         let mut now = 0;
         for _ in 0..70_000 {
-            assert_eq!(rule.admit(&mut usage, now).refused_until, None);
-            now = rule.admit(&mut usage, now).refused_until.unwrap();
+            assert_eq!(rule.admit(&mut usage, now).rejected_until, None);
+            now = rule.admit(&mut usage, now).rejected_until.unwrap();
         }
         // Each request waits for a whole nanosecond, so 70,000 requests are late by less than 70,000 ns.
         assert!((10_000_000_000_000..10_000_000_070_000).contains(&now), "{now}");
@@ -180,9 +180,9 @@ mod tests {
         let mut usage = BucketUsage::default();
         let remaining = [(); 3].map(|()| rule.admit(&mut usage, 5).remaining);
         assert_eq!(remaining, [2, 1, 0]);
-        let refused = rule.admit(&mut usage, 5);
-        assert_eq!(refused.refused_until, Some(5 + 142_857_143), "a seventh of a second, rounded up");
-        assert_eq!(refused.whole_at, 5 + 428_571_429, "three sevenths of a second, rounded up");
+        let rejected = rule.admit(&mut usage, 5);
+        assert_eq!(rejected.rejected_until, Some(5 + 142_857_143), "a seventh of a second, rounded up");
+        assert_eq!(rejected.full_at, 5 + 428_571_429, "three sevenths of a second, rounded up");
     }
 
     #[test]
@@ -211,6 +211,6 @@ mod tests {
         rule.admit(&mut usage, 600_000_000_000);
         assert_eq!(rule.admit(&mut usage, 0).remaining, 1);
         assert_eq!(rule.admit(&mut usage, 300_000_000_000).remaining, 0);
-        assert!(rule.admit(&mut usage, 0).refused_until.is_some(), "no time has passed, so no token has returned");
+        assert!(rule.admit(&mut usage, 0).rejected_until.is_some(), "no time has passed, so no token has returned");
     }
 }

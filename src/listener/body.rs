@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::flood::FrameMeter;
 use crate::http::h1::{Body, Chunked};
-use crate::http::rejection::{Refusal, Rejection};
+use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::listener::client_timeouts::ClientTimeouts;
 
 use tokio::time::Instant;
@@ -44,7 +44,7 @@ impl Message {
     }
 
     /// Accounts for received bytes; returns how many belong to the message.
-    pub(super) fn advance(&mut self, received: &[u8]) -> Result<usize, Refusal> {
+    pub(super) fn advance(&mut self, received: &[u8]) -> Result<usize, DetailedRejection> {
         match self {
             Self::Nothing => Ok(0),
             Self::Tunnel | Self::Discarded => Ok(received.len()),
@@ -53,7 +53,7 @@ impl Message {
                 Ok(()) => Ok(received.len()),
                 Err(flood) => {
                     *self = Self::Flooded;
-                    Err(Refusal { rejection: Rejection::Flood, detail: flood.name() })
+                    Err(DetailedRejection { rejection: Rejection::Flood, detail: flood.name() })
                 }
             },
             Self::Length(missing, rate) => {
@@ -87,10 +87,10 @@ impl Message {
     }
 
     /// The rejection when that timeout expires.
-    pub(super) fn overdue(&self) -> Refusal {
+    pub(super) fn overdue(&self) -> DetailedRejection {
         match self {
-            Self::Tunnel => Refusal { rejection: Rejection::IdleTimeout, detail: "the tunnel was idle for too long" },
-            _ => Refusal { rejection: Rejection::BodyTimeout, detail: "the body paused for too long" },
+            Self::Tunnel => DetailedRejection { rejection: Rejection::IdleTimeout, detail: "the tunnel was idle for too long" },
+            _ => DetailedRejection { rejection: Rejection::BodyTimeout, detail: "the body paused for too long" },
         }
     }
 }
@@ -112,7 +112,7 @@ impl Rate {
         Self { minimum, began: None, received: 0 }
     }
 
-    fn count(&mut self, bytes: usize) -> Result<(), Refusal> {
+    fn count(&mut self, bytes: usize) -> Result<(), DetailedRejection> {
         if self.minimum == 0 {
             return Ok(());
         }
@@ -120,7 +120,7 @@ impl Rate {
         self.received = self.received.saturating_add(bytes as u64);
         let elapsed = self.began.get_or_insert_with(Instant::now).elapsed();
         if elapsed > RATE_GRACE && self.received < self.minimum.saturating_mul(elapsed.as_secs()) {
-            return Err(Refusal { rejection: Rejection::BodyTimeout, detail: "the body was sent too slowly" });
+            return Err(DetailedRejection { rejection: Rejection::BodyTimeout, detail: "the body was sent too slowly" });
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use http::HeaderValue;
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 
-use crate::http::rejection::Refusal;
+use crate::http::rejection::DetailedRejection;
 
 /// The settings of a listener for every request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub struct Connection {
     answered: AtomicBool,
     kept: AtomicBool,
     taken: AtomicU64,
-    fault: OnceLock<Refusal>,
+    fault: OnceLock<DetailedRejection>,
 }
 
 impl Connection {
@@ -147,13 +147,13 @@ impl Connection {
 
     /// Stores the fault in the body that is being received. Only the first one counts: nothing after it can be
     /// parsed.
-    pub fn blame(&self, refusal: Refusal) {
+    pub fn blame(&self, refusal: DetailedRejection) {
         self.fault.get_or_init(|| refusal);
     }
 
     /// The fault in the received body.
     #[must_use]
-    pub fn fault(&self) -> Option<Refusal> {
+    pub fn fault(&self) -> Option<DetailedRejection> {
         self.fault.get().copied()
     }
 }
@@ -172,8 +172,8 @@ mod tests {
         let connection = Connection::new("192.0.2.1:9".parse().unwrap(), None, false, Arc::default());
         assert_eq!(connection.peer_text, "192.0.2.1");
         assert_eq!(connection.fault(), None);
-        connection.blame(Refusal::bad_request("one"));
-        connection.blame(Refusal::bad_request("two"));
+        connection.blame(DetailedRejection::bad_request("one"));
+        connection.blame(DetailedRejection::bad_request("two"));
         assert_eq!(connection.fault().map(|fault| fault.detail), Some("one"));
     }
 }

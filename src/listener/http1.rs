@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use super::lent::Lent;
 use super::service::Service;
 use super::stream::{Arrival, ClientStream};
-use crate::http::h1::{HeadReader, glimpse};
-use crate::http::rejection::Refusal;
+use crate::http::h1::{HeadReader, peek};
+use crate::http::rejection::DetailedRejection;
 use crate::http::request_id::RequestId;
 use crate::listener::connection::Connection;
 use crate::observe::Record;
@@ -76,10 +76,10 @@ where
 }
 
 /// Rejects an illegal request, and writes its access log line, which Pingora's hooks write for other requests.
-async fn refuse<P>(service: &Service<P>, connection: &Connection, lent: &mut Lent, refusal: Refusal, bytes: &[u8]) {
+async fn refuse<P>(service: &Service<P>, connection: &Connection, lent: &mut Lent, refusal: DetailedRejection, bytes: &[u8]) {
     let request_id = RequestId::random();
     let request_id = request_id.as_str();
-    let seen = glimpse(bytes);
+    let seen = peek(bytes);
     let rejection = refusal.rejection;
     let (content_type, page) = rejection.page(false, request_id);
     let answer = format!(

@@ -24,7 +24,7 @@ use super::flood::{FrameMeter, Limits};
 use super::lent::Lent;
 use super::service::Service;
 use super::stream::ClientStream;
-use crate::http::rejection::{Refusal, Rejection};
+use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_id::RequestId;
 use crate::listener::connection::Connection as ClientConnection;
 use crate::observe::Record;
@@ -95,7 +95,7 @@ fn meter<P>(service: &Service<P>) -> FrameMeter {
 
 /// Ready when the meter has detected a flood. It is polled together with the connection that reads, so it needs
 /// no waker.
-fn flooded(client: &ClientConnection) -> impl Future<Output = Refusal> {
+fn flooded(client: &ClientConnection) -> impl Future<Output = DetailedRejection> {
     std::future::poll_fn(|_| client.fault().map_or(Poll::Pending, Poll::Ready))
 }
 
@@ -119,7 +119,7 @@ where
         Ok(Ok(connection)) => connection,
         Ok(Err(e)) => {
             log::debug!("no HTTP/2 with {}: {e}", client.peer);
-            return log_refused(service, &client, Refusal::bad_request("malformed HTTP/2"));
+            return log_refused(service, &client, DetailedRejection::bad_request("malformed HTTP/2"));
         }
         Err(_) => return log::debug!("no HTTP/2 with {} in time", client.peer),
     };
@@ -183,7 +183,7 @@ where
                 pass(service, session, Streaming::new(active));
             }
             Ok(Some(H2Accept::Rejected)) => {
-                let refusal = Refusal { rejection: Rejection::BadRequest, detail: "malformed HTTP/2 request" };
+                let refusal = DetailedRejection { rejection: Rejection::BadRequest, detail: "malformed HTTP/2 request" };
                 log_refused(service, client, refusal);
                 malformed += 1;
                 if malformed >= MALFORMED_MAX {
@@ -203,10 +203,10 @@ where
 }
 
 /// The fault, if l7lb closes the whole connection because of it.
-fn broken(e: &h2::Error) -> Option<Refusal> {
-    let flood = Refusal { rejection: Rejection::Flood, detail: "a limit of the HTTP/2 library is exceeded" };
+fn broken(e: &h2::Error) -> Option<DetailedRejection> {
+    let flood = DetailedRejection { rejection: Rejection::Flood, detail: "a limit of the HTTP/2 library is exceeded" };
     let calm = e.reason() == Some(Reason::ENHANCE_YOUR_CALM);
-    (e.is_library() && e.is_go_away()).then_some(if calm { flood } else { Refusal::bad_request("malformed HTTP/2") })
+    (e.is_library() && e.is_go_away()).then_some(if calm { flood } else { DetailedRejection::bad_request("malformed HTTP/2") })
 }
 
 /// Passes one request to Pingora, next to the others.
@@ -223,7 +223,7 @@ where
 }
 
 /// The access log line of a malformed request. Its method and target are not known.
-fn log_refused<P>(service: &Service<P>, client: &ClientConnection, refusal: Refusal) {
+fn log_refused<P>(service: &Service<P>, client: &ClientConnection, refusal: DetailedRejection) {
     service.access_log.write(&Record {
         time: SystemTime::now(),
         client: client.peer_text(),

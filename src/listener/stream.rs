@@ -22,7 +22,7 @@ use super::body::Message;
 use super::flood::FrameMeter;
 use super::stall::Stall;
 use crate::http::h1::{Head, HeadReader};
-use crate::http::rejection::{Refusal, Rejection};
+use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_limits::RequestLimits;
 use crate::listener::client_timeouts::ClientTimeouts;
 use crate::listener::connection::Connection;
@@ -66,7 +66,7 @@ pub(super) enum Arrival {
     /// The connection is closed or idle for too long.
     Closed,
     /// A rejection. The bytes are for the log.
-    Refused(Refusal, BytesMut),
+    Refused(DetailedRejection, BytesMut),
 }
 
 impl ClientStream {
@@ -142,7 +142,7 @@ impl ClientStream {
                 Poll::Pending => {
                     ready!(self.reading.poll(cx, self.timeouts.header));
                     let late =
-                        Refusal { rejection: Rejection::HeaderTimeout, detail: "the header was sent too slowly" };
+                        DetailedRejection { rejection: Rejection::HeaderTimeout, detail: "the header was sent too slowly" };
                     return Poll::Ready(self.refuse(late));
                 }
             }
@@ -161,7 +161,7 @@ impl ClientStream {
         Arrival::Request(bytes)
     }
 
-    fn refuse(&mut self, refusal: Refusal) -> Arrival {
+    fn refuse(&mut self, refusal: DetailedRejection) -> Arrival {
         Arrival::Refused(refusal, std::mem::take(&mut self.unread))
     }
 
@@ -233,7 +233,7 @@ impl ClientStream {
         Poll::Ready(Ok(()))
     }
 
-    fn blame(&self, refusal: Refusal) -> io::Error {
+    fn blame(&self, refusal: DetailedRejection) -> io::Error {
         self.connection.blame(refusal);
         io::Error::new(io::ErrorKind::InvalidData, refusal.detail)
     }

@@ -12,8 +12,8 @@ use crate::decision::Bond;
 use crate::decision::bond::age;
 use crate::decision::form;
 use crate::pool::{AffinityPick, Lease};
-use crate::routing::affinity::ticket::Ticket;
-use crate::routing::affinity::{CookieSpec, Keep, Means, Secure};
+use crate::routing::affinity::cookie::AffinityCookie;
+use crate::routing::affinity::{AffinityMethod, CookieSpec, Scope, Secure};
 
 /// The detail in the access log for a client that was moved.
 pub(super) const MOVED: &str = "the affinity backend is not available";
@@ -35,7 +35,7 @@ impl Exchange {
     /// `moved` is set if it is not the preferred one.
     pub(super) fn pick_bound(&self, moved: &mut bool) -> Option<Lease> {
         let route = self.route.as_ref()?;
-        let backend = route.sticky.as_ref().is_some_and(|sticky| sticky.keep == Keep::Backend);
+        let backend = route.sticky.as_ref().is_some_and(|sticky| sticky.scope == Scope::Backend);
         let pool = &self.target()?.pool;
         if !backend || self.bond == Bond::None {
             return None;
@@ -49,15 +49,16 @@ impl Exchange {
     /// failed backend gets no cookie.
     pub(super) fn give_cookie(&self, session: &Session, response: &mut ResponseHeader) -> pingora::Result<()> {
         let Some(sticky) = self.route.as_ref().and_then(|route| route.sticky.as_ref()) else { return Ok(()) };
-        let (Means::Ticket(cookie), Some(target), Some(endpoint)) = (&sticky.means, self.target(), self.tried.last())
+        let (AffinityMethod::Cookie(cookie), Some(target), Some(endpoint)) =
+            (&sticky.method, self.target(), self.tried.last())
         else {
             return Ok(());
         };
-        if response.status.is_server_error() || self.holds(cookie, sticky.keep, target.id, endpoint.address()) {
+        if response.status.is_server_error() || self.holds(cookie, sticky.scope, target.id, endpoint.address()) {
             return Ok(());
         }
-        let ticket = Ticket { pool: target.id, backend: endpoint.address(), given: self.seconds() };
-        let Some(value) = cookie.tickets.seal(&ticket) else { return Ok(()) };
+        let ticket = AffinityCookie { pool: target.id, backend: endpoint.address(), issued_at: self.seconds() };
+        let Some(value) = cookie.keys.seal(&ticket) else { return Ok(()) };
         let secure = match cookie.secure {
             Secure::Always => true,
             Secure::Never => false,
@@ -69,10 +70,10 @@ impl Exchange {
     }
 
     /// Whether the client's cookie is already right and valid long enough.
-    fn holds(&self, cookie: &CookieSpec, keep: Keep, pool: u64, backend: SocketAddr) -> bool {
+    fn holds(&self, cookie: &CookieSpec, scope: Scope, pool: u64, backend: SocketAddr) -> bool {
         matches!(self.bond, Bond::Ticket(ticket)
             if ticket.pool == pool
-                && (keep == Keep::Pool || ticket.backend == backend)
+                && (scope == Scope::Pool || ticket.backend == backend)
                 && age(&ticket, self.seconds()) <= cookie.lifetime / 2)
     }
 

@@ -12,7 +12,7 @@ use super::deadlines::Deadline;
 use crate::decision::form;
 use crate::decision::snapshot::{Route, Snapshot, Target};
 use crate::decision::{Bond, Door};
-use crate::http::rejection::{Refusal, Rejection};
+use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_id::RequestId;
 use crate::limit::Verdict;
 use crate::listener::connection::{Connection, Policy};
@@ -161,7 +161,7 @@ impl Exchange {
     }
 
     /// The fault that the listener found in the request body, if any.
-    pub(super) fn fault(&self) -> Option<Refusal> {
+    pub(super) fn fault(&self) -> Option<DetailedRejection> {
         self.connection.as_ref()?.fault()
     }
 

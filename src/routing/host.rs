@@ -1,15 +1,13 @@
-//! Hosts: normalises the host of a request, and indexes path tries by host.
+//! Indexes path tries by host.
 
 use std::collections::HashMap;
 
 use ahash::RandomState;
 use http::Method;
 
+use super::host_name::{canonical, with_canonical};
 use super::matcher::HostPattern;
 use super::trie::Trie;
-
-/// The longest host name that DNS allows, without its trailing dot.
-pub(super) const LONGEST_HOST: usize = 253;
 
 /// The path tries by host.
 #[derive(Default)]
@@ -71,17 +69,17 @@ impl Hosts {
 }
 
 impl Label {
-    /// Calls `answer` with the tries of matching wildcards, the longest first, until it returns a result.
+    /// Calls `visitor` with the tries of matching wildcards, the longest first, until it returns a result.
     /// `rest` is the part of the host in front of this node's suffix.
     ///
     /// The recursion depth is at most the number of labels of a valid host.
-    fn visit<'a, R>(&'a self, rest: &str, answer: &mut impl FnMut(&'a Trie) -> Option<R>) -> Option<R> {
+    fn visit<'a, R>(&'a self, rest: &str, visitor: &mut impl FnMut(&'a Trie) -> Option<R>) -> Option<R> {
         let (front, label) = match rest.rsplit_once('.') {
             Some((front, label)) => (Some(front), label),
             None => (None, rest),
         };
         let deeper = match (self.children.get(label), front) {
-            (Some(child), Some(front)) => child.visit(front, answer),
+            (Some(child), Some(front)) => child.visit(front, visitor),
             // No label precedes the child's suffix, so the child does not match.
             _ => None,
         };
@@ -89,41 +87,6 @@ impl Label {
             // Two consecutive dots: the part in front of the suffix is not a label.
             return deeper;
         }
-        deeper.or_else(|| self.trie.as_deref().and_then(answer))
+        deeper.or_else(|| self.trie.as_deref().and_then(visitor))
     }
-}
-
-/// The host in lower case, without port and trailing dot.
-pub(super) fn canonical(host: &str) -> String {
-    bare(host).to_ascii_lowercase()
-}
-
-/// Calls `then` with the normalised host, without allocating; `None` if it is too long for a host.
-fn with_canonical<R>(host: &str, then: impl FnOnce(&str) -> Option<R>) -> Option<R> {
-    let name = bare(host);
-    if name.len() > LONGEST_HOST {
-        return None;
-    }
-    if !name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return then(name);
-    }
-    let mut buffer = [0; LONGEST_HOST];
-    let lower = buffer.get_mut(..name.len())?;
-    lower.copy_from_slice(name.as_bytes());
-    lower.make_ascii_lowercase();
-    then(str::from_utf8(lower).ok()?)
-}
-
-/// The host without port and trailing dot.
-fn bare(host: &str) -> &str {
-    let name = match host.rsplit_once(':') {
-        // In an IPv6 address only a colon after the brackets starts a port.
-        Some((name, port))
-            if port.bytes().all(|byte| byte.is_ascii_digit()) && name.starts_with('[') == name.ends_with(']') =>
-        {
-            name
-        }
-        _ => host,
-    };
-    name.strip_suffix('.').unwrap_or(name)
 }

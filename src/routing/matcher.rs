@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use super::error::PatternError;
-use super::host::{LONGEST_HOST, canonical};
+use super::host_name::{LONGEST_HOST, canonical};
 use super::methods::Methods;
 
 /// The longest label that DNS allows.

@@ -39,6 +39,7 @@
 pub mod affinity;
 mod error;
 mod host;
+mod host_name;
 mod matcher;
 mod methods;
 pub mod split;

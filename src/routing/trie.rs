@@ -46,7 +46,7 @@ struct Endpoint {
 }
 
 /// A route similar to a path.
-pub(super) struct Near {
+pub(super) struct SimilarRoute {
     /// Its index in the table.
     pub(super) route: usize,
     /// The number of common segments.
@@ -98,7 +98,7 @@ impl Trie {
 
     /// Adds routes similar to the path: those at the end of the walk, and those below the branches most similar
     /// to the first segment without a branch.
-    pub(super) fn nearest(&self, path: &str, found: &mut Vec<Near>) {
+    pub(super) fn nearest(&self, path: &str, found: &mut Vec<SimilarRoute>) {
         let mut node = &self.root;
         let mut depth = 0;
         let mut rest = path.strip_prefix('/').unwrap_or(path);
@@ -111,7 +111,7 @@ impl Trie {
             depth += 1;
             rest = behind.unwrap_or_default();
         };
-        let own = node.routes().map(|route| Near { route, depth, distance: 0 });
+        let own = node.routes().map(|route| SimilarRoute { route, depth, distance: 0 });
         found.extend(own.take(BRANCHES_FOLLOWED));
         let mut branches: Vec<_> = node
             .children
@@ -121,7 +121,7 @@ impl Trie {
             .collect();
         branches.sort_by_key(|(distance, name, _)| (*distance, *name));
         for (distance, _, child) in branches.into_iter().take(BRANCHES_FOLLOWED) {
-            found.extend(child.first().map(|route| Near { route, depth, distance }));
+            found.extend(child.first().map(|route| SimilarRoute { route, depth, distance }));
         }
     }
 }

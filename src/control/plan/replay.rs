@@ -12,7 +12,7 @@ use super::side::{Fate, Place, Side};
 use crate::decision::snapshot::Snapshot;
 use crate::http::client_address::ClientKey;
 use crate::observe::recent_requests::Noted;
-use crate::routing::affinity::{Means, Source};
+use crate::routing::affinity::{AffinityMethod, HashSource};
 
 /// How many examples are given of anything.
 const SAMPLES: usize = 5;
@@ -215,9 +215,9 @@ fn notes(before: &Snapshot, after: &Snapshot) -> Vec<String> {
         notes.push("`request_limits` differ; sizes of headers and targets are not remembered".to_owned());
     }
     for (_, route) in after.routes.iter().filter(|(_, route)| !route.targets.is_single()) {
-        let needed = match route.sticky.as_ref().map(|sticky| &sticky.means) {
-            Some(Means::Hash(Source::Header(name))) => name.clone(),
-            Some(Means::Hash(Source::Cookie(_))) => http::header::COOKIE,
+        let needed = match route.sticky.as_ref().map(|sticky| &sticky.method) {
+            Some(AffinityMethod::Hash(HashSource::Header(name))) => name.clone(),
+            Some(AffinityMethod::Hash(HashSource::Cookie(_))) => http::header::COOKIE,
             _ => continue,
         };
         if !before.recent_requests.headers.contains(&needed) {

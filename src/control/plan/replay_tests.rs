@@ -10,7 +10,7 @@ use super::replay::{End, Replay, replay};
 use crate::config::load;
 use crate::decision::snapshot::Snapshot;
 use crate::observe::recent_requests::{Noted, RequestKey};
-use crate::routing::affinity::ticket::pool_id;
+use crate::routing::affinity::cookie::pool_id;
 
 const HEAD: &str = "listeners: [{ address: 0.0.0.0:8080 }]
 pools:

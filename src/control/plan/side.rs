@@ -14,9 +14,9 @@ use crate::decision::snapshot::{Route, Snapshot};
 use crate::decision::{Door, decide};
 use crate::http::client_address::ClientKey;
 use crate::http::rejection::Rejection;
-use crate::limit::{Limiter, Trial};
+use crate::limit::{Limiter, ReplayLimiter};
 use crate::observe::recent_requests::Noted;
-use crate::routing::affinity::Means;
+use crate::routing::affinity::AffinityMethod;
 
 /// Where a request ends: at a pool, or with a refusal by status and cause.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +40,7 @@ pub(super) struct Side<'a> {
     snapshot: &'a Snapshot,
     begin: Instant,
     /// By the limiters whose place they take. The snapshot holds those, so their addresses stay theirs.
-    limits: HashMap<*const Limiter, Trial>,
+    limits: HashMap<*const Limiter, ReplayLimiter>,
 }
 
 impl<'a> Side<'a> {
@@ -59,9 +59,9 @@ impl<'a> Side<'a> {
         let door = Door { misdirected: key.misdirected, https_required: key.https_required };
         let (limits, begin, mut limited) = (&mut self.limits, self.begin, false);
         let count = |limiter: &Limiter| {
-            let trial = limits.entry(std::ptr::from_ref(limiter));
-            let trial = trial.or_insert_with(|| Trial::new(*limiter.spec(), begin));
-            let told = trial.admit(ClientKey::from(key.client), key.at);
+            let replay = limits.entry(std::ptr::from_ref(limiter));
+            let replay = replay.or_insert_with(|| ReplayLimiter::new(*limiter.spec(), begin));
+            let told = replay.admit(ClientKey::from(key.client), key.at);
             limited |= !told.admitted;
             if told.admitted { Ok(()) } else { Err(Rejection::RateLimited { retry_after: told.retry_after }) }
         };
@@ -91,9 +91,9 @@ fn pools(route: &Route, bound: Option<usize>) -> Vec<(Place, f64)> {
 
 /// Which of the route's pools the client is bound to, if it is.
 fn share(route: &Route, noted: &Noted<'_>, request: &RequestHeader, before: Option<&Fate>) -> Option<usize> {
-    match route.sticky.as_ref().map(|sticky| &sticky.means)? {
-        Means::Hash(_) => Bond::of(route, &request.headers, noted.key.client, 0).share(route),
-        Means::Ticket(_) => {
+    match route.sticky.as_ref().map(|sticky| &sticky.method)? {
+        AffinityMethod::Hash(_) => Bond::of(route, &request.headers, noted.key.client, 0).share(route),
+        AffinityMethod::Cookie(_) => {
             let opens =
                 before.is_none_or(|before| before.route.as_ref().is_some_and(|before| opens_cookies_of(route, before)));
             noted.key.bound.filter(|_| opens).and_then(|pool| bond::position(route, pool))
@@ -104,8 +104,10 @@ fn share(route: &Route, noted: &Noted<'_>, request: &RequestHeader, before: Opti
 /// Whether a route can read the cookies that another has given.
 fn opens_cookies_of(route: &Route, before: &Route) -> bool {
     let (Some(new), Some(old)) = (&route.sticky, &before.sticky) else { return false };
-    let (Means::Ticket(ours), Means::Ticket(theirs)) = (&new.means, &old.means) else { return false };
-    let same_file = new.written.key.is_some() && new.written.key == old.written.key;
+    let (AffinityMethod::Cookie(ours), AffinityMethod::Cookie(theirs)) = (&new.method, &old.method) else {
+        return false;
+    };
+    let same_file = new.config.key.is_some() && new.config.key == old.config.key;
     Arc::ptr_eq(new, old) || (same_file && ours.name == theirs.name)
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use crate::http::rejection::Refusal;
+use crate::http::rejection::DetailedRejection;
 use crate::http::target::is_unreserved;
 
 /// Checks an authority: a name, an IPv4 address, or an IPv6 address in brackets, with an optional port. Names
@@ -11,15 +11,15 @@ use crate::http::target::is_unreserved;
 ///
 /// # Errors
 /// [`crate::http::rejection::Rejection::BadRequest`].
-pub fn check(text: &[u8]) -> Result<(), Refusal> {
+pub fn check(text: &[u8]) -> Result<(), DetailedRejection> {
     if text.contains(&b'@') {
-        return Err(Refusal::bad_request("user information before the host"));
+        return Err(DetailedRejection::bad_request("user information before the host"));
     }
     let colon = match text {
         [b'[', ..] => text.iter().position(|byte| *byte == b']').map(|bracket| bracket + 1),
         _ => Some(text.iter().position(|byte| *byte == b':').unwrap_or(text.len())),
     };
-    let malformed = Refusal::bad_request("a host that is neither a name nor an address");
+    let malformed = DetailedRejection::bad_request("a host that is neither a name nor an address");
     let (host, port) = colon.and_then(|colon| text.split_at_checked(colon)).ok_or(malformed)?;
     let legal = match host {
         [b'[', address @ .., b']'] => str::from_utf8(address).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok()),
@@ -32,8 +32,8 @@ pub fn check(text: &[u8]) -> Result<(), Refusal> {
         [] | [b':'] => Ok(()),
         [b':', digits @ ..] if digits.iter().all(u8::is_ascii_digit) => {
             let number: Option<u16> = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-            number.map(drop).ok_or(Refusal::bad_request("a port beyond 65535"))
+            number.map(drop).ok_or(DetailedRejection::bad_request("a port beyond 65535"))
         }
-        _ => Err(Refusal::bad_request("a port that is not a number")),
+        _ => Err(DetailedRejection::bad_request("a port that is not a number")),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::field_lines::{Event, FieldLines};
 use super::grammar::{TOKEN, VALUE};
-use crate::http::rejection::Refusal;
+use crate::http::rejection::DetailedRejection;
 
 /// The most digits of a size: what 64 bits hold.
 const DIGITS_MAX: usize = 16;
@@ -67,7 +67,7 @@ impl Chunked {
     ///
     /// # Errors
     /// If the framing is invalid; the connection cannot be read any further.
-    pub fn advance(&mut self, bytes: &[u8]) -> Result<Chunk, Refusal> {
+    pub fn advance(&mut self, bytes: &[u8]) -> Result<Chunk, DetailedRejection> {
         let (mut consumed, mut data) = (0, 0);
         while let Some(rest) = bytes.get(consumed..).filter(|rest| !rest.is_empty()) {
             consumed += match self.part {
@@ -99,19 +99,21 @@ impl Chunked {
     }
 
     /// One byte that is neither data nor trailers.
-    fn framing(&mut self, byte: u8) -> Result<(), Refusal> {
+    fn framing(&mut self, byte: u8) -> Result<(), DetailedRejection> {
         self.part = match (self.part, byte) {
             (Part::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 self.digit(byte)?;
                 Part::Size
             }
-            (Part::Size, _) if self.length == 0 => return Err(Refusal::bad_request("a chunk without a size")),
+            (Part::Size, _) if self.length == 0 => {
+                return Err(DetailedRejection::bad_request("a chunk without a size"));
+            }
             (Part::Size, b'\r') => Part::SizeEnd,
             (Part::Size, b' ' | b'\t' | b';') => {
                 self.length = 0;
                 self.extension(Extension::SpaceBeforeSemicolon, byte)?
             }
-            (Part::Size, _) => return Err(Refusal::bad_request("a chunk size that is not hexadecimal")),
+            (Part::Size, _) => return Err(DetailedRejection::bad_request("a chunk size that is not hexadecimal")),
             (Part::Extension(extension), _) => self.extension(extension, byte)?,
             (Part::SizeEnd, b'\n') => {
                 self.length = 0;
@@ -119,23 +121,23 @@ impl Chunked {
             }
             (Part::DataCarriageReturn, b'\r') => Part::DataLineFeed,
             (Part::DataLineFeed, b'\n') => Part::Size,
-            (Part::SizeEnd, _) => return Err(Refusal::bad_request("a chunk size without CRLF")),
-            _ => return Err(Refusal::bad_request("a chunk whose data has another size")),
+            (Part::SizeEnd, _) => return Err(DetailedRejection::bad_request("a chunk size without CRLF")),
+            _ => return Err(DetailedRejection::bad_request("a chunk whose data has another size")),
         };
         Ok(())
     }
 
-    fn digit(&mut self, byte: u8) -> Result<(), Refusal> {
+    fn digit(&mut self, byte: u8) -> Result<(), DetailedRejection> {
         self.length += 1;
         if self.length > DIGITS_MAX {
-            return Err(Refusal::bad_request("a chunk size of too many digits"));
+            return Err(DetailedRejection::bad_request("a chunk size of too many digits"));
         }
         // Sixteen digits of four bits cannot overflow.
         self.size = self.size << 4 | u64::from(char::from(byte).to_digit(16).unwrap_or_default());
         Ok(())
     }
 
-    fn extension(&mut self, at: Extension, byte: u8) -> Result<Part, Refusal> {
+    fn extension(&mut self, at: Extension, byte: u8) -> Result<Part, DetailedRejection> {
         use Extension::{
             Equals, Name, Quoted, QuotedEnd, QuotedPair, Semicolon, SpaceBeforeSemicolon, SpaceBehindName, Token,
         };
@@ -152,17 +154,17 @@ impl Chunked {
             (Quoted, _) if VALUE.has(byte) => Quoted,
             (Semicolon | Name, _) if TOKEN.has(byte) => Name,
             (Equals | Token, _) if TOKEN.has(byte) => Token,
-            _ => return Err(Refusal::bad_request("a malformed chunk extension")),
+            _ => return Err(DetailedRejection::bad_request("a malformed chunk extension")),
         };
         self.length += 1;
         if self.length > EXTENSIONS_MAX {
-            return Err(Refusal::bad_request("chunk extensions that are too long"));
+            return Err(DetailedRejection::bad_request("chunk extensions that are too long"));
         }
         Ok(Part::Extension(next))
     }
 
-    fn trailers(&mut self, lines: &mut FieldLines, rest: &[u8]) -> Result<usize, Refusal> {
-        let too_long = Refusal::bad_request("trailers that are too long");
+    fn trailers(&mut self, lines: &mut FieldLines, rest: &[u8]) -> Result<usize, DetailedRejection> {
+        let too_long = DetailedRejection::bad_request("trailers that are too long");
         let seen = rest.get(..TRAILERS_MAX - self.length).unwrap_or(rest);
         if seen.is_empty() {
             return Err(too_long);

@@ -1,8 +1,8 @@
 //! Chunked bodies, valid and invalid, each read at once and byte by byte.
 
-use super::{Chunk, Chunked, Refusal};
+use super::{Chunk, Chunked, DetailedRejection};
 
-fn follow(bytes: &[u8]) -> Result<Chunk, Refusal> {
+fn follow(bytes: &[u8]) -> Result<Chunk, DetailedRejection> {
     let at_once = Chunked::default().advance(bytes);
     let mut chunked = Chunked::default();
     let mut dribbled = Ok(Chunk { consumed: 0, data: 0, done: false });

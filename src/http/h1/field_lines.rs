@@ -1,7 +1,7 @@
 //! The syntax of field lines up to the empty line (RFC 9112 §5), for headers and trailers.
 
 use super::grammar::{TOKEN, VALUE};
-use crate::http::rejection::Refusal;
+use crate::http::rejection::DetailedRejection;
 
 /// The position in a line.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,7 +33,7 @@ pub(super) enum Event {
 impl FieldLines {
     /// Continues, at most to the next event. Returns how many bytes were consumed; all of them without an
     /// event.
-    pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<(usize, Option<Event>), Refusal> {
+    pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<(usize, Option<Event>), DetailedRejection> {
         let mut taken = 0;
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
             let (length, event) = self.step(rest)?;
@@ -45,7 +45,7 @@ impl FieldLines {
         Ok((taken, None))
     }
 
-    fn step(&mut self, rest: &[u8]) -> Result<(usize, Option<Event>), Refusal> {
+    fn step(&mut self, rest: &[u8]) -> Result<(usize, Option<Event>), DetailedRejection> {
         let class = match self {
             Self::Name => TOKEN,
             Self::Value => VALUE,
@@ -65,21 +65,23 @@ impl FieldLines {
                 None
             }
             (Self::Name, _) => return Err(bad_name(*stop)),
-            (_, b'\n') => return Err(Refusal::bad_request("a bare LF in the header")),
-            _ => return Err(Refusal::bad_request("a control character in a field value")),
+            (_, b'\n') => return Err(DetailedRejection::bad_request("a bare LF in the header")),
+            _ => return Err(DetailedRejection::bad_request("a control character in a field value")),
         };
         Ok((run + 1, event))
     }
 
     /// The positions where a single byte decides.
-    fn single(&mut self, rest: &[u8]) -> Result<(usize, Option<Event>), Refusal> {
+    fn single(&mut self, rest: &[u8]) -> Result<(usize, Option<Event>), DetailedRejection> {
         match (&self, rest.first().copied().unwrap_or_default()) {
             (Self::Start, b'\r') => {
                 *self = Self::LastLineEnd;
                 Ok((1, None))
             }
-            (Self::Start, b' ' | b'\t') => Err(Refusal::bad_request("a folded field, or space before a field")),
-            (Self::Start, b':') => Err(Refusal::bad_request("an empty field name")),
+            (Self::Start, b' ' | b'\t') => {
+                Err(DetailedRejection::bad_request("a folded field, or space before a field"))
+            }
+            (Self::Start, b':') => Err(DetailedRejection::bad_request("an empty field name")),
             (Self::Start, byte) if TOKEN.has(byte) => {
                 *self = Self::Name;
                 Ok((1, None))
@@ -90,14 +92,14 @@ impl FieldLines {
                 Ok((1, Some(Event::Line)))
             }
             (Self::LastLineEnd, b'\n') => Ok((1, Some(Event::End))),
-            _ => Err(Refusal::bad_request("a bare CR in the header")),
+            _ => Err(DetailedRejection::bad_request("a bare CR in the header")),
         }
     }
 }
 
 /// The rejection for a byte that is not valid in a name.
-fn bad_name(byte: u8) -> Refusal {
-    Refusal::bad_request(match byte {
+fn bad_name(byte: u8) -> DetailedRejection {
+    DetailedRejection::bad_request(match byte {
         b' ' | b'\t' => "space before the colon of a field",
         b'\n' => "a bare LF in the header",
         b'\r' => "a field without a colon",

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::authority;
+use super::body::Body;
 use super::grammar::{TOKEN, trim};
-use super::head::Body;
 use super::request_line::RequestLine;
-use crate::http::rejection::{Refusal, Rejection};
+use crate::http::rejection::{DetailedRejection, Rejection};
 
 /// The most options of `Connection`; normal requests have at most three.
 const OPTIONS_MAX: u8 = 9;
@@ -39,7 +39,7 @@ pub(super) struct Fields {
 
 impl Fields {
     /// Processes a field; `value` is its position in `bytes`.
-    pub(super) fn take(&mut self, name: &[u8], value: Range<usize>, bytes: &[u8]) -> Result<(), Refusal> {
+    pub(super) fn take(&mut self, name: &[u8], value: Range<usize>, bytes: &[u8]) -> Result<(), DetailedRejection> {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         let text = bytes.get(value.clone()).unwrap_or_default();
         match name.len() {
@@ -56,9 +56,9 @@ impl Fields {
         }
     }
 
-    fn host(&mut self, text: &[u8], start: usize) -> Result<(), Refusal> {
+    fn host(&mut self, text: &[u8], start: usize) -> Result<(), DetailedRejection> {
         if self.host.is_some() {
-            return Err(Refusal::bad_request("more than one Host"));
+            return Err(DetailedRejection::bad_request("more than one Host"));
         }
         let value = trim(text);
         authority::check(value)?;
@@ -70,17 +70,17 @@ impl Fields {
 
     /// RFC 9110 §7.6.1: a named field is removed on the way. Fields that define the end of the body or the
     /// client address must not be removed.
-    fn connection(&mut self, text: &[u8]) -> Result<(), Refusal> {
+    fn connection(&mut self, text: &[u8]) -> Result<(), DetailedRejection> {
         for option in text.split(|byte| *byte == b',').map(trim).filter(|option| !option.is_empty()) {
             self.options += 1;
             if self.options > OPTIONS_MAX {
-                return Err(Refusal::bad_request("too many options in Connection"));
+                return Err(DetailedRejection::bad_request("too many options in Connection"));
             }
             if TOKEN.run(option) < option.len() {
-                return Err(Refusal::bad_request("an option in Connection that is not a token"));
+                return Err(DetailedRejection::bad_request("an option in Connection that is not a token"));
             }
             if END_TO_END.iter().any(|name| option.eq_ignore_ascii_case(name.as_bytes())) {
-                return Err(Refusal::bad_request("Connection names a header that must not be removed"));
+                return Err(DetailedRejection::bad_request("Connection names a header that must not be removed"));
             }
             self.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
         }
@@ -88,43 +88,43 @@ impl Fields {
     }
 
     /// RFC 9110 §10.1.1.
-    fn expect(&mut self, value: &[u8]) -> Result<(), Refusal> {
+    fn expect(&mut self, value: &[u8]) -> Result<(), DetailedRejection> {
         if self.expects_continue || !value.eq_ignore_ascii_case(b"100-continue") {
             let detail = "the expectation is not a single 100-continue";
-            return Err(Refusal { rejection: Rejection::ExpectationFailed, detail });
+            return Err(DetailedRejection { rejection: Rejection::ExpectationFailed, detail });
         }
         self.expects_continue = true;
         Ok(())
     }
 
-    fn length(&mut self, value: &[u8]) -> Result<(), Refusal> {
+    fn length(&mut self, value: &[u8]) -> Result<(), DetailedRejection> {
         if self.length.is_some() {
-            return Err(Refusal::bad_request("more than one Content-Length"));
+            return Err(DetailedRejection::bad_request("more than one Content-Length"));
         }
         if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-            return Err(Refusal::bad_request("a Content-Length that is not a number"));
+            return Err(DetailedRejection::bad_request("a Content-Length that is not a number"));
         }
         let length = str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
-        self.length = Some(length.ok_or(Refusal::bad_request("a Content-Length beyond 64 bits"))?);
+        self.length = Some(length.ok_or(DetailedRejection::bad_request("a Content-Length beyond 64 bits"))?);
         Ok(())
     }
 
-    fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), Refusal> {
+    fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), DetailedRejection> {
         if self.chunked {
-            return Err(Refusal::bad_request("more than one Transfer-Encoding"));
+            return Err(DetailedRejection::bad_request("more than one Transfer-Encoding"));
         }
         if !value.eq_ignore_ascii_case(b"chunked") {
-            return Err(Refusal::bad_request("a Transfer-Encoding other than chunked"));
+            return Err(DetailedRejection::bad_request("a Transfer-Encoding other than chunked"));
         }
         self.chunked = true;
         Ok(())
     }
 
     /// The body that follows (RFC 9112 §6.3), once all fields are known.
-    pub(super) fn body(&self, line: &RequestLine) -> Result<Body, Refusal> {
+    pub(super) fn body(&self, line: &RequestLine) -> Result<Body, DetailedRejection> {
         match (self.chunked, self.length) {
-            (true, Some(_)) => Err(Refusal::bad_request("Transfer-Encoding beside Content-Length")),
-            (true, None) if !line.version_1_1 => Err(Refusal::bad_request("Transfer-Encoding in HTTP/1.0")),
+            (true, Some(_)) => Err(DetailedRejection::bad_request("Transfer-Encoding beside Content-Length")),
+            (true, None) if !line.version_1_1 => Err(DetailedRejection::bad_request("Transfer-Encoding in HTTP/1.0")),
             (true, None) => Ok(Body::Chunked),
             (false, Some(length)) => Ok(Body::Length(length)),
             (false, None) => Ok(Body::None),
@@ -132,17 +132,17 @@ impl Fields {
     }
 
     /// RFC 9112 §3.2: HTTP/1.1 requires Host, and an absolute form must agree with it.
-    pub(super) fn check_host(&self, line: &RequestLine, bytes: &[u8]) -> Result<(), Refusal> {
+    pub(super) fn check_host(&self, line: &RequestLine, bytes: &[u8]) -> Result<(), DetailedRejection> {
         let Some(host) = &self.host else {
             return match (line.version_1_1, &line.authority) {
-                (true, _) => Err(Refusal::bad_request("HTTP/1.1 without Host")),
-                (false, Some(_)) => Err(Refusal::bad_request("an absolute form without Host")),
+                (true, _) => Err(DetailedRejection::bad_request("HTTP/1.1 without Host")),
+                (false, Some(_)) => Err(DetailedRejection::bad_request("an absolute form without Host")),
                 (false, None) => Ok(()),
             };
         };
         // Compared byte by byte: clients write both from one URL, and Pingora requires it.
         if line.authority.as_ref().is_some_and(|authority| bytes.get(authority.clone()) != bytes.get(host.clone())) {
-            return Err(Refusal::bad_request("the target and Host name different hosts"));
+            return Err(DetailedRejection::bad_request("the target and Host name different hosts"));
         }
         Ok(())
     }

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use super::body::Body;
 use super::field_lines::{Event, FieldLines};
 use super::fields::Fields;
 use super::request_line::RequestLine;
-use crate::http::rejection::{Refusal, Rejection};
+use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_limits::RequestLimits;
 
 /// A legal head. Positions count from the first given byte.
@@ -33,17 +34,6 @@ pub struct Head {
     pub expects_continue: bool,
     /// The client requests a protocol upgrade.
     pub upgrade: bool,
-}
-
-/// How the end of a request body is determined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body {
-    /// There is no body.
-    None,
-    /// This many bytes; may be zero.
-    Length(u64),
-    /// [`super::Chunked`] determines it.
-    Chunked,
 }
 
 /// Parses a head as its bytes arrive, each byte once.
@@ -82,7 +72,7 @@ impl HeadReader {
     /// # Errors
     /// If the head is illegal or too large, as early as that is known. The connection cannot be read any
     /// further.
-    pub fn inspect(&mut self, bytes: &[u8], limits: &RequestLimits) -> Result<Option<Head>, Refusal> {
+    pub fn inspect(&mut self, bytes: &[u8], limits: &RequestLimits) -> Result<Option<Head>, DetailedRejection> {
         let size = usize::try_from(limits.header_size).unwrap_or(usize::MAX);
         loop {
             let seen = bytes.get(..self.start.saturating_add(size)).unwrap_or(bytes);
@@ -111,13 +101,13 @@ impl HeadReader {
     }
 
     /// RFC 9112 §2.2: one empty line before the request is skipped, not several.
-    fn begin(&mut self, seen: &[u8]) -> Result<(), Refusal> {
+    fn begin(&mut self, seen: &[u8]) -> Result<(), DetailedRejection> {
         match (self.part, seen.get(self.at)) {
             (Part::Start, Some(b'\r')) if self.start == 0 => {
                 self.part = Part::EmptyLine;
                 self.at += 1;
             }
-            (Part::Start, Some(b'\r')) => return Err(Refusal::bad_request("more than one empty line")),
+            (Part::Start, Some(b'\r')) => return Err(DetailedRejection::bad_request("more than one empty line")),
             (Part::Start, _) => {
                 self.part = Part::RequestLine;
                 self.line = RequestLine::at(self.start);
@@ -127,13 +117,13 @@ impl HeadReader {
                 self.at += 1;
                 self.start = self.at;
             }
-            _ => return Err(Refusal::bad_request("a bare CR in the header")),
+            _ => return Err(DetailedRejection::bad_request("a bare CR in the header")),
         }
         Ok(())
     }
 
     /// Processes one step of the header. Returns whether the empty line has arrived.
-    fn header(&mut self, seen: &[u8], limits: &RequestLimits) -> Result<bool, Refusal> {
+    fn header(&mut self, seen: &[u8], limits: &RequestLimits) -> Result<bool, DetailedRejection> {
         let (taken, event) = self.field_lines.advance(seen.get(self.at..).unwrap_or_default())?;
         self.at += taken;
         match event {
@@ -156,7 +146,7 @@ impl HeadReader {
         Ok(false)
     }
 
-    fn finish(&self, seen: &[u8]) -> Result<Head, Refusal> {
+    fn finish(&self, seen: &[u8]) -> Result<Head, DetailedRejection> {
         let (line, fields) = (&self.line, &self.fields);
         fields.check_host(line, seen)?;
         Ok(Head {
@@ -175,6 +165,6 @@ impl HeadReader {
     }
 }
 
-fn too_large(detail: &'static str) -> Refusal {
-    Refusal { rejection: Rejection::HeaderTooLarge, detail }
+fn too_large(detail: &'static str) -> DetailedRejection {
+    DetailedRejection { rejection: Rejection::HeaderTooLarge, detail }
 }

@@ -1,6 +1,6 @@
 //! Legal heads, and every kind of illegal head. Each is read at once and byte by byte, with the same result.
 
-use super::{Body, Head, HeadReader, Refusal};
+use super::{Body, DetailedRejection, Head, HeadReader};
 use crate::base::fault::{Faults, Place};
 use crate::http::rejection::Rejection;
 use crate::http::request_limits::{Config, RequestLimits};
@@ -9,7 +9,7 @@ fn limits() -> RequestLimits {
     Config::default().check(&Place::root(), &mut Faults::default())
 }
 
-fn inspect(bytes: &[u8], limits: &RequestLimits) -> Result<Option<Head>, Refusal> {
+fn inspect(bytes: &[u8], limits: &RequestLimits) -> Result<Option<Head>, DetailedRejection> {
     let at_once = HeadReader::default().inspect(bytes, limits);
     let mut reader = HeadReader::default();
     let mut dribbled = Ok(None);
@@ -29,7 +29,7 @@ fn head(bytes: &str) -> Head {
 
 fn detail(bytes: &[u8]) -> &'static str {
     match inspect(bytes, &limits()) {
-        Err(Refusal { rejection: Rejection::BadRequest, detail }) => detail,
+        Err(DetailedRejection { rejection: Rejection::BadRequest, detail }) => detail,
         other => panic!("{}: {other:?}", bytes.escape_ascii()),
     }
 }

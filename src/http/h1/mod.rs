@@ -8,7 +8,7 @@
 //! - [`HeadReader`] parses the request line and the header, and determines the body.
 //! - [`Chunked`] finds the end of a chunked body.
 //! - [`check_authority`] also applies to HTTP/2, whose other rules are in the h2 crate and Pingora.
-//! - [`fn@glimpse`] extracts the parts of rejected bytes for the access log.
+//! - [`fn@peek`] extracts the parts of rejected bytes for the access log.
 //!
 //! # Stricter than RFC 9112
 //! Bare CR or LF, more than one space in the request line, obsolete folding, all versions but 1.0 and
@@ -17,10 +17,11 @@
 //! `Connection` that names protected headers, and host names with characters that no DNS name has.
 
 mod authority;
+mod body;
 mod chunked;
 mod field_lines;
 mod fields;
-mod glimpse;
+mod peek;
 mod grammar;
 mod head;
 mod request_line;
@@ -31,8 +32,9 @@ mod chunked_tests;
 mod head_tests;
 
 pub use authority::check as check_authority;
+pub use body::Body;
 pub use chunked::{Chunk, Chunked};
-pub use glimpse::{Glimpse, glimpse};
-pub use head::{Body, Head, HeadReader};
+pub use head::{Head, HeadReader};
+pub use peek::{PeekedHead, peek};
 
-pub use crate::http::rejection::Refusal;
+pub use crate::http::rejection::DetailedRejection;

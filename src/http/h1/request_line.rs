@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::authority;
 use super::grammar::{TARGET, TOKEN};
-use crate::http::rejection::{Refusal, Rejection};
+use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_limits::RequestLimits;
 use crate::http::target;
 
@@ -49,7 +49,7 @@ impl RequestLine {
         bytes: &[u8],
         at: usize,
         limits: &RequestLimits,
-    ) -> Result<(usize, bool), Refusal> {
+    ) -> Result<(usize, bool), DetailedRejection> {
         let rest = bytes.get(at..).unwrap_or_default();
         match self.part {
             Part::Method => self.method(bytes, at + TOKEN.run(rest)),
@@ -60,26 +60,26 @@ impl RequestLine {
                     self.part = Part::LineFeed;
                     Ok((at + 1, false))
                 }
-                Some(b' ' | b'\t') => Err(Refusal::bad_request("space behind the version")),
-                Some(b'\n') => Err(Refusal::bad_request("a bare LF in the header")),
-                _ => Err(Refusal::bad_request("a version other than HTTP/1.0 and HTTP/1.1")),
+                Some(b' ' | b'\t') => Err(DetailedRejection::bad_request("space behind the version")),
+                Some(b'\n') => Err(DetailedRejection::bad_request("a bare LF in the header")),
+                _ => Err(DetailedRejection::bad_request("a version other than HTTP/1.0 and HTTP/1.1")),
             },
             Part::LineFeed if rest.first() == Some(&b'\n') => Ok((at + 1, true)),
-            Part::LineFeed => Err(Refusal::bad_request("a bare CR in the header")),
+            Part::LineFeed => Err(DetailedRejection::bad_request("a bare CR in the header")),
         }
     }
 
-    fn method(&mut self, bytes: &[u8], end: usize) -> Result<(usize, bool), Refusal> {
+    fn method(&mut self, bytes: &[u8], end: usize) -> Result<(usize, bool), DetailedRejection> {
         let method = bytes.get(self.mark..end).unwrap_or_default();
         match bytes.get(end) {
             None => return Ok((end, false)),
             Some(b' ') if !method.is_empty() => {}
-            Some(b'\n') => return Err(Refusal::bad_request("a bare LF in the header")),
-            Some(b'\r') => return Err(Refusal::bad_request("a request line without a target")),
-            Some(_) => return Err(Refusal::bad_request("a method that is not a token")),
+            Some(b'\n') => return Err(DetailedRejection::bad_request("a bare LF in the header")),
+            Some(b'\r') => return Err(DetailedRejection::bad_request("a request line without a target")),
+            Some(_) => return Err(DetailedRejection::bad_request("a method that is not a token")),
         }
         if matches!(method, b"CONNECT" | b"TRACE") {
-            return Err(Refusal { rejection: Rejection::MethodNotAllowed, detail: "CONNECT or TRACE" });
+            return Err(DetailedRejection { rejection: Rejection::MethodNotAllowed, detail: "CONNECT or TRACE" });
         }
         self.method = self.mark..end;
         self.part = Part::Target;
@@ -87,17 +87,19 @@ impl RequestLine {
         Ok((self.mark, false))
     }
 
-    fn target(&mut self, bytes: &[u8], end: usize, limits: &RequestLimits) -> Result<(usize, bool), Refusal> {
+    fn target(&mut self, bytes: &[u8], end: usize, limits: &RequestLimits) -> Result<(usize, bool), DetailedRejection> {
         // Lengths in memory fit into 64 bits.
         if (end - self.mark) as u64 > limits.target_size {
-            return Err(Refusal { rejection: Rejection::TargetTooLong, detail: "the target is too long" });
+            return Err(DetailedRejection { rejection: Rejection::TargetTooLong, detail: "the target is too long" });
         }
         match bytes.get(end) {
             None => return Ok((end, false)),
-            Some(b' ') if end == self.mark => return Err(Refusal::bad_request("more than one space in a row")),
+            Some(b' ') if end == self.mark => {
+                return Err(DetailedRejection::bad_request("more than one space in a row"));
+            }
             Some(b' ') => {}
-            Some(b'\r') => return Err(Refusal::bad_request("a request line without a version")),
-            Some(b'\n') => return Err(Refusal::bad_request("a bare LF in the header")),
+            Some(b'\r') => return Err(DetailedRejection::bad_request("a request line without a version")),
+            Some(b'\n') => return Err(DetailedRejection::bad_request("a bare LF in the header")),
             // The check names the byte.
             Some(_) => target::check(bytes.get(end..=end).unwrap_or_default())?,
         }
@@ -109,13 +111,13 @@ impl RequestLine {
     }
 
     /// The form of the target (RFC 9112 §3.2): origin or absolute, or `*` of OPTIONS.
-    fn form(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+    fn form(&mut self, bytes: &[u8]) -> Result<(), DetailedRejection> {
         let target = bytes.get(self.target.clone()).unwrap_or_default();
         target::check_escapes(target)?;
         match target {
             [b'/', ..] => return Ok(()),
             b"*" if bytes.get(self.method.clone()) == Some(b"OPTIONS") => return Ok(()),
-            b"*" => return Err(Refusal::bad_request("the target * is only valid with OPTIONS")),
+            b"*" => return Err(DetailedRejection::bad_request("the target * is only valid with OPTIONS")),
             _ => {}
         }
         let has = |scheme: &[u8]| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
@@ -124,7 +126,7 @@ impl RequestLine {
         } else if has(b"https://") {
             b"https://".len()
         } else {
-            return Err(Refusal::bad_request("a target that is neither a path nor an http address"));
+            return Err(DetailedRejection::bad_request("a target that is neither a path nor an http address"));
         };
         let rest = target.get(scheme..).unwrap_or_default();
         let length = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
@@ -134,11 +136,11 @@ impl RequestLine {
         Ok(())
     }
 
-    fn version(&mut self, bytes: &[u8]) -> Result<(usize, bool), Refusal> {
+    fn version(&mut self, bytes: &[u8]) -> Result<(usize, bool), DetailedRejection> {
         let came = bytes.get(self.mark..).unwrap_or_default();
         for (came, wanted) in came.iter().zip(VERSION) {
             if came != wanted {
-                return Err(Refusal::bad_request(match came {
+                return Err(DetailedRejection::bad_request(match came {
                     b' ' => "more than one space in a row",
                     b'\n' => "a bare LF in the header",
                     _ => "a version other than HTTP/1.0 and HTTP/1.1",
@@ -151,7 +153,7 @@ impl RequestLine {
         self.version_1_1 = match minor {
             b'1' => true,
             b'0' => false,
-            _ => return Err(Refusal::bad_request("a version other than HTTP/1.0 and HTTP/1.1")),
+            _ => return Err(DetailedRejection::bad_request("a version other than HTTP/1.0 and HTTP/1.1")),
         };
         self.part = Part::CarriageReturn;
         Ok((self.mark + VERSION.len() + 1, false))

@@ -11,48 +11,12 @@
 //! The parser is strict, because limits and logs use the address. It never guesses whether a header is present:
 //! bytes that cannot become one are [`Malformed`], as section 2 requires.
 
-use std::fmt;
-use std::net::SocketAddr;
-
+mod header;
 mod v1;
 mod v2;
 
+pub use header::{HEADER_MAX, Header, Malformed};
 pub use v2::{encode_local, encode_v2};
-
-/// The content of a header. Without addresses (health checks, `UNKNOWN`, Unix-domain sockets) those of the
-/// connection apply (§2.1, §2.2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Header {
-    /// The client's address and port.
-    pub source: Option<SocketAddr>,
-    /// The address and port that the client connected to.
-    pub destination: Option<SocketAddr>,
-}
-
-impl Header {
-    fn between(source: SocketAddr, destination: SocketAddr) -> Self {
-        Self { source: Some(source), destination: Some(destination) }
-    }
-}
-
-/// Bytes that cannot become a header; the connection must be closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed(
-    /// The reason, as a clause for the log.
-    pub &'static str,
-);
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PROXY protocol: {}", self.0)
-    }
-}
-
-impl std::error::Error for Malformed {}
-
-/// The longest header in bytes. Version 1 ends at 107 (§2.1); version 2 could have 65,551, but its addresses
-/// take at most 216 and the rest are attributes that are skipped.
-pub const HEADER_MAX: usize = 4096;
 
 /// Parses the header at the start of `bytes`, all bytes received so far.
 ///

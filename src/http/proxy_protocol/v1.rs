@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Header, Malformed};
+use super::header::{Header, Malformed};
 
 /// The start of every line.
 pub(super) const SIGNATURE: &[u8] = b"PROXY ";

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{HEADER_MAX, Header, Malformed};
+use super::header::{HEADER_MAX, Header, Malformed};
 use crate::http::client_address::canonical;
 
 /// The start of every header; no other protocol starts like that.
@@ -55,9 +55,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> 
         return Ok(Some((Header::default(), end)));
     }
     let short = Malformed("shorter than its addresses");
-    let (said, attributes) = addresses(family, header.get(FIXED..).unwrap_or_default()).ok_or(short)?;
+    let (addressed, attributes) = addresses(family, header.get(FIXED..).unwrap_or_default()).ok_or(short)?;
     check_attributes(header, attributes)?;
-    Ok(Some((said, end)))
+    Ok(Some((addressed, end)))
 }
 
 /// Splits the part after the fixed bytes into addresses and attributes.

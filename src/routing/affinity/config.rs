@@ -1,4 +1,4 @@
-//! The `sticky:` block of a route.
+//! The `sticky:` block of a route, and its checked form.
 
 use std::path::PathBuf;
 
@@ -6,8 +6,8 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::ticket::{Own, Tickets};
-use super::{CookieSpec, Means, Secure, Source, Sticky};
+use super::cookie::{CookieKeys, ProcessKey};
+use super::method::{AffinityMethod, CookieSpec, HashSource, Secure};
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 
@@ -23,19 +23,19 @@ pub struct Config {
     pub key: Option<PathBuf>,
     /// The client value that is hashed.
     #[serde(default)]
-    pub by: Option<By>,
+    pub by: Option<HashSourceKind>,
     /// The name of the cookie or header that is hashed.
     #[serde(default)]
     pub name: Option<String>,
     /// The scope of affinity.
     #[serde(default)]
-    pub keep: Keep,
+    pub keep: Scope,
 }
 
 /// The value that is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum By {
+pub enum HashSourceKind {
     /// A cookie of the application.
     Cookie,
     /// A header.
@@ -47,12 +47,23 @@ pub enum By {
 /// The scope of affinity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Keep {
+pub enum Scope {
     /// The pool and the backend.
     #[default]
     Backend,
     /// The pool only; its policy balances.
     Pool,
+}
+
+/// The session affinity of a route.
+#[derive(Debug)]
+pub struct Affinity {
+    /// Whether it applies to the backend, or only to the pool.
+    pub scope: Scope,
+    /// How the client is identified.
+    pub method: AffinityMethod,
+    /// The configuration, to detect changes in a reload.
+    pub config: Config,
 }
 
 /// Configuration of the affinity cookie.
@@ -97,20 +108,24 @@ pub enum SameSite {
 }
 
 impl Config {
-    /// Checks the block and reads its keys; without a key file `own` is used.
-    pub fn check(&self, own: &Own, place: &Place, faults: &mut Faults) -> Option<Sticky> {
-        let means = match (&self.cookie, self.by) {
+    /// Checks the block and reads its keys; without a key file `process_key` is used.
+    pub fn check(&self, process_key: &ProcessKey, place: &Place, faults: &mut Faults) -> Option<Affinity> {
+        let method = match (&self.cookie, self.by) {
             (Some(cookie), None) => {
                 if self.name.is_some() {
-                    faults.add(place.key("name"), "the name of the affinity cookie belongs into `cookie`", "move the key there");
+                    faults.add(
+                        place.key("name"),
+                        "the name of the affinity cookie belongs into `cookie`",
+                        "move the key there",
+                    );
                 }
-                self.ticket(cookie, own, place, faults)
+                self.cookie(cookie, process_key, place, faults)
             }
             (None, Some(by)) => {
                 if self.key.is_some() {
                     faults.add(place.key("key"), "`key` is only valid with `cookie`", "remove the key");
                 }
-                self.source(by, place, faults).map(Means::Hash)
+                self.source(by, place, faults).map(AffinityMethod::Hash)
             }
             (Some(_), Some(_)) => {
                 faults.add(place.key("by"), "`cookie` and `by` exclude each other", "remove one of them");
@@ -122,45 +137,53 @@ impl Config {
                 None
             }
         };
-        means.map(|means| Sticky { keep: self.keep, means, written: self.clone() })
+        method.map(|method| Affinity { scope: self.keep, method, config: self.clone() })
     }
 
-    fn ticket(&self, cookie: &Cookie, own: &Own, place: &Place, faults: &mut Faults) -> Option<Means> {
+    fn cookie(
+        &self,
+        cookie: &Cookie,
+        process_key: &ProcessKey,
+        place: &Place,
+        faults: &mut Faults,
+    ) -> Option<AffinityMethod> {
         cookie.check(&place.key("cookie"), faults);
-        let tickets = match &self.key {
-            None => Tickets::own(&cookie.name, own),
-            Some(path) => Tickets::read(&cookie.name, path).map_err(|problem| format!("{}: {problem}", path.display())),
+        let keys = match &self.key {
+            None => CookieKeys::of_process(&cookie.name, process_key),
+            Some(path) => {
+                CookieKeys::read(&cookie.name, path).map_err(|problem| format!("{}: {problem}", path.display()))
+            }
         };
-        let hint = "give a file with one key on each line, as `openssl rand -base64 32` makes them; the first one \
-                    seals new cookies";
-        let tickets = tickets.map_err(|problem| faults.add(place.key("key"), problem, hint)).ok()?;
-        Some(Means::Ticket(CookieSpec {
+        let hint = "give a file with one key on each line, as created by `openssl rand -base64 32`; the first \
+                    one encrypts new cookies";
+        let keys = keys.map_err(|problem| faults.add(place.key("key"), problem, hint)).ok()?;
+        Some(AffinityMethod::Cookie(CookieSpec {
             name: cookie.name.clone(),
             lifetime: cookie.lifetime.0,
             attributes: cookie.attributes(),
             secure: cookie.secure(),
-            tickets,
+            keys,
         }))
     }
 
-    fn source(&self, by: By, place: &Place, faults: &mut Faults) -> Option<Source> {
+    fn source(&self, by: HashSourceKind, place: &Place, faults: &mut Faults) -> Option<HashSource> {
         let place = place.key("name");
         match (by, &self.name) {
-            (By::ClientIp, None) => Some(Source::ClientIp),
-            (By::ClientIp, Some(_)) => {
+            (HashSourceKind::ClientIp, None) => Some(HashSource::ClientIp),
+            (HashSourceKind::ClientIp, Some(_)) => {
                 faults.add(place, "`name` is not valid with `by: client_ip`", "remove the key");
                 None
             }
-            (By::Cookie | By::Header, None) => {
+            (HashSourceKind::Cookie | HashSourceKind::Header, None) => {
                 faults.add(place, "the key `name` is missing", "add the name of the cookie or header");
                 None
             }
-            (By::Cookie, Some(name)) => {
+            (HashSourceKind::Cookie, Some(name)) => {
                 check_name(name, place, faults);
-                Some(Source::Cookie(name.clone()))
+                Some(HashSource::Cookie(name.clone()))
             }
-            (By::Header, Some(name)) => match HeaderName::from_bytes(name.as_bytes()) {
-                Ok(name) => Some(Source::Header(name)),
+            (HashSourceKind::Header, Some(name)) => match HeaderName::from_bytes(name.as_bytes()) {
+                Ok(name) => Some(HashSource::Header(name)),
                 Err(_) => {
                     faults.add(place, format!("`{name}` is not a header name"), "write for example x-user");
                     None

@@ -17,9 +17,9 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 const SECRET: usize = 32;
 
 /// A random key of this process for all its cookies, which become invalid with a restart.
-pub struct Own([u8; SECRET]);
+pub struct ProcessKey([u8; SECRET]);
 
-impl Own {
+impl ProcessKey {
     /// A random key.
     ///
     /// # Errors
@@ -39,13 +39,13 @@ const SEALED: usize = NONCE_LEN + PLAIN + TAG;
 
 /// The decrypted content of a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
+pub struct AffinityCookie {
     /// The pool, by [`pool_id`].
     pub pool: u64,
     /// The backend.
     pub backend: SocketAddr,
     /// When it was issued, in seconds since 1970.
-    pub given: u64,
+    pub issued_at: u64,
 }
 
 /// The id of a pool in cookies: the same on all machines with the same configuration.
@@ -56,24 +56,24 @@ pub fn pool_id(name: &str) -> u64 {
 }
 
 /// The keys for one cookie name: the first one encrypts, all of them decrypt.
-pub struct Tickets {
+pub struct CookieKeys {
     name: String,
     keys: Vec<LessSafeKey>,
 }
 
-impl fmt::Debug for Tickets {
+impl fmt::Debug for CookieKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} cookie keys", self.keys.len())
     }
 }
 
-impl Tickets {
+impl CookieKeys {
     /// The key of this process.
     ///
     /// # Errors
     /// If the library rejects the key.
-    pub fn own(name: &str, own: &Own) -> Result<Self, String> {
-        let key = key(&own.0).ok_or("the key cannot be created")?;
+    pub fn of_process(name: &str, key: &ProcessKey) -> Result<Self, String> {
+        let key = cipher(&key.0).ok_or("the key cannot be created")?;
         Ok(Self { name: name.to_owned(), keys: vec![key] })
     }
 
@@ -95,7 +95,7 @@ impl Tickets {
         for (number, line) in (1..).zip(text.lines().map(str::trim)) {
             if !line.is_empty() && !line.starts_with('#') {
                 let secret = STANDARD.decode(line).ok();
-                let key = secret.and_then(|secret| key(&secret));
+                let key = secret.and_then(|secret| cipher(&secret));
                 keys.push(key.ok_or_else(|| format!("line {number} is not 32 bytes in base64"))?);
             }
         }
@@ -107,38 +107,39 @@ impl Tickets {
 
     /// The value of a cookie; `None` if the system returns no random bytes.
     #[must_use]
-    pub fn seal(&self, ticket: &Ticket) -> Option<String> {
+    pub fn seal(&self, cookie: &AffinityCookie) -> Option<String> {
         let mut nonce = [0; NONCE_LEN];
         aws_lc_rs::rand::fill(&mut nonce).ok()?;
         let mut sealed = Vec::with_capacity(SEALED - NONCE_LEN);
-        sealed.extend_from_slice(&ticket.pool.to_be_bytes());
-        sealed.extend_from_slice(&ticket.given.to_be_bytes());
-        sealed.extend_from_slice(&address(ticket.backend.ip()).octets());
-        sealed.extend_from_slice(&ticket.backend.port().to_be_bytes());
+        sealed.extend_from_slice(&cookie.pool.to_be_bytes());
+        sealed.extend_from_slice(&cookie.issued_at.to_be_bytes());
+        sealed.extend_from_slice(&address(cookie.backend.ip()).octets());
+        sealed.extend_from_slice(&cookie.backend.port().to_be_bytes());
         let once = Nonce::assume_unique_for_key(nonce);
-        self.keys.first()?.seal_in_place_append_tag(once, self.bound(), &mut sealed).ok()?;
+        self.keys.first()?.seal_in_place_append_tag(once, self.associated_data(), &mut sealed).ok()?;
         Some(URL_SAFE_NO_PAD.encode([nonce.as_slice(), &sealed].concat()))
     }
 
     /// The content of a cookie value; `None` if these keys did not encrypt it.
     #[must_use]
-    pub fn open(&self, value: &str) -> Option<Ticket> {
+    pub fn open(&self, value: &str) -> Option<AffinityCookie> {
         let mut bytes = [0; SEALED];
         let length = URL_SAFE_NO_PAD.decode_slice(value, &mut bytes).ok()?;
         let (nonce, sealed) = bytes.get(..length)?.split_first_chunk::<NONCE_LEN>()?;
         self.keys.iter().find_map(|key| {
             let mut sealed: [u8; PLAIN + TAG] = sealed.try_into().ok()?;
-            let opened = key.open_in_place(Nonce::assume_unique_for_key(*nonce), self.bound(), &mut sealed).ok()?;
+            let opened =
+                key.open_in_place(Nonce::assume_unique_for_key(*nonce), self.associated_data(), &mut sealed).ok()?;
             parse(opened)
         })
     }
 
-    fn bound(&self) -> Aad<&[u8]> {
+    fn associated_data(&self) -> Aad<&[u8]> {
         Aad::from(self.name.as_bytes())
     }
 }
 
-fn key(secret: &[u8]) -> Option<LessSafeKey> {
+fn cipher(secret: &[u8]) -> Option<LessSafeKey> {
     UnboundKey::new(&AES_256_GCM_SIV, secret).map(LessSafeKey::new).ok()
 }
 
@@ -150,13 +151,13 @@ fn address(ip: IpAddr) -> Ipv6Addr {
     }
 }
 
-fn parse(plain: &[u8]) -> Option<Ticket> {
+fn parse(plain: &[u8]) -> Option<AffinityCookie> {
     let (pool, rest) = plain.split_first_chunk()?;
-    let (given, rest) = rest.split_first_chunk()?;
+    let (issued_at, rest) = rest.split_first_chunk()?;
     let (ip, rest) = rest.split_first_chunk::<16>()?;
     let port = u16::from_be_bytes(*rest.first_chunk()?);
     let backend = SocketAddr::new(Ipv6Addr::from(*ip).to_canonical(), port);
-    Some(Ticket { pool: u64::from_be_bytes(*pool), backend, given: u64::from_be_bytes(*given) })
+    Some(AffinityCookie { pool: u64::from_be_bytes(*pool), backend, issued_at: u64::from_be_bytes(*issued_at) })
 }
 
 #[cfg(test)]
@@ -167,32 +168,32 @@ mod tests {
         STANDARD.encode([byte; SECRET])
     }
 
-    fn tickets(name: &str, keys: &[u8]) -> Tickets {
-        Tickets::parse(name, &keys.iter().map(|byte| line(*byte) + "\n").collect::<String>()).unwrap()
+    fn keys(name: &str, keys: &[u8]) -> CookieKeys {
+        CookieKeys::parse(name, &keys.iter().map(|byte| line(*byte) + "\n").collect::<String>()).unwrap()
     }
 
-    fn ticket(backend: &str) -> Ticket {
-        Ticket { pool: pool_id("a"), backend: backend.parse().unwrap(), given: 1_700_000_000 }
+    fn cookie(backend: &str) -> AffinityCookie {
+        AffinityCookie { pool: pool_id("a"), backend: backend.parse().unwrap(), issued_at: 1_700_000_000 }
     }
 
     #[test]
     fn encrypted_cookie_is_decrypted_and_reveals_nothing() {
-        let tickets = tickets("l7lb", &[1]);
+        let keys = keys("l7lb", &[1]);
         for backend in ["127.0.0.1:8081", "[2001:db8::1]:443"] {
-            let value = tickets.seal(&ticket(backend)).unwrap();
-            assert_eq!(tickets.open(&value), Some(ticket(backend)));
+            let value = keys.seal(&cookie(backend)).unwrap();
+            assert_eq!(keys.open(&value), Some(cookie(backend)));
             assert!(value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'), "{value}");
-            assert_ne!(tickets.seal(&ticket(backend)), Some(value), "equal backends have different cookies");
+            assert_ne!(keys.seal(&cookie(backend)), Some(value), "equal backends have different cookies");
         }
     }
 
     #[test]
     fn truncated_or_foreign_cookie_is_rejected() {
-        let ours = tickets("l7lb", &[1]);
-        let value = ours.seal(&ticket("127.0.0.1:8081")).unwrap();
-        assert_eq!(tickets("other", &[1]).open(&value), None);
-        assert_eq!(tickets("l7lb", &[2]).open(&value), None);
-        assert_eq!(tickets("l7lb", &[2, 1]).open(&value), Some(ticket("127.0.0.1:8081")), "keys can be rotated");
+        let ours = keys("l7lb", &[1]);
+        let value = ours.seal(&cookie("127.0.0.1:8081")).unwrap();
+        assert_eq!(keys("other", &[1]).open(&value), None);
+        assert_eq!(keys("l7lb", &[2]).open(&value), None);
+        assert_eq!(keys("l7lb", &[2, 1]).open(&value), Some(cookie("127.0.0.1:8081")), "keys can be rotated");
         for length in 0..value.len() {
             assert_eq!(ours.open(&value[..length]), None, "{length}");
         }
@@ -204,13 +205,13 @@ mod tests {
         for forged in ["", "é", "127.0.0.1:8081", &"A".repeat(10_000), &format!("{value}A")] {
             assert_eq!(ours.open(forged), None);
         }
-        assert!(Tickets::own("l7lb", &Own::random().unwrap()).unwrap().open(&value).is_none());
+        assert!(CookieKeys::of_process("l7lb", &ProcessKey::random().unwrap()).unwrap().open(&value).is_none());
     }
 
     #[test]
     fn key_file_is_parsed_strictly_and_never_quoted() {
         assert_eq!(
-            format!("{:?}", Tickets::parse("n", &format!("# ours\n\n {} \r\n{}\n", line(1), line(2))).unwrap()),
+            format!("{:?}", CookieKeys::parse("n", &format!("# ours\n\n {} \r\n{}\n", line(1), line(2))).unwrap()),
             "2 cookie keys"
         );
         for (text, problem) in [
@@ -220,7 +221,7 @@ mod tests {
             (STANDARD.encode([1; 31]), "line 1 is not 32 bytes in base64"),
             (STANDARD.encode([1; 48]), "line 1 is not 32 bytes in base64"),
         ] {
-            assert_eq!(Tickets::parse("n", &text).unwrap_err(), problem);
+            assert_eq!(CookieKeys::parse("n", &text).unwrap_err(), problem);
         }
     }
 }

@@ -7,12 +7,13 @@ use std::time::Instant;
 use super::fixed_window::FixedWindow;
 use super::rule::{Outcome, Rule, nanoseconds};
 use super::sliding_window::SlidingWindow;
+use super::spec::{Algorithm, Spec};
 use super::token_bucket::TokenBucket;
-use super::{Algorithm, Spec, Verdict};
+use super::verdict::Verdict;
 use crate::http::client_address::ClientKey;
 
 /// A limit for a replay.
-pub struct Trial {
+pub struct ReplayLimiter {
     spec: Spec,
     epoch: Instant,
     clients: Clients,
@@ -39,7 +40,7 @@ impl<R: Rule> Usages<R> {
     }
 }
 
-impl Trial {
+impl ReplayLimiter {
     /// A limit without usage; windows are aligned to `epoch`.
     #[must_use]
     pub fn new(spec: Spec, epoch: Instant) -> Self {
@@ -68,28 +69,28 @@ mod tests {
     use std::num::NonZeroU32;
     use std::time::Duration;
 
-    use super::super::Limiter;
+    use super::super::limiter::Limiter;
     use super::*;
 
     #[test]
-    fn trial_agrees_with_the_limiter_and_look_does_not_count() {
+    fn replay_agrees_with_the_limiter_and_look_does_not_count() {
         let start = Instant::now();
         let limit = NonZeroU32::new(3).unwrap();
         for algorithm in [Algorithm::FixedWindow, Algorithm::SlidingWindow, Algorithm::TokenBucket] {
             let spec = Spec { algorithm, limit, window: Duration::from_secs(10), burst: NonZeroU32::new(5).unwrap() };
-            let (limiter, mut trial) = (Limiter::new(spec, start), Trial::new(spec, start));
+            let (limiter, mut replay) = (Limiter::new(spec, start), ReplayLimiter::new(spec, start));
             let mut random = fastrand::Rng::with_seed(7);
-            let (mut now, mut refused) = (start, 0);
+            let (mut now, mut rejected) = (start, 0);
             for _ in 0..2000 {
                 now += Duration::from_millis(random.u64(..700));
                 let client = ClientKey(random.u64(..3));
                 let looked = limiter.look(client, now);
                 assert_eq!(looked, limiter.look(client, now));
-                let told = limiter.admit(client, now);
-                assert_eq!((looked, trial.admit(client, now)), (told, told), "{algorithm:?}");
-                refused += usize::from(!told.admitted);
+                let verdict = limiter.admit(client, now);
+                assert_eq!((looked, replay.admit(client, now)), (verdict, verdict), "{algorithm:?}");
+                rejected += usize::from(!verdict.admitted);
             }
-            assert!((100..1900).contains(&refused), "{algorithm:?} rejected {refused}");
+            assert!((100..1900).contains(&rejected), "{algorithm:?}: {rejected} rejected");
         }
     }
 }

@@ -10,7 +10,7 @@ const TARGET_MAX: usize = 1024;
 /// The probable parts of a rejected request. Each is printable ASCII without spaces, cut before the first other
 /// byte, and empty if it was not found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Glimpse<'a> {
+pub struct PeekedHead<'a> {
     /// The method.
     pub method: &'a str,
     /// The target without its query, which may contain secrets.
@@ -21,7 +21,7 @@ pub struct Glimpse<'a> {
 
 /// Peeks at rejected bytes. The result is not validated.
 #[must_use]
-pub fn glimpse(bytes: &[u8]) -> Glimpse<'_> {
+pub fn peek(bytes: &[u8]) -> PeekedHead<'_> {
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     let mut lines = bytes.get(start..).unwrap_or_default().split(|byte| *byte == b'\n');
     let mut words = lines.next().unwrap_or_default().split(|byte| *byte == b' ').filter(|word| !word.is_empty());
@@ -31,7 +31,7 @@ pub fn glimpse(bytes: &[u8]) -> Glimpse<'_> {
         let (name, value) = line.split_at_checked(line.iter().position(|byte| *byte == b':')?)?;
         trim(name).eq_ignore_ascii_case(b"host").then(|| trim(value.get(1..).unwrap_or_default()))
     });
-    Glimpse {
+    PeekedHead {
         method,
         target: target.split(['?', '#']).next().unwrap_or_default(),
         host: printable(host.unwrap_or_default(), HOST_MAX),
@@ -60,10 +60,10 @@ mod tests {
             (b"GET /\r\n", "GET", "/", ""),
             (b"\xff\xfe\n:\nHost", "", "", ""),
         ] {
-            assert_eq!(glimpse(bytes), Glimpse { method, target, host }, "{}", bytes.escape_ascii());
+            assert_eq!(peek(bytes), PeekedHead { method, target, host }, "{}", bytes.escape_ascii());
         }
         let long = [b"M".repeat(100), b" /".to_vec(), b"t".repeat(5000)].concat();
-        assert_eq!(glimpse(&long).method.len(), METHOD_MAX);
-        assert_eq!(glimpse(&long).target.len(), TARGET_MAX);
+        assert_eq!(peek(&long).method.len(), METHOD_MAX);
+        assert_eq!(peek(&long).target.len(), TARGET_MAX);
     }
 }

@@ -1,6 +1,10 @@
 //! Accuracy with more clients than the table holds.
 
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
 use super::*;
+use crate::http::client_address::ClientKey;
 
 const WINDOW: Duration = Duration::from_secs(60);
 /// Neither at the start of a window nor in the first window.
@@ -33,7 +37,10 @@ fn mixed_crowd(algorithm: Algorithm, start: Duration, length: Duration) {
             assert!(limiter.admit(stranger, now).admitted, "{algorithm:?}: a client with one request");
         }
         for client in (0..1000).filter(|_| round % 2 == 0) {
-            assert!(limiter.admit(ClientKey(client), now).admitted, "{algorithm:?}: a client within its limit in round {round}");
+            assert!(
+                limiter.admit(ClientKey(client), now).admitted,
+                "{algorithm:?}: a client within its limit in round {round}"
+            );
         }
         for (count, client) in greedy.iter_mut().zip(5000..) {
             *count += u32::from(limiter.admit(ClientKey(client), now).admitted);
@@ -70,7 +77,7 @@ fn flood_does_not_grow_memory_and_heavy_clients_are_still_limited() {
     }
     assert_eq!(limiter.size_bytes(), size);
     assert!(size < 9 * 1024 * 1024, "{size}");
-    assert_eq!(limiter.places(), 131_072);
+    assert_eq!(limiter.slots(), 131_072);
 }
 
 /// The hardest case within the guarantee: all clients are equally heavy, so about 5,000 of them are forgotten
