@@ -46,7 +46,7 @@ impl Encoded {
         (self.slash || !found.slash) && (self.backslash || !found.backslash) && (self.nul || !found.nul)
     }
 
-    fn note(&mut self, byte: u8) {
+    fn record(&mut self, byte: u8) {
         match byte {
             b'/' => self.slash = true,
             b'\\' => self.backslash = true,
@@ -108,7 +108,7 @@ fn decode(segment: &str, normal: &mut String, encoded: &mut Encoded) {
         if is_unreserved(byte) {
             normal.push(char::from(byte));
         } else {
-            encoded.note(byte);
+            encoded.record(byte);
             normal.push('%');
             normal.extend(digits.chars().map(|digit| digit.to_ascii_uppercase()));
         }
@@ -125,7 +125,7 @@ pub fn check(text: &[u8]) -> Result<(), DetailedRejection> {
     if let Some(bad) = text.iter().find(|byte| !is_allowed(**byte)) {
         return Err(DetailedRejection::bad_request(match bad {
             b'#' => "a fragment in the target",
-            0x80.. => "a byte beyond ASCII in the target",
+            0x80.. => "a non-ASCII byte in the target",
             0..b' ' | 0x7f => "a control character in the target",
             _ => "a character in the target that must be percent-encoded",
         }));

@@ -68,13 +68,13 @@ impl PatternError {
             }
             Self::HostLabel(host) => write!(
                 f,
-                "host {host:?} has an empty or too long label; between two dots stand 1 to 63 \
+                "host {host:?} has an empty or too long label; a label has 1 to 63 \
                  characters, as in \"www.example.com\""
             ),
             Self::HostCharacter(host, character) => write!(
                 f,
                 "host {host:?} has the character {character:?}; only letters, digits, '-', '_' \
-                 and '.' are right, and other scripts are written in their \"xn--\" form"
+                 and '.' are valid; write other scripts in their \"xn--\" form"
             ),
             Self::HostPort(host) => {
                 write!(f, "host {host:?} has a port; write the host only; ports are ignored")
@@ -99,8 +99,8 @@ impl PatternError {
         match self {
             Self::PathQuery(path, character) => write!(
                 f,
-                "path {path:?} has a {character:?}; routes do not look at query or fragment, \
-                 write the path in front of it"
+                "path {path:?} has a {character:?}; routes do not match a query or fragment; \
+                 write only the path in front of it"
             ),
             Self::PathCharacter(path, character) => write!(
                 f,
@@ -132,8 +132,8 @@ impl PatternError {
             ),
             _ => write!(
                 f,
-                "the list of methods is empty, so that it takes nothing; name a method such as \
-                 GET, or leave the list out to take any method"
+                "the list of methods is empty, so it matches no request; name a method such as \
+                 GET, or leave the list out to match any method"
             ),
         }
     }

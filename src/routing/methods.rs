@@ -55,7 +55,7 @@ impl Methods {
     }
 
     /// Whether this method matches.
-    pub fn takes(&self, method: &Method) -> bool {
+    pub fn matches(&self, method: &Method) -> bool {
         self.is_any() || self.listed.contains(method)
     }
 

@@ -95,9 +95,9 @@ fn valid_methods_are_parsed() {
     assert_eq!(two, Methods::of([Method::GET, Method::POST]).unwrap());
     assert_eq!(two, Methods::try_from(["POST", "GET"].as_slice()).unwrap());
     assert_eq!(two.iter().collect::<Vec<_>>(), [Method::GET, Method::POST]);
-    assert!(two.takes(&Method::GET) && !two.takes(&Method::HEAD));
+    assert!(two.matches(&Method::GET) && !two.matches(&Method::HEAD));
     let purge = Methods::from_str("PURGE").unwrap();
-    assert!(purge.takes(&Method::from_bytes(b"PURGE").unwrap()));
+    assert!(purge.matches(&Method::from_bytes(b"PURGE").unwrap()));
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn path_rank(pattern: &PathPattern, path: &str) -> Option<usize> {
 fn rank(matcher: &Matcher, request: &Request) -> Option<(usize, usize, bool)> {
     let host = host_rank(&matcher.host, request.host)?;
     let path = path_rank(&matcher.path, &request.path)?;
-    let method = matcher.methods.takes(&request.method);
+    let method = matcher.methods.matches(&request.method);
     method.then_some((host, path, !matcher.methods.is_any()))
 }
 
@@ -103,7 +103,7 @@ fn same(left: &Matcher, right: &Matcher) -> bool {
         false => matcher.path.path().trim_end_matches('/').to_owned(),
     };
     let methods = match (left.methods.is_any(), right.methods.is_any()) {
-        (false, false) => left.methods.iter().any(|method| right.methods.takes(method)),
+        (false, false) => left.methods.iter().any(|method| right.methods.matches(method)),
         (left, right) => left && right,
     };
     let place = left.host == right.host && left.path.is_exact() == right.path.is_exact();

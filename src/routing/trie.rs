@@ -80,17 +80,17 @@ impl Trie {
             return best;
         };
         while !rest.is_empty() {
-            let (segment, behind) = split(rest);
+            let (segment, remainder) = split(rest);
             let Some(child) = node.children.get(segment) else {
                 return best;
             };
             node = child;
             best = node.prefix.find(method).or(best);
-            let Some(behind) = behind else {
+            let Some(remainder) = remainder else {
                 let exact = node.exact.as_ref().and_then(|exact| exact.bare.find(method));
                 return exact.or(best);
             };
-            rest = behind;
+            rest = remainder;
         }
         let exact = node.exact.as_ref().and_then(|exact| exact.slash.find(method));
         exact.or(best)
@@ -103,13 +103,13 @@ impl Trie {
         let mut depth = 0;
         let mut rest = path.strip_prefix('/').unwrap_or(path);
         let missing = loop {
-            let (segment, behind) = split(rest);
+            let (segment, remainder) = split(rest);
             let Some(child) = node.children.get(segment) else {
                 break segment;
             };
             node = child;
             depth += 1;
-            rest = behind.unwrap_or_default();
+            rest = remainder.unwrap_or_default();
         };
         let own = node.routes().map(|route| SimilarRoute { route, depth, distance: 0 });
         found.extend(own.take(BRANCHES_FOLLOWED));
@@ -188,7 +188,7 @@ impl Endpoint {
 #[inline]
 fn split(rest: &str) -> (&str, Option<&str>) {
     match rest.split_once('/') {
-        Some((segment, behind)) => (segment, Some(behind)),
+        Some((segment, remainder)) => (segment, Some(remainder)),
         None => (rest, None),
     }
 }

@@ -13,7 +13,7 @@ use crate::http::target::is_unreserved;
 /// [`crate::http::rejection::Rejection::BadRequest`].
 pub fn check(text: &[u8]) -> Result<(), DetailedRejection> {
     if text.contains(&b'@') {
-        return Err(DetailedRejection::bad_request("user information before the host"));
+        return Err(DetailedRejection::bad_request("userinfo before the host"));
     }
     let colon = match text {
         [b'[', ..] => text.iter().position(|byte| *byte == b']').map(|bracket| bracket + 1),
@@ -32,7 +32,7 @@ pub fn check(text: &[u8]) -> Result<(), DetailedRejection> {
         [] | [b':'] => Ok(()),
         [b':', digits @ ..] if digits.iter().all(u8::is_ascii_digit) => {
             let number: Option<u16> = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-            number.map(drop).ok_or(DetailedRejection::bad_request("a port beyond 65535"))
+            number.map(drop).ok_or(DetailedRejection::bad_request("a port above 65535"))
         }
         _ => Err(DetailedRejection::bad_request("a port that is not a number")),
     }

@@ -53,7 +53,7 @@ enum Extension {
     SpaceBeforeSemicolon,
     Semicolon,
     Name,
-    SpaceBehindName,
+    SpaceAfterName,
     Equals,
     Token,
     Quoted,
@@ -122,7 +122,7 @@ impl Chunked {
             (Part::DataCarriageReturn, b'\r') => Part::DataLineFeed,
             (Part::DataLineFeed, b'\n') => Part::Size,
             (Part::SizeEnd, _) => return Err(DetailedRejection::bad_request("a chunk size without CRLF")),
-            _ => return Err(DetailedRejection::bad_request("a chunk whose data has another size")),
+            _ => return Err(DetailedRejection::bad_request("chunk data that does not match the chunk size")),
         };
         Ok(())
     }
@@ -139,15 +139,15 @@ impl Chunked {
 
     fn extension(&mut self, at: Extension, byte: u8) -> Result<Part, DetailedRejection> {
         use Extension::{
-            Equals, Name, Quoted, QuotedEnd, QuotedPair, Semicolon, SpaceBeforeSemicolon, SpaceBehindName, Token,
+            Equals, Name, Quoted, QuotedEnd, QuotedPair, Semicolon, SpaceAfterName, SpaceBeforeSemicolon, Token,
         };
         let next = match (at, byte) {
             (Name | Token | QuotedEnd, b'\r') => return Ok(Part::SizeEnd),
             (SpaceBeforeSemicolon | Token | QuotedEnd, b' ' | b'\t') => SpaceBeforeSemicolon,
-            (SpaceBeforeSemicolon | Name | SpaceBehindName | Token | QuotedEnd, b';') => Semicolon,
+            (SpaceBeforeSemicolon | Name | SpaceAfterName | Token | QuotedEnd, b';') => Semicolon,
             (Semicolon | Equals, b' ' | b'\t') => at,
-            (Name | SpaceBehindName, b' ' | b'\t') => SpaceBehindName,
-            (Name | SpaceBehindName, b'=') => Equals,
+            (Name | SpaceAfterName, b' ' | b'\t') => SpaceAfterName,
+            (Name | SpaceAfterName, b'=') => Equals,
             (Equals, b'"') | (QuotedPair, _) if VALUE.has(byte) => Quoted,
             (Quoted, b'"') => QuotedEnd,
             (Quoted, b'\\') => QuotedPair,

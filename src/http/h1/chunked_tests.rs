@@ -61,7 +61,7 @@ fn chunk_size_that_is_not_plain_hexadecimal_is_rejected() {
 #[test]
 fn chunk_data_of_another_size_is_rejected() {
     for body in ["5\r\nhello0\r\n\r\n", "5\r\nhell\r\n0\r\n\r\n", "5\r\nhello\n0\r\n\r\n", "5\r\nhello\r0\r\n"] {
-        assert_eq!(detail(body), "a chunk whose data has another size", "{body:?}");
+        assert_eq!(detail(body), "chunk data that does not match the chunk size", "{body:?}");
     }
 }
 

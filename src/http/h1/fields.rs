@@ -105,7 +105,7 @@ impl Fields {
             return Err(DetailedRejection::bad_request("a Content-Length that is not a number"));
         }
         let length = str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
-        self.length = Some(length.ok_or(DetailedRejection::bad_request("a Content-Length beyond 64 bits"))?);
+        self.length = Some(length.ok_or(DetailedRejection::bad_request("a Content-Length that exceeds 64 bits"))?);
         Ok(())
     }
 
@@ -123,7 +123,7 @@ impl Fields {
     /// The body that follows (RFC 9112 §6.3), once all fields are known.
     pub(super) fn body(&self, line: &RequestLine) -> Result<Body, DetailedRejection> {
         match (self.chunked, self.length) {
-            (true, Some(_)) => Err(DetailedRejection::bad_request("Transfer-Encoding beside Content-Length")),
+            (true, Some(_)) => Err(DetailedRejection::bad_request("both Transfer-Encoding and Content-Length")),
             (true, None) if !line.version_1_1 => Err(DetailedRejection::bad_request("Transfer-Encoding in HTTP/1.0")),
             (true, None) => Ok(Body::Chunked),
             (false, Some(length)) => Ok(Body::Length(length)),
@@ -136,13 +136,13 @@ impl Fields {
         let Some(host) = &self.host else {
             return match (line.version_1_1, &line.authority) {
                 (true, _) => Err(DetailedRejection::bad_request("HTTP/1.1 without Host")),
-                (false, Some(_)) => Err(DetailedRejection::bad_request("an absolute form without Host")),
+                (false, Some(_)) => Err(DetailedRejection::bad_request("an absolute-form target without Host")),
                 (false, None) => Ok(()),
             };
         };
         // Compared byte by byte: clients write both from one URL, and Pingora requires it.
         if line.authority.as_ref().is_some_and(|authority| bytes.get(authority.clone()) != bytes.get(host.clone())) {
-            return Err(DetailedRejection::bad_request("the target and Host name different hosts"));
+            return Err(DetailedRejection::bad_request("the authority of the target differs from Host"));
         }
         Ok(())
     }

@@ -101,32 +101,32 @@ fn malformed_request_lines_are_rejected_by_the_parser() {
         ("GET\t/ HTTP/1.1", "a method that is not a token"),
         ("\x16\x03\x01", "a method that is not a token"),
         ("GET", "a request line without a target"),
-        ("GET  / HTTP/1.1", "more than one space in a row"),
-        ("GET /  HTTP/1.1", "more than one space in a row"),
-        ("GET / HTTP/1.1 ", "space behind the version"),
+        ("GET  / HTTP/1.1", "more than one consecutive space"),
+        ("GET /  HTTP/1.1", "more than one consecutive space"),
+        ("GET / HTTP/1.1 ", "space after the version"),
         ("GET /", "a request line without a version"),
         ("GET /\t HTTP/1.1", "a control character in the target"),
         ("GET /\0 HTTP/1.1", "a control character in the target"),
         ("GET /\x7f HTTP/1.1", "a control character in the target"),
-        ("GET /é HTTP/1.1", "a byte beyond ASCII in the target"),
+        ("GET /é HTTP/1.1", "a non-ASCII byte in the target"),
         ("GET /#a HTTP/1.1", "a fragment in the target"),
         ("GET /% HTTP/1.1", "a % without two hexadecimal digits in the target"),
         ("GET /?%2 HTTP/1.1", "a % without two hexadecimal digits in the target"),
         ("GET /%zz HTTP/1.1", "a % without two hexadecimal digits in the target"),
         ("GET * HTTP/1.1", "the target * is only valid with OPTIONS"),
-        ("GET a HTTP/1.1", "a target that is neither a path nor an http address"),
-        ("GET a.example:80 HTTP/1.1", "a target that is neither a path nor an http address"),
-        ("GET ftp://a.example/ HTTP/1.1", "a target that is neither a path nor an http address"),
-        ("GET ?x HTTP/1.1", "a target that is neither a path nor an http address"),
-        ("GET http://u@a.example/ HTTP/1.1", "user information before the host"),
+        ("GET a HTTP/1.1", "a target that is neither a path nor an http URL"),
+        ("GET a.example:80 HTTP/1.1", "a target that is neither a path nor an http URL"),
+        ("GET ftp://a.example/ HTTP/1.1", "a target that is neither a path nor an http URL"),
+        ("GET ?x HTTP/1.1", "a target that is neither a path nor an http URL"),
+        ("GET http://u@a.example/ HTTP/1.1", "userinfo before the host"),
         ("GET http:///x HTTP/1.1", "a host that is neither a name nor an address"),
-        ("GET http://b.example/ HTTP/1.1", "the target and Host name different hosts"),
-        ("GET http://a.example:81/ HTTP/1.1", "the target and Host name different hosts"),
-        ("GET https://a.example:80/ HTTP/1.1", "the target and Host name different hosts"),
-        ("GET http://b.example/ HTTP/1.0", "the target and Host name different hosts"),
+        ("GET http://b.example/ HTTP/1.1", "the authority of the target differs from Host"),
+        ("GET http://a.example:81/ HTTP/1.1", "the authority of the target differs from Host"),
+        ("GET https://a.example:80/ HTTP/1.1", "the authority of the target differs from Host"),
+        ("GET http://b.example/ HTTP/1.0", "the authority of the target differs from Host"),
         // Pingora compares bytes, and would close the connection without a response.
-        ("GET http://A.EXAMPLE/ HTTP/1.1", "the target and Host name different hosts"),
-        ("GET http://a.example:80/ HTTP/1.1", "the target and Host name different hosts"),
+        ("GET http://A.EXAMPLE/ HTTP/1.1", "the authority of the target differs from Host"),
+        ("GET http://a.example:80/ HTTP/1.1", "the authority of the target differs from Host"),
     ] {
         assert_eq!(detail(with_line(line).as_bytes()), wanted, "{line}");
     }
@@ -231,14 +231,14 @@ fn host_that_is_not_one_legal_authority_is_rejected() {
         ("[::1%25eth0]", host),
         ("[v1.a]", host),
         ("[127.0.0.1]", host),
-        ("u@a", "user information before the host"),
-        ("u:p@a", "user information before the host"),
+        ("u@a", "userinfo before the host"),
+        ("u:p@a", "userinfo before the host"),
         ("a:b", "a port that is not a number"),
         ("a:8 0", "a port that is not a number"),
         ("a:+80", "a port that is not a number"),
         ("a:80:80", "a port that is not a number"),
         ("[::1]80", "a port that is not a number"),
-        ("a:65536", "a port beyond 65535"),
+        ("a:65536", "a port above 65535"),
     ] {
         for version in ["1.1", "1.0"] {
             let bytes = format!("GET / HTTP/{version}\r\nHost: {value}\r\n\r\n");
@@ -247,7 +247,7 @@ fn host_that_is_not_one_legal_authority_is_rejected() {
     }
     assert_eq!(detail(b"GET / HTTP/1.1\r\n\r\n"), "HTTP/1.1 without Host");
     assert_eq!(detail(b"GET http://a/ HTTP/1.1\r\n\r\n"), "HTTP/1.1 without Host");
-    assert_eq!(detail(b"GET http://a/ HTTP/1.0\r\n\r\n"), "an absolute form without Host");
+    assert_eq!(detail(b"GET http://a/ HTTP/1.0\r\n\r\n"), "an absolute-form target without Host");
     assert_eq!(detail(with_fields("HOST: a.example\r\n").as_bytes()), "more than one Host");
     assert_eq!(detail(b"GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n"), "more than one Host");
 }
@@ -293,10 +293,10 @@ fn ambiguous_framing_is_rejected() {
         ("Content-Length: 5.0\r\n", number),
         ("Content-Length:\r\n", number),
         ("Content-Length: ٥\r\n", number),
-        ("Content-Length: 18446744073709551616\r\n", "a Content-Length beyond 64 bits"),
+        ("Content-Length: 18446744073709551616\r\n", "a Content-Length that exceeds 64 bits"),
         ("Content-Length: 5\r\ncontent-length: 5\r\n", "more than one Content-Length"),
-        ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "Transfer-Encoding beside Content-Length"),
-        ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "Transfer-Encoding beside Content-Length"),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "both Transfer-Encoding and Content-Length"),
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "both Transfer-Encoding and Content-Length"),
         ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "more than one Transfer-Encoding"),
         ("Transfer-Encoding: gzip, chunked\r\n", coding),
         ("Transfer-Encoding: chunked, chunked\r\n", coding),

@@ -60,7 +60,7 @@ impl RequestLine {
                     self.part = Part::LineFeed;
                     Ok((at + 1, false))
                 }
-                Some(b' ' | b'\t') => Err(DetailedRejection::bad_request("space behind the version")),
+                Some(b' ' | b'\t') => Err(DetailedRejection::bad_request("space after the version")),
                 Some(b'\n') => Err(DetailedRejection::bad_request("a bare LF in the header")),
                 _ => Err(DetailedRejection::bad_request("a version other than HTTP/1.0 and HTTP/1.1")),
             },
@@ -95,7 +95,7 @@ impl RequestLine {
         match bytes.get(end) {
             None => return Ok((end, false)),
             Some(b' ') if end == self.mark => {
-                return Err(DetailedRejection::bad_request("more than one space in a row"));
+                return Err(DetailedRejection::bad_request("more than one consecutive space"));
             }
             Some(b' ') => {}
             Some(b'\r') => return Err(DetailedRejection::bad_request("a request line without a version")),
@@ -126,7 +126,7 @@ impl RequestLine {
         } else if has(b"https://") {
             b"https://".len()
         } else {
-            return Err(DetailedRejection::bad_request("a target that is neither a path nor an http address"));
+            return Err(DetailedRejection::bad_request("a target that is neither a path nor an http URL"));
         };
         let rest = target.get(scheme..).unwrap_or_default();
         let length = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
@@ -137,17 +137,17 @@ impl RequestLine {
     }
 
     fn version(&mut self, bytes: &[u8]) -> Result<(usize, bool), DetailedRejection> {
-        let came = bytes.get(self.mark..).unwrap_or_default();
-        for (came, wanted) in came.iter().zip(VERSION) {
-            if came != wanted {
-                return Err(DetailedRejection::bad_request(match came {
-                    b' ' => "more than one space in a row",
+        let received = bytes.get(self.mark..).unwrap_or_default();
+        for (received, wanted) in received.iter().zip(VERSION) {
+            if received != wanted {
+                return Err(DetailedRejection::bad_request(match received {
+                    b' ' => "more than one consecutive space",
                     b'\n' => "a bare LF in the header",
                     _ => "a version other than HTTP/1.0 and HTTP/1.1",
                 }));
             }
         }
-        let Some(minor) = came.get(VERSION.len()) else {
+        let Some(minor) = received.get(VERSION.len()) else {
             return Ok((bytes.len(), false));
         };
         self.version_1_1 = match minor {

@@ -139,7 +139,7 @@ fn blocks_of_the_specification_are_parsed() {
 
 #[test]
 fn invalid_blocks_are_malformed() {
-    let command = "neither version 2 nor one of its commands";
+    let command = "an unknown version or command";
     let cut = "a truncated attribute";
     let mut wrong = with_checksum(b"\x04\0\x01x");
     wrong[16] ^= 1;
@@ -157,11 +157,11 @@ fn invalid_blocks_are_malformed() {
         (with(b"\x04\0"), cut),
         (with(b"\x04\0\x01"), cut),
         (with(b"\x04\xff\xff"), cut),
-        (with(b"\x03\0\x03abc"), "a checksum that is not of 4 bytes"),
-        (with(b"\x03\0\x04\0\0\0\0"), "a wrong checksum"),
-        (with(&[3, 0, 4, 0, 0, 0, 0, 3, 0, 4, 0, 0, 0, 0]), "a wrong checksum"),
+        (with(b"\x03\0\x03abc"), "a checksum that is not 4 bytes long"),
+        (with(b"\x03\0\x04\0\0\0\0"), "a checksum mismatch"),
+        (with(&[3, 0, 4, 0, 0, 0, 0, 3, 0, 4, 0, 0, 0, 0]), "a checksum mismatch"),
         (v2(0x21, 0x11, &[0; 4081]), "a header of more than 4,096 bytes"),
-        (wrong, "a wrong checksum"),
+        (wrong, "a checksum mismatch"),
     ];
     for (bytes, reason) in &cases {
         assert_eq!(parse(bytes), Err(Malformed(reason)), "{}", bytes.escape_ascii());

@@ -32,7 +32,7 @@ const CRC32C: u8 = 0x03;
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
     let command = bytes.get(12).copied();
     if command.is_some_and(|command| command != LOCAL && command != PROXY) {
-        return Err(Malformed("neither version 2 nor one of its commands"));
+        return Err(Malformed("an unknown version or command"));
     }
     let family = bytes.get(13).copied();
     let known = |family: u8| family == UNSPECIFIED || [IPV4, IPV6, UNIX].iter().any(|known| known.contains(&family));
@@ -93,7 +93,7 @@ fn check_attributes(header: &[u8], attributes: &[u8]) -> Result<(), Malformed> {
         if kind != CRC32C {
             continue;
         }
-        let value = <[u8; 4]>::try_from(value).map_err(|_| Malformed("a checksum that is not of 4 bytes"))?;
+        let value = <[u8; 4]>::try_from(value).map_err(|_| Malformed("a checksum that is not 4 bytes long"))?;
         if checked {
             return Err(Malformed("two checksums"));
         }
@@ -101,7 +101,7 @@ fn check_attributes(header: &[u8], attributes: &[u8]) -> Result<(), Malformed> {
         let before = header.len() - after.len() - value.len();
         let zeroed = header.iter().take(before).chain(&[0; 4]).chain(after);
         if crc32c(zeroed) != u32::from_be_bytes(value) {
-            return Err(Malformed("a wrong checksum"));
+            return Err(Malformed("a checksum mismatch"));
         }
     }
     Ok(())

@@ -115,7 +115,7 @@ impl Config {
                 if self.name.is_some() {
                     faults.add(
                         place.key("name"),
-                        "the name of the affinity cookie belongs into `cookie`",
+                        "the name of the affinity cookie belongs in `cookie`",
                         "move the key there",
                     );
                 }

@@ -24,7 +24,7 @@ fn missing_repeated_or_invalid_host_is_rejected() {
         ("Host: a:b\r\n", "a port that is not a number"),
         ("Host: a:-1\r\n", "a port that is not a number"),
         ("Host: a:80:80\r\n", "a port that is not a number"),
-        ("Host: a:65536\r\n", "a port beyond 65535"),
+        ("Host: a:65536\r\n", "a port above 65535"),
         ("Host: [::1\r\n", "a host that is neither"),
         ("Host: [::1]x\r\n", "a port that is not a number"),
         ("Host: [zz]\r\n", "a host that is neither"),
@@ -39,7 +39,7 @@ fn missing_repeated_or_invalid_host_is_rejected() {
     let received = fixture.forwards(b"GET /x HTTP/1.0\r\n\r\n");
     assert_eq!(received.head.lines().next(), Some("GET /x HTTP/1.1"));
     assert_eq!(received.values("host"), [format!("127.0.0.1:{}", fixture.port)], "{received:?}");
-    fixture.rejects(b"GET http://a/x HTTP/1.0\r\n\r\n", 400, "an absolute form without Host");
+    fixture.rejects(b"GET http://a/x HTTP/1.0\r\n\r\n", 400, "an absolute-form target without Host");
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn malformed_http2_pseudo_headers_are_rejected_before_a_backend() {
         (b":authority", b"a,b", "a host that is neither"),
         (b":authority", b"u@a", MALFORMED),
         (b":authority", b"a:x", "a port that is not a number"),
-        (b":authority", b"a:65536", "a port beyond 65535"),
+        (b":authority", b"a:65536", "a port above 65535"),
         (b":scheme", b"", "a scheme other than"),
         (b":scheme", b"ftp", "a scheme other than"),
         (b":scheme", b"http://b/x?", RESET),
