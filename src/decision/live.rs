@@ -57,7 +57,7 @@ fn look_at_pools(told: &mut Explanation, route: &Route, request: &RequestHeader,
     for (target, share) in route.targets.iter().zip(&mut told.pools).filter(|(_, share)| share.chance > 0.0) {
         let preview = target.pool.preview(target.pool.key(told.client, request), bound, at.now);
         share.candidates = Some(preview.candidates);
-        (share.in_flight, share.waiting) = (Some(target.pool.in_flight()), target.pool.waiting());
+        (share.in_flight, share.waiting) = (Some(target.pool.in_flight()), target.pool.queued_requests());
         refusal = refusal.or(preview.rejection);
     }
     told.pick();

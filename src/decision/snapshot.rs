@@ -86,7 +86,9 @@ impl Snapshot {
             let old = before.and_then(|before| before.pools.get(name));
             let pool = match old {
                 Some(pool) if pool.spec().is_same(spec) => Arc::clone(pool),
-                Some(pool) => Arc::new(Pool::succeed(pool, spec, &connectors, now).map_err(|e| unbuilt(name, &e))?),
+                Some(pool) => {
+                    Arc::new(Pool::build_replacement(pool, spec, &connectors, now).map_err(|e| unbuilt(name, &e))?)
+                }
                 None => Arc::new(Pool::build(name.clone(), spec, &connectors, now).map_err(|e| unbuilt(name, &e))?),
             };
             pools.insert(name.clone(), pool);

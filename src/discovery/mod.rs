@@ -74,7 +74,7 @@ impl<T: Clone + Send + Sync + 'static> Discovery<T> {
 
     /// The discovery that replaces `before`: names keep their last good result.
     #[must_use]
-    pub fn succeeding(self, before: &Self) -> Self {
+    pub fn with_results_of(self, before: &Self) -> Self {
         let stays = |target: &Target| self.members.iter().any(|member| member.target == *target);
         let last_good = before.last_good.lock().clone().into_iter().filter(|(target, _)| stays(target)).collect();
         *self.last_good.lock() = last_good;
@@ -165,7 +165,7 @@ impl<T: Clone + Send + Sync + 'static> ServiceDiscovery for Discovery<T> {
     }
 }
 
-/// SharedDiscovery discovery: the load balancer runs it, and the pool reads the attached values.
+/// A shared discovery: the load balancer runs it, and the pool reads the attached values.
 pub struct SharedDiscovery<T>(pub Arc<Discovery<T>>);
 
 #[async_trait]
@@ -210,7 +210,8 @@ mod tests {
         let name: Target = "does-not-exist.invalid:80".parse().unwrap();
         before.last_good.lock().insert(name, vec!["127.0.0.9:80".parse().unwrap()]);
         let members = vec![member("127.0.0.1:2", 5), member("127.0.0.1:3", 1), member("does-not-exist.invalid:80", 1)];
-        let after = Discovery::new("p".into(), members, |address, _: &Member| Arc::new(address)).succeeding(&before);
+        let after =
+            Discovery::new("p".into(), members, |address, _: &Member| Arc::new(address)).with_results_of(&before);
         let (found, _) = after.discover().await.unwrap();
         assert_eq!(found.len(), 3, "a name keeps its last good result");
         assert_eq!(after.attached().len(), 3, "removed addresses are dropped");

@@ -25,47 +25,47 @@ pub struct Config {
     /// The balancing policy.
     #[serde(default)]
     pub balance: policy::Config,
-    /// How long a backend takes to reach its full share of traffic after it comes up.
+    /// Slow start: how long a backend takes to reach its full share of traffic after it comes up. 0s turns it off.
     #[serde(default = "slow_start")]
     pub slow_start: Period,
-    /// How many primary backends must be available; below this number backups take traffic too.
+    /// The number or percentage of primary backends that must be available. Below it, backups take traffic too.
     #[serde(default)]
     pub backup_threshold: Option<Threshold>,
     /// The protocol to the backends.
     #[serde(default)]
     pub protocol: Protocol,
-    /// TLS to the backends; without it connections are not encrypted.
+    /// TLS to the backends. Without it, connections are not encrypted.
     #[serde(default)]
     pub tls: Option<upstream::Config>,
-    /// PROXY protocol header at the start of each connection; without it backends see only the balancer's
-    /// address.
+    /// PROXY protocol header at the start of each connection to a backend. Without it, backends see only the
+    /// address of l7lb.
     #[serde(default)]
     pub proxy_protocol: Option<proxy_protocol::Version>,
     /// The active health check.
     #[serde(default)]
     pub health_check: health::Config,
-    /// Outlier detection on real traffic: `off`, or the values that differ from the defaults.
+    /// Passive health (outlier detection on real traffic): `off`, or the keys that differ from the defaults.
     #[serde(default)]
     pub passive_health: passive_health::Setting,
-    /// The circuit breaker of each backend; without it there is none.
+    /// The circuit breaker of each backend. Without it, backends have no circuit breaker.
     #[serde(default)]
     pub circuit_breaker: Option<circuit::Config>,
-    /// Limits on requests in flight; without it there are none.
+    /// Limits on requests in flight. Without it, there is no limit.
     #[serde(default)]
     pub max_in_flight: Option<gate::Config>,
-    /// The queue for requests beyond `max_in_flight`.
+    /// The queue for requests that exceed `max_in_flight`.
     #[serde(default)]
     pub queue: Option<gate::QueueConfig>,
-    /// A limit on requests in flight that adapts to the measured latency.
+    /// A limit on requests in flight that adapts to the measured latency. Without it, there is no such limit.
     #[serde(default)]
     pub adaptive_concurrency: Option<concurrency::Config>,
-    /// Timeouts of the steps of a request.
+    /// Timeouts of requests to the backends.
     #[serde(default)]
     pub timeouts: TimeoutsConfig,
     /// How long an idle connection to a backend is kept.
     #[serde(default = "keepalive_timeout")]
     pub keepalive_timeout: Period,
-    /// How long requests may continue on a backend that was removed from the configuration.
+    /// How long requests in flight may continue after a reload has removed their backend. Then they are aborted.
     #[serde(default = "removal_timeout")]
     pub removal_timeout: Period,
     /// The backends.
@@ -88,15 +88,15 @@ fn removal_timeout() -> Period {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackendConfig {
-    /// `address:port`, or `name:port`, which is resolved again every 30 s.
+    /// `address:port`, or `name:port`. A name is resolved every 30 s.
     pub address: String,
-    /// Share of the traffic relative to the other backends; 0 gets none.
+    /// Share of the traffic relative to the other backends, at most 1000. A backend with weight 0 gets no requests.
     #[serde(default = "weight")]
     pub weight: u32,
-    /// Takes traffic only when too few primary backends are available.
+    /// Whether it is a backup: it takes traffic only when too few primary backends are available.
     #[serde(default)]
     pub backup: bool,
-    /// Gets no new requests; requests in flight finish.
+    /// Whether it is drained: it gets no new requests, and requests in flight finish.
     #[serde(default)]
     pub drain: bool,
 }
@@ -105,15 +105,16 @@ fn weight() -> u32 {
     1
 }
 
-/// The largest weight. Pingora uses one slot for each unit of weight, at most 65,535 in a pool.
+/// The largest weight of a backend, and the largest sum of weights in a pool. Pingora uses one slot for each unit
+/// of weight, and at most 65,535 slots in a pool.
 pub(in crate::pool) const WEIGHT_MAX: u32 = 1000;
 pub(in crate::pool) const WEIGHTS_MAX: u32 = 65_535;
 
 /// A checked pool.
 #[derive(Clone)]
 pub struct Spec {
-    /// The configuration. Two specs are compared by it.
-    pub written: Config,
+    /// The configuration that this spec was checked from. Specs are compared by it.
+    pub config: Config,
     /// How to connect to the backends.
     pub template: Template,
     /// The health check; `None` without one.
@@ -122,21 +123,21 @@ pub struct Spec {
     pub admission: admission::Spec,
     /// The balancing policy.
     pub balance: policy::Spec,
-    /// How long a backend takes to reach its full share after it comes up; zero for immediately.
+    /// How long a backend takes to reach its full share after it comes up; zero without slow start.
     pub slow_start: Duration,
     /// How many primary backends must be available; below this number backups take traffic too.
     pub backup_threshold: Threshold,
-    /// How long requests may continue on a backend that was removed from the configuration.
+    /// How long requests in flight may continue on a removed backend before they are aborted.
     pub removal_timeout: Duration,
     /// The backends.
     pub members: Vec<Member>,
 }
 
 impl Spec {
-    /// Whether both describe the same pool: equal configuration, and equal contents of the files that it names.
+    /// Whether both describe the same pool: equal configuration, and equal contents of the files that it refers to.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        self.written == other.written && self.template.tls == other.template.tls
+        self.config == other.config && self.template.tls == other.template.tls
     }
 }
 
@@ -174,7 +175,7 @@ impl Config {
             faults.add(place.key("removal_timeout"), "must be greater than zero", "write for example 5m");
         }
         Spec {
-            written: self.clone(),
+            config: self.clone(),
             template,
             balance: self.balance.check(&place.key("balance"), faults),
             slow_start: self.slow_start.0,
@@ -205,7 +206,7 @@ impl Config {
         }
     }
 
-    /// Reports a pool without a primary backend that takes traffic.
+    /// Checks the primary and backup backends and the backup threshold.
     fn check_groups(&self, place: &Place, faults: &mut Faults) {
         let used = || self.backends.iter().filter(|backend| backend.weight > 0);
         let primaries = used().filter(|backend| !backend.backup).count();

@@ -22,18 +22,18 @@ use crate::pool::operator::overrides::{Change, ConfiguredSettings, OperatorSetti
 use crate::pool::passive_health::state::{PassiveHealth, Trigger};
 use crate::pool::passive_health::tally::Outcome;
 
-/// The least latency that a failure counts as: failing fast must not look like responding fast.
-const FAILURE: Duration = Duration::from_secs(1);
+/// A failure counts as a latency of at least this. Otherwise a backend that fails fast would look fast.
+const FAILURE_LATENCY_MIN: Duration = Duration::from_secs(1);
 
-/// The least part of its share that a backend gets during slow start: without requests it cannot warm up.
-const COLD: f64 = 0.1;
+/// The smallest slow start factor. A backend without requests would never warm up.
+const SLOW_START_MIN: f64 = 0.1;
 
 /// The settings of a backend from the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BackendSettings {
     /// The settings of the backend itself.
-    pub written: ConfiguredSettings,
-    /// Whether it has a health check; without one it counts as healthy.
+    pub configured: ConfiguredSettings,
+    /// Whether the pool has a health check. A backend without one counts as healthy.
     pub checked: bool,
 }
 
@@ -54,26 +54,27 @@ pub struct PoolShared {
 pub struct Endpoint {
     address: SocketAddr,
     /// The origin of its clock; times are nanoseconds since then.
-    born: Instant,
+    clock_start: Instant,
     backup: AtomicBool,
     checked: AtomicBool,
     operator_settings: OperatorSettings,
     pool_in_flight: Arc<AtomicU32>,
     changed: Arc<Notify>,
     latency: Latency,
-    /// The last response, or the start of the wait, while requests wait for a response.
+    /// While requests wait for a response: the time of the last response, or the start of the wait if that is
+    /// later. In nanoseconds of its clock.
     last_response: AtomicU64,
-    /// When it came up after being down; zero if it never was.
+    /// The start of its last slow start, in its clock; zero if there was none.
     up_since: AtomicU64,
     /// The address as text, for the access log.
-    text: String,
+    address_text: String,
     health: AtomicU8,
     in_flight: AtomicU32,
     passive_health: PassiveHealth,
     circuit: ArcSwapOption<Circuit>,
-    /// When requests in flight are aborted, in its clock; zero while it belongs to its pool.
+    /// When its requests in flight are aborted, in its clock; zero unless it was removed from its pool.
     abort_at: AtomicU64,
-    /// The pool that it was removed from, and the number of aborted requests.
+    /// The pool from which it was removed, and the number of requests aborted since.
     removal: Mutex<Option<(PoolName, u32)>>,
     /// Locked only by the health check task of the pool; requests read `health`.
     pub(in crate::pool) schedule: Mutex<Schedule>,
@@ -86,16 +87,16 @@ impl Endpoint {
         let health = if settings.checked { Health::Unknown } else { Health::Up };
         Self {
             address,
-            born: now,
-            backup: AtomicBool::new(settings.written.backup),
+            clock_start: now,
+            backup: AtomicBool::new(settings.configured.backup),
             checked: AtomicBool::new(settings.checked),
-            operator_settings: OperatorSettings::new(settings.written),
+            operator_settings: OperatorSettings::new(settings.configured),
             pool_in_flight: shared.in_flight,
             changed: shared.changed,
             latency: Latency::default(),
             last_response: AtomicU64::new(0),
             up_since: AtomicU64::new(0),
-            text: address.to_string(),
+            address_text: address.to_string(),
             health: AtomicU8::new(health as u8),
             in_flight: AtomicU32::new(0),
             passive_health: PassiveHealth::new(shared.trigger),
@@ -106,19 +107,19 @@ impl Endpoint {
         }
     }
 
-    /// Applies new settings. Health, counts and times stay. An operator override ends if the configured
-    /// settings have changed; the ended override is returned.
+    /// Applies new settings. Health, counts and times stay. If the configured settings have changed, an operator
+    /// override ends and is returned.
     pub(in crate::pool) fn reconfigure(&self, settings: BackendSettings, now: Instant) -> Option<Override> {
-        // It may have been removed before.
+        // It may have been removed earlier, and is added again.
         self.abort_at.store(0, Ordering::Relaxed);
         *self.removal.lock() = None;
-        self.backup.store(settings.written.backup, Ordering::Relaxed);
+        self.backup.store(settings.configured.backup, Ordering::Relaxed);
         self.checked.store(settings.checked, Ordering::Relaxed);
         let before = self.state();
-        let ended = self.operator_settings.reconfigure(settings.written);
-        self.turn(before, now);
+        let ended = self.operator_settings.reconfigure(settings.configured);
+        self.apply_state_change(before, now);
         if !settings.checked {
-            // Without checks nothing would mark it up again.
+            // Without health checks nothing else marks it up.
             self.set_health(Health::Up, now);
             *self.schedule.lock() = Schedule::default();
         }
@@ -129,18 +130,18 @@ impl Endpoint {
     pub(in crate::pool) fn change(&self, change: Change, since: Timestamp, now: Instant) {
         let before = self.state();
         self.operator_settings.change(change, since);
-        self.turn(before, now);
-        self.changed();
+        self.apply_state_change(before, now);
+        self.notify_change();
     }
 
     /// Applies the effects of a changed state. A backend that is enabled again goes through slow start.
-    fn turn(&self, before: State, now: Instant) {
+    fn apply_state_change(&self, before: State, now: Instant) {
         let state = self.state();
         if state == before {
             return;
         }
         if before == State::Disabled && self.checked.load(Ordering::Relaxed) {
-            // Its earlier health is outdated.
+            // A disabled backend is not checked, so its last result is outdated.
             self.health.store(Health::Unknown as u8, Ordering::Relaxed);
             *self.schedule.lock() = Schedule::default();
         }
@@ -157,11 +158,11 @@ impl Endpoint {
 
     /// Its address as text.
     #[must_use]
-    pub fn text(&self) -> &str {
-        &self.text
+    pub fn address_text(&self) -> &str {
+        &self.address_text
     }
 
-    /// Its health by health checks.
+    /// Its health according to health checks.
     #[must_use]
     pub fn health(&self) -> Health {
         match self.health.load(Ordering::Relaxed) {
@@ -177,13 +178,13 @@ impl Endpoint {
         self.health() == Health::Up
     }
 
-    /// Whether its health is known, or is not going to be checked.
+    /// Whether the first health check has finished. True for a disabled backend, which is not checked.
     #[must_use]
-    pub fn is_known(&self) -> bool {
+    pub fn is_health_known(&self) -> bool {
         self.health() != Health::Unknown || self.state() == State::Disabled
     }
 
-    /// Whether new requests may be sent to it.
+    /// Whether it is healthy and enabled. Ejection and limits are not considered.
     #[must_use]
     pub fn is_available(&self) -> bool {
         self.is_up() && self.state() == State::Enabled
@@ -209,18 +210,18 @@ impl Endpoint {
 
     /// The operator override, if there is one.
     #[must_use]
-    pub fn overridden(&self) -> Option<Override> {
-        self.operator_settings.overridden()
+    pub fn active_override(&self) -> Option<Override> {
+        self.operator_settings.active_override()
     }
 
-    /// Its settings in the configuration.
+    /// Its settings from the configuration.
     #[must_use]
     pub fn configured(&self) -> ConfiguredSettings {
         self.operator_settings.configured()
     }
 
     /// Notifies the pool that the availability of this backend has changed.
-    pub(in crate::pool) fn changed(&self) {
+    pub(in crate::pool) fn notify_change(&self) {
         self.changed.notify_one();
     }
 
@@ -230,11 +231,11 @@ impl Endpoint {
             self.begin_slow_start(now);
         }
         if before != health as u8 {
-            self.changed();
+            self.notify_change();
         }
     }
 
-    /// Marks the backend as removed from `pool`: requests in flight are aborted after `limit`.
+    /// Marks the backend as removed from `pool`. Its requests in flight are aborted after `limit`.
     pub fn remove(&self, pool: &PoolName, limit: Duration, now: Instant) {
         let mut removal = self.removal.lock();
         if self.abort_at.load(Ordering::Relaxed) != 0 {
@@ -248,8 +249,8 @@ impl Endpoint {
         }
     }
 
-    /// Whether requests in flight must be aborted because the backend was removed longer ago than its limit.
-    /// `now` is called only for a removed backend.
+    /// Whether requests in flight must be aborted, because the removal timeout has expired. `now` is called only
+    /// for a removed backend.
     #[must_use]
     pub fn must_abort(&self, now: impl FnOnce() -> Instant) -> bool {
         let abort_at = self.abort_at.load(Ordering::Relaxed);
@@ -258,21 +259,21 @@ impl Endpoint {
 
     /// Counts an aborted request.
     pub fn count_aborted(&self) {
-        if let Some((_, cut)) = &mut *self.removal.lock() {
-            *cut = cut.saturating_add(1);
+        if let Some((_, aborted)) = &mut *self.removal.lock() {
+            *aborted = aborted.saturating_add(1);
         }
     }
 
     fn announce_removal(&self) {
-        if let Some((pool, cut)) = self.removal.lock().take() {
-            Event::BackendRemoved { pool, backend: self.address, aborted: cut }.announce();
+        if let Some((pool, aborted)) = self.removal.lock().take() {
+            Event::BackendRemoved { pool, backend: self.address, aborted }.announce();
         }
     }
 
-    /// Starts slow start: the share grows over the pool's `slow_start`, and earlier latency and failures are
-    /// forgotten.
+    /// Begins slow start: the share grows over the pool's `slow_start`. The latency average is reset, including
+    /// its penalty for failures.
     pub fn begin_slow_start(&self, now: Instant) {
-        self.latency.forget();
+        self.latency.reset();
         self.up_since.store(self.nanoseconds(now).max(1), Ordering::Relaxed);
     }
 
@@ -284,10 +285,10 @@ impl Endpoint {
             return 1.0;
         }
         let age = self.nanoseconds(now).saturating_sub(since) as f64 / 1e9;
-        (age / slow_start.as_secs_f64()).clamp(COLD, 1.0)
+        (age / slow_start.as_secs_f64()).clamp(SLOW_START_MIN, 1.0)
     }
 
-    /// Records that a response has started and is no failure so far. `latency` is the time to its start, if
+    /// Records that a response has started and has not failed so far. `latency` is the time to its start, if
     /// known.
     pub fn record_response_start(&self, latency: Option<Duration>, now: Instant) {
         let now = self.nanoseconds(now);
@@ -306,10 +307,11 @@ impl Endpoint {
             self.passive_health.time(latency);
         }
         self.passive_health.record(failure);
-        self.latency.record(latency.unwrap_or_default().max(FAILURE), now);
+        self.latency.record(latency.unwrap_or_default().max(FAILURE_LATENCY_MIN), now);
     }
 
-    /// Records that a request waited this long without a response: the latency is at least this long.
+    /// Records that a request was abandoned after it waited this long without a response. The latency is at least
+    /// as long.
     pub(in crate::pool) fn record_abandoned_wait(&self, waited: Duration, now: Instant) {
         let now = self.nanoseconds(now);
         if waited > self.latency.at(now) {
@@ -317,9 +319,9 @@ impl Endpoint {
         }
     }
 
-    /// Its recent latency: peaks count immediately and decay over 10 s. While requests wait it is at least the
-    /// time since the last response, so that a hanging backend is noticed before requests time out. Zero before
-    /// the first response.
+    /// Its recent latency. It rises to a peak immediately and decays over 10 s. While requests wait, it is at
+    /// least the time since the last response, so that a hanging backend shows before requests time out. Zero
+    /// before the first response.
     #[must_use]
     pub fn latency(&self, now: Instant) -> Duration {
         let now = self.nanoseconds(now);
@@ -330,9 +332,9 @@ impl Endpoint {
         measured.max(Duration::from_nanos(now.saturating_sub(self.last_response.load(Ordering::Relaxed))))
     }
 
-    /// The time of the endpoint's clock. Nanoseconds in 64 bits last for five centuries.
+    /// `now` in nanoseconds of this endpoint's clock. 64 bits last for five centuries.
     fn nanoseconds(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.born).as_nanos() as u64
+        now.saturating_duration_since(self.clock_start).as_nanos() as u64
     }
 
     /// Requests in flight at all backends of its pool, for this process.

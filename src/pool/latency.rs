@@ -1,4 +1,5 @@
-//! The recent latency of a backend: a moving average that rises immediately and decays slowly.
+//! The recent latency of a backend: a moving average that rises to a peak immediately and decays slowly (peak
+//! EWMA).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,10 +13,11 @@ pub(in crate::pool) struct Latency {
     /// Seconds, as the bits of an f64.
     average: AtomicU64,
     /// The time of the last measurement, in nanoseconds of the owner's clock.
-    written: AtomicU64,
+    last_update: AtomicU64,
 }
 
-fn kept(elapsed: u64) -> f64 {
+/// The weight that a measurement keeps after `elapsed` nanoseconds.
+fn decay_factor(elapsed: u64) -> f64 {
     (-(elapsed as f64) / DECAY.as_nanos() as f64).exp()
 }
 
@@ -23,15 +25,15 @@ impl Latency {
     /// Adds a measurement.
     pub(in crate::pool) fn record(&self, latency: Duration, now: u64) {
         let before = f64::from_bits(self.average.load(Ordering::Relaxed));
-        let elapsed = now.saturating_sub(self.written.swap(now, Ordering::Relaxed));
+        let elapsed = now.saturating_sub(self.last_update.swap(now, Ordering::Relaxed));
         let measured = latency.as_secs_f64();
-        let kept = kept(elapsed);
-        let after = if measured >= before { measured } else { before * kept + measured * (1.0 - kept) };
+        let factor = decay_factor(elapsed);
+        let after = if measured >= before { measured } else { before * factor + measured * (1.0 - factor) };
         self.average.store(after.to_bits(), Ordering::Relaxed);
     }
 
     /// Resets to the state before the first measurement.
-    pub(in crate::pool) fn forget(&self) {
+    pub(in crate::pool) fn reset(&self) {
         self.average.store(0, Ordering::Relaxed);
     }
 
@@ -41,8 +43,8 @@ impl Latency {
         if average == 0.0 {
             return Duration::ZERO;
         }
-        let elapsed = now.saturating_sub(self.written.load(Ordering::Relaxed));
-        Duration::try_from_secs_f64(average * kept(elapsed)).unwrap_or_default().max(Duration::from_nanos(1))
+        let elapsed = now.saturating_sub(self.last_update.load(Ordering::Relaxed));
+        Duration::try_from_secs_f64(average * decay_factor(elapsed)).unwrap_or_default().max(Duration::from_nanos(1))
     }
 }
 
@@ -64,7 +66,7 @@ mod tests {
         assert!(after > Duration::from_millis(80) && after < Duration::from_millis(95), "{after:?}");
         assert!(latency.at(11 * SECOND) < after / 2);
         assert!(latency.at(u64::MAX) >= Duration::from_nanos(1), "zero is reserved for no measurement");
-        latency.forget();
+        latency.reset();
         assert_eq!(latency.at(12 * SECOND), Duration::ZERO);
     }
 }

@@ -1,4 +1,4 @@
-//! One attempt at a backend: what it counts, and what it records when it ends.
+//! One attempt: counts a request in flight at a backend, and records the outcome.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,20 +10,20 @@ use crate::pool::admission::overload::InFlight;
 use crate::pool::endpoint::Endpoint;
 use crate::pool::passive_health::Outcome;
 
-/// One request in flight at a backend. Dropping it ends the count, settles with the circuit breaker and admits
-/// the next queued request.
+/// One request in flight at a backend. When it is dropped, the request is no longer counted, the circuit breaker
+/// gets the outcome, and the next queued request is admitted.
 #[derive(Debug)]
 pub struct Lease {
     endpoint: Arc<Endpoint>,
-    /// The start of the wait for a response: the backend has the whole request, and the response has not
-    /// started.
-    waits_since: Option<Instant>,
+    /// When the wait for a response began, while it lasts: the backend has the whole request, and the response
+    /// has not started.
+    waiting_since: Option<Instant>,
     outcome: Option<Outcome>,
-    /// Whether its success was counted before its end.
+    /// Whether passive health has already counted its success.
     settled: bool,
     permit: Option<(Arc<Circuit>, Permit)>,
-    /// Its slot in the gate and its count in the adaptive limit. They belong to the request, not to the
-    /// attempt.
+    /// Its slot in the gate, and its count in the adaptive limit. Both belong to the request, so a retry takes
+    /// them over.
     slot: Option<Slot>,
     in_flight: Option<InFlight>,
 }
@@ -33,7 +33,7 @@ impl Lease {
     #[must_use]
     pub fn new(endpoint: Arc<Endpoint>) -> Self {
         endpoint.begin();
-        Self { endpoint, waits_since: None, outcome: None, settled: false, permit: None, slot: None, in_flight: None }
+        Self { endpoint, waiting_since: None, outcome: None, settled: false, permit: None, slot: None, in_flight: None }
     }
 
     /// Counts a request at `endpoint` that its circuit breaker admitted.
@@ -58,16 +58,16 @@ impl Lease {
         &self.endpoint
     }
 
-    /// Starts the wait for the response: the backend has had the whole request since `since`. The duration of
-    /// an upload depends on the client and does not count.
+    /// Begins the wait for the response: the backend has the whole request since `since`. The duration of an
+    /// upload depends on the client, so it is not part of the latency.
     pub fn await_response(&mut self, since: Instant) {
-        if self.waits_since.is_none() && self.outcome.is_none() {
-            self.waits_since = Some(since);
+        if self.waiting_since.is_none() && self.outcome.is_none() {
+            self.waiting_since = Some(since);
             self.endpoint.begin_waiting(since);
         }
     }
 
-    /// Records the start of the response and its outcome so far. Success is final only at the end of the
+    /// Records the start of the response and its outcome so far. A success is counted only at the end of the
     /// response.
     pub fn response_started(&mut self, outcome: Outcome, now: Instant) {
         let time = self.stop_waiting(now);
@@ -99,8 +99,8 @@ impl Lease {
         }
     }
 
-    /// Records a protocol switch, which completes the response: the tunnel may last for days and end in any
-    /// way.
+    /// Records a protocol switch, which counts as the end of the response. The tunnel may last for days, and its
+    /// end does not indicate a failure of the backend.
     pub fn protocol_switched(&mut self, now: Instant) {
         self.settle(|| now);
     }
@@ -113,14 +113,14 @@ impl Lease {
         if let Some((circuit, permit)) = self.permit.take() {
             let failed = self.outcome.map(|outcome| outcome != Outcome::Success);
             if circuit.settle(permit, failed, now()) {
-                self.endpoint.changed();
+                self.endpoint.notify_change();
             }
         }
     }
 
     /// Ends the wait for the response and returns its duration.
     fn stop_waiting(&mut self, now: Instant) -> Option<Duration> {
-        let since = self.waits_since.take()?;
+        let since = self.waiting_since.take()?;
         self.endpoint.end_waiting();
         Some(now.saturating_duration_since(since))
     }
@@ -129,15 +129,15 @@ impl Lease {
 impl Drop for Lease {
     #[expect(clippy::disallowed_methods, reason = "the request ends now")]
     fn drop(&mut self) {
-        if self.waits_since.is_some() {
-            // No outcome was recorded, so the client has gone.
+        if self.waiting_since.is_some() {
+            // No outcome was recorded, so the client has closed the connection.
             let now = Instant::now();
             if let Some(waited) = self.stop_waiting(now) {
                 self.endpoint.record_abandoned_wait(waited, now);
             }
         }
         self.settle(Instant::now);
-        // Before the slot is released, which wakes a queued request that reads this count.
+        // This must precede the release of the slot, which wakes a queued request that reads this count.
         self.endpoint.end();
     }
 }
@@ -180,7 +180,7 @@ mod tests {
     }
 
     /// A backend whose consecutive failures are counted.
-    fn judged(now: Instant) -> Arc<Endpoint> {
+    fn monitored_endpoint(now: Instant) -> Arc<Endpoint> {
         let mut shared = PoolShared::default();
         let spec = Setting::default().check(&Place::root(), &mut Faults::default()).unwrap();
         let monitor = OutlierMonitor::default();
@@ -193,35 +193,35 @@ mod tests {
     #[test]
     fn response_is_counted_by_its_outcome_at_the_end() {
         let now = Instant::now();
-        let endpoint = judged(now);
-        let rows = || endpoint.passive_health().tally().consecutive_failures();
-        let answered = |outcome| {
+        let endpoint = monitored_endpoint(now);
+        let consecutive = || endpoint.passive_health().tally().consecutive_failures();
+        let started = |outcome| {
             let mut lease = Lease::new(Arc::clone(&endpoint));
             lease.await_response(now);
             lease.response_started(outcome, now);
             lease
         };
-        for row in 1..=3 {
-            let mut lease = answered(Outcome::Success);
-            assert_eq!(rows(), (row - 1, row - 1), "a started response is no success yet");
+        for count in 1..=3 {
+            let mut lease = started(Outcome::Success);
+            assert_eq!(consecutive(), (count - 1, count - 1), "a started response does not count as a success yet");
             lease.response_failed(Outcome::GatewayFailure, now);
             lease.response_failed(Outcome::ServerError, now);
             drop(lease);
-            assert_eq!(rows(), (row, row), "once");
+            assert_eq!(consecutive(), (count, count), "a failure is counted once");
         }
-        let mut failed = answered(Outcome::ServerError);
+        let mut failed = started(Outcome::ServerError);
         failed.response_failed(Outcome::GatewayFailure, now);
         drop(failed);
-        assert_eq!(rows(), (0, 4), "a failure is counted immediately");
-        drop(answered(Outcome::Success));
-        assert_eq!(rows(), (0, 0));
+        assert_eq!(consecutive(), (0, 4), "a failure is counted immediately");
+        drop(started(Outcome::Success));
+        assert_eq!(consecutive(), (0, 0));
         assert_eq!(endpoint.passive_health().tally().take().0, Share { succeeded: 1, failed: 4 });
     }
 
     #[test]
     fn protocol_switch_counts_as_success_immediately() {
         let now = Instant::now();
-        let endpoint = judged(now);
+        let endpoint = monitored_endpoint(now);
         endpoint.record(Outcome::GatewayFailure, None, now);
         let mut lease = Lease::new(Arc::clone(&endpoint));
         lease.await_response(now);
@@ -244,24 +244,24 @@ mod tests {
 
     #[test]
     fn latency_grows_while_requests_wait_without_a_response() {
-        let born = Instant::now();
-        let endpoint = endpoint(born);
-        let at = |millis: u64| born + Duration::from_millis(millis);
+        let start = Instant::now();
+        let endpoint = endpoint(start);
+        let at = |millis: u64| start + Duration::from_millis(millis);
         let waiting = |since| {
             let mut lease = Lease::new(Arc::clone(&endpoint));
             lease.await_response(at(since));
             lease
         };
         let mut first = waiting(0);
-        assert_eq!(endpoint.latency(at(500)), Duration::ZERO, "no response, no measurement");
+        assert_eq!(endpoint.latency(at(500)), Duration::ZERO, "there is no measurement before the first response");
         first.response_started(Outcome::Success, at(2));
         assert!(endpoint.latency(at(500)) < Duration::from_millis(3));
         let mut second = waiting(500);
         assert_eq!(endpoint.latency(at(900)), Duration::from_millis(400), "the longest wait counts");
         let third = waiting(800);
         second.response_started(Outcome::Success, at(1000));
-        assert!(endpoint.latency(at(1000)) > Duration::from_millis(450), "a peak");
-        assert_eq!(endpoint.latency(at(3000)), Duration::from_secs(2), "since the last response");
+        assert!(endpoint.latency(at(1000)) > Duration::from_millis(450), "the wait counts as a peak");
+        assert_eq!(endpoint.latency(at(3000)), Duration::from_secs(2), "the time since the last response counts");
         drop(third);
     }
 

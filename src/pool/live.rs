@@ -60,7 +60,7 @@ impl Pool {
         &self.template
     }
 
-    /// The rejection if no backend can be picked.
+    /// The rejection of a request for which no backend can be picked.
     #[must_use]
     pub fn no_backend(&self) -> Rejection {
         self.admission.why_none(&self.candidates(), self.retry_after)
@@ -72,41 +72,42 @@ impl Pool {
         self.spec.balance.key.as_ref().map_or(Key::NONE, |source| source.key(client, request))
     }
 
-    /// Reserves a backend for the first attempt of a request: the lease that `choose` returns, once the pool
-    /// has room for one more request.
+    /// Reserves a backend for the first attempt of a request. Waits in the queue until the pool has room for the
+    /// request, and returns the lease from `choose`.
     ///
     /// # Errors
-    /// The rejection, if there is no backend or no room.
+    /// The rejection, if no backend is available, the queue is full, or the queue timeout expires.
     pub async fn reserve(&self, choose: impl FnMut() -> Option<Lease>) -> Result<Lease, Rejection> {
         self.admission.reserve(choose, || self.candidates(), self.retry_after).await
     }
 
-    /// Picks an available backend that was not attempted before, and counts the request there. An ejected
-    /// backend is picked only if no other backend is left, not even a busy one.
+    /// Picks an available backend that this request has not attempted, and counts the request in flight there.
+    /// An ejected backend is picked only if every other backend is unavailable or already attempted. If another
+    /// backend is only at its limit of requests in flight, the request waits for that one.
     #[must_use]
     pub fn pick(&self, key: Key, attempted: &[Arc<Endpoint>], now: Instant) -> Option<Lease> {
-        let well = |endpoint: &Endpoint| self.accepts_traffic(endpoint);
-        let anybody = |endpoint: &Endpoint| self.admission.allow(endpoint);
+        let not_ejected = |endpoint: &Endpoint| self.accepts_traffic(endpoint);
+        let even_ejected = |endpoint: &Endpoint| self.admission.allow(endpoint);
         let choose = |admits: &dyn Fn(&Endpoint) -> bool| {
-            let mut ask =
+            let mut request =
                 SelectionRequest { key, now, attempted, random: Rng::new(), slow_start: self.spec.slow_start, admits };
-            self.balancer.choose(&mut ask)
+            self.balancer.choose(&mut request)
         };
-        let ejected = || match self.admission.is_worth_waiting(|| self.candidates(), attempted) {
+        let choose_ejected = || match self.admission.is_worth_waiting(|| self.candidates(), attempted) {
             true => None,
-            false => choose(&anybody),
+            false => choose(&even_ejected),
         };
-        let endpoint = choose(&well).or_else(ejected)?;
+        let endpoint = choose(&not_ejected).or_else(choose_ejected)?;
         self.admission.lease(&endpoint)
     }
 
-    /// Requests in flight at this pool, for this process.
+    /// Requests in flight at all backends of this pool, for this process.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Its retry budget, shared by all routes to it.
+    /// The retry budget, shared by all routes to this pool.
     #[must_use]
     pub fn budget(&self) -> &retry::Budget {
         &self.budget
@@ -114,27 +115,27 @@ impl Pool {
 
     /// Runs discovery and health checks until shutdown.
     pub async fn run(&self, shutdown: ShutdownWatch) {
-        // The loop of the load balancer does not report its first discovery, hence one before it. Our discovery
-        // never fails: it keeps the last good result.
+        // Pingora's loop does not report when its first discovery ends, so discovery runs once before the loop.
+        // `Discovery` never fails: it keeps the last good result.
         self.balancer.update().await.ok();
-        self.take_over();
+        self.take_over_state();
         self.progress.send_replace(true);
-        let mut over = shutdown.clone();
-        // The loop of the load balancer returns immediately if there is nothing to resolve and nothing to
-        // check.
+        let mut shutdown_started = shutdown.clone();
+        // Pingora's loop returns immediately if the pool has no name to resolve and no health check. `join!`
+        // keeps outlier detection running in that case.
         let work = async { tokio::join!(self.balancer.run(shutdown), self.admission.watch(|| self.candidates())) };
         tokio::select! {
-            _ = over.changed() => {}
+            _ = shutdown_started.changed() => {}
             _ = work => {}
         }
     }
 
-    /// Waits until a backend is up, or every discovered backend has been checked once.
+    /// Waits until the first discovery has finished, and a backend is up or all backends have been checked once.
     pub async fn settled(&self) {
         let mut progress = self.progress.subscribe();
         loop {
             let candidates = self.candidates();
-            let all_known = candidates.iter().all(|endpoint| endpoint.is_known());
+            let all_known = candidates.iter().all(|endpoint| endpoint.is_health_known());
             if *progress.borrow_and_update() && (all_known || candidates.iter().any(|endpoint| endpoint.is_up())) {
                 return;
             }
@@ -144,29 +145,30 @@ impl Pool {
         }
     }
 
-    /// Every backend with a weight.
+    /// Every backend with a weight above 0.
     #[must_use]
     pub fn candidates(&self) -> Vec<Arc<Endpoint>> {
-        let mut found = self.discovery.attached();
-        found.retain(|endpoint| endpoint.weight() > 0);
-        found
+        let mut endpoints = self.discovery.attached();
+        endpoints.retain(|endpoint| endpoint.weight() > 0);
+        endpoints
     }
 
-    /// Whether a backend is not ejected and admits a request.
+    /// Whether a backend is not ejected, and its limits and circuit breaker admit a request.
     pub(in crate::pool) fn accepts_traffic(&self, endpoint: &Endpoint) -> bool {
         !endpoint.passive_health().is_ejected() && self.admission.allow(endpoint)
     }
 
     /// The number of queued requests; `None` without a limit on requests in flight.
     #[must_use]
-    pub fn waiting(&self) -> Option<usize> {
+    pub fn queued_requests(&self) -> Option<usize> {
         self.admission.waiting()
     }
 
-    /// Prepares the policy again with the current weights. During a reload the new pool is prepared before an
-    /// operator changes a weight of the common backends. So both the reload and the operator call this after
-    /// their change.
-    pub fn reweigh(&self) {
-        self.balancer.reweigh();
+    /// Prepares the policy again with the current weights of the backends.
+    ///
+    /// During a reload, the old and the new pool share endpoints. An operator may change a weight after the new
+    /// pool was prepared. Therefore both the reload and the operator override call this after their change.
+    pub fn update_weights(&self) {
+        self.balancer.update_weights();
     }
 }

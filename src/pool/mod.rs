@@ -1,16 +1,17 @@
 //! A pool: the backends that serve the same requests, one of which is picked for each attempt.
 //!
-//! Selection is Pingora's `LoadBalancer<RoundRobin>`, or another policy in its place; Pingora's background
-//! service keeps discovery and health up to date. State that Pingora has no place for (requests in flight,
-//! latency, ejection) is in [`Endpoint`], which is attached to each backend.
+//! A pool uses Pingora's `LoadBalancer` with one of the policies in [`selection`]. Pingora's background service
+//! runs discovery and health checks. Pingora has no place for requests in flight, latency and ejection, so this
+//! state is in [`Endpoint`], which is attached to each Pingora backend.
 //!
 //! - [`config`]: the `pools` block. [`endpoint`]: one backend. [`lease`]: one attempt at a backend.
 //! - [`peer`], [`proxy_protocol`]: how l7lb connects to a backend.
 //! - [`health`]: active health checks. [`passive_health`]: outlier detection on real traffic.
 //! - [`admission`]: limits on requests in flight, queues and circuit breakers.
 //! - [`selection`]: balancing policies, affinity and the selection preview.
-//! - [`operator`]: operator overrides, and what operators see.
-//! - [`lifecycle`]: how a pool starts, takes over state from the pool before it, and stops.
+//! - [`operator`]: operator overrides, and the list of backends for operators.
+//! - [`live`]: the live pool, which ties all of these together.
+//! - [`lifecycle`]: how a pool starts, takes over state from the pool that it replaces, and stops.
 
 pub mod config;
 pub mod endpoint;
@@ -35,7 +36,7 @@ pub use endpoint::{BackendSettings, Endpoint, PoolShared};
 pub use health::connectors::Connectors;
 pub use health::state::Health;
 pub use lease::Lease;
-pub use lifecycle::keeper::{Keeper, RunningPools};
+pub use lifecycle::service::{PoolService, RunningPools};
 pub use live::Pool;
 pub use operator::backends::{ListedBackend, OverrideRejected};
 pub use selection::affinity::AffinityPick;

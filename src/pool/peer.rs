@@ -29,7 +29,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Whether the protocol is possible with (or without) TLS.
+    /// Whether the protocol is valid for a pool with TLS, or without TLS.
     #[must_use]
     pub fn fits_tls(self, tls: bool) -> bool {
         match self {
@@ -48,34 +48,36 @@ impl Protocol {
     }
 }
 
-/// The `timeouts:` block of a pool or a route. A route takes missing values from its pool.
+/// The `timeouts:` block of a pool or a route. A route inherits missing values from its pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimeoutsConfig {
-    /// Timeout of a TCP connection; a TLS handshake may take 3 s in addition.
+    /// Timeout for establishing a TCP connection to a backend. A TLS handshake may take 3 s in addition.
     pub connect: Option<Period>,
-    /// Time from the end of the request to the first byte of the response.
+    /// Timeout from the end of the request to the first byte of the response.
     pub first_byte: Option<Period>,
-    /// Longest pause while bytes are read or written.
+    /// Longest pause between two reads from, or two writes to, a backend.
     pub idle: Option<Period>,
-    /// Time for one attempt, from the selection of its backend to the end of the response.
+    /// Timeout of one attempt, from the selection of its backend to the end of the response. Without it an
+    /// attempt has no time limit.
     pub attempt: Option<Period>,
-    /// Time for a request with all its attempts, from its arrival to the end of the response.
+    /// Timeout of a request with all its attempts, from its arrival to the end of the response. Without it a
+    /// request has no time limit.
     pub total: Option<Period>,
 }
 
 /// The checked timeouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Timeout of a TCP connection.
+    /// Timeout for establishing a TCP connection.
     pub connect: Duration,
-    /// Time from the end of the request to the first byte of the response.
+    /// Timeout from the end of the request to the first byte of the response.
     pub first_byte: Duration,
-    /// Longest pause while bytes are read or written.
+    /// Longest pause between two reads or two writes.
     pub idle: Duration,
-    /// Time for one attempt, if limited.
+    /// Timeout of one attempt, if limited.
     pub attempt: Option<Duration>,
-    /// Time for a request, if limited.
+    /// Timeout of a request with all its attempts, if limited.
     pub total: Option<Duration>,
 }
 
@@ -94,12 +96,12 @@ impl Default for Timeouts {
 impl TimeoutsConfig {
     /// Checks the block, and fills in missing values from `base`.
     pub fn check(&self, base: Timeouts, place: &Place, faults: &mut Faults) -> Timeouts {
-        let mut read = |key: &str, written: Option<Period>| match written {
+        let mut read = |key: &str, configured: Option<Period>| match configured {
             Some(Period(Duration::ZERO)) => {
                 faults.add(place.key(key), "must be greater than zero", "write for example 30s");
                 None
             }
-            written => written.map(|Period(period)| period),
+            configured => configured.map(|Period(period)| period),
         };
         let timeouts = Timeouts {
             connect: read("connect", self.connect).unwrap_or(base.connect),
@@ -138,8 +140,8 @@ pub struct Template {
     pub tls: Option<Verification>,
     /// The timeouts.
     pub timeouts: Timeouts,
-    /// How long an idle connection is kept. Shorter than the usual limit of backends (60 s), so that l7lb
-    /// closes first and no request meets a closing connection.
+    /// How long an idle connection is kept. It is shorter than the usual timeout of backends (60 s), so that l7lb
+    /// closes an idle connection first and no request is sent on a connection that the backend is closing.
     pub keepalive_timeout: Duration,
     /// PROXY protocol to the backends, if configured.
     pub proxy_protocol: Option<ProxyProtocol>,
@@ -156,8 +158,8 @@ impl Template {
         peer
     }
 
-    /// The peer for a request with `Upgrade`. Upgrades need HTTP/1.1, so a backend that supports both protocols
-    /// is connected with HTTP/1.1.
+    /// The peer for a request with `Upgrade`. Upgrades need HTTP/1.1, so with `protocol: auto` the connection uses
+    /// HTTP/1.1.
     #[must_use]
     pub fn peer_for_upgrade(&self, address: SocketAddr) -> HttpPeer {
         let mut peer = self.peer(address);

@@ -1,13 +1,13 @@
-//! PROXY protocol version 2 to backends: sends the client's address before the first byte.
+//! PROXY protocol version 2 to backends: sends the client's address at the start of a connection.
 //!
-//! The header applies to everything that follows on its connection, so such a connection belongs to one client.
-//! Pingora pools connections by a hash of the peer. [`ProxyProtocol::introduce`] mixes both addresses of the
-//! client's connection into it with a secret seed, so that a client cannot choose addresses that collide with
-//! another client. Idle connections of a client that has gone close after `keepalive_timeout`, or earlier when
-//! the pool of idle connections is full.
+//! The header applies to every request on its connection, so the connection serves one client connection only.
+//! Pingora looks up idle connections by a hash of the peer. [`ProxyProtocol::set_client_header`] adds both
+//! addresses of the client's connection to that hash, with a secret seed, so that a client cannot choose addresses
+//! that collide with those of another client. When a client has disconnected, its idle connections close after
+//! `keepalive_timeout`, or earlier when the pool of idle connections is full.
 //!
-//! The connection is established here, because Pingora has no step between TCP and TLS. Therefore
-//! `server.client_bind_to_ipv4` and `_ipv6` cannot apply, and a configuration with both is rejected.
+//! This module establishes the connection itself, because Pingora has no hook between TCP and TLS. Therefore
+//! `server.client_bind_to_ipv4` and `_ipv6` have no effect here, and a configuration with both is rejected.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,11 +27,11 @@ use tokio::io::AsyncWriteExt;
 
 use crate::http::proxy_protocol::{encode_local, encode_v2};
 
-/// The version that the backends of the pool expect.
+/// The version of the PROXY protocol that the backends of the pool expect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Version {
-    /// The binary format.
+    /// Version 2, the binary format.
     V2,
 }
 
@@ -58,33 +58,35 @@ impl ProxyProtocol {
         Self { seed: RandomState::new() }
     }
 
-    /// Binds `peer` to this client. The connection timeout must be set before.
-    pub fn introduce(&self, peer: &mut HttpPeer, connection: ClientConnection) {
+    /// Makes new connections to `peer` start with the addresses of `connection`, and reuses only connections with
+    /// the same addresses. Set the connection timeout of `peer` before.
+    pub fn set_client_header(&self, peer: &mut HttpPeer, connection: ClientConnection) {
         peer.group_key = self.seed.hash_one(connection);
-        open_with(peer, encode_v2(connection.client, connection.local));
+        set_connector(peer, encode_v2(connection.client, connection.local));
     }
 
-    /// Binds `peer` to the balancer itself, as for health checks: the header says LOCAL.
-    pub fn introduce_ourselves(&self, peer: &mut HttpPeer) {
-        open_with(peer, encode_local().to_vec());
+    /// Makes new connections to `peer` start with a LOCAL header, as for health checks: the connection does not
+    /// relay a client.
+    pub fn set_local_header(&self, peer: &mut HttpPeer) {
+        set_connector(peer, encode_local().to_vec());
     }
 }
 
-fn open_with(peer: &mut HttpPeer, header: Vec<u8>) {
+fn set_connector(peer: &mut HttpPeer, header: Vec<u8>) {
     let limit = peer.options.connection_timeout.unwrap_or(Duration::MAX);
-    peer.options.custom_l4 = Some(Arc::new(HeaderFirst { header, limit }));
+    peer.options.custom_l4 = Some(Arc::new(HeaderConnector { header, limit }));
 }
 
-/// Connects and writes the header before anything else.
+/// Connects, and writes the header before any other byte.
 #[derive(Debug)]
-struct HeaderFirst {
+struct HeaderConnector {
     header: Vec<u8>,
-    /// The connection timeout, which Pingora leaves to the connector.
+    /// The connection timeout. Pingora does not apply it to a custom connector.
     limit: Duration,
 }
 
 #[async_trait]
-impl L4Connect for HeaderFirst {
+impl L4Connect for HeaderConnector {
     async fn connect(&self, address: &PeerAddress) -> pingora::Result<Stream> {
         let Some(address) = address.as_inet() else {
             return Error::e_explain(ErrorType::ConnectError, "a backend has an IP address");
@@ -96,10 +98,10 @@ impl L4Connect for HeaderFirst {
     }
 }
 
-impl HeaderFirst {
+impl HeaderConnector {
     async fn open(&self, address: &SocketAddr) -> pingora::Result<Stream> {
         let mut stream = connect(address, None).await?;
-        // Nothing of the request has been sent yet, so this counts as a failed connection.
+        // No byte of the request has been sent yet, so this counts as a failed connection.
         let failed = |e| Error::because(ErrorType::ConnectError, format!("PROXY protocol header to {address}"), e);
         stream.write_all(&self.header).await.map_err(failed)?;
         Ok(stream.into())
@@ -125,11 +127,11 @@ mod tests {
     }
 
     #[test]
-    fn idle_connection_is_reused_by_the_same_client_only() {
+    fn idle_connection_is_reused_only_by_the_same_client_connection() {
         let protocol = ProxyProtocol::new(Version::V2);
         let key = |client: &str, local: &str| {
             let mut peer = backend(([127, 0, 0, 1], 1).into());
-            protocol.introduce(&mut peer, connection(client, local));
+            protocol.set_client_header(&mut peer, connection(client, local));
             peer.reuse_hash()
         };
         let own = key("192.0.2.1:1000", "192.0.2.9:443");
@@ -151,13 +153,13 @@ mod tests {
         let mut peer = backend(listener.local_addr().unwrap());
         let protocol = ProxyProtocol::new(Version::V2);
         for local in [false, true] {
-            let said = connection("192.0.2.1:1000", "192.0.2.9:443");
+            let client = connection("192.0.2.1:1000", "192.0.2.9:443");
             let expected = if local {
-                protocol.introduce_ourselves(&mut peer);
+                protocol.set_local_header(&mut peer);
                 encode_local().to_vec()
             } else {
-                protocol.introduce(&mut peer, said);
-                encode_v2(said.client, said.local)
+                protocol.set_client_header(&mut peer, client);
+                encode_v2(client.client, client.local)
             };
             let connector = peer.options.custom_l4.clone().unwrap();
             let mut stream = connector.connect(peer.address()).await.unwrap();
@@ -175,12 +177,12 @@ mod tests {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut peer = backend(closed);
         let protocol = ProxyProtocol::new(Version::V2);
-        protocol.introduce_ourselves(&mut peer);
+        protocol.set_local_header(&mut peer);
         let connector = peer.options.custom_l4.clone().unwrap();
         let error = connector.connect(peer.address()).await.unwrap_err();
         assert_eq!(*error.etype(), ErrorType::ConnectRefused);
         peer.options.connection_timeout = Some(Duration::ZERO);
-        protocol.introduce_ourselves(&mut peer);
+        protocol.set_local_header(&mut peer);
         let connector = peer.options.custom_l4.clone().unwrap();
         let error = connector.connect(peer.address()).await.unwrap_err();
         assert!(matches!(error.etype(), ErrorType::ConnectTimedout | ErrorType::ConnectRefused), "{error}");

@@ -1,4 +1,4 @@
-//! Pools without a network: which backends are picked, and which configurations are valid.
+//! Pools without a network: the backends that are picked, and the faults of invalid configurations.
 
 #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
 
@@ -38,7 +38,7 @@ fn pick(pool: &Pool, attempted: &[Arc<Endpoint>]) -> Option<Lease> {
 }
 
 fn change(pool: &Pool, port: u16, change: Change) -> Result<(), OverrideRejected> {
-    pool.change(([127, 0, 0, 1], port).into(), change, crate::base::units::Timestamp::now(), Instant::now())
+    pool.change(([127, 0, 0, 1], port).into(), change, Timestamp::now(), Instant::now())
 }
 
 fn port(lease: Option<Lease>) -> u16 {
@@ -98,7 +98,7 @@ async fn backups_get_requests_only_below_the_threshold() {
     let pool = pool("{health_check: {type: none}, backup_threshold: 2, backends: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}, {address: '127.0.0.1:3', backup: true}]}").await;
     assert!((0..10).all(|_| port(pick(&pool, &[])) < 3));
     change(&pool, 1, Change::State(State::Draining)).unwrap();
-    assert_eq!(change(&pool, 9, Change::State(State::Draining)), Err(OverrideRejected::Unknown));
+    assert_eq!(change(&pool, 9, Change::State(State::Draining)), Err(OverrideRejected::UnknownBackend));
     let picked: BTreeSet<u16> = (0..10).map(|_| port(pick(&pool, &[]))).collect();
     assert_eq!(picked, BTreeSet::from([2, 3]), "backups and the remaining primary share the requests");
     change(&pool, 1, Change::State(State::Enabled)).unwrap();
@@ -121,7 +121,7 @@ async fn drained_backend_gets_no_new_request_and_keeps_its_requests() {
 const ONE_EACH: &str = "balance: round_robin, health_check: {type: none}, max_in_flight: {per_backend: 1}, \
     queue: {timeout: 1h}, backends: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}]";
 
-/// A pool of two backends that take one request each, and its background task.
+/// A pool of two backends with `max_in_flight` 1 each, and its background task.
 async fn one_each(keys: &str) -> (Arc<Pool>, tokio::task::JoinHandle<()>) {
     let pool = Arc::new(pool(&format!("{{{keys} {ONE_EACH}}}")).await);
     let (keep, shutdown) = tokio::sync::watch::channel(false);
@@ -167,13 +167,13 @@ async fn queued_request_is_sent_to_a_backend_that_comes_up() {
         let (pool, running) = one_each("").await;
         switch(&second(&pool), false);
         let _first = reserved(&pool).await;
-        let waiting = request(&pool);
+        let queued = request(&pool);
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
-        assert!(!waiting.is_finished());
+        assert!(!queued.is_finished());
         switch(&second(&pool), true);
-        assert_eq!(waiting.await.unwrap(), 2);
+        assert_eq!(queued.await.unwrap(), 2);
         running.abort();
     }
 }
@@ -190,7 +190,7 @@ async fn queued_request_is_sent_to_a_readmitted_or_half_open_backend() {
         let [_first, mut failing] = leases;
         failing.failed(Instant::now());
         drop(failing);
-        // Ejected in the background; until then it may get one more request.
+        // The background task ejects the backend. Until then it may get one more request.
         while keys.contains("eject") && !second(&pool).passive_health().is_ejected() {
             tokio::task::yield_now().await;
         }
@@ -208,7 +208,11 @@ async fn ejected_backend_is_picked_only_if_no_other_is_healthy() {
     let lease = reserved(&pool).await;
     assert_eq!(lease.endpoint().address(), first.address());
     assert!(pick(&pool, &[]).is_none(), "the request waits for the busy backend");
-    assert_eq!(port(pick(&pool, &[Arc::clone(&first)])), 2, "unless the request has failed there already");
+    assert_eq!(
+        port(pick(&pool, &[Arc::clone(&first)])),
+        2,
+        "a request that has already attempted the busy backend gets the ejected one"
+    );
     first.set_health(Health::Down, Instant::now());
     assert_eq!(port(pick(&pool, &[])), 2);
     running.abort();

@@ -56,7 +56,7 @@ impl Exchange {
             // Bytes sent in one response fit into 64 bits.
             bytes: downstream.body_bytes_sent() as u64,
             latency: self.began().elapsed(),
-            upstream: self.tried.last().map(|endpoint| endpoint.text()),
+            upstream: self.tried.last().map(|endpoint| endpoint.address_text()),
             upstream_latency: self.upstream_latency,
             // At most the three attempts of the retry policy.
             attempts: self.tried.len() as u32,

@@ -41,7 +41,7 @@ impl Exchange {
             return None;
         }
         let preferred = pool.pick_by_affinity(&self.tried, |address| self.bond.wants(address));
-        *moved = !matches!(preferred, Some(AffinityPick { first: true, .. }));
+        *moved = !matches!(preferred, Some(AffinityPick { is_first_choice: true, .. }));
         preferred.map(|preferred| preferred.lease)
     }
 

@@ -132,7 +132,7 @@ impl Exchange {
             peer.options.read_timeout = None;
         }
         if let Some(proxy_protocol) = &target.template.proxy_protocol {
-            proxy_protocol.introduce(&mut peer, self.client_connection());
+            proxy_protocol.set_client_header(&mut peer, self.client_connection());
         }
         let now = Instant::now();
         let limit = target.template.timeouts.attempt;

@@ -36,7 +36,7 @@ use crate::listener::handover::{self, Ready};
 use crate::listener::{Drain, Entrance, Front, LiveRules, Socket};
 use crate::observe::recent_requests::RecentRequests;
 use crate::observe::{AccessLog, OperatorLog, access_log};
-use crate::pool::Keeper;
+use crate::pool::PoolService;
 use crate::proxy::Proxy;
 use crate::tls::{Terminator, Watcher};
 use signals::{HandOver, Signals};
@@ -142,13 +142,13 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
     let (drain, lifecycle) = (Drain::default(), build.lifecycle);
     let log_slot = access_log::Slot::default();
     let (give_upgrades, upgrades) = Upgrades::new();
-    let keeper = Keeper::new(build.snapshot.pools.values().cloned().collect());
-    let settled = keeper.settled();
+    let pool_service = PoolService::new(build.snapshot.pools.values().cloned().collect());
+    let settled = pool_service.settled();
     let live = Live {
         snapshot: Arc::new(ArcSwap::new(build.snapshot)),
         in_force: Arc::new(ArcSwap::from_pointee(build.in_force)),
         rules: build.rules.clone(),
-        kept: keeper.running(),
+        kept: pool_service.running(),
         access_log: Arc::clone(&log_slot),
         listeners: build.listeners,
         recent_requests: Arc::new(RecentRequests::new(build.begun)),
@@ -162,7 +162,7 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
     if handing.ready.is_none() {
         control.open();
     }
-    let mut health = background_service("health", keeper);
+    let mut health = background_service("health", pool_service);
     health.threads = Some(1);
     server.add_service(health);
     watch_files(&mut server, &doors);

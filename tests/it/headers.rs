@@ -51,7 +51,7 @@ fn hop_by_hop_headers_are_not_forwarded() {
     let _lab = Lab::start(&one_pool(port, &[&backend], ""));
     let response = exchange(
         port,
-        b"GET /apiA/echo HTTP/1.1\r\nHost: localhost\r\nConnection: close, X-Secret\r\nX-Secret: 1\r\nKeep-Alive: timeout=9\r\nTE: trailers\r\nProxy-Connection: close\r\nX-RunningPools: 1\r\n\r\n",
+        b"GET /apiA/echo HTTP/1.1\r\nHost: localhost\r\nConnection: close, X-Secret\r\nX-Secret: 1\r\nKeep-Alive: timeout=9\r\nTE: trailers\r\nProxy-Connection: close\r\nX-Kept: 1\r\n\r\n",
     );
     for name in ["x-secret", "keep-alive", "proxy-connection"] {
         assert!(received(&response, name).is_empty(), "{name}: {response:?}");

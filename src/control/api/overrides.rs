@@ -41,7 +41,7 @@ pub(super) async fn weight(
 }
 
 pub(super) async fn end(api: Api, Path(which): Path<Which>) -> Result<Backend, Problem> {
-    change(&api, &which, Change::Nothing)
+    change(&api, &which, Change::Clear)
 }
 
 /// It holds at once, for all workers.
@@ -55,7 +55,7 @@ fn change(api: &Api, which: &Which, change: Change) -> Result<Backend, Problem> 
     // A reload may have put another pool in its place meanwhile, with the same backends.
     let now = api.pool(&which.pool)?;
     if !Arc::ptr_eq(&pool, &now) {
-        now.reweigh();
+        now.update_weights();
     }
     api.backend(which)
 }

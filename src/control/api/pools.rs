@@ -151,7 +151,7 @@ impl Pool {
             backends: backends.len(),
             available,
             in_flight: pool.in_flight(),
-            waiting: pool.waiting(),
+            waiting: pool.queued_requests(),
         }
     }
 }
@@ -175,7 +175,7 @@ impl Backend {
             latency_ms: (!latency.is_zero()).then(|| (latency.as_secs_f64() * 1e6).round() / 1e3),
             weight,
             effective_weight: (f64::from(weight) * slow_start_factor * 1e3).round() / 1e3,
-            overridden: endpoint.overridden(),
+            overridden: endpoint.active_override(),
             backup: endpoint.is_backup(),
             written: written(found),
         }
@@ -226,7 +226,7 @@ impl Api {
         let backends = pool.backends();
         let found = backends.iter().find(|found| found.endpoint.address() == which.address);
         let found = found.ok_or_else(|| {
-            let known: Vec<&str> = backends.iter().map(|found| found.endpoint.text()).collect();
+            let known: Vec<&str> = backends.iter().map(|found| found.endpoint.address_text()).collect();
             let problem =
                 format!("the pool `{}` has no backend {}; it has {}", which.pool, which.address, known.join(", "));
             Problem::new(Cause::UnknownBackend, problem)

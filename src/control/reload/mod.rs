@@ -275,15 +275,15 @@ impl Reloading {
             Some(Opened::of(&checked.access_log).map_err(|e| e.to_string())?)
         };
         let pools: Vec<_> = snapshot.pools.values().cloned().collect();
-        self.live.kept.begin(&pools).await;
+        self.live.kept.start(&pools).await;
         let before = self.live.snapshot.swap(snapshot);
         // Operators may have changed weights while these were prepared.
         let is_new = |pool: &&Arc<Pool>| !before.pools.get(pool.name()).is_some_and(|old| Arc::ptr_eq(old, pool));
-        pools.iter().filter(is_new).for_each(|pool| pool.reweigh());
+        pools.iter().filter(is_new).for_each(|pool| pool.update_weights());
         self.retired.push(before);
         self.live.in_force.rcu(|before| before.next(&source));
         self.live.rules.replace(rules);
-        self.live.kept.only(pools, Instant::now());
+        self.live.kept.retain(pools, Instant::now());
         if let (Some(opened), Some(log)) = (access_log, &*self.live.access_log.lock()) {
             log.replace(opened);
         }

@@ -114,7 +114,7 @@ impl Probe {
         peer.options.total_connection_timeout = Some(spec.timeout);
         peer.options.read_timeout = Some(spec.timeout);
         if let Some(proxy_protocol) = &template.proxy_protocol {
-            proxy_protocol.introduce_ourselves(&mut peer);
+            proxy_protocol.set_local_header(&mut peer);
         }
         let check = match &spec.request {
             CheckRequest::Tcp => Check::Tcp(Box::new(tcp_peer(&peer))),

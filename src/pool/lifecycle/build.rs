@@ -14,15 +14,15 @@ use crate::pool::health::connectors::Connectors;
 use crate::pool::health::probe::Probe;
 use crate::pool::lifecycle::replaced_pool::ReplacedPool;
 use crate::pool::live::Pool;
-use crate::pool::selection::balancer::LoopIntervals;
+use crate::pool::selection::balancer::BalancerSettings;
 use crate::pool::selection::policy;
 use crate::retry;
 
 impl Pool {
-    /// Builds the pool. It sends nothing before its [`crate::pool::Keeper`] runs it.
+    /// Builds the pool. It sends nothing before its [`crate::pool::PoolService`] runs it.
     ///
     /// # Errors
-    /// If a health check cannot be built, which the configuration check rules out.
+    /// If the health check cannot be built. The configuration check rules this out.
     pub fn build(name: PoolName, spec: &Spec, connectors: &Connectors, now: Instant) -> pingora::Result<Self> {
         Self::assemble(name, spec, None, (connectors, now))
     }
@@ -34,7 +34,7 @@ impl Pool {
         (connectors, now): (&Connectors, Instant),
     ) -> pingora::Result<Self> {
         let mut template = spec.template.clone();
-        // The seed is part of the key of the connection pool.
+        // The key of a pooled connection depends on the seed, so idle connections stay usable with the same seed.
         if let (Some(new), Some(old)) =
             (&mut template.proxy_protocol, before.and_then(|before| before.template.proxy_protocol.as_ref()))
         {
@@ -47,16 +47,19 @@ impl Pool {
             before.map(|before| ReplacedPool::new(&before.discovery, &before.replaced, spec)).unwrap_or_default();
         let discovery = replaced.discovery(&name, spec, &in_flight, &admission);
         let discovery = Arc::new(match before {
-            Some(before) => discovery.succeeding(&before.discovery),
+            Some(before) => discovery.with_results_of(&before.discovery),
             None => discovery,
         });
         let mut backends = Backends::new(Box::new(discovery::SharedDiscovery(Arc::clone(&discovery))));
         let progress = Arc::new(watch::Sender::new(false));
-        let mut timing =
-            LoopIntervals { update: discovery.interval(), health_check: None, backup_threshold: spec.backup_threshold };
+        let mut settings = BalancerSettings {
+            update: discovery.interval(),
+            health_check: None,
+            backup_threshold: spec.backup_threshold,
+        };
         let mut retry_after = Duration::from_secs(1);
         if let Some(check) = &spec.health_check {
-            timing.health_check = Some(check.timing.tick_interval());
+            settings.health_check = Some(check.timing.tick_interval());
             retry_after = check.timing.unhealthy_interval;
             let probe =
                 Probe::new(name.clone(), check.clone(), (&spec.template, connectors.clone()), Arc::clone(&progress))?;
@@ -69,7 +72,7 @@ impl Pool {
             retry_after,
             replaced,
             discovery,
-            balancer: policy::build(&spec.balance, backends, timing),
+            balancer: policy::build(&spec.balance, backends, settings),
             in_flight,
             budget,
             progress,
@@ -77,25 +80,32 @@ impl Pool {
         })
     }
 
-    /// Builds the pool that replaces `before`. Common backends keep their state and their requests in flight;
-    /// names keep their last good result. `before` does not change until a [`crate::pool::Keeper`] runs the new
+    /// Builds the pool that replaces `before`. Common backends keep their state and their requests in flight.
+    /// Names keep their last good result. `before` does not change until a [`crate::pool::PoolService`] runs the new
     /// pool.
     ///
     /// # Errors
     /// As [`Pool::build`].
-    pub fn succeed(before: &Self, spec: &Spec, connectors: &Connectors, now: Instant) -> pingora::Result<Self> {
+    pub fn build_replacement(
+        before: &Self,
+        spec: &Spec,
+        connectors: &Connectors,
+        now: Instant,
+    ) -> pingora::Result<Self> {
         Self::assemble(before.name.clone(), spec, Some(before), (connectors, now))
     }
 
-    /// Applies this pool's settings to the state taken over from the replaced pool.
+    /// Applies this pool's settings to the state taken over from the replaced pool, and removes the backends that
+    /// are no longer configured.
     #[expect(clippy::disallowed_methods, reason = "deadlines and windows begin when the pool does")]
-    pub(in crate::pool) fn take_over(&self) {
+    pub(in crate::pool) fn take_over_state(&self) {
         let (backends, now) = (self.discovery.attached(), Instant::now());
         self.admission.begin(&backends, now);
-        self.replaced.leave(&backends, &self.name, self.spec.removal_timeout, now);
+        self.replaced.remove_missing(&backends, &self.name, self.spec.removal_timeout, now);
     }
 
-    /// Removes a pool that is no longer configured and is not replaced.
+    /// Removes the backends of a pool that is no longer configured. Their requests in flight are aborted after
+    /// the removal timeout.
     pub fn remove(&self, now: Instant) {
         self.discovery
             .attached()

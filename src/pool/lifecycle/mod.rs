@@ -1,11 +1,12 @@
-//! How pools start, change and end.
+//! How pools start, replace each other during a reload, and stop.
 //!
 //! - [`build`]: builds a pool, and takes over state from the pool that it replaces.
-//! - [`keeper`]: the background service that runs the discovery and health checks of every pool.
+//! - [`replaced_pool`]: the state of the replaced pool that its replacement takes over.
+//! - [`service`]: the background service that runs the discovery and health checks of every pool.
 
 pub mod replaced_pool;
 pub mod build;
-pub mod keeper;
+pub mod service;
 
 #[cfg(test)]
 mod build_tests;

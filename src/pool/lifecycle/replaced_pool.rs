@@ -1,4 +1,4 @@
-//! What a pool takes over from the pool that it replaces.
+//! The state that a pool takes over from the pool that it replaces.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -24,20 +24,20 @@ pub(in crate::pool) struct ReplacedPool {
 }
 
 impl ReplacedPool {
-    /// What a pool with the backends of `spec` takes over from the pool with the discovery `before`, which itself
-    /// took over `older`.
+    /// The state for a pool with the backends of `spec`. The replaced pool has the discovery `before`, and itself
+    /// took over the state `older`.
     pub(in crate::pool) fn new(before: &Discovery<Arc<Endpoint>>, older: &Self, spec: &Spec) -> Self {
         let mut endpoints = before.attached();
-        let gone = |endpoint: &&Arc<Endpoint>| {
+        let still_in_use = |endpoint: &&Arc<Endpoint>| {
             endpoint.in_flight() > 0 && !endpoints.iter().any(|known| Arc::ptr_eq(known, endpoint))
         };
-        let leaving: Vec<_> = older.endpoints.iter().filter(gone).cloned().collect();
-        endpoints.extend(leaving);
+        let removed: Vec<_> = older.endpoints.iter().filter(still_in_use).cloned().collect();
+        endpoints.extend(removed);
         Self { endpoints, missing: before.missing_in(&spec.members) }
     }
 
     /// The discovery of the pool's backends. Backends that already existed keep their state.
-    #[expect(clippy::disallowed_methods, reason = "a backend's own clock starts when it is found")]
+    #[expect(clippy::disallowed_methods, reason = "a backend's own clock starts when discovery finds it")]
     pub(in crate::pool) fn discovery(
         &self,
         name: &PoolName,
@@ -52,11 +52,11 @@ impl ReplacedPool {
             trigger: Arc::clone(admission.alarm().trigger()),
             changed: Arc::clone(admission.changed()),
         };
-        let (checked, give_circuit) = (spec.health_check.is_some(), admission.circuits());
+        let (checked, set_circuit) = (spec.health_check.is_some(), admission.circuits());
         let pool = name.clone();
         let attach = move |address, member: &Member| {
-            let written = ConfiguredSettings { backup: member.backup, drain: member.drain, weight: member.weight };
-            let settings = BackendSettings { written, checked };
+            let configured = ConfiguredSettings { backup: member.backup, drain: member.drain, weight: member.weight };
+            let settings = BackendSettings { configured, checked };
             let now = Instant::now();
             let endpoint = match known.get(&address) {
                 Some(endpoint) => {
@@ -67,17 +67,24 @@ impl ReplacedPool {
                 }
                 None => Arc::new(Endpoint::new(address, settings, shared.clone(), now)),
             };
-            endpoint.changed();
-            give_circuit(&endpoint, now);
+            endpoint.notify_change();
+            set_circuit(&endpoint, now);
             endpoint
         };
         Discovery::new(name.clone(), spec.members.clone(), attach)
     }
 
-    /// Removes the backends that are no longer configured and not among `found` either.
-    pub(in crate::pool) fn leave(&self, found: &[Arc<Endpoint>], pool: &PoolName, limit: Duration, now: Instant) {
-        let stays = |gone: &Arc<Endpoint>| found.iter().any(|endpoint| Arc::ptr_eq(endpoint, gone));
-        let gone = self.endpoints.iter().filter(|endpoint| self.missing.contains(&endpoint.address()));
-        gone.filter(|endpoint| !stays(endpoint)).for_each(|endpoint| endpoint.remove(pool, limit, now));
+    /// Removes the backends that are no longer configured. A backend in `current` stays: a name may resolve to
+    /// the address of a removed member.
+    pub(in crate::pool) fn remove_missing(
+        &self,
+        current: &[Arc<Endpoint>],
+        pool: &PoolName,
+        limit: Duration,
+        now: Instant,
+    ) {
+        let stays = |old: &Arc<Endpoint>| current.iter().any(|endpoint| Arc::ptr_eq(endpoint, old));
+        let missing = self.endpoints.iter().filter(|endpoint| self.missing.contains(&endpoint.address()));
+        missing.filter(|endpoint| !stays(endpoint)).for_each(|endpoint| endpoint.remove(pool, limit, now));
     }
 }

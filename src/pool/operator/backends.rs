@@ -25,25 +25,27 @@ pub struct ListedBackend {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverrideRejected {
     /// The pool has no backend with this address.
-    Unknown,
+    UnknownBackend,
     /// The weight exceeds the maximum.
-    TooHeavy(u32),
+    WeightTooLarge(u32),
     /// The sum of all weights would exceed the maximum.
-    TooMuch(u32),
+    TotalWeightTooLarge(u32),
 }
 
 impl fmt::Display for OverrideRejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown => f.write_str("the pool has no such backend"),
-            Self::TooHeavy(weight) => write!(f, "a weight of {weight} exceeds {WEIGHT_MAX}"),
-            Self::TooMuch(total) => write!(f, "the weights would add up to {total}, more than {WEIGHTS_MAX}"),
+            Self::UnknownBackend => f.write_str("the pool has no such backend"),
+            Self::WeightTooLarge(weight) => write!(f, "a weight of {weight} exceeds {WEIGHT_MAX}"),
+            Self::TotalWeightTooLarge(total) => {
+                write!(f, "the weights would add up to {total}, more than {WEIGHTS_MAX}")
+            }
         }
     }
 }
 
 impl Pool {
-    /// Every discovered backend in the order of the configuration, also those without weight.
+    /// Every discovered backend in the order of the configuration, including those with weight 0.
     #[must_use]
     pub fn backends(&self) -> Vec<ListedBackend> {
         let origin = |endpoint: Arc<Endpoint>| {
@@ -51,15 +53,15 @@ impl Pool {
             let (place, target) = self.discovery.origin(address).unwrap_or((usize::MAX, Target::Address(address)));
             ((place, address), ListedBackend { endpoint, target })
         };
-        let mut found: Vec<_> = self.discovery.attached().into_iter().map(origin).collect();
-        found.sort_by_key(|(place, _)| *place);
-        found.into_iter().map(|(_, found)| found).collect()
+        let mut listed: Vec<_> = self.discovery.attached().into_iter().map(origin).collect();
+        listed.sort_by_key(|(place, _)| *place);
+        listed.into_iter().map(|(_, backend)| backend).collect()
     }
 
-    /// Applies an override. It takes effect with the next request, on all workers.
+    /// Applies a change by an operator. It takes effect with the next request, on all workers.
     ///
     /// # Errors
-    /// Why the override is rejected; then nothing changes.
+    /// The reason for the rejection. In that case nothing changes.
     pub fn change(
         &self,
         address: SocketAddr,
@@ -68,22 +70,23 @@ impl Pool {
         now: Instant,
     ) -> Result<(), OverrideRejected> {
         let all = self.discovery.attached();
-        let endpoint = all.iter().find(|endpoint| endpoint.address() == address).ok_or(OverrideRejected::Unknown)?;
+        let endpoint =
+            all.iter().find(|endpoint| endpoint.address() == address).ok_or(OverrideRejected::UnknownBackend)?;
         if let Change::Weight(weight) = change {
             if weight > WEIGHT_MAX {
-                return Err(OverrideRejected::TooHeavy(weight));
+                return Err(OverrideRejected::WeightTooLarge(weight));
             }
             let others = all.iter().filter(|other| other.address() != address);
             let total = others.fold(weight, |total, other| total.saturating_add(other.weight()));
             if total > WEIGHTS_MAX {
-                return Err(OverrideRejected::TooMuch(total));
+                return Err(OverrideRejected::TotalWeightTooLarge(total));
             }
         }
         let before = (endpoint.state(), endpoint.weight());
         endpoint.change(change, since, now);
         let after = (endpoint.state(), endpoint.weight());
         if before.1 != after.1 {
-            self.balancer.reweigh();
+            self.balancer.update_weights();
         }
         if before != after {
             let (state, weight) = (after.0.to_string(), after.1);

@@ -1,4 +1,4 @@
-//! Overrides take effect immediately with every policy.
+//! Operator overrides of the state and weight of a backend.
 
 #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
 
@@ -27,7 +27,7 @@ fn change(pool: &Pool, port: u16, change: Change) -> Result<(), OverrideRejected
     pool.change(([127, 0, 0, 1], port).into(), change, Timestamp::now(), Instant::now())
 }
 
-/// How often each port is picked in 1,000 requests with different keys.
+/// How often each backend is picked in 1,000 requests with different keys.
 fn picked(pool: &Pool) -> [usize; 3] {
     let mut counts = [0; 3];
     for number in 0..1000_u32 {
@@ -54,7 +54,7 @@ async fn overrides_take_effect_immediately_with_every_policy() {
         change(&pool, 2, Change::State(State::Disabled)).unwrap();
         assert_eq!(picked(&pool), [0, 0, 0], "{balance}");
         for port in 1..=3 {
-            change(&pool, port, Change::Nothing).unwrap();
+            change(&pool, port, Change::Clear).unwrap();
         }
         let [one, two, three] = picked(&pool);
         assert!(one > 300 && two > 300 && three == 0, "{balance}: {one} {two} {three}");
@@ -65,40 +65,40 @@ async fn overrides_take_effect_immediately_with_every_policy() {
 async fn enabled_backend_gets_requests_only_after_a_passed_check() {
     let pool = pool("health_check: {type: tcp}").await;
     let now = Instant::now();
-    let found = pool.backends();
+    let listed = pool.backends();
     assert_eq!(
-        found.iter().map(|found| found.target.to_string()).collect::<Vec<_>>().join(" "),
+        listed.iter().map(|backend| backend.target.to_string()).collect::<Vec<_>>().join(" "),
         "127.0.0.1:1 127.0.0.1:2 127.0.0.1:3"
     );
-    let endpoint = Arc::clone(&found[0].endpoint);
+    let endpoint = Arc::clone(&listed[0].endpoint);
     endpoint.set_health(Health::Up, now);
     change(&pool, 1, Change::State(State::Draining)).unwrap();
     change(&pool, 1, Change::State(State::Enabled)).unwrap();
-    assert!(endpoint.is_available(), "a check has passed");
+    assert!(endpoint.is_available(), "a drained backend is still checked, so its health is known");
     change(&pool, 1, Change::State(State::Disabled)).unwrap();
-    assert!(endpoint.is_known(), "a disabled backend is not checked");
+    assert!(endpoint.is_health_known(), "a disabled backend is not checked, so the pool does not wait for a check");
     change(&pool, 1, Change::State(State::Enabled)).unwrap();
     assert_eq!((endpoint.health(), endpoint.is_available()), (Health::Unknown, false));
 }
 
 #[tokio::test]
-async fn override_with_an_invalid_value_is_rejected() {
+async fn invalid_overrides_are_rejected_without_side_effects() {
     let pool = pool("health_check: {type: none}").await;
-    assert_eq!(change(&pool, 1, Change::Weight(1001)), Err(OverrideRejected::TooHeavy(1001)));
-    assert_eq!(change(&pool, 7, Change::Nothing), Err(OverrideRejected::Unknown));
+    assert_eq!(change(&pool, 1, Change::Weight(1001)), Err(OverrideRejected::WeightTooLarge(1001)));
+    assert_eq!(change(&pool, 7, Change::Clear), Err(OverrideRejected::UnknownBackend));
     assert_eq!(picked(&pool).iter().sum::<usize>(), 1000);
 }
 
 #[tokio::test]
-async fn weight_changed_during_a_reload_is_kept() {
+async fn weight_override_during_a_reload_applies_to_the_new_pool() {
     let before = pool("health_check: {type: none}, slow_start: 0s").await;
     let mut spec = before.spec().clone();
-    spec.written.removal_timeout = Period::seconds(1);
-    let after = Pool::succeed(&before, &spec, &Connectors::default(), Instant::now()).unwrap();
+    spec.config.removal_timeout = Period::seconds(1);
+    let after = Pool::build_replacement(&before, &spec, &Connectors::default(), Instant::now()).unwrap();
     after.balancer.update().await.unwrap();
     change(&before, 1, Change::Weight(0)).unwrap();
     change(&before, 3, Change::Weight(1)).unwrap();
-    after.reweigh();
+    after.update_weights();
     let [one, two, three] = picked(&after);
     assert!(one == 0 && two > 300 && three > 300, "{one} {two} {three}");
 }

@@ -1,7 +1,7 @@
-//! Operator overrides of backends, and what operators see of them.
+//! Operator overrides of backends, and the list of backends for operators.
 //!
 //! - [`overrides`]: the state and weight of one backend.
-//! - [`backends`]: lists and changes the backends of a pool.
+//! - [`backends`]: lists the backends of a pool, and applies overrides.
 
 pub mod overrides;
 pub mod backends;

@@ -1,7 +1,7 @@
 //! The administrative state and weight of a backend: from the configuration, or from an operator override.
 //!
-//! An override ends when the configured settings of the backend change. An override that equals the
-//! configuration is not stored.
+//! An override ends when the configured settings of the backend change. A value that equals the configuration
+//! is not stored as an override.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -22,8 +22,8 @@ pub enum State {
     Enabled = 0,
     /// Gets no new requests; requests in flight finish. Its health is still checked.
     Draining = 1,
-    /// Gets no new requests; requests in flight finish. Its health is not checked. After it is enabled again a
-    /// check must pass before it gets requests.
+    /// Gets no new requests; requests in flight finish. Its health is not checked. After it is enabled again, a
+    /// health check must pass before it gets requests.
     Disabled = 2,
 }
 
@@ -70,7 +70,7 @@ pub struct Override {
     /// The weight, if it differs from the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
-    /// When it was last changed.
+    /// When an operator last changed it.
     pub since: Timestamp,
 }
 
@@ -81,8 +81,8 @@ pub enum Change {
     State(State),
     /// Sets the weight.
     Weight(u32),
-    /// Removes the override.
-    Nothing,
+    /// Removes the override: the configured settings apply again.
+    Clear,
 }
 
 /// The settings of one backend. Requests read the two atomics; changes take the lock.
@@ -111,11 +111,11 @@ impl OperatorSettings {
     }
 
     pub(in crate::pool) fn weight(&self) -> u32 {
-        // Sequentially consistent with the exchange of snapshots: see [`crate::pool::Pool::reweigh`].
+        // Sequentially consistent with the exchange of configuration snapshots: see [`crate::pool::Pool::update_weights`].
         self.weight.load(Ordering::SeqCst)
     }
 
-    pub(in crate::pool) fn overridden(&self) -> Option<Override> {
+    pub(in crate::pool) fn active_override(&self) -> Option<Override> {
         self.settings.lock().1
     }
 
@@ -123,7 +123,7 @@ impl OperatorSettings {
         self.settings.lock().0
     }
 
-    /// Applies new configured settings. If they differ from the earlier ones, an override ends and is returned.
+    /// Applies new configured settings. If they differ from the current ones, an override ends and is returned.
     pub(in crate::pool) fn reconfigure(&self, configured: ConfiguredSettings) -> Option<Override> {
         let mut settings = self.settings.lock();
         if settings.0 == configured {
@@ -143,16 +143,16 @@ impl OperatorSettings {
         match change {
             Change::State(state) => now.state = (state != configured.state()).then_some(state),
             Change::Weight(weight) => now.weight = (weight != configured.weight).then_some(weight),
-            Change::Nothing => (now.state, now.weight) = (None, None),
+            Change::Clear => (now.state, now.weight) = (None, None),
         }
         now.since = since;
         settings.1 = (now.state.is_some() || now.weight.is_some()).then_some(now);
         self.publish(configured, settings.1);
     }
 
-    fn publish(&self, configured: ConfiguredSettings, active_override: Option<Override>) {
-        let state = active_override.and_then(|active_override| active_override.state).unwrap_or(configured.state());
-        let weight = active_override.and_then(|active_override| active_override.weight).unwrap_or(configured.weight);
+    fn publish(&self, configured: ConfiguredSettings, active: Option<Override>) {
+        let state = active.and_then(|active| active.state).unwrap_or(configured.state());
+        let weight = active.and_then(|active| active.weight).unwrap_or(configured.weight);
         self.state.store(state as u8, Ordering::Relaxed);
         self.weight.store(weight, Ordering::SeqCst);
     }
@@ -171,18 +171,18 @@ mod tests {
     #[test]
     fn override_ends_when_the_configured_settings_change() {
         let settings = OperatorSettings::new(CONFIGURED);
-        assert_eq!((settings.state(), settings.weight(), settings.overridden()), (State::Enabled, 3, None));
+        assert_eq!((settings.state(), settings.weight(), settings.active_override()), (State::Enabled, 3, None));
         settings.change(Change::State(State::Draining), at(1));
         settings.change(Change::Weight(9), at(2));
         let active_override = Override { state: Some(State::Draining), weight: Some(9), since: at(2) };
         assert_eq!(
-            (settings.state(), settings.weight(), settings.overridden()),
+            (settings.state(), settings.weight(), settings.active_override()),
             (State::Draining, 9, Some(active_override))
         );
         assert_eq!(settings.reconfigure(CONFIGURED), None, "unchanged settings keep the override");
-        assert_eq!(settings.overridden(), Some(active_override));
+        assert_eq!(settings.active_override(), Some(active_override));
         assert_eq!(settings.reconfigure(ConfiguredSettings { weight: 4, ..CONFIGURED }), Some(active_override));
-        assert_eq!((settings.state(), settings.weight(), settings.overridden()), (State::Enabled, 4, None));
+        assert_eq!((settings.state(), settings.weight(), settings.active_override()), (State::Enabled, 4, None));
     }
 
     #[test]
@@ -190,13 +190,16 @@ mod tests {
         let settings = OperatorSettings::new(ConfiguredSettings { drain: true, ..CONFIGURED });
         settings.change(Change::State(State::Draining), at(1));
         settings.change(Change::Weight(3), at(1));
-        assert_eq!(settings.overridden(), None);
+        assert_eq!(settings.active_override(), None);
         settings.change(Change::State(State::Enabled), at(2));
-        assert_eq!(settings.overridden(), Some(Override { state: Some(State::Enabled), weight: None, since: at(2) }));
+        assert_eq!(
+            settings.active_override(),
+            Some(Override { state: Some(State::Enabled), weight: None, since: at(2) })
+        );
         settings.change(Change::Weight(0), at(3));
         settings.change(Change::State(State::Draining), at(4));
-        assert_eq!(settings.overridden(), Some(Override { state: None, weight: Some(0), since: at(4) }));
-        settings.change(Change::Nothing, at(5));
-        assert_eq!((settings.state(), settings.weight(), settings.overridden()), (State::Draining, 3, None));
+        assert_eq!(settings.active_override(), Some(Override { state: None, weight: Some(0), since: at(4) }));
+        settings.change(Change::Clear, at(5));
+        assert_eq!((settings.state(), settings.weight(), settings.active_override()), (State::Draining, 3, None));
     }
 }

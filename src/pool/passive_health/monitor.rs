@@ -134,7 +134,7 @@ fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>], now: Insta
         Change::Ejected { address, reason, period } => {
             if let Some(endpoint) = endpoint(address) {
                 endpoint.passive_health().eject(matches!(reason, Reason::Unresponsive(..)), now + period);
-                endpoint.changed();
+                endpoint.notify_change();
             }
             Event::BackendEjected { pool, backend: address, reason: reason.to_string(), period: Period(period) }
                 .announce();
@@ -147,7 +147,7 @@ fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>], now: Insta
                 observed.tally().reset_consecutive_failures();
                 endpoint.begin_slow_start(now);
                 observed.readmit();
-                endpoint.changed();
+                endpoint.notify_change();
             }
             Event::BackendReturned { pool, backend: address }.announce();
         }

@@ -1,4 +1,5 @@
-//! The interface between a balancer and its policies: members, a request for one of them, and the policy trait.
+//! The interface between the balancer and a policy: members, the request that needs one of them, and the
+//! [`Policy`] trait.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,17 +18,17 @@ pub struct Member {
     pub weight: u32,
 }
 
-/// Chooses one of the members that it was built for.
+/// A balancing policy. It chooses one of the members that it was built for.
 pub trait Policy: Send + Sync + Sized + 'static {
-    /// Its settings.
+    /// The settings of the policy.
     type Config: Default + Send + Sync;
 
-    /// Prepares for `members`; called again whenever discovery finds others.
+    /// Prepares the policy for `members`. Called again when discovery finds different backends.
     fn build(config: &Self::Config, members: &[Member]) -> Self;
 
-    /// The index of a member that `ask` accepts; `None` if there is none. `members` are those that it was built
-    /// for.
-    fn choose(&self, members: &[Member], ask: &mut SelectionRequest<'_>) -> Option<usize>;
+    /// The index of a member that accepts `request`; `None` if there is none. `members` must be those that the
+    /// policy was built for.
+    fn choose(&self, members: &[Member], request: &mut SelectionRequest<'_>) -> Option<usize>;
 
     /// The value by which the policy compares members, lower is better; `None` if it compares none.
     fn score(&self, _member: &Member, _now: Instant) -> Option<f64> {
@@ -41,11 +42,11 @@ pub struct SelectionRequest<'a> {
     pub key: Key,
     /// The current time.
     pub now: Instant,
-    /// The backends of earlier attempts.
+    /// The backends of its earlier attempts.
     pub attempted: &'a [Arc<Endpoint>],
     /// The random number generator.
     pub random: Rng,
-    /// How long a backend takes to reach its full share after it comes up; zero for immediately.
+    /// How long a backend takes to reach its full share after it comes up; zero without slow start.
     pub slow_start: Duration,
     /// Whether passive health and admission allow a backend.
     pub admits: &'a dyn Fn(&Endpoint) -> bool,
@@ -61,31 +62,32 @@ impl SelectionRequest<'_> {
             && (self.slow_start.is_zero() || self.is_warm(endpoint))
     }
 
-    /// Slow start: a backend that has come up takes part in a growing share of all choices. The share is
-    /// random, or depends on the key where requests have keys, so that each key moves only once.
+    /// Slow start: a backend that has come up takes part in a growing share of selections. Which ones is random.
+    /// For a request with a key it depends on the key, so that each key moves to the backend only once.
     fn is_warm(&mut self, endpoint: &Endpoint) -> bool {
         let slow_start_factor = endpoint.slow_start_factor(self.now, self.slow_start);
         if slow_start_factor >= 1.0 {
             return true;
         }
-        let lot = if self.key == Key::NONE {
+        let draw = if self.key == Key::NONE {
             self.random.f64()
         } else {
             // An f64 holds 53 bits exactly.
-            (mix(self.key.0 ^ Key::of(endpoint.text().as_bytes()).0) >> 11) as f64 / (1_u64 << 53) as f64
+            (mix(self.key.0 ^ Key::of(endpoint.address_text().as_bytes()).0) >> 11) as f64 / (1_u64 << 53) as f64
         };
-        lot < slow_start_factor
+        draw < slow_start_factor
     }
 }
 
-/// Any accepted member, by weight. Looks at all members, so it is for when few are left.
-pub(in crate::pool) fn any(members: &[Member], ask: &mut SelectionRequest<'_>) -> Option<usize> {
+/// Chooses among all members that accept the request, at random by weight. It examines every member, so policies
+/// use it only when few members are available.
+pub(in crate::pool) fn choose_any(members: &[Member], request: &mut SelectionRequest<'_>) -> Option<usize> {
     let mut chosen = None;
     let mut total = 0;
     for (index, member) in members.iter().enumerate() {
-        if ask.accepts(member) {
+        if request.accepts(member) {
             total += u64::from(member.weight);
-            if ask.random.u64(..total.max(1)) < u64::from(member.weight) {
+            if request.random.u64(..total.max(1)) < u64::from(member.weight) {
                 chosen = Some(index);
             }
         }
@@ -101,6 +103,6 @@ pub struct PreviewMember {
     pub weight: u32,
     /// The value by which the policy compares members, lower is better; `None` if it compares none.
     pub score: Option<f64>,
-    /// How often it was chosen.
+    /// The number of draws that chose it.
     pub chosen: usize,
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-/// How many primary backends must be available; below this number backups take traffic too.
+/// How many primary backends must be available. Below it, backups take traffic too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threshold {
     /// A number of backends.
@@ -22,7 +22,7 @@ impl Default for Threshold {
 }
 
 impl Threshold {
-    /// The number of primary backends, of `all`.
+    /// The threshold as a number of backends, in a pool with `all` primary backends.
     #[must_use]
     pub fn of(self, all: usize) -> usize {
         match self {

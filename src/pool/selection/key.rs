@@ -6,7 +6,8 @@ use http::HeaderName;
 use http::header::COOKIE;
 use http::request::Parts;
 
-/// The hashed key of a request. The hash is fixed, so that several balancers agree.
+/// The hashed key of a request. The hash has no random seed, so that several l7lb processes choose the same
+/// backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key(pub(in crate::pool) u64);
 
@@ -47,7 +48,8 @@ pub enum KeySource {
 }
 
 impl KeySource {
-    /// The key of a request; [`Key::NONE`] if the request does not have it.
+    /// The key of a request; [`Key::NONE`] if the request does not have the header, cookie or parameter, or it is
+    /// empty.
     #[must_use]
     pub fn key(&self, client: IpAddr, request: &Parts) -> Key {
         let text = match self {

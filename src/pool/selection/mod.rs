@@ -1,10 +1,11 @@
 //! Selection: which backend of a pool gets a request.
 //!
+//! - [`choice`]: the interface between the balancer and a policy. [`key`]: the key of a request.
 //! - [`policy`]: the balancing policies.
 //! - [`balancer`]: Pingora's load balancer with any policy.
 //! - [`group`]: primary and backup backends.
-//! - [`affinity`]: the backend of session affinity.
-//! - [`preview`]: the selection preview: which backend would be picked, without picking one.
+//! - [`affinity`]: picks the backend that session affinity selects.
+//! - [`preview`]: the selection preview, which shows the backend that would be picked.
 
 pub mod key;
 pub mod choice;

@@ -1,8 +1,9 @@
-//! The selection preview: which backend a request would get, and why not the others, without picking one.
+//! The selection preview: which backend a request would get, and the reason why it would not get each other one.
+//! No request is sent or counted.
 //!
-//! The policy draws many times for the same request from a copy of its state, among the real backends in their
-//! current state. The share of draws is the chance of a backend. A preview costs as much as a thousand picks,
-//! so it is for operators only.
+//! The policy chooses 1,000 times for the same request, with a copy of its state and the current state of the
+//! backends. The chance of a backend is its share of these draws. A preview costs as much as a thousand picks, so
+//! only operators can request one.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -26,12 +27,12 @@ use crate::pool::selection::key::Key;
 /// The number of draws.
 const DRAWS: usize = 1000;
 
-/// The preview of a pool for one request.
+/// The selection preview of a pool for one request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SelectionPreview {
     /// The backends, ordered by address.
     pub candidates: Vec<Candidate>,
-    /// Why no backend can be picked, in that case.
+    /// The rejection, if no backend can be picked.
     pub rejection: Option<Rejection>,
 }
 
@@ -46,54 +47,56 @@ pub struct Candidate {
     pub backup: bool,
     /// Its administrative state.
     pub state: State,
-    /// Its health by health checks.
+    /// Its health according to health checks.
     pub health: Health,
     /// Whether passive health has ejected it.
     pub ejected: bool,
     /// Its circuit breaker; missing if the pool has none.
     pub circuit: Option<CircuitState>,
-    /// Requests in flight at it, for this process.
+    /// Its requests in flight, for this process.
     pub in_flight: u32,
-    /// Its recent latency in milliseconds: a moving average that rises to peaks immediately. Missing before its
-    /// first response.
+    /// Its recent latency in milliseconds: a moving average that rises to a peak immediately and decays slowly.
+    /// Missing before its first response.
     pub latency_ms: Option<f64>,
-    /// The part of its share during slow start, from 0 to 1.
+    /// The part of its share that it gets during slow start, from 0 to 1; 1 after slow start.
     pub slow_start_factor: f64,
-    /// The value by which the policy compares backends, lower is better; missing if it compares none.
+    /// The value by which the policy compares backends; lower is better. Missing if the policy does not compare
+    /// them.
     pub score: Option<f64>,
     /// The probability that it is picked, from 0 to 1.
     pub chance: f64,
-    /// Why it is not picked; empty if it can be picked.
+    /// The reason why it is not picked; empty if it can be picked.
     pub reason: String,
 }
 
 impl Pool {
-    /// The preview for a request with this key; nothing is counted. `bound` scores the backends that session
-    /// affinity allows; the available one with the highest score is picked.
+    /// The preview for a request with this key. `affinity` is the score function of
+    /// [`Pool::pick_by_affinity`], for a request with session affinity.
     #[must_use]
     pub fn preview(
         &self,
         key: Key,
-        bound: Option<&dyn Fn(SocketAddr) -> Option<u64>>,
+        affinity: Option<&dyn Fn(SocketAddr) -> Option<u64>>,
         now: Instant,
     ) -> SelectionPreview {
-        let well = |endpoint: &Endpoint| self.accepts_traffic(endpoint);
-        let anybody = |endpoint: &Endpoint| self.admission.allow(endpoint);
-        let look = |admits: &dyn Fn(&Endpoint) -> bool| {
+        let not_ejected = |endpoint: &Endpoint| self.accepts_traffic(endpoint);
+        let even_ejected = |endpoint: &Endpoint| self.admission.allow(endpoint);
+        let draw = |admits: &dyn Fn(&Endpoint) -> bool| {
             let random = Rng::with_seed(0);
-            let mut ask =
+            let mut request =
                 SelectionRequest { key, now, attempted: &[], random, slow_start: self.spec.slow_start, admits };
-            self.balancer.preview(&mut ask, DRAWS)
+            self.balancer.preview(&mut request, DRAWS)
         };
-        let mut members = look(&well);
+        let mut members = draw(&not_ejected);
         if members.iter().all(|member| member.chosen == 0) {
-            members = look(&anybody);
+            members = draw(&even_ejected);
         }
-        let bound = bound.and_then(|score| self.preferred(&[], score)).map(|(endpoint, _)| endpoint.address());
+        let target =
+            affinity.and_then(|score| self.affinity_target(&[], score)).map(|(endpoint, _)| endpoint.address());
         let total: usize = members.iter().map(|member| member.chosen).sum();
         let candidates = self.candidates().into_iter().map(|endpoint| {
             let member = members.iter().find(|member| Arc::ptr_eq(&member.endpoint, &endpoint));
-            let chance = match bound {
+            let chance = match target {
                 Some(address) => f64::from(u8::from(address == endpoint.address())),
                 None => member.map_or(0.0, |member| member.chosen as f64 / total.max(1) as f64),
             };
@@ -101,8 +104,8 @@ impl Pool {
         });
         let mut candidates: Vec<Candidate> = candidates.collect();
         candidates.sort_by_key(|candidate| candidate.address);
-        let nobody = candidates.iter().all(|candidate| candidate.chance == 0.0);
-        SelectionPreview { candidates, rejection: nobody.then(|| self.no_backend()) }
+        let none_available = candidates.iter().all(|candidate| candidate.chance == 0.0);
+        SelectionPreview { candidates, rejection: none_available.then(|| self.no_backend()) }
     }
 
     fn candidate(&self, endpoint: &Endpoint, member: Option<&PreviewMember>, chance: f64, now: Instant) -> Candidate {
@@ -129,7 +132,7 @@ impl Pool {
         }
     }
 
-    /// Why a backend is not picked.
+    /// The reason why a backend is not picked.
     fn reason(&self, endpoint: &Endpoint, now: Instant) -> String {
         let passing = self.admission.circuit(endpoint).map(|circuit| circuit.passing(now));
         match endpoint.health() {
@@ -137,7 +140,7 @@ impl Pool {
             Health::Unknown => "not checked yet".to_owned(),
             Health::Down => "down".to_owned(),
             Health::Up if let Some(Passing::Nothing(period)) = passing => {
-                // A breaker is open for less than five centuries.
+                // Milliseconds fit into 64 bits: a breaker is open for less than five centuries.
                 let period = humantime::format_duration(Duration::from_millis(period.as_millis() as u64));
                 format!("its circuit breaker is open for {period}")
             }
@@ -152,7 +155,7 @@ impl Pool {
     }
 }
 
-/// A probability as text. Less than certain is never shown as 0 % or 100 %.
+/// A probability in percent. Only exact values are shown as 0 % or 100 %.
 #[must_use]
 pub fn percent(chance: f64) -> String {
     match chance * 100.0 {

@@ -1,4 +1,4 @@
-//! The preview agrees with real picks, with every policy.
+//! The selection preview agrees with real picks for every policy.
 
 #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
 
@@ -50,10 +50,10 @@ async fn preview_agrees_with_picks_for_every_policy() {
     let policies = ["round_robin", "random", "least_requests", "peak_ewma", "{ type: consistent_hash, by: client_ip }"];
     for policy in policies {
         let pool = pool(&format!("balance: {policy}"), &THREE).await;
-        // The first is slow and busy.
+        // Backend 1 has three requests in flight.
         let busy = pool.candidates().into_iter().find(|endpoint| endpoint.address().port() == 1).unwrap();
         let _leases: Vec<Lease> = (0..3).map(|_| Lease::new(Arc::clone(&busy))).collect();
-        for key in [Key::of(b"somebody"), Key::of(b"another")] {
+        for key in [Key::of(b"client-a"), Key::of(b"client-b")] {
             let expected = chances(&pool.preview(key, None, Instant::now()));
             let mut picked: BTreeMap<u16, f64> = BTreeMap::new();
             for _ in 0..3000 {
@@ -61,9 +61,9 @@ async fn preview_agrees_with_picks_for_every_policy() {
                 *picked.entry(lease.endpoint().address().port()).or_default() += 1.0 / 3000.0;
             }
             for port in 1..=3 {
-                let of = |shares: &BTreeMap<u16, f64>| shares.get(&port).copied().unwrap_or_default();
-                let (expected, picked) = (of(&expected), of(&picked));
-                assert!((expected - picked).abs() < 0.06, "{policy}: {port} {expected} {picked}");
+                let share = |shares: &BTreeMap<u16, f64>| shares.get(&port).copied().unwrap_or_default();
+                let (expected, picked) = (share(&expected), share(&picked));
+                assert!((expected - picked).abs() < 0.06, "{policy}, port {port}: preview {expected}, picked {picked}");
             }
         }
     }
@@ -93,23 +93,23 @@ async fn preview_gives_the_reason_for_each_unavailable_backend() {
     let pool = pool(rest, &backends).await;
     let endpoint = |port| pool.candidates().into_iter().find(|endpoint| endpoint.address().port() == port).unwrap();
     endpoint(5).set_health(Health::Down, Instant::now());
-    let _full = Lease::new(endpoint(6));
+    let _lease = Lease::new(endpoint(6));
     let preview = pool.preview(Key::NONE, None, Instant::now());
     assert_eq!((chances(&preview), preview.rejection), (BTreeMap::from([(1, 1.0)]), None));
-    let words = |port| candidate(&preview, port).reason.as_str();
-    assert_eq!([words(1), words(2), words(5)], ["", "draining", "down"]);
+    let reason = |port| candidate(&preview, port).reason.as_str();
+    assert_eq!([reason(1), reason(2), reason(5)], ["", "draining", "down"]);
     assert_eq!(
-        [words(4), words(6)],
+        [reason(4), reason(6)],
         ["backup, and enough primary backends are available", "its limit of requests in flight is reached"]
     );
-    let six = candidate(&preview, 6);
-    assert_eq!((six.in_flight, six.score, six.circuit), (1, Some(1.0), Some(CircuitState::Closed)));
+    let full = candidate(&preview, 6);
+    assert_eq!((full.in_flight, full.score, full.circuit), (1, Some(1.0), Some(CircuitState::Closed)));
 
     let circuit = endpoint(1).circuit().unwrap();
     let permit = circuit.admit(Instant::now()).unwrap();
     circuit.settle(permit, Some(true), Instant::now());
     let preview = pool.preview(Key::NONE, None, Instant::now());
-    assert_eq!(chances(&preview), BTreeMap::from([(4, 1.0)]), "only the backup is left");
+    assert_eq!(chances(&preview), BTreeMap::from([(4, 1.0)]), "only the backup is available");
     assert!(candidate(&preview, 1).reason.starts_with("its circuit breaker is open for 4s"), "{preview:?}");
     assert_eq!(candidate(&preview, 1).circuit, Some(CircuitState::Open));
     drain(&pool, 4);
@@ -118,12 +118,12 @@ async fn preview_gives_the_reason_for_each_unavailable_backend() {
 }
 
 #[tokio::test]
-async fn affinity_backend_is_picked_if_available() {
+async fn preview_shows_the_affinity_backend_if_it_is_available() {
     let pool = pool("balance: round_robin", &THREE).await;
-    let wants = |address: SocketAddr| (address.port() == 3).then_some(0);
-    let preview = pool.preview(Key::NONE, Some(&wants), Instant::now());
+    let score = |address: SocketAddr| (address.port() == 3).then_some(0);
+    let preview = pool.preview(Key::NONE, Some(&score), Instant::now());
     assert_eq!(chances(&preview), BTreeMap::from([(3, 1.0)]));
     drain(&pool, 3);
-    let preview = pool.preview(Key::NONE, Some(&wants), Instant::now());
+    let preview = pool.preview(Key::NONE, Some(&score), Instant::now());
     assert_eq!(chances(&preview).keys().copied().collect::<Vec<_>>(), [1, 2], "another backend is picked");
 }

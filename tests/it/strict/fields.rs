@@ -26,7 +26,7 @@ fn hop_by_hop_request_headers_are_not_sent_to_backends() {
         ("Upgrade: foo\r\n", &["upgrade"]),
         ("a_b: 1\r\nX_Forwarded_For: 6.6.6.6\r\n", &["a_b", "x_forwarded_for"]),
     ] {
-        let received = fixture.forwards(&get(&format!("{fields}X-RunningPools: 1\r\n")));
+        let received = fixture.forwards(&get(&format!("{fields}X-Kept: 1\r\n")));
         for name in gone {
             assert!(received.values(name).is_empty(), "{fields:?} {name}: {received:?}");
         }
@@ -85,7 +85,7 @@ fn hop_by_hop_response_headers_are_not_sent_to_clients() {
     let fixture = Fixture::with(
         "routes: [{ path: /, pool: p }]\n",
         Recorder::answering(
-            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: X-Internal, Content-Length\r\nX-Internal: 1\r\nKeep-Alive: timeout=5\r\nProxy-Authenticate: x\r\nProxy-Connection: close\r\nTrailer: X\r\nUpgrade: h2c\r\nX-RunningPools: 1\r\n\r\nok",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: X-Internal, Content-Length\r\nX-Internal: 1\r\nKeep-Alive: timeout=5\r\nProxy-Authenticate: x\r\nProxy-Connection: close\r\nTrailer: X\r\nUpgrade: h2c\r\nX-Kept: 1\r\n\r\nok",
         ),
     );
     let outcome = fixture.send(&get(""), 1);

@@ -1,4 +1,4 @@
-//! The `balance:` key: a name, or a block for policies with parameters.
+//! The `balance:` key: the name of a policy, or a block for a policy with parameters.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,16 +16,16 @@ use crate::pool::selection::key::KeySource;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Type {
-    /// In order, as often as the weights say.
+    /// Backends in turn, each as often as its weight.
     RoundRobin,
-    /// At random, with probabilities by weight.
+    /// A random backend, with a probability proportional to its weight.
     Random,
-    /// Of two random backends, the one with fewer requests in flight.
+    /// The backend with fewer requests in flight, of two random ones.
     LeastRequests,
-    /// Of two random backends, the one with the lower expected latency.
+    /// The backend with the lower expected latency, of two random ones.
     #[default]
     PeakEwma,
-    /// The same backend for the same key.
+    /// The same backend for requests with the same key.
     ConsistentHash,
 }
 
@@ -41,19 +41,19 @@ impl fmt::Display for Type {
     }
 }
 
-/// The source of keys.
+/// The part of a request that is its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum By {
+pub enum KeyType {
     /// The client's address.
     ClientIp,
-    /// A header.
+    /// The value of the header `name`.
     Header,
-    /// A cookie.
+    /// The value of the cookie `name`.
     Cookie,
     /// The path.
     Path,
-    /// A query parameter.
+    /// The value of the query parameter `name`.
     Query,
 }
 
@@ -62,8 +62,8 @@ pub enum By {
 pub struct Config {
     /// The policy.
     pub r#type: Type,
-    /// The source of keys for `consistent_hash`.
-    pub by: Option<By>,
+    /// The key of a request, for `consistent_hash`.
+    pub by: Option<KeyType>,
     /// The name of the header, cookie or query parameter.
     pub name: Option<String>,
 }
@@ -73,7 +73,7 @@ pub struct Config {
 pub struct Spec {
     /// The policy.
     pub r#type: Type,
-    /// The source of keys; `None` for policies without keys.
+    /// The source of request keys; `None` for policies without keys.
     pub key: Option<KeySource>,
 }
 
@@ -81,8 +81,8 @@ impl Config {
     /// Checks the block.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Spec {
         if self.r#type != Type::ConsistentHash {
-            for (key, written) in [("by", self.by.is_some()), ("name", self.name.is_some())] {
-                if written {
+            for (key, is_set) in [("by", self.by.is_some()), ("name", self.name.is_some())] {
+                if is_set {
                     let hint = "write `type: consistent_hash`, or remove the key";
                     faults.add(place.key(key), format!("`{key}` is only valid for consistent_hash"), hint);
                 }
@@ -97,25 +97,27 @@ impl Config {
         Spec { r#type: self.r#type, key: self.key(by, place, faults) }
     }
 
-    fn key(&self, by: By, place: &Place, faults: &mut Faults) -> Option<KeySource> {
+    fn key(&self, by: KeyType, place: &Place, faults: &mut Faults) -> Option<KeySource> {
         let name = self.name.clone().unwrap_or_default();
         match by {
-            By::ClientIp | By::Path if self.name.is_some() => {
+            KeyType::ClientIp | KeyType::Path if self.name.is_some() => {
                 faults.add(place.key("name"), "client_ip and path have no name", "remove the key");
                 None
             }
-            By::ClientIp => Some(KeySource::ClientIp),
-            By::Path => Some(KeySource::Path),
-            By::Header | By::Cookie | By::Query if name.is_empty() => {
+            KeyType::ClientIp => Some(KeySource::ClientIp),
+            KeyType::Path => Some(KeySource::Path),
+            KeyType::Header | KeyType::Cookie | KeyType::Query if name.is_empty() => {
                 let problem = "header, cookie and query need a `name`";
                 faults.add(place.clone(), problem, "add for example `name: x-user`");
                 None
             }
-            By::Header => HeaderName::try_from(&name).map(KeySource::Header).ok().or_else(|| {
+            KeyType::Header => HeaderName::try_from(&name).map(KeySource::Header).ok().or_else(|| {
                 faults.add(place.key("name"), format!("`{name}` is not a header name"), "write for example x-user");
                 None
             }),
-            By::Cookie | By::Query if name.bytes().any(|b| b.is_ascii_control() || b"=;& ,\"".contains(&b)) => {
+            KeyType::Cookie | KeyType::Query
+                if name.bytes().any(|b| b.is_ascii_control() || b"=;& ,\"".contains(&b)) =>
+            {
                 faults.add(
                     place.key("name"),
                     format!("`{name}` is not the name of a cookie or query parameter"),
@@ -123,19 +125,22 @@ impl Config {
                 );
                 None
             }
-            By::Cookie => Some(KeySource::Cookie(name)),
-            By::Query => Some(KeySource::Query(name)),
+            KeyType::Cookie => Some(KeySource::Cookie(name)),
+            KeyType::Query => Some(KeySource::Query(name)),
         }
     }
 }
 
-/// The block form.
+/// The balancing policy as a block.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Block {
+    /// The balancing policy.
     r#type: Type,
+    /// The key of a request, for `consistent_hash`.
     #[serde(default)]
-    by: Option<By>,
+    by: Option<KeyType>,
+    /// The name of the header, cookie or query parameter.
     #[serde(default)]
     name: Option<String>,
 }

@@ -1,11 +1,11 @@
 //! Least requests: of two backends drawn by weight, the one with fewer requests in flight.
 //!
-//! **Optimises** the length of the queue. A slow backend keeps its requests longer, so it gets fewer, without a
-//! measurement that could be wrong. Two choices are nearly as good as looking at all (Mitzenmacher 2001), and
-//! unlike the global minimum they do not send a burst to one backend.
+//! **Optimises** the number of requests that a request shares its backend with. A slow backend keeps its requests
+//! longer, so it gets fewer, without a measurement that could be wrong. Two choices are nearly as good as comparing
+//! all backends (Mitzenmacher 2001). Unlike the global minimum, they do not send a burst to one backend.
 //! **Cost**: two draws and two atomic loads, for any number of backends.
-//! **Not for** backends that fail fast: one that responds with 500 immediately always looks idle. Passive
-//! health or `peak_ewma` detects that. Only the requests of this process count; other balancers are not seen.
+//! **Not for** backends that fail fast: a backend that responds with 500 immediately always looks idle. Passive
+//! health and `peak_ewma` detect that. Only the requests of this process count, not those of other balancers.
 
 use std::time::Instant;
 
@@ -22,8 +22,8 @@ impl Policy for LeastRequests {
         Self(Weighted::build(&(), members))
     }
 
-    fn choose(&self, members: &[Member], ask: &mut SelectionRequest<'_>) -> Option<usize> {
-        better_of_two(&self.0, members, ask, |first, second, _| {
+    fn choose(&self, members: &[Member], request: &mut SelectionRequest<'_>) -> Option<usize> {
+        better_of_two(&self.0, members, request, |first, second, _| {
             let load = |one: &Member, other: &Member| u64::from(one.endpoint.in_flight()) * u64::from(other.weight);
             load(second, first) < load(first, second)
         })

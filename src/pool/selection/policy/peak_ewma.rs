@@ -1,14 +1,15 @@
 //! Peak EWMA: of two backends drawn by weight, the one with the lower expected latency.
 //!
-//! **Optimises** the latency for clients. The expected latency is the recent latency of the backend times the
-//! requests ahead. The latency is a moving average that rises to each peak immediately and decays slowly (the
-//! algorithm of Finagle and Linkerd), see `pool/latency.rs`. A failure counts as a very slow response, so that
-//! failing fast does not attract requests. A pending wait counts as a growing latency, so that a hanging
-//! backend gets one or two requests and no more.
+//! **Optimises** the latency for clients. The expected latency is the recent latency of the backend, multiplied
+//! by one plus its requests in flight per unit of weight. The recent latency is a moving average that rises to
+//! each peak immediately and decays slowly (the algorithm of Finagle and Linkerd), see `pool/latency.rs`. A
+//! failure counts as a very slow response, so that failing fast does not attract requests. The time that
+//! requests have waited without a response counts as latency, so that a hanging backend gets one or two
+//! requests and no more.
 //! **Cost**: two draws and two exponentials.
-//! **Not for** pools whose requests differ much in cost (a report and a health page): the average then reflects
-//! the request rather than the backend. To keep one slow report from moving all traffic for a minute, the
-//! latency of a backend counts for at most [`RATIO_MAX`] times that of the other.
+//! **Not for** pools whose requests differ much in cost (a report and a health page): the average then depends
+//! on the requests rather than on the backend. So that one slow report does not move all traffic away for a
+//! minute, the latency of a backend counts for at most [`RATIO_MAX`] times that of the other.
 //!
 //! A backend without a measurement gets one request; further requests wait for its result.
 
@@ -24,9 +25,9 @@ const RATIO_MAX: f64 = 16.0;
 /// Draws two members and compares their expected latency.
 pub struct PeakEwma(Weighted);
 
-/// The latency in seconds: zero for a backend without requests so far, infinite for one whose first response is
+/// The latency in seconds: zero for a backend without requests so far, infinite while its first response is
 /// pending.
-fn time(member: &Member, now: Instant) -> f64 {
+fn latency(member: &Member, now: Instant) -> f64 {
     let measured = member.endpoint.latency(now).as_secs_f64();
     match member.endpoint.in_flight() {
         0 => measured,
@@ -40,7 +41,7 @@ fn cost(member: &Member, own: f64, other: f64) -> f64 {
     let ahead = f64::from(member.endpoint.in_flight()) / f64::from(member.weight.max(1));
     let limited = match (own.is_finite(), other.is_finite()) {
         (false, false) => 1.0,
-        // The other one has no measurement and must get its first request.
+        // The other backend has no measurement, and must get its first request.
         _ if other == 0.0 => own,
         _ => own.min(other * RATIO_MAX),
     };
@@ -48,8 +49,8 @@ fn cost(member: &Member, own: f64, other: f64) -> f64 {
 }
 
 fn is_better(first: &Member, second: &Member, now: Instant) -> bool {
-    let (one, two) = (time(first, now), time(second, now));
-    cost(second, two, one) < cost(first, one, two)
+    let (first_latency, second_latency) = (latency(first, now), latency(second, now));
+    cost(second, second_latency, first_latency) < cost(first, first_latency, second_latency)
 }
 
 impl Policy for PeakEwma {
@@ -59,14 +60,14 @@ impl Policy for PeakEwma {
         Self(Weighted::build(&(), members))
     }
 
-    fn choose(&self, members: &[Member], ask: &mut SelectionRequest<'_>) -> Option<usize> {
-        better_of_two(&self.0, members, ask, |first, second, ask| is_better(first, second, ask.now))
+    fn choose(&self, members: &[Member], request: &mut SelectionRequest<'_>) -> Option<usize> {
+        better_of_two(&self.0, members, request, |first, second, request| is_better(first, second, request.now))
     }
 
-    /// The expected latency in seconds beside an equally fast backend; `None` while the first response is
+    /// The expected latency in seconds, compared to an equally fast backend; `None` while the first response is
     /// pending.
     fn score(&self, member: &Member, now: Instant) -> Option<f64> {
-        let own = time(member, now);
+        let own = latency(member, now);
         own.is_finite().then(|| cost(member, own, own))
     }
 }

@@ -1,21 +1,21 @@
 //! Random: each backend with a probability proportional to its weight.
 //!
-//! **Optimises** independence: no state is shared between requests, threads or processes, so many balancers in
-//! front of the same backends do not synchronise.
+//! **Optimises** independence: requests, threads and processes share no state, so many balancers with the same
+//! backends do not send bursts to the same backend.
 //! **Cost**: one random number and two table lookups (Walker's alias method in the form of Vose 1991).
-//! **Not for** few requests, where chance is uneven: of five backends, every fifth request goes to the same one
-//! as the request before.
+//! **Not for** a small number of requests, because random shares are uneven: with five backends, every fifth
+//! request on average goes to the same backend as the previous request.
 
 use fastrand::Rng;
 
-use crate::pool::selection::choice::{Member, Policy, SelectionRequest, any};
+use crate::pool::selection::choice::{Member, Policy, SelectionRequest, choose_any};
 
-/// Draws that are not accepted before all members are examined.
+/// The number of draws without an accepted member after which all members are examined.
 const DRAWS: usize = 8;
 
 /// Draws indices with the probabilities of their weights, in constant time.
 pub struct Weighted {
-    /// Each column: its own part, of 2³², and the index that owns the rest.
+    /// For each column, the probability of its own index, in units of 2⁻³², and the index (alias) for the rest.
     columns: Box<[(u64, u32)]>,
 }
 
@@ -27,16 +27,16 @@ impl Weighted {
         let count = weights.len() as u64;
         let mut shares: Vec<u64> = weights.iter().map(|weight| (u64::from(*weight) * count * WHOLE) / total).collect();
         let mut columns: Vec<(u64, u32)> = (0..weights.len()).map(|index| (WHOLE, index as u32)).collect();
-        let (mut poor, mut rich): (Vec<usize>, Vec<usize>) =
+        let (mut underfull, mut overfull): (Vec<usize>, Vec<usize>) =
             (0..shares.len()).partition(|index| shares.get(*index).is_some_and(|share| *share < WHOLE));
-        while let (Some(small), Some(large)) = (poor.pop(), rich.pop()) {
+        while let (Some(small), Some(large)) = (underfull.pop(), overfull.pop()) {
             let own = shares.get(small).copied().unwrap_or_default();
             if let Some(column) = columns.get_mut(small) {
                 *column = (own, large as u32);
             }
             if let Some(share) = shares.get_mut(large) {
                 *share -= WHOLE - own;
-                if *share < WHOLE { poor.push(large) } else { rich.push(large) }
+                if *share < WHOLE { underfull.push(large) } else { overfull.push(large) }
             }
         }
         Self { columns: columns.into() }
@@ -57,12 +57,12 @@ impl Weighted {
     pub fn draw_accepted(
         &self,
         members: &[Member],
-        ask: &mut SelectionRequest<'_>,
+        request: &mut SelectionRequest<'_>,
         not: Option<usize>,
     ) -> Option<usize> {
         for _ in 0..DRAWS {
-            let index = self.draw(&mut ask.random)?;
-            if Some(index) != not && ask.accepts(members.get(index)?) {
+            let index = self.draw(&mut request.random)?;
+            if Some(index) != not && request.accepts(members.get(index)?) {
                 return Some(index);
             }
         }
@@ -77,23 +77,23 @@ impl Policy for Weighted {
         Self::of(&members.iter().map(|member| member.weight).collect::<Vec<_>>())
     }
 
-    fn choose(&self, members: &[Member], ask: &mut SelectionRequest<'_>) -> Option<usize> {
-        self.draw_accepted(members, ask, None).or_else(|| any(members, ask))
+    fn choose(&self, members: &[Member], request: &mut SelectionRequest<'_>) -> Option<usize> {
+        self.draw_accepted(members, request, None).or_else(|| choose_any(members, request))
     }
 }
 
-/// Draws two members by weight and returns the better one.
+/// Draws two members by weight, and returns the index of the better one.
 pub(in crate::pool::selection) fn better_of_two(
     weighted: &Weighted,
     members: &[Member],
-    ask: &mut SelectionRequest<'_>,
+    request: &mut SelectionRequest<'_>,
     is_better: impl Fn(&Member, &Member, &SelectionRequest<'_>) -> bool,
 ) -> Option<usize> {
-    let Some(first) = weighted.draw_accepted(members, ask, None) else {
-        return any(members, ask);
+    let Some(first) = weighted.draw_accepted(members, request, None) else {
+        return choose_any(members, request);
     };
-    let Some(second) = weighted.draw_accepted(members, ask, Some(first)) else {
+    let Some(second) = weighted.draw_accepted(members, request, Some(first)) else {
         return Some(first);
     };
-    Some(if is_better(members.get(first)?, members.get(second)?, ask) { second } else { first })
+    Some(if is_better(members.get(first)?, members.get(second)?, request) { second } else { first })
 }

@@ -1,23 +1,23 @@
-//! Round robin: in order, each as often as its weight, spread evenly.
+//! Round robin: backends in turn, each as often as its weight, spread evenly.
 //!
-//! **Optimises** evenness over time. It ignores the state of backends, so it fits requests of similar cost on
-//! similar backends.
+//! **Optimises** even shares over time. It does not depend on the load of backends, so it fits requests of similar
+//! cost on similar backends.
 //! **Cost**: one atomic addition and one lookup in a table with one slot for each unit of weight.
 //! **Not for** backends of different speed: a slow backend gets its full share of requests.
 //!
 //! Pingora's round robin places the slots of a backend in a row (3:1 is A A A B). This one spreads them by
-//! worst-case fair queueing (WF²Q, Bennett and Zhang 1996): the k-th slot of a backend with share s may not
-//! start before turn k/s, and among those that may start, the one due first does. 5:1:1 becomes A B A A C A A.
-//! The turn of an unavailable backend goes to the backend after the next step of the shared counter, so its
-//! share is spread over all others.
+//! worst-case fair weighted fair queueing (WF²Q, Bennett and Zhang 1996): the k-th slot of a backend with share s
+//! is not eligible before turn k/s, and each turn takes the eligible slot that is due first. 5:1:1 becomes
+//! A B A A C A A. If the backend of a turn is unavailable, the request takes the next turn of the shared counter, so
+//! the share of an unavailable backend is spread over all others.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::pool::selection::choice::{Member, Policy, SelectionRequest, any};
+use crate::pool::selection::choice::{Member, Policy, SelectionRequest, choose_any};
 
-/// Slots in order of their turns.
+/// The slots in the order of their turns.
 pub struct SmoothRoundRobin {
     /// Indices of members.
     slots: Box<[u32]>,
@@ -32,19 +32,19 @@ impl Policy for SmoothRoundRobin {
         Self { slots: schedule(&weights).into(), next: AtomicUsize::new(0) }
     }
 
-    fn choose(&self, members: &[Member], ask: &mut SelectionRequest<'_>) -> Option<usize> {
+    fn choose(&self, members: &[Member], request: &mut SelectionRequest<'_>) -> Option<usize> {
         if self.slots.is_empty() {
             return None;
         }
         for _ in 0..members.len().saturating_mul(2) {
             let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len();
             let index = *self.slots.get(turn)? as usize;
-            if ask.accepts(members.get(index)?) {
+            if request.accepts(members.get(index)?) {
                 return Some(index);
             }
         }
-        // The heavy backends are unavailable and occupy most slots.
-        any(members, ask)
+        // Most slots belong to unavailable backends with a large weight.
+        choose_any(members, request)
     }
 }
 
@@ -55,27 +55,28 @@ fn schedule(weights: &[u32]) -> Vec<u32> {
     let total: u64 = weights.iter().sum();
     // Scaled so that fractions with the largest weights keep their order.
     let due = |slot: u64, weight: u64| ((slot + 1) << 32) / weight;
-    let mut waiting: BinaryHeap<Reverse<(u64, usize, u64)>> = weights
+    let mut pending: BinaryHeap<Reverse<(u64, usize, u64)>> = weights
         .iter()
         .enumerate()
         .filter(|(_, weight)| **weight > 0)
         .map(|(index, _)| Reverse((0, index, 0)))
         .collect();
-    let mut begun: BinaryHeap<Reverse<(u64, usize, u64)>> = BinaryHeap::new();
+    let mut eligible: BinaryHeap<Reverse<(u64, usize, u64)>> = BinaryHeap::new();
     let mut turns = Vec::new();
     for turn in 0..total {
-        while let Some(Reverse((begin, index, slot))) = waiting.peek().copied().filter(|entry| entry.0.0 <= turn) {
-            waiting.pop();
-            debug_assert!(begin <= turn);
+        while let Some(Reverse((eligible_at, index, slot))) = pending.peek().copied().filter(|entry| entry.0.0 <= turn)
+        {
+            pending.pop();
+            debug_assert!(eligible_at <= turn);
             let weight = weights.get(index).copied().unwrap_or(1);
-            begun.push(Reverse((due(slot, weight), index, slot)));
+            eligible.push(Reverse((due(slot, weight), index, slot)));
         }
-        let Some(Reverse((_, index, slot))) = begun.pop() else { continue };
+        let Some(Reverse((_, index, slot))) = eligible.pop() else { continue };
         // A pool has at most 65,535 members.
         turns.push(index as u32);
         let weight = weights.get(index).copied().unwrap_or(1);
         if slot + 1 < weight {
-            waiting.push(Reverse((((slot + 1) * total).div_ceil(weight), index, slot + 1)));
+            pending.push(Reverse((((slot + 1) * total).div_ceil(weight), index, slot + 1)));
         }
     }
     turns

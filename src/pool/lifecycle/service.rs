@@ -1,7 +1,7 @@
 //! The background service that runs discovery and health checks of all pools.
 //!
-//! Pingora's services are fixed once the server runs, but the loop of a load balancer may be spawned and
-//! aborted at any time. So one service runs the loops of all pools and follows changes of the configuration.
+//! Pingora cannot add a service while the server runs, but the loop of a load balancer may be spawned and
+//! aborted at any time. So one service runs the loops of all pools, and starts and stops them after a reload.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::base::units::PoolName;
 use crate::pool::live::Pool;
 
-/// The longest wait for new pools to settle; they become active after it in any case.
+/// The longest wait for new pools to settle. After it they become active in any case.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The running pools, one per name. Cheap to clone; all clones share the same list.
@@ -24,9 +24,9 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 pub struct RunningPools(watch::Sender<Vec<Arc<Pool>>>);
 
 impl RunningPools {
-    /// Starts `pools` next to those that are no longer configured, and waits until the new ones have settled,
-    /// at most 5 s. A pool replaces the running pool with the same name.
-    pub async fn begin(&self, pools: &[Arc<Pool>]) {
+    /// Starts the new pools among `pools`, and waits at most 5 s until they have settled. A pool replaces the
+    /// running pool with the same name. Pools that are no longer configured keep running.
+    pub async fn start(&self, pools: &[Arc<Pool>]) {
         let before = self.0.borrow().clone();
         let both: Vec<_> = pools.iter().cloned().chain(without(&before, pools)).collect();
         self.0.send_replace(both);
@@ -36,15 +36,15 @@ impl RunningPools {
         settle(&new).await;
     }
 
-    /// Keeps only `pools`; the others stop their checks, and their requests in flight are aborted after the
-    /// removal timeout.
-    pub fn only(&self, pools: Vec<Arc<Pool>>, now: Instant) {
+    /// Removes all pools except `pools`. The removed pools stop their discovery and health checks, and their
+    /// requests in flight are aborted after the removal timeout.
+    pub fn retain(&self, pools: Vec<Arc<Pool>>, now: Instant) {
         let before = self.0.send_replace(pools.clone());
         without(&before, &pools).for_each(|pool| pool.remove(now));
     }
 }
 
-/// An index by name, as there may be a thousand pools.
+/// An index by name, because there may be a thousand pools.
 fn by_name(pools: &[Arc<Pool>]) -> HashMap<&PoolName, &Arc<Pool>> {
     pools.iter().map(|pool| (pool.name(), pool)).collect()
 }
@@ -55,7 +55,8 @@ fn without<'a>(before: &'a [Arc<Pool>], pools: &'a [Arc<Pool>]) -> impl Iterator
     before.iter().filter(move |old| !names.contains_key(old.name())).cloned()
 }
 
-/// Waits until the pools have settled. A timeout is ignored: a pool without backends must not delay the others.
+/// Waits until the pools have settled, or [`SETTLE_LIMIT`] has passed: a pool whose health checks do not finish
+/// must not delay the others.
 async fn settle(pools: &[Arc<Pool>]) {
     let all_settled = async {
         for pool in pools {
@@ -65,20 +66,20 @@ async fn settle(pools: &[Arc<Pool>]) {
     tokio::time::timeout(SETTLE_LIMIT, all_settled).await.ok();
 }
 
-/// Runs the pools and reports when they have settled.
-pub struct Keeper {
-    kept: RunningPools,
+/// The background service that runs all pools.
+pub struct PoolService {
+    running: RunningPools,
     settled: watch::Sender<bool>,
 }
 
-impl Keeper {
-    /// A keeper that starts with `pools`.
+impl PoolService {
+    /// A service that starts with `pools`.
     #[must_use]
     pub fn new(pools: Vec<Arc<Pool>>) -> Self {
-        Self { kept: RunningPools(watch::Sender::new(pools)), settled: watch::Sender::new(false) }
+        Self { running: RunningPools(watch::Sender::new(pools)), settled: watch::Sender::new(false) }
     }
 
-    /// Becomes true once each pool has a backend that is up, or has checked all of them.
+    /// Becomes true once every pool has settled: it has a backend that is up, or has checked all its backends.
     #[must_use]
     pub fn settled(&self) -> watch::Receiver<bool> {
         self.settled.subscribe()
@@ -87,14 +88,14 @@ impl Keeper {
     /// A handle to change the running pools.
     #[must_use]
     pub fn running(&self) -> RunningPools {
-        self.kept.clone()
+        self.running.clone()
     }
 }
 
 #[async_trait]
-impl BackgroundService for Keeper {
+impl BackgroundService for PoolService {
     async fn start(&self, shutdown: ShutdownWatch) {
-        let mut wanted = self.kept.0.subscribe();
+        let mut wanted = self.running.0.subscribe();
         let first = wanted.borrow_and_update().clone();
         let mut loops = Loops { running: HashMap::new(), tasks: JoinSet::new(), shutdown: shutdown.clone() };
         loops.reconfigure(&first);
@@ -108,10 +109,10 @@ impl BackgroundService for Keeper {
                 loops.reconfigure(&pools);
             }
         };
-        let mut ended = shutdown;
+        let mut shutdown = shutdown;
         tokio::select! {
             _ = async { tokio::join!(settling, following) } => {}
-            _ = ended.wait_for(|shutdown| *shutdown) => {}
+            _ = shutdown.wait_for(|started| *started) => {}
         }
     }
 }
@@ -124,8 +125,8 @@ struct Loops {
 }
 
 impl Loops {
-    /// Stops the loops of pools that are not in `pools`, and starts the new ones. The loop of a replacing pool
-    /// also serves the backends that it shares with the replaced pool.
+    /// Stops the loops of pools that are not in `pools`, and starts the loops of new ones. The loop of a
+    /// replacement also checks the backends that it shares with the replaced pool.
     fn reconfigure(&mut self, pools: &[Arc<Pool>]) {
         let names = by_name(pools);
         let wanted = |pool: &Arc<Pool>| names.get(pool.name()).is_some_and(|wanted| Arc::ptr_eq(wanted, pool));
@@ -138,12 +139,12 @@ impl Loops {
         });
         for pool in pools {
             if !self.running.contains_key(pool.name()) {
-                let (looked_after, shutdown) = (Arc::clone(pool), self.shutdown.clone());
-                let task = self.tasks.spawn(async move { looked_after.run(shutdown).await });
+                let (running, shutdown) = (Arc::clone(pool), self.shutdown.clone());
+                let task = self.tasks.spawn(async move { running.run(shutdown).await });
                 self.running.insert(pool.name().clone(), (Arc::clone(pool), task));
             }
         }
-        // Collects finished tasks.
+        // Frees the finished tasks.
         while self.tasks.try_join_next().is_some() {}
     }
 }
