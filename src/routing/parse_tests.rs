@@ -126,7 +126,7 @@ fn error_message_has_the_problem_and_the_correction() {
         (PathPattern::from_str("a").unwrap_err(), "\"a\"", "\"/api\""),
         (PathPattern::from_str("/?").unwrap_err(), "'?'", "in front of it"),
         (PathPattern::from_str("/ ").unwrap_err(), "' '", "%20"),
-        (PathPattern::from_str("//").unwrap_err(), "two slashes", "\"/a/b\""),
+        (PathPattern::from_str("//").unwrap_err(), "two consecutive slashes", "\"/a/b\""),
         (PathPattern::from_str("/..").unwrap_err(), "\"..\"", "resolved path"),
         (Methods::from_str("").unwrap_err(), "empty", "leave the list out"),
         (Methods::from_str("(").unwrap_err(), "not a method", "GET, POST"),

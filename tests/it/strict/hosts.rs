@@ -20,7 +20,7 @@ fn missing_repeated_or_invalid_host_is_rejected() {
         ("Host: a\\b\r\n", "a host that is neither"),
         ("Host: a%00b\r\n", "a host that is neither"),
         ("Host: \u{e9}\r\n", "a host that is neither"),
-        ("Host: good@evil\r\n", "user information"),
+        ("Host: good@evil\r\n", "userinfo before the host"),
         ("Host: a:b\r\n", "a port that is not a number"),
         ("Host: a:-1\r\n", "a port that is not a number"),
         ("Host: a:80:80\r\n", "a port that is not a number"),
@@ -56,15 +56,15 @@ fn absolute_form_must_match_host_and_is_forwarded_in_origin_form() {
         ("http://a:80/", "a"),
         ("http://[::1]/", "[::2]"),
     ] {
-        fixture.rejects(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), 400, "another host");
+        fixture.rejects(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), 400, "the authority of the target differs from Host");
     }
     for (target, detail) in [
-        ("http://u@a/", "user information"),
+        ("http://u@a/", "userinfo before the host"),
         ("http:///x", "a host that is neither"),
-        ("ftp://a/", "neither a path nor an http address"),
-        ("a:80", "neither a path nor an http address"),
-        ("x", "neither a path nor an http address"),
-        ("http:/a", "neither a path nor an http address"),
+        ("ftp://a/", "neither a path nor an http URL"),
+        ("a:80", "neither a path nor an http URL"),
+        ("x", "neither a path nor an http URL"),
+        ("http:/a", "neither a path nor an http URL"),
     ] {
         fixture.rejects(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 400, detail);
     }
