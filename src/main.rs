@@ -1,4 +1,4 @@
-//! The `l7lb` command: chooses the provider of cryptography, then does what the command line says.
+//! The `l7lb` command: installs the cryptography provider and runs the command line.
 
 use std::process::ExitCode;
 

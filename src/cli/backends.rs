@@ -1,4 +1,4 @@
-//! `l7lb backends`: the backends of a running process, and what an operator changes about them.
+//! `l7lb backends`: lists the backends of a running process, and sets overrides.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use crate::control::api::pools::{Backend, Backends, CircuitState};
 use crate::control::api::{Cause, Client};
 use crate::pool::operator::overrides::{Override, State};
 
-/// How often is looked while waiting.
+/// The polling interval while waiting.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What about the backends.
+/// The command for backends.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Arguments {
@@ -31,7 +31,7 @@ pub(super) struct Arguments {
 
 #[derive(Args)]
 struct List {
-    /// Those of this pool alone.
+    /// Only the backends of this pool.
     #[arg(long)]
     pool: Option<String>,
     #[command(flatten)]
@@ -40,24 +40,24 @@ struct List {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Show all backends, or those of a pool.
+    /// List all backends, or those of a pool.
     List(List),
-    /// Give a backend no new requests; open ones finish. Its health is still checked.
+    /// Send a backend no new requests; requests in flight finish. Its health is still checked.
     Drain(Change),
-    /// As drain, and do not check its health: for maintenance.
+    /// As drain, and stop its health checks: for maintenance.
     Disable(Change),
-    /// Give a backend requests again.
+    /// Send a backend requests again.
     Enable(Change),
-    /// Change a backend's share of the traffic.
+    /// Change the weight of a backend.
     Weight {
         #[command(flatten)]
         backend: Named,
-        /// Its share relative to the other backends, 0 to 1000; 0 takes none.
+        /// Its share relative to the other backends, 0 to 1000; 0 gets none.
         weight: u32,
         #[command(flatten)]
         asked: Asked,
     },
-    /// Follow the file again.
+    /// Remove the override of a backend.
     Reset {
         #[command(flatten)]
         backend: Named,
@@ -70,7 +70,7 @@ enum Action {
 struct Named {
     /// Its pool.
     pool: String,
-    /// Where it listens: address and port.
+    /// Its address: IP and port.
     address: SocketAddr,
 }
 
@@ -78,10 +78,10 @@ struct Named {
 struct Change {
     #[command(flatten)]
     backend: Named,
-    /// Wait until it has no requests any more; with `enable`, until it may be given some.
+    /// Wait until it has no requests in flight; with `enable`, until it is available.
     #[arg(long)]
     wait: bool,
-    /// How long to wait at most; then the exit code is 3. What was changed stays changed.
+    /// The longest wait; then the exit code is 3. The change stays.
     #[arg(long, value_name = "PERIOD", default_value = "30s", value_parser = humantime::parse_duration)]
     timeout: Duration,
     #[command(flatten)]
@@ -136,13 +136,13 @@ fn set(change: &Change, state: State) -> Result<(), Failure> {
 fn look(client: &Client, path: &str) -> Result<Backend, Failure> {
     client.get(path).map_err(|unanswered| match unanswered {
         Unanswered::Problem(problem) if matches!(problem.cause, Cause::UnknownPool | Cause::UnknownBackend) => {
-            Failure::runtime(format!("the backend is gone from the configuration: {problem}"))
+            Failure::runtime(format!("the backend was removed from the configuration: {problem}"))
         }
         other => other.into(),
     })
 }
 
-/// Whether what was asked for has come about.
+/// Whether the requested state is reached.
 fn is_reached(backend: &Backend, state: State) -> bool {
     if state == State::Enabled { backend.available } else { backend.in_flight == 0 }
 }
@@ -150,10 +150,10 @@ fn is_reached(backend: &Backend, state: State) -> bool {
 fn late(backend: &Backend, state: State, timeout: Duration) -> String {
     let (address, timeout) = (backend.address, Period(timeout));
     if state == State::Enabled {
-        format!("{address} is enabled, but may not be given requests after {timeout}: {}", condition(backend))
+        format!("{address} is enabled, but not available after {timeout}: {}", condition(backend))
     } else {
         let in_flight = table::count(backend.in_flight as usize, "request");
-        format!("{address} is {state}, but has {in_flight} in flight after {timeout}")
+        format!("{address} is {state}, but still has {in_flight} in flight after {timeout}")
     }
 }
 
@@ -180,7 +180,7 @@ fn rows(backends: &[Backend]) -> Table {
     table
 }
 
-/// All that keeps it from having requests, or `up`.
+/// All reasons why it gets no requests, or `up`.
 fn condition(backend: &Backend) -> String {
     let mut words = Vec::new();
     if backend.state != State::Enabled {

@@ -1,4 +1,4 @@
-//! `l7lb cert`: a development certificate and its key as files.
+//! `l7lb cert`: writes a development certificate and its key.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -10,16 +10,16 @@ use clap::Args;
 use super::Failure;
 use crate::tls::development;
 
-/// What to write, and where.
+/// The names and the folder.
 #[derive(Args)]
 pub(super) struct Arguments {
     /// The folder to write to.
     #[arg(long, default_value = "certs", value_name = "FOLDER")]
     folder: PathBuf,
-    /// A DNS name or IP address that the certificate is for; may be repeated.
+    /// A DNS name or IP address of the certificate; may be repeated.
     #[arg(long = "name", value_name = "NAME", default_values = ["localhost", "127.0.0.1", "::1"])]
     names: Vec<String>,
-    /// Replace files that are there already.
+    /// Replace existing files.
     #[arg(long)]
     force: bool,
 }
@@ -27,8 +27,8 @@ pub(super) struct Arguments {
 pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
     let (pem, _) = development::certificate(&arguments.names).map_err(Failure::usage)?;
     std::fs::create_dir_all(&arguments.folder)
-        .map_err(|e| Failure::runtime(format!("cannot make {}: {e}", arguments.folder.display())))?;
-    // A wildcard's star is no part of a file name.
+        .map_err(|e| Failure::runtime(format!("cannot create {}: {e}", arguments.folder.display())))?;
+    // The star of a wildcard is not used in the file name.
     let stem = arguments.names.first().map_or("localhost", String::as_str).trim_start_matches("*.");
     let certificate = arguments.folder.join(format!("{stem}.pem"));
     let key = arguments.folder.join(format!("{stem}-key.pem"));
@@ -38,11 +38,11 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
     write(&key, &pem.key, 0o600)?;
     write(&certificate, &pem.certificate, 0o644)?;
     eprintln!("certificate for {}: {}", arguments.names.join(", "), certificate.display());
-    eprintln!("key (mode 0600, not to be committed): {}", key.display());
+    eprintln!("key (mode 0600, do not commit it): {}", key.display());
     Ok(())
 }
 
-/// Both files are looked at before one is written, so that no pair is half new.
+/// Both files are checked before one is written, so that a pair is never half new.
 fn refuse_to_replace(files: &[&Path]) -> Result<(), Failure> {
     match files.iter().find(|file| file.exists()) {
         Some(file) => Err(Failure::usage(format!("{} exists already; use --force to replace it", file.display()))),
@@ -50,7 +50,7 @@ fn refuse_to_replace(files: &[&Path]) -> Result<(), Failure> {
     }
 }
 
-/// Writes a new file with its mode from the start, so that a key is never readable by others.
+/// Writes a new file with its mode from the start, so that a key is never readable by other users.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
     let failed = |e: std::io::Error| Failure::runtime(format!("cannot write {}: {e}", path.display()));
     match std::fs::remove_file(path) {

@@ -1,4 +1,4 @@
-//! `l7lb check`: everything that is wrong or unwise in a file, without touching the network.
+//! `l7lb check`: reports all faults and warnings of configuration files, without network access.
 
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
@@ -15,26 +15,26 @@ use crate::decision::expectations;
 use crate::decision::snapshot::Snapshot;
 use crate::listener::descriptors;
 
-/// What to check.
+/// The files to check.
 #[derive(Args)]
 pub(super) struct Arguments {
     /// The configuration files.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// How to tell what was found.
+    /// The output format.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// Take warnings for faults: end with 2 where there are any.
+    /// Treat warnings as faults: exit with 2 if there are any.
     #[arg(long)]
     strict: bool,
 }
 
-/// For whom the diagnostics are.
+/// The output format.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For people, on standard error.
+    /// Text on standard error.
     Text,
-    /// For programs: one array of objects, on standard output.
+    /// One JSON array on standard output.
     Json,
 }
 
@@ -52,13 +52,13 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
         table::json(&json)?;
     }
     let refused = |told: &Diagnostic| told.severity == Severity::Error || arguments.strict;
-    // All has been said already.
+    // Everything has been printed.
     if all.iter().any(refused) { Err(Failure::usage("")) } else { Ok(()) }
 }
 
-/// What was found in one file.
+/// The result for one file.
 struct Told {
-    /// One line about a file that can be served.
+    /// One line about a valid file.
     summary: Option<String>,
     diagnostics: Vec<Diagnostic>,
 }
@@ -74,7 +74,7 @@ fn inspect(file: &Path) -> Told {
     }
 }
 
-/// What is to be said about a file that is consistent: tests that fail, then warnings.
+/// The diagnostics of a valid file: failed tests, then warnings.
 #[expect(clippy::disallowed_methods, reason = "limits begin at some instant; none is asked")]
 fn examine(loaded: &Loaded) -> Vec<Diagnostic> {
     let circumstances = Circumstances {
@@ -90,7 +90,7 @@ fn examine(loaded: &Loaded) -> Vec<Diagnostic> {
     told
 }
 
-/// All about one file, for people.
+/// The result for one file as text.
 fn text(file: &Path, told: &Told) -> String {
     let mut text = String::new();
     if !told.diagnostics.is_empty() {
@@ -101,12 +101,12 @@ fn text(file: &Path, told: &Told) -> String {
     text
 }
 
-/// `-t`: checks a file, and says the same as `check`.
+/// `-t`: checks a file like `check`.
 pub(super) fn test(file: &Path) -> Result<(), Failure> {
     main(&Arguments { files: vec![file.to_owned()], format: Format::Text, strict: false })
 }
 
-/// Reads a file that is to be served.
+/// Loads a file for serving.
 pub(super) fn load(file: &Path) -> Result<Loaded, Failure> {
     load::open(file).map_err(|diagnostics| {
         let said: String = diagnostics.iter().map(|diagnostic| format!("{diagnostic}\n")).collect();

@@ -1,4 +1,4 @@
-//! `l7lb demo`: five sample backends behind a TLS listener, without a file and without privilege.
+//! `l7lb demo`: five sample backends behind a TLS listener, without a file or privileges.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
@@ -11,7 +11,7 @@ use crate::control::api::socket_path;
 use crate::server::{self, Start};
 use crate::tls::{Settings, development};
 
-/// The classic ports of listeners and backends; where one is taken, a free one is used.
+/// The preferred ports; if one is in use, a free port is used.
 const TLS_PORT: u16 = 8443;
 const PLAIN_PORT: u16 = 8080;
 const BACKEND_PORTS: [u16; 5] = [8081, 8082, 8083, 8084, 8085];
@@ -34,7 +34,7 @@ pub(super) fn main() -> Result<(), Failure> {
            api-b: {{ {POOL}, backends: [{{ address: '127.0.0.1:{two}' }}, {{ address: '127.0.0.1:{four}' }}, {{ address: '127.0.0.1:{five}' }}] }}\n\
          routes: [{{ path: /apiA, pool: api-a }}, {{ path: /apiB, pool: api-b }}]\n"
     ))?;
-    // A folder of its own, so that it takes no other process's place.
+    // A separate folder, so that it does not replace another process.
     let sockets = Path::new(&loaded.checked.server.upgrade_sock).with_file_name("demo").join("upgrade.sock");
     loaded.checked.server.upgrade_sock = sockets.display().to_string();
     explain(tls, plain, &backends, &socket_path(&loaded.checked.server.upgrade_sock));
@@ -42,11 +42,11 @@ pub(super) fn main() -> Result<(), Failure> {
     server::run(loaded, Start { log, ..Start::default() }).map_err(Failure::runtime)
 }
 
-/// The classic example's pools, but quicker, so that a person who tries it need not wait.
+/// Settings of the demo pools, with short intervals.
 const POOL: &str = "balance: round_robin, slow_start: 2s, \
     health_check: { type: http, path: /health, interval: 5s, unhealthy_interval: 1s, rise: 1, fall: 2 }";
 
-/// The demo's configuration, with a certificate that lives in memory only.
+/// The configuration of the demo, with a certificate in memory.
 fn configuration(yaml: &str) -> Result<Loaded, Failure> {
     let mut loaded = load::read(yaml, "demo", &|_| None)
         .map_err(|diagnostics| Failure::runtime(diagnostics.iter().map(ToString::to_string).collect::<String>()))?;
@@ -58,7 +58,7 @@ fn configuration(yaml: &str) -> Result<Loaded, Failure> {
     Ok(loaded)
 }
 
-/// A backend of the demo; ends with it.
+/// A backend of the demo; it is stopped with the demo.
 struct Backend {
     process: Child,
     port: u16,
@@ -94,7 +94,7 @@ impl Backend {
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        // Errors mean that it is gone already.
+        // An error means that it has already stopped.
         self.process.kill().ok();
         self.process.wait().ok();
     }

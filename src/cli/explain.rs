@@ -1,4 +1,4 @@
-//! `l7lb explain`: where a request would go, and why, without sending it.
+//! `l7lb explain`: shows route, pool and backend of a request, and why, without sending it.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -13,19 +13,19 @@ use crate::decision::example::Question;
 use crate::decision::explanation::Explanation;
 use crate::decision::snapshot::Snapshot;
 
-/// The request, and the file that decides.
+/// The request and the source of the decision.
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The request: a method (GET unless told) and a URL, such as `GET https://example.com/api`.
+    /// The request: a method (default GET) and a URL, such as `GET https://example.com/api`.
     request: String,
-    /// A header field, such as 'Cookie: a=b'; may be repeated.
+    /// A header, such as 'Cookie: a=b'; may be repeated.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// The address of the peer that sends it.
+    /// The address of the peer.
     #[arg(long, value_name = "ADDRESS", default_value_t = crate::decision::example::SOMEBODY)]
     from: IpAddr,
-    /// Ask the running process: limits, backends as they are, and who would be picked. Without it the file
-    /// at `--conf` decides.
+    /// Ask the running process, with the state of limits and backends and the likely pick. Without it the file
+    /// at `--conf` is used.
     #[arg(long)]
     live: bool,
     #[command(flatten)]
@@ -44,7 +44,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
         _ if arguments.live => arguments.asked.client()?.send(Method::POST, "/explain", &question)?,
         Some(conf) => by_file(&question, conf)?,
         None => {
-            return Err(Failure::usage("what decides? Give a file with `--conf`, or ask the process with `--live`"));
+            return Err(Failure::usage("give a file with `--conf`, or use `--live` for the running process"));
         }
     };
     if arguments.asked.json { table::json(&explanation) } else { table::print(&explanation.to_string()) }

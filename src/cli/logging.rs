@@ -1,14 +1,13 @@
-//! The operator's log: standard error, filtered by `RUST_LOG`.
+//! The operator log: standard error, filtered by `RUST_LOG`.
 
 use super::Failure;
 use crate::observe::OperatorLog;
 
-/// What is logged unless `RUST_LOG` says otherwise. Pingora tells much of what l7lb tells already,
-/// in its own words; its errors are kept.
+/// The default filter. Pingora logs much that l7lb logs in its own words; only its errors are kept.
 const DEFAULT_FILTER: &str =
     "info,pingora_core=warn,pingora_proxy=error,pingora_load_balancing=error,pingora_core::server=error";
 
-/// Starts the log.
+/// Starts the operator log.
 pub(super) fn start() -> Result<OperatorLog, Failure> {
     let directives = std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty());
     let log = OperatorLog::new(directives.as_deref().unwrap_or(DEFAULT_FILTER));

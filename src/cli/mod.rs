@@ -1,7 +1,6 @@
-//! The command line: what is asked for, and the exit code.
+//! The command line and its exit codes.
 //!
-//! Exit codes: 0, 2 for faults of usage or configuration, 1 for faults at run time, 3 where waiting took too
-//! long.
+//! Exit codes: 0 success, 2 faults of usage or configuration, 1 failures at run time, 3 timeout of a wait.
 
 mod backends;
 mod cert;
@@ -23,11 +22,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-/// The configuration or the command line is wrong.
+/// The configuration or the command line is invalid.
 const EXIT_USAGE: u8 = 2;
-/// Something failed while running.
+/// A failure at run time.
 const EXIT_RUNTIME: u8 = 1;
-/// What was waited for did not come in time.
+/// A wait has timed out.
 const EXIT_TIMEOUT: u8 = 3;
 
 /// An HTTP load balancer on Pingora.
@@ -42,21 +41,21 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve as a configuration file says (the same as `l7lb -c FILE`).
+    /// Serve a configuration file (the same as `l7lb -c FILE`).
     Run(RunArguments),
-    /// Try it: five sample backends behind a TLS listener, without any file.
+    /// Start a demo: five sample backends behind a TLS listener, without any file.
     Demo,
-    /// Check configuration files and say all that is wrong with them.
+    /// Check configuration files and report all faults.
     Check(check::Arguments),
-    /// Say where a request would go, and why, without sending it.
+    /// Show where a request would go, and why, without sending it.
     Explain(explain::Arguments),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
-    /// Say what a configuration would change in the running process, and move of its last requests.
+    /// Show what a configuration would change in the running process, for recent requests as well.
     Plan(plan::Arguments),
-    /// Have the running process read its file anew, and say what came of it.
+    /// Reload the configuration file of the running process and report the result.
     Reload(reload::Arguments),
-    /// Say whether the running process takes requests, and by which configuration.
+    /// Show whether the running process is ready, and its configuration.
     Status(process::Asked),
     /// Show the pools of the running process.
     Pools(process::Asked),
@@ -64,9 +63,9 @@ enum Command {
     Routes(process::Asked),
     /// Show its backends; drain, disable or enable one, or change its weight.
     Backends(backends::Arguments),
-    /// Tell what happened lately.
+    /// Show the last events.
     Events(status::EventArguments),
-    /// Say how much is logged, or log more or less.
+    /// Show or set the log level.
     LogLevel(status::LevelArguments),
     /// Write a development certificate for localhost and its key.
     Cert(cert::Arguments),
@@ -75,7 +74,7 @@ enum Command {
     SampleBackend(sample::Arguments),
 }
 
-/// How to serve. The flags are Pingora's own.
+/// Options for serving. The flags are those of Pingora.
 #[derive(Args)]
 struct RunArguments {
     /// The configuration file.
@@ -84,15 +83,15 @@ struct RunArguments {
     /// Run in the background.
     #[arg(short, long)]
     daemon: bool,
-    /// Take the sockets over from the running process, which is then told by SIGQUIT.
+    /// Take over the sockets of the running process, which is triggered by SIGQUIT.
     #[arg(short, long)]
     upgrade: bool,
-    /// Check the configuration and leave.
+    /// Check the configuration and exit.
     #[arg(short, long)]
     test: bool,
 }
 
-/// Does what the command line says.
+/// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
     let CommandLine { command, run } = CommandLine::parse();
@@ -124,10 +123,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Why a command failed, with its exit code.
+/// A failed command with its exit code.
 struct Failure {
     code: u8,
-    /// Empty where all has been said already.
+    /// Empty if everything was printed already.
     message: String,
 }
 

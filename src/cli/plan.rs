@@ -1,4 +1,4 @@
-//! `l7lb plan`: what a configuration would do in a running process, before it is in force.
+//! `l7lb plan`: shows what a configuration would change in a running process.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use super::{Failure, table};
 use crate::control::plan::Plan;
 use crate::control::reload::Draft;
 
-/// Which configuration, and which process.
+/// The configuration and the process.
 #[derive(Args)]
 pub(super) struct Arguments {
     /// The file with the new configuration.

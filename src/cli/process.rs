@@ -1,4 +1,4 @@
-//! Which process a command asks, and what comes of an answer that does not come.
+//! The process that a command connects to, and failures of calls.
 
 use std::path::{Path, PathBuf};
 
@@ -9,20 +9,20 @@ use crate::config::load;
 use crate::control::api::client::Unanswered;
 use crate::control::api::{Client, socket_path};
 
-/// Which process.
+/// The selection of a process.
 #[derive(Args)]
 pub(super) struct Which {
-    /// The configuration file of the running process, whose `server` block says where to find it;
-    /// without it, where a process without such a block is.
+    /// The configuration file of the running process, whose `server` block contains the path of its socket;
+    /// without it the default path is used.
     #[arg(short, long, value_name = "FILE")]
     conf: Option<PathBuf>,
-    /// The control socket itself.
+    /// The path of the control socket.
     #[arg(long, value_name = "PATH", conflicts_with = "conf")]
     socket: Option<PathBuf>,
 }
 
 impl Which {
-    /// Somebody to ask.
+    /// A client of the process.
     pub(super) fn client(&self) -> Result<Client, Failure> {
         if let Some(socket) = &self.socket {
             return Ok(Client::new(socket.clone()));
@@ -37,29 +37,29 @@ impl Which {
     }
 }
 
-/// Which process is asked, and for whom.
+/// The process and the output format.
 #[derive(Args)]
 pub(super) struct Asked {
     #[command(flatten)]
     which: Which,
-    /// Print JSON for programs.
+    /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
 }
 
 impl Asked {
-    /// The configuration file, where one is given.
+    /// The configuration file, if given.
     pub(super) fn conf(&self) -> Option<&Path> {
         self.which.conf.as_deref()
     }
 
-    /// Somebody to ask.
+    /// A client of the process.
     pub(super) fn client(&self) -> Result<Client, Failure> {
         self.which.client()
     }
 }
 
-/// What the process refuses because of what it was asked is the asker's fault.
+/// A call that the process rejects because of its input is a usage fault.
 impl From<Unanswered> for Failure {
     fn from(unanswered: Unanswered) -> Self {
         let code = match &unanswered {

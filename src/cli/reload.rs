@@ -1,4 +1,4 @@
-//! `l7lb reload`: has a running process read its file anew, and says what came of it.
+//! `l7lb reload`: reloads the configuration file of a running process and reports the result.
 
 use clap::Args;
 
@@ -7,15 +7,15 @@ use super::process::Which;
 use crate::base::units::Percent;
 use crate::control::api::process::Reloaded;
 
-/// Which process.
+/// The process and options.
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     which: Which,
-    /// Refuse where more of the requests of the last while would end elsewhere, such as 5%.
+    /// Reject the reload if more of the recent requests would have another outcome, such as 5%.
     #[arg(long, value_name = "PERCENT")]
     max_moved: Option<Percent>,
-    /// Have a new process take over where listeners or the server's own settings changed.
+    /// Start a new process if listeners or settings of the server have changed.
     #[arg(long)]
     upgrade_if_needed: bool,
 }
@@ -23,7 +23,7 @@ pub(super) struct Arguments {
 pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
     let mut path = format!("/reload?upgrade_if_needed={}", arguments.upgrade_if_needed);
     if let Some(most) = arguments.max_moved {
-        // The sign of a percentage begins an escape in a URL.
+        // `%` starts a percent-encoding in a URL.
         path += &format!("&max_moved={}", most.to_string().replace('%', "%25"));
     }
     let Reloaded { mut changes, upgraded, pid } = arguments.which.client()?.post(&path)?;
@@ -35,7 +35,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
     let taken_up = if upgraded { std::mem::take(&mut changes.needs_upgrade) } else { Vec::new() };
     let mut sentences = changes.sentences();
     if !taken_up.is_empty() {
-        sentences.push(format!("taken up: {}", taken_up.join(", ")));
+        sentences.push(format!("active now: {}", taken_up.join(", ")));
     }
     if sentences.is_empty() {
         eprintln!("  nothing changed");

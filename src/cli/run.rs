@@ -1,4 +1,4 @@
-//! `l7lb run`: serve as a file says.
+//! `l7lb run`: serves a configuration file.
 
 use super::{Failure, RunArguments, check, logging};
 use crate::control::reload::Source;
@@ -7,13 +7,13 @@ use crate::server::{self, Start};
 pub(super) fn main(arguments: &RunArguments) -> Result<(), Failure> {
     let Some(file) = &arguments.conf else {
         return Err(Failure::usage(
-            "no configuration file is given: `l7lb run --conf FILE`, or `l7lb demo` to try it without one",
+            "no configuration file is given: `l7lb run --conf FILE`, or `l7lb demo` to run a demo without one",
         ));
     };
     if arguments.test {
         return check::test(file);
     }
-    // Before it is read, so that a change meanwhile is seen.
+    // Before it is read, so that a change meanwhile is noticed.
     let source = Source::of(file);
     let loaded = check::load(file)?;
     let log = logging::start()?;

@@ -1,5 +1,4 @@
-//! `l7lb sample-backend`: one of the demo's backends, as a process of its own so that it can be
-//! killed to see what happens.
+//! `l7lb sample-backend`: one backend of the demo in its own process, so that it can be killed.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -10,13 +9,13 @@ use tokio::io::AsyncReadExt;
 use super::Failure;
 use crate::sample_backend::{self, Settings};
 
-/// The backend's place.
+/// Options of the backend.
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The port to listen on; 0 takes a free one.
+    /// The port to listen on; 0 for a free one.
     #[arg(long)]
     port: u16,
-    /// The name it answers with.
+    /// The name in its responses.
     #[arg(long)]
     name: String,
 }
@@ -36,17 +35,17 @@ pub(super) fn main(arguments: Arguments) -> Result<(), Failure> {
     runtime.map_err(|e| Failure::runtime(e.to_string()))?.block_on(serve(settings))
 }
 
-/// Serves until the demo is gone: its end of our standard input closes with it, whatever ends it.
+/// Serves until the demo ends, which closes this process's standard input.
 async fn serve(settings: Settings) -> Result<(), Failure> {
     let listener = sample_backend::bind(&settings).await.map_err(|e| Failure::runtime(e.to_string()))?;
     let port = listener.local_addr().map_err(|e| Failure::runtime(e.to_string()))?.port();
     eprintln!("{port}");
     let demo_is_gone = async {
         let mut nothing = [0];
-        // Nothing is ever sent; whatever the read returns, the other end is closed.
+        // Nothing is ever sent; the read returns when the other end is closed.
         tokio::io::stdin().read_exact(&mut nothing).await.ok();
     };
     sample_backend::serve(listener, settings, demo_is_gone).await;
-    // A read of standard input cannot be called off, so the process is ended here.
+    // A read of standard input cannot be cancelled, so the process exits here.
     std::process::exit(0)
 }

@@ -1,4 +1,4 @@
-//! `l7lb status`, `pools`, `routes`, `events`, `log-level`: what a running process says of itself.
+//! `l7lb status`, `pools`, `routes`, `events`, `log-level`: the state of a running process.
 
 use std::time::Duration;
 
@@ -16,26 +16,26 @@ use crate::control::api::pools::Pools;
 use crate::control::api::process::{Ready, Version};
 use crate::observe::operator_log::{Announced, LogLevel};
 
-/// How often is looked for new events.
+/// The polling interval for new events.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Which events.
+/// The selection of events.
 #[derive(Args)]
 pub(super) struct EventArguments {
-    /// Those after the one with this number.
+    /// Events after the one with this number.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     after: u64,
-    /// Go on and tell new ones as they happen, until the process ends.
+    /// Continue with new events until the process ends.
     #[arg(short, long)]
     follow: bool,
     #[command(flatten)]
     asked: Asked,
 }
 
-/// How much is to be logged.
+/// The log level.
 #[derive(Args)]
 pub(super) struct LevelArguments {
-    /// Log lines of this level and of those that are worse; without it, say which it is.
+    /// Log lines of this level and more severe ones; without it show the level.
     level: Option<LogLevel>,
     #[command(flatten)]
     asked: Asked,
@@ -51,7 +51,7 @@ impl ValueEnum for LogLevel {
     }
 }
 
-/// With a process that takes no requests the exit code is 1.
+/// The exit code is 1 if the process is not ready.
 pub(super) fn status(asked: &Asked) -> Result<(), Failure> {
     let client = asked.client()?;
     let version: Version = client.get("/version")?;
@@ -91,7 +91,7 @@ pub(super) fn status(asked: &Asked) -> Result<(), Failure> {
             count(in_flight as usize, "request"),
         ))?;
     }
-    // All has been said already.
+    // Everything has been printed.
     if ready.is_some() { Err(Failure { code: EXIT_RUNTIME, message: String::new() }) } else { Ok(()) }
 }
 
@@ -162,7 +162,7 @@ pub(super) fn events(arguments: &EventArguments) -> Result<(), Failure> {
     }
 }
 
-/// One event; for programs that follow, each is a line. For people, what has several is indented.
+/// One event. With `--json` it is one line; as text further lines are indented.
 fn line(event: &Announced, json: bool) -> Result<String, Failure> {
     if json {
         let text = serde_json::to_string(event).map_err(|e| Failure::runtime(e.to_string()))?;

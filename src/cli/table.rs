@@ -1,4 +1,4 @@
-//! Tables for people: columns as wide as what is in them, two spaces apart.
+//! Text tables: columns as wide as their content, two spaces apart.
 
 use std::io::{self, Write};
 
@@ -39,7 +39,7 @@ impl Table {
     }
 }
 
-/// An answer for programs.
+/// Prints JSON.
 pub(super) fn json(answer: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(answer).map_err(|e| Failure::runtime(e.to_string()))?;
     print(&format!("{text}\n"))
@@ -49,7 +49,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     is_read(text).map(drop)
 }
 
-/// Prints it, and says whether somebody still reads: `head` goes when it has read enough.
+/// Prints text; returns false if the reader has closed the pipe, as `head` does.
 pub(super) fn is_read(text: &str) -> Result<bool, Failure> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Ok(()) => Ok(true),
@@ -63,7 +63,7 @@ pub(super) fn count(count: usize, word: &str) -> String {
     if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
 }
 
-/// `-` stands for what there is not.
+/// The cell, or `-` if it is missing.
 pub(super) fn or_dash(cell: Option<impl ToString>) -> String {
     cell.map_or_else(|| "-".to_owned(), |cell| cell.to_string())
 }
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_what_is_in_them() {
+    fn columns_are_as_wide_as_their_content() {
         let mut table = Table::new(["pool", "n"]);
         table.row(["é".to_owned(), or_dash(Some(1))]);
         table.row(["longer".to_owned(), or_dash(None::<u8>)]);

@@ -1,6 +1,6 @@
 //! Changes while the process runs, and the API through which operators see and make them.
 //!
-//! - [`plan`]: what a new configuration would change, in words and for recent requests.
+//! - [`plan`]: what a new configuration would change, as text and for recent requests.
 //! - [`reload`]: replaces the running configuration without affecting requests in flight.
 //! - [`api`]: the control API on a Unix-domain socket, and its client.
 

@@ -1,8 +1,8 @@
-//! Where access lines go: standard output or a file, written by a thread of its own.
+//! The access log: standard output or a file, written by a separate thread.
 //!
-//! Request threads format a line and hand it over; they never wait for a disk. When the destination
-//! does not keep up, lines are dropped and counted rather than requests slowed down, and the count
-//! is announced. A file survives log rotation: after SIGUSR1 it is opened anew by its name.
+//! Request threads format a line and hand it over; they never wait for a disk. If the destination is too slow,
+//! lines are dropped and counted instead of delaying requests, and the count is reported. After log rotation
+//! SIGUSR1 reopens the file by its name.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -18,68 +18,68 @@ use serde::Deserialize;
 use super::record::{Format, Record};
 use crate::base::event::Event;
 
-/// The `access_log:` block, as written.
+/// Configuration of the access log.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// How a line is written.
+    /// The format of a line.
     pub format: Format,
-    /// The file; standard output unless told.
+    /// The file; default: standard output.
     pub file: Option<PathBuf>,
-    /// Whether nothing is written at all.
+    /// Whether the access log is off.
     pub off: bool,
 }
 
-/// Bytes that may wait for the writer.
+/// Bytes that may wait to be written.
 const WAITING_MAX: usize = 16 << 20;
 
-/// Room for an ordinary line.
+/// The size of a typical line.
 const LINE: usize = 512;
 
-/// How long the writer gathers lines before it writes. Waking it for each line would cost more than
-/// the line (measured: half of all CPU time), and nobody reads a log faster.
+/// How long the writer collects lines before it writes. Waking it for each line would cost more than the line
+/// itself (measured: half of all CPU time).
 const GATHER: Duration = Duration::from_millis(10);
 
-/// What request threads and the writer share.
+/// The state shared by request threads and the writer.
 #[derive(Default)]
 struct Waiting {
     lines: String,
-    /// Lines that found no room.
+    /// Lines dropped because the buffer was full.
     lost: u64,
     reopen: bool,
-    /// Where lines go from now on, where that has changed.
+    /// A new destination, if it has changed.
     next: Option<Destination>,
-    /// Counts requests to flush, and how many of them are served.
+    /// The number of requested and completed flushes.
     flushes: u64,
     flushed: u64,
 }
 
 struct Shared {
-    /// How lines are written; `None` where they are not.
+    /// The format of lines; `None` if the log is off.
     format: ArcSwapOption<Format>,
     waiting: Mutex<Waiting>,
-    /// Tells the writer that there is something to do, and who flushes that it is done.
+    /// Notified when the writer has work, and when a flush is complete.
     changed: Condvar,
 }
 
-/// The sending end, cheap to clone into every request thread.
+/// A handle to the access log, cheap to clone into every request thread.
 #[derive(Clone)]
 pub struct AccessLog(Arc<Shared>);
 
-/// The access log, once it runs: it has a thread, and threads begin late.
+/// The access log once it runs: its thread starts late.
 pub type Slot = Arc<Mutex<Option<AccessLog>>>;
 
-/// Settings whose file is open.
+/// Settings with their open file.
 pub struct Opened {
     format: Option<Format>,
     destination: Destination,
 }
 
 impl Opened {
-    /// Opens what `config` names.
+    /// Opens the destination of `config`.
     ///
     /// # Errors
-    /// When the file cannot be opened.
+    /// If the file cannot be opened.
     pub fn of(config: &Config) -> io::Result<Self> {
         let file = if config.off { None } else { config.file.clone() };
         Ok(Self { format: (!config.off).then_some(config.format), destination: Destination::open(file)? })
@@ -87,11 +87,11 @@ impl Opened {
 }
 
 impl AccessLog {
-    /// Opens the destination and starts the writer. Must not be called before a daemon has forked,
-    /// since threads do not survive that.
+    /// Opens the destination and starts the writer. Must not be called before a daemon has forked, because
+    /// threads do not survive a fork.
     ///
     /// # Errors
-    /// When the file cannot be opened or the thread not started.
+    /// If the file cannot be opened or the thread cannot be started.
     pub fn start(config: &Config) -> io::Result<Self> {
         let Opened { format, destination } = Opened::of(config)?;
         let shared = Arc::new(Shared {
@@ -104,18 +104,18 @@ impl AccessLog {
         Ok(Self(shared))
     }
 
-    /// From now on lines are written as `opened` says; those that wait still go where they were to go.
+    /// Writes further lines with `opened`; waiting lines still go to the previous destination.
     pub fn replace(&self, opened: Opened) {
         self.0.format.store(opened.format.map(Arc::new));
         self.0.waiting.lock().next = Some(opened.destination);
         self.0.changed.notify_all();
     }
 
-    /// Adds a line to those that wait to be written.
+    /// Adds a line to the buffer.
     pub fn write(&self, record: &Record<'_>) {
         let shared = &self.0;
         let Some(format) = shared.format.load().as_deref().copied() else { return };
-        // Written before the lock is taken: all workers share it.
+        // Formatted before the lock is taken, which all workers share.
         let mut line = String::with_capacity(LINE);
         record.write(format, &mut line);
         let mut waiting = shared.waiting.lock();
@@ -131,13 +131,13 @@ impl AccessLog {
         }
     }
 
-    /// Opens the file anew, after a rotation has renamed it.
+    /// Reopens the file after a rotation.
     pub fn reopen(&self) {
         self.0.waiting.lock().reopen = true;
         self.0.changed.notify_all();
     }
 
-    /// Waits until all lines so far are written, or the destination has taken too long.
+    /// Waits until all lines so far are written, or the destination is too slow.
     pub fn flush(&self) {
         let shared = &self.0;
         let mut waiting = shared.waiting.lock();
@@ -149,7 +149,7 @@ impl AccessLog {
     }
 }
 
-/// What lines are written to.
+/// The destination of lines.
 enum Destination {
     Stdout,
     File { path: PathBuf, file: File },
@@ -178,18 +178,18 @@ impl Destination {
     }
 }
 
-/// How often lost lines are announced at most: a full disk would fill the other log too.
+/// The shortest interval of reports about lost lines: a full disk would fill the operator log too.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(10);
 
 struct Writer {
     destination: Destination,
     shared: Arc<Shared>,
-    /// Lines that were lost and not announced yet.
+    /// Lost lines that were not reported yet.
     lost: u64,
     announced: Option<Instant>,
 }
 
-/// What the writer has to do besides writing lines.
+/// Work of the writer besides writing lines.
 struct Taken {
     reopen: bool,
     next: Option<Destination>,
@@ -215,7 +215,7 @@ impl Writer {
         }
     }
 
-    /// Waits for something to do, gathers for a moment, and takes all that waits by swapping buffers.
+    /// Waits for work, collects for a moment, and takes all waiting lines by swapping buffers.
     fn take(&self, lines: &mut String) -> Taken {
         let mut waiting = self.shared.waiting.lock();
         let urgent = |waiting: &Waiting| waiting.reopen || waiting.next.is_some() || waiting.flushes > waiting.flushed;
@@ -233,7 +233,7 @@ impl Writer {
     #[expect(clippy::disallowed_methods, reason = "how often to announce is a matter of real time")]
     fn put(&mut self, lines: &str, lost: u64) {
         self.lost += lost;
-        let mut reason = "the log did not keep up".to_owned();
+        let mut reason = "the destination is too slow".to_owned();
         if let Err(e) = self.destination.write(lines.as_bytes()) {
             // A count of lines in memory fits into 64 bits.
             self.lost += lines.bytes().filter(|b| *b == b'\n').count() as u64;
@@ -249,8 +249,8 @@ impl Writer {
         let Destination::File { path, .. } = &self.destination else { return };
         match Destination::open(Some(path.clone())) {
             Ok(destination) => self.destination = destination,
-            // The old file is still open, so lines go on being written there.
-            Err(e) => log::error!("{e}; the old file stays in use"),
+            // The previous file is still open and stays in use.
+            Err(e) => log::error!("{e}; the previous file stays in use"),
         }
     }
 }

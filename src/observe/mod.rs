@@ -1,7 +1,7 @@
-//! What is told about each request, and about the process.
+//! The access log, the operator log, and recent requests.
 //!
-//! - [`record`]: the facts of one request, as a line of text or JSON.
-//! - [`access_log`]: where lines go, off the request threads.
+//! - [`record`]: the fields of one request, as a line of text or JSON.
+//! - [`access_log`]: writes lines off the request threads.
 //! - [`operator_log`]: the log of the process, and its last events.
 
 pub mod access_log;

@@ -1,8 +1,8 @@
-//! The operator's log: lines on standard error, of which the level can be changed at run time, and the
-//! last events for whoever asks.
+//! The operator log: lines on standard error with a log level that can be changed at run time, and the last
+//! events for `l7lb events`.
 //!
-//! It is the process's `log` logger. An [`Event`] comes as a record like any other, with its facts beside
-//! the text; so nobody who announces one needs to know who listens.
+//! It is the `log` logger of the process. An [`Event`] is a log record with structured data, so code that
+//! reports an event does not depend on this module.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,32 +18,32 @@ use serde::{Deserialize, Serialize};
 use crate::base::event::Event;
 use crate::base::units::Timestamp;
 
-/// How many events are kept.
+/// The number of events that are kept.
 pub const EVENTS_MAX: usize = 1000;
 
-/// Our own lines; the level that is changed at run time is theirs.
+/// The prefix of l7lb's own targets, whose level can be changed at run time.
 const OWN: &str = env!("CARGO_CRATE_NAME");
 
-/// How much is logged: lines of this level and of those before it.
+/// The log level: lines of this level and more severe ones are logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
     /// Nothing.
     Off,
-    /// What failed.
+    /// Failures.
     Error,
-    /// What should be looked at.
+    /// Warnings.
     Warn,
-    /// What changed.
+    /// Changes.
     Info,
-    /// What helps to find a fault.
+    /// Details for troubleshooting.
     Debug,
     /// Every step.
     Trace,
 }
 
 impl LogLevel {
-    /// The word for it.
+    /// The name of the level.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -72,28 +72,28 @@ impl From<Level> for LogLevel {
     }
 }
 
-/// An event, when it happened and how it was told.
+/// An event with its time and text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Announced {
-    /// Counts the events of the process from 1.
+    /// The number of the event in this process, from 1.
     pub number: u64,
-    /// When it happened.
+    /// The time of the event.
     pub at: Timestamp,
-    /// How bad it is.
+    /// The severity.
     pub level: LogLevel,
-    /// The line of the log.
+    /// The line in the log.
     pub text: String,
-    /// What happened.
+    /// The event.
     #[serde(flatten)]
     pub event: Event,
 }
 
-/// The operator's log. Cheap to clone; all clones are the same.
+/// The operator log. Cheap to clone; all clones share it.
 #[derive(Clone)]
 pub struct OperatorLog(Arc<Shared>);
 
 impl Default for OperatorLog {
-    /// One that prints nothing.
+    /// A log that prints nothing.
     fn default() -> Self {
         Self::new("off")
     }
@@ -101,7 +101,7 @@ impl Default for OperatorLog {
 
 struct Shared {
     printer: env_logger::Logger,
-    /// What is printed, as it was told at the start.
+    /// The initial filter.
     directives: String,
     filter: ArcSwap<Filter>,
     events: Mutex<Events>,
@@ -114,7 +114,7 @@ struct Events {
 }
 
 impl OperatorLog {
-    /// A log that prints what `directives`, in the form of `RUST_LOG`, say.
+    /// A log with the filter `directives`, in the format of `RUST_LOG`.
     #[must_use]
     pub fn new(directives: &str) -> Self {
         let printer = env_logger::Builder::new().filter_level(LevelFilter::Trace).format_timestamp_millis().build();
@@ -122,17 +122,17 @@ impl OperatorLog {
         Self(Arc::new(Shared { printer, directives: directives.to_owned(), filter, events: Mutex::default() }))
     }
 
-    /// Makes it the log of the process.
+    /// Installs it as the logger of the process.
     ///
     /// # Errors
-    /// When the process has one already.
+    /// If the process already has a logger.
     pub fn install(&self) -> Result<(), log::SetLoggerError> {
         log::set_boxed_logger(Box::new(self.clone()))?;
         log::set_max_level(self.0.filter.load().filter());
         Ok(())
     }
 
-    /// How much of our own lines is printed.
+    /// The level of l7lb's own lines.
     #[must_use]
     pub fn level(&self) -> LogLevel {
         let filter = self.0.filter.load();
@@ -141,7 +141,7 @@ impl OperatorLog {
         found.map_or(LogLevel::Off, |(level, _)| *level)
     }
 
-    /// From now on prints so much of our own lines. Those of libraries stay as they were at the start.
+    /// Sets the level of l7lb's own lines. Those of libraries keep the initial filter.
     pub fn set_level(&self, level: LogLevel) {
         let found = LEVELS.iter().find(|(known, _)| *known == level);
         let wanted = found.map_or(LevelFilter::Info, |(_, filter)| *filter);
@@ -150,7 +150,7 @@ impl OperatorLog {
         self.0.filter.store(Arc::new(filter));
     }
 
-    /// The events after the one with this number that are still kept, and how many are not.
+    /// The kept events after the one with this number, and the number of events that are no longer kept.
     #[must_use]
     pub fn events(&self, after: u64) -> (Vec<Announced>, u64) {
         let events = self.0.events.lock();
@@ -214,9 +214,9 @@ mod tests {
     }
 
     #[test]
-    fn the_last_events_are_kept_whatever_is_printed() {
+    fn last_events_are_kept_at_every_log_level() {
         let log = OperatorLog::new("off");
-        log.log(&Record::builder().level(Level::Info).args(format_args!("no event")).build());
+        log.log(&Record::builder().level(Level::Info).args(format_args!("not an event")).build());
         for port in 1..=EVENTS_MAX as u16 + 5 {
             announce(&log, &up(port));
         }
@@ -226,15 +226,15 @@ mod tests {
         assert_eq!(kept.iter().map(|event| event.event.clone()).collect::<Vec<_>>(), [up(1004), up(1005)]);
         assert_eq!((lost, kept.first().map(|event| event.level)), (0, Some(LogLevel::Info)));
         assert_eq!(kept.first().map(|event| event.text.as_str()), Some("backend up: pool=p backend=127.0.0.1:1004"));
-        assert_eq!(log.events(5000), (Vec::new(), 0), "who asks for the future waits");
+        assert_eq!(log.events(5000), (Vec::new(), 0), "no event has this number yet");
     }
 
     #[test]
-    fn an_event_is_the_same_after_json() {
+    fn event_survives_a_json_round_trip() {
         let (announced, _) = {
             let log = OperatorLog::new("off");
             let period = crate::base::units::Period::seconds(90);
-            let reason = "5 failures in a row".to_owned();
+            let reason = "5 consecutive failures".to_owned();
             announce(
                 &log,
                 &Event::BackendEjected { pool: "p".into(), backend: ([127, 0, 0, 1], 1).into(), reason, period },
@@ -248,13 +248,13 @@ mod tests {
     }
 
     #[test]
-    fn no_fact_of_an_event_hides_behind_another() {
+    fn event_fields_do_not_collide_with_common_fields() {
         let log = OperatorLog::new("off");
         announce(&log, &Event::LogLevelChanged { log_level: "debug".to_owned() });
         let told = log.events(0).0.remove(0);
         let text = serde_json::to_string(&told).unwrap();
         assert_eq!(serde_json::from_str::<Announced>(&text).unwrap(), told, "{text}");
-        // A key that is there twice would be refused here, whichever event has it.
+        // The schema would contain a duplicate key.
         let schema = serde_json::to_value(schemars::schema_for!(Event)).unwrap();
         for variant in schema["oneOf"].as_array().unwrap() {
             let taken = ["number", "at", "level", "text"].map(|key| variant["properties"].get(key).is_some());
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_level_changes_and_that_of_libraries_does_not() {
+    fn level_changes_for_own_lines_and_not_for_libraries() {
         let log = OperatorLog::new("info,pingora_core=warn");
         let prints = |target: &str, level: Level| log.enabled(&Metadata::builder().target(target).level(level).build());
         assert_eq!(log.level(), LogLevel::Info);

@@ -1,7 +1,7 @@
-//! The facts of one finished request, and how they read as a line.
+//! The fields of one finished request, and their formats.
 //!
-//! Both formats have the same words in the same order. Values that a client chose are escaped, so
-//! that nobody can forge a line.
+//! Both formats have the same fields in the same order. Values from clients are escaped, so that a client
+//! cannot forge a line.
 
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// How a line is written.
+/// The format of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
@@ -23,44 +23,44 @@ pub enum Format {
 /// One finished request.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// When it arrived.
+    /// When the request arrived.
     pub time: SystemTime,
-    /// Who sent it.
+    /// The client address.
     pub client: &'a str,
     /// The method.
     pub method: &'a str,
-    /// The host asked for; empty where none was named.
+    /// The requested host; empty if there is none.
     pub host: &'a str,
-    /// The path, without the query: queries carry secrets.
+    /// The path without the query, which may contain secrets.
     pub path: &'a str,
     /// The protocol version.
     pub protocol: &'static str,
-    /// The status answered; 0 where the client left before.
+    /// The status code of the response; 0 if the client closed the connection before.
     pub status: u16,
-    /// Bytes of the answer's body.
+    /// Bytes of the response body.
     pub bytes: u64,
-    /// From the request's arrival to the last byte of the answer.
+    /// From the arrival of the request to the last byte of the response.
     pub latency: Duration,
-    /// The backend asked last.
+    /// The backend of the last attempt.
     pub upstream: Option<&'a str>,
-    /// From the pick of that backend to its answer's header.
+    /// From the selection of that backend to its response header.
     pub upstream_latency: Option<Duration>,
-    /// How many backends were asked.
+    /// The number of attempts.
     pub attempts: u32,
     /// The route.
     pub route: Option<&'a str>,
-    /// The pool that the route gave it to.
+    /// The pool that the route selected.
     pub pool: Option<&'a str>,
     /// The request id.
     pub request_id: &'a str,
-    /// Why the balancer answered itself, or what went wrong; empty for a plain answer.
+    /// The cause of a rejection or failure; empty otherwise.
     pub cause: &'a str,
-    /// What exactly was wrong with a refused request, in a few words; empty where the cause says all.
+    /// The detail of a rejection in a few words; empty if the cause says everything.
     pub detail: &'a str,
 }
 
 impl Record<'_> {
-    /// Appends the line, with its line end.
+    /// Appends the line and its line end.
     pub fn write(&self, format: Format, line: &mut String) {
         let mut fields = Fields { line, format, first: true };
         fields.begin();
@@ -153,7 +153,7 @@ impl Fields<'_> {
         self.digits(value);
     }
 
-    /// The machinery of `format!` costs more than the digits, and a line has many numbers.
+    /// Without `format!`, which costs more than the digits; a line has many numbers.
     fn digits(&mut self, value: u64) {
         self.line.push_str(itoa::Buffer::new().format(value));
     }
@@ -169,7 +169,7 @@ impl Fields<'_> {
                 // 64 bits of microseconds are more than half a million years.
                 let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
                 self.number(key, micros / 1000);
-                // 1 in front keeps the zeros; it becomes the point.
+                // A leading 1 keeps the zeros; it is replaced by the point.
                 let fraction = self.line.len();
                 self.digits(1000 + micros % 1000);
                 self.line.replace_range(fraction..=fraction, ".");
@@ -178,7 +178,7 @@ impl Fields<'_> {
         }
     }
 
-    /// A value that somebody outside chose.
+    /// A value chosen by a client or backend.
     fn text(&mut self, key: &str, value: &str) {
         self.key(key);
         match self.format {
@@ -188,7 +188,7 @@ impl Fields<'_> {
                 self.line.push('"');
             }
             Format::Text if value.is_empty() => self.line.push('-'),
-            // Quoted only where it has to be, so that the common line reads easily.
+            // Quoted only if necessary, so that usual lines are easy to read.
             Format::Text if value.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\') => {
                 self.line.push_str(value);
             }
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn text_reads_easily() {
+    fn text_line_has_every_field() {
         assert_eq!(
             line(&record(), Format::Text),
             "time=2023-11-14T22:13:20.123Z client=192.0.2.1 method=GET host=example.com path=/apiA protocol=HTTP/2 \
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_json_whatever_the_client_sends() {
+    fn json_line_is_valid_for_any_client_input() {
         let record = Record {
             path: "/\" \\ \n\u{7f}ü",
             upstream: None,
@@ -270,7 +270,7 @@ mod tests {
         };
         let line = line(&record, Format::Json);
         assert_eq!(line.matches('\n').count(), 1, "{line}");
-        // YAML is a superset of JSON, so the parser at hand can tell.
+        // YAML is a superset of JSON, so the available parser suffices.
         let value: serde_yaml::Value = serde_yaml::from_str(&line).unwrap();
         assert_eq!(value["path"].as_str().unwrap(), "/\" \\ \n\u{7f}ü");
         assert_eq!(value["cause"].as_str().unwrap(), "no_route");
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_forges_a_line() {
+    fn client_cannot_forge_a_line() {
         let record = Record { path: "/x\ntime=forged", host: "a\" status=200", ..record() };
         let line = line(&record, Format::Text);
         assert_eq!(line.matches('\n').count(), 1);

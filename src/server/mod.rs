@@ -1,8 +1,8 @@
-//! From a checked configuration to a running process: sockets, services, signals.
+//! The server process: sockets, services and signals, from a checked configuration.
 //!
-//! The order is what makes a start all or nothing: everything is built first, sockets are bound or
-//! taken over last, and only then does Pingora's server run (and fork, as a daemon). Threads begin
-//! after that, since they would not survive a fork.
+//! The order makes a start all or nothing: everything is built first, sockets are bound or taken over last, and
+//! only then Pingora's server runs (and forks, as a daemon). Threads start after that, because they would not
+//! survive a fork.
 
 mod signals;
 mod successor;
@@ -43,23 +43,23 @@ use signals::{HandOver, Signals};
 use successor::Successor;
 use watchdog::Watchdog;
 
-/// How the process was asked to start.
+/// How the process starts.
 #[derive(Clone, Default)]
 pub struct Start {
     /// Run in the background.
     pub daemon: bool,
-    /// Take the sockets over from a running process.
+    /// Take over the sockets of a running process.
     pub upgrade: bool,
-    /// The file to read anew, where the configuration came from one.
+    /// The configuration file for reloads, if there is one.
     pub source: Option<Source>,
-    /// The operator's log.
+    /// The operator log.
     pub log: OperatorLog,
 }
 
-/// Runs until the process is asked to stop.
+/// Runs until the process is stopped.
 ///
 /// # Errors
-/// In words, when something cannot be built, bound or taken over. Nothing is left running then.
+/// A message, if something cannot be built, bound or taken over. Then nothing is left running.
 #[expect(clippy::disallowed_methods, reason = "the limits' windows are aligned to the start of the process")]
 pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     let in_force = InForce::first(&loaded.source, start.source.as_ref());
@@ -69,7 +69,7 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     let entrances = entrances(&checked)?;
     let successor = Successor::of_this(start.upgrade);
     let mut conf = ServerConf { daemon: start.daemon || checked.server.daemon, ..clone_of(&checked.server) };
-    // A daemon would go to `/`, and names of files would mean others when they are read anew.
+    // A daemon would change to `/`, where relative file names in reloads would be different files.
     conf.working_directory = conf.working_directory.or_else(|| std::env::current_dir().ok());
     let upgrade_sock = PathBuf::from(&conf.upgrade_sock);
     prepare_folders(&conf).map_err(|e| e.to_string())?;
@@ -92,7 +92,7 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     Ok(())
 }
 
-/// What happens at each address.
+/// The settings for each listen address.
 fn entrances(checked: &Checked) -> Result<Vec<(ListenAddress, Arc<Entrance>)>, String> {
     let mut entrances = Vec::new();
     for listener in &checked.listeners {
@@ -109,7 +109,7 @@ fn entrances(checked: &Checked) -> Result<Vec<(ListenAddress, Arc<Entrance>)>, S
     Ok(entrances)
 }
 
-/// What is served.
+/// The parts of the server.
 struct Build {
     conf: ServerConf,
     snapshot: Arc<Snapshot>,
@@ -123,7 +123,7 @@ struct Build {
     log: OperatorLog,
 }
 
-/// What is handed from process to process.
+/// What is handed over between processes.
 struct Handing {
     named: Vec<(String, RawFd)>,
     upgrade_sock: PathBuf,
@@ -133,10 +133,10 @@ struct Handing {
 
 fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Source, Checked)>) {
     let grace = Duration::from_secs(build.conf.grace_period_seconds.unwrap_or_default());
-    // The grace period is ours to keep: Pingora would sleep through all of it.
+    // l7lb implements the grace period: Pingora would sleep for all of it.
     let conf = ServerConf { grace_period_seconds: Some(0), ..build.conf };
     let mut server = Server::new_with_opt_and_conf(None, conf);
-    // Tells a parent that waits for the daemon (`daemon_wait_for_ready`) that it may go.
+    // Notifies a parent that waits for the daemon (`daemon_wait_for_ready`).
     server.bootstrap_as_a_service();
 
     let (drain, lifecycle) = (Drain::default(), build.lifecycle);
@@ -176,13 +176,13 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
     let served = lifecycle.clone();
     let on_ready = move || {
         if let Some(ready) = handing.ready {
-            // Until now the old process was the one to ask.
+            // Until now the control socket belonged to the old process.
             control.succeed(&found.load().pools);
             if let Err(e) = ready.tell() {
-                log::warn!("the old process is gone already: {e}");
+                log::warn!("the old process has already stopped: {e}");
             }
         }
-        // Whoever reads the line may ask at once.
+        // A reader of the line may send requests immediately.
         served.enter(Phase::Ready);
         log::info!("l7lb {} ready: {listening}", env!("CARGO_PKG_VERSION"));
         systemd::ready();
@@ -195,7 +195,7 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
 }
 
-/// The file is read anew when it changes or somebody says so, at the control socket or by a signal.
+/// Adds the service that reloads the configuration on file changes, API calls and signals.
 fn add_reloading(server: &mut Server, (source, checked): (Source, Checked), live: &Live) -> Orders {
     let reloader = Reloader::new(source, checked, live.clone());
     let orders = reloader.orders();
@@ -205,14 +205,14 @@ fn add_reloading(server: &mut Server, (source, checked): (Source, Checked), live
     orders
 }
 
-/// Whoever asks at the control socket has a thread of its own, whatever it asks.
+/// Adds the control API on its own thread.
 fn add_control(server: &mut Server, control: &Control, api: Api) {
     let mut answering = background_service("control", Admin::new(control.clone(), api));
     answering.threads = Some(1);
     server.add_service(answering);
 }
 
-/// Certificates and keys are read again when their files change.
+/// Adds the service that reloads changed certificates and keys.
 fn watch_files(server: &mut Server, doors: &[Door]) {
     let mut terminators: Vec<Arc<Terminator>> = Vec::new();
     for tls in doors.iter().filter_map(|door| door.entrance.tls.as_ref()) {
@@ -254,7 +254,7 @@ fn prepare(
     })
 }
 
-/// CONNECT is let through to be refused, and logged, by the proxy itself.
+/// CONNECT is accepted by Pingora, so that the proxy rejects and logs it.
 fn options() -> HttpServerOptions {
     let mut options = HttpServerOptions::default();
     options.allow_connect_method_proxying = true;
@@ -270,9 +270,8 @@ fn describe(doors: &[Door]) -> String {
     doors.iter().filter_map(describe).collect::<Vec<_>>().join(" ")
 }
 
-/// The sockets for `addresses`, so many for each as there are workers: those of the old process
-/// where it has them, else new ones. What the old process has and nobody wants any more is closed
-/// here, in the new one.
+/// The sockets for `addresses`, one per worker for each: those of the old process if it has them, otherwise new
+/// ones. Sockets of the old process that are no longer configured are closed here, in the new process.
 fn sockets(
     addresses: &[ListenAddress],
     workers: Workers,
@@ -282,7 +281,7 @@ fn sockets(
     let mut ready = None;
     if let Some(path) = upgrade {
         let received = handover::receive(path)
-            .map_err(|e| io::Error::new(e.kind(), format!("cannot take sockets over at {}: {e}", path.display())))?;
+            .map_err(|e| io::Error::new(e.kind(), format!("cannot take over sockets at {}: {e}", path.display())))?;
         for socket in received.sockets {
             inherited.entry(socket.name.clone()).or_default().push(socket);
         }
@@ -303,7 +302,7 @@ fn sockets(
     }
 }
 
-/// Makes the folders of the pid file and the upgrade socket, closed to others where they are new.
+/// Creates the folders of the pid file and the upgrade socket; new ones are private.
 fn prepare_folders(conf: &ServerConf) -> io::Result<()> {
     handover::make_private_folder(Path::new(&conf.upgrade_sock))?;
     if conf.daemon {
@@ -312,7 +311,7 @@ fn prepare_folders(conf: &ServerConf) -> io::Result<()> {
     Ok(())
 }
 
-/// Pingora's settings know no `Clone`; their own YAML does.
+/// Clones through YAML: Pingora's settings do not implement `Clone`.
 fn clone_of(conf: &ServerConf) -> ServerConf {
     serde_yaml::to_value(conf).and_then(serde_yaml::from_value).unwrap_or_default()
 }

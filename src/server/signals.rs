@@ -1,12 +1,12 @@
-//! What the process does when it is told something: stop, stop at once, hand over, open logs anew.
+//! Signals: graceful and immediate shutdown, upgrade, reload, and reopening of logs.
 //!
-//! | signal | what happens |
+//! | signal | effect |
 //! |---|---|
-//! | SIGTERM | readiness fails; after `drain_delay` the listeners close; requests in flight end, and the process leaves; at the latest after the grace period. A second one: as SIGINT |
-//! | SIGINT | the process leaves at once |
-//! | SIGQUIT | the sockets go to a new process that waits for them; then as SIGTERM. Without one: nothing |
-//! | SIGHUP | the configuration is read anew, and the access log is opened anew |
-//! | SIGUSR1 | the access log is opened anew |
+//! | SIGTERM | graceful shutdown: readiness fails; after `drain_delay` the listeners close; requests in flight finish, at most for the grace period. A second one: as SIGINT |
+//! | SIGINT | immediate shutdown |
+//! | SIGQUIT | graceful upgrade: the sockets go to a new process that waits for them; then as SIGTERM. Without a new process: nothing |
+//! | SIGHUP | the configuration is reloaded, and the access log is reopened |
+//! | SIGUSR1 | the access log is reopened |
 
 use std::io;
 use std::os::fd::RawFd;
@@ -27,24 +27,24 @@ use crate::control::reload::{Orders, Outcome, Upgrade};
 use crate::listener::{Drain, handover};
 use crate::observe::access_log;
 
-/// What the service manager grants beyond the time that we take.
+/// What is added to the stop timeout requested from the service manager.
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// How long the process lives at least after it was replaced.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// How long a process that we started may take to read its configuration.
+/// How long a started process may take to read its configuration.
 const WAIT_FOR_SUCCESSOR: Duration = Duration::from_secs(30);
 
-/// Pingora asks this when to stop.
+/// Pingora asks this type when to stop.
 pub(super) struct Signals {
     pub(super) drain: Drain,
     pub(super) lifecycle: Lifecycle,
     pub(super) grace: Duration,
     pub(super) log_slot: access_log::Slot,
-    /// Has the configuration read anew, where it came from a file.
+    /// Requests reloads, if the configuration came from a file.
     pub(super) orders: Option<Orders>,
     pub(super) hand_over: HandOver,
-    /// Who asks for an upgrade.
+    /// Receives requests for upgrades.
     pub(super) upgrades: Mutex<mpsc::Receiver<Upgrade>>,
 }
 
@@ -65,12 +65,12 @@ struct Streams {
 }
 
 impl HandOver {
-    /// Hands the sockets to the process that waits.
+    /// Hands over the sockets to the process that waits.
     fn to_waiting(&self) -> io::Result<Option<u32>> {
         handover::send(&self.upgrade_sock, &self.sockets, handover::WAIT_FOR_STARTED, || Ok(()))
     }
 
-    /// Starts a process and hands the sockets to it, at its own `upgrade_sock`.
+    /// Starts a process and hands over the sockets to it, at its own `upgrade_sock`.
     fn to_successor(&self, upgrade_sock: &str) -> io::Result<Option<u32>> {
         let path = self.successor.resolve(upgrade_sock);
         let mut starting = self.successor.start().map_err(io::Error::other)?;
@@ -98,17 +98,17 @@ impl ShutdownSignalWatch for Signals {
         let mut streams = match Streams::new() {
             Ok(streams) => streams,
             Err(e) => {
-                log::error!("cannot listen to signals: {e}");
+                log::error!("cannot register signal handlers: {e}");
                 return ShutdownSignal::FastShutdown;
             }
         };
-        // Pingora asks once.
+        // Pingora calls this once.
         let (_, none) = mpsc::channel(1);
         let mut upgrades = std::mem::replace(&mut *self.upgrades.lock(), none);
         loop {
             tokio::select! {
                 _ = streams.interrupt.recv() => {
-                    log::info!("SIGINT: leaving at once");
+                    log::info!("SIGINT: immediate shutdown");
                     return self.leave();
                 }
                 _ = streams.terminate.recv() => {
@@ -117,7 +117,7 @@ impl ShutdownSignalWatch for Signals {
                 }
                 _ = streams.quit.recv() => {
                     let sockets = self.hand_over.sockets.len();
-                    log::info!("SIGQUIT: handing {sockets} sockets over to the process that waits");
+                    log::info!("SIGQUIT: handing over {sockets} sockets to the waiting process");
                     let hand_over = self.hand_over.clone();
                     match self.replace(&mut streams.interrupt, move || hand_over.to_waiting()).await {
                         None => return self.leave(),
@@ -126,14 +126,14 @@ impl ShutdownSignalWatch for Signals {
                     }
                 }
                 Some(Upgrade { upgrade_sock, changes, tell }) = upgrades.recv() => {
-                    log::info!("starting a process that takes over");
+                    log::info!("starting a new process to take over");
                     let hand_over = self.hand_over.clone();
                     let hand_over = move || hand_over.to_successor(&upgrade_sock);
                     let Some(replaced) = self.replace(&mut streams.interrupt, hand_over).await else {
                         return self.leave();
                     };
                     let upgraded = replaced.is_ok();
-                    // Whoever asked may have left.
+                    // The requester may have disconnected.
                     tell.send(match replaced {
                         Ok(pid) => Outcome::Upgraded { changes, pid },
                         Err(reason) => Outcome::UpgradeFailed { changes, reason },
@@ -153,7 +153,7 @@ impl ShutdownSignalWatch for Signals {
         }
         tokio::select! {
             () = self.finish() => {}
-            signal = streams.at_once(self.lifecycle.phase()) => log::info!("{signal}: {} connections are cut", self.drain.open()),
+            signal = streams.at_once(self.lifecycle.phase()) => log::info!("{signal}: aborting {} connections", self.drain.open()),
         }
         self.leave()
     }
@@ -169,9 +169,9 @@ impl Streams {
                 _ = self.interrupt.recv() => return "SIGINT",
                 _ = self.terminate.recv() => {
                     if !std::mem::take(&mut polite) {
-                        return "SIGTERM again";
+                        return "second SIGTERM";
                     }
-                    log::info!("SIGTERM: finishing already, since another process has taken over");
+                    log::info!("SIGTERM: already draining, another process has taken over");
                 }
             }
         }
@@ -179,58 +179,58 @@ impl Streams {
 }
 
 impl Signals {
-    /// Lets everybody finish, and names those who took too long.
+    /// Drains all connections, and logs the requests that were aborted.
     async fn finish(&self) {
         if self.lifecycle.phase() == Phase::Draining {
             let delay = self.lifecycle.drain_delay();
             systemd::stopping(delay + self.grace + MARGIN);
             if !delay.is_zero() {
-                log::info!("SIGTERM: not ready any more; listeners close in {delay:?}");
+                log::info!("SIGTERM: draining, not ready; listeners close in {delay:?}");
                 tokio::time::sleep(delay).await;
             }
-            log::info!("SIGTERM: finishing {} connections, for at most {:?}", self.drain.open(), self.grace);
+            log::info!("SIGTERM: draining {} connections, at most for {:?}", self.drain.open(), self.grace);
         }
-        // After an upgrade, whoever asked for it is still to be told.
+        // After an upgrade its requester still has to get the result.
         let replaced = self.lifecycle.phase() == Phase::Replaced;
         let told = tokio::time::sleep(if replaced { FAREWELL } else { Duration::ZERO });
         let (late, ()) = tokio::join!(self.drain.run(self.grace), told);
         if late == 0 {
-            return log::info!("all connections are finished");
+            return log::info!("all connections have ended");
         }
         self.lifecycle.enter(Phase::Aborting);
         let deaf = self.drain.cut().await;
         let cut = self.lifecycle.aborted();
-        log::warn!("the grace period is over: {late} connections are cut, with {} requests", cut.total);
-        cut.named.iter().for_each(|request| log::warn!("request cut: {request}"));
+        log::warn!("the grace period is over: aborting {late} connections with {} requests", cut.total);
+        cut.named.iter().for_each(|request| log::warn!("request aborted: {request}"));
         if cut.total > cut.named.len() {
-            log::warn!("request cut: {} more", cut.total - cut.named.len());
+            log::warn!("requests aborted: {} more", cut.total - cut.named.len());
         }
         if deaf > 0 {
-            log::warn!("{deaf} connections did not end even so");
+            log::warn!("{deaf} connections did not end after being shut down");
         }
     }
 
-    /// Has another process take over by `hand_over`, and says which. Nothing where SIGINT came before; a new process
-    /// notices that this one has left, and ends.
+    /// Hands over to another process with `hand_over` and returns it. `None` if SIGINT came before; then the
+    /// new process notices the end of this one, and stops.
     async fn replace(
         &self,
         interrupt: &mut Signal,
         hand_over: impl FnOnce() -> io::Result<Option<u32>> + Send + 'static,
     ) -> Option<Result<Option<u32>, String>> {
         let (tell, told) = oneshot::channel();
-        // A thread of its own: the runtime would wait at its end for one of those that it has for blocking work.
+        // A separate thread: the runtime would wait at its end for one of its blocking threads.
         std::thread::spawn(move || tell.send(hand_over()));
         let told = tokio::select! {
             told = told => told,
             _ = interrupt.recv() => {
-                log::info!("SIGINT: leaving at once, in the middle of an upgrade");
+                log::info!("SIGINT: immediate shutdown during an upgrade");
                 return None;
             }
         };
         Some(match told.unwrap_or_else(|e| Err(io::Error::other(e))) {
             Ok(pid) => {
                 let (open, grace) = (self.drain.open(), self.grace);
-                log::info!("the new process is ready; finishing {open} connections, for at most {grace:?}");
+                log::info!("the new process is ready; draining {open} connections, at most for {grace:?}");
                 if let Some(pid) = pid {
                     systemd::replaced(pid);
                 }
@@ -238,7 +238,7 @@ impl Signals {
                 Ok(pid)
             }
             Err(e) => {
-                log::error!("upgrade failed, this process goes on serving: {e}");
+                log::error!("upgrade failed, this process continues to serve: {e}");
                 Err(e.to_string())
             }
         })
@@ -246,12 +246,12 @@ impl Signals {
 
     fn reopen(&self) {
         if let Some(access_log) = &*self.log_slot.lock() {
-            log::info!("opening the access log anew");
+            log::info!("reopening the access log");
             access_log.reopen();
         }
     }
 
-    /// The last lines are written before Pingora ends the process.
+    /// Writes the last lines before Pingora ends the process.
     fn leave(&self) -> ShutdownSignal {
         if let Some(access_log) = &*self.log_slot.lock() {
             access_log.flush();

@@ -1,26 +1,26 @@
-//! The process that takes over: started by this one as it was started itself, when a reload brings what only
-//! a new process can take up.
+//! Starts the process that takes over, with the same arguments, when a reload contains changes that need a new
+//! process.
 
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-/// What this process was started with, and so its successor is.
+/// How this process was started, and how a new one is started.
 #[derive(Clone, Debug)]
 pub(super) struct Successor {
-    /// None where the system does not tell.
+    /// `None` if the system does not report it.
     program: Option<PathBuf>,
     arguments: Vec<OsString>,
     folder: PathBuf,
 }
 
-/// A successor that was started and has not taken over yet. Dropping it ends it, and leaves nothing behind.
+/// A started process that has not taken over yet. Dropping it kills the process.
 pub(super) struct Starting(Option<Child>);
 
 impl Successor {
-    /// To be called before the process becomes a daemon or goes elsewhere. `upgrade` says whether it took over
-    /// itself.
+    /// Must be called before the process becomes a daemon or changes its folder. `upgrade` is whether it took
+    /// over itself.
     pub(super) fn of_this(upgrade: bool) -> Self {
         let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
         if !upgrade {
@@ -30,21 +30,21 @@ impl Successor {
         Self { program: std::env::current_exe().ok(), arguments, folder }
     }
 
-    /// Where `path` is for it.
+    /// `path` as seen by the new process.
     pub(super) fn resolve(&self, path: &str) -> PathBuf {
         self.folder.join(path)
     }
 
-    /// Starts it. What is at the program's path by now is run, which may be a newer version.
+    /// Starts it. The program file may be a newer version by now.
     ///
     /// # Errors
-    /// In words: why it cannot be, or must not be since whoever watches this process would end all with it.
+    /// Why it cannot be started, or must not be because its supervisor would stop both processes.
     pub(super) fn start(&self) -> Result<Starting, String> {
         forbidden()?;
-        let program = self.program.as_ref().ok_or("nobody knows where the program is")?;
+        let program = self.program.as_ref().ok_or("the path of the program is unknown")?;
         let mut command = Command::new(program);
         command.args(&self.arguments).current_dir(&self.folder).stdin(Stdio::null());
-        // systemd's watchdog is not for this process alone.
+        // The watchdog of systemd applies to the new process as well.
         command.env_remove("WATCHDOG_PID");
         let child = command.spawn().map_err(|e| format!("{} cannot be started: {e}", program.display()))?;
         Ok(Starting(Some(child)))
@@ -52,20 +52,21 @@ impl Successor {
 }
 
 impl Starting {
-    /// Whether it may still take over. A daemon's first process ends well when the daemon has begun.
+    /// Whether it may still take over. The first process of a daemon exits successfully when the daemon has
+    /// started.
     ///
     /// # Errors
-    /// When it has ended otherwise.
+    /// If it has failed.
     pub(super) fn check(&mut self) -> io::Result<()> {
         match self.0.as_mut().map(Child::try_wait).transpose()?.flatten() {
             Some(status) if !status.success() => {
-                Err(io::Error::other(format!("the new process ended with {status}; its log says why")))
+                Err(io::Error::other(format!("the new process ended with {status}; see its log")))
             }
             _ => Ok(()),
         }
     }
 
-    /// It has taken over, and lives on without us.
+    /// It has taken over and continues without this process.
     pub(super) fn release(mut self) {
         self.0 = None;
     }
@@ -74,26 +75,25 @@ impl Starting {
 impl Drop for Starting {
     fn drop(&mut self) {
         if let Some(mut child) = self.0.take() {
-            // It may have ended already.
+            // It may have exited already.
             child.kill().ok();
             child.wait().ok();
         }
     }
 }
 
-/// Whether all would end with this process.
+/// Whether a supervisor would stop the new process together with this one.
 fn forbidden() -> Result<(), String> {
     if std::process::id() == 1 {
         return Err(
-            "this is the first process of its container, which would end with it; start the container anew".to_owned()
+            "this is the first process of its container, which would stop with it; restart the container instead"
+                .to_owned(),
         );
     }
     let own = std::process::id().to_string();
     let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|is| is == value);
     if is("SYSTEMD_EXEC_PID", &own) && std::env::var_os("NOTIFY_SOCKET").is_none() {
-        return Err(
-            "systemd would end the service with this process, since the unit does not say `Type=notify`".to_owned()
-        );
+        return Err("systemd would stop the service with this process, because the unit lacks `Type=notify`".to_owned());
     }
     Ok(())
 }

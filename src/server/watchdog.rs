@@ -1,4 +1,4 @@
-//! Tells systemd's watchdog that the process is alive.
+//! Notifies the watchdog of systemd.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use pingora_core::services::background::BackgroundService;
 
 use crate::base::systemd;
 
-/// Says so again and again, also while requests in flight are finished.
+/// Notifies periodically, also while requests finish at shutdown.
 pub(super) struct Watchdog {
     pub(super) period: Duration,
 }

@@ -8,8 +8,7 @@ use rustls::server::ProducesTickets;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
-use super::Config;
-use super::config::{Material, Protocol, Version};
+use super::config::{Config, Material, Protocol, Version};
 use super::store::Store;
 
 /// Builds the acceptor of one listener.

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
-use super::Certificate;
-use super::certificates::{self, Kind};
+use super::certificates::{self, Certificate, Kind};
 use super::client_auth::{self, ClientAuth};
 use super::store::Names;
 use super::tickets::{self, Keys};

@@ -3,7 +3,7 @@
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 
-use super::Certificate;
+use super::certificates::Certificate;
 
 /// A certificate and its key as PEM text.
 pub struct Pem {

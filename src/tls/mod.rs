@@ -1,17 +1,18 @@
-//! TLS on both sides: handshakes of listeners, and verification of backends.
+//! TLS on both sides: termination of client connections, and verification of backends.
 //!
-//! Only this folder uses the TLS library directly. The defaults of the library apply: TLS 1.2 and 1.3, ECDHE
+//! Only this module uses the TLS library directly. The defaults of the library apply: TLS 1.2 and 1.3, ECDHE
 //! with AES-GCM or ChaCha20-Poly1305 only, X25519MLKEM768 preferred.
 //!
 //! - [`config`]: the `tls` block of a listener.
-//! - [`certificates`], [`store`]: certificates from files, and their selection by server name.
-//! - [`client_auth`], [`identity`]: verification of clients, and their verified identity.
+//! - [`certificates`]: certificates from files; [`store`]: their selection by server name (SNI).
+//! - [`client_auth`]: verification of client certificates; [`identity`]: the verified identity of a client.
 //! - [`tickets`]: session ticket keys shared by several machines.
 //! - [`terminator`]: TLS of one listener.
-//! - [`acceptor`]: builds the settings of the library.
+//! - [`acceptor`]: builds the settings of the TLS library.
 //! - [`watch`]: reloads changed files, and warns about expiring certificates.
 //! - [`development`]: a self-signed certificate for development.
 //! - [`upstream`]: TLS to backends.
+//! - [`provider`]: the cryptography provider of the process.
 
 mod acceptor;
 pub mod certificates;
@@ -19,6 +20,7 @@ pub mod client_auth;
 pub mod config;
 pub mod development;
 pub mod identity;
+mod provider;
 mod store;
 pub mod terminator;
 pub mod tickets;
@@ -28,13 +30,6 @@ pub mod watch;
 pub use certificates::Certificate;
 pub use config::{Config, Settings};
 pub use identity::ClientIdentity;
+pub use provider::install_provider;
 pub use terminator::{Established, Terminator};
 pub use watch::Watcher;
-
-/// Installs aws-lc-rs as the cryptography provider of the process.
-///
-/// Pingora would install *ring* at first use, which lacks post-quantum key exchange. A second call is harmless.
-pub fn install_provider() {
-    // An error means that a provider is installed already; in tests it is this one.
-    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::Certificate;
+use super::certificates::Certificate;
 
 /// The certificates of one listener, selected by exact name, then by wildcard, then the first.
 ///

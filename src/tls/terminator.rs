@@ -19,12 +19,13 @@ use pingora_core::protocols::{Digest, IO};
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::ProducesTickets;
 
+use super::acceptor;
+use super::certificates::Certificate;
 use super::client_auth::ClientAuth;
 use super::config::{Config, Material, Settings};
 use super::identity::ClientIdentity;
 use super::store::Names;
 use super::tickets::{self, Tickets};
-use super::{Certificate, acceptor};
 use crate::base::event::Event;
 use crate::base::fault::{Faults, Place};
 use crate::base::file_stamps::Stamps;

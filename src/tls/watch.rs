@@ -12,7 +12,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Terminator;
+use super::terminator::Terminator;
 use crate::base::event::Event;
 use crate::base::file_stamps::Stamps;
 use crate::base::units::Timestamp;

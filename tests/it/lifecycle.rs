@@ -37,7 +37,7 @@ fn process_continues_to_serve_if_no_successor_connects() {
     let port = free_port();
     let mut lab = Lab::start(&one_pool(port, &[&backend], ""));
     lab.signal(Signal::SIGQUIT);
-    lab.wait_for_log("upgrade failed, this process goes on serving");
+    lab.wait_for_log("upgrade failed, this process continues to serve");
     assert_eq!(get(port, "/apiA").status, 200);
     assert!(lab.is_running());
 }
@@ -56,7 +56,7 @@ fn process_continues_to_serve_if_its_successor_fails_to_start() {
     lab.signal(Signal::SIGQUIT);
     assert_eq!(next.wait_exit(PATIENCE).code(), Some(1));
     next.wait_for_log(&format!("cannot listen at 127.0.0.1:{taken}"));
-    lab.wait_for_log("upgrade failed, this process goes on serving");
+    lab.wait_for_log("upgrade failed, this process continues to serve");
     assert_eq!(get(port, "/apiA").status, 200);
     assert!(lab.is_running());
 }

@@ -134,8 +134,8 @@ fn requests_aborted_at_the_end_of_the_grace_period_are_logged() {
     lab.signal(Signal::SIGTERM);
     let line = lab.wait_for_log("the grace period is over");
     assert!(line.contains("3 connections are cut, with 3 requests"), "{line}");
-    lab.wait_for_log("request cut: route=*/chat client=127.0.0.1 after=");
-    lab.wait_for_log("request cut: route=*/apiA client=127.0.0.1 after=");
+    lab.wait_for_log("request aborted: route=*/chat client=127.0.0.1 after=");
+    lab.wait_for_log("request aborted: route=*/apiA client=127.0.0.1 after=");
     assert!(lab.wait_exit(PATIENCE).success());
     for path in ["/apiA/hang ", "/apiA/h2/hang ", "/chat "] {
         let line = lab.wait_for_access(&format!("path={path}"));
@@ -201,7 +201,7 @@ fn sigterm_during_an_upgrade_does_not_abort_requests_in_flight() {
     let (mut new, _) = upgrade_socket.accept().unwrap();
     lab.signal(Signal::SIGTERM);
     new.write_all(&[b'R', 0, 0, 0, 1]).unwrap();
-    lab.wait_for_log("SIGTERM: finishing already");
+    lab.wait_for_log("SIGTERM: draining already");
     assert_eq!(read_response(&mut slow).status, 200);
     assert!(lab.wait_exit(PATIENCE).success());
 }

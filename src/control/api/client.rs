@@ -1,4 +1,4 @@
-//! Asking a process at its control socket, for the commands of the command line.
+//! The client of the control API, for the command line.
 
 use std::fmt;
 use std::io;
@@ -17,17 +17,17 @@ use tokio::time::timeout;
 
 use super::Problem;
 
-/// How long an answer is waited for: new pools are given 5 s to settle, and files may be on slow disks.
+/// The longest wait for a response: new pools have 5 s to settle, and files may be on slow disks.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
-/// A process's control socket, from outside. Each request has a connection of its own.
+/// The control socket of a process. Each request uses a new connection.
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
     patience: Duration,
 }
 
-/// A name as a part of a path or query.
+/// A name encoded for a path or query.
 #[must_use]
 pub fn segment(name: &str) -> String {
     let encode = |byte: u8| match byte {
@@ -37,19 +37,19 @@ pub fn segment(name: &str) -> String {
     name.bytes().map(encode).collect()
 }
 
-/// Why there is no answer.
+/// Why a call failed.
 #[derive(Debug)]
 pub enum Unanswered {
-    /// Nobody is at the socket, or they left.
+    /// No process listens at the socket, or it has stopped.
     NoProcess {
         /// The socket.
         socket: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
-    /// The process says no.
+    /// The process returned a problem.
     Problem(Problem),
-    /// The answer is not what this version understands.
+    /// The response is not valid for this version.
     NotUnderstood(String),
 }
 
@@ -58,36 +58,36 @@ impl fmt::Display for Unanswered {
         match self {
             Self::NoProcess { socket, error } => write!(f, "no process responds at {}: {error}", socket.display()),
             Self::Problem(problem) => problem.fmt(f),
-            Self::NotUnderstood(answer) => write!(f, "an answer that is not understood: {answer}"),
+            Self::NotUnderstood(answer) => write!(f, "invalid response: {answer}"),
         }
     }
 }
 
 impl Client {
-    /// Asks at `socket`, which need not be there yet.
+    /// A client for `socket`, which need not exist yet.
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {
         Self { socket, patience: ANSWER_LIMIT }
     }
 
-    /// Waits so long for an answer.
+    /// Sets the timeout for a response.
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
 
-    /// Reads what is at `path`.
+    /// Sends GET to `path`.
     ///
     /// # Errors
-    /// Why there is no answer.
+    /// Why the call failed.
     pub fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, Unanswered> {
         self.ask(Method::GET, path, Bytes::new())
     }
 
-    /// Has done what is at `path`, by what `body` says.
+    /// Sends `body` to `path`.
     ///
     /// # Errors
-    /// Why there is no answer.
+    /// Why the call failed.
     pub fn send<A: DeserializeOwned>(
         &self,
         method: Method,
@@ -98,18 +98,18 @@ impl Client {
         self.ask(method, path, body.into())
     }
 
-    /// Has done what is at `path`.
+    /// Sends POST to `path`.
     ///
     /// # Errors
-    /// Why there is no answer.
+    /// Why the call failed.
     pub fn post<A: DeserializeOwned>(&self, path: &str) -> Result<A, Unanswered> {
         self.ask(Method::POST, path, Bytes::new())
     }
 
-    /// Has undone what is at `path`.
+    /// Sends DELETE to `path`.
     ///
     /// # Errors
-    /// Why there is no answer.
+    /// Why the call failed.
     pub fn delete<A: DeserializeOwned>(&self, path: &str) -> Result<A, Unanswered> {
         self.ask(Method::DELETE, path, Bytes::new())
     }
@@ -126,10 +126,10 @@ impl Client {
         }
     }
 
-    /// One request and its answer as it came.
+    /// Sends one request and returns the raw response.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// If there is no response.
     pub fn exchange(&self, method: Method, path: &str, body: Bytes) -> io::Result<(StatusCode, Bytes)> {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "l7lb");
         if !body.is_empty() {
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_safe_in_paths() {
+    fn names_are_encoded_in_paths() {
         assert_eq!(segment("api-a"), "api-a");
         assert_eq!(segment("[::1]:80"), "%5B::1%5D:80");
         assert_eq!(segment("a/b c?é"), "a%2Fb%20c%3F%C3%A9");

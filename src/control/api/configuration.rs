@@ -1,4 +1,4 @@
-//! What is in force: the configuration as it was written, and the routes that came of it.
+//! Endpoints for the active configuration and its routes.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,22 +7,22 @@ use serde_json::Value;
 use super::{Api, Problem};
 use crate::base::units::{PoolName, RouteName, Timestamp};
 
-/// The configuration in force.
+/// The active configuration.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Configuration {
-    /// The file that it came from; nothing where it came from none.
+    /// Its file; missing if it came from none.
     pub file: Option<String>,
-    /// The SHA-256 of the file as it was read, in hexadecimal digits, as sha256sum prints it.
+    /// The SHA-256 of the file in hexadecimal digits, as printed by sha256sum.
     pub sha256: String,
-    /// Counts the configurations that were in force in this process, from 1.
+    /// The number of the configuration in this process, from 1.
     pub generation: u64,
-    /// Since when it is in force.
+    /// Since when it is active.
     pub applied: Timestamp,
-    /// What was written. Values of header fields are hidden, and variables are shown by their names.
+    /// The configuration. Values of headers are hidden, and variables are shown by name.
     pub written: Value,
 }
 
-/// All routes, in the order of the file.
+/// All routes, in the order of the configuration.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Routes {
     /// The routes.
@@ -34,13 +34,13 @@ pub struct Routes {
 pub struct Route {
     /// Its name.
     pub name: RouteName,
-    /// What it takes, in one line: methods, host and path.
+    /// What it matches, in one line: methods, host and path.
     pub takes: String,
-    /// The pools that answer.
+    /// Its pools.
     pub pools: Vec<Share>,
-    /// The limit of this route alone, in words.
+    /// The rate limit of the route as text.
     pub rate_limit: Option<String>,
-    /// Whether clients are bound to backends or pools.
+    /// Whether it has session affinity.
     pub sticky: bool,
 }
 

@@ -1,7 +1,6 @@
-//! One row of the table of endpoints: where it is, what it takes, what it answers.
+//! One endpoint of the API: method, path, input and response.
 //!
-//! All of it comes from the handler's own signature, so that the description cannot say anything else
-//! than the code does.
+//! Input and response come from the signature of the handler, so the description always agrees with the code.
 
 use axum::Json;
 use axum::extract::{FromRequest, State};
@@ -14,34 +13,34 @@ use serde_json::Value;
 use super::input::Input;
 use super::{Api, Problem};
 
-/// Something that can be asked at the control socket.
+/// An endpoint of the control API.
 pub struct Endpoint {
     /// The method.
     pub method: Method,
-    /// The path, with `{names}` where it varies.
+    /// The path, with `{names}` for parameters.
     pub path: &'static str,
-    /// What it is for, in a sentence.
+    /// Its purpose in a sentence.
     pub summary: &'static str,
-    /// What it takes and answers.
+    /// Describes input and response.
     pub(super) describe: fn(&mut SchemaGenerator) -> Description,
     /// Serves it.
     pub(super) serve: MethodRouter<Api>,
 }
 
-/// What an endpoint takes and answers.
+/// The input and response of an endpoint.
 #[derive(Default)]
 pub struct Description {
-    /// The parts of the path that vary, and of the query: as OpenAPI has parameters.
+    /// The parameters of path and query, in the form of OpenAPI.
     pub parameters: Vec<Value>,
-    /// The body that it takes.
+    /// The schema of the request body.
     pub body: Option<Schema>,
-    /// What it answers where it does what it is for.
+    /// The schema of a successful response.
     pub answer: Schema,
 }
 
 impl Endpoint {
-    /// A row; what `handler` takes and answers is what its signature says. `method` is one of those that
-    /// axum routes by.
+    /// An endpoint with the input and response in the signature of `handler`. `method` is one that axum can
+    /// route.
     pub fn new<H, I, M, F, A>(method: Method, path: &'static str, summary: &'static str, handler: H) -> Self
     where
         H: Fn(Api, I) -> F + Clone + Send + Sync + 'static,
@@ -51,7 +50,7 @@ impl Endpoint {
         A: Serialize + JsonSchema + 'static,
     {
         let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::TRACE);
-        // Whatever of the input does not fit is answered as a problem already ([`super::input`]).
+        // Invalid input has already been rejected with a problem ([`super::input`]).
         let serve = on(filter, move |State(api): State<Api>, input: I| {
             let answer = handler(api, input);
             async { answer.await.map(Json) }

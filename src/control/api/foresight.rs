@@ -1,4 +1,4 @@
-//! What would be: where a request would go, and what a configuration would change. Nothing is done.
+//! Endpoints that evaluate without changing anything: `explain` and `plan`.
 
 use std::time::{Instant, SystemTime};
 
@@ -13,9 +13,10 @@ use crate::decision::live::{self, Moment};
 pub(super) async fn plan(api: Api, Body(draft): Body<Draft>) -> Result<Plan, Problem> {
     match api.orders()?.plan(draft).await {
         Planned::Plan(plan) => Ok(*plan),
-        Planned::Rejected { diagnostics } => {
-            Err(Problem { diagnostics, ..Problem::new(Cause::ConfigurationRejected, "it would be refused") })
-        }
+        Planned::Rejected { diagnostics } => Err(Problem {
+            diagnostics,
+            ..Problem::new(Cause::ConfigurationRejected, "the configuration would be rejected")
+        }),
         Planned::Failed { reason } => Err(api.failed(reason)),
     }
 }

@@ -1,4 +1,4 @@
-//! What a graceful upgrade takes over from the process before: what operators said about its backends.
+//! Takes over operator overrides from the old process in a graceful upgrade.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use crate::base::units::PoolName;
 use crate::pool::Pool;
 use crate::pool::operator::overrides::{Change, Override};
 
-/// How long the process before may take to answer.
+/// The timeout for the response of the old process.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Asks the process before, and has its overrides hold here too. Where the file says something else about
-/// the backend than it did there, the file is followed. What is lost is told in the log.
+/// Reads the overrides of the old process and applies them here. An override is dropped, with a log line, if
+/// the configured settings of its backend differ.
 pub(super) fn take(before: &Client, pools: &BTreeMap<PoolName, Arc<Pool>>) {
     let Backends { backends } = match before.clone().with_patience(PATIENCE).get("/backends") {
         Ok(backends) => backends,
-        Err(e) => return log::warn!("overrides of backends, if there are any, are lost: {e}"),
+        Err(e) => return log::warn!("overrides of the old process, if any, are lost: {e}"),
     };
     for backend in backends {
         let Some(told) = backend.overridden else { continue };
         if !pools.get(&backend.pool).is_some_and(|pool| apply(pool, &backend, told)) {
             log::warn!(
-                "override not taken over, the file says something else: pool={} backend={}",
+                "override dropped, the configured settings differ: pool={} backend={}",
                 backend.pool,
                 backend.address
             );
@@ -32,7 +32,7 @@ pub(super) fn take(before: &Client, pools: &BTreeMap<PoolName, Arc<Pool>>) {
     }
 }
 
-/// Whether the backend is there, and the file says of it what it said.
+/// Applies the override if the backend exists with the same configured settings.
 #[expect(clippy::disallowed_methods, reason = "slow start begins with the change")]
 fn apply(pool: &Pool, backend: &Backend, told: Override) -> bool {
     let now = Instant::now();

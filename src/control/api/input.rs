@@ -1,4 +1,4 @@
-//! What endpoints take: parts of the path, the query, a JSON body. What does not fit is a [`Problem`].
+//! Input of endpoints: parts of the path, the query, a JSON body. Invalid input returns a [`Problem`].
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use super::endpoint::Description;
 use super::{Api, Cause, Problem};
 
-/// Something that an endpoint takes.
+/// An input of an endpoint.
 pub trait Input {
-    /// Says what.
+    /// Adds its description.
     fn describe(description: &mut Description, schemas: &mut SchemaGenerator);
 }
 
-/// The parts of the path that vary, by their names.
+/// The parameters in the path.
 pub struct Path<T>(pub T);
 
 /// The query.
@@ -54,7 +54,7 @@ impl<A: Input, B: Input> Input for (A, B) {
     }
 }
 
-/// The fields of `T`, each a parameter.
+/// The fields of `T` as parameters.
 fn parameters<T: JsonSchema>(place: &str, schemas: &mut SchemaGenerator) -> Vec<Value> {
     let schema = T::json_schema(schemas).to_value();
     let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What happened lately, and how much is logged.
+//! Endpoints for events and the log level.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,28 +8,28 @@ use super::{Api, Problem};
 use crate::base::event::Event;
 use crate::observe::operator_log::{Announced, LogLevel};
 
-/// Which events.
+/// The selection of events.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Since {
-    /// Those after the one with this number; 0 for all that are kept.
+    /// Events after the one with this number; 0 for all that are kept.
     pub after: u64,
 }
 
-/// What happened, the oldest first.
+/// Events, the oldest first.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Events {
-    /// The events that are kept: the last 1000.
+    /// The kept events: the last 1000.
     pub events: Vec<Announced>,
-    /// How many that were asked for are no longer kept.
+    /// The number of selected events that are no longer kept.
     pub lost: u64,
 }
 
-/// How much of l7lb's own lines is logged; those of libraries stay as `RUST_LOG` said at the start.
+/// The log level of l7lb's own lines; those of libraries keep the initial `RUST_LOG`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Level {
-    /// Lines of this level and of those that are worse.
+    /// Lines of this level and more severe ones are logged.
     pub level: LogLevel,
 }
 

@@ -1,16 +1,15 @@
-//! The control socket: a Unix-domain socket in the folder that only we may enter, where a running
-//! process is asked by HTTP and answers with JSON.
+//! The control API: HTTP with JSON on a Unix-domain socket in a private folder.
 //!
-//! [`endpoints`] is the table of all that can be asked. It has a thread of its own, so that nothing that
-//! is asked here delays a request.
+//! [`endpoints`] is the table of all endpoints. The API has its own thread, so that calls do not delay
+//! requests.
 //!
-//! - [`socket`]: who may come in. [`endpoint`], [`input`], [`problem`]: a row of the table, what it takes,
-//!   how it says no.
-//! - [`process`]: what concerns the process as a whole. [`configuration`]: what is in force. [`log`]: what
-//!   happened, and how much is told. [`pools`]: backends as they are now. [`overrides`]: changing them;
-//!   [`inheritance`]: taking such changes over.
-//! - [`foresight`]: what would be.
-//! - [`client`] asks. [`openapi`] describes it all for programs.
+//! - [`socket`]: access control and the service. [`endpoint`], [`input`], [`problem`]: one endpoint, its input,
+//!   and its errors.
+//! - [`process`]: version, readiness, reload. [`configuration`]: the active configuration. [`log`]: events and
+//!   log level. [`pools`]: the state of backends. [`overrides`]: operator overrides; [`inheritance`]: takes
+//!   them over in an upgrade.
+//! - [`foresight`]: explain and plan.
+//! - [`client`]: the client. [`openapi`]: the OpenAPI document.
 
 pub mod client;
 pub mod configuration;
@@ -39,33 +38,33 @@ use crate::base::lifecycle::Phase;
 use crate::control::reload::{Live, Orders};
 use crate::observe::OperatorLog;
 
-/// The largest body, in bytes: a configuration of very many routes.
+/// The largest request body in bytes: a configuration with very many routes.
 const BODY_MAX: usize = 16 << 20;
 
-/// What the endpoints know of the process. Cheap to clone; all clones are the same.
+/// The state that endpoints use. Cheap to clone; all clones share it.
 #[derive(Clone)]
 pub struct Api {
-    /// Has the file read anew; nothing where the configuration came from no file.
+    /// Requests reloads; `None` if the configuration came from no file.
     pub orders: Option<Orders>,
-    /// What is in force.
+    /// The active configuration.
     pub live: Live,
-    /// The operator's log.
+    /// The operator log.
     pub log: OperatorLog,
 }
 
 impl Api {
-    /// Who reads the file anew.
+    /// The handle to request reloads.
     fn orders(&self) -> Result<&Orders, Problem> {
         self.orders.as_ref().ok_or_else(|| Problem::new(Cause::NoFile, "the configuration came from no file"))
     }
 
-    /// Something could not be done.
+    /// The problem for a failed operation.
     fn failed(&self, why: String) -> Problem {
         Problem::new(if self.live.lifecycle.phase() > Phase::Ready { Cause::Leaving } else { Cause::Failed }, why)
     }
 }
 
-/// All that can be asked, one row each.
+/// All endpoints.
 #[must_use]
 pub fn endpoints() -> Vec<Endpoint> {
     const GET: Method = Method::GET;
@@ -73,38 +72,48 @@ pub fn endpoints() -> Vec<Endpoint> {
     const PUT: Method = Method::PUT;
     const DELETE: Method = Method::DELETE;
     vec![
-        Endpoint::new(GET, "/version", "What runs: the version and the process.", process::version),
-        Endpoint::new(GET, "/live", "Whether the process is alive: it answers.", process::live),
-        Endpoint::new(GET, "/ready", "Whether the process takes requests.", process::ready),
-        Endpoint::new(POST, "/reload", "Read the configuration file anew and put it in force.", process::reload),
+        Endpoint::new(GET, "/version", "The version and the process id.", process::version),
+        Endpoint::new(GET, "/live", "Liveness of the process.", process::live),
+        Endpoint::new(GET, "/ready", "Readiness of the process.", process::ready),
+        Endpoint::new(POST, "/reload", "Reload the configuration file.", process::reload),
         Endpoint::new(
             POST,
             "/plan",
-            "What a configuration would change, and move of the requests of the last while.",
+            "What a configuration would change, for recent requests as well.",
             foresight::plan,
         ),
-        Endpoint::new(POST, "/explain", "Where a request would go now, and why; it is not sent.", foresight::explain),
-        Endpoint::new(GET, "/configuration", "The configuration in force, without secrets.", configuration::read),
-        Endpoint::new(GET, "/routes", "What goes where.", configuration::routes),
-        Endpoint::new(GET, "/pools", "The pools, as they are now.", pools::all),
-        Endpoint::new(GET, "/backends", "The backends, as they are now.", pools::backends),
-        Endpoint::new(GET, "/pools/{pool}/backends/{address}", "One backend, as it is now.", pools::backend),
+        Endpoint::new(
+            POST,
+            "/explain",
+            "The route, pool and backend of a request, and why; it is not sent.",
+            foresight::explain,
+        ),
+        Endpoint::new(GET, "/configuration", "The active configuration, without secrets.", configuration::read),
+        Endpoint::new(GET, "/routes", "The routes.", configuration::routes),
+        Endpoint::new(GET, "/pools", "The pools and their state.", pools::all),
+        Endpoint::new(GET, "/backends", "The backends and their state.", pools::backends),
+        Endpoint::new(GET, "/pools/{pool}/backends/{address}", "One backend and its state.", pools::backend),
         Endpoint::new(
             PUT,
             "/pools/{pool}/backends/{address}/state",
-            "Enable, drain or disable a backend, until the file says something else about it.",
+            "Enable, drain or disable a backend, until its configured settings change.",
             overrides::state,
         ),
         Endpoint::new(
             PUT,
             "/pools/{pool}/backends/{address}/weight",
-            "Change a backend's share, until the file says something else about it.",
+            "Change the weight of a backend, until its configured settings change.",
             overrides::weight,
         ),
-        Endpoint::new(DELETE, "/pools/{pool}/backends/{address}/override", "Follow the file again.", overrides::end),
-        Endpoint::new(GET, "/events", "What happened lately.", log::events),
-        Endpoint::new(GET, "/log-level", "How much is logged.", log::level),
-        Endpoint::new(PUT, "/log-level", "Log more or less, until the process ends.", log::set_level),
+        Endpoint::new(
+            DELETE,
+            "/pools/{pool}/backends/{address}/override",
+            "Remove the override of a backend.",
+            overrides::end,
+        ),
+        Endpoint::new(GET, "/events", "The last events.", log::events),
+        Endpoint::new(GET, "/log-level", "The log level.", log::level),
+        Endpoint::new(PUT, "/log-level", "Set the log level, until the process ends.", log::set_level),
         Endpoint::new(GET, "/openapi.json", "This API as an OpenAPI 3.1 document.", openapi::read),
     ]
 }
@@ -115,7 +124,7 @@ fn router(api: Api) -> Router {
     routed
         .fallback(async |uri: Uri| Problem::new(Cause::UnknownPath, format!("there is no {}", uri.path())))
         .method_not_allowed_fallback(async || {
-            Problem::new(Cause::MethodNotAllowed, "`Allow` says which methods it has")
+            Problem::new(Cause::MethodNotAllowed, "see `Allow` for the methods of this path")
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(api)

@@ -1,8 +1,8 @@
-//! The API as an OpenAPI 3.1 document, made from the table of endpoints and the very types that they take
-//! and answer. `docs/openapi.json` is the same.
+//! The API as an OpenAPI 3.1 document, generated from the table of endpoints and the types of their input and
+//! responses. `docs/openapi.json` is the same.
 //!
-//! OpenAPI 3.1 takes JSON Schemas as they are, so schemars, which makes that of the configuration, is all
-//! that it needs; libraries that make such documents bring a second description of each type.
+//! OpenAPI 3.1 uses JSON Schema, so schemars, which also generates the schema of the configuration, is
+//! sufficient; OpenAPI libraries need a second description of each type.
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -21,7 +21,7 @@ pub fn document() -> Value {
     let mut schemas = settings.into_generator();
     let problem = schemas.subschema_for::<Problem>();
     let refusal = json!({
-        "description": "It was not done; `cause` says why in a word that stays the same.",
+        "description": "The operation failed; `cause` is a stable name of the reason.",
         "content": { "application/problem+json": { "schema": problem } },
     });
     let mut paths = Map::new();
@@ -36,7 +36,7 @@ pub fn document() -> Value {
         "openapi": "3.1.0",
         "info": {
             "title": "l7lb control API",
-            "description": "What a running l7lb is asked at its control socket.",
+            "description": "The control API of a running l7lb.",
             "version": env!("CARGO_PKG_VERSION"),
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },

@@ -1,6 +1,6 @@
-//! `docs/openapi.json` is current, and `docs/api.md` has every endpoint with an example that fits.
+//! `docs/openapi.json` is current, and `docs/api.md` has every endpoint with a valid example.
 //!
-//! `UPDATE_EXPECTED=1 cargo test openapi` writes the document anew.
+//! `UPDATE_EXPECTED=1 cargo test openapi` regenerates the document.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ fn docs(name: &str) -> PathBuf {
 }
 
 #[test]
-fn the_openapi_document_in_the_repository_is_current() {
+fn committed_openapi_document_is_current() {
     let file = docs("openapi.json");
     let current = format!("{:#}\n", document());
     if std::env::var_os("UPDATE_EXPECTED").is_some() {
@@ -23,7 +23,7 @@ fn the_openapi_document_in_the_repository_is_current() {
     assert!(std::fs::read_to_string(&file).unwrap_or_default() == current, "run with UPDATE_EXPECTED=1");
 }
 
-/// `GET /pools` and so on, as the document has them.
+/// The operations of the document, such as `GET /pools`.
 fn operations(document: &Value) -> BTreeSet<String> {
     let paths = document["paths"].as_object().unwrap().iter();
     let named = |(path, methods): (&String, &Value)| {
@@ -46,7 +46,7 @@ fn sections() -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_page_of_the_api_has_every_endpoint_and_no_other() {
+fn api_page_describes_exactly_the_endpoints() {
     let document = document();
     let documented: BTreeSet<String> = sections().into_iter().map(|(heading, _)| heading).collect();
     assert_eq!(documented, operations(&document));
@@ -57,11 +57,11 @@ fn the_page_of_the_api_has_every_endpoint_and_no_other() {
         .flat_map(|methods| methods.as_object().unwrap().values())
         .map(|operation| operation["operationId"].as_str().unwrap())
         .collect();
-    assert_eq!(ids.len(), documented.len(), "each has a name of its own");
+    assert_eq!(ids.len(), documented.len(), "operation ids are unique");
 }
 
 #[test]
-fn every_example_on_the_page_is_what_the_document_says() {
+fn examples_of_the_api_page_match_the_schemas() {
     let document = document();
     let mut examples = 0;
     for (heading, text) in sections() {
@@ -83,7 +83,7 @@ fn every_example_on_the_page_is_what_the_document_says() {
 }
 
 #[test]
-fn every_schema_that_is_referred_to_is_there() {
+fn referenced_schemas_exist() {
     let document = document();
     let text = document.to_string();
     for name in text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()) {

@@ -1,4 +1,4 @@
-//! Changing what backends are to have, instead of the file and until the file says otherwise.
+//! Endpoints that set and remove operator overrides of backends.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::pools::{Backend, Which};
 use super::{Api, Cause, Problem};
 use crate::pool::operator::overrides::{Change, State};
 
-/// Whether a backend is to have requests.
+/// The new state of a backend.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewState {
@@ -18,11 +18,11 @@ pub struct NewState {
     pub state: State,
 }
 
-/// A backend's share of the traffic.
+/// The new weight of a backend.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewWeight {
-    /// Its share relative to the other backends, 0 to 1000; 0 takes none.
+    /// Its share relative to the other backends, 0 to 1000; 0 gets none.
     pub weight: u32,
 }
 
@@ -44,15 +44,15 @@ pub(super) async fn end(api: Api, Path(which): Path<Which>) -> Result<Backend, P
     change(&api, &which, Change::Clear)
 }
 
-/// It holds at once, for all workers.
+/// Applies the change immediately, for all workers.
 #[expect(clippy::disallowed_methods, reason = "slow start begins with the change")]
 fn change(api: &Api, which: &Which, change: Change) -> Result<Backend, Problem> {
-    // Where there is none, this says what there is.
+    // Reports an unknown backend with the known ones.
     api.backend(which)?;
     let pool = api.pool(&which.pool)?;
     pool.change(which.address, change, crate::base::units::Timestamp::now(), std::time::Instant::now())
         .map_err(|refusal| Problem::new(Cause::Malformed, refusal.to_string()))?;
-    // A reload may have put another pool in its place meanwhile, with the same backends.
+    // A reload may have replaced the pool meanwhile, with the same backends.
     let now = api.pool(&which.pool)?;
     if !Arc::ptr_eq(&pool, &now) {
         now.update_weights();

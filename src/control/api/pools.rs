@@ -1,4 +1,4 @@
-//! Pools and their backends, with all that is known about them at this moment.
+//! Endpoints for pools and backends with their current state.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,71 +28,71 @@ pub struct Pools {
 pub struct Pool {
     /// Its name.
     pub name: PoolName,
-    /// How a backend is chosen.
+    /// The balancing policy.
     pub balance: Type,
-    /// How many backends it has.
+    /// The number of its backends.
     pub backends: usize,
-    /// How many of them take requests.
+    /// The number of its available backends.
     pub available: usize,
-    /// How many requests it is working on for this process.
+    /// Requests in flight at it, for this process.
     pub in_flight: u32,
-    /// How many requests wait for a place in `max_in_flight`; nothing without such a limit.
+    /// Requests queued for `max_in_flight`; missing without that limit.
     pub waiting: Option<usize>,
 }
 
-/// Which backends.
+/// The selection of backends.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Of {
-    /// Those of this pool alone.
+    /// The backends of this pool only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolName>,
 }
 
-/// Backends, in the order of the file.
+/// Backends, in the order of the configuration.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Backends {
     /// The backends.
     pub backends: Vec<Backend>,
 }
 
-/// One backend, as it is now.
+/// One backend and its state.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Backend {
     /// Its pool.
     pub pool: PoolName,
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    /// Whether a request may be sent to it now: it is enabled and has a weight, it is up, it is not ejected
-    /// and its circuit is not open.
+    /// Whether it may get requests: it is enabled, has a weight, is up, is not ejected, and its circuit is not
+    /// open.
     pub available: bool,
-    /// Whether it is to have requests.
+    /// Its administrative state.
     pub state: State,
-    /// What its health checks say.
+    /// Its health by health checks.
     pub health: Health,
-    /// Until when its traffic has condemned it; nothing while it has not.
+    /// The end of its ejection; missing if it is not ejected.
     pub ejected_until: Option<Timestamp>,
-    /// Its circuit breaker; nothing where the pool has none.
+    /// Its circuit breaker; missing if the pool has none.
     pub circuit: Option<Circuit>,
-    /// How many requests it is working on for this process.
+    /// Requests in flight at it, for this process.
     pub in_flight: u32,
-    /// How long it takes to answer lately, in milliseconds: a moving average that jumps to peaks. Nothing
-    /// before its first answer.
+    /// Its recent latency in milliseconds: a moving average that rises to peaks immediately. Missing before its
+    /// first response.
     pub latency_ms: Option<f64>,
     /// Its share of the traffic relative to the other backends.
     pub weight: u32,
-    /// What is left of `weight` while it starts slowly.
+    /// The effective part of `weight` during slow start.
     pub effective_weight: f64,
-    /// Whether it takes traffic only when too few primaries can.
+    /// Whether it takes traffic only when too few primary backends are available.
     pub backup: bool,
-    /// What an operator says instead of the file; nothing where the file is followed.
+    /// The operator override; missing without one.
     #[serde(rename = "override")]
     pub overridden: Option<Override>,
-    /// What the file says.
+    /// Its configured settings.
     pub written: Written,
 }
 
-/// What the file says of a backend.
+/// The configured settings of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Written {
     /// `address:port` or `name:port`.
@@ -108,22 +108,22 @@ pub struct Written {
 /// A circuit breaker.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Circuit {
-    /// What passes.
+    /// Its state.
     pub state: CircuitState,
-    /// Until when nothing passes; only while it is open.
+    /// The end of the open state; only while it is open.
     pub open_until: Option<Timestamp>,
 }
 
-/// Which backend.
+/// The address of a backend in the API.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Which {
     /// Its pool.
     pub pool: PoolName,
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
 }
 
-/// This moment, on both clocks.
+/// The current time on both clocks.
 #[derive(Clone, Copy)]
 struct Moment {
     instant: Instant,
@@ -193,7 +193,7 @@ impl Circuit {
     }
 }
 
-/// What the file says of a backend.
+/// The configured settings of a backend.
 pub(super) fn written(found: &pool::ListedBackend) -> Written {
     let overrides::ConfiguredSettings { backup, drain, weight } = found.endpoint.configured();
     Written { address: found.target.to_string(), weight, backup, drain }
@@ -220,7 +220,7 @@ impl Api {
         })
     }
 
-    /// The backend, as it is now.
+    /// The backend and its state.
     pub(super) fn backend(&self, which: &Which) -> Result<Backend, Problem> {
         let pool = self.pool(&which.pool)?;
         let backends = pool.backends();

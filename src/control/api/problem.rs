@@ -1,4 +1,4 @@
-//! How the API says no: a problem document (RFC 9457) with a stable cause.
+//! Errors of the API: a problem document (RFC 9457) with a stable cause.
 
 use std::fmt;
 
@@ -11,40 +11,40 @@ use serde::{Deserialize, Serialize};
 /// The media type of problem documents.
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// Why, in a word that stays the same.
+/// The stable name of the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// There is no such path.
     UnknownPath,
-    /// The path has other methods.
+    /// The path does not support the method.
     MethodNotAllowed,
     /// There is no such pool.
     UnknownPool,
     /// The pool has no such backend.
     UnknownBackend,
-    /// The path, the query or the body is not what the endpoint takes.
+    /// The path, the query or the body is invalid.
     Malformed,
     /// The body is too large.
     TooLarge,
-    /// The process does not take requests yet.
+    /// The process is not ready yet.
     Starting,
-    /// The process is about to leave.
+    /// The process is shutting down.
     Leaving,
     /// The configuration came from no file.
     NoFile,
-    /// The configuration file is faulty; the old configuration stays in force.
+    /// The configuration is faulty; the active one stays.
     ConfigurationRejected,
-    /// It would move more requests than it may; the old configuration stays in force.
+    /// It would move too many requests; the active configuration stays.
     MovesTooMuch,
-    /// The new configuration is in force but for what needs a new process, and none could take over.
+    /// The new configuration is active except for changes that need a new process, which could not take over.
     UpgradeFailed,
-    /// It could not be done; nothing has changed.
+    /// The operation failed; nothing has changed.
     Failed,
 }
 
 impl Cause {
-    /// The status that goes with it.
+    /// The HTTP status code.
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
@@ -61,24 +61,24 @@ impl Cause {
     }
 }
 
-/// Why something was not done.
+/// A problem document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
-    /// The status in words.
+    /// The status as text.
     pub title: String,
-    /// The HTTP status.
+    /// The HTTP status code.
     pub status: u16,
-    /// Why, in a word that stays the same.
+    /// The stable name of the reason.
     pub cause: Cause,
-    /// Why, in words.
+    /// The reason as text.
     pub detail: String,
-    /// The faults of a configuration, each as it is printed.
+    /// The diagnostics of a configuration, as printed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub diagnostics: Vec<String>,
 }
 
 impl Problem {
-    /// A problem, with its explanation.
+    /// A problem with its explanation.
     #[must_use]
     pub fn new(cause: Cause, detail: impl Into<String>) -> Self {
         let status = cause.status();

@@ -1,4 +1,4 @@
-//! What concerns the process as a whole: its version, whether it is alive and ready, a reload.
+//! Endpoints for the process: version, liveness, readiness and reload.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::base::units::Percent;
 use crate::control::plan::changes::Changes;
 use crate::control::reload::{How, Outcome};
 
-/// What runs.
+/// The running version.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Version {
     /// The version of l7lb.
@@ -22,14 +22,14 @@ pub struct Version {
 /// The process is alive.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Live {
-    /// Always true: a process that is not alive does not answer.
+    /// Always true: a process that is not alive does not respond.
     pub live: bool,
 }
 
-/// The process takes requests.
+/// The process is ready.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Ready {
-    /// Always true: where it is not ready, the answer is a problem.
+    /// Always true: a process that is not ready returns a problem.
     pub ready: bool,
 }
 
@@ -44,29 +44,29 @@ pub(super) async fn live(_api: Api, (): ()) -> Result<Live, Problem> {
 pub(super) async fn ready(api: Api, (): ()) -> Result<Ready, Problem> {
     match api.live.lifecycle.phase() {
         Phase::Ready => Ok(Ready { ready: true }),
-        Phase::Starting => Err(Problem::new(Cause::Starting, "the process does not take requests yet")),
+        Phase::Starting => Err(Problem::new(Cause::Starting, "the process is not ready yet")),
         Phase::Replaced | Phase::Draining | Phase::Aborting => {
-            Err(Problem::new(Cause::Leaving, "the process is about to leave"))
+            Err(Problem::new(Cause::Leaving, "the process is shutting down"))
         }
     }
 }
 
-/// How a reload is done.
+/// Options of a reload.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ReloadOptions {
-    /// The part of the requests of the last while that may end elsewhere, such as `5%`; unless told, what
-    /// `reload.max_moved` says.
+    /// The largest share of recent requests that may have another outcome, such as `5%`; default:
+    /// `reload.max_moved`.
     #[serde(default)]
     pub max_moved: Option<Percent>,
-    /// Whether a new process takes over where listeners or the server's own settings changed.
+    /// Whether a new process takes over if listeners or settings of the server have changed.
     #[serde(default)]
     pub upgrade_if_needed: bool,
 }
 
-/// What a reload did.
+/// The result of a reload.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Reloaded {
-    /// What is different.
+    /// The differences.
     #[serde(flatten)]
     pub changes: Changes,
     /// Whether a new process serves from now on.
@@ -78,13 +78,14 @@ pub struct Reloaded {
 
 pub(super) async fn reload(api: Api, Query(options): Query<ReloadOptions>) -> Result<Reloaded, Problem> {
     let orders = api.orders()?;
-    let kept = "the old configuration stays in force";
+    let kept = "the active configuration stays";
     let how = How { max_moved: options.max_moved, upgrade_if_needed: options.upgrade_if_needed };
     match orders.reload(how).await {
         Outcome::Applied(changes) => Ok(Reloaded { changes, upgraded: false, pid: None }),
         Outcome::Upgraded { changes, pid } => Ok(Reloaded { changes, upgraded: true, pid }),
         Outcome::UpgradeFailed { changes, reason } => {
-            let detail = format!("reloaded, but not upgraded; the old process serves on: {reason}\n\n{changes}");
+            let detail =
+                format!("reloaded, but not upgraded; the old process continues to serve: {reason}\n\n{changes}");
             Err(Problem::new(Cause::UpgradeFailed, detail))
         }
         Outcome::Rejected { diagnostics } => {

@@ -1,6 +1,6 @@
-//! The socket itself: where it lies, who may come in, and the service that lets them.
+//! The control socket: its path, access control, and the service.
 //!
-//! Whoever is not the user of the process, or root, is not listened to.
+//! Only the user of the process and root may connect.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,18 +23,18 @@ use super::{Api, Client, inheritance, router};
 use crate::base::units::PoolName;
 use crate::pool::Pool;
 
-/// How long whoever connects may take to say what it wants.
+/// The timeout for a request after a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What is waited after accepting has failed, since it would fail again at once.
+/// The pause after a failed accept, which would fail again immediately.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Where the control socket of a process lies: beside its upgrade socket.
+/// The path of the control socket: next to the upgrade socket.
 #[must_use]
 pub fn socket_path(upgrade_sock: &str) -> PathBuf {
     Path::new(upgrade_sock).with_file_name("control.sock")
 }
 
-/// The control socket, once it is open. Cheap to clone; all clones are the same.
+/// The control socket. Cheap to clone; all clones share it.
 #[derive(Clone)]
 pub struct Control {
     path: PathBuf,
@@ -49,8 +49,8 @@ impl Control {
         Self { path, open: Arc::default(), opened: Arc::default() }
     }
 
-    /// Listens, in the place of an older process. Without the socket requests are served all the same,
-    /// so that it cannot be had is only logged.
+    /// Listens, replacing the socket of an older process. A failure is only logged: requests are served without
+    /// the control API.
     pub fn open(&self) {
         match bind(&self.path) {
             Ok(listener) => {
@@ -61,11 +61,11 @@ impl Control {
         }
     }
 
-    /// Listens in the place of a process that hands over, and has what operators said about its backends hold
-    /// for `pools` too. Returns when that is done.
+    /// Listens, replacing the socket of the old process, and applies its overrides to `pools`. Returns when
+    /// that is done.
     pub fn succeed(&self, pools: &BTreeMap<PoolName, Arc<Pool>>) {
         let before = Client::new(self.path.clone());
-        // A thread of its own, since whoever asks waits.
+        // A separate thread, because the client blocks.
         std::thread::scope(|scope| drop(scope.spawn(|| inheritance::take(&before, pools)).join()));
         self.open();
     }
@@ -81,14 +81,14 @@ impl Control {
     }
 }
 
-/// The background service that answers at the control socket, for as long as the process lives.
+/// The background service of the control API, for the life of the process.
 pub struct Admin {
     control: Control,
     api: Api,
 }
 
 impl Admin {
-    /// A service that answers at `control` with what `api` knows.
+    /// A service at `control` for `api`.
     #[must_use]
     pub fn new(control: Control, api: Api) -> Self {
         Self { control, api }
@@ -117,13 +117,13 @@ impl BackgroundService for Admin {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         tokio::select! {
             () = self.serve() => {}
-            // An error is the end of the process.
+            // An error means that the process ends.
             _ = shutdown.wait_for(|shutdown| *shutdown) => {}
         }
     }
 }
 
-/// The socket gets its name when it is closed to others.
+/// The socket gets its name once it has private permissions.
 fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     let new = path.with_extension("new");
     match std::fs::remove_file(&new) {
@@ -137,11 +137,11 @@ fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     Ok(listener)
 }
 
-/// Answers whoever is at the other end, if they may ask.
+/// Serves a connection, if its user may connect.
 async fn answer(stream: UnixStream, router: Router) {
     let ours = nix::unistd::Uid::effective().as_raw();
     if !stream.peer_cred().is_ok_and(|peer| peer.uid() == ours || peer.uid() == 0) {
-        return log::warn!("somebody else than the user of this process is at the control socket");
+        return log::warn!("rejected a connection of another user at the control socket");
     }
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -149,7 +149,7 @@ async fn answer(stream: UnixStream, router: Router) {
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
         .await;
     if let Err(e) = served {
-        // Whoever asked may have left.
+        // The client may have disconnected.
         log::debug!("control socket: {e}");
     }
 }

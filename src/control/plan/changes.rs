@@ -24,19 +24,19 @@ pub struct Changes {
     pub needs_upgrade: Vec<String>,
 }
 
-/// What changes among things with names.
+/// Differences among named things.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
-    /// In the new configuration only.
+    /// Only in the new configuration.
     pub added: Vec<String>,
-    /// In the old one only.
+    /// Only in the old configuration.
     pub removed: Vec<String>,
-    /// In both, and not equal.
+    /// In both, but different.
     pub changed: Vec<String>,
 }
 
 impl Changes {
-    /// What changes from `old` to `new` in a process that was started with `started`.
+    /// The changes from `old` to `new` in a process that was started with `started`.
     #[must_use]
     pub fn between(old: &Checked, new: &Checked, started: &Config) -> Self {
         let pools = Difference::between(&old.pools, &new.pools, |a, b| a.is_same(b));
@@ -57,7 +57,7 @@ impl Changes {
         Self { pools, routes, settings: keys(&settings), needs_upgrade: keys(&needs_upgrade) }
     }
 
-    /// One sentence for each kind of change; none where nothing changes.
+    /// One sentence per kind of change; empty without changes.
     #[must_use]
     pub fn sentences(&self) -> Vec<String> {
         let named = [
@@ -97,7 +97,7 @@ impl Difference {
     }
 }
 
-/// The routes, checked and as written, by name and, where several were given the same, by their order.
+/// The routes, checked and as configured, by name and, for equal names, by order.
 pub(super) fn routes(checked: &Checked) -> BTreeMap<String, (&RouteSpec, &routes::Config)> {
     let mut routes = BTreeMap::new();
     for (spec, written) in checked.routes.iter().zip(&checked.written.routes) {
@@ -128,7 +128,7 @@ mod tests {
         routes: [{ path: /a, pool: a }, { path: /b, pool: b, name: second }]\n";
 
     #[test]
-    fn changes_are_named_as_in_the_file() {
+    fn changes_are_listed_by_name() {
         let new = OLD
             .replace("127.0.0.1:1", "127.0.0.1:3")
             .replace("b: { backends", "c: { backends")
@@ -151,19 +151,23 @@ mod tests {
                 "needs an upgrade: listeners",
             ]
         );
-        let nothing = Changes::between(&old, &checked(&format!("# a remark\n{OLD}")), &old.written);
+        let nothing = Changes::between(&old, &checked(&format!("# a comment\n{OLD}")), &old.written);
         assert_eq!((nothing.sentences().len(), nothing.to_string().as_str()), (0, "nothing changed"));
     }
 
     #[test]
-    fn what_needs_an_upgrade_is_measured_by_the_start() {
+    fn needed_upgrade_is_compared_with_the_start_of_the_process() {
         let (old, new) = (checked(OLD), checked(&OLD.replace("8080", "8081")));
-        assert_eq!(Changes::between(&new, &new, &old.written).needs_upgrade, ["listeners"], "it is still pending");
-        assert!(Changes::between(&new, &old, &old.written).needs_upgrade.is_empty(), "it was taken back");
+        assert_eq!(
+            Changes::between(&new, &new, &old.written).needs_upgrade,
+            ["listeners"],
+            "the upgrade is still pending"
+        );
+        assert!(Changes::between(&new, &old, &old.written).needs_upgrade.is_empty(), "the change was reverted");
     }
 
     #[test]
-    fn long_lists_are_cut_short() {
+    fn long_lists_are_truncated() {
         let changes = Changes { settings: (0..25).map(|n| n.to_string()).collect(), ..Changes::default() };
         assert_eq!(changes.to_string(), "settings changed: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 15 more");
     }

@@ -1,4 +1,4 @@
-//! What is different between two configurations, a sentence each, in the words of what they describe.
+//! The differences between two configurations as sentences.
 
 use std::cmp::Ordering;
 
@@ -8,14 +8,14 @@ use crate::config::{Checked, RouteSpec};
 use crate::limit;
 use crate::pool::{self, BackendConfig};
 
-/// No more sentences than anybody would read.
+/// The largest number of sentences.
 const DETAILS_MAX: usize = 200;
 
-/// All that changes from `old` to `new`. `changes` is the same by name.
+/// All changes from `old` to `new`. `changes` lists the same by name.
 #[must_use]
 pub fn details(old: &Checked, new: &Checked, changes: &Changes) -> Vec<String> {
     let mut told = Vec::new();
-    told.extend(limit("the limit over everything", old.rate_limit, new.rate_limit));
+    told.extend(limit("the global rate limit", old.rate_limit, new.rate_limit));
     pools(old, new, changes, &mut told);
     routes_of(old, new, changes, &mut told);
     let settings = changes.settings.iter().filter(|key| *key != "rate_limit");
@@ -43,16 +43,16 @@ fn pools(old: &Checked, new: &Checked, changes: &Changes, told: &mut Vec<String>
             backends(&name, &before.backends, &pool.backends, told);
             told.extend(keys(&name, &pool_keys(before, pool)));
         } else if changes.pools.changed.iter().any(|changed| changed == name.as_str()) {
-            told.push(format!("pool `{name}`: a file that it names holds something else"));
+            told.push(format!("pool `{name}`: the content of a file has changed"));
         }
     }
     let gone = old.written.pools.keys().filter(|name| !new.written.pools.contains_key(*name));
     told.extend(gone.map(|name| format!("pool `{name}` removed")));
 }
 
-/// The keys of a pool beside its backends, each with whether it differs.
+/// The keys of a pool besides its backends, each with whether it differs.
 fn pool_keys(a: &pool::Config, b: &pool::Config) -> [(&'static str, bool); 15] {
-    // A new key is an error here, so that none is forgotten.
+    // A new key is a compile error here, so that none is forgotten.
     let pool::Config {
         balance,
         slow_start,
@@ -132,7 +132,7 @@ fn routes_of(old: &Checked, new: &Checked, changes: &Changes, told: &mut Vec<Str
     }
 }
 
-/// What a route takes, where its name does not say so.
+/// The matcher of a route, if it differs from its name.
 fn matcher(spec: &RouteSpec, name: &str) -> String {
     let text = spec.matcher.to_string();
     if text == name { String::new() } else { format!(" ({text})") }
@@ -140,7 +140,7 @@ fn matcher(spec: &RouteSpec, name: &str) -> String {
 
 fn route(name: &str, was: &RouteSpec, is: &RouteSpec, told: &mut Vec<String>) {
     if was.matcher != is.matcher {
-        told.push(format!("{name}: takes {} → {}", was.matcher, is.matcher));
+        told.push(format!("{name}: matches {} → {}", was.matcher, is.matcher));
     }
     match (was.targets.as_slice(), is.targets.as_slice()) {
         ([one], [other]) if one.pool == other.pool => {}
@@ -167,7 +167,7 @@ fn route(name: &str, was: &RouteSpec, is: &RouteSpec, told: &mut Vec<String>) {
     told.extend(limit(&format!("{name}: the limit"), was.rate_limit, is.rate_limit));
 }
 
-/// The pools of a route with their shares, where there are several.
+/// The pools of a route, with their shares if there are several.
 fn pools_of(targets: &[TargetSpec]) -> String {
     match targets {
         [one] => one.pool.to_string(),
@@ -179,9 +179,9 @@ fn pools_of(targets: &[TargetSpec]) -> String {
     }
 }
 
-/// The keys of a route that are told by their names only.
+/// The keys of a route that are reported by name only.
 fn route_keys(a: &RouteConfig, b: &RouteConfig) -> [(&'static str, bool); 5] {
-    // A new key is an error here, so that none is forgotten.
+    // A new key is a compile error here, so that none is forgotten.
     let RouteConfig {
         name: _,
         path: _,
@@ -209,7 +209,7 @@ fn keys(thing: &str, differs: &[(&str, bool)]) -> Vec<String> {
     differs.iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("{thing}: `{key}` changed")).collect()
 }
 
-/// Whether a limit has become tighter: where it lets less pass at every time.
+/// Whether a limit is tighter or looser: tighter if it admits fewer requests at every time.
 fn limit(what: &str, old: Option<limit::Spec>, new: Option<limit::Spec>) -> Option<String> {
     let (was, is) = match (old, new) {
         (None, None) => return None,
@@ -218,7 +218,7 @@ fn limit(what: &str, old: Option<limit::Spec>, new: Option<limit::Spec>) -> Opti
         (Some(old), Some(new)) if old == new => return None,
         (Some(old), Some(new)) => (old, new),
     };
-    // Requests per second, each multiplied by both windows, so that nothing is rounded.
+    // Requests per second, each multiplied by both windows, to avoid rounding.
     let rate = |one: limit::Spec, other: limit::Spec| u128::from(one.limit.get()) * other.window.as_nanos();
     let steady = rate(is, was).cmp(&rate(was, is));
     let at_once = is.quota().cmp(&was.quota());
@@ -263,7 +263,7 @@ routes:
     }
 
     #[test]
-    fn every_change_has_its_sentence() {
+    fn every_change_is_described_by_a_sentence() {
         let new = "listeners: [{ address: 0.0.0.0:8081 }]
 rate_limit: { type: fixed_window, limit: 50, window: 1m }
 access_log: { format: json }
@@ -280,7 +280,7 @@ routes:
         assert_eq!(
             told(new),
             [
-                "the limit over everything tightened: 100 requests in 1m → 50 requests in 1m",
+                "the global rate limit tightened: 100 requests in 1m → 50 requests in 1m",
                 "pool `a`: weight of 127.0.0.1:2 1 → 3",
                 "pool `a`: `drain` of 127.0.0.1:2 false → true",
                 "pool `a`: backend 127.0.0.1:5 added",
@@ -291,7 +291,7 @@ routes:
                 "route `new` added (*/d): to pool d",
                 "route `*/c` removed",
                 "route `once`: pool a → a 95 : b 5",
-                "route `rest`: takes */ → GET */",
+                "route `rest`: matches */ → GET */",
                 "route `rest`: pool a → b",
                 "route `rest`: the limit loosened: 10 requests in 1s, bursts of 10 → 20 requests in 1s, bursts of 20",
                 "route `rest`: `retry` changed",
@@ -302,16 +302,16 @@ routes:
                 "`listeners` needs an upgrade (`l7lb reload --upgrade-if-needed`)",
             ]
         );
-        assert!(told(&format!("# a remark\n{OLD}")).is_empty());
+        assert!(told(&format!("# a comment\n{OLD}")).is_empty());
     }
 
     #[test]
-    fn a_limit_is_tighter_only_where_it_lets_less_pass_at_every_time() {
+    fn limit_is_tighter_only_if_it_admits_less_at_every_time() {
         let word = |limit: &str| {
             let new = OLD.replace("{ type: fixed_window, limit: 100, window: 1m }", limit);
             told(&new).pop().unwrap_or_default().split([':', ';']).next().unwrap_or_default().to_owned()
         };
-        let what = "the limit over everything";
+        let what = "the global rate limit";
         for (limit, expected) in [
             ("{ type: fixed_window, limit: 100, window: 2m }", "tightened"),
             ("{ type: fixed_window, limit: 1, window: 1s }", "tightened"),

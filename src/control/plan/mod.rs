@@ -1,24 +1,22 @@
-//! What a change of the configuration would do, before anybody does it: in words, and to the requests of
-//! the last while.
+//! The plan: what a new configuration would change, as text and for recent requests, before it is active.
 //!
-//! The requests are decided anew, once by the configuration in force and once by the new one, by the very
-//! function that serves traffic ([`crate::decision::decide`]). That is a pure function of two snapshots and
-//! what was noted: no request is sent, no limit counts, nothing waits.
+//! Each request is decided twice, with the active and with the new configuration, by the function that serves
+//! traffic ([`crate::decision::decide`]). It is a pure function of two snapshots and the recorded requests: no
+//! request is sent and no limit counts.
 //!
-//! - [`changes`]: what is different, by name; [`details`]: the same in sentences.
-//! - [`replay`]: the requests, decided twice; [`side`]: how one configuration decides them.
+//! - [`changes`]: the differences by name; [`details`]: as sentences.
+//! - [`replay`]: recent requests decided twice; [`side`]: the decisions of one configuration.
 //!
-//! # What is said, and how sure it is
+//! # Accuracy
 //!
 //! - **Pools.** Where a route has several pools, chance decides by their shares, and what is compared is the
 //!   chance: from 95:5 to 90:10, five of a hundred requests move, no particular ones. A client that is bound
 //!   counts as what it is: by its address, header or cookie if `recent_requests.headers` has it, and by our own
 //!   cookie as it was told when the request came.
-//! - **Limits** are counted from the first of the requests on, at the times at which they came, for both
-//!   configurations alike. What clients had used before that is not known, so a long window is judged too
-//!   mildly.
-//! - **Not replayed**: what is not remembered, such as sizes of headers; who a client is by other
-//!   `trusted_proxies`; other listeners. [`replay::Replay::notes`] says so where it matters.
+//! - **Limits** count from the first recorded request, at the recorded times, for both configurations. Earlier
+//!   usage is unknown, so long windows are too lenient.
+//! - **Not replayed**: anything that is not recorded, such as header sizes; the client address under other
+//!   `trusted_proxies`; other listeners. [`replay::Replay::notes`] mentions it where it matters.
 
 pub mod changes;
 pub mod details;
@@ -35,14 +33,14 @@ use serde::{Deserialize, Serialize};
 use changes::Changes;
 use replay::Replay;
 
-/// What a new configuration would do.
+/// What a new configuration would change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Plan {
-    /// What is different, by name.
+    /// The differences by name.
     pub changes: Changes,
-    /// What is different, a sentence each.
+    /// The differences as sentences.
     pub details: Vec<String>,
-    /// What becomes of the requests of the last while.
+    /// The outcome of recent requests.
     pub replay: Replay,
 }
 

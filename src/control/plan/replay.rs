@@ -1,4 +1,4 @@
-//! Requests that were noted, decided by two configurations: how many would end elsewhere, and which.
+//! Replays recorded requests with two configurations: how many would have another outcome, and which.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -14,60 +14,60 @@ use crate::http::client_address::ClientKey;
 use crate::observe::recent_requests::Noted;
 use crate::routing::affinity::{AffinityMethod, HashSource};
 
-/// How many examples are given of anything.
+/// The number of samples for each entry.
 const SAMPLES: usize = 5;
-/// How many moves are shown to people.
+/// The number of moves shown as text.
 const SHOWN: usize = 20;
-/// A chance that differs by less is the same: what adds up to it is rounding.
+/// Probabilities that differ by less are equal; the rest is rounding.
 const SAME: f64 = 1e-9;
 
-/// What becomes of the requests of the last while.
+/// The outcome of recent requests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Replay {
-    /// How many were replayed.
+    /// The number of replayed requests.
     pub requests: usize,
-    /// How far back they reach, in seconds.
+    /// The time span of these requests in seconds.
     pub seconds: f64,
-    /// The share of them that would end elsewhere, from 0 to 1: at another pool, or with another answer of
-    /// the balancer's own.
+    /// The share that would have another outcome, from 0 to 1: another pool, or another response of l7lb
+    /// itself.
     pub moved: f64,
-    /// From where to where, the most first.
+    /// The moves, largest first.
     pub moves: Vec<Move>,
-    /// Clients that a limit would refuse something, and none does so far.
+    /// Clients that would newly exceed a limit.
     pub newly_limited: Clients,
-    /// Clients that a limit refuses something, and none would any more.
+    /// Clients that would no longer exceed a limit.
     pub no_longer_limited: Clients,
-    /// What the figures do not know.
+    /// Limitations of these figures.
     pub notes: Vec<String>,
 }
 
-/// Where a request ends.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
-    /// At this pool.
+    /// It goes to this pool.
     Pool(String),
-    /// The balancer refuses it.
+    /// It is rejected.
     Refused {
-        /// The HTTP status.
+        /// The HTTP status code.
         status: u16,
-        /// The cause, in the word of the access log.
+        /// The cause, as in the access log.
         cause: String,
     },
 }
 
-/// Requests that would end elsewhere.
+/// Requests with another outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Move {
-    /// Where they end.
+    /// The current outcome.
     pub from: End,
-    /// Where they would.
+    /// The new outcome.
     pub to: End,
-    /// Their share of all, from 0 to 1.
+    /// Their share of all requests, from 0 to 1.
     pub share: f64,
-    /// How many they are; where chance decides, how many are to be expected.
+    /// Their number; an expected value if selection is random.
     pub requests: f64,
-    /// Some of them.
+    /// Examples.
     pub samples: Vec<Sample>,
 }
 
@@ -76,25 +76,24 @@ pub struct Move {
 pub struct Sample {
     /// Its method.
     pub method: String,
-    /// The host that it asked for.
+    /// The requested host.
     pub host: Option<String>,
     /// Its path.
     pub path: String,
-    /// Who it was from.
+    /// The client address.
     pub client: IpAddr,
 }
 
-/// Some clients.
+/// A set of clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Clients {
-    /// How many.
+    /// Their number.
     pub count: usize,
-    /// Some of them.
+    /// Examples.
     pub samples: Vec<IpAddr>,
 }
 
-/// Decides the requests, which come in the order of their times, by both configurations. `now` is what
-/// their age is told by.
+/// Replays the requests, which are ordered by time, with both configurations. `now` determines their age.
 #[must_use]
 pub fn replay<'a>(
     before: &Snapshot,
@@ -114,13 +113,13 @@ pub fn replay<'a>(
     tally.finish(now.saturating_duration_since(begin), notes(before, after))
 }
 
-/// What was counted so far.
+/// The counts so far.
 #[derive(Default)]
 struct Tally {
     requests: usize,
     cut: usize,
     moves: BTreeMap<(Place, Place), (f64, Vec<Sample>)>,
-    /// For each client that is limited at all: its address, and by which of the two.
+    /// The address of each limited client, and which configuration limits it.
     limited: HashMap<ClientKey, (IpAddr, bool, bool)>,
 }
 
@@ -159,7 +158,7 @@ impl Tally {
         let mut moves: Vec<Move> = self.moves.into_iter().map(finish).collect();
         moves.sort_by(|a, b| b.requests.total_cmp(&a.requests));
         if self.cut > 0 {
-            notes.push(format!("{} paths were too long to be remembered whole", self.cut));
+            notes.push(format!("{} paths were truncated because they were too long", self.cut));
         }
         let clients = |wanted: fn(bool, bool) -> bool| {
             let mut found: Vec<IpAddr> =
@@ -179,8 +178,8 @@ impl Tally {
     }
 }
 
-/// The least that must move for the chances of one to become those of the other: what a place loses goes
-/// to those that gain, by what they gain.
+/// The smallest moves that turn one distribution into the other: a place that loses gives to those that gain,
+/// in proportion.
 fn moves(was: &[(Place, f64)], is: &[(Place, f64)]) -> Vec<(Place, Place, f64)> {
     let chance = |places: &[(Place, f64)], wanted: &Place| {
         places.iter().filter(|(place, _)| place == wanted).map(|(_, chance)| chance).sum::<f64>()
@@ -201,18 +200,18 @@ fn moves(was: &[(Place, f64)], is: &[(Place, f64)]) -> Vec<(Place, Place, f64)> 
     pairs.map(|((from, less), (to, more))| (from.clone(), to.clone(), less * more / total)).collect()
 }
 
-/// What differs and cannot be replayed, and what is not known well.
+/// Differences that cannot be replayed, and figures with limited accuracy.
 fn notes(before: &Snapshot, after: &Snapshot) -> Vec<String> {
     let mut notes = Vec::new();
     if before.trusted_proxies != after.trusted_proxies {
-        notes.push("`trusted_proxies` differ; clients count as who they were taken for".to_owned());
+        notes.push("`trusted_proxies` differ; clients keep their recorded addresses".to_owned());
     }
     let sizes = |snapshot: &Snapshot| {
         let limits = snapshot.request_limits;
         (limits.header_size, limits.header_count, limits.target_size)
     };
     if sizes(before) != sizes(after) {
-        notes.push("`request_limits` differ; sizes of headers and targets are not remembered".to_owned());
+        notes.push("`request_limits` differ; sizes of headers and targets are not recorded".to_owned());
     }
     for (_, route) in after.routes.iter().filter(|(_, route)| !route.targets.is_single()) {
         let needed = match route.sticky.as_ref().map(|sticky| &sticky.method) {
@@ -270,14 +269,14 @@ impl fmt::Display for Sample {
 impl fmt::Display for Replay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.requests == 0 {
-            return writeln!(f, "requests\n  none is remembered, so none was tried out");
+            return writeln!(f, "requests\n  no recent requests are kept, so none was replayed");
         }
         let age = humantime::format_duration(Duration::from_secs((self.seconds.ceil() as u64).max(1)));
         writeln!(f, "the last {} requests, of {age}", self.requests)?;
         if self.moves.is_empty() {
-            writeln!(f, "  all would end where they ended")?;
+            writeln!(f, "  all would have the same outcome")?;
         } else {
-            writeln!(f, "  {} would end elsewhere", percent(self.moved))?;
+            writeln!(f, "  {} would have another outcome", percent(self.moved))?;
         }
         for one in self.moves.iter().take(SHOWN) {
             writeln!(f, "  {:>7}  from {} to {}", percent(one.share), one.from, one.to)?;
@@ -289,7 +288,7 @@ impl fmt::Display for Replay {
             writeln!(f, "           and {} smaller moves", self.moves.len() - SHOWN)?;
         }
         for (clients, what) in
-            [(&self.newly_limited, "would now be limited"), (&self.no_longer_limited, "would be limited no more")]
+            [(&self.newly_limited, "would now be limited"), (&self.no_longer_limited, "would no longer be limited")]
         {
             if clients.count > 0 {
                 let plural = if clients.count == 1 { "" } else { "s" };
@@ -302,12 +301,12 @@ impl fmt::Display for Replay {
     }
 }
 
-/// Without what adding many chances leaves in the last digits.
+/// Rounds away the error of adding many probabilities.
 fn rounded(value: f64) -> f64 {
     (value * 1e6).round() / 1e6
 }
 
-/// A share as people say it.
+/// A share as text.
 #[must_use]
 pub fn percent(share: f64) -> String {
     let percent = share * 100.0;

@@ -1,4 +1,4 @@
-//! Requests made by hand, and what is to be said of them.
+//! Replays of constructed requests.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -24,24 +24,24 @@ fn snapshot(rest: &str, before: Option<&Snapshot>, now: Instant) -> Snapshot {
     Snapshot::build(&checked, before, now).unwrap()
 }
 
-/// A request for a path, by the client of that number, so many milliseconds after the start.
+/// A request for a path by a client, in milliseconds after the start.
 fn request(start: Instant, (path, client, millis): (&str, u8, u64)) -> Noted<'_> {
     let at = start + Duration::from_millis(millis);
     let key = RequestKey { client: Ipv4Addr::new(192, 0, 2, client).into(), ..RequestKey::example(at, path) };
     Noted { key, headers: Vec::new(), cut: false }
 }
 
-/// What becomes of requests, given as path, client and time.
+/// The replay of requests given as path, client and time.
 fn replayed(old: &str, new: &str, requests: &[(&str, u8, u64)]) -> Replay {
     let start = Instant::now();
     let before = snapshot(old, None, start);
-    // The new one is built when the requests are long past.
+    // The new snapshot is built long after the requests.
     let now = start + Duration::from_secs(600);
     let after = snapshot(new, Some(&before), now);
     replay(&before, &after, requests.iter().map(|one| request(start, *one)), now)
 }
 
-/// From where to where, in percent.
+/// The moves in percent.
 fn moves(replay: &Replay) -> BTreeMap<String, f64> {
     let percent = |share: f64| (share * 10_000.0).round() / 100.0;
     replay.moves.iter().map(|one| (format!("{} > {}", one.from, one.to), percent(one.share))).collect()
@@ -52,7 +52,7 @@ fn expected(moves: &[(&str, f64)]) -> BTreeMap<String, f64> {
 }
 
 #[test]
-fn each_place_has_its_share_with_samples() {
+fn moves_have_their_shares_and_samples() {
     let old = "routes: [{ path: /, pool: a }, { path: /b, pool: b }, { path: /c, pool: c }]";
     let new = "routes: [{ path: /x, pool: a }, { path: /b, pool: a }, { path: /c, pool: c, body_size: 1 }]";
     let requests = [
@@ -75,18 +75,18 @@ fn each_place_has_its_share_with_samples() {
 }
 
 #[test]
-fn chances_are_compared_where_chance_decides() {
+fn probabilities_are_compared_for_several_pools() {
     let split = |a: u32, b: u32, c: u32| format!("routes: [{{ path: /, pool: {{ a: {a}, b: {b}, c: {c} }} }}]");
     let one = [("/", 1, 0); 4];
     let told = replayed(&split(95, 5, 0), &split(90, 10, 0), &one);
     assert_eq!(moves(&told), expected(&[("pool a > pool b", 5.0)]));
     let told = replayed(&split(60, 40, 0), &split(30, 20, 50), &one);
     assert_eq!(moves(&told), expected(&[("pool a > pool c", 30.0), ("pool b > pool c", 20.0)]));
-    assert!(moves(&replayed(&split(3, 7, 0), &split(30, 70, 0), &one)).is_empty(), "the same chances");
+    assert!(moves(&replayed(&split(3, 7, 0), &split(30, 70, 0), &one)).is_empty(), "the same probabilities");
 }
 
 #[test]
-fn the_same_client_stays_where_it_is_bound() {
+fn client_with_affinity_keeps_its_pool() {
     let by_address = |a: u32, b: u32| {
         format!("routes: [{{ path: /, pool: {{ a: {a}, b: {b} }}, sticky: {{ by: client_ip, keep: pool }} }}]")
     };
@@ -111,16 +111,20 @@ fn the_same_client_stays_where_it_is_bound() {
     };
     let same = "routes: [{ path: /, pool: { a: 1, b: 99 }, sticky: { cookie: {} } }]";
     let old = cookie(1, 1, "");
-    assert!(told(&old, same, bound("a")).is_empty(), "its cookie holds");
-    assert_eq!(told(&old, same, request(start, ("/", 1, 0))), expected(&[("pool a > pool b", 49.0)]), "without one");
+    assert!(told(&old, same, bound("a")).is_empty(), "its cookie is valid");
+    assert_eq!(
+        told(&old, same, request(start, ("/", 1, 0))),
+        expected(&[("pool a > pool b", 49.0)]),
+        "without a cookie"
+    );
     let gone = "routes: [{ path: /, pool: { a: 0, b: 1 }, sticky: { cookie: {} } }]";
     assert_eq!(told(&old, gone, bound("a")), expected(&[("pool a > pool b", 100.0)]));
     let renamed = "routes: [{ path: /, pool: { a: 1, b: 1 }, sticky: { cookie: { name: other } } }]";
-    assert_eq!(told(&old, renamed, bound("a")), expected(&[("pool a > pool b", 50.0)]), "no longer known");
+    assert_eq!(told(&old, renamed, bound("a")), expected(&[("pool a > pool b", 50.0)]), "the cookie has another name");
 }
 
 #[test]
-fn a_header_that_is_remembered_binds_and_another_is_a_note() {
+fn recorded_header_determines_affinity_and_another_gives_a_note() {
     let text = |headers: &str, a: u32| {
         format!(
             "recent_requests: {{ headers: [{headers}] }}\nroutes: [{{ path: /, pool: {{ a: {a}, b: 50 }}, sticky: {{ by: header, name: X-User, keep: pool }} }}]"
@@ -142,7 +146,7 @@ fn a_header_that_is_remembered_binds_and_another_is_a_note() {
     assert!(told.moved > 0.05 && told.moved < 0.06, "5/90 by the shares: {told:?}");
 }
 
-/// Which clients would be limited, and which no more.
+/// Which clients would newly and no longer be limited.
 fn limited(old: &str, new: &str, requests: &[(&str, u8, u64)]) -> (Vec<String>, Vec<String>, BTreeMap<String, f64>) {
     let limit = |limit: &str| format!("rate_limit: {limit}\nroutes: [{{ path: /, pool: a }}]");
     let told = replayed(&limit(old), &limit(new), requests);
@@ -152,9 +156,10 @@ fn limited(old: &str, new: &str, requests: &[(&str, u8, u64)]) -> (Vec<String>, 
 }
 
 #[test]
-fn clients_are_limited_by_the_times_at_which_they_came() {
+fn limits_are_replayed_at_the_recorded_times() {
     let none = "{ type: none }";
-    // One client comes 4 times at once, another every 600 ms, a third as often as the first, half a second apart.
+    // One client sends 4 requests at once, another one every 600 ms, a third one as many as the first, half a
+    // second apart.
     let mut requests = vec![("/", 1, 0), ("/", 1, 10), ("/", 1, 20), ("/", 1, 30)];
     requests.extend([("/", 2, 0), ("/", 2, 600), ("/", 2, 1200), ("/", 2, 1800)]);
     requests.extend([("/", 3, 980), ("/", 3, 990), ("/", 3, 1000), ("/", 3, 1010)]);
@@ -163,7 +168,7 @@ fn clients_are_limited_by_the_times_at_which_they_came() {
     let two = || vec!["192.0.2.1".to_owned(), "192.0.2.3".to_owned()];
     let share =
         |requests: f64| expected(&[("pool a > 429 rate_limited", (requests / 12.0 * 10_000.0).round() / 100.0)]);
-    // Windows begin at 0, 1 s, 2 s: the third client has a quota on both sides of the edge.
+    // Windows start at 0, 1 s, 2 s: the third client has a quota on both sides of the edge.
     let fixed = limited(none, "{ type: fixed_window, limit: 3, window: 1s }", &requests);
     assert_eq!(fixed, (one(), vec![], share(1.0)));
     let sliding = limited(none, "{ type: sliding_window, limit: 3, window: 1s }", &requests);
@@ -180,7 +185,7 @@ fn clients_are_limited_by_the_times_at_which_they_came() {
 }
 
 #[test]
-fn what_the_connection_said_counts_too() {
+fn state_of_the_connection_is_replayed() {
     let start = Instant::now();
     let (old, new) = ("routes: [{ path: /, pool: a }]", "routes: [{ path: /, pool: b }]");
     let (before, after) = (snapshot(old, None, start), snapshot(new, None, start));
@@ -194,7 +199,7 @@ fn what_the_connection_said_counts_too() {
     assert_eq!(moves(&told), expected(&[("pool a > 413 body_too_large", 100.0)]));
 }
 
-/// A configuration and requests by chance.
+/// A random configuration and random requests.
 fn random(random: &mut fastrand::Rng) -> (String, Vec<(String, u8, u64)>) {
     let kinds = ["fixed_window", "sliding_window", "token_bucket"];
     let mut limit = || {
@@ -219,19 +224,19 @@ fn random(random: &mut fastrand::Rng) -> (String, Vec<(String, u8, u64)>) {
 }
 
 #[test]
-fn a_plan_of_the_same_file_moves_nothing() {
+fn plan_of_the_active_configuration_moves_nothing() {
     for seed in 0..25 {
         let mut chance = fastrand::Rng::with_seed(seed);
         let (text, requests) = random(&mut chance);
         let requests: Vec<_> = requests.iter().map(|(path, client, at)| (path.as_str(), *client, *at)).collect();
-        let told = replayed(&text, &format!("# a remark\n{text}"), &requests);
+        let told = replayed(&text, &format!("# a comment\n{text}"), &requests);
         assert_eq!((told.requests, told.moved, told.moves.len()), (500, 0.0, 0), "{text}\n{told}");
         assert_eq!((told.newly_limited.count, told.no_longer_limited.count), (0, 0), "{text}\n{told}");
     }
 }
 
 #[test]
-fn shares_of_moves_never_add_up_to_more_than_all() {
+fn shares_of_moves_never_exceed_all_requests() {
     for seed in 0..25 {
         let mut chance = fastrand::Rng::with_seed(seed);
         let ((old, requests), (new, _)) = (random(&mut chance), random(&mut chance));

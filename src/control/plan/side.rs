@@ -1,5 +1,5 @@
-//! How one configuration decides requests that were noted: the function that serves traffic, with limits
-//! that are only tried out.
+//! Decides recorded requests with one configuration: the function that serves traffic, with limits that are
+//! only simulated.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,39 +18,39 @@ use crate::limit::{Limiter, ReplayLimiter};
 use crate::observe::recent_requests::Noted;
 use crate::routing::affinity::AffinityMethod;
 
-/// Where a request ends: at a pool, or with a refusal by status and cause.
+/// The outcome of a request: a pool, or a rejection by status code and cause.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
     Pool(PoolName),
     Refused(u16, &'static str),
 }
 
-/// What becomes of one request.
+/// The decision about one request.
 pub(super) struct Fate {
-    /// The route that takes it.
+    /// The matching route.
     pub(super) route: Option<Arc<Route>>,
-    /// Where it ends, each place with its chance; they add up to 1.
+    /// The possible outcomes with their probabilities, which sum up to 1.
     pub(super) places: Vec<(Place, f64)>,
-    /// Whether a limit refuses it.
+    /// Whether a limit rejects it.
     pub(super) limited: bool,
 }
 
-/// One configuration, with what its limits have counted so far.
+/// One configuration with the simulated state of its limits.
 pub(super) struct Side<'a> {
     snapshot: &'a Snapshot,
     begin: Instant,
-    /// By the limiters whose place they take. The snapshot holds those, so their addresses stay theirs.
+    /// By the real limiters. The snapshot owns them, so their addresses are stable.
     limits: HashMap<*const Limiter, ReplayLimiter>,
 }
 
 impl<'a> Side<'a> {
-    /// Limits begin at `begin`.
+    /// Limits start at `begin`.
     pub(super) fn new(snapshot: &'a Snapshot, begin: Instant) -> Self {
         Self { snapshot, begin, limits: HashMap::new() }
     }
 
-    /// Decides a request. `before` is the route that took it by the configuration whose cookies clients
-    /// have; without it that is this one.
+    /// Decides a request. `before` is the decision of the configuration that issued the clients' cookies;
+    /// `None` if this one did.
     pub(super) fn decide(&mut self, noted: &Noted<'_>, before: Option<&Fate>) -> Fate {
         let key = &noted.key;
         let Some(mut request) = request(noted) else {
@@ -79,7 +79,7 @@ fn refused(rejection: Rejection) -> Vec<(Place, f64)> {
     vec![(Place::Refused(rejection.status(), rejection.cause()), 1.0)]
 }
 
-/// The pools of a route with their chances: the one that the client is bound to, or all by their shares.
+/// The pools of a route with their probabilities: that of the client's affinity, or all by their shares.
 fn pools(route: &Route, bound: Option<usize>) -> Vec<(Place, f64)> {
     if let Some(target) = bound.and_then(|index| route.targets.get(index)) {
         return vec![(Place::Pool(target.pool.name().clone()), 1.0)];
@@ -89,7 +89,7 @@ fn pools(route: &Route, bound: Option<usize>) -> Vec<(Place, f64)> {
     shares.map(|(weight, target)| (Place::Pool(target.pool.name().clone()), f64::from(weight) / all)).collect()
 }
 
-/// Which of the route's pools the client is bound to, if it is.
+/// The index of the pool of the client's affinity, if it has one.
 fn share(route: &Route, noted: &Noted<'_>, request: &RequestHeader, before: Option<&Fate>) -> Option<usize> {
     match route.sticky.as_ref().map(|sticky| &sticky.method)? {
         AffinityMethod::Hash(_) => Bond::of(route, &request.headers, noted.key.client, 0).share(route),
@@ -101,7 +101,7 @@ fn share(route: &Route, noted: &Noted<'_>, request: &RequestHeader, before: Opti
     }
 }
 
-/// Whether a route can read the cookies that another has given.
+/// Whether a route can decrypt the cookies of another.
 fn opens_cookies_of(route: &Route, before: &Route) -> bool {
     let (Some(new), Some(old)) = (&route.sticky, &before.sticky) else { return false };
     let (AffinityMethod::Cookie(ours), AffinityMethod::Cookie(theirs)) = (&new.method, &old.method) else {
@@ -111,7 +111,7 @@ fn opens_cookies_of(route: &Route, before: &Route) -> bool {
     Arc::ptr_eq(new, old) || (same_file && ours.name == theirs.name)
 }
 
-/// The request as the decision is asked about it; none where what was noted is no request.
+/// The request for the decision; `None` if the record is not a valid request.
 fn request(noted: &Noted<'_>) -> Option<RequestHeader> {
     let key = &noted.key;
     let mut request = RequestHeader::build(key.method, key.path.as_bytes(), None).ok()?;

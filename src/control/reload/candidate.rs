@@ -1,4 +1,4 @@
-//! A configuration that may come into force: proved, built, tested, and tried out where somebody asks.
+//! A candidate configuration: checked, built, tested, and replayed on request.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,21 +16,21 @@ use crate::decision::expectations;
 use crate::decision::snapshot::Snapshot;
 use crate::observe::recent_requests::RecentRequests;
 
-/// Built, and nothing of it runs yet.
+/// A built configuration; nothing of it runs yet.
 pub(super) struct Candidate {
     pub(super) checked: Checked,
     pub(super) source: Source,
     pub(super) changes: Changes,
     pub(super) snapshot: Arc<Snapshot>,
-    /// What is in force.
+    /// The active snapshot.
     before: Arc<Snapshot>,
 }
 
 impl Candidate {
-    /// Builds it in the place of `current`, in a process that was started with `started`.
+    /// Builds the configuration that replaces `current`, in a process that was started with `started`.
     ///
     /// # Errors
-    /// In words, where it cannot be built; and, inside, its tests that fail.
+    /// A message, if it cannot be built; inside, its failed tests.
     pub(super) fn new(
         Loaded { checked, source }: Loaded,
         (current, started): (&Checked, &Config),
@@ -47,10 +47,10 @@ impl Candidate {
         })
     }
 
-    /// Tries it out with the requests of the last while, on a thread for what takes its time.
+    /// Replays recent requests, on a thread for blocking work.
     ///
     /// # Errors
-    /// In words, where the thread could not do it.
+    /// A message, if the thread failed.
     pub(super) async fn plan(
         &self,
         current: &Checked,
@@ -72,9 +72,10 @@ fn try_out(before: &Snapshot, after: &Snapshot, recent: &RecentRequests, now: In
     replay(before, after, recent.iter(), now)
 }
 
-/// Why a plan moves more than it may.
+/// Why a plan moves too many requests, if it does.
 pub(super) fn too_much(plan: &Plan, most: Percent) -> Option<String> {
     let Replay { moved, requests, .. } = &plan.replay;
-    (*moved > most.share())
-        .then(|| format!("{} of the last {requests} requests would end elsewhere, more than {most}", percent(*moved)))
+    (*moved > most.share()).then(|| {
+        format!("{} of the last {requests} requests would have another outcome, more than {most}", percent(*moved))
+    })
 }

@@ -1,4 +1,4 @@
-//! Which configuration is in force, and since when.
+//! The active configuration, and since when it is active.
 
 use std::path::PathBuf;
 
@@ -7,28 +7,28 @@ use crate::base::units::Timestamp;
 use crate::config::diagnostic;
 use crate::config::shown::Shown;
 
-/// The configuration that requests are served by.
+/// The configuration that requests use.
 #[derive(Clone, Debug)]
 pub struct InForce {
-    /// The file that it came from, if any.
+    /// Its file, if it came from one.
     pub file: Option<PathBuf>,
-    /// Counts the configurations that were in force in this process, from 1.
+    /// The number of the configuration in this process, from 1.
     pub generation: u64,
-    /// Since when.
+    /// Since when it is active.
     pub applied: Timestamp,
-    /// What was written.
+    /// The configuration for display.
     pub shown: Shown,
 }
 
 impl InForce {
-    /// The first of a process.
+    /// The first configuration of a process.
     #[must_use]
     pub fn first(text: &diagnostic::Source, source: Option<&Source>) -> Self {
         let file = source.map(|source| source.file().to_owned());
         Self { file, generation: 1, applied: Timestamp::now(), shown: Shown::of(text) }
     }
 
-    /// The one that takes its place.
+    /// The configuration that replaces it.
     pub(super) fn next(&self, text: &diagnostic::Source) -> Self {
         let file = self.file.clone();
         Self { file, generation: self.generation + 1, applied: Timestamp::now(), shown: Shown::of(text) }

@@ -1,14 +1,13 @@
-//! Changing the configuration while it is in force, without hurting anybody.
+//! Reload: replaces the active configuration without affecting requests in flight.
 //!
-//! The file is read, proved consistent and built as at the start, and only then is anything exchanged:
-//! a faulty file changes nothing. Requests keep the [`Snapshot`] that they began with, so no connection
-//! is closed. What is equal is taken over as it is ([`Snapshot::build`]); new pools have their backends
-//! found and checked before they go live.
+//! The file is read, checked and built as at the start, and only then parts are replaced: a faulty file changes
+//! nothing. Requests keep the [`Snapshot`] of their start, so no connection is closed. Equal parts are reused
+//! ([`Snapshot::build`]); the backends of new pools are discovered and checked before the pools become active.
 //!
-//! - [`in_force`]: which configuration is in force, and since when.
-//! - [`orders`]: what the reloader can be told. [`candidate`]: a configuration that may come into force.
+//! - [`in_force`]: the active configuration.
+//! - [`orders`]: requests to the reloader. [`candidate`]: a new configuration before it is active.
 //!
-//! What is different is said by [`crate::control::plan::changes`].
+//! [`crate::control::plan::changes`] lists the differences.
 
 mod candidate;
 pub mod in_force;
@@ -44,12 +43,12 @@ pub use in_force::InForce;
 use orders::Order;
 pub use orders::{Draft, How, Orders, Outcome, Planned, Upgrade, Upgrades};
 
-/// How often the file is looked at.
+/// The interval of examining the file.
 const PERIOD: Duration = Duration::from_millis(500);
-/// How long it must have stayed as it is before it is read: editors write in several steps.
+/// How long it must be unchanged before it is read: editors write in several steps.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// The file that a configuration came from.
+/// The file of a configuration.
 #[derive(Clone, Debug)]
 pub struct Source {
     file: PathBuf,
@@ -57,42 +56,42 @@ pub struct Source {
 }
 
 impl Source {
-    /// The file.
+    /// The path of the file.
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// Looks at `file`; to be called before it is read, so that no change is missed.
+    /// Records the state of `file`; must be called before it is read, so that no change is missed.
     #[must_use]
     pub fn of(file: &Path) -> Self {
-        // A daemon leaves its folder.
+        // A daemon changes its folder.
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let stamps = Stamps::of(std::iter::once(file.clone()));
         Self { file, stamps }
     }
 }
 
-/// What a reload exchanges.
+/// What a reload replaces.
 #[derive(Clone)]
 pub struct Live {
-    /// What requests begin with.
+    /// The snapshot for new requests.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    /// Which configuration that is.
+    /// The active configuration.
     pub in_force: Arc<ArcSwap<InForce>>,
-    /// What clients are held to.
+    /// The rules for clients.
     pub rules: LiveRules,
-    /// The pools that are kept up to date.
+    /// The running pools.
     pub kept: RunningPools,
-    /// Where requests are logged.
+    /// The access log.
     pub access_log: access_log::Slot,
-    /// Where connections are accepted, as at the start: they change with the process only.
+    /// The listeners as at the start: they change only with the process.
     pub listeners: Arc<[listener::Spec]>,
-    /// What requests there were.
+    /// The recent requests.
     pub recent_requests: Arc<RecentRequests>,
-    /// When the process may reload, and how it leaves.
+    /// The phase of the process.
     pub lifecycle: Lifecycle,
-    /// Has a new process take over.
+    /// Requests upgrades.
     pub upgrades: Upgrades,
 }
 
@@ -104,7 +103,7 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// A reloader of `source`, from which `checked` was read.
+    /// A reloader for `source`, from which `checked` was read.
     #[must_use]
     pub fn new(source: Source, checked: Checked, live: Live) -> Self {
         let (orders, take) = Orders::new();
@@ -121,7 +120,7 @@ impl Reloader {
         Self { reloading: Mutex::new(Some(reloading)), orders, lifecycle }
     }
 
-    /// Gives it orders.
+    /// A handle to request reloads.
     #[must_use]
     pub fn orders(&self) -> Orders {
         self.orders.clone()
@@ -140,15 +139,15 @@ impl BackgroundService for Reloader {
 
 struct Reloading {
     source: Source,
-    /// What listeners and threads were made from.
+    /// The configuration at the start of the process, for listeners and threads.
     started: Config,
     current: Checked,
     live: Live,
     orders: mpsc::Receiver<Order>,
-    /// What was last said to need an upgrade.
+    /// The changes that were last reported to need an upgrade.
     pending: Vec<String>,
-    /// What was in force before, while requests still have it. Here, so that it is not the last of them that
-    /// frees ten thousand routes while others wait.
+    /// Replaced snapshots that requests still use. They are dropped here, so that no request thread frees ten
+    /// thousand routes.
     retired: Vec<Arc<Snapshot>>,
 }
 
@@ -175,7 +174,7 @@ impl Reloading {
     }
 
     async fn obey(&mut self, order: Order) {
-        // Whoever asked may have left.
+        // The requester may have disconnected.
         match order {
             Order::Reload { how, tell } => {
                 let outcome = self.reload(how.max_moved).await;
@@ -195,7 +194,7 @@ impl Reloading {
         }
     }
 
-    /// Tries a configuration out, and changes nothing.
+    /// Evaluates a configuration without changing anything.
     #[expect(clippy::disallowed_methods, reason = "the age of requests is told from here")]
     async fn plan(&self, Draft { file, text }: Draft) -> Result<Planned, String> {
         let read = move || load::read(&text, &file, &|name| std::env::var(name).ok());
@@ -216,18 +215,18 @@ impl Reloading {
         Ok(Planned::Plan(Box::new(plan)))
     }
 
-    /// Whether the file is not what was read last, and nobody is still writing it.
+    /// Whether the file has changed since it was read, and is not being written.
     async fn has_changed(&self) -> bool {
         let seen = again(&self.source.stamps).await;
         if seen == self.source.stamps {
             return false;
         }
         sleep(QUIET).await;
-        // Where it changes still, the next look decides.
+        // If it is still changing, the next examination decides.
         again(&seen).await == seen
     }
 
-    /// Reads the file and puts it in force, or says why not.
+    /// Reads the file and activates it, or returns why not.
     async fn reload(&mut self, max_moved: Option<Percent>) -> Outcome {
         systemd::reloading();
         let outcome = match self.read().await {
@@ -240,7 +239,7 @@ impl Reloading {
         outcome
     }
 
-    /// Reads the file, on a thread for what may wait for disks.
+    /// Reads the file on a thread for blocking work.
     async fn read(&mut self) -> Result<Result<Loaded, Vec<Diagnostic>>, String> {
         let file = self.source.file.clone();
         let read = move || (Source::of(&file), load::open(&file));
@@ -259,7 +258,8 @@ impl Reloading {
         if let Some(most) = max_moved.or(self.current.written.reload.max_moved) {
             if self.current.recent_requests.count == 0 {
                 return Err(
-                    "no request is remembered (`recent_requests.count` is 0), so nothing can be said".to_owned()
+                    "no recent requests are kept (`recent_requests.count` is 0), so the change cannot be evaluated"
+                        .to_owned(),
                 );
             }
             let plan = candidate.plan(&self.current, &self.live.recent_requests, now).await?;
@@ -313,20 +313,19 @@ impl Reloading {
     }
 }
 
-/// What the files look like now; as before where nobody can say.
+/// The current state of the files; the previous state if it cannot be determined.
 async fn again(stamps: &Stamps) -> Stamps {
     let stamps = stamps.clone();
     let before = stamps.clone();
     tokio::task::spawn_blocking(move || stamps.again()).await.unwrap_or(before)
 }
 
-/// The rules for clients; how many connections there may be follows from the open files that the
-/// system allows, unless the configuration says it.
+/// The rules for clients. The default number of connections follows from the file descriptor limit.
 ///
 /// # Errors
-/// When the system does not tell how many.
+/// If the file descriptor limit cannot be read.
 pub fn rules(checked: &Checked) -> Result<Rules, String> {
-    let descriptors = descriptors::raise_limit().map_err(|e| format!("cannot tell how many files may be open: {e}"))?;
+    let descriptors = descriptors::raise_limit().map_err(|e| format!("cannot read the file descriptor limit: {e}"))?;
     let limits = checked.connection_limits;
     let total = limits.total.unwrap_or_else(|| descriptors::connections_for(descriptors));
     Ok(Rules {

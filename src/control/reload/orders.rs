@@ -1,4 +1,4 @@
-//! What the reloader can be told to do, and what comes of it.
+//! Requests to the reloader, and their results.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,43 +9,43 @@ use crate::config::diagnostic::Diagnostic;
 use crate::control::plan::Plan;
 use crate::control::plan::changes::Changes;
 
-/// Orders that may wait; whoever only wants the file read is served by those that wait already.
+/// Requests that may be queued; a plain reload is covered by one that is queued already.
 pub(super) const ORDERS_MAX: usize = 16;
 
-/// What came of an order to reload.
+/// The result of a reload.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// The new configuration is in force.
+    /// The new configuration is active.
     Applied(Changes),
-    /// The new configuration is in force, in a new process.
+    /// The new configuration is active in a new process.
     Upgraded {
-        /// What is different.
+        /// The differences.
         changes: Changes,
-        /// The new process, where it tells.
+        /// The new process, if it sent its id.
         pid: Option<u32>,
     },
-    /// The new configuration is in force but for what needs a new process, and there is none.
+    /// The new configuration is active except for changes that need a new process, which could not be started.
     UpgradeFailed {
-        /// What is different.
+        /// The differences.
         changes: Changes,
-        /// Why, in words.
+        /// The reason.
         reason: String,
     },
-    /// The file is faulty; the old configuration stays.
+    /// The file is faulty; the active configuration stays.
     Rejected {
-        /// Each fault as it is printed.
+        /// The diagnostics as printed.
         diagnostics: Vec<String>,
     },
-    /// It would move more requests than it may; the old configuration stays.
+    /// It would move too many requests; the active configuration stays.
     MovesTooMuch {
-        /// Why, in words.
+        /// The reason.
         reason: String,
-        /// What it would do.
+        /// The plan.
         plan: Box<Plan>,
     },
-    /// It could not be done; the old configuration stays.
+    /// The reload failed; the active configuration stays.
     Failed {
-        /// Why, in words.
+        /// The reason.
         reason: String,
     },
 }
@@ -56,59 +56,59 @@ impl Outcome {
     }
 }
 
-/// A configuration that is to be tried out.
+/// A configuration to be evaluated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Draft {
-    /// What it is called in diagnostics.
+    /// Its name in diagnostics.
     pub file: String,
-    /// The text of the file, in YAML. Files that it names are read by the process.
+    /// The text of the configuration in YAML. The process reads the files that it names.
     pub text: String,
 }
 
-/// What came of an order to try a configuration out.
+/// The result of evaluating a configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Planned {
-    /// What it would do.
+    /// The plan.
     Plan(Box<Plan>),
     /// It is faulty.
     Rejected {
-        /// Each fault as it is printed.
+        /// The diagnostics as printed.
         diagnostics: Vec<String>,
     },
-    /// It could not be tried out.
+    /// It could not be evaluated.
     Failed {
-        /// Why, in words.
+        /// The reason.
         reason: String,
     },
 }
 
-/// How a reload is done.
+/// Options of a reload.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct How {
-    /// The part of the requests of the last while that may end elsewhere; what the configuration in force
-    /// says, unless told.
+    /// The largest share of recent requests that may have another outcome; default: that of the active
+    /// configuration.
     pub max_moved: Option<Percent>,
-    /// Whether a new process takes up what this one cannot.
+    /// Whether a new process is started for changes that need one.
     pub upgrade_if_needed: bool,
 }
 
-/// A new process is to take over.
+/// A request for a new process to take over.
 pub struct Upgrade {
-    /// Where it will wait for this one.
+    /// The upgrade socket of the new process.
     pub upgrade_sock: String,
-    /// What the reload changed.
+    /// The changes of the reload.
     pub changes: Changes,
-    /// Who waits for what comes of it.
+    /// The requester, which gets the result.
     pub tell: oneshot::Sender<Outcome>,
 }
 
-/// Asks for upgrades. Cheap to clone.
+/// Requests upgrades. Cheap to clone.
 #[derive(Clone)]
 pub struct Upgrades(mpsc::Sender<Upgrade>);
 
 impl Upgrades {
-    /// A way to ask, and where it is asked.
+    /// A sender and its receiver.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<Upgrade>) {
         let (give, take) = mpsc::channel(ORDERS_MAX);
@@ -116,54 +116,54 @@ impl Upgrades {
     }
 
     pub(super) async fn ask(&self, upgrade: Upgrade) {
-        // Where it does not arrive, `tell` is gone, which tells as much.
+        // If it is not received, `tell` is dropped, which the requester notices.
         self.0.send(upgrade).await.ok();
     }
 }
 
-/// What is to be done.
+/// A request to the reloader.
 pub(super) enum Order {
-    /// Have the file read anew.
+    /// Reload the file.
     Reload {
-        /// How.
+        /// Its options.
         how: How,
-        /// Who waits for what comes of it.
+        /// The requester, which gets the result.
         tell: Option<oneshot::Sender<Outcome>>,
     },
-    /// Try a configuration out.
+    /// Evaluate a configuration.
     Plan {
         /// The configuration.
         draft: Draft,
-        /// Who waits.
+        /// The requester.
         tell: oneshot::Sender<Planned>,
     },
 }
 
-/// Gives orders to the reloader. Cheap to clone.
+/// Sends requests to the reloader. Cheap to clone.
 #[derive(Clone)]
 pub struct Orders(mpsc::Sender<Order>);
 
-/// What is said where nobody takes orders any more.
-const LEAVING: &str = "the process is about to leave";
+/// The reason if the reloader has stopped.
+const LEAVING: &str = "the process is shutting down";
 
 impl Orders {
-    /// Orders, and where they arrive.
+    /// A sender and its receiver.
     pub(super) fn new() -> (Self, mpsc::Receiver<Order>) {
         let (give, take) = mpsc::channel(ORDERS_MAX);
         (Self(give), take)
     }
 
-    /// Has the file read anew, without waiting.
+    /// Requests a reload without waiting.
     pub fn give(&self) {
-        // With the queue full, one that waits there will see the file as it is now.
+        // If the queue is full, a queued request will read the current file.
         self.0.try_send(Order::Reload { how: How::default(), tell: None }).ok();
     }
 
-    /// Has the file read anew and waits for what comes of it.
+    /// Reloads and waits for the result.
     pub async fn reload(&self, how: How) -> Outcome {
         let (tell, told) = oneshot::channel();
         self.0.send(Order::Reload { how, tell: Some(tell) }).await.ok();
-        // Where the order did not arrive, `tell` is gone.
+        // If the request was not received, `tell` was dropped.
         told.await.unwrap_or_else(|_| Outcome::Failed { reason: LEAVING.to_owned() })
     }
 

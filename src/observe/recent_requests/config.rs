@@ -1,4 +1,4 @@
-//! The `recent_requests:` block: how many requests are remembered, and what of them.
+//! The `recent_requests:` block: how many requests are recorded, and which headers.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use serde::Deserialize;
 
 use crate::base::fault::{Faults, Place};
 
-/// The block, as written.
+/// Configuration of recent requests.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// How many requests are remembered; 0 for none.
+    /// The number of recorded requests; 0 for none.
     pub count: usize,
-    /// Header fields whose values are remembered, too: those that `sticky` goes by.
+    /// Headers whose values are recorded as well: those that `sticky` uses.
     pub headers: Vec<String>,
 }
 
@@ -24,12 +24,12 @@ impl Default for Config {
     }
 }
 
-/// The most requests: more would take longer to replay than anybody waits.
+/// The largest number of requests: more would take too long to replay.
 const COUNT_MAX: usize = 1_000_000;
-/// The most header fields, whose values are copied for every request.
+/// The largest number of headers, whose values are copied for every request.
 pub(super) const HEADERS_MAX: usize = 8;
 
-/// Fields that prove who somebody is. Where they are remembered, that should be meant.
+/// Headers with credentials. Recording them gives a warning.
 const SECRETS: [HeaderName; 4] =
     [http::header::AUTHORIZATION, http::header::PROXY_AUTHORIZATION, http::header::COOKIE, X_API_KEY];
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -37,38 +37,32 @@ const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// The checked block. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// How many requests are remembered.
+    /// The number of recorded requests.
     pub count: usize,
-    /// The fields whose values are remembered.
+    /// The headers whose values are recorded.
     pub headers: Arc<[HeaderName]>,
 }
 
 impl Config {
-    /// Proves the block consistent.
+    /// Checks the block.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Spec {
         if self.count > COUNT_MAX {
             let problem = format!("{} is more than {COUNT_MAX}", self.count);
-            faults.add(
-                place.key("count"),
-                problem,
-                "lower it: a change is compared with recent requests, not with all",
-            );
+            faults.add(place.key("count"), problem, "lower it: a change is compared with recent requests only");
         }
         let place = place.key("headers");
         if self.headers.len() > HEADERS_MAX {
             let problem = format!("{} fields are more than {HEADERS_MAX}", self.headers.len());
-            faults.add(place.clone(), problem, "name only those that `sticky` of a route goes by");
+            faults.add(place.clone(), problem, "list only those that `sticky` of a route uses");
         }
         let mut headers = Vec::with_capacity(self.headers.len());
         for (index, name) in self.headers.iter().enumerate() {
             match HeaderName::from_bytes(name.as_bytes()) {
-                Err(_) => faults.add(
-                    place.index(index),
-                    format!("`{name}` is not a header's name"),
-                    "write for example X-User",
-                ),
+                Err(_) => {
+                    faults.add(place.index(index), format!("`{name}` is not a header name"), "write for example X-User")
+                }
                 Ok(name) if headers.contains(&name) => {
-                    faults.add(place.index(index), format!("`{name}` is named already"), "remove one of the two");
+                    faults.add(place.index(index), format!("`{name}` is listed twice"), "remove one of the two");
                 }
                 Ok(name) => headers.push(name),
             }
@@ -76,7 +70,7 @@ impl Config {
         Spec { count: self.count, headers: headers.into() }
     }
 
-    /// The fields that hold secrets, by their position.
+    /// The headers with credentials, by index.
     pub fn secrets(&self) -> impl Iterator<Item = (usize, &str)> {
         let is_secret = |name: &str| SECRETS.iter().any(|secret| name.eq_ignore_ascii_case(secret.as_str()));
         self.headers.iter().map(String::as_str).enumerate().filter(move |(_, name)| is_secret(name))

@@ -1,8 +1,7 @@
-//! The requests of the last while: what a change of the configuration is tried out with.
+//! Recent requests: recorded so that a new configuration can be tried with them.
 //!
-//! Of each request its key is noted: when it came, from whom, method, host, path, and the values of the
-//! header fields that the configuration names. Never a query, never a body, and no field unless named:
-//! secrets stay where they are.
+//! A record has the time, the client, method, host and path, and the values of configured headers. Queries,
+//! bodies and other headers are never recorded, so secrets stay out of memory.
 //!
 //! # Cost
 //!
@@ -14,14 +13,14 @@
 //!
 //! # Memory
 //!
-//! It grows as requests come, to what `count` of them take, about 10 MB for 50,000; never above
-//! [`RecentRequests::size_bytes_max`], whatever clients send: where requests are long, fewer are kept.
+//! It grows with the requests up to the size of `count` of them, about 10 MB for 50,000, and never above
+//! [`RecentRequests::size_bytes_max`]: long requests reduce the number that is kept.
 //!
 //! # What is kept
 //!
-//! The last `count` of all workers together, however unevenly they are used. The oldest segment is the one
-//! that was filled first, so a worker that has little to do may still hold requests older than what others
-//! have dropped; [`Recent`] leaves them out, and what it tells of is complete.
+//! The last `count` requests of all workers together, with any distribution over workers. The oldest segment is
+//! the one that was filled first, so an idle worker may still hold requests older than those that others have
+//! dropped; [`Recent`] omits them, so that its requests are complete.
 
 mod config;
 mod segment;
@@ -39,37 +38,37 @@ use parking_lot::{Mutex, MutexGuard};
 
 use segment::Segment;
 
-/// What is noted of a request.
+/// The recorded part of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestKey<'a> {
-    /// When it came.
+    /// When it arrived.
     pub at: Instant,
-    /// Who it is from: its peer, or what a trusted proxy said.
+    /// The client address: the peer, or the client named by a trusted proxy.
     pub client: IpAddr,
     /// Its method.
     pub method: &'a str,
-    /// The host that it asked for.
+    /// The requested host.
     pub host: Option<&'a str>,
-    /// Its path, in the one form.
+    /// Its normalised path.
     pub path: &'a str,
-    /// The length that it announced, in bytes.
+    /// Its Content-Length in bytes.
     pub content_length: Option<u64>,
-    /// The pool that its client's cookie binds it to, as cookies call it.
+    /// The cookie id of the pool in its affinity cookie.
     pub bound: Option<u64>,
-    /// Whether its host had nothing to do with its TLS connection.
+    /// Whether its host did not belong to its TLS connection.
     pub misdirected: bool,
-    /// Whether its listener sends everything to HTTPS.
+    /// Whether its listener redirects to HTTPS.
     pub https_required: bool,
 }
 
-/// A request as it was noted.
+/// A recorded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Noted<'a> {
-    /// What it was.
+    /// Its key.
     pub key: RequestKey<'a>,
-    /// Those of its fields that are remembered.
+    /// Its recorded headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Whether its path was too long, and is only its beginning.
+    /// Whether its path was truncated.
     pub cut: bool,
 }
 
@@ -78,40 +77,40 @@ pub struct Noted<'a> {
 struct Full {
     segments: VecDeque<Arc<Segment>>,
     requests: usize,
-    /// Nothing that came after this is missing; in nanoseconds since the epoch.
+    /// No request after this time is missing; in nanoseconds since the epoch.
     complete_since: Option<u64>,
-    /// The next segment's.
+    /// The id of the next segment.
     id: u64,
-    /// What is to be remembered, once that has changed.
+    /// The new settings, once they have changed.
     wanted: Option<Spec>,
 }
 
-/// Where one worker writes, alone in its cache line.
+/// The current segment of one worker, alone in its cache line.
 #[derive(Default)]
 #[repr(align(64))]
 struct Lane(Mutex<Option<Segment>>);
 
-/// The requests of the last while.
+/// The recent requests.
 pub struct RecentRequests {
     epoch: Instant,
     full: Mutex<Full>,
     lanes: Mutex<Vec<Arc<[Lane]>>>,
 }
 
-/// What one worker notes its requests with.
+/// Records the requests of one worker.
 pub struct Recorder {
     recent: Arc<RecentRequests>,
     lanes: Arc<[Lane]>,
 }
 
 impl RecentRequests {
-    /// None yet; requests are noted from `epoch` on.
+    /// No requests; times count from `epoch`.
     #[must_use]
     pub fn new(epoch: Instant) -> Self {
         Self { epoch, full: Mutex::default(), lanes: Mutex::default() }
     }
 
-    /// For a worker of so many threads.
+    /// A recorder for a worker with this number of threads.
     #[must_use]
     pub fn recorder(self: &Arc<Self>, threads: usize) -> Recorder {
         let lanes: Arc<[Lane]> = (0..threads.max(1)).map(|_| Lane::default()).collect();
@@ -119,13 +118,13 @@ impl RecentRequests {
         Recorder { recent: Arc::clone(self), lanes }
     }
 
-    /// Forgets what a changed configuration does not want to be remembered: all, where other fields are
-    /// named or nothing is to be remembered, else what is too much.
+    /// Drops what the new settings do not keep: everything if other headers are configured or recording is off,
+    /// otherwise the excess.
     pub fn configure(&self, before: &Spec, after: &Spec) {
-        // Requests that began before hold the old word; from here on nothing is remembered by it.
+        // Requests that started before still have the old settings; from here on they are not recorded.
         self.full.lock().wanted = Some(after.clone());
         if before.headers != after.headers || after.count == 0 {
-            // A lane's lock is taken before that of the full ones, as in `Recorder::note`.
+            // The lock of a lane is taken before that of the full segments, as in `Recorder::note`.
             for lane in self.lanes.lock().iter().flat_map(|lanes| lanes.iter()) {
                 *lane.0.lock() = None;
             }
@@ -136,16 +135,17 @@ impl RecentRequests {
         }
     }
 
-    /// Bytes of memory that are taken at most by the full segments; each thread's own is one more.
+    /// The largest memory of the full segments in bytes; each thread has one more segment.
     #[must_use]
     pub fn size_bytes_max(count: usize) -> usize {
         segments_max(count) * segment::SIZE_MAX
     }
 
-    /// What is remembered now, `count` requests at most. Workers go on meanwhile.
+    /// The recorded requests, at most `count`. Workers continue meanwhile.
     #[must_use]
     pub fn recent(&self, count: usize) -> Recent {
-        // Whatever moves from its lane to the full ones meanwhile is seen twice, and told apart by its number.
+        // A segment that moves from its lane to the full ones meanwhile is seen twice, and identified by its
+        // id.
         let mut segments: Vec<Arc<Segment>> = Vec::new();
         for lane in self.lanes.lock().iter().flat_map(|lanes| lanes.iter()) {
             segments.extend(lane.0.lock().clone().map(Arc::new));
@@ -167,19 +167,18 @@ impl RecentRequests {
     }
 }
 
-/// How many full segments are kept at most.
+/// The largest number of full segments.
 const fn segments_max(count: usize) -> usize {
     2 * count.div_ceil(segment::REQUESTS) + 1
 }
 
 impl Full {
-    /// Whether what `spec` names is to be remembered.
+    /// Whether requests under `spec` are recorded.
     fn wants(&self, spec: &Spec) -> bool {
         self.wanted.as_ref().is_none_or(|wanted| wanted.count > 0 && wanted.headers == spec.headers)
     }
 
-    /// Drops the oldest until no more is kept than `count` requests need. The last one's memory can be used
-    /// again.
+    /// Drops the oldest segments beyond `count` requests. The memory of the last one can be reused.
     fn trim(&mut self, count: usize) -> Option<Segment> {
         let mut left = None;
         while let Some(oldest) = self.segments.front()
@@ -187,13 +186,13 @@ impl Full {
         {
             self.requests -= oldest.len();
             self.complete_since = self.complete_since.max(Some(oldest.latest()));
-            // Where somebody reads it, it is theirs.
+            // Not while a reader holds it.
             left = self.segments.pop_front().and_then(Arc::into_inner);
         }
         left
     }
 
-    /// Takes a segment in and gives an empty one.
+    /// Takes a full segment and returns an empty one.
     fn exchange(&mut self, segment: Option<Segment>, spec: &Spec) -> Segment {
         if let Some(segment) = segment.filter(|segment| segment.len() > 0) {
             self.requests += segment.len();
@@ -209,7 +208,7 @@ impl Full {
 }
 
 impl Recorder {
-    /// Notes a request; `headers` are all that it has.
+    /// Records a request; `headers` are all its headers.
     pub fn note(&self, spec: &Spec, key: &RequestKey<'_>, headers: &HeaderMap) {
         if spec.count == 0 {
             return;
@@ -230,7 +229,7 @@ impl Recorder {
         }
     }
 
-    /// A lane that nobody else is in. A worker of one thread has one, which only a reader can have taken.
+    /// A lane that is not locked. A worker with one thread has one lane, which only a reader can hold.
     fn lane(&self) -> Option<MutexGuard<'_, Option<Segment>>> {
         let count = self.lanes.len();
         let start = if count > 1 { fastrand::usize(..count) } else { 0 };
@@ -240,7 +239,7 @@ impl Recorder {
     }
 }
 
-/// What was remembered at some moment.
+/// The requests recorded at one time.
 pub struct Recent {
     epoch: Instant,
     segments: Vec<Arc<Segment>>,
@@ -248,13 +247,13 @@ pub struct Recent {
 }
 
 impl Recent {
-    /// How many requests.
+    /// The number of requests.
     #[must_use]
     pub fn len(&self) -> usize {
         self.order.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
@@ -265,7 +264,7 @@ impl Recent {
         self.order.iter().filter_map(|(_, segment, position)| self.segments.get(*segment)?.get(self.epoch, *position))
     }
 
-    /// From the first request to the last.
+    /// The time from the first request to the last.
     #[must_use]
     pub fn span(&self) -> Duration {
         match (self.order.first(), self.order.last()) {

@@ -1,4 +1,4 @@
-//! A run of requests one after the other: their texts lie in one buffer, which is used again and again.
+//! A segment of consecutive requests whose texts share one reusable buffer.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,24 +10,24 @@ use super::{Noted, RequestKey};
 
 /// Requests in a segment.
 pub(super) const REQUESTS: usize = 256;
-/// Bytes of their texts: 128 for each on average.
+/// Bytes of their texts: 128 per request on average.
 pub(super) const TEXT: usize = REQUESTS * 128;
 
-/// Bytes of memory that a segment takes at most.
+/// The largest memory of a segment in bytes.
 pub(super) const SIZE_MAX: usize = TEXT + REQUESTS * size_of::<Entry>();
 
-/// Bytes of a method; no longer one is in use.
+/// The longest method; no method in use is longer.
 const METHOD_MAX: usize = 32;
-/// Bytes of a host: the longest name with a port. A longer one is no name, and no route is for it.
+/// The longest host: the longest name with a port. A longer one is invalid and matches no route.
 const HOST_MAX: usize = 260;
-/// Bytes of a path; what is longer is cut.
+/// The longest path; a longer one is truncated.
 const PATH_MAX: usize = 256;
-/// Bytes of a header's value; what is longer is left out, since a part would be another value.
+/// The longest header value; a longer one is omitted, because a part would be a different value.
 const VALUE_MAX: usize = 256;
-/// Stands for a field that the request does not have.
+/// Marks a header that the request does not have.
 const ABSENT: u16 = u16::MAX;
 
-/// One request; its text begins at `start`: method, host, path, then each field's value behind its length.
+/// One request; its text starts at `start`: method, host, path, then the value of each header after its length.
 #[derive(Clone)]
 struct Entry {
     at: u64,
@@ -43,12 +43,12 @@ struct Entry {
     https_required: bool,
 }
 
-/// A run of requests.
+/// A segment.
 #[derive(Clone)]
 pub(super) struct Segment {
-    /// Tells segments apart.
+    /// The id of the segment.
     pub(super) id: u64,
-    /// The fields whose values are in it.
+    /// The recorded headers.
     pub(super) names: Arc<[HeaderName]>,
     entries: Vec<Entry>,
     text: Vec<u8>,
@@ -56,34 +56,34 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// An empty segment; it takes memory as it is filled.
+    /// An empty segment; its memory grows as it is filled.
     pub(super) fn new(id: u64, names: Arc<[HeaderName]>) -> Self {
         Self { id, names, entries: Vec::new(), text: Vec::new(), latest: 0 }
     }
 
-    /// The same memory for other requests.
+    /// Reuses the memory for other requests.
     pub(super) fn renew(mut self, id: u64, names: Arc<[HeaderName]>) -> Self {
         self.entries.clear();
         self.text.clear();
         Self { id, names, latest: 0, ..self }
     }
 
-    /// How many requests are in it.
+    /// The number of requests.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether the largest request might not fit any more.
+    /// Whether the largest request might not fit.
     pub(super) fn is_full(&self) -> bool {
         self.entries.len() >= REQUESTS || self.text.len() + self.largest() > TEXT
     }
 
-    /// Bytes of text that a request takes at most.
+    /// The longest text of a request in bytes.
     fn largest(&self) -> usize {
         METHOD_MAX + HOST_MAX + PATH_MAX + self.names.len() * (size_of::<u16>() + VALUE_MAX)
     }
 
-    /// Makes room for one more request, in few steps and never beyond what a segment may take.
+    /// Reserves space for one more request, in few steps and within the limit of a segment.
     fn grow(&mut self) {
         let (length, largest) = (self.text.len(), self.largest());
         if self.text.capacity() - length < largest {
@@ -91,20 +91,20 @@ impl Segment {
         }
     }
 
-    /// When the latest of its requests came, in nanoseconds since the epoch.
+    /// The time of its latest request, in nanoseconds since the epoch.
     pub(super) fn latest(&self) -> u64 {
         self.latest
     }
 
-    /// Bytes of memory that it takes.
+    /// Its memory in bytes.
     #[cfg(test)]
     pub(super) fn size_bytes(&self) -> usize {
         self.entries.capacity() * size_of::<Entry>() + self.text.capacity()
     }
 
-    /// Notes a request. The caller has seen that there is room.
+    /// Records a request. The caller has checked that it fits.
     pub(super) fn push(&mut self, epoch: Instant, key: &RequestKey<'_>, headers: &HeaderMap) {
-        // An age in nanoseconds fits for five centuries; lengths and offsets are bounded above.
+        // Nanoseconds in 64 bits last for five centuries; lengths and offsets are bounded above.
         let at = key.at.saturating_duration_since(epoch).as_nanos() as u64;
         self.latest = self.latest.max(at);
         self.grow();
@@ -138,12 +138,12 @@ impl Segment {
         });
     }
 
-    /// The times of its requests with their positions.
+    /// The times of its requests with their indices.
     pub(super) fn times(&self) -> impl Iterator<Item = (u64, usize)> {
         self.entries.iter().enumerate().map(|(index, entry)| (entry.at, index))
     }
 
-    /// The request at a position.
+    /// The request at an index.
     pub(super) fn get(&self, epoch: Instant, index: usize) -> Option<Noted<'_>> {
         let entry = self.entries.get(index)?;
         let text = self.text.get(entry.start as usize..)?;
@@ -176,12 +176,12 @@ impl Segment {
     }
 }
 
-/// The text's first bytes, as many as may be kept, without a part of a character.
+/// A prefix of at most `most` bytes, without splitting a character.
 fn first(text: &str, most: usize) -> &str {
     text.get(..text.floor_char_boundary(most)).unwrap_or(text)
 }
 
-/// A path, or its beginning, without a part of an escape.
+/// A path or its prefix, without splitting a percent-encoding.
 fn beginning(path: &str) -> &str {
     let kept = first(path, PATH_MAX);
     if kept.len() == path.len() {

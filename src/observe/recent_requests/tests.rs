@@ -1,4 +1,4 @@
-//! What is noted comes back as it was, in order, as much as was asked for, and never more memory.
+//! Recorded requests are returned unchanged and in order, within the memory limit.
 
 use super::*;
 
@@ -33,7 +33,7 @@ fn paths(recent: &Recent) -> Vec<String> {
 }
 
 #[test]
-fn what_is_noted_comes_back_as_it_was() {
+fn recorded_request_is_returned_unchanged() {
     let epoch = Instant::now();
     let recent = Arc::new(RecentRequests::new(epoch));
     let recorder = recent.recorder(1);
@@ -64,10 +64,10 @@ fn what_is_noted_comes_back_as_it_was() {
 }
 
 #[test]
-fn the_last_ones_of_all_workers_are_kept_in_order() {
+fn last_requests_of_all_workers_are_kept_in_order() {
     let epoch = Instant::now();
     let recent = Arc::new(RecentRequests::new(epoch));
-    // The second worker has next to nothing to do.
+    // The second worker is almost idle.
     let (busy, idle) = (recent.recorder(1), recent.recorder(1));
     let spec = spec(1000, &[]);
     let at = |n: u64| epoch + Duration::from_millis(n);
@@ -79,13 +79,13 @@ fn the_last_ones_of_all_workers_are_kept_in_order() {
     let all = recent.recent(1000);
     assert_eq!(paths(&all), (4000..5000).map(|n| format!("/{n}")).collect::<Vec<_>>());
     assert_eq!(paths(&recent.recent(2)), ["/4998", "/4999"]);
-    // What others have dropped since is not told of the idle one either.
+    // Requests of the idle worker older than those dropped by others are omitted.
     let everything = paths(&recent.recent(usize::MAX));
     assert!(everything.len() < 1300 && !everything.contains(&"/500".to_owned()), "{}", everything.len());
 }
 
 #[test]
-fn memory_is_bounded_whatever_clients_send() {
+fn memory_is_bounded_for_any_requests() {
     let epoch = Instant::now();
     let recent = Arc::new(RecentRequests::new(epoch));
     let recorder = recent.recorder(1);
@@ -96,7 +96,7 @@ fn memory_is_bounded_whatever_clients_send() {
         headers.insert(name, HeaderValue::from_str(&"v".repeat(256)).unwrap());
     }
     let held = || recent.full.lock().segments.iter().map(|segment| segment.size_bytes()).sum::<usize>();
-    assert_eq!(held(), 0, "it grows as it is used");
+    assert_eq!(held(), 0, "memory grows with use");
     for n in 0..20_000 {
         recorder.note(&spec, &key(epoch + Duration::from_millis(n), &path), &headers);
     }
@@ -107,7 +107,7 @@ fn memory_is_bounded_whatever_clients_send() {
 }
 
 #[test]
-fn a_change_forgets_what_is_not_to_be_remembered() {
+fn changed_settings_drop_requests_that_are_no_longer_kept() {
     let epoch = Instant::now();
     let recent = Arc::new(RecentRequests::new(epoch));
     let recorder = recent.recorder(4);
@@ -117,7 +117,7 @@ fn a_change_forgets_what_is_not_to_be_remembered() {
     };
     fill(&before);
     recent.configure(&before, &fewer);
-    // What is in the lanes comes on top: up to a segment in each, and who is next is chosen by chance.
+    // The lanes hold up to one segment each in addition.
     let full = recent.full.lock().requests;
     assert!(full < 500 + segment::REQUESTS, "{full}");
     let last: Vec<_> = recent.recent(500).iter().map(|noted| noted.key.at).collect();
@@ -125,7 +125,7 @@ fn a_change_forgets_what_is_not_to_be_remembered() {
     recent.configure(&fewer, &other);
     assert!(recent.recent(usize::MAX).is_empty());
     recorder.note(&fewer, &key(epoch, "/"), &HeaderMap::new());
-    assert!(recent.recent(usize::MAX).is_empty(), "a request that began before brings nothing back");
+    assert!(recent.recent(usize::MAX).is_empty(), "a request from before the change is not recorded");
     fill(&other);
     recorder.note(&fewer, &key(epoch, "/"), &HeaderMap::new());
     assert_eq!(recent.recent(usize::MAX).iter().filter(|noted| noted.key.at == epoch).count(), 0);
@@ -136,7 +136,7 @@ fn a_change_forgets_what_is_not_to_be_remembered() {
 }
 
 #[test]
-fn readers_and_writers_lose_nothing_and_see_nothing_twice() {
+fn concurrent_readers_and_writers_lose_and_duplicate_nothing() {
     let epoch = Instant::now();
     let recent = Arc::new(RecentRequests::new(epoch));
     let recorder = Arc::new(recent.recorder(2));
@@ -163,7 +163,7 @@ fn readers_and_writers_lose_nothing_and_see_nothing_twice() {
 }
 
 #[test]
-fn a_long_path_is_cut_before_an_escape_and_not_in_it() {
+fn long_path_is_truncated_outside_a_percent_encoding() {
     let epoch = Instant::now();
     for (filler, kept) in [(253, 256), (254, 254), (255, 255), (256, 256)] {
         let recent = Arc::new(RecentRequests::new(epoch));

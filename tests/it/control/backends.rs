@@ -117,7 +117,7 @@ fn disabled_backend_is_not_checked_and_returns_after_a_passed_health_check() {
     two.kill();
     let output = backends_command(&lab, &["enable", "a", &address(&two), "--wait", "--timeout", "300ms"]);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
-    assert!(text(&output.stderr).contains("may not be given requests after 300ms: "), "{output:?}");
+    assert!(text(&output.stderr).contains("not available after 300ms: "), "{output:?}");
     eventually("the health check fails", PATIENCE, || backend_state(&lab, &two)["health"] == "down");
     run_backends(&lab, &["disable", "a", &address(&two)]);
     two.restart();
@@ -208,7 +208,7 @@ fn operator_overrides_survive_an_upgrade_unless_the_file_changed_the_backend() {
         (&second["override"], &json!(7))
     );
     assert_eq!(backend_state(&next, &three)["override"], Value::Null);
-    next.wait_for_log("override not taken over, the file says something else");
+    next.wait_for_log("override dropped, the configured settings differ");
     assert!(!responding(port, 20).contains("one"));
     load.wait_for_more(50);
     assert_eq!(load.stop().failed, Vec::<String>::new());

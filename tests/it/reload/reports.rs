@@ -42,7 +42,7 @@ fn reload_command_reports_faults_and_exits_with_2() {
     let lab = Lab::start(&one_pool(port, &[&one], UNWATCHED));
     replace(&lab, &one_pool(port, &[&one], UNWATCHED).replace("path: /apiA", "pth: /apiA"));
     let stderr = rejected(&lab);
-    assert!(stderr.contains("the old configuration stays in force"), "{stderr}");
+    assert!(stderr.contains("the active configuration stays"), "{stderr}");
     assert!(stderr.contains("l7lb.yaml:5:") && stderr.contains("did you mean `path`?"), "{stderr}");
     assert_eq!(get(port, "/apiA").status, 200);
     // The command cannot find the control socket in an unreadable file, and the process could not load it either.

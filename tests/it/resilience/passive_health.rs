@@ -29,7 +29,7 @@ fn ports(backends: &[StatusBackend]) -> Vec<u16> {
 
 #[test]
 fn failing_backend_is_ejected_and_gets_no_more_requests() {
-    for (status, reason) in [(500, "5 failures in a row"), (503, "5 failures in a row")] {
+    for (status, reason) in [(500, "5 consecutive failures"), (503, "5 consecutive failures")] {
         let mut backends = healthy(4);
         backends.push(StatusBackend::start(status));
         let port = free_port();

@@ -56,7 +56,11 @@ fn absolute_form_must_match_host_and_is_forwarded_in_origin_form() {
         ("http://a:80/", "a"),
         ("http://[::1]/", "[::2]"),
     ] {
-        fixture.rejects(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(), 400, "the authority of the target differs from Host");
+        fixture.rejects(
+            format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes(),
+            400,
+            "the authority of the target differs from Host",
+        );
     }
     for (target, detail) in [
         ("http://u@a/", "userinfo before the host"),

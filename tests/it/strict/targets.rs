@@ -94,7 +94,11 @@ fn encoded_slash_and_nul_are_rejected_unless_the_route_allows_them() {
     for target in
         ["/a%2fb", "/a%2Fb", "/a%5cb", "/a%00b", "/x/..%2fadmin", "/slash%2fx", "/slash/a%5cb", "/slash/a%00b"]
     {
-        fixture.rejects(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 400, "an encoded character in the path");
+        fixture.rejects(
+            format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(),
+            400,
+            "an encoded character in the path",
+        );
     }
     fixture.passes(b"GET /slash/a%2fb HTTP/1.1\r\nHost: a\r\n\r\n", "GET /slash/a%2Fb");
     fixture.passes(b"GET /x?a=%2f%5c%00 HTTP/1.1\r\nHost: a\r\n\r\n", "GET /x?a=%2f%5c%00");
