@@ -2,6 +2,7 @@
 //!
 //! `UPDATE_EXPECTED=1 cargo test schema` regenerates it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -66,36 +67,102 @@ fn schema_accepts_valid_files_and_rejects_unknown_keys() {
     assert!(unknown >= 6, "only {unknown} unknown keys were found");
 }
 
-/// The keys and the literal values, anywhere below `value`.
-fn names(value: &Value, found: &mut std::collections::BTreeSet<String>) {
+/// The keys below `value`, each as a path such as `pools.NAME.backends[].weight`, with their defaults.
+fn keys(value: &Value, path: &str, found: &mut BTreeMap<String, Option<Value>>) {
+    for (key, block) in value["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        keys(block, &path, found);
+        found.insert(path, block.get("default").cloned());
+    }
+    for alternative in ["anyOf", "oneOf"].iter().filter_map(|word| value[word].as_array()).flatten() {
+        keys(alternative, path, found);
+    }
+    keys_of_parts(value, path, found);
+}
+
+fn keys_of_parts(value: &Value, path: &str, found: &mut BTreeMap<String, Option<Value>>) {
+    for (part, suffix) in [("items", "[]"), ("additionalProperties", ".NAME")] {
+        if value[part].is_object() {
+            keys(&value[part], &format!("{path}{suffix}"), found);
+        }
+    }
+}
+
+/// The words that are values, anywhere below `value`.
+fn words(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => {
-            let keys =
-                map.get("properties").and_then(Value::as_object).into_iter().flat_map(|keys| keys.keys().cloned());
             let listed = map.get("enum").and_then(Value::as_array).into_iter().flatten();
-            let words = listed.chain(map.get("const")).filter_map(|word| word.as_str().map(str::to_owned));
-            found.extend(keys.chain(words));
-            map.values().for_each(|value| names(value, found));
+            found.extend(listed.chain(map.get("const")).filter_map(|word| word.as_str().map(str::to_owned)));
+            map.values().for_each(|value| words(value, found));
         }
-        Value::Array(values) => values.iter().for_each(|value| names(value, found)),
+        Value::Array(values) => values.iter().for_each(|value| words(value, found)),
         _ => {}
     }
 }
 
+fn pages() -> Vec<String> {
+    let folder = std::fs::read_dir(root().join("docs/configuration")).unwrap();
+    folder.map(|page| std::fs::read_to_string(page.unwrap().path()).unwrap()).collect()
+}
+
+/// The text between backticks.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// The keys in the key tables of `page` with the text of the column "default". The first cell of the head of such a
+/// table is "key", or "key in" and the blocks.
+fn documented_keys(page: &str, found: &mut BTreeMap<String, String>) {
+    let mut blocks = None;
+    for line in page.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let Some(first) = cells.get(1) else {
+            blocks = None;
+            continue;
+        };
+        if *first == "key" || first.starts_with("key in ") {
+            blocks = Some(quoted(first));
+            continue;
+        }
+        let Some(blocks) = &blocks else { continue };
+        for key in quoted(first) {
+            let default = cells[3].to_owned();
+            if blocks.is_empty() {
+                found.insert(key.to_owned(), default.clone());
+            }
+            found.extend(blocks.iter().map(|block| (format!("{block}.{key}"), default.clone())));
+        }
+    }
+}
+
 #[test]
-fn configuration_pages_describe_every_key_and_value() {
-    let page = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
-    // Also the parts of `cookie.name`.
-    let split = |delicate: &'static str| {
-        let is_part = move |c: char| c.is_ascii_alphanumeric() || "_-".contains(c) || delicate.contains(c);
-        page.split('`').flat_map(move |part| part.split(move |c| !is_part(c)))
-    };
-    let words: std::collections::BTreeSet<&str> = split("").chain(split("./")).collect();
-    let mut found = std::collections::BTreeSet::new();
-    names(&serde_json::to_value(schema()).unwrap(), &mut found);
-    assert!(found.len() > 150, "only {} names were found", found.len());
-    let missing: Vec<&String> = found.iter().filter(|name| !words.contains(name.as_str())).collect();
-    assert!(missing.is_empty(), "docs/configuration.md does not name {missing:?}");
+fn configuration_pages_list_exactly_the_keys_with_their_defaults() {
+    let (mut expected, mut documented) = (BTreeMap::new(), BTreeMap::new());
+    keys(&serde_json::to_value(schema()).unwrap(), "", &mut expected);
+    pages().iter().for_each(|page| documented_keys(page, &mut documented));
+    assert!(expected.len() > 150, "only {} keys were found", expected.len());
+    let missing: Vec<_> = expected.keys().filter(|key| !documented.contains_key(*key)).collect();
+    let unknown: Vec<_> = documented.keys().filter(|key| !expected.contains_key(*key)).collect();
+    assert!(missing.is_empty() && unknown.is_empty(), "missing: {missing:#?}\nunknown: {unknown:#?}");
+    for (key, default) in expected {
+        let text = match default {
+            None | Some(Value::Null | Value::Object(_)) => continue,
+            Some(Value::String(text)) => text,
+            Some(value) => value.to_string(),
+        };
+        assert!(quoted(&documented[&key]).contains(&text.as_str()), "{key}: the default is `{text}`");
+    }
+}
+
+#[test]
+fn configuration_pages_name_every_value() {
+    let pages = pages().concat();
+    let mut expected = BTreeSet::new();
+    words(&serde_json::to_value(schema()).unwrap(), &mut expected);
+    let named: BTreeSet<&str> = pages.lines().flat_map(quoted).collect();
+    let missing: Vec<_> = expected.iter().filter(|word| !named.contains(word.as_str())).collect();
+    assert!(expected.len() > 40 && missing.is_empty(), "missing: {missing:?}");
 }
 
 #[test]

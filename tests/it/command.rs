@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use crate::lab::authority::Authority;
 use crate::lab::run;
 
 fn text(bytes: &[u8]) -> String {
@@ -109,5 +110,37 @@ fn closed_output_pipe_is_not_a_failure() {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_l7lb")).args(arguments).stdout(writer).output();
         let output = output.unwrap();
         assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}
+
+/// The files that the examples in docs/configuration refer to, in a folder that replaces `/etc/l7lb`.
+fn files_of_examples() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new("clients");
+    authority.issue(&["www.example.com"]).write(folder.path(), "www");
+    for (name, text) in [("clients.pem", authority.pem()), ("backends-ca.pem", authority.pem())] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    std::fs::write(folder.path().join("ticket-keys"), "AAEC".repeat(16)).unwrap();
+    std::fs::write(folder.path().join("cookie-keys"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
+    folder
+}
+
+#[test]
+fn examples_of_the_configuration_pages_pass_the_check_without_warnings() {
+    let folder = files_of_examples();
+    let path = folder.path().to_str().unwrap();
+    let file = folder.path().join("example.yaml");
+    for page in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration")).unwrap() {
+        let page = page.unwrap().path();
+        let text_of_page = std::fs::read_to_string(&page).unwrap();
+        let examples: Vec<&str> =
+            text_of_page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert!(!examples.is_empty(), "{} has no example", page.display());
+        for example in examples {
+            std::fs::write(&file, example.replace("/etc/l7lb", path)).unwrap();
+            let output = run(&["check", "--strict", file.to_str().unwrap()]);
+            assert!(output.status.success(), "{}: {}", page.display(), text(&output.stderr));
+        }
     }
 }
