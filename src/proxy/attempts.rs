@@ -60,7 +60,7 @@ impl Exchange {
         let now = Instant::now();
         let attempt = self.attempt(&route, session, now);
         let over = self.end.is_some_and(|end| end.at <= now);
-        let permitted = if over { Err(retry::refusal::TOTAL) } else { route.retry.permits(failure, attempt) };
+        let permitted = if over { Err(retry::not_retried::TOTAL) } else { route.retry.permits(failure, attempt) };
         match permitted.and_then(|()| self.reserve_another(failure, now)) {
             Ok(lease) => {
                 self.pause = retry::pause(failure, attempt.attempts, fastrand::u64(..));
@@ -84,7 +84,7 @@ impl Exchange {
             attempts: self.tried.len(),
             elapsed: now.saturating_duration_since(self.began()),
             idempotent: request.method.is_idempotent(),
-            keyed: route.retry.idempotency_key && request.headers.contains_key("idempotency-key"),
+            has_idempotency_key: route.retry.idempotency_key && request.headers.contains_key("idempotency-key"),
             replayable: !downstream.retry_buffer_truncated(),
         }
     }
@@ -96,7 +96,7 @@ impl Exchange {
         // get the failing one again.
         let free = failure == Failure::Connect;
         if !self.target().is_some_and(|target| free || target.pool.budget().withdraw(now)) {
-            return Err(retry::refusal::BUDGET);
+            return Err(retry::not_retried::BUDGET);
         }
         let mut moved = false;
         let mut lease = self.pick(&mut moved, now);
@@ -107,7 +107,7 @@ impl Exchange {
             // Without another backend, a stale connection is no reason to avoid its backend.
             lease = self.target().and_then(|target| target.pool.pick(self.key, &[], now));
         }
-        lease.ok_or(retry::refusal::NO_OTHER)
+        lease.ok_or(retry::not_retried::NO_OTHER)
     }
 
     /// The peer of the reserved backend.
@@ -257,7 +257,7 @@ impl Exchange {
                 deadline.forget_end();
             }
             if let Some(connection) = &self.connection {
-                connection.switch();
+                connection.mark_switched();
             }
         } else if status.is_informational() {
             return;

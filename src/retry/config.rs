@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-use super::{Failure, Policy};
+use super::policy::{Failure, Policy, RetryableMethods};
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 use crate::http::grpc_status::GrpcStatus;
@@ -26,7 +26,7 @@ pub struct Config {
     /// The failures that are retried.
     pub on: Vec<Failure>,
     /// The methods that are retried even if a backend may have processed the request.
-    pub methods: Repeats,
+    pub methods: RetryableMethods,
     /// Whether an `Idempotency-Key` makes a request idempotent.
     pub idempotency_key: bool,
     /// Time since the arrival of the request after which no retry starts.
@@ -42,7 +42,7 @@ impl Default for Config {
         Self {
             attempts: ATTEMPTS_MAX,
             on: on.collect(),
-            methods: Repeats::Idempotent,
+            methods: RetryableMethods::Idempotent,
             idempotency_key: false,
             total: Period::seconds(10),
         }
@@ -82,17 +82,6 @@ impl Config {
             total: self.total.0,
         }
     }
-}
-
-/// The methods that are retried even if a backend may have processed the request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Repeats {
-    /// Idempotent methods (RFC 9110 §9.2.2).
-    #[default]
-    Idempotent,
-    /// All methods, for backends that detect repeated requests themselves.
-    Any,
 }
 
 /// The failures that have a name.
@@ -174,8 +163,8 @@ mod tests {
 
     #[test]
     fn every_name_maps_to_a_different_failure() {
-        let found: Vec<Failure> = NAMES.iter().filter_map(|name| Failure::named(name)).collect();
-        assert_eq!(found.len(), NAMES.len());
-        assert!(found.iter().enumerate().all(|(index, one)| !found[..index].contains(one)));
+        let failures: Vec<Failure> = NAMES.iter().filter_map(|name| Failure::named(name)).collect();
+        assert_eq!(failures.len(), NAMES.len());
+        assert!(failures.iter().enumerate().all(|(index, one)| !failures[..index].contains(one)));
     }
 }
