@@ -97,7 +97,7 @@ fn is_reachable(address: ListenAddress) -> bool {
 
 fn certificate_end(file: &Path, place: &Place, now: SystemTime, found: &mut Faults) {
     // A certificate that cannot be read is a fault and reported elsewhere.
-    let Some(end) = certificates::end_of(file) else { return };
+    let Some(end) = certificates::expiry_of(file) else { return };
     let hint = "renew it; a new file is used within 2 s, without a restart";
     let date = humantime::format_rfc3339_seconds(end);
     match end.duration_since(now) {

@@ -15,11 +15,11 @@ use pingora_proxy::ProxyHttp;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
-use super::caps::{Refused, Slot};
-use super::drain::Open;
-use super::service::Service;
-use super::sockets::Incoming;
+use super::connection_counts::{LimitReached, Slot};
+use super::drain::OpenConnection;
+use super::sockets::AsyncListener;
 use super::stream::ClientStream;
+use super::worker_context::WorkerContext;
 use super::{http1, http2};
 use crate::http::client_address::{TrustedProxies, canonical};
 use crate::http::proxy_protocol;
@@ -34,64 +34,64 @@ const QUEUE_PAUSE: Duration = Duration::from_millis(10);
 /// The longest time for emptying the accept queue.
 const QUEUE_LIMIT: Duration = Duration::from_millis(100);
 
-/// The settings of one listener for its connections.
-pub struct Entrance {
+/// The settings with which a listener accepts connections.
+pub struct AcceptorSettings {
     /// TLS, if the listener uses it.
     pub tls: Option<Arc<Terminator>>,
     /// The peers that must start with a PROXY protocol header; others must not.
     pub proxy_protocol: TrustedProxies,
-    /// The settings for every request.
+    /// The settings for every request on its connections.
     pub policy: Arc<Policy>,
 }
 
 /// Accepts connections until draining starts, and then those that are still in the kernel's accept queue:
 /// closing the socket would reset them.
-pub(super) async fn accept<P>(service: Arc<Service<P>>, incoming: Incoming, entrance: Arc<Entrance>)
+pub(super) async fn accept<P>(worker: Arc<WorkerContext<P>>, listener: AsyncListener, settings: Arc<AcceptorSettings>)
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
-    let (mut begun, _door) = (service.drain.begun(), service.drain.door());
+    let (mut draining, _accept_loop) = (worker.drain.started(), worker.drain.accept_loop());
     loop {
         tokio::select! {
             biased;
-            _ = begun.wait_for(|begun| *begun) => break,
-            () = admit(&service, &incoming, &entrance) => {}
+            _ = draining.wait_for(|draining| *draining) => break,
+            () = accept_one(&worker, &listener, &settings) => {}
         }
     }
-    let rest = async { while timeout(QUEUE_PAUSE, admit(&service, &incoming, &entrance)).await.is_ok() {} };
+    let rest = async { while timeout(QUEUE_PAUSE, accept_one(&worker, &listener, &settings)).await.is_ok() {} };
     // Under load new connections always arrive, so the time is limited.
     timeout(QUEUE_LIMIT, rest).await.ok();
 }
 
 /// Accepts one connection and starts serving it.
-async fn admit<P>(service: &Arc<Service<P>>, incoming: &Incoming, entrance: &Arc<Entrance>)
+async fn accept_one<P>(worker: &Arc<WorkerContext<P>>, listener: &AsyncListener, settings: &Arc<AcceptorSettings>)
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
     // At the connection limit clients wait in the kernel's accept queue.
-    service.caps.wait_for_place().await;
-    match incoming.accept().await {
+    worker.connections.wait_for_slot().await;
+    match listener.accept().await {
         Ok((io, peer)) => {
-            let peer = peer.map_or(NO_ADDRESS, |peer| SocketAddr::new(canonical(peer.ip()), peer.port()));
-            let open = service.drain.connection(io.as_raw_fd());
-            let arrival = Arrival { io, peer, entrance: Arc::clone(entrance) };
-            tokio::spawn(serve(Arc::clone(service), arrival, open));
+            let peer = peer.map_or(UNIX_CLIENT, |peer| SocketAddr::new(canonical(peer.ip()), peer.port()));
+            let open = worker.drain.connection(io.as_raw_fd());
+            let accepted = AcceptedSocket { io, peer, settings: Arc::clone(settings) };
+            tokio::spawn(serve(Arc::clone(worker), accepted, open));
         }
         Err(e) => pause_after(&e).await,
     }
 }
 
 /// A connection before its first byte was read.
-struct Arrival {
+struct AcceptedSocket {
     io: L4Stream,
     peer: SocketAddr,
-    entrance: Arc<Entrance>,
+    settings: Arc<AcceptorSettings>,
 }
 
 /// The address used for clients of a Unix-domain socket, which have none.
-const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const UNIX_CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// An accept error of a single connection is ignored. After an error of the process the loop pauses, because
 /// the next accept would fail immediately as well.
@@ -104,54 +104,57 @@ async fn pause_after(e: &io::Error) {
 }
 
 /// Serves one connection to its end.
-async fn serve<P>(service: Arc<Service<P>>, arrival: Arrival, open: Open)
+async fn serve<P>(worker: Arc<WorkerContext<P>>, accepted: AcceptedSocket, open: OpenConnection)
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
-    let peer = arrival.peer;
+    let peer = accepted.peer;
     // Boxed, so that the memory of the handshake is not kept for the life of the connection.
-    let arriving: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(arrive(&service, arrival));
-    match timeout(service.timeouts().handshake, arriving).await {
-        Ok(Ok((stream, _slot, true))) => http2::serve(&service, stream, open).await,
-        Ok(Ok((stream, _slot, false))) => http1::serve(&service, stream).await,
+    let establishing: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(establish(&worker, accepted));
+    match timeout(worker.timeouts().handshake, establishing).await {
+        Ok(Ok((stream, _slot, true))) => http2::serve(&worker, stream, open).await,
+        Ok(Ok((stream, _slot, false))) => http1::serve(&worker, stream).await,
         Ok(Err(e)) => log::debug!("connection from {peer}: {e}"),
         Err(_) => log::debug!("connection from {peer}: handshake timeout"),
     }
 }
 
 /// Does everything before HTTP. Returns whether the client uses HTTP/2.
-async fn arrive<P>(service: &Service<P>, arrival: Arrival) -> Result<(ClientStream, Slot, bool), String> {
-    let Arrival { mut io, peer, entrance } = arrival;
+async fn establish<P>(
+    worker: &WorkerContext<P>,
+    accepted: AcceptedSocket,
+) -> Result<(ClientStream, Slot, bool), String> {
+    let AcceptedSocket { mut io, peer, settings } = accepted;
     let local = io.get_socket_digest().and_then(|digest| digest.local_addr()?.as_inet().copied());
     let (mut peer, mut local) = (peer, local);
-    if entrance.proxy_protocol.contains(peer.ip()) {
-        let header = introduction(&mut io).await?;
+    if settings.proxy_protocol.contains(peer.ip()) {
+        let header = read_proxy_header(&mut io).await?;
         peer = header.source.map_or(peer, |source| SocketAddr::new(canonical(source.ip()), source.port()));
         local = header.destination.or(local);
     }
     let slot = loop {
-        match service.admit(peer) {
+        match worker.admit(peer) {
             // Another worker has used the last free slot meanwhile.
-            Err(Refused::Total) => service.caps.wait_for_place().await,
+            Err(LimitReached::Total) => worker.connections.wait_for_slot().await,
             admitted => break admitted.map_err(|e| e.to_string())?,
         }
     };
-    let timeouts = service.timeouts();
-    let connection = Arc::new(Connection::new(peer, local, entrance.tls.is_some(), Arc::clone(&entrance.policy)));
-    if let Some(tls) = &entrance.tls {
+    let timeouts = worker.timeouts();
+    let connection = Arc::new(Connection::new(peer, local, settings.tls.is_some(), Arc::clone(&settings.policy)));
+    if let Some(tls) = &settings.tls {
         let stream: Stream = Box::new(tls.handshake(io).await?);
         let h2 = stream.selected_alpn_proto() == Some(ALPN::H2);
         return Ok((ClientStream::new(stream, connection, timeouts, BytesMut::new()), slot, h2));
     }
     let mut stream: Stream = Box::new(io);
     let mut unread = BytesMut::new();
-    let h2 = speaks_h2(&mut stream, &mut unread).await.map_err(|e| e.to_string())?;
+    let h2 = detect_http2(&mut stream, &mut unread).await.map_err(|e| e.to_string())?;
     Ok((ClientStream::new(stream, connection, timeouts, unread), slot, h2))
 }
 
 /// Reads the PROXY protocol header of a trusted proxy, and no byte after it.
-async fn introduction(io: &mut L4Stream) -> Result<proxy_protocol::Header, String> {
+async fn read_proxy_header(io: &mut L4Stream) -> Result<proxy_protocol::Header, String> {
     let mut read = Vec::new();
     loop {
         match proxy_protocol::parse(&read) {
@@ -175,7 +178,7 @@ async fn introduction(io: &mut L4Stream) -> Result<proxy_protocol::Header, Strin
 const PREFACE: &[u8; 4] = b"PRI ";
 
 /// Reads the first bytes of a connection without TLS, which distinguish HTTP/2 from HTTP/1.
-async fn speaks_h2(stream: &mut Stream, read: &mut BytesMut) -> io::Result<bool> {
+async fn detect_http2(stream: &mut Stream, read: &mut BytesMut) -> io::Result<bool> {
     loop {
         if !PREFACE.starts_with(read) {
             return Ok(read.starts_with(PREFACE));

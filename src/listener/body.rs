@@ -13,11 +13,11 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(super) enum Message {
     /// No message: the last one is complete.
-    Nothing,
+    Complete,
     /// A body with Content-Length, with the number of missing bytes.
-    Length(u64, Rate),
+    Length(u64, MinimumRate),
     /// A chunked body.
-    Chunked(Chunked, Rate),
+    Chunked(Chunked, MinimumRate),
     /// A tunnel after a protocol switch.
     Tunnel,
     /// HTTP/2 frames, counted by the meter.
@@ -30,11 +30,11 @@ pub(super) enum Message {
 
 impl Message {
     /// The message after a head.
-    pub(super) fn of(body: Body, timeouts: &ClientTimeouts) -> Self {
+    pub(super) fn after_head(body: Body, timeouts: &ClientTimeouts) -> Self {
         match body {
-            Body::None | Body::Length(0) => Self::Nothing,
-            Body::Length(length) => Self::Length(length, Rate::new(timeouts.minimum_rate)),
-            Body::Chunked => Self::Chunked(Chunked::default(), Rate::new(timeouts.minimum_rate)),
+            Body::None | Body::Length(0) => Self::Complete,
+            Body::Length(length) => Self::Length(length, MinimumRate::new(timeouts.minimum_rate)),
+            Body::Chunked => Self::Chunked(Chunked::default(), MinimumRate::new(timeouts.minimum_rate)),
         }
     }
 
@@ -46,7 +46,7 @@ impl Message {
     /// Accounts for received bytes; returns how many belong to the message.
     pub(super) fn advance(&mut self, received: &[u8]) -> Result<usize, DetailedRejection> {
         match self {
-            Self::Nothing => Ok(0),
+            Self::Complete => Ok(0),
             Self::Tunnel | Self::Discarded => Ok(received.len()),
             Self::Flooded => Ok(0),
             Self::Http2(meter) => match meter.observe(received, Instant::now().into_std()) {
@@ -58,19 +58,19 @@ impl Message {
             },
             Self::Length(missing, rate) => {
                 rate.count(received.len())?;
-                let own = usize::try_from(*missing).unwrap_or(usize::MAX).min(received.len());
+                let consumed = usize::try_from(*missing).unwrap_or(usize::MAX).min(received.len());
                 // Never more than the missing bytes; a usize fits into 64 bits.
-                *missing -= own as u64;
+                *missing -= consumed as u64;
                 if *missing == 0 {
-                    *self = Self::Nothing;
+                    *self = Self::Complete;
                 }
-                Ok(own)
+                Ok(consumed)
             }
             Self::Chunked(chunked, rate) => {
                 rate.count(received.len())?;
                 let chunk = chunked.advance(received)?;
                 if chunk.done {
-                    *self = Self::Nothing;
+                    *self = Self::Complete;
                 }
                 Ok(chunk.consumed)
             }
@@ -78,18 +78,20 @@ impl Message {
     }
 
     /// The timeout for the next bytes.
-    pub(super) fn limit(&self, timeouts: &ClientTimeouts) -> Option<Duration> {
+    pub(super) fn timeout(&self, timeouts: &ClientTimeouts) -> Option<Duration> {
         match self {
             Self::Length(..) | Self::Chunked(..) => Some(timeouts.body),
             Self::Tunnel => Some(timeouts.tunnel),
-            Self::Nothing | Self::Http2(_) | Self::Flooded | Self::Discarded => None,
+            Self::Complete | Self::Http2(_) | Self::Flooded | Self::Discarded => None,
         }
     }
 
     /// The rejection when that timeout expires.
-    pub(super) fn overdue(&self) -> DetailedRejection {
+    pub(super) fn timeout_rejection(&self) -> DetailedRejection {
         match self {
-            Self::Tunnel => DetailedRejection { rejection: Rejection::IdleTimeout, detail: "the tunnel was idle for too long" },
+            Self::Tunnel => {
+                DetailedRejection { rejection: Rejection::IdleTimeout, detail: "the tunnel was idle for too long" }
+            }
             _ => DetailedRejection { rejection: Rejection::BodyTimeout, detail: "the body paused for too long" },
         }
     }
@@ -97,19 +99,19 @@ impl Message {
 
 /// The minimum rate of a body. Without it a body that arrives very slowly would occupy a backend forever.
 #[derive(Debug)]
-pub(super) struct Rate {
+pub(super) struct MinimumRate {
     /// Bytes per second, on average since the body started; 0 for no minimum.
     minimum: u64,
-    began: Option<Instant>,
+    start: Option<Instant>,
     received: u64,
 }
 
 /// The time before the rate is enforced: slow starts are common.
 const RATE_GRACE: Duration = Duration::from_secs(5);
 
-impl Rate {
+impl MinimumRate {
     fn new(minimum: u64) -> Self {
-        Self { minimum, began: None, received: 0 }
+        Self { minimum, start: None, received: 0 }
     }
 
     fn count(&mut self, bytes: usize) -> Result<(), DetailedRejection> {
@@ -118,9 +120,12 @@ impl Rate {
         }
         // A usize fits into 64 bits.
         self.received = self.received.saturating_add(bytes as u64);
-        let elapsed = self.began.get_or_insert_with(Instant::now).elapsed();
+        let elapsed = self.start.get_or_insert_with(Instant::now).elapsed();
         if elapsed > RATE_GRACE && self.received < self.minimum.saturating_mul(elapsed.as_secs()) {
-            return Err(DetailedRejection { rejection: Rejection::BodyTimeout, detail: "the body was sent too slowly" });
+            return Err(DetailedRejection {
+                rejection: Rejection::BodyTimeout,
+                detail: "the body was sent too slowly",
+            });
         }
         Ok(())
     }
@@ -136,26 +141,26 @@ mod tests {
 
     #[test]
     fn message_consumes_only_its_own_bytes() {
-        let mut message = Message::of(Body::Length(5), &timeouts(0));
+        let mut message = Message::after_head(Body::Length(5), &timeouts(0));
         assert_eq!(message.advance(b"123").unwrap(), 3);
         assert_eq!(message.advance(b"45GET / HTTP/1.1").unwrap(), 2);
-        assert!(matches!(message, Message::Nothing));
-        let mut message = Message::of(Body::Chunked, &timeouts(0));
+        assert!(matches!(message, Message::Complete));
+        let mut message = Message::after_head(Body::Chunked, &timeouts(0));
         assert_eq!(message.advance(b"1\r\nx\r\n0\r\n\r\nGET /").unwrap(), 11);
-        assert!(matches!(message, Message::Nothing));
-        assert!(matches!(Message::of(Body::Length(0), &timeouts(0)), Message::Nothing));
-        assert!(Message::of(Body::Chunked, &timeouts(0)).advance(b"x").is_err());
+        assert!(matches!(message, Message::Complete));
+        assert!(matches!(Message::after_head(Body::Length(0), &timeouts(0)), Message::Complete));
+        assert!(Message::after_head(Body::Chunked, &timeouts(0)).advance(b"x").is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn body_below_the_minimum_rate_is_rejected_after_the_grace_time() {
-        let mut message = Message::of(Body::Length(1 << 30), &timeouts(100));
+        let mut message = Message::after_head(Body::Length(1 << 30), &timeouts(100));
         message.advance(&[0; 10]).unwrap();
         tokio::time::advance(Duration::from_secs(4)).await;
         message.advance(&[0; 10]).unwrap();
         tokio::time::advance(Duration::from_secs(4)).await;
         assert_eq!(message.advance(&[0; 10]).unwrap_err().rejection, Rejection::BodyTimeout);
-        let mut fast = Message::of(Body::Length(1 << 30), &timeouts(100));
+        let mut fast = Message::after_head(Body::Length(1 << 30), &timeouts(100));
         fast.advance(&[0; 10]).unwrap();
         tokio::time::advance(Duration::from_secs(8)).await;
         fast.advance(&[0; 900]).unwrap();

@@ -12,17 +12,17 @@ use crate::base::units::{Period, Size};
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// For a TLS handshake, a PROXY protocol header, or the HTTP/2 preface.
+    /// Timeout of the TLS handshake, of the PROXY protocol header, and of the HTTP/2 connection preface.
     pub handshake: Period,
-    /// For a request header, from its first to its last byte; also for the first byte on a connection.
+    /// Timeout of a request header, from its first to its last byte; also for the first byte on a connection.
     pub header: Period,
-    /// For an idle connection between requests.
+    /// Timeout of an idle connection between requests.
     pub keepalive: Period,
-    /// For each pause while a request body is received.
+    /// The longest pause while a request body is received.
     pub body: Period,
-    /// For each pause while a response is sent.
+    /// The longest pause while a response is sent.
     pub write: Period,
-    /// For a tunnel without bytes in both directions after a protocol switch (WebSocket).
+    /// Idle timeout of a tunnel after a protocol switch (WebSocket): no byte in either direction.
     pub tunnel: Period,
     /// The minimum average rate of a request body in bytes per second, after its first 5 s; 0 for none.
     pub minimum_rate: Size,

@@ -1,9 +1,9 @@
 //! The state of a client's connection, shared between the listener that owns it and the requests on it.
 //!
-//! Listener and proxy cannot import each other, so they exchange this state. For requests: the addresses of the
-//! connection and TLS. For the listener: whether the protocol was switched, whether the response is complete
-//! before the request, and whether it promised keep-alive. For requests again: the fault that the listener
-//! found in a body.
+//! The listener does not depend on the proxy, so they exchange this state:
+//! - The listener sets the addresses of the connection, whether it uses TLS, and the fault in a request body.
+//! - The proxy sets whether the protocol was switched, whether the response is complete before the request, and
+//!   whether the response promised keep-alive.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,7 +40,7 @@ pub struct HealthPaths {
 pub struct Connection {
     /// The client's address: of the socket, or from the PROXY protocol header of a trusted proxy.
     pub peer: SocketAddr,
-    /// The local address, likewise.
+    /// The local address: of the socket, or from the PROXY protocol header.
     pub local: Option<SocketAddr>,
     /// The peer's address as a header value.
     pub peer_text: HeaderValue,
@@ -49,9 +49,9 @@ pub struct Connection {
     /// The settings of its listener.
     pub policy: Arc<Policy>,
     switched: AtomicBool,
-    answered: AtomicBool,
-    kept: AtomicBool,
-    taken: AtomicU64,
+    response_complete: AtomicBool,
+    keepalive: AtomicBool,
+    bytes_sent: AtomicU64,
     fault: OnceLock<DetailedRejection>,
 }
 
@@ -66,9 +66,9 @@ impl Connection {
             tls,
             policy,
             switched: AtomicBool::new(false),
-            answered: AtomicBool::new(false),
-            kept: AtomicBool::new(false),
-            taken: AtomicU64::new(0),
+            response_complete: AtomicBool::new(false),
+            keepalive: AtomicBool::new(false),
+            bytes_sent: AtomicU64::new(0),
             fault: OnceLock::new(),
         }
     }
@@ -76,7 +76,7 @@ impl Connection {
     /// The connection in the form in which Pingora carries it with every session: the proxy digest has room for
     /// user data. Pingora does not use it downstream.
     #[must_use]
-    pub fn carry(self: &Arc<Self>) -> Arc<ProxyDigest> {
+    pub fn to_proxy_digest(self: &Arc<Self>) -> Arc<ProxyDigest> {
         let nothing = Box::new(http::Response::new(()).into_parts().0.into());
         Arc::new(ProxyDigest::new(nothing, Some(Box::new(Arc::clone(self)))))
     }
@@ -94,7 +94,7 @@ impl Connection {
     }
 
     /// Marks the protocol switch (101): from here on the bytes are not HTTP.
-    pub fn switch(&self) {
+    pub fn mark_switched(&self) {
         self.switched.store(true, Ordering::Relaxed);
     }
 
@@ -106,49 +106,49 @@ impl Connection {
 
     /// Resets the state for a new request.
     pub fn begin_request(&self) {
-        self.answered.store(false, Ordering::Relaxed);
-        self.kept.store(false, Ordering::Relaxed);
+        self.response_complete.store(false, Ordering::Relaxed);
+        self.keepalive.store(false, Ordering::Relaxed);
     }
 
     /// Marks that the client got a complete response with keep-alive.
-    pub fn keep(&self) {
-        self.kept.store(true, Ordering::Relaxed);
+    pub fn mark_keepalive(&self) {
+        self.keepalive.store(true, Ordering::Relaxed);
     }
 
     /// Whether the last response promised keep-alive.
     #[must_use]
-    pub fn is_kept(&self) -> bool {
-        self.kept.load(Ordering::Relaxed)
+    pub fn is_keepalive(&self) -> bool {
+        self.keepalive.load(Ordering::Relaxed)
     }
 
     /// Marks that the response is complete although the request is not.
-    pub fn end_answer(&self) {
-        self.answered.store(true, Ordering::Relaxed);
+    pub fn mark_response_complete(&self) {
+        self.response_complete.store(true, Ordering::Relaxed);
     }
 
     /// Whether the response was complete before the request.
     #[must_use]
-    pub fn is_answered(&self) -> bool {
-        self.answered.load(Ordering::Relaxed)
+    pub fn is_response_complete(&self) -> bool {
+        self.response_complete.load(Ordering::Relaxed)
     }
 
-    /// Counts bytes that the client has read.
-    pub fn take(&self, bytes: usize) {
+    /// Counts bytes that were written to the client.
+    pub fn add_bytes_sent(&self, bytes: usize) {
         // Only the task of the connection writes here, so no addition is lost; a count of bytes in memory fits
         // into 64 bits.
-        self.taken.store(self.taken() + bytes as u64, Ordering::Relaxed);
+        self.bytes_sent.store(self.bytes_sent() + bytes as u64, Ordering::Relaxed);
     }
 
-    /// The bytes that the client has read so far.
+    /// The bytes that were written to the client so far.
     #[must_use]
-    pub fn taken(&self) -> u64 {
-        self.taken.load(Ordering::Relaxed)
+    pub fn bytes_sent(&self) -> u64 {
+        self.bytes_sent.load(Ordering::Relaxed)
     }
 
     /// Stores the fault in the body that is being received. Only the first one counts: nothing after it can be
     /// parsed.
-    pub fn blame(&self, refusal: DetailedRejection) {
-        self.fault.get_or_init(|| refusal);
+    pub fn record_fault(&self, rejection: DetailedRejection) {
+        self.fault.get_or_init(|| rejection);
     }
 
     /// The fault in the received body.
@@ -172,8 +172,8 @@ mod tests {
         let connection = Connection::new("192.0.2.1:9".parse().unwrap(), None, false, Arc::default());
         assert_eq!(connection.peer_text, "192.0.2.1");
         assert_eq!(connection.fault(), None);
-        connection.blame(DetailedRejection::bad_request("one"));
-        connection.blame(DetailedRejection::bad_request("two"));
+        connection.record_fault(DetailedRejection::bad_request("one"));
+        connection.record_fault(DetailedRejection::bad_request("two"));
         assert_eq!(connection.fault().map(|fault| fault.detail), Some("one"));
     }
 }

@@ -12,15 +12,16 @@ use crate::base::units::Period;
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The largest number of connections in total; default: what the file descriptors of the process allow.
+    /// The largest number of connections in total. Default: as many as the file descriptor limit of the process
+    /// allows.
     pub total: Option<usize>,
     /// The largest number of connections per client: an IPv4 address, or an IPv6 /64.
     pub per_client: usize,
-    /// Requests on one connection; after the last one it is closed.
+    /// The largest number of requests on one connection, which is closed after the last one.
     pub requests: u32,
     /// The age at which a connection is closed after its current request.
     pub age: Period,
-    /// Concurrent requests on one HTTP/2 connection.
+    /// The largest number of concurrent requests on one HTTP/2 connection.
     pub streams: u32,
 }
 

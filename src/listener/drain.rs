@@ -15,26 +15,26 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long idle connections stay open after draining has started.
-const SILENCE: Duration = Duration::from_millis(500);
+const IDLE_GRACE: Duration = Duration::from_millis(500);
 /// How long requests may take to end after their connections were shut down.
-const CUT: Duration = Duration::from_secs(1);
+const ABORT_WAIT: Duration = Duration::from_secs(1);
 
 /// The open connections of the process, and the state of draining. Cheap to clone.
 #[derive(Clone)]
 pub struct Drain {
-    begun: Arc<watch::Sender<bool>>,
-    silent: Arc<watch::Sender<bool>>,
+    started: Arc<watch::Sender<bool>>,
+    closing_idle: Arc<watch::Sender<bool>>,
     connections: Arc<watch::Sender<Connections>>,
-    doors: Arc<watch::Sender<usize>>,
+    accept_loops: Arc<watch::Sender<usize>>,
 }
 
 impl Default for Drain {
     fn default() -> Self {
         Self {
-            begun: Arc::new(watch::Sender::new(false)),
-            silent: Arc::new(watch::Sender::new(false)),
+            started: Arc::new(watch::Sender::new(false)),
+            closing_idle: Arc::new(watch::Sender::new(false)),
             connections: Arc::new(watch::Sender::new(Connections::default())),
-            doors: Arc::new(watch::Sender::new(0)),
+            accept_loops: Arc::new(watch::Sender::new(0)),
         }
     }
 }
@@ -47,12 +47,12 @@ struct Connections {
 }
 
 /// One open connection. Dropping it ends the count.
-pub struct Open {
+pub struct OpenConnection {
     connections: Arc<watch::Sender<Connections>>,
     number: u64,
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.connections.send_modify(|connections| {
             connections.open.remove(&self.number);
@@ -61,9 +61,9 @@ impl Drop for Open {
 }
 
 /// One active accept loop. Dropping it ends the count.
-pub struct OpenDoor(Arc<watch::Sender<usize>>);
+pub struct ActiveAcceptLoop(Arc<watch::Sender<usize>>);
 
-impl Drop for OpenDoor {
+impl Drop for ActiveAcceptLoop {
     fn drop(&mut self) {
         self.0.send_modify(|open| *open -= 1);
     }
@@ -72,21 +72,21 @@ impl Drop for OpenDoor {
 impl Drain {
     /// Counts the connection with the descriptor `fd`.
     #[must_use]
-    pub fn connection(&self, fd: RawFd) -> Open {
+    pub fn connection(&self, fd: RawFd) -> OpenConnection {
         let mut number = 0;
         self.connections.send_modify(|connections| {
             number = connections.next;
             connections.next = number.wrapping_add(1);
             connections.open.insert(number, fd);
         });
-        Open { connections: Arc::clone(&self.connections), number }
+        OpenConnection { connections: Arc::clone(&self.connections), number }
     }
 
     /// Counts an active accept loop, which may still add connections.
     #[must_use]
-    pub fn door(&self) -> OpenDoor {
-        self.doors.send_modify(|open| *open += 1);
-        OpenDoor(Arc::clone(&self.doors))
+    pub fn accept_loop(&self) -> ActiveAcceptLoop {
+        self.accept_loops.send_modify(|open| *open += 1);
+        ActiveAcceptLoop(Arc::clone(&self.accept_loops))
     }
 
     /// The number of open connections.
@@ -97,46 +97,46 @@ impl Drain {
 
     /// Becomes true when draining starts.
     #[must_use]
-    pub fn begun(&self) -> watch::Receiver<bool> {
-        self.begun.subscribe()
+    pub fn started(&self) -> watch::Receiver<bool> {
+        self.started.subscribe()
     }
 
     /// Becomes true when idle connections must close too.
     #[must_use]
-    pub fn silent(&self) -> watch::Receiver<bool> {
-        self.silent.subscribe()
+    pub fn closing_idle(&self) -> watch::Receiver<bool> {
+        self.closing_idle.subscribe()
     }
 
     /// Drains all connections, and returns how many were still open after `grace`.
     pub async fn run(&self, grace: Duration) -> usize {
-        let begun = Instant::now();
-        self.begun.send_replace(true);
-        let (mut doors, mut connections) = (self.doors.subscribe(), self.connections.subscribe());
+        let start = Instant::now();
+        self.started.send_replace(true);
+        let (mut accept_loops, mut connections) = (self.accept_loops.subscribe(), self.connections.subscribe());
         let mut all_closed = async |until: Instant| {
             let closed = async {
                 // Accept loops first: an active one may still add connections.
-                doors.wait_for(|open| *open == 0).await.ok();
+                accept_loops.wait_for(|open| *open == 0).await.ok();
                 connections.wait_for(|connections| connections.open.is_empty()).await.ok();
             };
             timeout_at(until, closed).await.is_ok()
         };
-        if all_closed(begun + SILENCE.min(grace)).await {
+        if all_closed(start + IDLE_GRACE.min(grace)).await {
             return 0;
         }
-        self.silent.send_replace(true);
-        if all_closed(begun + grace).await { 0 } else { self.open() }
+        self.closing_idle.send_replace(true);
+        if all_closed(start + grace).await { 0 } else { self.open() }
     }
 
     /// Shuts all connections down, so that each request ends and is logged. Returns how many did not end. Must
     /// be the last step: the descriptor of a connection that has just ended may be reused.
-    pub async fn cut(&self) -> usize {
+    pub async fn abort(&self) -> usize {
         let mut connections = self.connections.subscribe();
         let open: Vec<RawFd> = connections.borrow().open.values().copied().collect();
         for fd in open {
             // An error means that it is closed already.
             shutdown(fd, Shutdown::Both).ok();
         }
-        timeout(CUT, connections.wait_for(|connections| connections.open.is_empty())).await.ok();
+        timeout(ABORT_WAIT, connections.wait_for(|connections| connections.open.is_empty())).await.ok();
         self.open()
     }
 }
@@ -156,19 +156,19 @@ mod tests {
             let drain = drain.clone();
             async move { drain.run(Duration::from_secs(30)).await }
         });
-        drain.silent().wait_for(|silent| *silent).await.unwrap();
+        drain.closing_idle().wait_for(|closing| *closing).await.unwrap();
         drop(connection);
         assert_eq!(waiting.await.unwrap(), 0);
 
         let drain = Drain::default();
-        let door = drain.door();
+        let accept_loop = drain.accept_loop();
         let waiting = tokio::spawn({
             let drain = drain.clone();
             async move { drain.run(Duration::from_secs(30)).await }
         });
-        drain.begun().wait_for(|begun| *begun).await.unwrap();
+        drain.started().wait_for(|started| *started).await.unwrap();
         let late = drain.connection(-1);
-        drop(door);
+        drop(accept_loop);
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished(), "a connection was accepted at the last moment");
         drop(late);
@@ -177,6 +177,6 @@ mod tests {
         let drain = Drain::default();
         let _connection = drain.connection(-1);
         assert_eq!(drain.run(Duration::from_secs(30)).await, 1);
-        assert_eq!(drain.cut().await, 1, "the connection does not end");
+        assert_eq!(drain.abort().await, 1, "the connection does not end");
     }
 }

@@ -50,7 +50,7 @@ impl Ready {
     ///
     /// # Errors
     /// If the old process has gone, which is harmless.
-    pub fn tell(mut self) -> io::Result<()> {
+    pub fn report(mut self) -> io::Result<()> {
         let [a, b, c, d] = std::process::id().to_be_bytes();
         self.0.write_all(&[READY, a, b, c, d])
     }
@@ -69,7 +69,7 @@ impl Ready {
 #[expect(clippy::disallowed_methods, reason = "waiting for another process happens in real time")]
 pub fn receive(path: &Path) -> io::Result<Received> {
     make_private_folder(path)?;
-    clear(path)?;
+    remove_stale_socket(path)?;
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
@@ -95,7 +95,7 @@ pub fn receive(path: &Path) -> io::Result<Received> {
     stream.set_read_timeout(Some(WAIT_FOR_NEW))?;
     let mut sockets = Vec::new();
     while let Some((name, fd)) = receive_one(&stream)? {
-        sockets.push(Socket::adopt(name, fd)?);
+        sockets.push(Socket::from_descriptor(name, fd)?);
     }
     Ok(Received { sockets, ready: Ready(stream) })
 }
@@ -109,12 +109,13 @@ pub fn make_private_folder(path: &Path) -> io::Result<()> {
     let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) else {
         return Ok(());
     };
-    let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot create the folder {}: {e}", folder.display()));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(named)
+    let with_path =
+        |e: io::Error| io::Error::new(e.kind(), format!("cannot create the folder {}: {e}", folder.display()));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(with_path)
 }
 
 /// Removes a socket that an earlier process left at `path`.
-fn clear(path: &Path) -> io::Result<()> {
+fn remove_stale_socket(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
@@ -122,29 +123,29 @@ fn clear(path: &Path) -> io::Result<()> {
 }
 
 /// Sends the sockets to the new process that waits at `path`, and returns its process id, if it sends one, once
-/// it accepts connections. `patience` is the time for it to listen at the upgrade socket; `may_come` ends the
-/// wait early.
+/// it accepts connections. `wait` is the time for it to listen at the upgrade socket; `check` runs
+/// before each attempt to connect, and its error ends the wait.
 ///
 /// # Errors
 /// If there is no new process, or it ended before it was ready. This process then still owns the sockets.
 pub fn send(
     path: &Path,
     sockets: &[(String, RawFd)],
-    patience: Duration,
-    may_come: impl FnMut() -> io::Result<()>,
+    wait: Duration,
+    check: impl FnMut() -> io::Result<()>,
 ) -> io::Result<Option<u32>> {
-    let mut stream = connect(path, patience, may_come)?;
+    let mut stream = connect(path, wait, check)?;
     stream.set_read_timeout(Some(WAIT_FOR_NEW))?;
     stream.set_write_timeout(Some(WAIT_FOR_NEW))?;
     for (name, fd) in sockets {
         send_one(&stream, name, Some(*fd))?;
     }
     send_one(&stream, "", None)?;
-    let mut answer = [0];
+    let mut message = [0];
     stream
-        .read_exact(&mut answer)
+        .read_exact(&mut message)
         .map_err(|e| io::Error::new(e.kind(), format!("the new process did not become ready: {e}")))?;
-    match answer {
+    match message {
         [READY] => {
             let mut id = [0; 4];
             Ok(stream.read_exact(&mut id).ok().map(|()| u32::from_be_bytes(id)))
@@ -160,10 +161,10 @@ pub fn send(
 
 /// Connects to the new process, which may need a moment to listen.
 #[expect(clippy::disallowed_methods, reason = "waiting for another process happens in real time")]
-fn connect(path: &Path, patience: Duration, mut may_come: impl FnMut() -> io::Result<()>) -> io::Result<UnixStream> {
-    let deadline = Instant::now() + patience;
+fn connect(path: &Path, wait: Duration, mut check: impl FnMut() -> io::Result<()>) -> io::Result<UnixStream> {
+    let deadline = Instant::now() + wait;
     loop {
-        may_come()?;
+        check()?;
         match UnixStream::connect(path) {
             Ok(stream) => return Ok(stream),
             Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
@@ -243,7 +244,7 @@ mod tests {
             let path = path.clone();
             move || {
                 let received = receive(&path).unwrap();
-                received.ready.tell().unwrap();
+                received.ready.report().unwrap();
                 received.sockets
             }
         });

@@ -44,7 +44,7 @@ impl Socket {
                 ListenAddress::Inet(at) => listen(*at, group.first()).map(Kind::Inet),
                 ListenAddress::Unix(path) => listen_unix(path, group.first()).map(Kind::Unix),
             };
-            group.push(Self { name: address.to_string(), kind: kind.map_err(|e| explain(address, &e))? });
+            group.push(Self { name: address.to_string(), kind: kind.map_err(|e| bind_error(address, &e))? });
         }
         Ok(group)
     }
@@ -53,7 +53,7 @@ impl Socket {
     ///
     /// # Errors
     /// If the descriptor is not a socket.
-    pub fn adopt(name: String, fd: OwnedFd) -> io::Result<Self> {
+    pub fn from_descriptor(name: String, fd: OwnedFd) -> io::Result<Self> {
         let kind = match SockRef::from(&fd).local_addr()?.as_socket() {
             Some(_) => Kind::Inet(fd.into()),
             None => Kind::Unix(fd.into()),
@@ -77,10 +77,10 @@ impl Socket {
     ///
     /// # Errors
     /// If the runtime cannot register it.
-    pub(super) fn into_incoming(self) -> io::Result<Incoming> {
+    pub(super) fn into_async(self) -> io::Result<AsyncListener> {
         Ok(match self.kind {
-            Kind::Inet(listener) => Incoming::Inet(tokio::net::TcpListener::from_std(listener)?),
-            Kind::Unix(listener) => Incoming::Unix(tokio::net::UnixListener::from_std(listener)?),
+            Kind::Inet(listener) => AsyncListener::Inet(tokio::net::TcpListener::from_std(listener)?),
+            Kind::Unix(listener) => AsyncListener::Unix(tokio::net::UnixListener::from_std(listener)?),
         })
     }
 }
@@ -95,12 +95,12 @@ impl AsFd for Socket {
 }
 
 /// An acceptor of connections.
-pub(super) enum Incoming {
+pub(super) enum AsyncListener {
     Inet(tokio::net::TcpListener),
     Unix(tokio::net::UnixListener),
 }
 
-impl Incoming {
+impl AsyncListener {
     /// The next connection and its peer; no peer for a Unix-domain socket.
     pub(super) async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match self {
@@ -125,7 +125,7 @@ impl Incoming {
     }
 }
 
-fn explain(address: &ListenAddress, e: &io::Error) -> io::Error {
+fn bind_error(address: &ListenAddress, e: &io::Error) -> io::Error {
     let hint = match e.kind() {
         io::ErrorKind::AddrInUse => {
             ": another process listens there; stop it, or take its sockets over with `--upgrade`"
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn unix_socket_is_replaced_only_if_its_process_is_dead() {
         let folder = tempfile::tempdir().unwrap();
-        let address: ListenAddress = format!("unix:{}/front.sock", folder.path().display()).parse().unwrap();
+        let address: ListenAddress = format!("unix:{}/l7lb.sock", folder.path().display()).parse().unwrap();
         let group = Socket::group(&address, 3, Vec::new()).unwrap();
         assert_eq!(group.len(), 3);
         let error = Socket::group(&address, 1, Vec::new()).unwrap_err().to_string();

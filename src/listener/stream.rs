@@ -1,8 +1,8 @@
 //! A client's connection: reads request heads, enforces timeouts in both directions, and buffers small writes.
 //!
 //! The listener reads a request head itself ([`ClientStream::poll_head`]), decides whether it is legal, and
-//! only then passes a handle to Pingora ([`super::lent`]). Pingora reads the body through the handle and never
-//! gets a byte of the next request: bytes after a message stay in `unread`. Between requests Pingora holds
+//! only then passes a handle to Pingora ([`super::stream_handle`]). Pingora reads the body through the handle
+//! and never gets a byte of the next request: bytes after a message stay in `unread`. Between requests Pingora holds
 //! nothing, so an idle connection takes little memory.
 
 use std::io::{self, IoSlice};
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::body::Message;
 use super::flood::FrameMeter;
-use super::stall::Stall;
+use super::inactivity_timer::InactivityTimer;
 use crate::http::h1::{Head, HeadReader};
 use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_limits::RequestLimits;
@@ -29,15 +29,15 @@ use crate::listener::connection::Connection;
 
 /// Small writes are buffered up to this size, so that header and body of a short response leave in one system
 /// call and one packet.
-const GATHER: usize = 1460;
+const WRITE_BUFFER: usize = 1460;
 /// Bytes per read while waiting for a head.
-const CHUNK: usize = 4096;
+const READ_SIZE: usize = 4096;
 /// Bytes of further requests that are read ahead during a response.
-const AHEAD: usize = 16 * 1024;
+const READ_AHEAD_MAX: usize = 16 * 1024;
 
 /// How long a client may pause after a response that precedes the end of its request. Closing immediately with
 /// unread bytes would reset the connection, and the client could lose the response.
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER_PAUSE: Duration = Duration::from_secs(2);
 /// How long further bytes of such a client are discarded.
 const LINGER_TOTAL: Duration = Duration::from_secs(30);
 
@@ -53,20 +53,20 @@ pub(super) struct ClientStream {
     /// Bytes to be written.
     unsent: BytesMut,
     message: Message,
-    reading: Stall,
-    writing: Stall,
+    reading: InactivityTimer,
+    writing: InactivityTimer,
     /// The end of lingering.
-    lingers_until: Option<Instant>,
+    linger_deadline: Option<Instant>,
 }
 
 /// The result of waiting for the next request.
-pub(super) enum Arrival {
+pub(super) enum NextRequest {
     /// The bytes of a legal head.
     Request(BytesMut),
     /// The connection is closed or idle for too long.
     Closed,
     /// A rejection. The bytes are for the log.
-    Refused(DetailedRejection, BytesMut),
+    Rejected(DetailedRejection, BytesMut),
 }
 
 impl ClientStream {
@@ -77,7 +77,7 @@ impl ClientStream {
         timeouts: Arc<ClientTimeouts>,
         unread: BytesMut,
     ) -> Self {
-        let digest = connection.carry();
+        let digest = connection.to_proxy_digest();
         Self {
             io,
             connection,
@@ -85,10 +85,10 @@ impl ClientStream {
             timeouts,
             unread,
             unsent: BytesMut::new(),
-            message: Message::Nothing,
-            reading: Stall::default(),
-            writing: Stall::default(),
-            lingers_until: None,
+            message: Message::Complete,
+            reading: InactivityTimer::default(),
+            writing: InactivityTimer::default(),
+            linger_deadline: None,
         }
     }
 
@@ -98,7 +98,7 @@ impl ClientStream {
     }
 
     /// Switches to HTTP/2, which has its own limits.
-    pub(super) fn speak_http2(&mut self, meter: FrameMeter) {
+    pub(super) fn switch_to_http2(&mut self, meter: FrameMeter) {
         self.message = Message::Http2(Box::new(meter));
     }
 
@@ -109,7 +109,7 @@ impl ClientStream {
 
     /// Whether the last request was read to its end, so that another may follow.
     pub(super) fn is_at_end(&self) -> bool {
-        matches!(self.message, Message::Nothing)
+        matches!(self.message, Message::Complete)
     }
 
     /// Waits for the next head. `closing` is ready when idle connections must close.
@@ -119,56 +119,58 @@ impl ClientStream {
         reader: &mut HeadReader,
         (limits, first): (&RequestLimits, bool),
         closing: Pin<&mut impl Future<Output = ()>>,
-    ) -> Poll<Arrival> {
+    ) -> Poll<NextRequest> {
         loop {
             match reader.inspect(&self.unread, limits) {
-                Ok(Some(head)) => return Poll::Ready(self.take(head)),
+                Ok(Some(head)) => return Poll::Ready(self.take_head(head)),
                 Ok(None) => {}
-                Err(refusal) => return Poll::Ready(self.refuse(refusal)),
+                Err(rejection) => return Poll::Ready(self.reject(rejection)),
             }
-            let silent = self.unread.is_empty();
+            let idle = self.unread.is_empty();
             match self.poll_fill(cx) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Arrival::Closed),
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(NextRequest::Closed),
                 // The header timeout starts with the first byte of the head.
-                Poll::Ready(Ok(_)) if silent => self.reading.progress(),
+                Poll::Ready(Ok(_)) if idle => self.reading.reset(),
                 Poll::Ready(Ok(_)) => {}
-                Poll::Pending if silent => {
+                Poll::Pending if idle => {
                     let limit = if first { self.timeouts.header } else { self.timeouts.keepalive };
                     if closing.poll(cx).is_ready() || self.reading.poll(cx, limit).is_ready() {
-                        return Poll::Ready(Arrival::Closed);
+                        return Poll::Ready(NextRequest::Closed);
                     }
                     return Poll::Pending;
                 }
                 Poll::Pending => {
                     ready!(self.reading.poll(cx, self.timeouts.header));
-                    let late =
-                        DetailedRejection { rejection: Rejection::HeaderTimeout, detail: "the header was sent too slowly" };
-                    return Poll::Ready(self.refuse(late));
+                    let timeout = DetailedRejection {
+                        rejection: Rejection::HeaderTimeout,
+                        detail: "the header was sent too slowly",
+                    };
+                    return Poll::Ready(self.reject(timeout));
                 }
             }
         }
     }
 
-    fn take(&mut self, head: Head) -> Arrival {
-        self.reading.progress();
+    fn take_head(&mut self, head: Head) -> NextRequest {
+        self.reading.reset();
         self.connection.begin_request();
-        self.message = Message::of(head.body, &self.timeouts);
+        self.message = Message::after_head(head.body, &self.timeouts);
         self.unread.advance(head.start);
         let length = head.length.saturating_sub(head.start);
         // Splitting would make the buffer shared, which costs; usually no bytes follow.
         let bytes =
             if self.unread.len() == length { std::mem::take(&mut self.unread) } else { self.unread.split_to(length) };
-        Arrival::Request(bytes)
+        NextRequest::Request(bytes)
     }
 
-    fn refuse(&mut self, refusal: DetailedRejection) -> Arrival {
-        Arrival::Refused(refusal, std::mem::take(&mut self.unread))
+    fn reject(&mut self, rejection: DetailedRejection) -> NextRequest {
+        NextRequest::Rejected(rejection, std::mem::take(&mut self.unread))
     }
 
     /// Reads available bytes into `unread`; 0 at the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // On the stack, so that a waiting connection has no buffer.
-        let mut space = [MaybeUninit::uninit(); CHUNK];
+        let mut space = [MaybeUninit::uninit(); READ_SIZE];
         let mut buffer = ReadBuf::uninit(&mut space);
         ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
         self.unread.extend_from_slice(buffer.filled());
@@ -178,7 +180,7 @@ impl ClientStream {
     /// Detects whether the client disconnects while its response is prepared. Bytes that it sends belong to its
     /// next request.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.unread.len() < AHEAD {
+        while self.unread.len() < READ_AHEAD_MAX {
             if ready!(self.poll_fill(cx))? == 0 {
                 // With a request waiting, the client has only half-closed the connection.
                 return if self.unread.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending };
@@ -197,45 +199,45 @@ impl ClientStream {
         let before = buffer.filled().len();
         if self.unread.is_empty() {
             if Pin::new(&mut self.io).poll_read(cx, buffer)?.is_pending() {
-                let Some(limit) = self.message.limit(&self.timeouts) else { return Poll::Pending };
-                if self.connection.is_answered() {
-                    ready!(self.reading.poll(cx, limit.min(LINGER)));
+                let Some(limit) = self.message.timeout(&self.timeouts) else { return Poll::Pending };
+                if self.connection.is_response_complete() {
+                    ready!(self.reading.poll(cx, limit.min(LINGER_PAUSE)));
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the response is complete")));
                 }
                 ready!(self.reading.poll(cx, limit));
-                return Poll::Ready(Err(self.blame(self.message.overdue())));
+                return Poll::Ready(Err(self.record_fault(self.message.timeout_rejection())));
             }
         } else {
             let length = self.unread.len().min(buffer.remaining());
             buffer.put_slice(self.unread.get(..length).unwrap_or_default());
             self.unread.advance(length);
         }
-        self.reading.progress();
+        self.reading.reset();
         let received = buffer.filled().get(before..).unwrap_or_default();
-        let own = match self.message.advance(received) {
-            Ok(own) => own,
-            Err(refusal) if matches!(self.message, Message::Flooded) => {
-                self.connection.blame(refusal);
+        let consumed = match self.message.advance(received) {
+            Ok(consumed) => consumed,
+            Err(rejection) if matches!(self.message, Message::Flooded) => {
+                self.connection.record_fault(rejection);
                 buffer.set_filled(before);
                 return Poll::Pending;
             }
-            Err(refusal) => return Poll::Ready(Err(self.blame(refusal))),
+            Err(rejection) => return Poll::Ready(Err(self.record_fault(rejection))),
         };
-        if own < received.len() {
+        if consumed < received.len() {
             // Bytes of the next request were read too; they go to the front of `unread`.
-            let behind = received.get(own..).unwrap_or_default();
-            let mut unread = BytesMut::with_capacity(behind.len() + self.unread.len());
-            unread.extend_from_slice(behind);
+            let rest = received.get(consumed..).unwrap_or_default();
+            let mut unread = BytesMut::with_capacity(rest.len() + self.unread.len());
+            unread.extend_from_slice(rest);
             unread.extend_from_slice(&self.unread);
             self.unread = unread;
-            buffer.set_filled(before + own);
+            buffer.set_filled(before + consumed);
         }
         Poll::Ready(Ok(()))
     }
 
-    fn blame(&self, refusal: DetailedRejection) -> io::Error {
-        self.connection.blame(refusal);
-        io::Error::new(io::ErrorKind::InvalidData, refusal.detail)
+    fn record_fault(&self, rejection: DetailedRejection) -> io::Error {
+        self.connection.record_fault(rejection);
+        io::Error::new(io::ErrorKind::InvalidData, rejection.detail)
     }
 
     /// Waits until the client reads, with a timeout.
@@ -247,7 +249,7 @@ impl ClientStream {
     /// Reads and discards the rest of a request whose response is complete. Ready with whether the next request
     /// may follow.
     pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let mut space = [MaybeUninit::uninit(); CHUNK];
+        let mut space = [MaybeUninit::uninit(); READ_SIZE];
         while self.message.is_body() {
             let mut buffer = ReadBuf::uninit(&mut space);
             let read = ready!(self.poll_message(cx, &mut buffer));
@@ -266,16 +268,16 @@ impl ClientStream {
         message || !self.unread.is_empty()
     }
 
-    /// Discards what the client still sends, until it pauses or the time is over. Closing with unread bytes
+    /// Discards further bytes of the client until it pauses or the time limit is reached. Closing with unread bytes
     /// would reset the connection, and the client could lose the last response.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let end = *self.lingers_until.get_or_insert_with(|| Instant::now() + LINGER_TOTAL);
-        while self.reading.poll(cx, LINGER).is_pending() {
+        let deadline = *self.linger_deadline.get_or_insert_with(|| Instant::now() + LINGER_TOTAL);
+        while self.reading.poll(cx, LINGER_PAUSE).is_pending() {
             self.unread.clear();
-            if ready!(self.poll_fill(cx)).unwrap_or(0) == 0 || Instant::now() >= end {
+            if ready!(self.poll_fill(cx)).unwrap_or(0) == 0 || Instant::now() >= deadline {
                 break;
             }
-            self.reading.progress();
+            self.reading.reset();
         }
         Poll::Ready(Ok(()))
     }
@@ -285,7 +287,7 @@ impl ClientStream {
         while !self.unsent.is_empty() {
             match Pin::new(&mut self.io).poll_write(cx, &self.unsent) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(written)) => self.wrote(written),
+                Poll::Ready(Ok(written)) => self.record_written(written),
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
                 Poll::Pending => return self.poll_writable(cx),
             }
@@ -293,17 +295,17 @@ impl ClientStream {
         Poll::Ready(Ok(()))
     }
 
-    fn wrote(&mut self, bytes: usize) {
-        self.writing.progress();
-        self.connection.take(bytes);
+    fn record_written(&mut self, bytes: usize) {
+        self.writing.reset();
+        self.connection.add_bytes_sent(bytes);
         self.unsent.advance(bytes.min(self.unsent.len()));
         if self.unsent.is_empty() {
             // The next response gets a new buffer; an idle connection has none.
             self.unsent = BytesMut::new();
         }
-        if matches!(self.message, Message::Tunnel) || self.connection.is_answered() {
+        if matches!(self.message, Message::Tunnel) || self.connection.is_response_complete() {
             // In a tunnel progress in either direction counts; after a response a different wait applies.
-            self.reading.progress();
+            self.reading.reset();
         }
     }
 }
@@ -322,9 +324,9 @@ impl AsyncRead for ClientStream {
 
 impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.unsent.len() + bytes.len() <= GATHER {
+        if self.unsent.len() + bytes.len() <= WRITE_BUFFER {
             if self.unsent.is_empty() {
-                self.unsent.reserve(GATHER);
+                self.unsent.reserve(WRITE_BUFFER);
             }
             self.unsent.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
@@ -336,10 +338,10 @@ impl AsyncWrite for ClientStream {
             match Pin::new(&mut this.io).poll_write_vectored(cx, slices.unwrap_or_default()) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => {
-                    let behind = written.saturating_sub(this.unsent.len());
-                    this.wrote(written);
-                    if behind > 0 {
-                        return Poll::Ready(Ok(behind));
+                    let rest = written.saturating_sub(this.unsent.len());
+                    this.record_written(written);
+                    if rest > 0 {
+                        return Poll::Ready(Ok(rest));
                     }
                 }
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),

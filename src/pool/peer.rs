@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 use crate::pool::proxy_protocol::ProxyProtocol;
-use crate::tls::upstream::Verification;
+use crate::tls::upstream::UpstreamTls;
 
 /// The protocol to the backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -137,7 +137,7 @@ pub struct Template {
     /// The protocol.
     pub protocol: Protocol,
     /// TLS settings, if the pool uses TLS.
-    pub tls: Option<Verification>,
+    pub tls: Option<UpstreamTls>,
     /// The timeouts.
     pub timeouts: Timeouts,
     /// How long an idle connection is kept. It is shorter than the usual timeout of backends (60 s), so that l7lb

@@ -12,7 +12,7 @@ use crate::http::client_address::ClientKey;
 use crate::http::rejection::Rejection;
 use crate::limit::Limiter;
 use crate::observe::recent_requests::{Recorder, RequestKey};
-use crate::tls::Established;
+use crate::tls::HandshakeResult;
 
 impl Exchange {
     /// Decides and stores the route. Records the request if its rejection depends on the configuration.
@@ -72,6 +72,6 @@ impl Exchange {
 /// Whether the host of the request does not belong to its TLS connection (RFC 9110 §7.4).
 fn is_misdirected(session: &Session) -> bool {
     let downstream = session.as_downstream();
-    let established = downstream.digest().and_then(Established::of);
+    let established = downstream.digest().and_then(HandshakeResult::of);
     matches!((established, host(downstream.req_header())), (Some(told), Some(host)) if !told.may_serve(host))
 }

@@ -131,7 +131,7 @@ impl Deadlines {
             ends: Ends { local: to.local, backend: to.endpoint.address() },
             endpoint: to.endpoint,
             rescued_until: AtomicU64::new(0),
-            taken: AtomicU64::new(client.as_ref().map_or(0, |client| client.taken())),
+            taken: AtomicU64::new(client.as_ref().map_or(0, |client| client.bytes_sent())),
             client,
             due: AtomicU64::new(u64::MAX),
             limit: AtomicU64::new(milliseconds(limits.pause)),
@@ -169,7 +169,7 @@ impl Wait {
     /// Shuts the connection down if it is overdue; `since` is `now` in the list's clock. A wait with progress
     /// since the last sweep restarts now: requests record progress without reading the clock.
     fn look(&self, since: u64, now: Instant) {
-        let taken = self.client.as_ref().map_or(0, |client| client.taken());
+        let taken = self.client.as_ref().map_or(0, |client| client.bytes_sent());
         let moved = self.taken.swap(taken, Ordering::Relaxed) != taken;
         let due = self.due.load(Ordering::Relaxed);
         if moved || due == u64::MAX {
@@ -327,7 +327,7 @@ mod tests {
         let deadline = deadlines.start(to(&stream, &backend), Some(Arc::clone(&client)), pause(SECOND));
         for second in 0..10 {
             deadlines.sweep_once(now + SECOND * second);
-            if second % 2 == 0 { deadline.progress(SECOND) } else { client.take(100) }
+            if second % 2 == 0 { deadline.progress(SECOND) } else { client.add_bytes_sent(100) }
         }
         deadlines.sweep_once(now + SECOND * 10);
         assert!(deadline.expired().is_none());

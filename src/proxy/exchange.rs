@@ -171,7 +171,7 @@ impl Exchange {
         let Some(connection) = &self.connection else { return };
         if !session.is_http2() && !connection.is_switched() && !session.as_downstream_mut().is_body_done() {
             self.ended_early = true;
-            connection.end_answer();
+            connection.mark_response_complete();
         }
     }
 
@@ -184,7 +184,7 @@ impl Exchange {
     /// Pingora may have decided otherwise.
     pub(super) fn keep_connection(&self, session: &Session) {
         if let (Some(connection), Some(_)) = (&self.connection, session.get_keepalive()) {
-            connection.keep();
+            connection.mark_keepalive();
         }
     }
 

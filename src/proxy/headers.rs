@@ -11,7 +11,7 @@ use pingora_proxy::Session;
 use super::exchange::Exchange;
 use crate::decision::form::{CLIENT_CERTIFICATE, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID};
 use crate::limit::Verdict;
-use crate::tls::Established;
+use crate::tls::HandshakeResult;
 
 /// Headers that only a proxy may set; they are removed unless the peer is trusted.
 fn is_for_proxies_only(name: &str) -> bool {
@@ -98,7 +98,7 @@ fn forwarded_host(authority: Option<&Authority>, headers: &HeaderMap) -> Option<
 
 /// Adds headers about the client certificate of the TLS handshake.
 fn client_certificate(session: &Session, headers: &mut HeaderMap) {
-    let established = session.as_downstream().digest().and_then(Established::of);
+    let established = session.as_downstream().digest().and_then(HandshakeResult::of);
     let Some(client) = established.and_then(|established| established.client.as_ref()) else {
         return;
     };

@@ -31,9 +31,9 @@ use crate::control::api::{self, Admin, Api, Control};
 use crate::control::reload::{self, InForce, Live, Orders, Reloader, Source, Upgrades};
 use crate::decision::snapshot::Snapshot;
 use crate::listener::address::ListenAddress;
-use crate::listener::front::{Door, Makings, Prepare, Workers};
+use crate::listener::listener_service::{BoundListener, WorkerParts, Prepare, Workers};
 use crate::listener::handover::{self, Ready};
-use crate::listener::{Drain, Entrance, Front, LiveRules, Socket};
+use crate::listener::{Drain, AcceptorSettings, ListenerService, ActiveClientRules, Socket};
 use crate::observe::recent_requests::RecentRequests;
 use crate::observe::{AccessLog, OperatorLog, access_log};
 use crate::pool::PoolService;
@@ -66,7 +66,7 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     let checked = loaded.checked;
     let begun = Instant::now();
     let snapshot = Arc::new(Snapshot::build(&checked, None, begun)?);
-    let entrances = entrances(&checked)?;
+    let acceptor_settings = acceptor_settings(&checked)?;
     let successor = Successor::of_this(start.upgrade);
     let mut conf = ServerConf { daemon: start.daemon || checked.server.daemon, ..clone_of(&checked.server) };
     // A daemon would change to `/`, where relative file names in reloads would be different files.
@@ -74,39 +74,39 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     let upgrade_sock = PathBuf::from(&conf.upgrade_sock);
     prepare_folders(&conf).map_err(|e| e.to_string())?;
 
-    let workers = if conf.work_stealing { Workers::Together(conf.threads) } else { Workers::Apart(conf.threads) };
-    let addresses: Vec<ListenAddress> = entrances.iter().map(|(address, _)| address.clone()).collect();
+    let workers = if conf.work_stealing { Workers::WorkStealing(conf.threads) } else { Workers::SingleThreaded(conf.threads) };
+    let addresses: Vec<ListenAddress> = acceptor_settings.iter().map(|(address, _)| address.clone()).collect();
     let (groups, ready) =
         sockets(&addresses, workers, start.upgrade.then_some(upgrade_sock.as_path())).map_err(|e| e.to_string())?;
     let named = groups.iter().flatten().map(|socket| (socket.name.clone(), socket.as_fd().as_raw_fd())).collect();
-    let doors = groups.into_iter().zip(entrances);
-    let doors = doors.map(|(sockets, (_, entrance))| Door { sockets, entrance }).collect();
-    let rules = LiveRules::new(reload::rules(&checked)?);
+    let bound = groups.into_iter().zip(acceptor_settings);
+    let bound = bound.map(|(sockets, (_, settings))| BoundListener { sockets, settings }).collect();
+    let rules = ActiveClientRules::new(reload::rules(&checked)?);
     let access_log = checked.access_log.clone();
     let lifecycle = Lifecycle::new(checked.drain_delay);
     let listeners = checked.listeners.clone().into();
     let build =
         Build { conf, snapshot, in_force, begun, lifecycle, listeners, access_log, workers, rules, log: start.log };
     let source = start.source.map(|source| (source, checked));
-    serve(build, doors, Handing { named, upgrade_sock, ready, successor }, source);
+    serve(build, bound, Handing { named, upgrade_sock, ready, successor }, source);
     Ok(())
 }
 
 /// The settings for each listen address.
-fn entrances(checked: &Checked) -> Result<Vec<(ListenAddress, Arc<Entrance>)>, String> {
-    let mut entrances = Vec::new();
+fn acceptor_settings(checked: &Checked) -> Result<Vec<(ListenAddress, Arc<AcceptorSettings>)>, String> {
+    let mut acceptor_settings = Vec::new();
     for listener in &checked.listeners {
         let names: Vec<String> = listener.addresses.iter().map(ToString::to_string).collect();
         let terminator = |settings| Terminator::new(names.join(", "), settings).map(Arc::new);
-        let entrance = Arc::new(Entrance {
+        let settings = Arc::new(AcceptorSettings {
             tls: listener.tls.as_ref().map(terminator).transpose()?,
             proxy_protocol: listener.proxy_protocol.clone(),
             policy: Arc::clone(&listener.policy),
         });
-        let at = |address: &ListenAddress| (address.clone(), Arc::clone(&entrance));
-        entrances.extend(listener.addresses.iter().map(at));
+        let at = |address: &ListenAddress| (address.clone(), Arc::clone(&settings));
+        acceptor_settings.extend(listener.addresses.iter().map(at));
     }
-    Ok(entrances)
+    Ok(acceptor_settings)
 }
 
 /// The parts of the server.
@@ -119,7 +119,7 @@ struct Build {
     listeners: Arc<[listener::Spec]>,
     access_log: access_log::Config,
     workers: Workers,
-    rules: LiveRules,
+    rules: ActiveClientRules,
     log: OperatorLog,
 }
 
@@ -131,7 +131,7 @@ struct Handing {
     successor: Successor,
 }
 
-fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Source, Checked)>) {
+fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: Option<(Source, Checked)>) {
     let grace = Duration::from_secs(build.conf.grace_period_seconds.unwrap_or_default());
     // l7lb implements the grace period: Pingora would sleep for all of it.
     let conf = ServerConf { grace_period_seconds: Some(0), ..build.conf };
@@ -165,20 +165,20 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
     let mut health = background_service("health", pool_service);
     health.threads = Some(1);
     server.add_service(health);
-    watch_files(&mut server, &doors);
+    watch_files(&mut server, &listeners);
     if let Some(period) = systemd::watchdog_period() {
         server.add_service(background_service("watchdog", Watchdog { period }));
     }
 
     let found = Arc::clone(&live.snapshot);
     let prepare = prepare(Arc::clone(&server.configuration), live, (build.access_log, log_slot.clone()), build.workers);
-    let listening = describe(&doors);
+    let listening = describe(&listeners);
     let served = lifecycle.clone();
     let on_ready = move || {
         if let Some(ready) = handing.ready {
             // Until now the control socket belonged to the old process.
             control.succeed(&found.load().pools);
-            if let Err(e) = ready.tell() {
+            if let Err(e) = ready.report() {
                 log::warn!("the old process has already stopped: {e}");
             }
         }
@@ -188,7 +188,7 @@ fn serve(build: Build, doors: Vec<Door>, handing: Handing, source: Option<(Sourc
         systemd::ready();
     };
     let how = (build.workers, build.rules);
-    server.add_service(Front::new(doors, prepare, on_ready, how, (drain.clone(), settled)));
+    server.add_service(ListenerService::new(listeners, prepare, on_ready, how, (drain.clone(), settled)));
     let hand_over =
         HandOver { sockets: handing.named, upgrade_sock: handing.upgrade_sock, successor: handing.successor };
     let signals = Signals { drain, lifecycle, grace, log_slot, orders, hand_over, upgrades: Mutex::new(upgrades) };
@@ -213,9 +213,9 @@ fn add_control(server: &mut Server, control: &Control, api: Api) {
 }
 
 /// Adds the service that reloads changed certificates and keys.
-fn watch_files(server: &mut Server, doors: &[Door]) {
+fn watch_files(server: &mut Server, listeners: &[BoundListener]) {
     let mut terminators: Vec<Arc<Terminator>> = Vec::new();
-    for tls in doors.iter().filter_map(|door| door.entrance.tls.as_ref()) {
+    for tls in listeners.iter().filter_map(|listener| listener.settings.tls.as_ref()) {
         // Several addresses of one listener share it.
         if !terminators.iter().any(|known| Arc::ptr_eq(known, tls)) {
             terminators.push(Arc::clone(tls));
@@ -234,7 +234,7 @@ fn prepare(
     (log, slot): (access_log::Config, access_log::Slot),
     workers: Workers,
 ) -> Prepare<Proxy> {
-    let threads = if let Workers::Together(threads) = workers { threads } else { 1 };
+    let threads = if let Workers::WorkStealing(threads) = workers { threads } else { 1 };
     Box::new(move || {
         let access_log = AccessLog::start(&log).map_err(|e| e.to_string())?;
         *slot.lock() = Some(access_log.clone());
@@ -250,7 +250,7 @@ fn prepare(
                 proxy
             }
         };
-        Ok(Makings { proxy: Box::new(proxy), access_log })
+        Ok(WorkerParts { proxy: Box::new(proxy), access_log })
     })
 }
 
@@ -261,13 +261,13 @@ fn options() -> HttpServerOptions {
     options
 }
 
-fn describe(doors: &[Door]) -> String {
-    let describe = |door: &Door| {
-        let scheme = if door.entrance.tls.is_some() { "https" } else { "http" };
-        let first = door.sockets.first()?;
+fn describe(listeners: &[BoundListener]) -> String {
+    let describe = |listener: &BoundListener| {
+        let scheme = if listener.settings.tls.is_some() { "https" } else { "http" };
+        let first = listener.sockets.first()?;
         Some(format!("{scheme}://{}", first.address()))
     };
-    doors.iter().filter_map(describe).collect::<Vec<_>>().join(" ")
+    listeners.iter().filter_map(describe).collect::<Vec<_>>().join(" ")
 }
 
 /// The sockets for `addresses`, one per worker for each: those of the old process if it has them, otherwise new
@@ -287,7 +287,7 @@ fn sockets(
         }
         ready = Some(received.ready);
     }
-    let count = if let Workers::Apart(workers) = workers { workers } else { 1 };
+    let count = if let Workers::SingleThreaded(workers) = workers { workers } else { 1 };
     let take = |address: &ListenAddress| {
         Socket::group(address, count, inherited.remove(&address.to_string()).unwrap_or_default())
     };

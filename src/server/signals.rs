@@ -198,7 +198,7 @@ impl Signals {
             return log::info!("all connections have ended");
         }
         self.lifecycle.enter(Phase::Aborting);
-        let deaf = self.drain.cut().await;
+        let deaf = self.drain.abort().await;
         let cut = self.lifecycle.aborted();
         log::warn!("the grace period is over: aborting {late} connections with {} requests", cut.total);
         cut.named.iter().for_each(|request| log::warn!("request aborted: {request}"));

@@ -8,8 +8,8 @@ use rustls::server::ProducesTickets;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
-use super::config::{Config, Material, Protocol, Version};
-use super::store::Store;
+use super::config::{Config, FileContents, Protocol, Version};
+use super::store::CertificateStore;
 
 /// Builds the acceptor of one listener.
 ///
@@ -20,7 +20,7 @@ use super::store::Store;
 /// A message, if the cryptography provider rejects the settings.
 pub(super) fn build(
     config: &Config,
-    material: &Material,
+    contents: &FileContents,
     tickets: Arc<dyn ProducesTickets>,
 ) -> Result<Acceptor, String> {
     let versions: &[&SupportedProtocolVersion] = match config.minimum_version {
@@ -30,11 +30,11 @@ pub(super) fn build(
     let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(versions)
         .map_err(|e| e.to_string())?;
-    let builder = match &material.client_auth {
+    let builder = match &contents.client_auth {
         None => builder.with_no_client_auth(),
         Some(auth) => builder.with_client_cert_verifier(auth.verifier()),
     };
-    let mut server = builder.with_cert_resolver(Arc::new(Store::new(&material.certificates)));
+    let mut server = builder.with_cert_resolver(Arc::new(CertificateStore::new(&contents.certificates)));
     server.alpn_protocols = config.alpn.iter().copied().map(Protocol::name).map(Into::into).collect();
     server.ticketer = tickets;
     Ok(Acceptor::from_server_config(Arc::new(server)))

@@ -13,7 +13,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Why a file cannot be used, for the operator.
-pub struct Unusable {
+pub struct FileError {
     /// The problem with the file.
     pub problem: String,
     /// How to correct it.
@@ -21,31 +21,31 @@ pub struct Unusable {
 }
 
 /// Reads a certificate chain; at least one certificate.
-pub fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
-    let unusable = |problem: String| Unusable {
+pub fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let error = |problem: String| FileError {
         problem,
         hint: "give a PEM file with the certificate first, then its intermediates (`l7lb cert` writes one for development)",
     };
-    let pem = read(path).map_err(&unusable)?;
+    let pem = read(path).map_err(&error)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
-        Ok(_) => Err(unusable(format!("{} contains no certificate", path.display()))),
-        Err(e) => Err(unusable(format!("{} is not valid PEM: {e}", path.display()))),
+        Ok(_) => Err(error(format!("{} contains no certificate", path.display()))),
+        Err(e) => Err(error(format!("{} is not valid PEM: {e}", path.display()))),
     }
 }
 
 /// The expiry of the certificate in a file; `None` if it cannot be read.
 #[must_use]
-pub fn end_of(path: &Path) -> Option<SystemTime> {
-    read_chain(path).ok()?.first().map(Facts::of)?.ok().map(|facts| facts.expires)
+pub fn expiry_of(path: &Path) -> Option<SystemTime> {
+    read_chain(path).ok()?.first().map(Properties::of)?.ok().map(|properties| properties.expires)
 }
 
 /// Reads a private key. Error messages never contain a part of the file.
-pub fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, Unusable> {
-    let unusable = |problem: String| Unusable { problem, hint: "give a PEM file with one private key, not encrypted" };
-    let pem = read(path).map_err(&unusable)?;
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| unusable(format!("{} contains no private key", path.display())))
+pub fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
+    let error = |problem: String| FileError { problem, hint: "give a PEM file with one private key, not encrypted" };
+    let pem = read(path).map_err(&error)?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| error(format!("{} contains no private key", path.display())))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
@@ -53,18 +53,16 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// Reads an OCSP response in DER (RFC 6960 §4.2.1), which must be a successful one.
-pub(super) fn read_ocsp(path: &Path) -> Result<Vec<u8>, Unusable> {
-    let unusable =
-        |problem: String| Unusable { problem, hint: "give the response in DER, as `openssl ocsp -respout` writes it" };
-    let der = read(path).map_err(&unusable)?;
+pub(super) fn read_ocsp(path: &Path) -> Result<Vec<u8>, FileError> {
+    let error =
+        |problem: String| FileError { problem, hint: "give the response in DER, as `openssl ocsp -respout` writes it" };
+    let der = read(path).map_err(&error)?;
     // OCSPResponse is a SEQUENCE that starts with its status, an ENUMERATED of one byte; 0 is success.
     let status = der_content(&der).and_then(|content| content.strip_prefix(&[0x0a, 0x01])?.first());
     match status {
         Some(0) => Ok(der),
-        Some(status) => {
-            Err(unusable(format!("{} reports a failure of the responder: status {status}", path.display())))
-        }
-        None => Err(unusable(format!("{} is not an OCSP response", path.display()))),
+        Some(status) => Err(error(format!("{} reports a failure of the responder: status {status}", path.display()))),
+        None => Err(error(format!("{} is not an OCSP response", path.display()))),
     }
 }
 
@@ -85,26 +83,26 @@ fn der_content(der: &[u8]) -> Option<&[u8]> {
 #[derive(Clone, Debug)]
 pub struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
-    facts: Facts,
+    properties: Properties,
 }
 
 #[derive(Clone, Debug)]
-struct Facts {
+struct Properties {
     names: Vec<String>,
     serial: String,
     expires: SystemTime,
 }
 
-/// The kind of a certificate's key, as text.
-pub(super) struct Kind(SignatureAlgorithm);
+/// The algorithm of a certificate's key, as text.
+pub(super) struct KeyAlgorithm(SignatureAlgorithm);
 
-impl Kind {
+impl KeyAlgorithm {
     pub(super) fn of(certificate: &Certificate) -> Self {
         Self(certificate.key.key.algorithm())
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for KeyAlgorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             SignatureAlgorithm::RSA => f.write_str("RSA"),
@@ -119,16 +117,16 @@ impl Certificate {
     /// Pairs a chain with its key.
     ///
     /// # Errors
-    /// The problem: no certificate, an unknown kind of key, a key of another certificate, or an invalid
+    /// The problem: no certificate, an unknown key algorithm, a key of another certificate, or an invalid
     /// certificate.
     pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, String> {
-        let facts = chain.first().map(Facts::of).ok_or("there is no certificate")??;
+        let properties = chain.first().map(Properties::of).ok_or("there is no certificate")??;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let key = CertifiedKey::from_der(chain, key, &provider).map_err(|e| match e {
             rustls::Error::InconsistentKeys(_) => "the key does not belong to the certificate".to_owned(),
             other => other.to_string(),
         })?;
-        Ok(Self { key: Arc::new(key), facts })
+        Ok(Self { key: Arc::new(key), properties })
     }
 
     /// The same certificate with an OCSP response to staple.
@@ -141,22 +139,22 @@ impl Certificate {
     /// The DNS names of the certificate, in lower case, wildcards as `*.example.com`.
     #[must_use]
     pub fn names(&self) -> &[String] {
-        &self.facts.names
+        &self.properties.names
     }
 
     /// The serial number in lower-case hexadecimal digits.
     #[must_use]
     pub fn serial(&self) -> &str {
-        &self.facts.serial
+        &self.properties.serial
     }
 
     /// The expiry of the certificate.
     #[must_use]
     pub fn expires(&self) -> SystemTime {
-        self.facts.expires
+        self.properties.expires
     }
 
-    /// A name that both certificates have, if their keys are of the same kind.
+    /// A name that both certificates have, if their keys are of the same algorithm.
     pub(super) fn name_shared_with(&self, other: &Self) -> Option<&str> {
         if self.key.key.algorithm() != other.key.key.algorithm() {
             return None;
@@ -165,7 +163,7 @@ impl Certificate {
     }
 }
 
-impl Facts {
+impl Properties {
     fn of(certificate: &CertificateDer<'_>) -> Result<Self, String> {
         let (_, parsed) =
             X509Certificate::from_der(certificate).map_err(|e| format!("the certificate is invalid: {e}"))?;

@@ -14,7 +14,7 @@ use rustls::server::danger::ClientCertVerifier;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::certificates::{self, Unusable};
+use super::certificates::{self, FileError};
 use crate::base::fault::{Faults, Place};
 
 /// The `client_auth:` block of a listener's `tls`.
@@ -45,7 +45,7 @@ pub enum Mode {
 #[derive(Clone)]
 pub struct ClientAuth {
     verifier: Arc<dyn ClientCertVerifier>,
-    binding: [u8; 32],
+    rules_hash: [u8; 32],
 }
 
 impl fmt::Debug for ClientAuth {
@@ -83,14 +83,14 @@ impl Config {
 
 const CA_HINT: &str = "give a PEM file with the certificates of the authorities that sign client certificates";
 
-fn read_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, Unusable> {
-    let unusable = |problem: String| Unusable { problem, hint: "give a PEM file with X509 CRL blocks" };
-    let pem = std::fs::read(path).map_err(|e| unusable(format!("cannot read {}: {e}", path.display())))?;
+fn read_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, FileError> {
+    let error = |problem: String| FileError { problem, hint: "give a PEM file with X509 CRL blocks" };
+    let pem = std::fs::read(path).map_err(|e| error(format!("cannot read {}: {e}", path.display())))?;
     let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
     match lists {
         Ok(lists) if !lists.is_empty() => Ok(lists),
-        Ok(_) => Err(unusable(format!("{} contains no revocation list", path.display()))),
-        Err(e) => Err(unusable(format!("{} is not valid PEM: {e}", path.display()))),
+        Ok(_) => Err(error(format!("{} contains no revocation list", path.display()))),
+        Err(e) => Err(error(format!("{} is not valid PEM: {e}", path.display()))),
     }
 }
 
@@ -104,7 +104,7 @@ impl ClientAuth {
         authorities: Vec<CertificateDer<'static>>,
         lists: Vec<CertificateRevocationListDer<'static>>,
     ) -> Result<Self, String> {
-        let binding = binding(mode, &authorities, &lists);
+        let rules_hash = rules_hash(mode, &authorities, &lists);
         let mut roots = RootCertStore::empty();
         for authority in authorities {
             roots.add(authority).map_err(|e| format!("contains a certificate that is not an authority: {e}"))?;
@@ -115,7 +115,7 @@ impl ClientAuth {
             Mode::Required => builder,
             Mode::Optional => builder.allow_unauthenticated(),
         };
-        Ok(Self { verifier: builder.build().map_err(|e| e.to_string())?, binding })
+        Ok(Self { verifier: builder.build().map_err(|e| e.to_string())?, rules_hash })
     }
 
     pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
@@ -125,12 +125,12 @@ impl ClientAuth {
     /// A hash of these rules. A resumed session is not verified again, so a ticket must not be valid under
     /// other rules than those under which its client was verified: neither on a listener with other authorities
     /// nor after a revocation.
-    pub(super) fn binding(&self) -> [u8; 32] {
-        self.binding
+    pub(super) fn rules_hash(&self) -> [u8; 32] {
+        self.rules_hash
     }
 }
 
-fn binding(mode: Mode, authorities: &[CertificateDer<'_>], lists: &[CertificateRevocationListDer<'_>]) -> [u8; 32] {
+fn rules_hash(mode: Mode, authorities: &[CertificateDer<'_>], lists: &[CertificateRevocationListDer<'_>]) -> [u8; 32] {
     let mut hash = Context::new(&SHA256);
     hash.update(&[u8::from(mode == Mode::Required)]);
     let parts = authorities.iter().map(AsRef::as_ref).chain(lists.iter().map(AsRef::as_ref));
@@ -139,8 +139,8 @@ fn binding(mode: Mode, authorities: &[CertificateDer<'_>], lists: &[CertificateR
         hash.update(&(part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    let mut binding = [0; 32];
+    let mut rules_hash = [0; 32];
     // SHA-256 has 32 bytes, so this copies all of them.
-    binding.iter_mut().zip(hash.finish().as_ref()).for_each(|(to, from)| *to = *from);
-    binding
+    rules_hash.iter_mut().zip(hash.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    rules_hash
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
-use super::certificates::{self, Certificate, Kind};
+use super::certificates::{self, Certificate, KeyAlgorithm};
 use super::client_auth::{self, ClientAuth};
-use super::store::Names;
+use super::store::CertificateNames;
 use super::tickets::{self, Keys};
 use crate::base::fault::{Faults, Place};
 use crate::base::file_stamps::Stamps;
@@ -54,13 +54,13 @@ impl<'de> Deserialize<'de> for Version {
         // Without quotes YAML parses 1.3 as a number.
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Written {
+        enum VersionValue {
             Number(f64),
             Text(String),
         }
-        let text = match Written::deserialize(deserializer)? {
-            Written::Number(number) => number.to_string(),
-            Written::Text(text) => text,
+        let text = match VersionValue::deserialize(deserializer)? {
+            VersionValue::Number(number) => number.to_string(),
+            VersionValue::Text(text) => text,
         };
         match text.as_str() {
             "1.2" => Ok(Self::Tls12),
@@ -119,14 +119,14 @@ pub struct Settings {
     /// The configuration; the files are read again when they change.
     pub(super) config: Config,
     /// The contents of the files.
-    pub(super) material: Material,
+    pub(super) contents: FileContents,
     /// The state of the files just before they were read.
     pub(super) stamps: Stamps,
 }
 
 /// The contents of a listener's files.
 #[derive(Clone, Debug)]
-pub(super) struct Material {
+pub(super) struct FileContents {
     /// One per entry of [`Config::certificates`], in order.
     pub(super) certificates: Vec<Certificate>,
     pub(super) client_auth: Option<Arc<ClientAuth>>,
@@ -137,15 +137,15 @@ impl Settings {
     /// Whether a request for `host` may arrive on a connection with `server_name`, by the certificates as read.
     #[must_use]
     pub fn may_serve(&self, server_name: Option<&str>, host: &str) -> bool {
-        Names::of(&self.material.certificates).allow(server_name, host)
+        CertificateNames::of(&self.contents.certificates).allow(server_name, host)
     }
 
     /// Settings with a certificate in memory; everything else is the default.
     #[must_use]
     pub fn in_memory(certificate: Certificate) -> Self {
         let config = Config { alpn: both_protocols(), ..Config::default() };
-        let material = Material { certificates: vec![certificate], client_auth: None, ticket_keys: None };
-        Self { config, material, stamps: Stamps::default() }
+        let contents = FileContents { certificates: vec![certificate], client_auth: None, ticket_keys: None };
+        Self { config, contents, stamps: Stamps::default() }
     }
 }
 
@@ -157,12 +157,12 @@ impl Config {
         let certificates = self.check_certificates(&place.key("certificates"), faults);
         let client_auth = self.client_auth.as_ref().map(|auth| auth.check(&place.key("client_auth"), faults));
         let ticket_keys = self.ticket_keys.as_ref().map(|path| tickets::read(path, &place.key("ticket_keys"), faults));
-        let material = Material {
+        let contents = FileContents {
             certificates: certificates?,
             client_auth: client_auth.map_or(Some(None), |read| read.map(|auth| Some(Arc::new(auth))))?,
             ticket_keys: ticket_keys.map_or(Some(None), |read| read.map(|keys| Some(Arc::new(keys))))?,
         };
-        Some(Settings { config: self.clone(), material, stamps })
+        Some(Settings { config: self.clone(), contents, stamps })
     }
 
     /// Every configured file.
@@ -209,10 +209,10 @@ impl Config {
             if let Some((earlier, name)) =
                 before.filter_map(|(i, c)| Some((i, c.name_shared_with(certificate)?))).next()
             {
-                let kind = Kind::of(certificate);
+                let algorithm = KeyAlgorithm::of(certificate);
                 faults.add(
                     place.index(index).key("certificate"),
-                    format!("`{name}` already has a certificate with an {kind} key, certificates[{earlier}]"),
+                    format!("`{name}` already has a certificate with an {algorithm} key, certificates[{earlier}]"),
                     "remove one of the two; a name may have one certificate for each kind of key",
                 );
             }

@@ -31,5 +31,5 @@ pub use certificates::Certificate;
 pub use config::{Config, Settings};
 pub use identity::ClientIdentity;
 pub use provider::install_provider;
-pub use terminator::{Established, Terminator};
+pub use terminator::{HandshakeResult, Terminator};
 pub use watch::Watcher;

@@ -13,12 +13,12 @@ use super::certificates::Certificate;
 /// Several certificates may have the same name with different kinds of keys; the first one whose key the client
 /// supports is used.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct CertificateStore {
     by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
-    otherwise: Vec<Arc<CertifiedKey>>,
+    default: Vec<Arc<CertifiedKey>>,
 }
 
-impl Store {
+impl CertificateStore {
     /// A store of `certificates`. The first one, and those with its first name and another kind of key, are for
     /// unknown names.
     #[must_use]
@@ -31,16 +31,16 @@ impl Store {
         }
         let first = certificates.first();
         let siblings = first.and_then(|first| first.names().first()).and_then(|name| by_name.get(name)).cloned();
-        let alone = || first.map(|first| Arc::clone(&first.key)).into_iter().collect();
-        Self { otherwise: siblings.unwrap_or_else(alone), by_name }
+        let only_first = || first.map(|first| Arc::clone(&first.key)).into_iter().collect();
+        Self { default: siblings.unwrap_or_else(only_first), by_name }
     }
 
     /// The candidates for a server name.
     fn candidates(&self, name: Option<&str>) -> &[Arc<CertifiedKey>] {
         let Some(name) = name.map(str::to_ascii_lowercase) else {
-            return &self.otherwise;
+            return &self.default;
         };
-        self.named(&name).unwrap_or(&self.otherwise)
+        self.named(&name).unwrap_or(&self.default)
     }
 
     /// The certificates for a name in lower case.
@@ -51,7 +51,7 @@ impl Store {
     }
 }
 
-impl ResolvesServerCert for Store {
+impl ResolvesServerCert for CertificateStore {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let candidates = self.candidates(hello.server_name());
         let usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
@@ -61,9 +61,9 @@ impl ResolvesServerCert for Store {
 
 /// The names of the certificates of a listener. A connection keeps the names of its start.
 #[derive(Debug)]
-pub(super) struct Names(Vec<String>);
+pub(super) struct CertificateNames(Vec<String>);
 
-impl Names {
+impl CertificateNames {
     pub(super) fn of(certificates: &[Certificate]) -> Self {
         let mut names: Vec<String> = certificates.iter().flat_map(Certificate::names).cloned().collect();
         names.sort();
@@ -71,7 +71,7 @@ impl Names {
         Self(names)
     }
 
-    fn cover(&self, host: &str) -> bool {
+    fn has_certificate_for(&self, host: &str) -> bool {
         let has = |name: &str| self.0.binary_search_by(|known| known.as_str().cmp(name)).is_ok();
         has(host) || host.split_once('.').is_some_and(|(_, parent)| has(&format!("*.{parent}")))
     }
@@ -88,7 +88,7 @@ impl Names {
             return true;
         };
         let host = without_port(host);
-        host.eq_ignore_ascii_case(server_name) || self.cover(&host.to_ascii_lowercase())
+        host.eq_ignore_ascii_case(server_name) || self.has_certificate_for(&host.to_ascii_lowercase())
     }
 }
 
@@ -112,7 +112,7 @@ mod tests {
         development::certificate(&names).unwrap().1
     }
 
-    fn shown<'a>(store: &Store, name: Option<&str>, of: &'a [Certificate]) -> Option<&'a str> {
+    fn selected_name<'a>(store: &CertificateStore, name: Option<&str>, of: &'a [Certificate]) -> Option<&'a str> {
         let key = store.candidates(name).first()?;
         of.iter().find(|c| Arc::ptr_eq(&c.key, key)).and_then(|c| c.names().first()).map(String::as_str)
     }
@@ -120,18 +120,22 @@ mod tests {
     #[test]
     fn exact_name_takes_precedence_over_wildcard_and_first() {
         let all = [certificate(&["first.test"]), certificate(&["*.example.test"]), certificate(&["www.example.test"])];
-        let store = Store::new(&all);
-        assert_eq!(shown(&store, Some("www.example.test"), &all), Some("www.example.test"));
-        assert_eq!(shown(&store, Some("WWW.Example.TEST"), &all), Some("www.example.test"));
-        assert_eq!(shown(&store, Some("api.example.test"), &all), Some("*.example.test"));
-        assert_eq!(shown(&store, Some("a.b.example.test"), &all), Some("first.test"), "a wildcard matches one label");
-        assert_eq!(shown(&store, Some("other.test"), &all), Some("first.test"));
-        assert_eq!(shown(&store, None, &all), Some("first.test"));
+        let store = CertificateStore::new(&all);
+        assert_eq!(selected_name(&store, Some("www.example.test"), &all), Some("www.example.test"));
+        assert_eq!(selected_name(&store, Some("WWW.Example.TEST"), &all), Some("www.example.test"));
+        assert_eq!(selected_name(&store, Some("api.example.test"), &all), Some("*.example.test"));
+        assert_eq!(
+            selected_name(&store, Some("a.b.example.test"), &all),
+            Some("first.test"),
+            "a wildcard matches one label"
+        );
+        assert_eq!(selected_name(&store, Some("other.test"), &all), Some("first.test"));
+        assert_eq!(selected_name(&store, None, &all), Some("first.test"));
     }
 
     #[test]
     fn connection_serves_its_server_name_and_names_with_a_certificate() {
-        let names = Names::of(&[certificate(&["a.test", "b.test"]), certificate(&["*.c.test"])]);
+        let names = CertificateNames::of(&[certificate(&["a.test", "b.test"]), certificate(&["*.c.test"])]);
         for (server_name, host, allowed) in [
             (Some("a.test"), "a.test", true),
             (Some("a.test"), "A.Test:8443", true),

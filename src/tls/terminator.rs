@@ -22,9 +22,9 @@ use rustls::server::ProducesTickets;
 use super::acceptor;
 use super::certificates::Certificate;
 use super::client_auth::ClientAuth;
-use super::config::{Config, Material, Settings};
+use super::config::{Config, FileContents, Settings};
 use super::identity::ClientIdentity;
-use super::store::Names;
+use super::store::CertificateNames;
 use super::tickets::{self, Tickets};
 use crate::base::event::Event;
 use crate::base::fault::{Faults, Place};
@@ -37,38 +37,38 @@ pub struct Terminator {
     stamps: Stamps,
     /// The state read last. Locked only during a reload.
     state: Mutex<State>,
-    live: ArcSwap<Live>,
+    active: ArcSwap<ActiveSettings>,
 }
 
 struct State {
-    material: Material,
+    contents: FileContents,
     tickets: Arc<dyn ProducesTickets>,
 }
 
 /// The settings for the next handshake.
-struct Live {
+struct ActiveSettings {
     acceptor: Arc<Acceptor>,
-    names: Arc<Names>,
+    names: Arc<CertificateNames>,
 }
 
-impl Live {
+impl ActiveSettings {
     fn build(config: &Config, state: &State) -> Result<Self, String> {
-        let acceptor = acceptor::build(config, &state.material, Arc::clone(&state.tickets))?;
-        Ok(Self { acceptor: Arc::new(acceptor), names: Arc::new(Names::of(&state.material.certificates)) })
+        let acceptor = acceptor::build(config, &state.contents, Arc::clone(&state.tickets))?;
+        Ok(Self { acceptor: Arc::new(acceptor), names: Arc::new(CertificateNames::of(&state.contents.certificates)) })
     }
 }
 
 /// The result of a handshake, for the requests on its connection.
 #[derive(Debug)]
-pub struct Established {
+pub struct HandshakeResult {
     /// The server name in lower case.
     pub server_name: Option<String>,
     /// The verified identity of the client, if it sent a certificate.
     pub client: Option<ClientIdentity>,
-    names: Arc<Names>,
+    names: Arc<CertificateNames>,
 }
 
-impl Established {
+impl HandshakeResult {
     /// The result of the handshake of a connection; `None` without TLS.
     #[must_use]
     pub fn of(connection: &Digest) -> Option<&Self> {
@@ -89,33 +89,33 @@ impl Terminator {
     /// # Errors
     /// A message, if the cryptography provider rejects the settings.
     pub fn new(listener: String, settings: &Settings) -> Result<Self, String> {
-        let Settings { config, material, stamps } = settings.clone();
-        let tickets = tickets(&material)?;
-        let state = State { material, tickets };
-        let live = Live::build(&config, &state)?;
-        Ok(Self { listener, config, stamps, state: Mutex::new(state), live: ArcSwap::from_pointee(live) })
+        let Settings { config, contents, stamps } = settings.clone();
+        let tickets = ticketer(&contents)?;
+        let state = State { contents, tickets };
+        let active = ActiveSettings::build(&config, &state)?;
+        Ok(Self { listener, config, stamps, state: Mutex::new(state), active: ArcSwap::from_pointee(active) })
     }
 
     /// The acceptor for the next handshake.
     #[must_use]
     pub fn acceptor(&self) -> Arc<Acceptor> {
-        Arc::clone(&self.live.load().acceptor)
+        Arc::clone(&self.active.load().acceptor)
     }
 
     /// Does the handshake of a new connection. Its result is in the digest of the connection, where
-    /// [`Established::of`] finds it.
+    /// [`HandshakeResult::of`] finds it.
     ///
     /// # Errors
     /// A message, if the handshake fails.
     pub async fn handshake<S: IO + 'static>(&self, stream: S) -> Result<TlsStream<S>, String> {
-        let live = self.live.load_full();
-        let notes = Notes { names: Arc::clone(&live.names) };
-        let stream = handshake_with_callback(&live.acceptor, stream, &notes).await.map_err(|e| e.to_string())?;
+        let active = self.active.load_full();
+        let callback = HandshakeCallback { names: Arc::clone(&active.names) };
+        let stream = handshake_with_callback(&active.acceptor, stream, &callback).await.map_err(|e| e.to_string())?;
         let digest = stream.ssl_digest();
-        let established = digest.as_deref().and_then(|digest: &SslDigest| digest.extension.get::<Established>());
-        match established {
+        let result = digest.as_deref().and_then(|digest: &SslDigest| digest.extension.get::<HandshakeResult>());
+        match result {
             None => Err("the client certificate cannot be parsed".to_owned()),
-            Some(Established { client: Some(client), .. }) if client.has_expired(SystemTime::now()) => {
+            Some(HandshakeResult { client: Some(client), .. }) if client.has_expired(SystemTime::now()) => {
                 Err("the client certificate of the resumed session has expired".to_owned())
             }
             Some(_) => Ok(stream),
@@ -130,7 +130,7 @@ impl Terminator {
     /// Its current certificates.
     #[must_use]
     pub fn certificates(&self) -> Vec<Certificate> {
-        self.state.lock().material.certificates.clone()
+        self.state.lock().contents.certificates.clone()
     }
 
     /// The name of its listener.
@@ -140,44 +140,44 @@ impl Terminator {
     }
 
     /// Reads the files in `changed` again and uses them from the next handshake on. A file that cannot be used
-    /// keeps its previous content, separately for each certificate. Blocks during reading.
+    /// keeps its previous content, separately for each certificate. Blocks while it reads.
     pub fn reload(&self, changed: &[PathBuf]) -> Vec<Event> {
         let mut state = self.state.lock();
-        let mut reading = Reading { listener: &self.listener, changed, events: Vec::new() };
-        let material = Material {
-            certificates: reading.certificates(&self.config, &state.material.certificates),
-            client_auth: reading.client_auth(&self.config, state.material.client_auth.as_ref()),
-            ticket_keys: reading.ticket_keys(&self.config, state.material.ticket_keys.as_ref()),
+        let mut reload = Reload { listener: &self.listener, changed, events: Vec::new() };
+        let contents = FileContents {
+            certificates: reload.certificates(&self.config, &state.contents.certificates),
+            client_auth: reload.client_auth(&self.config, state.contents.client_auth.as_ref()),
+            ticket_keys: reload.ticket_keys(&self.config, state.contents.ticket_keys.as_ref()),
         };
-        let mut events = reading.events;
-        match self.exchange(&mut state, material) {
+        let mut events = reload.events;
+        match self.replace(&mut state, contents) {
             Ok(()) => {}
             Err(reason) => events.push(Event::TlsReloadFailed { listener: self.listener.clone(), reason }),
         }
         events
     }
 
-    fn exchange(&self, state: &mut State, material: Material) -> Result<(), String> {
+    fn replace(&self, state: &mut State, contents: FileContents) -> Result<(), String> {
         // Tickets survive a new certificate, but not new keys or new rules for clients.
-        let same_keys = same(material.ticket_keys.as_ref(), state.material.ticket_keys.as_ref());
-        let same_rules = binding(&material) == binding(&state.material);
-        let tickets = if same_keys && same_rules { Arc::clone(&state.tickets) } else { tickets(&material)? };
-        let next = State { material, tickets };
-        self.live.store(Arc::new(Live::build(&self.config, &next)?));
+        let same_keys = is_same(contents.ticket_keys.as_ref(), state.contents.ticket_keys.as_ref());
+        let same_rules = rules_hash(&contents) == rules_hash(&state.contents);
+        let tickets = if same_keys && same_rules { Arc::clone(&state.tickets) } else { ticketer(&contents)? };
+        let next = State { contents, tickets };
+        self.active.store(Arc::new(ActiveSettings::build(&self.config, &next)?));
         *state = next;
         Ok(())
     }
 }
 
 /// Reads files again: valid content replaces the previous one.
-struct Reading<'a> {
+struct Reload<'a> {
     listener: &'a str,
     changed: &'a [PathBuf],
     events: Vec<Event>,
 }
 
-impl Reading<'_> {
-    fn concerns<'b>(&self, mut files: impl Iterator<Item = &'b PathBuf>) -> bool {
+impl Reload<'_> {
+    fn is_changed<'b>(&self, mut files: impl Iterator<Item = &'b PathBuf>) -> bool {
         files.any(|file| self.changed.contains(file))
     }
 
@@ -185,7 +185,7 @@ impl Reading<'_> {
         let mut certificates = Vec::with_capacity(before.len());
         for (index, old) in before.iter().enumerate() {
             // A certificate in memory has no files.
-            let files = config.certificates.get(index).filter(|files| self.concerns(files.files()));
+            let files = config.certificates.get(index).filter(|files| self.is_changed(files.files()));
             let new = files.and_then(|files| {
                 let new = self.read(&files.certificate, |place, faults| files.check(place, faults))?;
                 self.events.push(Event::CertificateLoaded {
@@ -201,24 +201,24 @@ impl Reading<'_> {
     }
 
     fn client_auth(&mut self, config: &Config, before: Option<&Arc<ClientAuth>>) -> Option<Arc<ClientAuth>> {
-        let files = config.client_auth.as_ref().filter(|files| self.concerns(files.files()));
+        let files = config.client_auth.as_ref().filter(|files| self.is_changed(files.files()));
         let new = files.and_then(|files| self.read(&files.ca, |place, faults| files.check(place, faults)));
         if let (Some(files), Some(_)) = (files, &new) {
-            self.loaded(&files.ca);
+            self.report_loaded(&files.ca);
         }
         new.map(Arc::new).or_else(|| before.cloned())
     }
 
     fn ticket_keys(&mut self, config: &Config, before: Option<&Arc<tickets::Keys>>) -> Option<Arc<tickets::Keys>> {
-        let file = config.ticket_keys.as_ref().filter(|file| self.concerns(std::iter::once(*file)));
+        let file = config.ticket_keys.as_ref().filter(|file| self.is_changed(std::iter::once(*file)));
         let new = file.and_then(|file| self.read(file, |place, faults| tickets::read(file, place, faults)));
         if let (Some(file), Some(_)) = (file, &new) {
-            self.loaded(file);
+            self.report_loaded(file);
         }
         new.map(Arc::new).or_else(|| before.cloned())
     }
 
-    fn loaded(&mut self, file: &Path) {
+    fn report_loaded(&mut self, file: &Path) {
         let (listener, file) = (self.listener.to_owned(), file.display().to_string());
         self.events.push(Event::TlsFileLoaded { listener, file });
     }
@@ -236,19 +236,19 @@ impl Reading<'_> {
     }
 }
 
-fn tickets(material: &Material) -> Result<Arc<dyn ProducesTickets>, String> {
-    match &material.ticket_keys {
-        Some(keys) => Ok(Arc::new(Tickets::new(Arc::clone(keys), binding(material)))),
+fn ticketer(contents: &FileContents) -> Result<Arc<dyn ProducesTickets>, String> {
+    match &contents.ticket_keys {
+        Some(keys) => Ok(Arc::new(Tickets::new(Arc::clone(keys), rules_hash(contents)))),
         // Keys of this process only; the library replaces them every 6 hours.
         None => Ticketer::new().map_err(|e| e.to_string()),
     }
 }
 
-fn binding(material: &Material) -> Option<[u8; 32]> {
-    material.client_auth.as_ref().map(|auth| auth.binding())
+fn rules_hash(contents: &FileContents) -> Option<[u8; 32]> {
+    contents.client_auth.as_ref().map(|auth| auth.rules_hash())
 }
 
-fn same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+fn is_same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => Arc::ptr_eq(one, other),
         (None, None) => true,
@@ -257,16 +257,16 @@ fn same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
 }
 
 /// Stores the result of a handshake.
-struct Notes {
-    names: Arc<Names>,
+struct HandshakeCallback {
+    names: Arc<CertificateNames>,
 }
 
 #[async_trait]
-impl TlsAccept for Notes {
+impl TlsAccept for HandshakeCallback {
     async fn handshake_complete_callback(&self, tls: &TlsRef) -> Option<Arc<dyn Any + Send + Sync>> {
         // If the certificate cannot be parsed nothing is stored, and the connection is rejected.
         let client = tls.peer_certificate_der().map(ClientIdentity::of).transpose().ok()?;
         let server_name = tls.server_name().map(str::to_ascii_lowercase);
-        Some(Arc::new(Established { server_name, client, names: Arc::clone(&self.names) }))
+        Some(Arc::new(HandshakeResult { server_name, client, names: Arc::clone(&self.names) }))
     }
 }

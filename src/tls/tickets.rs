@@ -19,16 +19,16 @@ use crate::base::fault::{Faults, Place};
 
 /// The lifetime of a ticket in seconds: 12 hours, as for the library's own tickets.
 const LIFETIME: u32 = 12 * 60 * 60;
-const NAME: usize = 16;
-const SECRET: usize = 32;
-const TIME: usize = size_of::<u64>();
+const NAME_LENGTH: usize = 16;
+const SECRET_LENGTH: usize = 32;
+const TIME_LENGTH: usize = size_of::<u64>();
 
 const HINT: &str = "give a file with one key on each line, as `openssl rand -base64 48` makes them; the first one \
                     protects new tickets";
 
 /// One key, and the name by which tickets refer to it.
 struct Key {
-    name: [u8; NAME],
+    name: [u8; NAME_LENGTH],
     secret: RandomizedNonceKey,
 }
 
@@ -68,24 +68,25 @@ impl Keys {
         if keys.is_empty() { Err("the file contains no key".to_owned()) } else { Ok(Self(keys)) }
     }
 
-    fn seal(&self, plain: &[u8], binding: &[u8], now: u64) -> Option<Vec<u8>> {
+    fn seal(&self, plain: &[u8], rules_hash: &[u8], now: u64) -> Option<Vec<u8>> {
         let key = self.0.first()?;
         let mut sealed = [&now.to_be_bytes(), plain].concat();
-        let nonce = key.secret.seal_in_place_append_tag(Aad::from(key.bound(binding)), &mut sealed).ok()?;
+        let nonce =
+            key.secret.seal_in_place_append_tag(Aad::from(key.associated_data(rules_hash)), &mut sealed).ok()?;
         let ticket = [key.name.as_slice(), nonce.as_ref(), &sealed].concat();
         // TLS has 16 bits for the length of a ticket.
         (ticket.len() <= usize::from(u16::MAX)).then_some(ticket)
     }
 
-    fn open(&self, ticket: &[u8], binding: &[u8], now: u64) -> Option<Vec<u8>> {
-        let (name, rest) = ticket.split_at_checked(NAME)?;
+    fn open(&self, ticket: &[u8], rules_hash: &[u8], now: u64) -> Option<Vec<u8>> {
+        let (name, rest) = ticket.split_at_checked(NAME_LENGTH)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
         // Names are not secret, so the comparison need not take constant time.
         let key = self.0.iter().find(|key| key.name == *name)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut sealed = sealed.to_vec();
-        let opened = key.secret.open_in_place(nonce, Aad::from(key.bound(binding)), &mut sealed).ok()?;
-        let (sealed_at, plain) = opened.split_first_chunk::<TIME>()?;
+        let opened = key.secret.open_in_place(nonce, Aad::from(key.associated_data(rules_hash)), &mut sealed).ok()?;
+        let (sealed_at, plain) = opened.split_first_chunk::<TIME_LENGTH>()?;
         let age = now.saturating_sub(u64::from_be_bytes(*sealed_at));
         (age < u64::from(LIFETIME)).then(|| plain.to_vec())
     }
@@ -94,16 +95,16 @@ impl Keys {
 impl Key {
     fn parse(line: &str) -> Option<Self> {
         let bytes = STANDARD.decode(line).ok()?;
-        let (name, secret) = bytes.split_first_chunk::<NAME>()?;
-        if secret.len() != SECRET {
+        let (name, secret) = bytes.split_first_chunk::<NAME_LENGTH>()?;
+        if secret.len() != SECRET_LENGTH {
             return None;
         }
         Some(Self { name: *name, secret: RandomizedNonceKey::new(&AES_256_GCM, secret).ok()? })
     }
 
     /// The additional authenticated data of a ticket.
-    fn bound(&self, binding: &[u8]) -> Vec<u8> {
-        [self.name.as_slice(), binding].concat()
+    fn associated_data(&self, rules_hash: &[u8]) -> Vec<u8> {
+        [self.name.as_slice(), rules_hash].concat()
     }
 }
 
@@ -111,17 +112,17 @@ impl Key {
 #[derive(Debug)]
 pub(super) struct Tickets {
     keys: Arc<Keys>,
-    binding: Option<[u8; 32]>,
+    rules_hash: Option<[u8; 32]>,
 }
 
 impl Tickets {
     /// Tickets that are valid on listeners with the same keys and the same rules for clients.
-    pub(super) fn new(keys: Arc<Keys>, binding: Option<[u8; 32]>) -> Self {
-        Self { keys, binding }
+    pub(super) fn new(keys: Arc<Keys>, rules_hash: Option<[u8; 32]>) -> Self {
+        Self { keys, rules_hash }
     }
 
-    fn binding(&self) -> &[u8] {
-        self.binding.as_ref().map_or(&[], <[u8; 32]>::as_slice)
+    fn rules_hash(&self) -> &[u8] {
+        self.rules_hash.as_ref().map_or(&[], <[u8; 32]>::as_slice)
     }
 }
 
@@ -135,11 +136,11 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.keys.seal(plain, self.binding(), UnixTime::now().as_secs())
+        self.keys.seal(plain, self.rules_hash(), UnixTime::now().as_secs())
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        self.keys.open(ticket, self.binding(), UnixTime::now().as_secs())
+        self.keys.open(ticket, self.rules_hash(), UnixTime::now().as_secs())
     }
 }
 
@@ -148,7 +149,7 @@ mod tests {
     use super::*;
 
     fn line(byte: u8) -> String {
-        STANDARD.encode([byte; NAME + SECRET])
+        STANDARD.encode([byte; NAME_LENGTH + SECRET_LENGTH])
     }
 
     fn keys(lines: &[u8]) -> Keys {

@@ -40,7 +40,7 @@ fn verify_by_default() -> bool {
 
 /// The checked TLS settings of a pool.
 #[derive(Clone)]
-pub struct Verification {
+pub struct UpstreamTls {
     /// The server name to send and verify.
     pub server_name: String,
     /// Authorities that replace those of the system.
@@ -50,19 +50,19 @@ pub struct Verification {
     /// The client certificate for backends.
     pub client: Option<Arc<CertKey>>,
     /// The contents of the files, to detect changes.
-    read: Vec<Vec<u8>>,
+    contents: Vec<Vec<u8>>,
 }
 
 /// Equal if the settings and the contents of the files are equal.
-impl PartialEq for Verification {
+impl PartialEq for UpstreamTls {
     fn eq(&self, other: &Self) -> bool {
-        self.server_name == other.server_name && self.verify == other.verify && self.read == other.read
+        self.server_name == other.server_name && self.verify == other.verify && self.contents == other.contents
     }
 }
 
 impl Config {
     /// Checks the block and reads its files.
-    pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Verification> {
+    pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<UpstreamTls> {
         if rustls::pki_types::ServerName::try_from(self.server_name.as_str()).is_err() {
             faults.add(
                 place.key("server_name"),
@@ -70,13 +70,13 @@ impl Config {
                 "give the name that the backends' certificates are for",
             );
         }
-        let mut read = Vec::new();
+        let mut contents = Vec::new();
         let authorities = match &self.ca {
             None => None,
             Some(path) => {
                 let authorities = certificates::read_chain(path).and_then(|chain| {
-                    read.extend(chain.iter().map(|der| der.to_vec()));
-                    wrap(&chain).ok_or_else(|| certificates::Unusable {
+                    contents.extend(chain.iter().map(|der| der.to_vec()));
+                    wrap(&chain).ok_or_else(|| certificates::FileError {
                         problem: format!("{} contains an invalid certificate", path.display()),
                         hint: "give a PEM file with certificates of authorities",
                     })
@@ -84,12 +84,12 @@ impl Config {
                 Some(authorities.map_err(|e| faults.add(place.key("ca"), e.problem, e.hint)).ok()?)
             }
         };
-        let client = self.check_client(place, &mut read, faults);
-        Some(Verification { server_name: self.server_name.clone(), authorities, verify: self.verify, client, read })
+        let client = self.check_client(place, &mut contents, faults);
+        Some(UpstreamTls { server_name: self.server_name.clone(), authorities, verify: self.verify, client, contents })
     }
 
     /// Reads the client certificate and its key, and checks that they match.
-    fn check_client(&self, place: &Place, read: &mut Vec<Vec<u8>>, faults: &mut Faults) -> Option<Arc<CertKey>> {
+    fn check_client(&self, place: &Place, contents: &mut Vec<Vec<u8>>, faults: &mut Faults) -> Option<Arc<CertKey>> {
         let (certificate, key) = match (&self.client_certificate, &self.client_key) {
             (None, None) => return None,
             (Some(certificate), Some(key)) => (certificate, key),
@@ -123,9 +123,9 @@ impl Config {
         .ok()?;
         let chain: Vec<Vec<u8>> = chain.iter().map(|der| der.to_vec()).collect();
         // The empty entry separates authorities from client certificates.
-        read.push(Vec::new());
-        read.extend(chain.iter().cloned());
-        read.push(secret.secret_der().to_vec());
+        contents.push(Vec::new());
+        contents.extend(chain.iter().cloned());
+        contents.push(secret.secret_der().to_vec());
         Some(Arc::new(CertKey::new(chain, secret.secret_der().to_vec())))
     }
 }

@@ -18,12 +18,12 @@ use crate::base::file_stamps::Stamps;
 use crate::base::units::Timestamp;
 
 /// The interval of examining files.
-const PERIOD: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How long files must be unchanged before they are read: a certificate and its key are two files that are not
 /// written at the same time.
-const QUIET: Duration = Duration::from_millis(100);
+const SETTLE_TIME: Duration = Duration::from_millis(100);
 /// The interval of checking for expiring certificates.
-const EXPIRY_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long before their expiry certificates are reported.
 const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -52,15 +52,15 @@ impl Watcher {
 impl BackgroundService for Watcher {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let watch = async {
-            let (mut files, mut expiry) = (interval(PERIOD), interval(EXPIRY_PERIOD));
+            let (mut files, mut expiry) = (interval(POLL_INTERVAL), interval(EXPIRY_INTERVAL));
             files.set_missed_tick_behavior(MissedTickBehavior::Delay);
             let mut watched = self.watched.clone();
             loop {
                 tokio::select! {
                     _ = files.tick() => {
-                        let looked = watched.clone();
+                        let files_before = watched.clone();
                         // Disks and network file systems may be slow.
-                        match tokio::task::spawn_blocking(move || look(looked)).await {
+                        match tokio::task::spawn_blocking(move || examine(files_before)).await {
                             Ok(seen) => watched = seen,
                             Err(e) => log::error!("cannot examine certificate files: {e}"),
                         }
@@ -81,12 +81,12 @@ impl BackgroundService for Watcher {
 }
 
 /// Examines all files once, and reads the changed ones.
-fn look(mut watched: Vec<Watched>) -> Vec<Watched> {
+fn examine(mut watched: Vec<Watched>) -> Vec<Watched> {
     let seen: Vec<Stamps> = watched.iter().map(|each| each.stamps.again()).collect();
     if watched.iter().zip(&seen).all(|(each, seen)| each.stamps == *seen) {
         return watched;
     }
-    std::thread::sleep(QUIET);
+    std::thread::sleep(SETTLE_TIME);
     for (each, seen) in watched.iter_mut().zip(seen) {
         // If a file is still being written, the next examination decides.
         if seen == each.stamps || seen != seen.again() {
@@ -103,7 +103,7 @@ fn look(mut watched: Vec<Watched>) -> Vec<Watched> {
 fn announce_expiry(terminator: &Terminator) {
     let now = SystemTime::now();
     for certificate in terminator.certificates() {
-        if ends_soon(certificate.expires(), now) {
+        if expires_soon(certificate.expires(), now) {
             Event::CertificateExpires {
                 listener: terminator.listener().to_owned(),
                 certificate: certificate.names().first().map_or("-", String::as_str).to_owned(),
@@ -116,7 +116,7 @@ fn announce_expiry(terminator: &Terminator) {
     }
 }
 
-fn ends_soon(expires: SystemTime, now: SystemTime) -> bool {
+fn expires_soon(expires: SystemTime, now: SystemTime) -> bool {
     expires.duration_since(now).is_ok_and(|left| left < EXPIRY_WARNING) || expires <= now
 }
 
@@ -128,7 +128,7 @@ mod tests {
     fn expiring_certificate_is_reported_a_month_ahead() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let day = Duration::from_secs(24 * 60 * 60);
-        assert!(!ends_soon(now + 31 * day, now));
-        assert!(ends_soon(now + 29 * day, now) && ends_soon(now, now) && ends_soon(now - 400 * day, now));
+        assert!(!expires_soon(now + 31 * day, now));
+        assert!(expires_soon(now + 29 * day, now) && expires_soon(now, now) && expires_soon(now - 400 * day, now));
     }
 }

@@ -34,7 +34,7 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::load::Loaded;
 use crate::config::{Checked, Config, listener, load};
 use crate::decision::snapshot::Snapshot;
-use crate::listener::{LiveRules, Rules, descriptors};
+use crate::listener::{ActiveClientRules, ClientRules, descriptors};
 use crate::observe::access_log::{self, Opened};
 use crate::observe::recent_requests::RecentRequests;
 use crate::pool::{Pool, RunningPools};
@@ -80,7 +80,7 @@ pub struct Live {
     /// The active configuration.
     pub in_force: Arc<ArcSwap<InForce>>,
     /// The rules for clients.
-    pub rules: LiveRules,
+    pub rules: ActiveClientRules,
     /// The running pools.
     pub kept: RunningPools,
     /// The access log.
@@ -324,15 +324,15 @@ async fn again(stamps: &Stamps) -> Stamps {
 ///
 /// # Errors
 /// If the file descriptor limit cannot be read.
-pub fn rules(checked: &Checked) -> Result<Rules, String> {
+pub fn rules(checked: &Checked) -> Result<ClientRules, String> {
     let descriptors = descriptors::raise_limit().map_err(|e| format!("cannot read the file descriptor limit: {e}"))?;
     let limits = checked.connection_limits;
     let total = limits.total.unwrap_or_else(|| descriptors::connections_for(descriptors));
-    Ok(Rules {
+    Ok(ClientRules {
         timeouts: Arc::new(checked.client_timeouts),
         limits,
         request_limits: checked.request_limits,
         trusted_proxies: checked.trusted_proxies.clone(),
-        caps: (total, limits.per_client),
+        max_connections: (total, limits.per_client),
     })
 }

@@ -9,29 +9,29 @@ pub(super) const MINUTE: u64 = 60_000_000_000;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
     /// Frames per minute, which is also the capacity.
-    a_minute: u64,
+    per_minute: u64,
     /// The remaining tokens; one frame costs [`MINUTE`].
-    left: u64,
-    filled: Instant,
+    tokens: u64,
+    updated: Instant,
 }
 
 impl Budget {
     /// A full budget.
-    pub(super) fn new(a_minute: u32, now: Instant) -> Self {
+    pub(super) fn new(per_minute: u32, now: Instant) -> Self {
         // No connection can send more, and the product with a minute fits into 64 bits.
-        let a_minute = u64::from(a_minute.min(100_000_000));
-        Self { a_minute, left: a_minute * MINUTE, filled: now }
+        let per_minute = u64::from(per_minute.min(100_000_000));
+        Self { per_minute, tokens: per_minute * MINUTE, updated: now }
     }
 
     /// Takes one frame; false if none is left.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         // At most a minute counts, and its nanoseconds fit into 64 bits.
-        let passed = now.saturating_duration_since(self.filled).min(Duration::from_nanos(MINUTE)).as_nanos() as u64;
-        self.filled = self.filled.max(now);
-        self.give(passed * self.a_minute);
-        match self.left.checked_sub(MINUTE) {
-            Some(left) => {
-                self.left = left;
+        let elapsed = now.saturating_duration_since(self.updated).min(Duration::from_nanos(MINUTE)).as_nanos() as u64;
+        self.updated = self.updated.max(now);
+        self.refund(elapsed * self.per_minute);
+        match self.tokens.checked_sub(MINUTE) {
+            Some(tokens) => {
+                self.tokens = tokens;
                 true
             }
             None => false,
@@ -39,7 +39,7 @@ impl Budget {
     }
 
     /// Returns a part of what was taken; [`MINUTE`] is one frame.
-    pub(super) fn give(&mut self, price: u64) {
-        self.left = (self.left + price).min(self.a_minute * MINUTE);
+    pub(super) fn refund(&mut self, amount: u64) {
+        self.tokens = (self.tokens + amount).min(self.per_minute * MINUTE);
     }
 }

@@ -29,7 +29,7 @@ const WINDOW_UPDATE: usize = HEADER + 4;
 /// The increment from which a WINDOW_UPDATE is free, in bytes.
 const LARGE_INCREMENT: u32 = 1024;
 /// Requests that allow one reset.
-const REQUESTS_A_RESET: u64 = 10;
+const REQUESTS_PER_RESET: u64 = 10;
 
 /// The relevant parts of a frame header.
 #[derive(Clone, Copy, Debug)]
@@ -47,8 +47,8 @@ pub struct FrameMeter {
     /// Bytes to skip: the rest of the preface or of a payload.
     skip: u32,
     /// The first bytes of the current frame, and their number.
-    head: [u8; WINDOW_UPDATE],
-    have: usize,
+    header: [u8; WINDOW_UPDATE],
+    header_bytes: usize,
     /// The current header block: its CONTINUATION frames and bytes.
     continuations: u32,
     header_block: u32,
@@ -67,12 +67,12 @@ impl FrameMeter {
     /// A meter for a new connection, before its preface.
     #[must_use]
     pub fn new(limits: Limits, now: Instant) -> Self {
-        let budget = |a_minute| Budget::new(a_minute, now);
+        let budget = |per_minute| Budget::new(per_minute, now);
         Self {
             limits,
             skip: PREFACE,
-            head: [0; WINDOW_UPDATE],
-            have: 0,
+            header: [0; WINDOW_UPDATE],
+            header_bytes: 0,
             continuations: 0,
             header_block: 0,
             window_opened: false,
@@ -93,22 +93,22 @@ impl FrameMeter {
     pub fn observe(&mut self, bytes: &[u8], now: Instant) -> Result<(), Flood> {
         let mut rest = bytes;
         loop {
-            rest = self.pass_over(rest);
+            rest = self.skip_payload(rest);
             if rest.is_empty() {
                 return Ok(());
             }
-            rest = self.gather(rest);
-            let Some(frame) = self.begun() else { continue };
-            // The length has 24 bits; the payload of a WINDOW_UPDATE is gathered already.
-            let gathered = (self.have - HEADER) as u32;
-            self.skip = frame.length - gathered.min(frame.length);
-            self.have = 0;
+            rest = self.collect_header(rest);
+            let Some(frame) = self.complete_header() else { continue };
+            // The length has 24 bits; the payload of a WINDOW_UPDATE is collected already.
+            let collected = (self.header_bytes - HEADER) as u32;
+            self.skip = frame.length - collected.min(frame.length);
+            self.header_bytes = 0;
             self.count(frame, now)?;
         }
     }
 
     /// Skips the rest of the preface or of a payload.
-    fn pass_over<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+    fn skip_payload<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         // A skip is below 2^24, so it and the minimum fit.
         let passed = bytes.len().min(self.skip as usize);
         self.skip -= passed as u32;
@@ -116,26 +116,26 @@ impl FrameMeter {
     }
 
     /// Moves the missing first bytes of the frame from `bytes`.
-    fn gather<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let wanted = if self.have >= HEADER { WINDOW_UPDATE } else { HEADER };
-        let taken = bytes.len().min(wanted - self.have);
-        let (Some(place), Some((new, rest))) =
-            (self.head.get_mut(self.have..self.have + taken), bytes.split_at_checked(taken))
+    fn collect_header<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let wanted = if self.header_bytes >= HEADER { WINDOW_UPDATE } else { HEADER };
+        let taken = bytes.len().min(wanted - self.header_bytes);
+        let (Some(free), Some((new, rest))) =
+            (self.header.get_mut(self.header_bytes..self.header_bytes + taken), bytes.split_at_checked(taken))
         else {
             return &[];
         };
-        place.copy_from_slice(new);
-        self.have += taken;
+        free.copy_from_slice(new);
+        self.header_bytes += taken;
         rest
     }
 
     /// The current frame, once enough of it has arrived to count it.
-    fn begun(&self) -> Option<Frame> {
-        let [l2, l1, l0, kind, flags, s3, s2, s1, s0, ..] = self.head;
+    fn complete_header(&self) -> Option<Frame> {
+        let [l2, l1, l0, kind, flags, s3, s2, s1, s0, ..] = self.header;
         let length = u32::from_be_bytes([0, l2, l1, l0]);
         let needed = if kind == frame_type::WINDOW_UPDATE && length == 4 { WINDOW_UPDATE } else { HEADER };
         let stream = u32::from_be_bytes([s3 & 0x7f, s2, s1, s0]);
-        (self.have >= HEADER && self.have >= needed).then_some(Frame { length, kind, flags, stream })
+        (self.header_bytes >= HEADER && self.header_bytes >= needed).then_some(Frame { length, kind, flags, stream })
     }
 
     fn count(&mut self, frame: Frame, now: Instant) -> Result<(), Flood> {
@@ -144,7 +144,7 @@ impl FrameMeter {
         }
         let (passes, flood) = match frame.kind {
             frame_type::HEADERS => {
-                self.resets.give(MINUTE / REQUESTS_A_RESET);
+                self.resets.refund(MINUTE / REQUESTS_PER_RESET);
                 (self.continuations, self.header_block) = (0, frame.length);
                 (true, Flood::HeaderBlock)
             }
@@ -184,7 +184,7 @@ impl FrameMeter {
 
     /// The increment of the current WINDOW_UPDATE; its highest bit is reserved.
     fn increment(&self) -> u32 {
-        let [.., i3, i2, i1, i0] = self.head;
+        let [.., i3, i2, i1, i0] = self.header;
         u32::from_be_bytes([i3 & 0x7f, i2, i1, i0])
     }
 }

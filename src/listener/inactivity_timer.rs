@@ -12,14 +12,14 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// One inactivity timeout.
 #[derive(Debug, Default)]
-pub(super) struct Stall {
+pub(super) struct InactivityTimer {
     due: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Stall {
+impl InactivityTimer {
     /// Records activity: the next wait starts from zero.
-    pub(super) fn progress(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.due = None;
     }
 
@@ -49,39 +49,39 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    async fn is_over(stall: &mut Stall, limit: Duration) -> bool {
-        poll_fn(|cx| Poll::Ready(stall.poll(cx, limit).is_ready())).await
+    async fn has_expired(timer: &mut InactivityTimer, limit: Duration) -> bool {
+        poll_fn(|cx| Poll::Ready(timer.poll(cx, limit).is_ready())).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn timeout_starts_at_the_first_wait_and_restarts_after_progress() {
-        let mut stall = Stall::default();
-        assert!(!is_over(&mut stall, SECOND * 10).await);
+        let mut timer = InactivityTimer::default();
+        assert!(!has_expired(&mut timer, SECOND * 10).await);
         advance(SECOND * 9).await;
-        assert!(!is_over(&mut stall, SECOND * 10).await);
-        stall.progress();
-        assert!(!is_over(&mut stall, SECOND * 10).await);
+        assert!(!has_expired(&mut timer, SECOND * 10).await);
+        timer.reset();
+        assert!(!has_expired(&mut timer, SECOND * 10).await);
         advance(SECOND * 9).await;
-        assert!(!is_over(&mut stall, SECOND * 10).await, "the old timer fired, the new wait continues");
+        assert!(!has_expired(&mut timer, SECOND * 10).await, "the old timer fired, the new wait continues");
         advance(SECOND).await;
-        assert!(is_over(&mut stall, SECOND * 10).await);
+        assert!(has_expired(&mut timer, SECOND * 10).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn shorter_limit_applies_although_the_timer_was_set_for_a_longer_one() {
-        let mut stall = Stall::default();
-        assert!(!is_over(&mut stall, SECOND * 60).await);
-        stall.progress();
-        assert!(!is_over(&mut stall, SECOND).await);
+        let mut timer = InactivityTimer::default();
+        assert!(!has_expired(&mut timer, SECOND * 60).await);
+        timer.reset();
+        assert!(!has_expired(&mut timer, SECOND).await);
         advance(SECOND).await;
-        assert!(is_over(&mut stall, SECOND).await);
+        assert!(has_expired(&mut timer, SECOND).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn expiry_wakes_the_waiting_task() {
-        let mut stall = Stall::default();
-        let began = Instant::now();
-        poll_fn(|cx| stall.poll(cx, SECOND * 3)).await;
-        assert_eq!(began.elapsed(), SECOND * 3);
+        let mut timer = InactivityTimer::default();
+        let start = Instant::now();
+        poll_fn(|cx| timer.poll(cx, SECOND * 3)).await;
+        assert_eq!(start.elapsed(), SECOND * 3);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Without limits a client that opens connections fast takes all file descriptors, and neither other clients
 //! nor backends can be connected. At the total limit the accept loop waits
-//! ([`ConnectionCaps::wait_for_place`]): further clients wait in the kernel's accept queue until a connection
+//! ([`ConnectionCounts::wait_for_slot`]): further clients wait in the kernel's accept queue until a connection
 //! closes. At the limit per client its next connection is closed immediately, so that one client cannot make
 //! the others wait.
 //!
@@ -29,7 +29,7 @@ type Part = Mutex<HashMap<ClientKey, usize, RandomState>>;
 
 /// The limits and the open connections. Cheap to clone; all clones share the counts.
 #[derive(Clone)]
-pub struct ConnectionCaps(Arc<Table>);
+pub struct ConnectionCounts(Arc<Table>);
 
 struct Table {
     total: AtomicUsize,
@@ -44,14 +44,14 @@ struct Table {
 
 /// Why a connection must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Refused {
+pub enum LimitReached {
     /// The total limit is reached.
     Total,
     /// The limit per client is reached.
     PerClient,
 }
 
-impl Refused {
+impl LimitReached {
     /// The reason as one word, for logs and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -62,7 +62,7 @@ impl Refused {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for LimitReached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Total => "too many connections",
@@ -71,7 +71,7 @@ impl fmt::Display for Refused {
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for LimitReached {}
 
 /// The slot of one open connection. Dropping it frees the slot.
 pub struct Slot {
@@ -79,7 +79,7 @@ pub struct Slot {
     client: Option<ClientKey>,
 }
 
-impl ConnectionCaps {
+impl ConnectionCounts {
     /// Limits of `total` and `per_client` connections; `usize::MAX` is unlimited.
     #[must_use]
     pub fn new(total: usize, per_client: usize) -> Self {
@@ -90,7 +90,7 @@ impl ConnectionCaps {
     }
 
     /// Sets new limits. Open connections beyond them stay open.
-    pub fn set(&self, total: usize, per_client: usize) {
+    pub fn set_limits(&self, total: usize, per_client: usize) {
         self.0.per_client.store(per_client, Ordering::SeqCst);
         self.0.total.store(total, Ordering::SeqCst);
         // There may be free slots now.
@@ -107,33 +107,33 @@ impl ConnectionCaps {
     ///
     /// # Errors
     /// If a limit is reached; then nothing is counted.
-    pub fn admit(&self, client: Option<ClientKey>) -> Result<Slot, Refused> {
+    pub fn admit(&self, client: Option<ClientKey>) -> Result<Slot, LimitReached> {
         match client {
             Some(client) => self.admit_client(client),
             None => {
-                self.0.take_place()?;
+                self.0.take_slot()?;
                 Ok(Slot { table: Arc::clone(&self.0), client })
             }
         }
     }
 
-    fn admit_client(&self, client: ClientKey) -> Result<Slot, Refused> {
+    fn admit_client(&self, client: ClientKey) -> Result<Slot, LimitReached> {
         let table = &self.0;
         // The part always exists; the option avoids a possible panic.
-        let mut part = table.part(client).ok_or(Refused::Total)?.lock();
+        let mut part = table.part(client).ok_or(LimitReached::Total)?.lock();
         let entry = part.entry(client);
-        let own = if let Entry::Occupied(held) = &entry { *held.get() } else { 0 };
-        if own >= table.per_client.load(Ordering::SeqCst) {
-            return Err(Refused::PerClient);
+        let open = if let Entry::Occupied(held) = &entry { *held.get() } else { 0 };
+        if open >= table.per_client.load(Ordering::SeqCst) {
+            return Err(LimitReached::PerClient);
         }
-        table.take_place()?;
+        table.take_slot()?;
         *entry.or_insert(0) += 1;
         Ok(Slot { table: Arc::clone(table), client: Some(client) })
     }
 
     /// Waits until a slot is free. It is not reserved: with several accept loops the slower one may still be
     /// rejected. Cancel-safe.
-    pub async fn wait_for_place(&self) {
+    pub async fn wait_for_slot(&self) {
         let table = &self.0;
         while table.is_full() {
             let freed = table.freed.notified();
@@ -148,10 +148,10 @@ impl ConnectionCaps {
 }
 
 impl Table {
-    fn take_place(&self) -> Result<(), Refused> {
+    fn take_slot(&self) -> Result<(), LimitReached> {
         let total = self.total.load(Ordering::SeqCst);
-        let place = |open: usize| (open < total).then_some(open + 1);
-        self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, place).map_err(|_| Refused::Total)?;
+        let next = |open: usize| (open < total).then_some(open + 1);
+        self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).map_err(|_| LimitReached::Total)?;
         Ok(())
     }
 
@@ -193,96 +193,96 @@ mod tests {
         Some(text.parse::<IpAddr>().unwrap().into())
     }
 
-    fn clients(caps: &ConnectionCaps) -> usize {
-        caps.0.parts.iter().map(|part| part.lock().len()).sum()
+    fn clients(counts: &ConnectionCounts) -> usize {
+        counts.0.parts.iter().map(|part| part.lock().len()).sum()
     }
 
     #[test]
     fn limit_per_client_is_enforced_and_slots_are_freed() {
-        let caps = ConnectionCaps::new(100, 2);
+        let counts = ConnectionCounts::new(100, 2);
         let (one, other) = (client("192.0.2.1"), client("192.0.2.2"));
-        let first = caps.admit(one).unwrap_or_else(|e| panic!("{e}"));
-        let second = caps.admit(one);
-        assert_eq!(caps.admit(one).err(), Some(Refused::PerClient));
-        assert!(caps.admit(other).is_ok(), "other clients are not affected");
+        let first = counts.admit(one).unwrap_or_else(|e| panic!("{e}"));
+        let second = counts.admit(one);
+        assert_eq!(counts.admit(one).err(), Some(LimitReached::PerClient));
+        assert!(counts.admit(other).is_ok(), "other clients are not affected");
         drop(first);
-        assert!(caps.admit(one).is_ok());
+        assert!(counts.admit(one).is_ok());
         drop(second);
-        assert_eq!((caps.open(), clients(&caps)), (0, 0));
+        assert_eq!((counts.open(), clients(&counts)), (0, 0));
     }
 
     #[test]
     fn ipv6_clients_are_counted_per_64() {
-        let caps = ConnectionCaps::new(100, 1);
-        let _held = caps.admit(client("2001:db8:1:2::1"));
-        assert_eq!(caps.admit(client("2001:db8:1:2::9")).err(), Some(Refused::PerClient));
-        assert!(caps.admit(client("2001:db8:1:3::1")).is_ok());
+        let counts = ConnectionCounts::new(100, 1);
+        let _held = counts.admit(client("2001:db8:1:2::1"));
+        assert_eq!(counts.admit(client("2001:db8:1:2::9")).err(), Some(LimitReached::PerClient));
+        assert!(counts.admit(client("2001:db8:1:3::1")).is_ok());
     }
 
     #[test]
     fn total_limit_is_enforced_and_a_rejection_is_not_counted() {
-        let caps = ConnectionCaps::new(3, usize::MAX);
-        let held: Vec<_> = (1..=3).map(|n| caps.admit(Some(ClientKey(n)))).collect();
-        assert_eq!(caps.admit(Some(ClientKey(1))).err(), Some(Refused::Total));
-        assert_eq!(caps.admit(Some(ClientKey(4))).err(), Some(Refused::Total));
-        assert_eq!((caps.open(), clients(&caps)), (3, 3));
+        let counts = ConnectionCounts::new(3, usize::MAX);
+        let held: Vec<_> = (1..=3).map(|n| counts.admit(Some(ClientKey(n)))).collect();
+        assert_eq!(counts.admit(Some(ClientKey(1))).err(), Some(LimitReached::Total));
+        assert_eq!(counts.admit(Some(ClientKey(4))).err(), Some(LimitReached::Total));
+        assert_eq!((counts.open(), clients(&counts)), (3, 3));
         drop(held);
-        assert_eq!((caps.open(), clients(&caps)), (0, 0));
-        assert_eq!(ConnectionCaps::new(0, 1).admit(Some(ClientKey(1))).err(), Some(Refused::Total));
-        assert_eq!(ConnectionCaps::new(1, 0).admit(Some(ClientKey(1))).err(), Some(Refused::PerClient));
+        assert_eq!((counts.open(), clients(&counts)), (0, 0));
+        assert_eq!(ConnectionCounts::new(0, 1).admit(Some(ClientKey(1))).err(), Some(LimitReached::Total));
+        assert_eq!(ConnectionCounts::new(1, 0).admit(Some(ClientKey(1))).err(), Some(LimitReached::PerClient));
     }
 
     #[tokio::test]
     async fn limits_change_while_connections_are_open() {
-        let caps = ConnectionCaps::new(1, 1);
-        let held = caps.admit(Some(ClientKey(1))).unwrap_or_else(|e| panic!("{e}"));
-        let waiting = caps.clone();
-        let wait = tokio::spawn(async move { waiting.wait_for_place().await });
+        let counts = ConnectionCounts::new(1, 1);
+        let held = counts.admit(Some(ClientKey(1))).unwrap_or_else(|e| panic!("{e}"));
+        let waiting = counts.clone();
+        let wait = tokio::spawn(async move { waiting.wait_for_slot().await });
         tokio::task::yield_now().await;
-        caps.set(3, 2);
+        counts.set_limits(3, 2);
         wait.await.unwrap();
-        let second = caps.admit(Some(ClientKey(1)));
-        assert_eq!(caps.admit(Some(ClientKey(1))).err(), Some(Refused::PerClient));
-        caps.set(1, 1);
-        assert_eq!(caps.open(), 2, "open connections stay");
-        assert_eq!(caps.admit(Some(ClientKey(2))).err(), Some(Refused::Total));
+        let second = counts.admit(Some(ClientKey(1)));
+        assert_eq!(counts.admit(Some(ClientKey(1))).err(), Some(LimitReached::PerClient));
+        counts.set_limits(1, 1);
+        assert_eq!(counts.open(), 2, "open connections stay");
+        assert_eq!(counts.admit(Some(ClientKey(2))).err(), Some(LimitReached::Total));
         drop(held);
         drop(second);
-        assert!(caps.admit(Some(ClientKey(2))).is_ok());
+        assert!(counts.admit(Some(ClientKey(2))).is_ok());
     }
 
     #[test]
     fn concurrent_threads_never_exceed_a_limit() {
-        let caps = ConnectionCaps::new(50, 9);
+        let counts = ConnectionCounts::new(50, 9);
         std::thread::scope(|threads| {
             for seed in 0..4 {
-                let caps = &caps;
+                let counts = &counts;
                 threads.spawn(move || {
                     let mut random = fastrand::Rng::with_seed(seed);
                     let mut held = Vec::new();
                     for _ in 0..20_000 {
                         if random.bool() {
-                            held.extend(caps.admit(Some(ClientKey(random.u64(..12)))));
+                            held.extend(counts.admit(Some(ClientKey(random.u64(..12)))));
                         } else if !held.is_empty() {
                             held.swap_remove(random.usize(..held.len()));
                         }
-                        assert!(caps.open() <= 50);
-                        let part = caps.0.part(ClientKey(3)).unwrap().lock();
+                        assert!(counts.open() <= 50);
+                        let part = counts.0.part(ClientKey(3)).unwrap().lock();
                         assert!(part.get(&ClientKey(3)).is_none_or(|open| (1..=9).contains(open)));
                     }
                 });
             }
         });
-        assert_eq!((caps.open(), clients(&caps)), (0, 0));
+        assert_eq!((counts.open(), clients(&counts)), (0, 0));
     }
 
     #[tokio::test]
     async fn accepting_waits_at_the_limit_until_a_connection_closes() {
-        let caps = ConnectionCaps::new(2, 2);
-        caps.wait_for_place().await;
-        let first = caps.admit(Some(ClientKey(1))).unwrap_or_else(|e| panic!("{e}"));
-        let second = caps.admit(Some(ClientKey(1)));
-        let mut waits: Vec<_> = (0..2).map(|_| waiting(&caps)).collect();
+        let counts = ConnectionCounts::new(2, 2);
+        counts.wait_for_slot().await;
+        let first = counts.admit(Some(ClientKey(1))).unwrap_or_else(|e| panic!("{e}"));
+        let second = counts.admit(Some(ClientKey(1)));
+        let mut waits: Vec<_> = (0..2).map(|_| waiting(&counts)).collect();
         for wait in &mut waits {
             assert!(poll_once(wait).await.is_none(), "all slots are in use");
         }
@@ -293,8 +293,8 @@ mod tests {
         drop(second);
     }
 
-    fn waiting(caps: &ConnectionCaps) -> std::pin::Pin<Box<dyn Future<Output = ()> + '_>> {
-        Box::pin(caps.wait_for_place())
+    fn waiting(counts: &ConnectionCounts) -> std::pin::Pin<Box<dyn Future<Output = ()> + '_>> {
+        Box::pin(counts.wait_for_slot())
     }
 
     /// Polls once.
@@ -308,15 +308,15 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn every_wait_ends_when_slots_become_free() {
-        let caps = ConnectionCaps::new(1, 1);
+        let counts = ConnectionCounts::new(1, 1);
         let mut loops = tokio::task::JoinSet::new();
         for n in 0..4 {
-            let caps = caps.clone();
+            let counts = counts.clone();
             loops.spawn(async move {
                 let mut admitted = 0;
                 while admitted < 500 {
-                    caps.wait_for_place().await;
-                    if let Ok(slot) = caps.admit(Some(ClientKey(n))) {
+                    counts.wait_for_slot().await;
+                    if let Ok(slot) = counts.admit(Some(ClientKey(n))) {
                         admitted += 1;
                         tokio::task::yield_now().await;
                         drop(slot);
@@ -325,6 +325,6 @@ mod tests {
             });
         }
         loops.join_all().await;
-        assert_eq!((caps.open(), clients(&caps)), (0, 0));
+        assert_eq!((counts.open(), clients(&counts)), (0, 0));
     }
 }

@@ -15,71 +15,73 @@ use pingora_core::services::Service as PingoraService;
 use pingora_proxy::{HttpProxy, ProxyHttp};
 use tokio::sync::{mpsc, watch};
 
-use super::accept::{Entrance, accept};
+use super::accept::{AcceptorSettings, accept};
+use super::client_rules::ActiveClientRules;
 use super::drain::Drain;
-use super::service::{LiveRules, Service};
 use super::sockets::Socket;
+use super::worker_context::WorkerContext;
 use crate::observe::AccessLog;
 
-/// A listener: its sockets and settings.
-pub struct Door {
-    /// One per worker, or more after an upgrade from a process with more workers.
+/// A bound listen address: its sockets, and the settings of its listener.
+pub struct BoundListener {
+    /// One socket per worker, or more after an upgrade from a process with more workers.
     pub sockets: Vec<Socket>,
     /// The settings for its connections.
-    pub entrance: Arc<Entrance>,
+    pub settings: Arc<AcceptorSettings>,
 }
 
-/// What the service needs when it starts.
-pub struct Makings<P> {
-    /// Creates the proxy of a worker; called inside the runtime of the worker.
+/// The parts from which each worker is built.
+pub struct WorkerParts<P> {
+    /// Creates the proxy of a worker. It runs inside the runtime of the worker.
     pub proxy: Box<dyn Fn() -> HttpProxy<P> + Send + Sync>,
     /// The access log for rejected requests.
     pub access_log: AccessLog,
 }
 
-/// Creates the parts; called late, because a daemon must not have threads before it forks.
-pub type Prepare<P> = Box<dyn FnOnce() -> Result<Makings<P>, String> + Send + Sync>;
+/// Creates the parts. It runs when the service starts, because a daemon must not have threads before it forks.
+pub type Prepare<P> = Box<dyn FnOnce() -> Result<WorkerParts<P>, String> + Send + Sync>;
 
 /// How work is distributed over threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workers {
     /// This many workers with one thread each.
-    Apart(usize),
+    SingleThreaded(usize),
     /// One worker with this many threads.
-    Together(usize),
+    WorkStealing(usize),
 }
 
-/// The service of all listeners.
-pub struct Front<P> {
+/// The service that accepts and serves the connections of all listeners.
+pub struct ListenerService<P> {
     start: Mutex<Option<Start<P>>>,
     workers: Workers,
-    rules: LiveRules,
+    rules: ActiveClientRules,
     drain: Drain,
     settled: watch::Receiver<bool>,
 }
 
 struct Start<P> {
-    doors: Vec<Door>,
+    listeners: Vec<BoundListener>,
     prepare: Prepare<P>,
     on_ready: Box<dyn FnOnce() + Send + Sync>,
 }
 
-impl<P> Front<P> {
-    /// A service for these listeners. It accepts once `settled` is true, and then calls `on_ready`.
+impl<P> ListenerService<P> {
+    /// A service for `listeners`. When `settled` becomes true, it starts its workers, calls `on_ready`, and accepts
+    /// connections.
     pub fn new(
-        doors: Vec<Door>,
+        listeners: Vec<BoundListener>,
         prepare: Prepare<P>,
         on_ready: impl FnOnce() + Send + Sync + 'static,
-        (workers, rules): (Workers, LiveRules),
+        (workers, rules): (Workers, ActiveClientRules),
         (drain, settled): (Drain, watch::Receiver<bool>),
     ) -> Self {
-        let start = Start { doors, prepare, on_ready: Box::new(on_ready) };
+        let start = Start { listeners, prepare, on_ready: Box::new(on_ready) };
         Self { start: Mutex::new(Some(start)), workers, rules, drain, settled }
     }
 }
 
 #[async_trait]
-impl<P> PingoraService for Front<P>
+impl<P> PingoraService for ListenerService<P>
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
@@ -88,7 +90,7 @@ where
         let Some(start) = self.start.lock().take() else {
             return;
         };
-        // The sockets already listen, so early clients wait and are not refused.
+        // The sockets already listen, so an early client waits in the accept queue and its connection is not refused.
         self.settled.wait_for(|settled| *settled).await.ok();
         if let Err(e) = self.serve(start).await {
             log::error!("{e}");
@@ -98,40 +100,43 @@ where
     }
 
     fn name(&self) -> &'static str {
-        "front"
+        "listeners"
     }
 
     fn threads(&self) -> Option<usize> {
         match self.workers {
-            Workers::Apart(_) => Some(1),
-            Workers::Together(threads) => Some(threads),
+            Workers::SingleThreaded(_) => Some(1),
+            Workers::WorkStealing(threads) => Some(threads),
         }
     }
 }
 
-impl<P> Front<P>
+impl<P> ListenerService<P>
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
     /// Starts the workers, and accepts once all of them are ready.
     async fn serve(&self, start: Start<P>) -> Result<(), String> {
-        let makings = Arc::new((start.prepare)()?);
-        let shares = share(start.doors, if let Workers::Apart(workers) = self.workers { workers } else { 1 });
+        let parts = Arc::new((start.prepare)()?);
+        let shares =
+            distribute(start.listeners, if let Workers::SingleThreaded(workers) = self.workers { workers } else { 1 });
         let open = watch::Sender::new(false);
         let (ready, mut all_ready) = mpsc::channel(shares.len().max(1));
-        for (number, doors) in shares.into_iter().enumerate() {
+        for (number, listeners) in shares.into_iter().enumerate() {
             let worker = Worker {
-                doors,
-                makings: Arc::clone(&makings),
+                listeners,
+                parts: Arc::clone(&parts),
                 rules: self.rules.clone(),
                 drain: self.drain.clone(),
                 ready: ready.clone(),
                 open: open.subscribe(),
             };
             match self.workers {
-                Workers::Together(_) => drop(tokio::spawn(worker.run())),
-                Workers::Apart(_) => start_thread(number, worker).map_err(|e| format!("cannot start a worker: {e}"))?,
+                Workers::WorkStealing(_) => drop(tokio::spawn(worker.run())),
+                Workers::SingleThreaded(_) => {
+                    start_thread(number, worker).map_err(|e| format!("cannot start a worker: {e}"))?
+                }
             }
         }
         drop(ready);
@@ -145,14 +150,14 @@ where
 }
 
 /// Distributes the sockets: each worker gets one of each listener if there are enough.
-fn share(doors: Vec<Door>, workers: usize) -> Vec<Vec<(Arc<Entrance>, Socket)>> {
+fn distribute(listeners: Vec<BoundListener>, workers: usize) -> Vec<Vec<(Arc<AcceptorSettings>, Socket)>> {
     let mut shares: Vec<Vec<_>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
-    for door in doors {
+    for listener in listeners {
         // Round robin, so that no socket is left without a worker.
         let workers = shares.len();
-        for (number, socket) in door.sockets.into_iter().enumerate() {
+        for (number, socket) in listener.sockets.into_iter().enumerate() {
             if let Some(share) = shares.get_mut(number % workers) {
-                share.push((Arc::clone(&door.entrance), socket));
+                share.push((Arc::clone(&listener.settings), socket));
             }
         }
     }
@@ -172,9 +177,9 @@ where
 
 /// One worker before it runs.
 struct Worker<P> {
-    doors: Vec<(Arc<Entrance>, Socket)>,
-    makings: Arc<Makings<P>>,
-    rules: LiveRules,
+    listeners: Vec<(Arc<AcceptorSettings>, Socket)>,
+    parts: Arc<WorkerParts<P>>,
+    rules: ActiveClientRules,
     drain: Drain,
     ready: mpsc::Sender<io::Result<()>>,
     open: watch::Receiver<bool>,
@@ -187,27 +192,27 @@ where
 {
     /// Runs until the process ends.
     async fn run(mut self) {
-        let proxy = (self.makings.proxy)();
-        let service = Arc::new(Service::new(proxy, self.makings.access_log.clone(), self.drain.clone(), self.rules));
-        let incoming = |(entrance, socket): (_, Socket)| Ok((entrance, socket.into_incoming()?));
-        let doors: io::Result<Vec<_>> = self.doors.into_iter().map(incoming).collect();
-        let (doors, outcome) = match doors {
-            Ok(doors) => (doors, Ok(())),
+        let proxy = (self.parts.proxy)();
+        let worker = Arc::new(WorkerContext::new(proxy, self.parts.access_log.clone(), self.drain.clone(), self.rules));
+        let listener = |(settings, socket): (_, Socket)| Ok((settings, socket.into_async()?));
+        let listeners: io::Result<Vec<_>> = self.listeners.into_iter().map(listener).collect();
+        let (listeners, outcome) = match listeners {
+            Ok(listeners) => (listeners, Ok(())),
             Err(e) => (Vec::new(), Err(e)),
         };
-        // The receiver may have stopped because another worker has failed.
+        // The channel is closed if another worker has failed.
         self.ready.send(outcome).await.ok();
         drop(self.ready);
         // No connection is accepted unless all workers are ready.
         if self.open.wait_for(|open| *open).await.is_err() {
             return;
         }
-        for (entrance, incoming) in doors {
-            tokio::spawn(accept(Arc::clone(&service), incoming, entrance));
+        for (settings, listener) in listeners {
+            tokio::spawn(accept(Arc::clone(&worker), listener, settings));
         }
-        // The runtime exists as long as this task.
-        self.drain.silent().wait_for(|silent| *silent).await.ok();
-        service.proxy.http_cleanup().await;
+        // The runtime of the worker ends with this task.
+        self.drain.closing_idle().wait_for(|closing| *closing).await.ok();
+        worker.proxy.http_cleanup().await;
         std::future::pending::<()>().await;
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Pingora drops the connection whenever it does not expect another request: after a failed attempt, and after
 //! an HTTP/2 backend that did not read the whole request, even if the response promised keep-alive. It drops
-//! only this handle. The listener knows what was promised, and continues with the stream or closes it cleanly.
+//! only this handle. The [`Connection`](super::connection::Connection) records whether the response promised
+//! keep-alive; accordingly the listener reads the next request or closes the connection cleanly.
 
 use std::fmt;
 use std::io;
@@ -24,9 +25,9 @@ use super::stream::ClientStream;
 
 /// A handle to the connection. All handles belong to one task, so the lock is never contended.
 #[derive(Clone)]
-pub(super) struct Lent(Arc<Mutex<ClientStream>>);
+pub(super) struct StreamHandle(Arc<Mutex<ClientStream>>);
 
-impl Lent {
+impl StreamHandle {
     pub(super) fn new(stream: ClientStream) -> Self {
         Self(Arc::new(Mutex::new(stream)))
     }
@@ -37,19 +38,19 @@ impl Lent {
     }
 }
 
-impl fmt::Debug for Lent {
+impl fmt::Debug for StreamHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Lent").finish_non_exhaustive()
+        f.debug_tuple("StreamHandle").finish_non_exhaustive()
     }
 }
 
-impl AsyncRead for Lent {
+impl AsyncRead for StreamHandle {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.stream()).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for Lent {
+impl AsyncWrite for StreamHandle {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut *self.stream()).poll_write(cx, bytes)
     }
@@ -64,21 +65,21 @@ impl AsyncWrite for Lent {
 }
 
 #[async_trait]
-impl Shutdown for Lent {
+impl Shutdown for StreamHandle {
     /// Does nothing: the listener closes the connection when Pingora has dropped its handles.
     async fn shutdown(&mut self) {}
 }
 
 #[async_trait]
-impl Peek for Lent {}
+impl Peek for StreamHandle {}
 
-impl UniqueID for Lent {
+impl UniqueID for StreamHandle {
     fn id(&self) -> UniqueIDType {
         self.stream().io.id()
     }
 }
 
-impl Ssl for Lent {
+impl Ssl for StreamHandle {
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
         self.stream().io.get_ssl_digest()
     }
@@ -88,20 +89,20 @@ impl Ssl for Lent {
     }
 }
 
-impl GetTimingDigest for Lent {
+impl GetTimingDigest for StreamHandle {
     /// Empty: it is not used, and Pingora would allocate for it with every request.
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         Vec::new()
     }
 }
 
-impl GetProxyDigest for Lent {
+impl GetProxyDigest for StreamHandle {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         Some(Arc::clone(&self.stream().digest))
     }
 }
 
-impl GetSocketDigest for Lent {
+impl GetSocketDigest for StreamHandle {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         self.stream().io.get_socket_digest()
     }

@@ -1,0 +1,59 @@
+//! The state that a worker uses to serve connections: its proxy with its own pool of backend connections, the
+//! access log, and the active client settings.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use pingora_proxy::HttpProxy;
+use tokio::sync::watch;
+
+use super::client_rules::{ActiveClientRules, ClientRules};
+use super::client_timeouts::ClientTimeouts;
+use super::connection_counts::{ConnectionCounts, LimitReached, Slot};
+use super::connection_limits::ConnectionLimits;
+use super::drain::Drain;
+use crate::http::client_address::ClientKey;
+use crate::http::request_limits::RequestLimits;
+use crate::observe::AccessLog;
+
+/// The state that a worker uses to serve connections.
+pub(super) struct WorkerContext<P> {
+    pub(super) proxy: Arc<HttpProxy<P>>,
+    pub(super) access_log: AccessLog,
+    pub(super) drain: Drain,
+    /// Whether draining has started. Pingora reads it for every request.
+    pub(super) draining: watch::Receiver<bool>,
+    pub(super) connections: ConnectionCounts,
+    rules: Arc<ArcSwap<ClientRules>>,
+}
+
+impl<P> WorkerContext<P> {
+    pub(super) fn new(proxy: HttpProxy<P>, access_log: AccessLog, drain: Drain, active: ActiveClientRules) -> Self {
+        let ActiveClientRules { current: rules, connections } = active;
+        Self { proxy: Arc::new(proxy), access_log, draining: drain.started(), drain, connections, rules }
+    }
+
+    /// The client timeouts.
+    pub(super) fn timeouts(&self) -> Arc<ClientTimeouts> {
+        Arc::clone(&self.rules.load().timeouts)
+    }
+
+    /// The connection limits.
+    pub(super) fn limits(&self) -> ConnectionLimits {
+        self.rules.load().limits
+    }
+
+    /// The size limits of requests.
+    pub(super) fn request_limits(&self) -> RequestLimits {
+        self.rules.load().request_limits
+    }
+
+    /// Counts a connection, if the limits allow one more.
+    pub(super) fn admit(&self, peer: SocketAddr) -> Result<Slot, LimitReached> {
+        // Port 0 stands for a client of a Unix-domain socket. Such a peer and a trusted proxy connect on behalf
+        // of many clients.
+        let has_many_clients = peer.port() == 0 || self.rules.load().trusted_proxies.contains(peer.ip());
+        self.connections.admit((!has_many_clients).then(|| ClientKey::from(peer.ip())))
+    }
+}
