@@ -14,7 +14,7 @@ use std::time::Instant;
 use l7lb::config::load;
 use l7lb::decision::snapshot::Snapshot;
 use l7lb::http::client_address::{TrustedProxies, canonical};
-use l7lb::http::h1::{Body, Chunk, Chunked, Head, HeadReader, DetailedRejection, peek};
+use l7lb::http::h1::{Body, Chunk, Chunked, DetailedRejection, Head, HeadReader, peek};
 use l7lb::http::request_limits::RequestLimits;
 use l7lb::http::target;
 

@@ -54,7 +54,7 @@ impl fmt::Display for AbortedRequest {
 pub struct Aborted {
     /// The first ones.
     pub named: Vec<AbortedRequest>,
-    /// How many there were.
+    /// The total number, including those not listed.
     pub total: usize,
 }
 

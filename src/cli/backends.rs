@@ -6,18 +6,18 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use http::Method;
 
-use super::process::Asked;
+use super::failure::{EXIT_TIMEOUT, Failure};
+use super::process::ProcessArguments;
 use super::table::{self, Table, or_dash};
-use super::{EXIT_TIMEOUT, Failure};
 use crate::base::units::Period;
-use crate::control::api::client::{Unanswered, segment};
+use crate::control::api::client::{CallError, segment};
 use crate::control::api::overrides::{NewState, NewWeight};
 use crate::control::api::pools::{Backend, Backends, CircuitState};
 use crate::control::api::{Cause, Client};
 use crate::pool::operator::overrides::{Override, State};
 
 /// The polling interval while waiting.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The command for backends.
 #[derive(Args)]
@@ -35,7 +35,7 @@ struct List {
     #[arg(long)]
     pool: Option<String>,
     #[command(flatten)]
-    asked: Asked,
+    process: ProcessArguments,
 }
 
 #[derive(Subcommand)]
@@ -51,23 +51,23 @@ enum Action {
     /// Change the weight of a backend.
     Weight {
         #[command(flatten)]
-        backend: Named,
+        backend: BackendArguments,
         /// Its share relative to the other backends, 0 to 1000; 0 gets none.
         weight: u32,
         #[command(flatten)]
-        asked: Asked,
+        process: ProcessArguments,
     },
     /// Remove the override of a backend.
     Reset {
         #[command(flatten)]
-        backend: Named,
+        backend: BackendArguments,
         #[command(flatten)]
-        asked: Asked,
+        process: ProcessArguments,
     },
 }
 
 #[derive(Args)]
-struct Named {
+struct BackendArguments {
     /// Its pool.
     pool: String,
     /// Its address: IP and port.
@@ -77,7 +77,7 @@ struct Named {
 #[derive(Args)]
 struct Change {
     #[command(flatten)]
-    backend: Named,
+    backend: BackendArguments,
     /// Wait until it has no requests in flight; with `enable`, until it is available.
     #[arg(long)]
     wait: bool,
@@ -85,10 +85,10 @@ struct Change {
     #[arg(long, value_name = "PERIOD", default_value = "30s", value_parser = humantime::parse_duration)]
     timeout: Duration,
     #[command(flatten)]
-    asked: Asked,
+    process: ProcessArguments,
 }
 
-impl Named {
+impl BackendArguments {
     fn path(&self) -> String {
         format!("/pools/{}/backends/{}", segment(&self.pool), segment(&self.address.to_string()))
     }
@@ -101,41 +101,41 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
         Some(Action::Drain(change)) => set(change, State::Draining),
         Some(Action::Disable(change)) => set(change, State::Disabled),
         Some(Action::Enable(change)) => set(change, State::Enabled),
-        Some(Action::Weight { backend, weight, asked }) => {
+        Some(Action::Weight { backend, weight, process }) => {
             let path = format!("{}/weight", backend.path());
-            show(&asked.client()?.send(Method::PUT, &path, &NewWeight { weight: *weight })?, asked)
+            show(&process.client()?.send(Method::PUT, &path, &NewWeight { weight: *weight })?, process)
         }
-        Some(Action::Reset { backend, asked }) => {
-            show(&asked.client()?.delete(&format!("{}/override", backend.path()))?, asked)
+        Some(Action::Reset { backend, process }) => {
+            show(&process.client()?.delete(&format!("{}/override", backend.path()))?, process)
         }
     }
 }
 
 fn list(arguments: &List) -> Result<(), Failure> {
     let query = arguments.pool.as_ref().map(|pool| format!("?pool={}", segment(pool))).unwrap_or_default();
-    let answer: Backends = arguments.asked.client()?.get(&format!("/backends{query}"))?;
-    if arguments.asked.json { table::json(&answer) } else { rows(&answer.backends).print() }
+    let response: Backends = arguments.process.client()?.get(&format!("/backends{query}"))?;
+    if arguments.process.json { table::json(&response) } else { rows(&response.backends).print() }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a person's patience begins when they ask")]
 fn set(change: &Change, state: State) -> Result<(), Failure> {
     let until = Instant::now() + change.timeout;
-    let client = change.asked.client()?;
+    let client = change.process.client()?;
     let path = change.backend.path();
     let mut backend: Backend = client.send(Method::PUT, &format!("{path}/state"), &NewState { state })?;
     while change.wait && !is_reached(&backend, state) {
         if Instant::now() >= until {
-            return Err(Failure { code: EXIT_TIMEOUT, message: late(&backend, state, change.timeout) });
+            return Err(Failure { code: EXIT_TIMEOUT, message: timeout_message(&backend, state, change.timeout) });
         }
-        std::thread::sleep(LOOK);
-        backend = look(&client, &path)?;
+        std::thread::sleep(POLL_INTERVAL);
+        backend = fetch(&client, &path)?;
     }
-    show(&backend, &change.asked)
+    show(&backend, &change.process)
 }
 
-fn look(client: &Client, path: &str) -> Result<Backend, Failure> {
-    client.get(path).map_err(|unanswered| match unanswered {
-        Unanswered::Problem(problem) if matches!(problem.cause, Cause::UnknownPool | Cause::UnknownBackend) => {
+fn fetch(client: &Client, path: &str) -> Result<Backend, Failure> {
+    client.get(path).map_err(|error| match error {
+        CallError::Problem(problem) if matches!(problem.cause, Cause::UnknownPool | Cause::UnknownBackend) => {
             Failure::runtime(format!("the backend was removed from the configuration: {problem}"))
         }
         other => other.into(),
@@ -147,7 +147,7 @@ fn is_reached(backend: &Backend, state: State) -> bool {
     if state == State::Enabled { backend.available } else { backend.in_flight == 0 }
 }
 
-fn late(backend: &Backend, state: State, timeout: Duration) -> String {
+fn timeout_message(backend: &Backend, state: State, timeout: Duration) -> String {
     let (address, timeout) = (backend.address, Period(timeout));
     if state == State::Enabled {
         format!("{address} is enabled, but not available after {timeout}: {}", condition(backend))
@@ -157,8 +157,8 @@ fn late(backend: &Backend, state: State, timeout: Duration) -> String {
     }
 }
 
-fn show(backend: &Backend, asked: &Asked) -> Result<(), Failure> {
-    if asked.json { table::json(backend) } else { rows(std::slice::from_ref(backend)).print() }
+fn show(backend: &Backend, process: &ProcessArguments) -> Result<(), Failure> {
+    if process.json { table::json(backend) } else { rows(std::slice::from_ref(backend)).print() }
 }
 
 fn rows(backends: &[Backend]) -> Table {
@@ -174,7 +174,7 @@ fn rows(backends: &[Backend]) -> Table {
             if slow { format!("{weight} (now {})", backend.effective_weight) } else { weight },
             backend.in_flight.to_string(),
             or_dash(backend.latency_ms.map(|latency| format!("{latency:.1} ms"))),
-            or_dash(backend.overridden.map(|told| override_words(&told))),
+            or_dash(backend.overridden.map(|report| override_words(&report))),
         ]);
     }
     table
@@ -203,9 +203,9 @@ fn condition(backend: &Backend) -> String {
     words.join(", ")
 }
 
-fn override_words(told: &Override) -> String {
-    let state = told.state.map(|state| state.to_string());
-    let weight = told.weight.map(|weight| format!("weight {weight}"));
+fn override_words(report: &Override) -> String {
+    let state = report.state.map(|state| state.to_string());
+    let weight = report.weight.map(|weight| format!("weight {weight}"));
     let what: Vec<String> = state.into_iter().chain(weight).collect();
-    format!("{} since {}", what.join(", "), told.since)
+    format!("{} since {}", what.join(", "), report.since)
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::tls::development;
 
 /// The names and the folder.
@@ -33,7 +33,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
     let certificate = arguments.folder.join(format!("{stem}.pem"));
     let key = arguments.folder.join(format!("{stem}-key.pem"));
     if !arguments.force {
-        refuse_to_replace(&[&certificate, &key])?;
+        reject_existing(&[&certificate, &key])?;
     }
     write(&key, &pem.key, 0o600)?;
     write(&certificate, &pem.certificate, 0o644)?;
@@ -43,7 +43,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Both files are checked before one is written, so that a pair is never half new.
-fn refuse_to_replace(files: &[&Path]) -> Result<(), Failure> {
+fn reject_existing(files: &[&Path]) -> Result<(), Failure> {
     match files.iter().find(|file| file.exists()) {
         Some(file) => Err(Failure::usage(format!("{} exists already; use --force to replace it", file.display()))),
         None => Ok(()),

@@ -5,7 +5,8 @@ use std::time::{Instant, SystemTime};
 
 use clap::{Args, ValueEnum};
 
-use super::{Failure, table};
+use super::failure::Failure;
+use super::table;
 use crate::base::fault::{Fault, Place};
 use crate::config::Checked;
 use crate::config::diagnostic::{Diagnostic, Severity};
@@ -41,36 +42,36 @@ enum Format {
 pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
     let mut all = Vec::new();
     for file in &arguments.files {
-        let told = inspect(file);
+        let report = inspect(file);
         if arguments.format == Format::Text {
-            eprint!("{}", text(file, &told));
+            eprint!("{}", text(file, &report));
         }
-        all.extend(told.diagnostics);
+        all.extend(report.diagnostics);
     }
     if arguments.format == Format::Json {
         let json: Vec<serde_json::Value> = all.iter().map(Diagnostic::to_json).collect();
         table::json(&json)?;
     }
-    let refused = |told: &Diagnostic| told.severity == Severity::Error || arguments.strict;
+    let is_failure = |report: &Diagnostic| report.severity == Severity::Error || arguments.strict;
     // Everything has been printed.
-    if all.iter().any(refused) { Err(Failure::usage("")) } else { Ok(()) }
+    if all.iter().any(is_failure) { Err(Failure::usage("")) } else { Ok(()) }
 }
 
 /// The result for one file.
-struct Told {
+struct FileReport {
     /// One line about a valid file.
     summary: Option<String>,
     diagnostics: Vec<Diagnostic>,
 }
 
-fn inspect(file: &Path) -> Told {
+fn inspect(file: &Path) -> FileReport {
     match load::open(file) {
         Ok(loaded) => {
             let diagnostics = examine(&loaded);
-            let good = diagnostics.iter().all(|told| told.severity == Severity::Warning);
-            Told { summary: good.then(|| summary(file, &loaded.checked)), diagnostics }
+            let good = diagnostics.iter().all(|report| report.severity == Severity::Warning);
+            FileReport { summary: good.then(|| summary(file, &loaded.checked)), diagnostics }
         }
-        Err(diagnostics) => Told { summary: None, diagnostics },
+        Err(diagnostics) => FileReport { summary: None, diagnostics },
     }
 }
 
@@ -85,19 +86,19 @@ fn examine(loaded: &Loaded) -> Vec<Diagnostic> {
         Ok(snapshot) => expectations::failures(&loaded.checked, &snapshot),
         Err(problem) => vec![Fault { place: Place::root(), problem, hint: String::new() }],
     };
-    let mut told = loaded.source.diagnostics(Severity::Error, failed);
-    told.extend(loaded.source.diagnostics(Severity::Warning, warnings(&loaded.checked.written, &circumstances)));
-    told
+    let mut report = loaded.source.diagnostics(Severity::Error, failed);
+    report.extend(loaded.source.diagnostics(Severity::Warning, warnings(&loaded.checked.written, &circumstances)));
+    report
 }
 
 /// The result for one file as text.
-fn text(file: &Path, told: &Told) -> String {
+fn text(file: &Path, report: &FileReport) -> String {
     let mut text = String::new();
-    if !told.diagnostics.is_empty() {
-        text = format!("l7lb: {} in {}\n\n", count(&told.diagnostics), file.display());
-        text.extend(told.diagnostics.iter().map(|diagnostic| format!("{diagnostic}\n")));
+    if !report.diagnostics.is_empty() {
+        text = format!("l7lb: {} in {}\n\n", count(&report.diagnostics), file.display());
+        text.extend(report.diagnostics.iter().map(|diagnostic| format!("{diagnostic}\n")));
     }
-    text.extend(told.summary.iter().map(|summary| format!("{summary}\n")));
+    text.extend(report.summary.iter().map(|summary| format!("{summary}\n")));
     text
 }
 

@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::{Failure, logging};
+use super::failure::Failure;
+use super::logging;
 use crate::config::load::{self, Loaded};
 use crate::control::api::socket_path;
 use crate::server::{self, Start};

@@ -7,9 +7,10 @@ use std::time::Instant;
 use clap::Args;
 use http::Method;
 
-use super::process::Asked;
-use super::{Failure, check, table};
-use crate::decision::example::Question;
+use super::failure::Failure;
+use super::process::ProcessArguments;
+use super::{check, table};
+use crate::decision::example::ExampleQuery;
 use crate::decision::explanation::Explanation;
 use crate::decision::snapshot::Snapshot;
 
@@ -22,14 +23,14 @@ pub(super) struct Arguments {
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
     /// The address of the peer.
-    #[arg(long, value_name = "ADDRESS", default_value_t = crate::decision::example::SOMEBODY)]
+    #[arg(long, value_name = "ADDRESS", default_value_t = crate::decision::example::EXAMPLE_CLIENT)]
     from: IpAddr,
     /// Ask the running process, with the state of limits and backends and the likely pick. Without it the file
     /// at `--conf` is used.
     #[arg(long)]
     live: bool,
     #[command(flatten)]
-    asked: Asked,
+    process: ProcessArguments,
 }
 
 pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
@@ -39,19 +40,19 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
             field.split_once(':').ok_or_else(|| Failure::usage(format!("`{field}` is not `Name: value`")))?;
         headers.push((name.trim().to_owned(), value.trim().to_owned()));
     }
-    let question = Question { request: arguments.request.clone(), headers, from: Some(arguments.from) };
-    let explanation = match arguments.asked.conf() {
-        _ if arguments.live => arguments.asked.client()?.send(Method::POST, "/explain", &question)?,
+    let question = ExampleQuery { request: arguments.request.clone(), headers, from: Some(arguments.from) };
+    let explanation = match arguments.process.conf() {
+        _ if arguments.live => arguments.process.client()?.send(Method::POST, "/explain", &question)?,
         Some(conf) => by_file(&question, conf)?,
         None => {
-            return Err(Failure::usage("give a file with `--conf`, or use `--live` for the running process"));
+            return Err(Failure::usage("specify a file with `--conf`, or use `--live` for the running process"));
         }
     };
-    if arguments.asked.json { table::json(&explanation) } else { table::print(&explanation.to_string()) }
+    if arguments.process.json { table::json(&explanation) } else { table::print(&explanation.to_string()) }
 }
 
 #[expect(clippy::disallowed_methods, reason = "limits begin at some instant; none is asked")]
-fn by_file(question: &Question, conf: &Path) -> Result<Explanation, Failure> {
+fn by_file(question: &ExampleQuery, conf: &Path) -> Result<Explanation, Failure> {
     let example = question.example().map_err(Failure::usage)?;
     let checked = check::load(conf)?.checked;
     let snapshot = Snapshot::build(&checked, None, Instant::now()).map_err(Failure::usage)?;

@@ -1,6 +1,6 @@
 //! The operator log: standard error, filtered by `RUST_LOG`.
 
-use super::Failure;
+use super::failure::Failure;
 use crate::observe::OperatorLog;
 
 /// The default filter. Pingora logs much that l7lb logs in its own words; only its errors are kept.

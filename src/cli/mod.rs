@@ -1,12 +1,13 @@
 //! The command line and its exit codes.
 //!
-//! Exit codes: 0 success, 2 faults of usage or configuration, 1 failures at run time, 3 timeout of a wait.
+//! [`failure`] defines the exit codes.
 
 mod backends;
 mod cert;
 mod check;
 mod demo;
 mod explain;
+mod failure;
 mod logging;
 mod plan;
 mod process;
@@ -17,17 +18,11 @@ mod schema;
 mod status;
 mod table;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-/// The configuration or the command line is invalid.
-const EXIT_USAGE: u8 = 2;
-/// A failure at run time.
-const EXIT_RUNTIME: u8 = 1;
-/// A wait has timed out.
-const EXIT_TIMEOUT: u8 = 3;
+use failure::Failure;
 
 /// An HTTP load balancer on Pingora.
 #[derive(Parser)]
@@ -36,13 +31,13 @@ struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    run: RunArguments,
+    run: run::Arguments,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Serve a configuration file (the same as `l7lb -c FILE`).
-    Run(RunArguments),
+    Run(run::Arguments),
     /// Start a demo: five sample backends behind a TLS listener, without any file.
     Demo,
     /// Check configuration files and report all faults.
@@ -56,11 +51,11 @@ enum Command {
     /// Reload the configuration file of the running process and report the result.
     Reload(reload::Arguments),
     /// Show whether the running process is ready, and its configuration.
-    Status(process::Asked),
+    Status(process::ProcessArguments),
     /// Show the pools of the running process.
-    Pools(process::Asked),
+    Pools(process::ProcessArguments),
     /// Show its routes.
-    Routes(process::Asked),
+    Routes(process::ProcessArguments),
     /// Show its backends; drain, disable or enable one, or change its weight.
     Backends(backends::Arguments),
     /// Show the last events.
@@ -72,23 +67,6 @@ enum Command {
     /// One of the demo's backends.
     #[command(hide = true)]
     SampleBackend(sample::Arguments),
-}
-
-/// Options for serving. The flags are those of Pingora.
-#[derive(Args)]
-struct RunArguments {
-    /// The configuration file.
-    #[arg(short, long, value_name = "FILE")]
-    conf: Option<PathBuf>,
-    /// Run in the background.
-    #[arg(short, long)]
-    daemon: bool,
-    /// Take over the sockets of the running process, which is triggered by SIGQUIT.
-    #[arg(short, long)]
-    upgrade: bool,
-    /// Check the configuration and exit.
-    #[arg(short, long)]
-    test: bool,
 }
 
 /// Runs the command line.
@@ -103,9 +81,9 @@ pub fn main() -> ExitCode {
         Command::Schema => schema::main(),
         Command::Plan(arguments) => plan::main(&arguments),
         Command::Reload(arguments) => reload::main(&arguments),
-        Command::Status(asked) => status::status(&asked),
-        Command::Pools(asked) => status::pools(&asked),
-        Command::Routes(asked) => status::routes(&asked),
+        Command::Status(process) => status::status(&process),
+        Command::Pools(process) => status::pools(&process),
+        Command::Routes(process) => status::routes(&process),
         Command::Backends(arguments) => backends::main(&arguments),
         Command::Events(arguments) => status::events(&arguments),
         Command::LogLevel(arguments) => status::log_level(&arguments),
@@ -120,22 +98,5 @@ pub fn main() -> ExitCode {
             }
             ExitCode::from(code)
         }
-    }
-}
-
-/// A failed command with its exit code.
-struct Failure {
-    code: u8,
-    /// Empty if everything was printed already.
-    message: String,
-}
-
-impl Failure {
-    fn usage(message: impl Into<String>) -> Self {
-        Self { code: EXIT_USAGE, message: message.into() }
-    }
-
-    fn runtime(message: impl Into<String>) -> Self {
-        Self { code: EXIT_RUNTIME, message: message.into() }
     }
 }

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{EXIT_RUNTIME, EXIT_USAGE, Failure};
+use super::failure::{EXIT_RUNTIME, EXIT_USAGE, Failure};
 use crate::config::load;
-use crate::control::api::client::Unanswered;
+use crate::control::api::client::CallError;
 use crate::control::api::{Client, socket_path};
 
 /// The selection of a process.
 #[derive(Args)]
-pub(super) struct Which {
+pub(super) struct ProcessSelector {
     /// The configuration file of the running process, whose `server` block contains the path of its socket;
     /// without it the default path is used.
     #[arg(short, long, value_name = "FILE")]
@@ -21,7 +21,7 @@ pub(super) struct Which {
     socket: Option<PathBuf>,
 }
 
-impl Which {
+impl ProcessSelector {
     /// A client of the process.
     pub(super) fn client(&self) -> Result<Client, Failure> {
         if let Some(socket) = &self.socket {
@@ -39,15 +39,15 @@ impl Which {
 
 /// The process and the output format.
 #[derive(Args)]
-pub(super) struct Asked {
+pub(super) struct ProcessArguments {
     #[command(flatten)]
-    which: Which,
+    which: ProcessSelector,
     /// Print JSON.
     #[arg(long)]
     pub(super) json: bool,
 }
 
-impl Asked {
+impl ProcessArguments {
     /// The configuration file, if given.
     pub(super) fn conf(&self) -> Option<&Path> {
         self.which.conf.as_deref()
@@ -60,12 +60,12 @@ impl Asked {
 }
 
 /// A call that the process rejects because of its input is a usage fault.
-impl From<Unanswered> for Failure {
-    fn from(unanswered: Unanswered) -> Self {
-        let code = match &unanswered {
-            Unanswered::Problem(problem) if (400..500).contains(&problem.status) => EXIT_USAGE,
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        let code = match &error {
+            CallError::Problem(problem) if (400..500).contains(&problem.status) => EXIT_USAGE,
             _ => EXIT_RUNTIME,
         };
-        Self { code, message: unanswered.to_string() }
+        Self { code, message: error.to_string() }
     }
 }

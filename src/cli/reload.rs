@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::Failure;
-use super::process::Which;
+use super::failure::Failure;
+use super::process::ProcessSelector;
 use crate::base::units::Percent;
 use crate::control::api::process::Reloaded;
 
@@ -11,7 +11,7 @@ use crate::control::api::process::Reloaded;
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    which: Which,
+    which: ProcessSelector,
     /// Reject the reload if more of the recent requests would have another outcome, such as 5%.
     #[arg(long, value_name = "PERCENT")]
     max_moved: Option<Percent>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::io::AsyncReadExt;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::sample_backend::{self, Settings};
 
 /// Options of the backend.

@@ -1,6 +1,7 @@
 //! `l7lb schema`: the JSON Schema of the configuration, for editors.
 
-use super::{Failure, table};
+use super::failure::Failure;
+use super::table;
 use crate::config::schema::schema;
 
 pub(super) fn main() -> Result<(), Failure> {

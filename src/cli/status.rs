@@ -6,18 +6,18 @@ use clap::{Args, ValueEnum};
 use http::Method;
 use serde_json::json;
 
-use super::process::Asked;
+use super::failure::{EXIT_RUNTIME, Failure};
+use super::process::ProcessArguments;
 use super::table::{self, Table, count, or_dash};
-use super::{EXIT_RUNTIME, Failure};
-use crate::control::api::client::Unanswered;
+use crate::control::api::client::CallError;
 use crate::control::api::configuration::{Configuration, Route, Routes};
 use crate::control::api::log::{Events, Level};
 use crate::control::api::pools::Pools;
 use crate::control::api::process::{Ready, Version};
-use crate::observe::operator_log::{Announced, LogLevel};
+use crate::observe::operator_log::{LogLevel, LoggedEvent};
 
 /// The polling interval for new events.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The selection of events.
 #[derive(Args)]
@@ -29,7 +29,7 @@ pub(super) struct EventArguments {
     #[arg(short, long)]
     follow: bool,
     #[command(flatten)]
-    asked: Asked,
+    process: ProcessArguments,
 }
 
 /// The log level.
@@ -38,7 +38,7 @@ pub(super) struct LevelArguments {
     /// Log lines of this level and more severe ones; without it show the level.
     level: Option<LogLevel>,
     #[command(flatten)]
-    asked: Asked,
+    process: ProcessArguments,
 }
 
 impl ValueEnum for LogLevel {
@@ -52,21 +52,21 @@ impl ValueEnum for LogLevel {
 }
 
 /// The exit code is 1 if the process is not ready.
-pub(super) fn status(asked: &Asked) -> Result<(), Failure> {
-    let client = asked.client()?;
+pub(super) fn status(process: &ProcessArguments) -> Result<(), Failure> {
+    let client = process.client()?;
     let version: Version = client.get("/version")?;
     let configuration: Configuration = client.get("/configuration")?;
     let Pools { pools } = client.get("/pools")?;
     let ready = match client.get::<Ready>("/ready") {
         Ok(_) => None,
-        Err(Unanswered::Problem(problem)) => Some(problem),
+        Err(CallError::Problem(problem)) => Some(problem),
         Err(other) => return Err(other.into()),
     };
     let down = pools.iter().filter(|pool| pool.available == 0).map(|pool| pool.name.to_string()).collect::<Vec<_>>();
     let in_flight: u32 = pools.iter().map(|pool| pool.in_flight).sum();
     let (backends, available) =
         pools.iter().fold((0, 0), |(all, available), pool| (all + pool.backends, available + pool.available));
-    if asked.json {
+    if process.json {
         table::json(&json!({
             "version": version.version, "pid": version.pid,
             "ready": ready.is_none(), "cause": ready.as_ref().map(|problem| problem.cause),
@@ -95,13 +95,13 @@ pub(super) fn status(asked: &Asked) -> Result<(), Failure> {
     if ready.is_some() { Err(Failure { code: EXIT_RUNTIME, message: String::new() }) } else { Ok(()) }
 }
 
-pub(super) fn pools(asked: &Asked) -> Result<(), Failure> {
-    let answer: Pools = asked.client()?.get("/pools")?;
-    if asked.json {
-        return table::json(&answer);
+pub(super) fn pools(process: &ProcessArguments) -> Result<(), Failure> {
+    let response: Pools = process.client()?.get("/pools")?;
+    if process.json {
+        return table::json(&response);
     }
     let mut table = Table::new(["pool", "balance", "available", "in flight", "waiting"]);
-    for pool in &answer.pools {
+    for pool in &response.pools {
         table.row([
             pool.name.to_string(),
             pool.balance.to_string(),
@@ -113,13 +113,13 @@ pub(super) fn pools(asked: &Asked) -> Result<(), Failure> {
     table.print()
 }
 
-pub(super) fn routes(asked: &Asked) -> Result<(), Failure> {
-    let answer: Routes = asked.client()?.get("/routes")?;
-    if asked.json {
-        return table::json(&answer);
+pub(super) fn routes(process: &ProcessArguments) -> Result<(), Failure> {
+    let response: Routes = process.client()?.get("/routes")?;
+    if process.json {
+        return table::json(&response);
     }
     let mut table = Table::new(["route", "takes", "pools", "sticky", "limit"]);
-    for route in &answer.routes {
+    for route in &response.routes {
         let sticky = if route.sticky { "yes" } else { "no" };
         let limit = or_dash(route.rate_limit.as_ref());
         table.row([route.name.to_string(), route.takes.clone(), shares(route), sticky.to_owned(), limit]);
@@ -138,18 +138,18 @@ fn shares(route: &Route) -> String {
 }
 
 pub(super) fn events(arguments: &EventArguments) -> Result<(), Failure> {
-    let client = arguments.asked.client()?;
+    let client = arguments.process.client()?;
     let mut after = arguments.after;
     loop {
-        let told: Events = client.get(&format!("/events?after={after}"))?;
-        if arguments.asked.json && !arguments.follow {
-            return table::json(&told);
+        let report: Events = client.get(&format!("/events?after={after}"))?;
+        if arguments.process.json && !arguments.follow {
+            return table::json(&report);
         }
-        if told.lost > 0 {
-            eprintln!("l7lb: {} older events are no longer kept", told.lost);
+        if report.lost > 0 {
+            eprintln!("l7lb: {} older events are no longer kept", report.lost);
         }
-        for event in &told.events {
-            if !table::is_read(&line(event, arguments.asked.json)?)? {
+        for event in &report.events {
+            if !table::is_read(&line(event, arguments.process.json)?)? {
                 return Ok(());
             }
             after = event.number;
@@ -157,13 +157,13 @@ pub(super) fn events(arguments: &EventArguments) -> Result<(), Failure> {
         if !arguments.follow {
             return Ok(());
         }
-        after = after.max(told.events.last().map_or(after, |event| event.number)).max(after + told.lost);
-        std::thread::sleep(LOOK);
+        after = after.max(report.events.last().map_or(after, |event| event.number)).max(after + report.lost);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
 /// One event. With `--json` it is one line; as text further lines are indented.
-fn line(event: &Announced, json: bool) -> Result<String, Failure> {
+fn line(event: &LoggedEvent, json: bool) -> Result<String, Failure> {
     if json {
         let text = serde_json::to_string(event).map_err(|e| Failure::runtime(e.to_string()))?;
         return Ok(format!("{text}\n"));
@@ -173,10 +173,10 @@ fn line(event: &Announced, json: bool) -> Result<String, Failure> {
 }
 
 pub(super) fn log_level(arguments: &LevelArguments) -> Result<(), Failure> {
-    let client = arguments.asked.client()?;
+    let client = arguments.process.client()?;
     let now: Level = match arguments.level {
         Some(level) => client.send(Method::PUT, "/log-level", &Level { level })?,
         None => client.get("/log-level")?,
     };
-    if arguments.asked.json { table::json(&now) } else { table::print(&format!("{}\n", now.level.word())) }
+    if arguments.process.json { table::json(&now) } else { table::print(&format!("{}\n", now.level.word())) }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::Failure;
+use super::failure::Failure;
 
 /// Rows of cells under a heading.
 pub(super) struct Table {
@@ -40,8 +40,8 @@ impl Table {
 }
 
 /// Prints JSON.
-pub(super) fn json(answer: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(answer).map_err(|e| Failure::runtime(e.to_string()))?;
+pub(super) fn json(response: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(response).map_err(|e| Failure::runtime(e.to_string()))?;
     print(&format!("{text}\n"))
 }
 

@@ -23,7 +23,7 @@ pub mod routes;
 pub mod schema;
 pub mod server;
 pub mod shares;
-pub mod shown;
+pub mod redacted;
 mod tree;
 pub mod warnings;
 

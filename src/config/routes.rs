@@ -262,8 +262,8 @@ impl Config {
             .map_err(|e| faults.add(place.clone(), e.to_string(), "write for example /api"))
             .ok()?;
         match target::normalise(&self.path) {
-            Err(refusal) => {
-                let problem = format!("the path {:?} never matches a request: {}", self.path, refusal.detail);
+            Err(rejection) => {
+                let problem = format!("the path {:?} never matches a request: {}", self.path, rejection.detail);
                 faults.add(place.clone(), problem, "write it percent-encoded");
             }
             Ok(normalised) if normalised.path != self.path => {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::example::Example;
+use super::example::ExampleRequest;
 use super::expectations::failures;
 use super::explanation::{Explanation, Verdict};
 use crate::config::{Checked, load};
@@ -74,35 +74,35 @@ fn failed_expectation_is_reported_with_its_place_and_the_actual_outcome() {
 fn every_route_is_listed_with_the_reason_it_did_not_match() {
     let (checked, snapshot) = live("");
     let verdicts = |request: &str| {
-        let outcome = Example::parse(request).unwrap().outcome(&snapshot, &checked.listeners);
-        let told = Explanation::new(outcome, &snapshot);
-        told.routes.iter().map(|considered| considered.verdict).collect::<Vec<_>>()
+        let outcome = ExampleRequest::parse(request).unwrap().outcome(&snapshot, &checked.listeners);
+        let explanation = Explanation::new(outcome, &snapshot);
+        explanation.routes.iter().map(|considered| considered.verdict).collect::<Vec<_>>()
     };
-    use Verdict::{Host, HostLessSpecific, Method, NotAsked, Path, PathLessSpecific, Takes};
+    use Verdict::{Host, HostLessSpecific, Method, NotEvaluated, Path, PathLessSpecific, Takes};
     assert_eq!(verdicts("GET http://example.com:8080/"), [Takes, Path, Path]);
     assert_eq!(verdicts("GET http://example.com:8080/apiA/x"), [Takes, HostLessSpecific, Method]);
     assert_eq!(verdicts("POST http://o.com:8080/apiA/x"), [Host, PathLessSpecific, Takes]);
     assert_eq!(verdicts("GET http://o.com:8080/apiAB"), [Host, Path, Path]);
-    assert_eq!(verdicts("GET http://example.com:8080/.."), [NotAsked, Path, Path]);
-    assert_eq!(verdicts("GET http://example.com/"), [NotAsked, Path, Path]);
+    assert_eq!(verdicts("GET http://example.com:8080/.."), [NotEvaluated, Path, Path]);
+    assert_eq!(verdicts("GET http://example.com/"), [NotEvaluated, Path, Path]);
 }
 
 #[test]
 fn client_is_determined_as_in_traffic_and_limits_are_not_counted() {
     let (checked, snapshot) = live("");
     for (peer, client) in [("10.0.0.1", "203.0.113.9"), ("192.0.2.7", "192.0.2.7")] {
-        let example = Example::parse("http://example.com:8080/").unwrap().from(peer.parse().unwrap());
+        let example = ExampleRequest::parse("http://example.com:8080/").unwrap().from(peer.parse().unwrap());
         let example = example.with_header("X-Forwarded-For", "203.0.113.9").unwrap();
         for _ in 0..3 {
             let outcome = example.outcome(&snapshot, &checked.listeners);
             assert_eq!(outcome.client.to_string(), client);
-            assert!(outcome.decision.refusal.is_none());
-            let told = Explanation::new(outcome, &snapshot);
+            assert!(outcome.decision.rejection.is_none());
+            let explanation = Explanation::new(outcome, &snapshot);
             assert_eq!(
-                (told.limits[0].limit.as_str(), &told.limits[0].state),
+                (explanation.limits[0].limit.as_str(), &explanation.limits[0].state),
                 ("1 requests in 1m, for each client", &None)
             );
-            assert_eq!((told.pools[0].backends[0].weight, told.picked), (3, None));
+            assert_eq!((explanation.pools[0].backends[0].weight, explanation.picked), (3, None));
         }
     }
 }

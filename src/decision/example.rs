@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::form::X_FORWARDED_FOR;
-use super::{Decision, Door, decide};
+use super::{ConnectionFacts, Decision, decide};
 use crate::config::listener;
 use crate::decision::snapshot::Snapshot;
 use crate::http::h1::HeadReader;
@@ -21,11 +21,11 @@ use crate::tls;
 
 /// The default client address of an example: an address for documentation (RFC 5737), trusted by no
 /// configuration.
-pub const SOMEBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+pub const EXAMPLE_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// An example request.
 #[derive(Clone, Debug)]
-pub struct Example {
+pub struct ExampleRequest {
     method: Method,
     secure: bool,
     /// The port that it is sent to, independent of Host.
@@ -41,7 +41,7 @@ pub struct Example {
 /// An example request in a call of the API or the command line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Question {
+pub struct ExampleQuery {
     /// A method (default GET) and a URL, such as `GET https://example.com/api`.
     pub request: String,
     /// Its headers, each a name and a value.
@@ -52,13 +52,13 @@ pub struct Question {
     pub from: Option<IpAddr>,
 }
 
-impl Question {
+impl ExampleQuery {
     /// Parses the example request.
     ///
     /// # Errors
     /// Why it is not a valid request.
-    pub fn example(&self) -> Result<Example, String> {
-        let example = Example::parse(&self.request)?.from(self.from.unwrap_or(SOMEBODY));
+    pub fn example(&self) -> Result<ExampleRequest, String> {
+        let example = ExampleRequest::parse(&self.request)?.from(self.from.unwrap_or(EXAMPLE_CLIENT));
         self.headers.iter().try_fold(example, |example, (name, value)| example.with_header(name, value))
     }
 }
@@ -70,21 +70,21 @@ pub struct Outcome {
     /// The request with its normalised path, if it could be parsed.
     pub request: Option<RequestHeader>,
     /// The limits that count it, in order.
-    pub limits: Vec<Asked>,
+    pub limits: Vec<EvaluatedLimit>,
     /// The route or the rejection.
     pub decision: Decision,
 }
 
 /// A limit that counts an example request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct EvaluatedLimit {
     /// The limit.
     pub spec: limit::Spec,
     /// Its verdict; `None` if limits are not evaluated.
     pub verdict: Option<limit::Verdict>,
 }
 
-impl Example {
+impl ExampleRequest {
     /// Parses a method (default GET) and a URL. The target is not checked: it may be invalid.
     ///
     /// # Errors
@@ -117,7 +117,7 @@ impl Example {
             authority: authority.to_owned(),
             target: format!("{slash}{target}"),
             headers: Vec::new(),
-            from: SOMEBODY,
+            from: EXAMPLE_CLIENT,
         })
     }
 
@@ -146,22 +146,24 @@ impl Example {
     /// evaluated.
     #[must_use]
     pub fn outcome(&self, snapshot: &Snapshot, listeners: &[listener::Spec]) -> Outcome {
-        self.outcome_by(snapshot, listeners, |limiter| (Asked { spec: *limiter.spec(), verdict: None }, Ok(())))
+        self.outcome_with_limits(snapshot, listeners, |limiter| {
+            (EvaluatedLimit { spec: *limiter.spec(), verdict: None }, Ok(()))
+        })
     }
 
     /// The outcome with limits evaluated by `ask`.
-    pub(super) fn outcome_by(
+    pub(super) fn outcome_with_limits(
         &self,
         snapshot: &Snapshot,
         listeners: &[listener::Spec],
-        ask: impl Fn(&Limiter) -> (Asked, Result<(), Rejection>),
+        ask: impl Fn(&Limiter) -> (EvaluatedLimit, Result<(), Rejection>),
     ) -> Outcome {
         let client = self.client(snapshot);
         let mut limits = Vec::new();
         let (request, decision) = match self.request(&snapshot.request_limits) {
-            Err(refusal) => (None, Decision { route: None, refusal: Some(refusal) }),
+            Err(rejection) => (None, Decision { route: None, rejection: Some(rejection) }),
             Ok(mut request) => {
-                let decision = decide(snapshot, &mut request, self.door(listeners), |limiter| {
+                let decision = decide(snapshot, &mut request, self.connection_facts(listeners), |limiter| {
                     let (asked, answer) = ask(limiter);
                     limits.push(asked);
                     answer
@@ -200,7 +202,7 @@ impl Example {
 
     /// The listener that the request would reach: the one with its port, otherwise the first one with the same
     /// scheme. The server name of the TLS handshake is the host of the URL, independent of `Host`.
-    fn door(&self, listeners: &[listener::Spec]) -> Door {
+    fn connection_facts(&self, listeners: &[listener::Spec]) -> ConnectionFacts {
         let alike = || listeners.iter().filter(|listener| listener.tls.is_some() == self.secure);
         let has_port = |listener: &&listener::Spec| {
             listener
@@ -210,7 +212,7 @@ impl Example {
         };
         let listener = alike().find(has_port).or_else(|| alike().next());
         let serves = |tls: &tls::Settings| tls.may_serve(self.server_name.as_deref(), &self.authority);
-        Door {
+        ConnectionFacts {
             misdirected: listener.and_then(|listener| listener.tls.as_ref()).is_some_and(|tls| !serves(tls)),
             https_required: listener.is_some_and(|listener| listener.policy.redirect_to_https.is_some()),
         }

@@ -1,6 +1,6 @@
 //! Runs the configuration tests.
 
-use super::example::{Example, Outcome};
+use super::example::{ExampleRequest, Outcome};
 use crate::base::fault::{Fault, Faults, Place};
 use crate::base::units::PoolName;
 use crate::config::{Checked, expectation};
@@ -25,8 +25,8 @@ pub fn failures(checked: &Checked, snapshot: &Snapshot) -> Vec<Fault> {
     faults.into_vec()
 }
 
-fn example(test: &expectation::Config) -> Result<Example, String> {
-    let mut example = Example::parse(&test.request)?;
+fn example(test: &expectation::Config) -> Result<ExampleRequest, String> {
+    let mut example = ExampleRequest::parse(&test.request)?;
     for (name, value) in &test.headers {
         example = example.with_header(name, value)?;
     }
@@ -37,7 +37,7 @@ fn example(test: &expectation::Config) -> Result<Example, String> {
 }
 
 fn compare(expect: &expectation::Expect, outcome: &Outcome, place: &Place, faults: &mut Faults) {
-    let rejection = outcome.decision.refusal.map(|refusal| refusal.rejection);
+    let rejection = outcome.decision.rejection.map(|rejection| rejection.rejection);
     // A rejected request is not routed, even if a route matches.
     let route = outcome.decision.route.as_ref().filter(|_| rejection.is_none());
     let pairs = [
@@ -49,10 +49,14 @@ fn compare(expect: &expectation::Expect, outcome: &Outcome, place: &Place, fault
         (
             "pool",
             expect.pool.as_ref().map(|name| name.as_str().to_owned()),
-            route.map(|route| taken(route, expect.pool.as_ref())),
+            route.map(|route| matched(route, expect.pool.as_ref())),
         ),
-        ("status", expect.status.map(|status| status.to_string()), rejection.map(|told| told.status().to_string())),
-        ("cause", expect.cause.clone(), rejection.map(|told| told.cause().to_owned())),
+        (
+            "status",
+            expect.status.map(|status| status.to_string()),
+            rejection.map(|rejection| rejection.status().to_string()),
+        ),
+        ("cause", expect.cause.clone(), rejection.map(|rejection| rejection.cause().to_owned())),
     ];
     for (key, expected, real) in pairs {
         if let Some(expected) = expected.filter(|expected| Some(expected) != real.as_ref()) {
@@ -66,7 +70,7 @@ fn compare(expect: &expectation::Expect, outcome: &Outcome, place: &Place, fault
 }
 
 /// The expected pool, if the route uses it; otherwise all its pools.
-fn taken(route: &Route, expected: Option<&PoolName>) -> String {
+fn matched(route: &Route, expected: Option<&PoolName>) -> String {
     let expected = expected.filter(|expected| route.targets.iter().any(|target| target.pool.name() == *expected));
     expected.map_or_else(|| pools(route), PoolName::to_string)
 }
@@ -81,11 +85,12 @@ impl Outcome {
     /// The outcome as a clause.
     #[must_use]
     pub fn words(&self) -> String {
-        match (&self.decision.refusal, &self.decision.route) {
-            (Some(refusal), _) => {
-                let told = refusal.rejection;
-                let detail = if refusal.detail.is_empty() { String::new() } else { format!(": {}", refusal.detail) };
-                format!("it is rejected with {} {}{detail}", told.status(), told.cause())
+        match (&self.decision.rejection, &self.decision.route) {
+            (Some(rejection), _) => {
+                let rejected = rejection.rejection;
+                let detail =
+                    if rejection.detail.is_empty() { String::new() } else { format!(": {}", rejection.detail) };
+                format!("it is rejected with {} {}{detail}", rejected.status(), rejected.cause())
             }
             (None, Some(route)) => format!("route `{}` sends it to pool `{}`", route.name, pools(route)),
             (None, None) => "no route matches".to_owned(),

@@ -9,7 +9,7 @@ use pingora_http::RequestHeader;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::example::{Asked, Outcome};
+use super::example::{EvaluatedLimit, Outcome};
 use super::host;
 use crate::base::units::{PoolName, RouteName};
 use crate::decision::snapshot::{Route, Snapshot};
@@ -36,7 +36,7 @@ pub enum Verdict {
     /// It matches, but the matching route lists the method.
     MethodLessSpecific,
     /// It matches, but the request was rejected before routing.
-    NotAsked,
+    NotEvaluated,
 }
 
 impl Verdict {
@@ -49,7 +49,7 @@ impl Verdict {
             Self::HostLessSpecific => "not selected: matches, but its host is less specific",
             Self::PathLessSpecific => "not selected: matches, but its path is less specific",
             Self::MethodLessSpecific => "not selected: matches, but does not list the method",
-            Self::NotAsked => "not evaluated: the request was rejected before",
+            Self::NotEvaluated => "not evaluated: the request was rejected before",
         }
     }
 }
@@ -126,7 +126,7 @@ pub struct Member {
 
 /// A response of the balancer itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Refusal {
+pub struct RejectionDetails {
     /// The HTTP status code.
     pub status: u16,
     /// The cause, as in the access log.
@@ -153,9 +153,9 @@ pub struct Explanation {
     /// The backend that is most likely picked; missing without a running process or an available backend.
     pub picked: Option<Picked>,
     /// The session affinity as text; missing without affinity.
-    pub bond: Option<String>,
+    pub affinity: Option<String>,
     /// The rejection, if there is one.
-    pub refusal: Option<Refusal>,
+    pub rejection: Option<RejectionDetails>,
 }
 
 impl Explanation {
@@ -163,7 +163,7 @@ impl Explanation {
     #[must_use]
     pub fn new(outcome: Outcome, snapshot: &Snapshot) -> Self {
         let Outcome { client, request, limits, decision } = outcome;
-        let pools = match (&decision.route, &decision.refusal) {
+        let pools = match (&decision.route, &decision.rejection) {
             (Some(route), None) => shares(route),
             _ => Vec::new(),
         };
@@ -175,8 +175,8 @@ impl Explanation {
             limits: limits.iter().map(Limit::new).collect(),
             pools,
             picked: None,
-            bond: None,
-            refusal: decision.refusal.map(|refusal| Refusal::new(refusal.rejection, refusal.detail)),
+            affinity: None,
+            rejection: decision.rejection.map(|rejection| RejectionDetails::new(rejection.rejection, rejection.detail)),
         }
     }
 
@@ -196,20 +196,20 @@ impl Explanation {
 
     /// The outcome as text.
     fn outcome(&self) -> String {
-        match (&self.refusal, &self.route) {
-            (Some(Refusal { status, cause, detail }), _) => {
+        match (&self.rejection, &self.route) {
+            (Some(RejectionDetails { status, cause, detail }), _) => {
                 let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
                 format!("it is rejected with {status} {cause}{detail}")
             }
             (None, Some(route)) => {
                 let pools: Vec<&str> = self.pools.iter().map(|share| share.pool.as_str()).collect();
-                let taken = format!("route `{route}` sends it to pool `{}`", pools.join(", "));
+                let matched = format!("route `{route}` sends it to pool `{}`", pools.join(", "));
                 match &self.picked {
-                    Some(picked) if picked.chance >= 1.0 => format!("{taken}, backend {}", picked.backend),
+                    Some(picked) if picked.chance >= 1.0 => format!("{matched}, backend {}", picked.backend),
                     Some(picked) => {
-                        format!("{taken}, most likely backend {} ({})", picked.backend, percent(picked.chance))
+                        format!("{matched}, most likely backend {} ({})", picked.backend, percent(picked.chance))
                     }
-                    None => taken,
+                    None => matched,
                 }
             }
             (None, None) => "no route matches".to_owned(),
@@ -217,14 +217,14 @@ impl Explanation {
     }
 }
 
-impl Refusal {
+impl RejectionDetails {
     pub(super) fn new(rejection: Rejection, detail: &str) -> Self {
         Self { status: rejection.status(), cause: rejection.cause().to_owned(), detail: detail.to_owned() }
     }
 }
 
 impl Limit {
-    fn new(asked: &Asked) -> Self {
+    fn new(asked: &EvaluatedLimit) -> Self {
         let state = asked.verdict.map(|verdict| LimitState {
             admitted: verdict.admitted,
             remaining: verdict.remaining,
@@ -254,14 +254,14 @@ fn shares(route: &Route) -> Vec<Share> {
     route.targets.shares().map(share).collect()
 }
 
-fn considered(request: Option<&RequestHeader>, taken: Option<&Arc<Route>>, snapshot: &Snapshot) -> Vec<Considered> {
-    let takes = |route: &Arc<Route>| taken.is_some_and(|taken| Arc::ptr_eq(taken, route));
+fn considered(request: Option<&RequestHeader>, matched: Option<&Arc<Route>>, snapshot: &Snapshot) -> Vec<Considered> {
+    let takes = |route: &Arc<Route>| matched.is_some_and(|matched| Arc::ptr_eq(matched, route));
     let winner = snapshot.routes.iter().find(|(_, route)| takes(route)).map(|(matcher, _)| matcher);
     let verdict = |matcher: &Matcher, route: &Arc<Route>| match request {
         _ if takes(route) => Verdict::Takes,
-        None => Verdict::NotAsked,
-        Some(request) => misfit(matcher, request).unwrap_or_else(|| match winner {
-            None => Verdict::NotAsked,
+        None => Verdict::NotEvaluated,
+        Some(request) => mismatch(matcher, request).unwrap_or_else(|| match winner {
+            None => Verdict::NotEvaluated,
             // Host takes precedence over path, path over method; see `crate::routing`.
             Some(winner) if winner.host != matcher.host => Verdict::HostLessSpecific,
             Some(winner) if winner.path != matcher.path => Verdict::PathLessSpecific,
@@ -278,7 +278,7 @@ fn considered(request: Option<&RequestHeader>, taken: Option<&Arc<Route>>, snaps
 
 /// Why the matcher does not match the request. Each part is tested with a table of one route, so it cannot
 /// disagree with the table that serves traffic.
-fn misfit(matcher: &Matcher, request: &RequestHeader) -> Option<Verdict> {
+fn mismatch(matcher: &Matcher, request: &RequestHeader) -> Option<Verdict> {
     let root = PathPattern::new("/", false).ok()?;
     let any = Matcher { host: HostPattern::Any, path: root, methods: Methods::any() };
     let parts = [
@@ -304,8 +304,8 @@ impl fmt::Display for Explanation {
         }
         let limits: Vec<String> = self.limits.iter().map(ToString::to_string).collect();
         writeln!(f, "limits   {}", if limits.is_empty() { "none".to_owned() } else { limits.join("; ") })?;
-        if let Some(bond) = &self.bond {
-            writeln!(f, "affinity {bond}")?;
+        if let Some(affinity) = &self.affinity {
+            writeln!(f, "affinity {affinity}")?;
         }
         self.pools.iter().try_for_each(|share| share.fmt(f))?;
         writeln!(f, "outcome  {}", self.outcome())

@@ -4,14 +4,14 @@
 //! The order matters: cheap checks that protect the rest come first, and the global limit counts before
 //! routing, so that requests without a route count too.
 //!
-//! - [`bond`]: session affinity.
+//! - [`affinity`]: session affinity.
 //! - [`form`]: checks of a request, and the names of headers that l7lb sets.
 //! - [`example`]: example requests of configuration tests and the command line.
 //! - [`expectations`]: configuration tests; [`explanation`]: each route and why it did not match; [`live`]: the
 //!   same in a running process, with the state of limits and backends.
 
 pub mod snapshot;
-pub mod bond;
+pub mod request_affinity;
 pub mod example;
 pub mod expectations;
 pub mod explanation;
@@ -27,12 +27,12 @@ use crate::decision::snapshot::{Route, Snapshot};
 use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::limit::Limiter;
 
-pub use bond::Bond;
 pub use form::host;
+pub use request_affinity::RequestAffinity;
 
 /// What the connection implies for a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Door {
+pub struct ConnectionFacts {
     /// The host does not belong to the server name of the TLS connection.
     pub misdirected: bool,
     /// The listener redirects every request to HTTPS.
@@ -44,7 +44,7 @@ pub struct Decision {
     /// The route that matches, also if the request is then rejected.
     pub route: Option<Arc<Route>>,
     /// The rejection; its detail is empty if there is nothing to add.
-    pub refusal: Option<DetailedRejection>,
+    pub rejection: Option<DetailedRejection>,
 }
 
 /// Decides, and normalises the request path. `count` evaluates a limit.
@@ -53,12 +53,12 @@ pub struct Decision {
 pub fn decide(
     snapshot: &Snapshot,
     request: &mut RequestHeader,
-    door: Door,
+    connection_facts: ConnectionFacts,
     mut count: impl FnMut(&Limiter) -> Result<(), Rejection>,
 ) -> Decision {
     let mut route = None;
-    let refusal = admit(snapshot, request, door, &mut count, &mut route).err();
-    Decision { route, refusal }
+    let rejection = admit(snapshot, request, connection_facts, &mut count, &mut route).err();
+    Decision { route, rejection }
 }
 
 impl Decision {
@@ -67,17 +67,18 @@ impl Decision {
     #[must_use]
     pub fn depends_on_configuration(&self) -> bool {
         use Rejection::{HttpsRequired, Misdirected, NoRoute, RateLimited};
-        let told = self.refusal.map(|refusal| refusal.rejection);
-        self.route.is_some() || matches!(told, None | Some(HttpsRequired | Misdirected | NoRoute | RateLimited { .. }))
+        let explanation = self.rejection.map(|rejection| rejection.rejection);
+        self.route.is_some()
+            || matches!(explanation, None | Some(HttpsRequired | Misdirected | NoRoute | RateLimited { .. }))
     }
 }
 
 fn admit(
     snapshot: &Snapshot,
     request: &mut RequestHeader,
-    door: Door,
+    connection_facts: ConnectionFacts,
     count: &mut impl FnMut(&Limiter) -> Result<(), Rejection>,
-    taken: &mut Option<Arc<Route>>,
+    matched: &mut Option<Arc<Route>>,
 ) -> Result<(), DetailedRejection> {
     if request.version == Version::HTTP_2 {
         // For HTTP/1 the listener has checked it.
@@ -87,15 +88,15 @@ fn admit(
     if let Some(limiter) = &snapshot.limiter {
         count(limiter).map_err(plain)?;
     }
-    if door.misdirected {
+    if connection_facts.misdirected {
         return Err(plain(Rejection::Misdirected));
     }
-    if door.https_required {
+    if connection_facts.https_required {
         return Err(plain(Rejection::HttpsRequired));
     }
     let encoded = form::normalise(request)?;
     let found = snapshot.routes.find(host(request), request.uri.path(), &request.method);
-    let route = taken.insert(Arc::clone(found.ok_or(plain(Rejection::NoRoute))?));
+    let route = matched.insert(Arc::clone(found.ok_or(plain(Rejection::NoRoute))?));
     if !route.allow_encoded.permits(encoded) {
         return Err(DetailedRejection::bad_request("the route does not allow an encoded character in the path"));
     }

@@ -102,23 +102,23 @@ fn remaining_counts_down_and_reset_is_the_time_until_full() {
 fn client_within_its_limit_is_not_rejected_during_a_flood() {
     for algorithm in ALGORITHMS {
         let limit = fixture(algorithm, 100, Duration::from_secs(3600), 100);
-        let (mut refused, mut greedy) = (0, 0);
+        let (mut rejected, mut greedy) = (0, 0);
         for round in 0..200_u64 {
             for stranger in 0..500 {
                 let stranger = 1_000_000 + round * 500 + stranger;
-                refused += usize::from(!limit.at(stranger, Duration::ZERO).admitted);
+                rejected += usize::from(!limit.at(stranger, Duration::ZERO).admitted);
             }
             for client in 0..200 {
                 // Each sends exactly its limit, in every second round.
                 if round % 2 == 0 {
-                    refused += usize::from(!limit.at(client, Duration::ZERO).admitted);
+                    rejected += usize::from(!limit.at(client, Duration::ZERO).admitted);
                 }
             }
             for client in 500..550 {
                 greedy += limit.admitted(client, 1, Duration::ZERO);
             }
         }
-        assert_eq!(refused, 0, "{algorithm:?}: requests within the limit rejected");
+        assert_eq!(rejected, 0, "{algorithm:?}: requests within the limit rejected");
         assert!((5000..=5050).contains(&greedy), "{algorithm:?}: 50 greedy clients got {greedy} of 5,000");
     }
 }

@@ -74,7 +74,7 @@ impl From<Level> for LogLevel {
 
 /// An event with its time and text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Announced {
+pub struct LoggedEvent {
     /// The number of the event in this process, from 1.
     pub number: u64,
     /// The time of the event.
@@ -109,7 +109,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Events {
-    kept: VecDeque<Announced>,
+    kept: VecDeque<LoggedEvent>,
     announced: u64,
 }
 
@@ -152,9 +152,9 @@ impl OperatorLog {
 
     /// The kept events after the one with this number, and the number of events that are no longer kept.
     #[must_use]
-    pub fn events(&self, after: u64) -> (Vec<Announced>, u64) {
+    pub fn events(&self, after: u64) -> (Vec<LoggedEvent>, u64) {
         let events = self.0.events.lock();
-        let kept: Vec<Announced> = events.kept.iter().filter(|event| event.number > after).cloned().collect();
+        let kept: Vec<LoggedEvent> = events.kept.iter().filter(|event| event.number > after).cloned().collect();
         let lost = events.announced.saturating_sub(after).saturating_sub(kept.len() as u64);
         (kept, lost)
     }
@@ -163,7 +163,7 @@ impl OperatorLog {
         let mut events = self.0.events.lock();
         events.announced += 1;
         let number = events.announced;
-        let announced = Announced {
+        let announced = LoggedEvent {
             number,
             at: Timestamp::now(),
             level: record.level().into(),
@@ -244,7 +244,7 @@ mod tests {
         let json = serde_json::to_value(&announced[0]).unwrap();
         assert_eq!(json["event"], "backend_ejected");
         assert_eq!(json["period"], "1m 30s");
-        assert_eq!(serde_json::from_value::<Announced>(json).unwrap().event, announced[0].event);
+        assert_eq!(serde_json::from_value::<LoggedEvent>(json).unwrap().event, announced[0].event);
     }
 
     #[test]
@@ -253,7 +253,7 @@ mod tests {
         announce(&log, &Event::LogLevelChanged { log_level: "debug".to_owned() });
         let told = log.events(0).0.remove(0);
         let text = serde_json::to_string(&told).unwrap();
-        assert_eq!(serde_json::from_str::<Announced>(&text).unwrap(), told, "{text}");
+        assert_eq!(serde_json::from_str::<LoggedEvent>(&text).unwrap(), told, "{text}");
         // The schema would contain a duplicate key.
         let schema = serde_json::to_value(schemars::schema_for!(Event)).unwrap();
         for variant in schema["oneOf"].as_array().unwrap() {

@@ -31,10 +31,10 @@ impl Exchange {
             let route = self.route.as_ref().map(|route| route.name.clone());
             lifecycle.record_aborted(AbortedRequest { route, client: self.client, age: self.began().elapsed() });
         }
-        if self.rejection.is_none() && self.overdue() == Some(Rejection::BackendRemoved) {
+        if self.rejection.is_none() && self.expired_timeout() == Some(Rejection::BackendRemoved) {
             self.rejection = Some(Rejection::BackendRemoved);
         }
-        if let (Some(Rejection::BackendRemoved), Some(endpoint)) = (self.rejection, self.tried.last()) {
+        if let (Some(Rejection::BackendRemoved), Some(endpoint)) = (self.rejection, self.attempted.last()) {
             endpoint.count_aborted();
         }
         let downstream = session.as_downstream();
@@ -56,10 +56,10 @@ impl Exchange {
             // Bytes sent in one response fit into 64 bits.
             bytes: downstream.body_bytes_sent() as u64,
             latency: self.began().elapsed(),
-            upstream: self.tried.last().map(|endpoint| endpoint.address_text()),
+            upstream: self.attempted.last().map(|endpoint| endpoint.address_text()),
             upstream_latency: self.upstream_latency,
             // At most the three attempts of the retry policy.
-            attempts: self.tried.len() as u32,
+            attempts: self.attempted.len() as u32,
             route: self.route.as_ref().map(|route| route.name.as_str()),
             pool: self.target().map(|target| target.pool.name().as_str()),
             request_id: self.request_id.as_str(),

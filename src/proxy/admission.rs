@@ -7,7 +7,7 @@ use http::header;
 use pingora_proxy::Session;
 
 use super::exchange::Exchange;
-use crate::decision::{Bond, Door, announced_body, decide, host};
+use crate::decision::{ConnectionFacts, RequestAffinity, announced_body, decide, host};
 use crate::http::client_address::ClientKey;
 use crate::http::rejection::Rejection;
 use crate::limit::Limiter;
@@ -18,7 +18,7 @@ impl Exchange {
     /// Decides and stores the route. Records the request if its rejection depends on the configuration.
     pub(super) fn admit(&mut self, session: &mut Session, recorder: &Recorder) -> Result<(), Rejection> {
         let policy = self.connection.as_ref().map(|connection| &connection.policy);
-        self.door = Door {
+        self.connection_facts = ConnectionFacts {
             misdirected: is_misdirected(session),
             https_required: policy.is_some_and(|policy| policy.redirect_to_https.is_some()),
         };
@@ -30,22 +30,22 @@ impl Exchange {
             *verdict = Some((told, limiter.spec().window));
             if told.admitted { Ok(()) } else { Err(Rejection::RateLimited { retry_after: told.retry_after }) }
         };
-        let decision = decide(&self.snapshot, request, self.door, count);
+        let decision = decide(&self.snapshot, request, self.connection_facts, count);
         let depends = decision.depends_on_configuration();
         self.route = decision.route;
-        let Some(refusal) = decision.refusal else { return Ok(()) };
+        let Some(rejection) = decision.rejection else { return Ok(()) };
         if depends {
             self.note(session, recorder);
         }
         let request = session.req_header();
-        self.detail = match refusal.rejection {
+        self.detail = match rejection.rejection {
             Rejection::NoRoute => {
                 let nearest = self.snapshot.routes.nearest(host(request), request.uri.path());
                 if nearest.is_empty() { Cow::Borrowed("") } else { format!("nearest: {}", nearest.join(", ")).into() }
             }
-            _ => Cow::Borrowed(refusal.detail),
+            _ => Cow::Borrowed(rejection.detail),
         };
-        Err(refusal.rejection)
+        Err(rejection.rejection)
     }
 
     /// Records the request, so that `l7lb plan` can replay it.
@@ -58,12 +58,12 @@ impl Exchange {
             host: host(request),
             path: request.uri.path(),
             content_length: announced_body(request),
-            bound: match self.bond {
-                Bond::Ticket(ticket) => Some(ticket.pool),
-                Bond::None | Bond::Hash(_) => None,
+            bound: match self.affinity {
+                RequestAffinity::Cookie(ticket) => Some(ticket.pool),
+                RequestAffinity::None | RequestAffinity::Hash(_) => None,
             },
-            misdirected: self.door.misdirected,
-            https_required: self.door.https_required,
+            misdirected: self.connection_facts.misdirected,
+            https_required: self.connection_facts.https_required,
         };
         recorder.note(&self.snapshot.recent_requests, &key, &request.headers);
     }

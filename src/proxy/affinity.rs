@@ -8,9 +8,9 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::exchange::Exchange;
-use crate::decision::Bond;
-use crate::decision::bond::age;
+use crate::decision::RequestAffinity;
 use crate::decision::form;
+use crate::decision::request_affinity::age;
 use crate::pool::{AffinityPick, Lease};
 use crate::routing::affinity::cookie::AffinityCookie;
 use crate::routing::affinity::{AffinityMethod, CookieSpec, Scope, Secure};
@@ -23,12 +23,12 @@ impl Exchange {
     pub(super) fn bind(&mut self, session: &Session) {
         let Some(route) = &self.route else { return };
         let headers = &session.req_header().headers;
-        self.bond = Bond::of(route, headers, self.client, self.seconds());
+        self.affinity = RequestAffinity::of(route, headers, self.client, self.seconds());
         let by_chance = || match route.targets.is_single() {
             true => 0,
             false => route.targets.of(fastrand::u64(..)).map_or(0, |(index, _)| index),
         };
-        self.share = self.bond.share(route).unwrap_or_else(by_chance);
+        self.share = self.affinity.share(route).unwrap_or_else(by_chance);
     }
 
     /// Picks the backend of the client's affinity, if it has one, or the next best backend if that one failed.
@@ -37,10 +37,10 @@ impl Exchange {
         let route = self.route.as_ref()?;
         let backend = route.sticky.as_ref().is_some_and(|sticky| sticky.scope == Scope::Backend);
         let pool = &self.target()?.pool;
-        if !backend || self.bond == Bond::None {
+        if !backend || self.affinity == RequestAffinity::None {
             return None;
         }
-        let preferred = pool.pick_by_affinity(&self.tried, |address| self.bond.wants(address));
+        let preferred = pool.pick_by_affinity(&self.attempted, |address| self.affinity.score(address));
         *moved = !matches!(preferred, Some(AffinityPick { is_first_choice: true, .. }));
         preferred.map(|preferred| preferred.lease)
     }
@@ -50,15 +50,15 @@ impl Exchange {
     pub(super) fn give_cookie(&self, session: &Session, response: &mut ResponseHeader) -> pingora::Result<()> {
         let Some(sticky) = self.route.as_ref().and_then(|route| route.sticky.as_ref()) else { return Ok(()) };
         let (AffinityMethod::Cookie(cookie), Some(target), Some(endpoint)) =
-            (&sticky.method, self.target(), self.tried.last())
+            (&sticky.method, self.target(), self.attempted.last())
         else {
             return Ok(());
         };
         if response.status.is_server_error() || self.holds(cookie, sticky.scope, target.id, endpoint.address()) {
             return Ok(());
         }
-        let ticket = AffinityCookie { pool: target.id, backend: endpoint.address(), issued_at: self.seconds() };
-        let Some(value) = cookie.keys.seal(&ticket) else { return Ok(()) };
+        let value = AffinityCookie { pool: target.id, backend: endpoint.address(), issued_at: self.seconds() };
+        let Some(value) = cookie.keys.seal(&value) else { return Ok(()) };
         let secure = match cookie.secure {
             Secure::Always => true,
             Secure::Never => false,
@@ -71,10 +71,10 @@ impl Exchange {
 
     /// Whether the client's cookie is already right and valid long enough.
     fn holds(&self, cookie: &CookieSpec, scope: Scope, pool: u64, backend: SocketAddr) -> bool {
-        matches!(self.bond, Bond::Ticket(ticket)
-            if ticket.pool == pool
-                && (scope == Scope::Pool || ticket.backend == backend)
-                && age(&ticket, self.seconds()) <= cookie.lifetime / 2)
+        matches!(self.affinity, RequestAffinity::Cookie(value)
+            if value.pool == pool
+                && (scope == Scope::Pool || value.backend == backend)
+                && age(&value, self.seconds()) <= cookie.lifetime / 2)
     }
 
     fn seconds(&self) -> u64 {

@@ -37,7 +37,7 @@ impl Exchange {
         target.pool.budget().deposit(self.began());
         let total = target.template.timeouts.total;
         self.key = target.pool.key(self.client, session.req_header());
-        self.limit_time(&session.req_header().headers, total)?;
+        self.set_deadlines(&session.req_header().headers, total)?;
         let target = self.target().ok_or(Rejection::Internal)?;
         let mut moved = false;
         let reserved = target.pool.reserve(|| self.pick(&mut moved, Instant::now())).await;
@@ -50,7 +50,7 @@ impl Exchange {
 
     /// Picks a backend that was not attempted yet, by session affinity if possible.
     fn pick(&self, moved: &mut bool, now: Instant) -> Option<Lease> {
-        self.pick_bound(moved).or_else(|| self.target()?.pool.pick(self.key, &self.tried, now))
+        self.pick_bound(moved).or_else(|| self.target()?.pool.pick(self.key, &self.attempted, now))
     }
 
     /// Reserves another backend for a retry, if the policy of the route and the budget of the pool allow it.
@@ -81,7 +81,7 @@ impl Exchange {
         let downstream = session.as_downstream();
         let request = downstream.req_header();
         AttemptState {
-            attempts: self.tried.len(),
+            attempts: self.attempted.len(),
             elapsed: now.saturating_duration_since(self.began()),
             idempotent: request.method.is_idempotent(),
             has_idempotency_key: route.retry.idempotency_key && request.headers.contains_key("idempotency-key"),
@@ -128,7 +128,7 @@ impl Exchange {
             true => target.template.peer_for_upgrade(endpoint.address()),
             false => target.template.peer(endpoint.address()),
         };
-        if self.keeps_time() {
+        if self.enforces_timeouts() {
             peer.options.read_timeout = None;
         }
         if let Some(proxy_protocol) = &target.template.proxy_protocol {
@@ -136,9 +136,9 @@ impl Exchange {
         }
         let now = Instant::now();
         let limit = target.template.timeouts.attempt;
-        self.limit_attempt(&mut peer, limit, now)?;
+        self.set_attempt_deadline(&mut peer, limit, now)?;
         (self.picked, self.recorded, self.rejection) = (Some(now), false, None);
-        self.tried.push(endpoint);
+        self.attempted.push(endpoint);
         Ok(Box::new(peer))
     }
 
@@ -156,13 +156,13 @@ impl Exchange {
 
     /// Whether [`super::deadlines`] enforces the timeouts of the backend. An HTTP/2 connection cannot be shut
     /// down for one of its streams; there only Pingora's read timeout applies.
-    fn keeps_time(&self) -> bool {
+    fn enforces_timeouts(&self) -> bool {
         let http1 = |protocol| protocol == Protocol::Http1 || (protocol == Protocol::Auto && self.upgrade);
         self.target().is_some_and(|target| http1(target.template.protocol))
     }
 
     /// Whether the backend may use HTTP/2.
-    pub(super) fn may_be_asked_by_http2(&self) -> bool {
+    pub(super) fn may_use_http2(&self) -> bool {
         self.target().is_some_and(|target| target.template.protocol != Protocol::Http1)
     }
 
@@ -175,17 +175,17 @@ impl Exchange {
         digest: Option<&Digest>,
     ) {
         self.received = session.as_downstream_mut().is_body_done();
-        if self.keeps_time() {
+        if self.enforces_timeouts() {
             self.start_deadline(deadlines, fd, digest);
         }
         if let (true, Some(picked)) = (self.received, self.picked) {
-            self.owed(session, picked);
+            self.await_response_header(session, picked);
         }
     }
 
     /// Starts the wait for the response: the backend has the whole request since `since`. If the backend is
     /// ejected as unresponsive meanwhile, a request that may be retried does not wait for it.
-    pub(super) fn owed(&mut self, session: &Session, since: Instant) {
+    pub(super) fn await_response_header(&mut self, session: &Session, since: Instant) {
         if let Some(lease) = &mut self.lease {
             lease.await_response(since);
         }
@@ -197,22 +197,22 @@ impl Exchange {
 
     fn start_deadline(&mut self, deadlines: &Deadlines, fd: RawFd, digest: Option<&Digest>) {
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
-        if let (Some(target), Some(local), Some(endpoint)) = (self.target(), local, self.tried.last()) {
+        if let (Some(target), Some(local), Some(endpoint)) = (self.target(), local, self.attempted.last()) {
             let to = ToBackend { fd, local: *local, endpoint: Arc::clone(endpoint) };
             let client = self.connection.clone().filter(|_| !self.http2);
-            let limits = Limits { pause: self.patience(target), end: self.attempt_end.map(|end| end.at) };
+            let limits = Limits { pause: self.current_timeout(target), end: self.attempt_end.map(|end| end.at) };
             self.deadline = Some(deadlines.start(to, client, limits));
         }
     }
 
     /// The current timeout: for the next part of the response, for its start once the backend has the whole
     /// request, or for the next part of the request.
-    fn patience(&self, target: &Target) -> Duration {
+    fn current_timeout(&self, target: &Target) -> Duration {
         let timeouts = target.template.timeouts;
         if self.connection.as_ref().is_some_and(|connection| connection.is_switched()) {
             return Duration::MAX;
         }
-        match (self.is_answered(), self.received, self.http2) {
+        match (self.has_response(), self.received, self.http2) {
             (true, _, _) => timeouts.idle,
             (false, true, _) => timeouts.first_byte,
             (false, false, true) => self.snapshot.client_timeouts.body,
@@ -224,21 +224,21 @@ impl Exchange {
     /// Restarts the timeout: a part of a body moved in either direction.
     pub(super) fn progress(&self) {
         if let (Some(deadline), Some(target)) = (&self.deadline, self.target()) {
-            deadline.progress(self.patience(target));
+            deadline.progress(self.current_timeout(target));
         }
     }
 
-    /// Whether the wait was ended so that another backend can respond.
-    pub(super) fn is_rescued(&self) -> bool {
+    /// Whether the wait ended so that another backend can respond.
+    pub(super) fn is_retried_elsewhere(&self) -> bool {
         self.deadline.as_ref().and_then(Deadline::expired) == Some(Expiry::Unresponsive)
     }
 
     /// The rejection for the expired timeout, if one has expired.
-    pub(super) fn overdue(&self) -> Option<Rejection> {
-        Some(match (self.deadline.as_ref().and_then(Deadline::expired)?, self.is_answered(), self.received) {
+    pub(super) fn expired_timeout(&self) -> Option<Rejection> {
+        Some(match (self.deadline.as_ref().and_then(Deadline::expired)?, self.has_response(), self.received) {
             (Expiry::Removal, _, _) => Rejection::BackendRemoved,
             (Expiry::Unresponsive, _, _) => Rejection::FirstByteTimeout,
-            (Expiry::End, _, _) => self.attempt_end.map_or(Rejection::Internal, |end| end.rejection),
+            (Expiry::RequestDeadline, _, _) => self.attempt_end.map_or(Rejection::Internal, |end| end.rejection),
             (Expiry::Pause, true, _) => Rejection::IdleTimeout,
             (Expiry::Pause, false, true) => Rejection::FirstByteTimeout,
             (Expiry::Pause, false, false) if self.http2 => Rejection::BodyTimeout,
@@ -249,7 +249,7 @@ impl Exchange {
     /// Handles the header of the response. An interim response (100, 103) is not final, and after a protocol
     /// switch there is no end to wait for.
     #[expect(clippy::disallowed_methods, reason = "the backend's time ends here")]
-    pub(super) fn answered(&mut self, status: StatusCode, verdict: Failure) {
+    pub(super) fn response_started(&mut self, status: StatusCode, verdict: Failure) {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             // From here on the listener enforces the timeouts, for both directions.
             self.attempt_end = None;
@@ -276,7 +276,7 @@ impl Exchange {
     }
 
     /// Whether the response has started.
-    pub(super) fn is_answered(&self) -> bool {
+    pub(super) fn has_response(&self) -> bool {
         self.upstream_latency.is_some()
     }
 

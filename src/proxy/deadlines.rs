@@ -3,7 +3,7 @@
 //! Pingora has one read timeout for header and body. l7lb needs two, because a started response may pause for
 //! longer than a response may take to start. Pingora's timeout is also a timer for each read, which for a short
 //! response costs as much as writing its access log line. So waiting requests are entered into one list,
-//! progress only updates a timestamp, and a sweep ten times per second shuts down the connections of overdue
+//! progress only updates a timestamp, and a sweep ten times per second shuts down the connections of expired
 //! ones, which makes the pending read fail.
 //!
 //! A pause counts only while neither side moves: while a slow client reads what the backend sent, the backend
@@ -79,7 +79,7 @@ pub(super) enum Expiry {
     /// Nothing moved for too long.
     Pause,
     /// The total deadline has expired.
-    End,
+    RequestDeadline,
     /// The backend was removed, and its removal timeout has expired.
     Removal,
     /// The backend was ejected as unresponsive.
@@ -147,7 +147,7 @@ impl Deadlines {
         Deadline { list: self.clone(), wait, number }
     }
 
-    /// Looks for overdue waits until the process ends.
+    /// Looks for expired waits until the process ends.
     #[expect(clippy::disallowed_methods, reason = "this is the clock of the deadlines")]
     pub(super) async fn sweep(self) {
         let mut interval = tokio::time::interval(SWEEP_INTERVAL);
@@ -166,7 +166,7 @@ impl Deadlines {
 }
 
 impl Wait {
-    /// Shuts the connection down if it is overdue; `since` is `now` in the list's clock. A wait with progress
+    /// Shuts the connection down if its timeout expired; `since` is `now` in the list's clock. A wait with progress
     /// since the last sweep restarts now: requests record progress without reading the clock.
     fn look(&self, since: u64, now: Instant) {
         let taken = self.client.as_ref().map_or(0, |client| client.bytes_sent());
@@ -217,7 +217,7 @@ impl Deadline {
     pub(super) fn expired(&self) -> Option<Expiry> {
         match self.wait.expired.load(Ordering::Relaxed) {
             PAUSED => Some(Expiry::Pause),
-            ENDED => Some(Expiry::End),
+            ENDED => Some(Expiry::RequestDeadline),
             REMOVED => Some(Expiry::Removal),
             UNRESPONSIVE => Some(Expiry::Unresponsive),
             _ => None,
@@ -304,17 +304,17 @@ mod tests {
         let deadlines = Deadlines::new(now);
         let (late, _late_end, late_backend) = connection();
         let (early, _early_end, early_backend) = connection();
-        let overdue = deadlines.start(to(&late, &late_backend), Some(client()), pause(SECOND));
+        let expired_timeout = deadlines.start(to(&late, &late_backend), Some(client()), pause(SECOND));
         let waiting = deadlines.start(to(&early, &early_backend), None, pause(SECOND * 9));
         deadlines.sweep_once(now);
-        assert!(overdue.expired().is_none(), "it counts from the first sweep");
+        assert!(expired_timeout.expired().is_none(), "it counts from the first sweep");
         deadlines.sweep_once(now + SECOND);
-        assert!(overdue.expired() == Some(Expiry::Pause) && is_shut_down(&late));
+        assert!(expired_timeout.expired() == Some(Expiry::Pause) && is_shut_down(&late));
         assert!(waiting.expired().is_none() && !is_shut_down(&early));
         drop(waiting);
         deadlines.sweep_once(now + SECOND * 20);
         assert!(!is_shut_down(&early), "cancelled");
-        drop(overdue);
+        drop(expired_timeout);
         assert!(deadlines.0.waits.lock().entered.is_empty());
     }
 
@@ -348,7 +348,7 @@ mod tests {
         }
         assert!(deadline.expired().is_none() && !is_shut_down(&stream));
         deadlines.sweep_once(now + SECOND * 5);
-        assert!(deadline.expired() == Some(Expiry::End) && is_shut_down(&stream));
+        assert!(deadline.expired() == Some(Expiry::RequestDeadline) && is_shut_down(&stream));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use pingora_proxy::Session;
 use super::deadlines::Deadline;
 use crate::decision::form;
 use crate::decision::snapshot::{Route, Snapshot, Target};
-use crate::decision::{Bond, Door};
+use crate::decision::{ConnectionFacts, RequestAffinity};
 use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_id::RequestId;
 use crate::limit::Verdict;
@@ -20,7 +20,7 @@ use crate::pool::{Endpoint, Key, Lease};
 
 /// A deadline, and the rejection when it expires.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct End {
+pub(super) struct RequestDeadline {
     pub(super) at: Instant,
     pub(super) rejection: Rejection,
 }
@@ -38,7 +38,7 @@ pub struct Exchange {
     pub(super) trusted: bool,
     pub(super) request_id: RequestId,
     /// What the connection implies for the request.
-    pub(super) door: Door,
+    pub(super) connection_facts: ConnectionFacts,
     pub(super) route: Option<Arc<Route>>,
     /// The verdict of the rate limit and its window, for the response headers; that of the route if it has its
     /// own limit.
@@ -52,13 +52,13 @@ pub struct Exchange {
     /// The index of the chosen pool among the pools of the route.
     pub(super) share: usize,
     /// The session affinity of the client.
-    pub(super) bond: Bond,
+    pub(super) affinity: RequestAffinity,
     /// The deadline of the request, if it has one.
-    pub(super) end: Option<End>,
+    pub(super) end: Option<RequestDeadline>,
     /// The deadline of the current attempt, if it has one.
-    pub(super) attempt_end: Option<End>,
+    pub(super) attempt_end: Option<RequestDeadline>,
     /// The backends of all attempts.
-    pub(super) tried: Vec<Arc<Endpoint>>,
+    pub(super) attempted: Vec<Arc<Endpoint>>,
     /// The lease of the current attempt.
     pub(super) lease: Option<Lease>,
     /// The lease of the next attempt.
@@ -90,26 +90,26 @@ impl Exchange {
     /// The state of a new request.
     #[expect(clippy::disallowed_methods, reason = "the request's own clock starts here")]
     pub(super) fn begin(snapshot: Arc<Snapshot>) -> Self {
-        let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         Self {
             snapshot,
             began: Instant::now(),
             time: SystemTime::now(),
             connection: None,
-            client: nobody,
+            client: unknown,
             trusted: false,
             request_id: RequestId::random(),
-            door: Door::default(),
+            connection_facts: ConnectionFacts::default(),
             route: None,
             verdict: None,
             rejection: None,
             detail: Cow::Borrowed(""),
             key: Key::NONE,
             share: 0,
-            bond: Bond::None,
+            affinity: RequestAffinity::None,
             end: None,
             attempt_end: None,
-            tried: Vec::new(),
+            attempted: Vec::new(),
             lease: None,
             next: None,
             pause: Duration::ZERO,
@@ -167,7 +167,7 @@ impl Exchange {
 
     /// Marks the response as complete. If the request is not complete, the listener gives the client a moment
     /// to notice.
-    pub(super) fn ended(&mut self, session: &mut Session) {
+    pub(super) fn response_complete(&mut self, session: &mut Session) {
         let Some(connection) = &self.connection else { return };
         if !session.is_http2() && !connection.is_switched() && !session.as_downstream_mut().is_body_done() {
             self.ended_early = true;
@@ -192,7 +192,7 @@ impl Exchange {
     #[expect(clippy::disallowed_methods, reason = "the backend's time begins with the end of an upload")]
     pub(super) fn count_body(&mut self, session: &Session, bytes: usize, last: bool) -> pingora::Result<()> {
         if last && !std::mem::replace(&mut self.received, true) {
-            self.owed(session, Instant::now());
+            self.await_response_header(session, Instant::now());
         }
         if self.connection.as_ref().is_some_and(|connection| connection.is_switched()) {
             return Ok(());

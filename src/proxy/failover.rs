@@ -1,4 +1,4 @@
-//! Failures of attempts, and whether another backend is tried.
+//! Failures of attempts, and whether another backend is attempted.
 //!
 //! [`crate::retry`] decides what may be retried; this file translates Pingora's errors for it. There is no
 //! retry once a response has started, and none for failures that the client caused.
@@ -69,15 +69,15 @@ pub(super) fn after_request(session: &Session, exchange: &mut Exchange, mut e: B
     let refused = matches!(e.retry, RetryType::Decided(true));
     exchange.stale = refused || (matches!(e.retry, RetryType::ReusedOnly) && reused);
     e.set_retry(false);
-    if exchange.is_answered() && upstream && is_broken_off(exchange) {
+    if exchange.has_response() && upstream && is_broken_off(exchange) {
         exchange.response_failed(Outcome::GatewayFailure);
     }
-    let begun = exchange.is_answered() || session.as_downstream().response_written().is_some();
+    let begun = exchange.has_response() || session.as_downstream().response_written().is_some();
     if begun || !(upstream || refused) {
         return e;
     }
     let failure = match is_late(exchange, &e) {
-        _ if exchange.is_rescued() => Failure::Unresponsive,
+        _ if exchange.is_retried_elsewhere() => Failure::Unresponsive,
         true => Failure::Timeout,
         false if refused => Failure::RefusedStream,
         false => Failure::Reset,
@@ -105,7 +105,7 @@ fn is_broken_off(exchange: &Exchange) -> bool {
 
 /// Whether the attempt timed out. The backend may still be working on the request, so a retry doubles the work.
 fn is_late(exchange: &Exchange, e: &Error) -> bool {
-    exchange.overdue().is_some() || matches!(e.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
+    exchange.expired_timeout().is_some() || matches!(e.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
 }
 
 /// Whether the client has closed the connection.
@@ -126,7 +126,7 @@ pub(super) fn classify(exchange: &Exchange, e: &Error) -> Rejection {
     if let Some(rejection) = exchange.rejection {
         return rejection;
     }
-    if let Some(rejection) = exchange.overdue() {
+    if let Some(rejection) = exchange.expired_timeout() {
         return rejection;
     }
     match (e.etype(), e.esource()) {
@@ -138,7 +138,7 @@ pub(super) fn classify(exchange: &Exchange, e: &Error) -> Rejection {
             | ErrorType::ReadTimedout
             | ErrorType::WriteTimedout,
             _,
-        ) if let Some(rejection) = exchange.out_of_time() => rejection,
+        ) if let Some(rejection) = exchange.expired_deadline() => rejection,
         (ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout, _) => Rejection::ConnectTimeout,
         (ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError, _) => {
             Rejection::BackendTlsFailed
@@ -151,7 +151,7 @@ pub(super) fn classify(exchange: &Exchange, e: &Error) -> Rejection {
             | ErrorType::SocketError,
             _,
         ) => Rejection::ConnectFailed,
-        (ErrorType::ReadTimedout, _) if exchange.is_answered() => Rejection::IdleTimeout,
+        (ErrorType::ReadTimedout, _) if exchange.has_response() => Rejection::IdleTimeout,
         (ErrorType::ReadTimedout, _) => Rejection::FirstByteTimeout,
         (ErrorType::WriteTimedout, _) => Rejection::IdleTimeout,
         (_, ErrorSource::Upstream) => Rejection::BackendFailed,

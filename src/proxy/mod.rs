@@ -8,7 +8,7 @@
 //! - [`attempts`]: the attempts at backends.
 //! - [`framing`]: adapts the response head to the client's version.
 //! - [`headers`]: adds, replaces and removes headers in both directions.
-//! - [`failover`]: failures, and whether another backend is tried.
+//! - [`failover`]: failures, and whether another backend is attempted.
 //! - [`timeouts`]: deadlines of a request and its attempts; [`deadlines`]: timeouts of HTTP/1 backends.
 //! - [`respond`]: error responses. [`access_line`]: the access log line.
 
@@ -117,7 +117,7 @@ impl ProxyHttp for Proxy {
         exchange.note(session, &self.recorder);
         match exchange.reserve(session).await {
             Ok(()) => {
-                if exchange.may_be_asked_by_http2() {
+                if exchange.may_use_http2() {
                     framing::continue_ourselves(session).await?;
                 }
                 Ok(true)
@@ -188,7 +188,7 @@ impl ProxyHttp for Proxy {
     ) -> pingora::Result<()> {
         let (status, verdict) = (response.status, failover::verdict(response));
         failover::after_header(session, exchange, status, verdict)?;
-        exchange.answered(status, verdict);
+        exchange.response_started(status, verdict);
         headers::from_backend(response);
         Ok(())
     }
@@ -231,7 +231,7 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         if framing::is_without_body(response) {
-            exchange.ended(session);
+            exchange.response_complete(session);
         }
         headers::to_client(response, exchange)?;
         exchange.give_cookie(session, response)
@@ -248,7 +248,7 @@ impl ProxyHttp for Proxy {
     ) -> pingora::Result<Option<Duration>> {
         exchange.progress();
         if end {
-            exchange.ended(session);
+            exchange.response_complete(session);
         }
         Ok(None)
     }

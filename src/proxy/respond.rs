@@ -25,7 +25,7 @@ pub(super) async fn reject(
         session.set_keepalive(None);
     }
     write(session, exchange, rejection).await?;
-    exchange.ended(session);
+    exchange.response_complete(session);
     Ok(())
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn own_health(
         session.write_response_header(Box::new(response), false).await?;
         session.write_response_body(Some(Bytes::from_static(body.as_bytes())), true).await?;
     }
-    exchange.ended(session);
+    exchange.response_complete(session);
     Ok(true)
 }
 
@@ -88,7 +88,7 @@ pub(super) async fn failure(session: &mut Session, exchange: &mut Exchange, e: &
     }
     match write(session, exchange, rejection).await {
         Ok(()) => {
-            exchange.ended(session);
+            exchange.response_complete(session);
             exchange.keep_connection(session);
             FailToProxy { error_code: rejection.status(), can_reuse_downstream: false }
         }

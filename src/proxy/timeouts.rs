@@ -11,13 +11,13 @@ use http::HeaderMap;
 use pingora::{Error, ErrorType};
 use pingora_core::upstreams::peer::HttpPeer;
 
-use super::exchange::{End, Exchange};
+use super::exchange::{Exchange, RequestDeadline};
 use crate::http::rejection::Rejection;
 
 /// No backend responds faster than this.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// How much later than the client's deadline a request is ended, so that a backend that enforces the deadline,
+/// How much later than the client's deadline a request ends, so that a backend that enforces the deadline,
 /// or the client, acts first.
 const GRACE: Duration = Duration::from_millis(100);
 
@@ -29,17 +29,17 @@ impl Exchange {
     ///
     /// # Errors
     /// If the client's deadline cannot be met.
-    pub(super) fn limit_time(&mut self, headers: &HeaderMap, total: Option<Duration>) -> Result<(), Rejection> {
+    pub(super) fn set_deadlines(&mut self, headers: &HeaderMap, total: Option<Duration>) -> Result<(), Rejection> {
         let began = self.began();
         if let Some(at) = total.and_then(|total| began.checked_add(total)) {
-            self.end = Some(End { at, rejection: Rejection::TotalTimeout });
+            self.end = Some(RequestDeadline { at, rejection: Rejection::TotalTimeout });
         }
         let Some(deadline) = client_deadline(headers) else { return Ok(()) };
         if deadline.saturating_sub(began.elapsed()) < SHORTEST {
             return Err(Rejection::DeadlineExpired);
         }
         if let Some(at) = began.checked_add(deadline.saturating_add(GRACE)) {
-            let own = End { at, rejection: Rejection::DeadlineExpired };
+            let own = RequestDeadline { at, rejection: Rejection::DeadlineExpired };
             self.end = earlier(self.end, Some(own));
         }
         Ok(())
@@ -49,14 +49,14 @@ impl Exchange {
     ///
     /// # Errors
     /// If no time is left for it.
-    pub(super) fn limit_attempt(
+    pub(super) fn set_attempt_deadline(
         &mut self,
         peer: &mut HttpPeer,
         limit: Option<Duration>,
         now: Instant,
     ) -> pingora::Result<()> {
         let own = limit.and_then(|limit| now.checked_add(limit));
-        let own = own.map(|at| End { at, rejection: Rejection::AttemptTimeout });
+        let own = own.map(|at| RequestDeadline { at, rejection: Rejection::AttemptTimeout });
         self.attempt_end = earlier(self.end, own);
         let Some(end) = self.attempt_end else { return Ok(()) };
         let left = end.at.saturating_duration_since(now);
@@ -73,7 +73,7 @@ impl Exchange {
 
     /// The rejection if the attempt has run for too long.
     #[expect(clippy::disallowed_methods, reason = "asked after a timer fired, and where no timer reaches")]
-    pub(super) fn out_of_time(&self) -> Option<Rejection> {
+    pub(super) fn expired_deadline(&self) -> Option<Rejection> {
         let end = self.attempt_end?;
         (end.at <= Instant::now() + TIMER).then_some(end.rejection)
     }
@@ -81,7 +81,7 @@ impl Exchange {
     /// Ends a response that takes too long despite progress: over HTTP/2, where the connection cannot be shut
     /// down for one stream, and where a connection that was shut down looks like the end of the response.
     pub(super) fn end_in_time(&mut self) -> pingora::Result<()> {
-        let late = if self.deadline.is_some() { self.overdue() } else { self.late() };
+        let late = if self.deadline.is_some() { self.expired_timeout() } else { self.late() };
         match late {
             Some(rejection) => {
                 self.rejection = Some(rejection);
@@ -96,11 +96,11 @@ impl Exchange {
         if self.lease.as_ref().is_some_and(|lease| lease.endpoint().must_abort(Instant::now)) {
             return Some(Rejection::BackendRemoved);
         }
-        self.out_of_time()
+        self.expired_deadline()
     }
 }
 
-fn earlier(one: Option<End>, other: Option<End>) -> Option<End> {
+fn earlier(one: Option<RequestDeadline>, other: Option<RequestDeadline>) -> Option<RequestDeadline> {
     match (one, other) {
         (Some(one), Some(other)) if other.at < one.at => Some(other),
         (one, other) => one.or(other),

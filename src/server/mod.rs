@@ -27,13 +27,13 @@ use crate::base::lifecycle::{Lifecycle, Phase};
 use crate::base::systemd;
 use crate::config::load::Loaded;
 use crate::config::{Checked, listener};
-use crate::control::api::{self, Admin, Api, Control};
-use crate::control::reload::{self, InForce, Live, Orders, Reloader, Source, Upgrades};
+use crate::control::api::{self, Api, ControlService, ControlSocket};
+use crate::control::reload::{self, ActiveConfiguration, ReloadHandle, Reloader, RuntimeState, Source, UpgradeHandle};
 use crate::decision::snapshot::Snapshot;
 use crate::listener::address::ListenAddress;
-use crate::listener::listener_service::{BoundListener, WorkerParts, Prepare, Workers};
 use crate::listener::handover::{self, Ready};
-use crate::listener::{Drain, AcceptorSettings, ListenerService, ActiveClientRules, Socket};
+use crate::listener::listener_service::{BoundListener, Prepare, WorkerParts, Workers};
+use crate::listener::{AcceptorSettings, ActiveClientRules, Drain, ListenerService, Socket};
 use crate::observe::recent_requests::RecentRequests;
 use crate::observe::{AccessLog, OperatorLog, access_log};
 use crate::pool::PoolService;
@@ -62,7 +62,7 @@ pub struct Start {
 /// A message, if something cannot be built, bound or taken over. Then nothing is left running.
 #[expect(clippy::disallowed_methods, reason = "the limits' windows are aligned to the start of the process")]
 pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
-    let in_force = InForce::first(&loaded.source, start.source.as_ref());
+    let active = ActiveConfiguration::first(&loaded.source, start.source.as_ref());
     let checked = loaded.checked;
     let begun = Instant::now();
     let snapshot = Arc::new(Snapshot::build(&checked, None, begun)?);
@@ -74,7 +74,8 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     let upgrade_sock = PathBuf::from(&conf.upgrade_sock);
     prepare_folders(&conf).map_err(|e| e.to_string())?;
 
-    let workers = if conf.work_stealing { Workers::WorkStealing(conf.threads) } else { Workers::SingleThreaded(conf.threads) };
+    let workers =
+        if conf.work_stealing { Workers::WorkStealing(conf.threads) } else { Workers::SingleThreaded(conf.threads) };
     let addresses: Vec<ListenAddress> = acceptor_settings.iter().map(|(address, _)| address.clone()).collect();
     let (groups, ready) =
         sockets(&addresses, workers, start.upgrade.then_some(upgrade_sock.as_path())).map_err(|e| e.to_string())?;
@@ -86,7 +87,7 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     let lifecycle = Lifecycle::new(checked.drain_delay);
     let listeners = checked.listeners.clone().into();
     let build =
-        Build { conf, snapshot, in_force, begun, lifecycle, listeners, access_log, workers, rules, log: start.log };
+        Build { conf, snapshot, active, begun, lifecycle, listeners, access_log, workers, rules, log: start.log };
     let source = start.source.map(|source| (source, checked));
     serve(build, bound, Handing { named, upgrade_sock, ready, successor }, source);
     Ok(())
@@ -113,7 +114,7 @@ fn acceptor_settings(checked: &Checked) -> Result<Vec<(ListenAddress, Arc<Accept
 struct Build {
     conf: ServerConf,
     snapshot: Arc<Snapshot>,
-    in_force: InForce,
+    active: ActiveConfiguration,
     begun: Instant,
     lifecycle: Lifecycle,
     listeners: Arc<[listener::Spec]>,
@@ -141,23 +142,23 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
 
     let (drain, lifecycle) = (Drain::default(), build.lifecycle);
     let log_slot = access_log::Slot::default();
-    let (give_upgrades, upgrades) = Upgrades::new();
+    let (give_upgrades, upgrades) = UpgradeHandle::new();
     let pool_service = PoolService::new(build.snapshot.pools.values().cloned().collect());
     let settled = pool_service.settled();
-    let live = Live {
+    let live = RuntimeState {
         snapshot: Arc::new(ArcSwap::new(build.snapshot)),
-        in_force: Arc::new(ArcSwap::from_pointee(build.in_force)),
+        active: Arc::new(ArcSwap::from_pointee(build.active)),
         rules: build.rules.clone(),
-        kept: pool_service.running(),
+        pools: pool_service.running(),
         access_log: Arc::clone(&log_slot),
         listeners: build.listeners,
         recent_requests: Arc::new(RecentRequests::new(build.begun)),
         lifecycle: lifecycle.clone(),
         upgrades: give_upgrades,
     };
-    let control = Control::new(api::socket_path(&handing.upgrade_sock.display().to_string()));
-    let orders = source.map(|source| add_reloading(&mut server, source, &live));
-    let api = Api { orders: orders.clone(), live: live.clone(), log: build.log };
+    let control = ControlSocket::new(api::socket_path(&handing.upgrade_sock.display().to_string()));
+    let reload_handle = source.map(|source| add_reloading(&mut server, source, &live));
+    let api = Api { reload_handle: reload_handle.clone(), live: live.clone(), log: build.log };
     add_control(&mut server, &control, api);
     if handing.ready.is_none() {
         control.open();
@@ -187,27 +188,28 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
         log::info!("l7lb {} ready: {listening}", env!("CARGO_PKG_VERSION"));
         systemd::ready();
     };
-    let how = (build.workers, build.rules);
-    server.add_service(ListenerService::new(listeners, prepare, on_ready, how, (drain.clone(), settled)));
+    let options = (build.workers, build.rules);
+    server.add_service(ListenerService::new(listeners, prepare, on_ready, options, (drain.clone(), settled)));
     let hand_over =
         HandOver { sockets: handing.named, upgrade_sock: handing.upgrade_sock, successor: handing.successor };
-    let signals = Signals { drain, lifecycle, grace, log_slot, orders, hand_over, upgrades: Mutex::new(upgrades) };
+    let signals =
+        Signals { drain, lifecycle, grace, log_slot, reload_handle, hand_over, upgrades: Mutex::new(upgrades) };
     server.run(RunArgs { shutdown_signal: Box::new(signals) });
 }
 
 /// Adds the service that reloads the configuration on file changes, API calls and signals.
-fn add_reloading(server: &mut Server, (source, checked): (Source, Checked), live: &Live) -> Orders {
+fn add_reloading(server: &mut Server, (source, checked): (Source, Checked), live: &RuntimeState) -> ReloadHandle {
     let reloader = Reloader::new(source, checked, live.clone());
-    let orders = reloader.orders();
+    let reload_handle = reloader.reload_handle();
     let mut reloading = background_service("reload", reloader);
     reloading.threads = Some(1);
     server.add_service(reloading);
-    orders
+    reload_handle
 }
 
 /// Adds the control API on its own thread.
-fn add_control(server: &mut Server, control: &Control, api: Api) {
-    let mut answering = background_service("control", Admin::new(control.clone(), api));
+fn add_control(server: &mut Server, control: &ControlSocket, api: Api) {
+    let mut answering = background_service("control", ControlService::new(control.clone(), api));
     answering.threads = Some(1);
     server.add_service(answering);
 }
@@ -230,7 +232,7 @@ fn watch_files(server: &mut Server, listeners: &[BoundListener]) {
 
 fn prepare(
     conf: Arc<ServerConf>,
-    live: Live,
+    live: RuntimeState,
     (log, slot): (access_log::Config, access_log::Slot),
     workers: Workers,
 ) -> Prepare<Proxy> {

@@ -23,7 +23,7 @@ use super::successor::Successor;
 
 use crate::base::lifecycle::{Lifecycle, Phase};
 use crate::base::systemd;
-use crate::control::reload::{Orders, Outcome, Upgrade};
+use crate::control::reload::{Outcome, ReloadHandle, UpgradeRequest};
 use crate::listener::{Drain, handover};
 use crate::observe::access_log;
 
@@ -42,10 +42,10 @@ pub(super) struct Signals {
     pub(super) grace: Duration,
     pub(super) log_slot: access_log::Slot,
     /// Requests reloads, if the configuration came from a file.
-    pub(super) orders: Option<Orders>,
+    pub(super) reload_handle: Option<ReloadHandle>,
     pub(super) hand_over: HandOver,
     /// Receives requests for upgrades.
-    pub(super) upgrades: Mutex<mpsc::Receiver<Upgrade>>,
+    pub(super) upgrades: Mutex<mpsc::Receiver<UpgradeRequest>>,
 }
 
 /// What an upgrade needs.
@@ -125,7 +125,7 @@ impl ShutdownSignalWatch for Signals {
                         Some(Err(_)) => {}
                     }
                 }
-                Some(Upgrade { upgrade_sock, changes, tell }) = upgrades.recv() => {
+                Some(UpgradeRequest { upgrade_sock, changes, reply }) = upgrades.recv() => {
                     log::info!("starting a new process to take over");
                     let hand_over = self.hand_over.clone();
                     let hand_over = move || hand_over.to_successor(&upgrade_sock);
@@ -134,7 +134,7 @@ impl ShutdownSignalWatch for Signals {
                     };
                     let upgraded = replaced.is_ok();
                     // The requester may have disconnected.
-                    tell.send(match replaced {
+                    reply.send(match replaced {
                         Ok(pid) => Outcome::Upgraded { changes, pid },
                         Err(reason) => Outcome::UpgradeFailed { changes, reason },
                     }).ok();
@@ -145,8 +145,8 @@ impl ShutdownSignalWatch for Signals {
                 _ = streams.reopen.recv() => self.reopen(),
                 _ = streams.hangup.recv() => {
                     self.reopen();
-                    if let Some(orders) = &self.orders {
-                        orders.give();
+                    if let Some(reload_handle) = &self.reload_handle {
+                        reload_handle.request_reload();
                     }
                 }
             }
@@ -217,9 +217,9 @@ impl Signals {
         interrupt: &mut Signal,
         hand_over: impl FnOnce() -> io::Result<Option<u32>> + Send + 'static,
     ) -> Option<Result<Option<u32>, String>> {
-        let (tell, told) = oneshot::channel();
+        let (reply, told) = oneshot::channel();
         // A separate thread: the runtime would wait at its end for one of its blocking threads.
-        std::thread::spawn(move || tell.send(hand_over()));
+        std::thread::spawn(move || reply.send(hand_over()));
         let told = tokio::select! {
             told = told => told,
             _ = interrupt.recv() => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Output;
 
 use l7lb::control::plan::Plan;
-use l7lb::control::plan::replay::End;
+use l7lb::control::plan::replay::OutcomeKind;
 use l7lb::decision::explanation::Explanation;
 use l7lb::pool::Health;
 use serde_json::Value;
@@ -35,7 +35,7 @@ fn checked_outcome(routes: &str, path: &str) -> (u16, Option<String>) {
     let explained = run(&["explain", &url, "--json", "--conf", file]);
     let explained: Value = serde_json::from_slice(&explained.stdout).unwrap();
     assert_eq!(explained["route"].as_str(), route.as_deref(), "{explained:#}");
-    assert_eq!(explained["refusal"]["cause"], line["cause"], "{explained:#}");
+    assert_eq!(explained["rejection"]["cause"], line["cause"], "{explained:#}");
     let selected: Vec<_> =
         explained["routes"].as_array().unwrap().iter().filter(|route| route["verdict"] == "takes").collect();
     assert_eq!(selected.len(), usize::from(route.is_some()), "{explained:#}");
@@ -86,10 +86,10 @@ fn live_explanation(lab: &Lab, arguments: &[&str]) -> Explanation {
 }
 
 /// The outcome of a request according to an explanation.
-fn outcome(explanation: &Explanation) -> End {
-    match (&explanation.refusal, explanation.pools.as_slice()) {
-        (Some(refusal), _) => End::Refused { status: refusal.status, cause: refusal.cause.clone() },
-        (None, [share]) => End::Pool(share.pool.to_string()),
+fn outcome(explanation: &Explanation) -> OutcomeKind {
+    match (&explanation.rejection, explanation.pools.as_slice()) {
+        (Some(rejection), _) => OutcomeKind::Rejected { status: rejection.status, cause: rejection.cause.clone() },
+        (None, [share]) => OutcomeKind::Pool(share.pool.to_string()),
         (None, pools) => panic!("expected one pool: {pools:?}"),
     }
 }
@@ -119,8 +119,8 @@ fn traffic_live_explain_and_plan_agree_when_routes_change() {
                 live_explanation(&lab, &[&format!("http://localhost:{port}{path}"), "--from", "127.0.0.1"]);
             let response = get(port, path);
             match outcome(&explanation) {
-                End::Refused { status, .. } => assert_eq!(response.status, status, "{path}"),
-                End::Pool(_) => {
+                OutcomeKind::Rejected { status, .. } => assert_eq!(response.status, status, "{path}"),
+                OutcomeKind::Pool(_) => {
                     let picked = explanation.picked.as_ref().unwrap();
                     let name = if picked.backend.port() == one.port { "one" } else { "two" };
                     assert_eq!((response.status, picked.chance), (200, 1.0), "{path}");
@@ -180,8 +180,8 @@ fn live_explain_reports_limits_and_backends_without_side_effects() {
     }
     assert_eq!(get_with(port, "/x", &format!("{client}\r\n")).status, 429);
     let explanation = explain();
-    let refusal = explanation.refusal.as_ref().unwrap();
-    assert_eq!((refusal.status, refusal.cause.as_str()), (429, "rate_limited"));
+    let rejection = explanation.rejection.as_ref().unwrap();
+    assert_eq!((rejection.status, rejection.cause.as_str()), (429, "rate_limited"));
     assert!(
         !explanation.limits[0].state.as_ref().unwrap().admitted
             && explanation.to_string().contains("(spent; the next one")
@@ -223,7 +223,7 @@ fn explain_reports_421_for_a_host_outside_the_certificate() {
         let file = run(&["explain", &url, "-H", &host, "--conf", &conf, "--json"]);
         let file: Explanation = serde_json::from_slice(&file.stdout).unwrap();
         for explanation in [live, file] {
-            assert_eq!(explanation.refusal.map(|refusal| refusal.status), status, "{host}");
+            assert_eq!(explanation.rejection.map(|rejection| rejection.status), status, "{host}");
         }
     }
 }

@@ -37,12 +37,12 @@ fn rate_limit_rejection_has_retry_after() {
     assert_eq!(first.header("ratelimit-policy"), "\"client\";q=2;w=3600");
     assert!(first.header("ratelimit").starts_with("\"client\";r=1;t="), "{first:?}");
     get(port, "/apiA");
-    let refused = get(port, "/apiA");
-    assert_eq!(refused.status, 429);
-    assert!(refused.header("ratelimit").starts_with("\"client\";r=0;t="));
-    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    let rejected = get(port, "/apiA");
+    assert_eq!(rejected.status, 429);
+    assert!(rejected.header("ratelimit").starts_with("\"client\";r=0;t="));
+    let wait: u64 = rejected.header("retry-after").parse().unwrap();
     assert!((1..=3600).contains(&wait));
-    assert!(refused.body.contains("rate_limited"));
+    assert!(rejected.body.contains("rate_limited"));
 }
 
 #[test]

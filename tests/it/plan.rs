@@ -5,7 +5,7 @@ use std::process::Output;
 
 use http::{Method, StatusCode};
 use l7lb::control::plan::Plan;
-use l7lb::control::plan::replay::End;
+use l7lb::control::plan::replay::OutcomeKind;
 use serde_json::{Value, json};
 
 use crate::control::call;
@@ -81,8 +81,8 @@ fn plan_reports_moved_and_lost_requests_and_the_reload_matches_it() {
     assert_eq!(statuses(), [200; 10]);
 
     let plan = fixture.planned(NEW);
-    let (replay, pool) = (&plan.replay, |name: &str| End::Pool(name.to_owned()));
-    let no_route = End::Refused { status: 404, cause: "no_route".to_owned() };
+    let (replay, pool) = (&plan.replay, |name: &str| OutcomeKind::Pool(name.to_owned()));
+    let no_route = OutcomeKind::Rejected { status: 404, cause: "no_route".to_owned() };
     let moves: Vec<_> = replay.moves.iter().map(|one| (one.from.clone(), one.to.clone(), one.requests)).collect();
     assert_eq!(moves, [(pool("a"), no_route, 5.0), (pool("a"), pool("b"), 3.0)], "{replay:?}");
     assert_eq!((replay.requests, replay.moved), (10, 0.8));

@@ -15,16 +15,16 @@ use tokio::net::UnixStream;
 use tokio::runtime;
 use tokio::time::timeout;
 
-use super::Problem;
+use super::problem::Problem;
 
 /// The longest wait for a response: new pools have 5 s to settle, and files may be on slow disks.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The control socket of a process. Each request uses a new connection.
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
-    patience: Duration,
+    timeout_after: Duration,
 }
 
 /// A name encoded for a path or query.
@@ -39,7 +39,7 @@ pub fn segment(name: &str) -> String {
 
 /// Why a call failed.
 #[derive(Debug)]
-pub enum Unanswered {
+pub enum CallError {
     /// No process listens at the socket, or it has stopped.
     NoProcess {
         /// The socket.
@@ -50,15 +50,15 @@ pub enum Unanswered {
     /// The process returned a problem.
     Problem(Problem),
     /// The response is not valid for this version.
-    NotUnderstood(String),
+    InvalidResponse(String),
 }
 
-impl fmt::Display for Unanswered {
+impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoProcess { socket, error } => write!(f, "no process responds at {}: {error}", socket.display()),
             Self::Problem(problem) => problem.fmt(f),
-            Self::NotUnderstood(answer) => write!(f, "invalid response: {answer}"),
+            Self::InvalidResponse(response) => write!(f, "invalid response: {response}"),
         }
     }
 }
@@ -67,62 +67,57 @@ impl Client {
     /// A client for `socket`, which need not exist yet.
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket, patience: ANSWER_LIMIT }
+        Self { socket, timeout_after: RESPONSE_TIMEOUT }
     }
 
     /// Sets the timeout for a response.
     #[must_use]
-    pub fn with_patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+    pub fn with_timeout(self, timeout_after: Duration) -> Self {
+        Self { timeout_after, ..self }
     }
 
     /// Sends GET to `path`.
     ///
     /// # Errors
     /// Why the call failed.
-    pub fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, Unanswered> {
-        self.ask(Method::GET, path, Bytes::new())
+    pub fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, CallError> {
+        self.call(Method::GET, path, Bytes::new())
     }
 
     /// Sends `body` to `path`.
     ///
     /// # Errors
     /// Why the call failed.
-    pub fn send<A: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: &impl Serialize,
-    ) -> Result<A, Unanswered> {
-        let body = serde_json::to_vec(body).map_err(|e| Unanswered::NotUnderstood(e.to_string()))?;
-        self.ask(method, path, body.into())
+    pub fn send<A: DeserializeOwned>(&self, method: Method, path: &str, body: &impl Serialize) -> Result<A, CallError> {
+        let body = serde_json::to_vec(body).map_err(|e| CallError::InvalidResponse(e.to_string()))?;
+        self.call(method, path, body.into())
     }
 
     /// Sends POST to `path`.
     ///
     /// # Errors
     /// Why the call failed.
-    pub fn post<A: DeserializeOwned>(&self, path: &str) -> Result<A, Unanswered> {
-        self.ask(Method::POST, path, Bytes::new())
+    pub fn post<A: DeserializeOwned>(&self, path: &str) -> Result<A, CallError> {
+        self.call(Method::POST, path, Bytes::new())
     }
 
     /// Sends DELETE to `path`.
     ///
     /// # Errors
     /// Why the call failed.
-    pub fn delete<A: DeserializeOwned>(&self, path: &str) -> Result<A, Unanswered> {
-        self.ask(Method::DELETE, path, Bytes::new())
+    pub fn delete<A: DeserializeOwned>(&self, path: &str) -> Result<A, CallError> {
+        self.call(Method::DELETE, path, Bytes::new())
     }
 
-    fn ask<A: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<A, Unanswered> {
-        let (status, answer) = self
+    fn call<A: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<A, CallError> {
+        let (status, response) = self
             .exchange(method, path, body)
-            .map_err(|error| Unanswered::NoProcess { socket: self.socket.clone(), error })?;
-        let not_understood = || Unanswered::NotUnderstood(String::from_utf8_lossy(&answer).into_owned());
+            .map_err(|error| CallError::NoProcess { socket: self.socket.clone(), error })?;
+        let invalid_response = || CallError::InvalidResponse(String::from_utf8_lossy(&response).into_owned());
         if status.is_success() {
-            serde_json::from_slice(&answer).map_err(|_| not_understood())
+            serde_json::from_slice(&response).map_err(|_| invalid_response())
         } else {
-            Err(serde_json::from_slice(&answer).map_or_else(|_| not_understood(), Unanswered::Problem))
+            Err(serde_json::from_slice(&response).map_or_else(|_| invalid_response(), CallError::Problem))
         }
     }
 
@@ -141,15 +136,15 @@ impl Client {
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(stream).await.map_err(io::Error::other)?;
             tokio::spawn(connection);
-            let answer = sender.send_request(request).await.map_err(io::Error::other)?;
-            let status = answer.status();
-            let body = answer.into_body().collect().await.map_err(io::Error::other)?;
+            let response = sender.send_request(request).await.map_err(io::Error::other)?;
+            let status = response.status();
+            let body = response.into_body().collect().await.map_err(io::Error::other)?;
             Ok((status, body.to_bytes()))
         };
         runtime::Builder::new_current_thread()
             .enable_all()
             .build()?
-            .block_on(async { timeout(self.patience, exchange).await.unwrap_or_else(|late| Err(late.into())) })
+            .block_on(async { timeout(self.timeout_after, exchange).await.unwrap_or_else(|late| Err(late.into())) })
     }
 }
 

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Api, Problem};
+use super::context::Api;
+use super::problem::Problem;
 use crate::base::units::{PoolName, RouteName, Timestamp};
 
 /// The active configuration.
@@ -16,7 +17,7 @@ pub struct Configuration {
     pub sha256: String,
     /// The number of the configuration in this process, from 1.
     pub generation: u64,
-    /// Since when it is active.
+    /// When the configuration became active.
     pub applied: Timestamp,
     /// The configuration. Values of headers are hidden, and variables are shown by name.
     pub written: Value,
@@ -54,13 +55,13 @@ pub struct Share {
 }
 
 pub(super) async fn read(api: Api, (): ()) -> Result<Configuration, Problem> {
-    let in_force = api.live.in_force.load();
+    let active = api.live.active.load();
     Ok(Configuration {
-        file: in_force.file.as_ref().map(|file| file.display().to_string()),
-        sha256: in_force.shown.sha256.clone(),
-        generation: in_force.generation,
-        applied: in_force.applied,
-        written: in_force.shown.written.clone(),
+        file: active.file.as_ref().map(|file| file.display().to_string()),
+        sha256: active.shown.sha256.clone(),
+        generation: active.generation,
+        applied: active.applied,
+        written: active.shown.written.clone(),
     })
 }
 

@@ -6,12 +6,13 @@ use axum::Json;
 use axum::extract::{FromRequest, State};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
-use serde_json::Value;
 
+use super::context::Api;
+use super::description::Description;
 use super::input::Input;
-use super::{Api, Problem};
+use super::problem::Problem;
 
 /// An endpoint of the control API.
 pub struct Endpoint {
@@ -25,17 +26,6 @@ pub struct Endpoint {
     pub(super) describe: fn(&mut SchemaGenerator) -> Description,
     /// Serves it.
     pub(super) serve: MethodRouter<Api>,
-}
-
-/// The input and response of an endpoint.
-#[derive(Default)]
-pub struct Description {
-    /// The parameters of path and query, in the form of OpenAPI.
-    pub parameters: Vec<Value>,
-    /// The schema of the request body.
-    pub body: Option<Schema>,
-    /// The schema of a successful response.
-    pub answer: Schema,
 }
 
 impl Endpoint {

@@ -7,8 +7,9 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::endpoint::Description;
-use super::{Api, Cause, Problem};
+use super::context::Api;
+use super::description::Description;
+use super::problem::{Cause, Problem};
 
 /// An input of an endpoint.
 pub trait Input {

@@ -3,16 +3,17 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::context::Api;
 use super::input::{Body, Query};
-use super::{Api, Problem};
+use super::problem::Problem;
 use crate::base::event::Event;
-use crate::observe::operator_log::{Announced, LogLevel};
+use crate::observe::operator_log::{LogLevel, LoggedEvent};
 
 /// The selection of events.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Since {
-    /// Events after the one with this number; 0 for all that are kept.
+pub struct EventQuery {
+    /// Events after the one with this number; 0 for all recorded events.
     pub after: u64,
 }
 
@@ -20,8 +21,8 @@ pub struct Since {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Events {
     /// The kept events: the last 1000.
-    pub events: Vec<Announced>,
-    /// The number of selected events that are no longer kept.
+    pub events: Vec<LoggedEvent>,
+    /// The number of selected events that are no longer recorded.
     pub lost: u64,
 }
 
@@ -33,7 +34,7 @@ pub struct Level {
     pub level: LogLevel,
 }
 
-pub(super) async fn events(api: Api, Query(since): Query<Since>) -> Result<Events, Problem> {
+pub(super) async fn events(api: Api, Query(since): Query<EventQuery>) -> Result<Events, Problem> {
     let (events, lost) = api.log.events(since.after);
     Ok(Events { events, lost })
 }

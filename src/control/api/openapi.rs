@@ -8,25 +8,26 @@ use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::endpoint::Description;
-use super::{Api, Endpoint, Problem, endpoints};
+use super::description::Description;
+use super::endpoint::Endpoint;
+use super::problem::Problem;
 
-/// The document.
+/// The document for `endpoints`.
 #[must_use]
-pub fn document() -> Value {
+pub fn document(endpoints: Vec<Endpoint>) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
         settings.meta_schema = None;
     });
     let mut schemas = settings.into_generator();
     let problem = schemas.subschema_for::<Problem>();
-    let refusal = json!({
+    let rejection = json!({
         "description": "The operation failed; `cause` is a stable name of the reason.",
         "content": { "application/problem+json": { "schema": problem } },
     });
     let mut paths = Map::new();
-    for endpoint in endpoints() {
-        let operation = operation(&endpoint, (endpoint.describe)(&mut schemas), &refusal);
+    for endpoint in endpoints {
+        let operation = operation(&endpoint, (endpoint.describe)(&mut schemas), &rejection);
         let methods = paths.entry(endpoint.path).or_insert_with(|| json!({}));
         if let Value::Object(methods) = methods {
             methods.insert(endpoint.method.as_str().to_ascii_lowercase(), operation);
@@ -46,7 +47,7 @@ pub fn document() -> Value {
     })
 }
 
-fn operation(endpoint: &Endpoint, description: Description, refusal: &Value) -> Value {
+fn operation(endpoint: &Endpoint, description: Description, rejection: &Value) -> Value {
     let words = endpoint.path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let method = endpoint.method.as_str().to_ascii_lowercase();
     let id: Vec<&str> = std::iter::once(method.as_str()).chain(words).collect();
@@ -55,7 +56,7 @@ fn operation(endpoint: &Endpoint, description: Description, refusal: &Value) -> 
     let mut operation = Map::from_iter([
         ("operationId".to_owned(), id.join("_").into()),
         ("summary".to_owned(), endpoint.summary.into()),
-        ("responses".to_owned(), json!({ "200": done, "default": refusal })),
+        ("responses".to_owned(), json!({ "200": done, "default": rejection })),
     ]);
     if !description.parameters.is_empty() {
         operation.insert("parameters".to_owned(), description.parameters.into());
@@ -64,8 +65,4 @@ fn operation(endpoint: &Endpoint, description: Description, refusal: &Value) -> 
         operation.insert("requestBody".to_owned(), json!({ "required": true, "content": content(body) }));
     }
     operation.into()
-}
-
-pub(super) async fn read(_api: Api, (): ()) -> Result<Value, Problem> {
-    Ok(document())
 }

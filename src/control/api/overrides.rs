@@ -5,9 +5,10 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::context::Api;
 use super::input::{Body, Path};
-use super::pools::{Backend, Which};
-use super::{Api, Cause, Problem};
+use super::pools::{Backend, BackendPath};
+use super::problem::{Cause, Problem};
 use crate::pool::operator::overrides::{Change, State};
 
 /// The new state of a backend.
@@ -28,30 +29,30 @@ pub struct NewWeight {
 
 pub(super) async fn state(
     api: Api,
-    (Path(which), Body(new)): (Path<Which>, Body<NewState>),
+    (Path(which), Body(new)): (Path<BackendPath>, Body<NewState>),
 ) -> Result<Backend, Problem> {
     change(&api, &which, Change::State(new.state))
 }
 
 pub(super) async fn weight(
     api: Api,
-    (Path(which), Body(new)): (Path<Which>, Body<NewWeight>),
+    (Path(which), Body(new)): (Path<BackendPath>, Body<NewWeight>),
 ) -> Result<Backend, Problem> {
     change(&api, &which, Change::Weight(new.weight))
 }
 
-pub(super) async fn end(api: Api, Path(which): Path<Which>) -> Result<Backend, Problem> {
+pub(super) async fn end(api: Api, Path(which): Path<BackendPath>) -> Result<Backend, Problem> {
     change(&api, &which, Change::Clear)
 }
 
 /// Applies the change immediately, for all workers.
 #[expect(clippy::disallowed_methods, reason = "slow start begins with the change")]
-fn change(api: &Api, which: &Which, change: Change) -> Result<Backend, Problem> {
+fn change(api: &Api, which: &BackendPath, change: Change) -> Result<Backend, Problem> {
     // Reports an unknown backend with the known ones.
     api.backend(which)?;
     let pool = api.pool(&which.pool)?;
     pool.change(which.address, change, crate::base::units::Timestamp::now(), std::time::Instant::now())
-        .map_err(|refusal| Problem::new(Cause::Malformed, refusal.to_string()))?;
+        .map_err(|rejection| Problem::new(Cause::Malformed, rejection.to_string()))?;
     // A reload may have replaced the pool meanwhile, with the same backends.
     let now = api.pool(&which.pool)?;
     if !Arc::ptr_eq(&pool, &now) {

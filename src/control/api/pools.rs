@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::context::Api;
 use super::input::{Path, Query};
-use super::{Api, Cause, Problem};
+use super::problem::{Cause, Problem};
 use crate::base::units::{PoolName, Timestamp};
 use crate::pool::admission::breaker;
 pub use crate::pool::admission::circuit::CircuitState;
@@ -43,7 +44,7 @@ pub struct Pool {
 /// The selection of backends.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Of {
+pub struct BackendQuery {
     /// The backends of this pool only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolName>,
@@ -89,12 +90,12 @@ pub struct Backend {
     #[serde(rename = "override")]
     pub overridden: Option<Override>,
     /// Its configured settings.
-    pub written: Written,
+    pub written: ConfiguredSettings,
 }
 
 /// The configured settings of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Written {
+pub struct ConfiguredSettings {
     /// `address:port` or `name:port`.
     pub address: String,
     /// Its weight.
@@ -116,7 +117,7 @@ pub struct Circuit {
 
 /// The address of a backend in the API.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Which {
+pub struct BackendPath {
     /// Its pool.
     pub pool: PoolName,
     /// Its address.
@@ -194,9 +195,9 @@ impl Circuit {
 }
 
 /// The configured settings of a backend.
-pub(super) fn written(found: &pool::ListedBackend) -> Written {
+pub(super) fn written(found: &pool::ListedBackend) -> ConfiguredSettings {
     let overrides::ConfiguredSettings { backup, drain, weight } = found.endpoint.configured();
-    Written { address: found.target.to_string(), weight, backup, drain }
+    ConfiguredSettings { address: found.target.to_string(), weight, backup, drain }
 }
 
 fn is_available(endpoint: &Endpoint, now: Moment) -> bool {
@@ -221,7 +222,7 @@ impl Api {
     }
 
     /// The backend and its state.
-    pub(super) fn backend(&self, which: &Which) -> Result<Backend, Problem> {
+    pub(super) fn backend(&self, which: &BackendPath) -> Result<Backend, Problem> {
         let pool = self.pool(&which.pool)?;
         let backends = pool.backends();
         let found = backends.iter().find(|found| found.endpoint.address() == which.address);
@@ -240,17 +241,17 @@ pub(super) async fn all(api: Api, (): ()) -> Result<Pools, Problem> {
     Ok(Pools { pools: api.live.snapshot.load().pools.values().map(|pool| Pool::of(pool, now)).collect() })
 }
 
-pub(super) async fn backends(api: Api, Query(of): Query<Of>) -> Result<Backends, Problem> {
+pub(super) async fn backends(api: Api, Query(of): Query<BackendQuery>) -> Result<Backends, Problem> {
     let now = Moment::now();
     let pools = match &of.pool {
         Some(name) => vec![api.pool(name)?],
         None => api.live.snapshot.load().pools.values().cloned().collect(),
     };
-    let told =
+    let list =
         |pool: &Arc<pool::Pool>| pool.backends().iter().map(|found| Backend::of(pool, found, now)).collect::<Vec<_>>();
-    Ok(Backends { backends: pools.iter().flat_map(told).collect() })
+    Ok(Backends { backends: pools.iter().flat_map(list).collect() })
 }
 
-pub(super) async fn backend(api: Api, Path(which): Path<Which>) -> Result<Backend, Problem> {
+pub(super) async fn backend(api: Api, Path(which): Path<BackendPath>) -> Result<Backend, Problem> {
     api.backend(&which)
 }

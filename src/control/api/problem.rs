@@ -30,13 +30,13 @@ pub enum Cause {
     /// The process is not ready yet.
     Starting,
     /// The process is shutting down.
-    Leaving,
+    Draining,
     /// The configuration came from no file.
     NoFile,
     /// The configuration is faulty; the active one stays.
     ConfigurationRejected,
     /// It would move too many requests; the active configuration stays.
-    MovesTooMuch,
+    ExceedsMaxMoved,
     /// The new configuration is active except for changes that need a new process, which could not take over.
     UpgradeFailed,
     /// The operation failed; nothing has changed.
@@ -52,10 +52,10 @@ impl Cause {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Starting | Self::Leaving => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Starting | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoFile => StatusCode::CONFLICT,
             Self::ConfigurationRejected => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::MovesTooMuch => StatusCode::PRECONDITION_FAILED,
+            Self::ExceedsMaxMoved => StatusCode::PRECONDITION_FAILED,
             Self::UpgradeFailed | Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -3,12 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::context::Api;
 use super::input::Query;
-use super::{Api, Cause, Problem};
+use super::problem::{Cause, Problem};
 use crate::base::lifecycle::Phase;
 use crate::base::units::Percent;
 use crate::control::plan::changes::Changes;
-use crate::control::reload::{How, Outcome};
+use crate::control::reload::{Outcome, ReloadOptions};
 
 /// The running version.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -21,7 +22,7 @@ pub struct Version {
 
 /// The process is alive.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Live {
+pub struct RuntimeState {
     /// Always true: a process that is not alive does not respond.
     pub live: bool,
 }
@@ -37,8 +38,8 @@ pub(super) async fn version(_api: Api, (): ()) -> Result<Version, Problem> {
     Ok(Version { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id() })
 }
 
-pub(super) async fn live(_api: Api, (): ()) -> Result<Live, Problem> {
-    Ok(Live { live: true })
+pub(super) async fn live(_api: Api, (): ()) -> Result<RuntimeState, Problem> {
+    Ok(RuntimeState { live: true })
 }
 
 pub(super) async fn ready(api: Api, (): ()) -> Result<Ready, Problem> {
@@ -46,14 +47,14 @@ pub(super) async fn ready(api: Api, (): ()) -> Result<Ready, Problem> {
         Phase::Ready => Ok(Ready { ready: true }),
         Phase::Starting => Err(Problem::new(Cause::Starting, "the process is not ready yet")),
         Phase::Replaced | Phase::Draining | Phase::Aborting => {
-            Err(Problem::new(Cause::Leaving, "the process is shutting down"))
+            Err(Problem::new(Cause::Draining, "the process is shutting down"))
         }
     }
 }
 
 /// Options of a reload.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
-pub struct ReloadOptions {
+pub struct ReloadQuery {
     /// The largest share of recent requests that may have another outcome, such as `5%`; default:
     /// `reload.max_moved`.
     #[serde(default)]
@@ -76,11 +77,11 @@ pub struct Reloaded {
     pub pid: Option<u32>,
 }
 
-pub(super) async fn reload(api: Api, Query(options): Query<ReloadOptions>) -> Result<Reloaded, Problem> {
-    let orders = api.orders()?;
+pub(super) async fn reload(api: Api, Query(options): Query<ReloadQuery>) -> Result<Reloaded, Problem> {
+    let reload_handle = api.reload_handle()?;
     let kept = "the active configuration stays";
-    let how = How { max_moved: options.max_moved, upgrade_if_needed: options.upgrade_if_needed };
-    match orders.reload(how).await {
+    let options = ReloadOptions { max_moved: options.max_moved, upgrade_if_needed: options.upgrade_if_needed };
+    match reload_handle.reload(options).await {
         Outcome::Applied(changes) => Ok(Reloaded { changes, upgraded: false, pid: None }),
         Outcome::Upgraded { changes, pid } => Ok(Reloaded { changes, upgraded: true, pid }),
         Outcome::UpgradeFailed { changes, reason } => {
@@ -91,8 +92,8 @@ pub(super) async fn reload(api: Api, Query(options): Query<ReloadOptions>) -> Re
         Outcome::Rejected { diagnostics } => {
             Err(Problem { diagnostics, ..Problem::new(Cause::ConfigurationRejected, kept) })
         }
-        Outcome::MovesTooMuch { reason, plan } => {
-            Err(Problem::new(Cause::MovesTooMuch, format!("{kept}: {reason}\n\n{plan}")))
+        Outcome::ExceedsMaxMoved { reason, plan } => {
+            Err(Problem::new(Cause::ExceedsMaxMoved, format!("{kept}: {reason}\n\n{plan}")))
         }
         Outcome::Failed { reason } => Err(api.failed(format!("{kept}: {reason}"))),
     }

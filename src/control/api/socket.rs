@@ -19,12 +19,15 @@ use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{Api, Client, inheritance, router};
+use super::client::Client;
+use super::context::Api;
+use super::endpoints::router;
+use super::override_transfer;
 use crate::base::units::PoolName;
 use crate::pool::Pool;
 
 /// The timeout for a request after a connection.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after a failed accept, which would fail again immediately.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -36,13 +39,13 @@ pub fn socket_path(upgrade_sock: &str) -> PathBuf {
 
 /// The control socket. Cheap to clone; all clones share it.
 #[derive(Clone)]
-pub struct Control {
+pub struct ControlSocket {
     path: PathBuf,
     open: Arc<Mutex<Option<std::os::unix::net::UnixListener>>>,
     opened: Arc<tokio::sync::Notify>,
 }
 
-impl Control {
+impl ControlSocket {
     /// The socket at `path`, not open yet.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
@@ -66,7 +69,7 @@ impl Control {
     pub fn succeed(&self, pools: &BTreeMap<PoolName, Arc<Pool>>) {
         let before = Client::new(self.path.clone());
         // A separate thread, because the client blocks.
-        std::thread::scope(|scope| drop(scope.spawn(|| inheritance::take(&before, pools)).join()));
+        std::thread::scope(|scope| drop(scope.spawn(|| override_transfer::take(&before, pools)).join()));
         self.open();
     }
 
@@ -82,15 +85,15 @@ impl Control {
 }
 
 /// The background service of the control API, for the life of the process.
-pub struct Admin {
-    control: Control,
+pub struct ControlService {
+    control: ControlSocket,
     api: Api,
 }
 
-impl Admin {
+impl ControlService {
     /// A service at `control` for `api`.
     #[must_use]
-    pub fn new(control: Control, api: Api) -> Self {
+    pub fn new(control: ControlSocket, api: Api) -> Self {
         Self { control, api }
     }
 
@@ -113,7 +116,7 @@ impl Admin {
 }
 
 #[async_trait]
-impl BackgroundService for Admin {
+impl BackgroundService for ControlService {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         tokio::select! {
             () = self.serve() => {}
@@ -145,7 +148,7 @@ async fn answer(stream: UnixStream, router: Router) {
     }
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
+        .header_read_timeout(TIMEOUT)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
         .await;
     if let Err(e) = served {

@@ -12,7 +12,7 @@
 //! - **Pools.** Where a route has several pools, chance decides by their shares, and what is compared is the
 //!   chance: from 95:5 to 90:10, five of a hundred requests move, no particular ones. A client that is bound
 //!   counts as what it is: by its address, header or cookie if `recent_requests.headers` has it, and by our own
-//!   cookie as it was told when the request came.
+//!   cookie as it was decrypted when the request came.
 //! - **Limits** count from the first recorded request, at the recorded times, for both configurations. Earlier
 //!   usage is unknown, so long windows are too lenient.
 //! - **Not replayed**: anything that is not recorded, such as header sizes; the client address under other
@@ -21,7 +21,7 @@
 pub mod changes;
 pub mod details;
 pub mod replay;
-pub mod side;
+pub mod replay_side;
 #[cfg(test)]
 mod replay_tests;
 

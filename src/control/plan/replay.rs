@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::side::{Fate, Place, Side};
+use super::replay_side::{Destination, ReplaySide, RequestOutcome};
 use crate::decision::snapshot::Snapshot;
 use crate::http::client_address::ClientKey;
-use crate::observe::recent_requests::Noted;
+use crate::observe::recent_requests::RecordedRequest;
 use crate::routing::affinity::{AffinityMethod, HashSource};
 
 /// The number of samples for each entry.
@@ -44,11 +44,11 @@ pub struct Replay {
 /// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum End {
+pub enum OutcomeKind {
     /// It goes to this pool.
     Pool(String),
     /// It is rejected.
-    Refused {
+    Rejected {
         /// The HTTP status code.
         status: u16,
         /// The cause, as in the access log.
@@ -60,9 +60,9 @@ pub enum End {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Move {
     /// The current outcome.
-    pub from: End,
+    pub from: OutcomeKind,
     /// The new outcome.
-    pub to: End,
+    pub to: OutcomeKind,
     /// Their share of all requests, from 0 to 1.
     pub share: f64,
     /// Their number; an expected value if selection is random.
@@ -98,17 +98,17 @@ pub struct Clients {
 pub fn replay<'a>(
     before: &Snapshot,
     after: &Snapshot,
-    requests: impl IntoIterator<Item = Noted<'a>>,
+    requests: impl IntoIterator<Item = RecordedRequest<'a>>,
     now: Instant,
 ) -> Replay {
     let mut requests = requests.into_iter().peekable();
-    let Some(begin) = requests.peek().map(|noted| noted.key.at) else { return Replay::default() };
-    let (mut old, mut new) = (Side::new(before, begin), Side::new(after, begin));
+    let Some(begin) = requests.peek().map(|recorded_request| recorded_request.key.at) else { return Replay::default() };
+    let (mut old, mut new) = (ReplaySide::new(before, begin), ReplaySide::new(after, begin));
     let mut tally = Tally::default();
-    for noted in requests {
-        let was = old.decide(&noted, None);
-        let is = new.decide(&noted, Some(&was));
-        tally.add(&noted, &was, &is);
+    for recorded_request in requests {
+        let was = old.decide(&recorded_request, None);
+        let is = new.decide(&recorded_request, Some(&was));
+        tally.add(&recorded_request, &was, &is);
     }
     tally.finish(now.saturating_duration_since(begin), notes(before, after))
 }
@@ -117,38 +117,38 @@ pub fn replay<'a>(
 #[derive(Default)]
 struct Tally {
     requests: usize,
-    cut: usize,
-    moves: BTreeMap<(Place, Place), (f64, Vec<Sample>)>,
+    path_truncated: usize,
+    moves: BTreeMap<(Destination, Destination), (f64, Vec<Sample>)>,
     /// The address of each limited client, and which configuration limits it.
     limited: HashMap<ClientKey, (IpAddr, bool, bool)>,
 }
 
 impl Tally {
-    fn add(&mut self, noted: &Noted<'_>, was: &Fate, is: &Fate) {
+    fn add(&mut self, recorded_request: &RecordedRequest<'_>, was: &RequestOutcome, is: &RequestOutcome) {
         self.requests += 1;
-        self.cut += usize::from(noted.cut);
+        self.path_truncated += usize::from(recorded_request.path_truncated);
         if was.limited || is.limited {
-            let client = noted.key.client;
+            let client = recorded_request.key.client;
             let limited = self.limited.entry(client.into()).or_insert((client, false, false));
             (limited.1, limited.2) = (limited.1 || was.limited, limited.2 || is.limited);
         }
-        for (from, to, chance) in moves(&was.places, &is.places) {
+        for (from, to, chance) in moves(&was.destinations, &is.destinations) {
             let (sum, samples) = self.moves.entry((from, to)).or_default();
             *sum += chance;
             let known = |sample: &Sample| {
-                sample.path == noted.key.path
-                    && sample.method == noted.key.method
-                    && sample.host.as_deref() == noted.key.host
+                sample.path == recorded_request.key.path
+                    && sample.method == recorded_request.key.method
+                    && sample.host.as_deref() == recorded_request.key.host
             };
             if samples.len() < SAMPLES && !samples.iter().any(known) {
-                samples.push(Sample::of(noted));
+                samples.push(Sample::of(recorded_request));
             }
         }
     }
 
     fn finish(self, age: Duration, mut notes: Vec<String>) -> Replay {
         let all = self.requests.max(1) as f64;
-        let finish = |((from, to), (requests, samples)): ((Place, Place), (f64, Vec<Sample>))| Move {
+        let finish = |((from, to), (requests, samples)): ((Destination, Destination), (f64, Vec<Sample>))| Move {
             from: from.into(),
             to: to.into(),
             share: rounded(requests / all),
@@ -157,8 +157,8 @@ impl Tally {
         };
         let mut moves: Vec<Move> = self.moves.into_iter().map(finish).collect();
         moves.sort_by(|a, b| b.requests.total_cmp(&a.requests));
-        if self.cut > 0 {
-            notes.push(format!("{} paths were truncated because they were too long", self.cut));
+        if self.path_truncated > 0 {
+            notes.push(format!("{} paths were truncated because they were too long", self.path_truncated));
         }
         let clients = |wanted: fn(bool, bool) -> bool| {
             let mut found: Vec<IpAddr> =
@@ -180,12 +180,12 @@ impl Tally {
 
 /// The smallest moves that turn one distribution into the other: a place that loses gives to those that gain,
 /// in proportion.
-fn moves(was: &[(Place, f64)], is: &[(Place, f64)]) -> Vec<(Place, Place, f64)> {
-    let chance = |places: &[(Place, f64)], wanted: &Place| {
-        places.iter().filter(|(place, _)| place == wanted).map(|(_, chance)| chance).sum::<f64>()
+fn moves(was: &[(Destination, f64)], is: &[(Destination, f64)]) -> Vec<(Destination, Destination, f64)> {
+    let chance = |destinations: &[(Destination, f64)], wanted: &Destination| {
+        destinations.iter().filter(|(place, _)| place == wanted).map(|(_, chance)| chance).sum::<f64>()
     };
-    let surplus = |some: &[(Place, f64)], others: &[(Place, f64)]| {
-        let mut surplus: Vec<(Place, f64)> = Vec::new();
+    let surplus = |some: &[(Destination, f64)], others: &[(Destination, f64)]| {
+        let mut surplus: Vec<(Destination, f64)> = Vec::new();
         for (place, _) in some {
             let more = chance(some, place) - chance(others, place);
             if more > SAME && !surplus.iter().any(|(known, _)| known == place) {
@@ -231,8 +231,8 @@ fn notes(before: &Snapshot, after: &Snapshot) -> Vec<String> {
 }
 
 impl Sample {
-    fn of(noted: &Noted<'_>) -> Self {
-        let key = &noted.key;
+    fn of(recorded_request: &RecordedRequest<'_>) -> Self {
+        let key = &recorded_request.key;
         Self {
             method: key.method.to_owned(),
             host: key.host.map(str::to_owned),
@@ -242,20 +242,20 @@ impl Sample {
     }
 }
 
-impl From<Place> for End {
-    fn from(place: Place) -> Self {
+impl From<Destination> for OutcomeKind {
+    fn from(place: Destination) -> Self {
         match place {
-            Place::Pool(name) => Self::Pool(name.into()),
-            Place::Refused(status, cause) => Self::Refused { status, cause: cause.to_owned() },
+            Destination::Pool(name) => Self::Pool(name.into()),
+            Destination::Rejected(status, cause) => Self::Rejected { status, cause: cause.to_owned() },
         }
     }
 }
 
-impl fmt::Display for End {
+impl fmt::Display for OutcomeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pool(name) => write!(f, "pool {name}"),
-            Self::Refused { status, cause } => write!(f, "{status} {cause}"),
+            Self::Rejected { status, cause } => write!(f, "{status} {cause}"),
         }
     }
 }

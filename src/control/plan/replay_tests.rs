@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue};
 
-use super::replay::{End, Replay, replay};
+use super::replay::{OutcomeKind, Replay, replay};
 use crate::config::load;
 use crate::decision::snapshot::Snapshot;
-use crate::observe::recent_requests::{Noted, RequestKey};
+use crate::observe::recent_requests::{RecordedRequest, RequestKey};
 use crate::routing::affinity::cookie::pool_id;
 
 const HEAD: &str = "listeners: [{ address: 0.0.0.0:8080 }]
@@ -25,10 +25,10 @@ fn snapshot(rest: &str, before: Option<&Snapshot>, now: Instant) -> Snapshot {
 }
 
 /// A request for a path by a client, in milliseconds after the start.
-fn request(start: Instant, (path, client, millis): (&str, u8, u64)) -> Noted<'_> {
+fn request(start: Instant, (path, client, millis): (&str, u8, u64)) -> RecordedRequest<'_> {
     let at = start + Duration::from_millis(millis);
     let key = RequestKey { client: Ipv4Addr::new(192, 0, 2, client).into(), ..RequestKey::example(at, path) };
-    Noted { key, headers: Vec::new(), cut: false }
+    RecordedRequest { key, headers: Vec::new(), path_truncated: false }
 }
 
 /// The replay of requests given as path, client and time.
@@ -65,10 +65,10 @@ fn moves_have_their_shares_and_samples() {
         ("/x", 5, 6),
         ("/x", 5, 7),
     ];
-    let told = replayed(old, new, &requests);
-    assert_eq!(moves(&told), expected(&[("pool b > pool a", 25.0), ("pool a > 404 no_route", 25.0)]));
-    assert_eq!((told.requests, told.seconds, told.moved), (8, 600.0, 0.5));
-    let lost = told.moves.iter().find(|one| one.to != End::Pool("a".to_owned())).unwrap();
+    let verdict = replayed(old, new, &requests);
+    assert_eq!(moves(&verdict), expected(&[("pool b > pool a", 25.0), ("pool a > 404 no_route", 25.0)]));
+    assert_eq!((verdict.requests, verdict.seconds, verdict.moved), (8, 600.0, 0.5));
+    let lost = verdict.moves.iter().find(|one| one.to != OutcomeKind::Pool("a".to_owned())).unwrap();
     assert_eq!((lost.requests, lost.samples.len()), (2.0, 1), "the same request is one sample");
     assert_eq!(lost.samples[0].to_string(), "GET example.com/");
     assert_eq!(lost.samples[0].client.to_string(), "192.0.2.3");
@@ -78,10 +78,10 @@ fn moves_have_their_shares_and_samples() {
 fn probabilities_are_compared_for_several_pools() {
     let split = |a: u32, b: u32, c: u32| format!("routes: [{{ path: /, pool: {{ a: {a}, b: {b}, c: {c} }} }}]");
     let one = [("/", 1, 0); 4];
-    let told = replayed(&split(95, 5, 0), &split(90, 10, 0), &one);
-    assert_eq!(moves(&told), expected(&[("pool a > pool b", 5.0)]));
-    let told = replayed(&split(60, 40, 0), &split(30, 20, 50), &one);
-    assert_eq!(moves(&told), expected(&[("pool a > pool c", 30.0), ("pool b > pool c", 20.0)]));
+    let verdict = replayed(&split(95, 5, 0), &split(90, 10, 0), &one);
+    assert_eq!(moves(&verdict), expected(&[("pool a > pool b", 5.0)]));
+    let verdict = replayed(&split(60, 40, 0), &split(30, 20, 50), &one);
+    assert_eq!(moves(&verdict), expected(&[("pool a > pool c", 30.0), ("pool b > pool c", 20.0)]));
     assert!(moves(&replayed(&split(3, 7, 0), &split(30, 70, 0), &one)).is_empty(), "the same probabilities");
 }
 
@@ -91,9 +91,9 @@ fn client_with_affinity_keeps_its_pool() {
         format!("routes: [{{ path: /, pool: {{ a: {a}, b: {b} }}, sticky: {{ by: client_ip, keep: pool }} }}]")
     };
     let requests: Vec<_> = (0..=255).map(|client| ("/", client, 0)).collect();
-    let told = replayed(&by_address(50, 50), &by_address(40, 60), &requests);
-    assert_eq!(told.moves.len(), 1);
-    let whole = told.moves[0].requests;
+    let verdict = replayed(&by_address(50, 50), &by_address(40, 60), &requests);
+    assert_eq!(verdict.moves.len(), 1);
+    let whole = verdict.moves[0].requests;
     assert!(whole.fract() == 0.0 && (10.0..45.0).contains(&whole), "about a tenth of 256 clients, whole: {whole}");
 
     let start = Instant::now();
@@ -102,25 +102,29 @@ fn client_with_affinity_keeps_its_pool() {
         snapshot(&text, None, start)
     };
     let bound = |pool: &str| {
-        let mut noted = request(start, ("/", 1, 0));
-        noted.key.bound = Some(pool_id(pool));
-        noted
+        let mut recorded_request = request(start, ("/", 1, 0));
+        recorded_request.key.bound = Some(pool_id(pool));
+        recorded_request
     };
-    let told = |old: &Snapshot, rest: &str, noted: Noted<'static>| {
-        moves(&replay(old, &snapshot(rest, Some(old), start), [noted], start))
+    let verdict = |old: &Snapshot, rest: &str, recorded_request: RecordedRequest<'static>| {
+        moves(&replay(old, &snapshot(rest, Some(old), start), [recorded_request], start))
     };
     let same = "routes: [{ path: /, pool: { a: 1, b: 99 }, sticky: { cookie: {} } }]";
     let old = cookie(1, 1, "");
-    assert!(told(&old, same, bound("a")).is_empty(), "its cookie is valid");
+    assert!(verdict(&old, same, bound("a")).is_empty(), "its cookie is valid");
     assert_eq!(
-        told(&old, same, request(start, ("/", 1, 0))),
+        verdict(&old, same, request(start, ("/", 1, 0))),
         expected(&[("pool a > pool b", 49.0)]),
         "without a cookie"
     );
     let gone = "routes: [{ path: /, pool: { a: 0, b: 1 }, sticky: { cookie: {} } }]";
-    assert_eq!(told(&old, gone, bound("a")), expected(&[("pool a > pool b", 100.0)]));
+    assert_eq!(verdict(&old, gone, bound("a")), expected(&[("pool a > pool b", 100.0)]));
     let renamed = "routes: [{ path: /, pool: { a: 1, b: 1 }, sticky: { cookie: { name: other } } }]";
-    assert_eq!(told(&old, renamed, bound("a")), expected(&[("pool a > pool b", 50.0)]), "the cookie has another name");
+    assert_eq!(
+        verdict(&old, renamed, bound("a")),
+        expected(&[("pool a > pool b", 50.0)]),
+        "the cookie has another name"
+    );
 }
 
 #[test]
@@ -131,28 +135,28 @@ fn recorded_header_determines_affinity_and_another_gives_a_note() {
         )
     };
     let start = Instant::now();
-    let noted = |user: &str| {
-        let mut noted = request(start, ("/", 1, 0));
-        noted.headers = vec![(HeaderName::from_static("x-user"), HeaderValue::from_str(user).unwrap())];
-        noted
+    let recorded_request = |user: &str| {
+        let mut recorded_request = request(start, ("/", 1, 0));
+        recorded_request.headers = vec![(HeaderName::from_static("x-user"), HeaderValue::from_str(user).unwrap())];
+        recorded_request
     };
     let users: Vec<String> = (0..200).map(|n| n.to_string()).collect();
     let (old, new) = (snapshot(&text("x-user", 50), None, start), snapshot(&text("x-user", 40), None, start));
-    let told = replay(&old, &new, users.iter().map(|user| noted(user)), start);
-    assert!(told.notes.is_empty() && told.moves.iter().all(|one| one.requests.fract() == 0.0), "{told:?}");
+    let verdict = replay(&old, &new, users.iter().map(|user| recorded_request(user)), start);
+    assert!(verdict.notes.is_empty() && verdict.moves.iter().all(|one| one.requests.fract() == 0.0), "{verdict:?}");
     let old = snapshot(&text("", 50), None, start);
-    let told = replay(&old, &new, [request(start, ("/", 1, 0))], start);
-    assert_eq!(told.notes.len(), 1, "{told:?}");
-    assert!(told.moved > 0.05 && told.moved < 0.06, "5/90 by the shares: {told:?}");
+    let verdict = replay(&old, &new, [request(start, ("/", 1, 0))], start);
+    assert_eq!(verdict.notes.len(), 1, "{verdict:?}");
+    assert!(verdict.moved > 0.05 && verdict.moved < 0.06, "5/90 by the shares: {verdict:?}");
 }
 
 /// Which clients would newly and no longer be limited.
 fn limited(old: &str, new: &str, requests: &[(&str, u8, u64)]) -> (Vec<String>, Vec<String>, BTreeMap<String, f64>) {
     let limit = |limit: &str| format!("rate_limit: {limit}\nroutes: [{{ path: /, pool: a }}]");
-    let told = replayed(&limit(old), &limit(new), requests);
+    let verdict = replayed(&limit(old), &limit(new), requests);
     let names = |samples: &[std::net::IpAddr]| samples.iter().map(ToString::to_string).collect();
-    assert_eq!(told.newly_limited.count, told.newly_limited.samples.len());
-    (names(&told.newly_limited.samples), names(&told.no_longer_limited.samples), moves(&told))
+    assert_eq!(verdict.newly_limited.count, verdict.newly_limited.samples.len());
+    (names(&verdict.newly_limited.samples), names(&verdict.no_longer_limited.samples), moves(&verdict))
 }
 
 #[test]
@@ -189,14 +193,14 @@ fn state_of_the_connection_is_replayed() {
     let start = Instant::now();
     let (old, new) = ("routes: [{ path: /, pool: a }]", "routes: [{ path: /, pool: b }]");
     let (before, after) = (snapshot(old, None, start), snapshot(new, None, start));
-    let mut noted = request(start, ("/", 1, 0));
-    noted.key.misdirected = true;
-    assert!(replay(&before, &after, [noted.clone()], start).moves.is_empty(), "421 before and after");
-    noted.key.misdirected = false;
-    noted.key.content_length = Some(11);
+    let mut recorded_request = request(start, ("/", 1, 0));
+    recorded_request.key.misdirected = true;
+    assert!(replay(&before, &after, [recorded_request.clone()], start).moves.is_empty(), "421 before and after");
+    recorded_request.key.misdirected = false;
+    recorded_request.key.content_length = Some(11);
     let small = snapshot("routes: [{ path: /, pool: a, body_size: 10 }]", None, start);
-    let told = replay(&before, &small, [noted], start);
-    assert_eq!(moves(&told), expected(&[("pool a > 413 body_too_large", 100.0)]));
+    let verdict = replay(&before, &small, [recorded_request], start);
+    assert_eq!(moves(&verdict), expected(&[("pool a > 413 body_too_large", 100.0)]));
 }
 
 /// A random configuration and random requests.
@@ -229,9 +233,9 @@ fn plan_of_the_active_configuration_moves_nothing() {
         let mut chance = fastrand::Rng::with_seed(seed);
         let (text, requests) = random(&mut chance);
         let requests: Vec<_> = requests.iter().map(|(path, client, at)| (path.as_str(), *client, *at)).collect();
-        let told = replayed(&text, &format!("# a comment\n{text}"), &requests);
-        assert_eq!((told.requests, told.moved, told.moves.len()), (500, 0.0, 0), "{text}\n{told}");
-        assert_eq!((told.newly_limited.count, told.no_longer_limited.count), (0, 0), "{text}\n{told}");
+        let verdict = replayed(&text, &format!("# a comment\n{text}"), &requests);
+        assert_eq!((verdict.requests, verdict.moved, verdict.moves.len()), (500, 0.0, 0), "{text}\n{verdict}");
+        assert_eq!((verdict.newly_limited.count, verdict.no_longer_limited.count), (0, 0), "{text}\n{verdict}");
     }
 }
 

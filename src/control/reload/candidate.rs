@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Live;
+use super::runtime_state::RuntimeState;
 use crate::base::units::Percent;
 use crate::config::diagnostic::{Diagnostic, Severity, Source};
 use crate::config::load::Loaded;
@@ -34,7 +34,7 @@ impl Candidate {
     pub(super) fn new(
         Loaded { checked, source }: Loaded,
         (current, started): (&Checked, &Config),
-        live: &Live,
+        live: &RuntimeState,
         now: Instant,
     ) -> Result<Result<Self, Vec<Diagnostic>>, String> {
         let changes = Changes::between(current, &checked, started);
@@ -58,7 +58,7 @@ impl Candidate {
         now: Instant,
     ) -> Result<Plan, String> {
         let (before, after, recent) = (Arc::clone(&self.before), Arc::clone(&self.snapshot), Arc::clone(recent));
-        let replayed = tokio::task::spawn_blocking(move || try_out(&before, &after, &recent, now));
+        let replayed = tokio::task::spawn_blocking(move || replay_recent(&before, &after, &recent, now));
         Ok(Plan {
             changes: self.changes.clone(),
             details: details(current, &self.checked, &self.changes),
@@ -67,13 +67,13 @@ impl Candidate {
     }
 }
 
-fn try_out(before: &Snapshot, after: &Snapshot, recent: &RecentRequests, now: Instant) -> Replay {
+fn replay_recent(before: &Snapshot, after: &Snapshot, recent: &RecentRequests, now: Instant) -> Replay {
     let recent = recent.recent(before.recent_requests.count);
     replay(before, after, recent.iter(), now)
 }
 
 /// Why a plan moves too many requests, if it does.
-pub(super) fn too_much(plan: &Plan, most: Percent) -> Option<String> {
+pub(super) fn exceeds_max_moved(plan: &Plan, most: Percent) -> Option<String> {
     let Replay { moved, requests, .. } = &plan.replay;
     (*moved > most.share()).then(|| {
         format!("{} of the last {requests} requests would have another outcome, more than {most}", percent(*moved))

@@ -19,7 +19,7 @@ fn follow(bytes: &[u8]) -> Result<Chunk, DetailedRejection> {
 
 fn detail(bytes: &str) -> &'static str {
     match follow(bytes.as_bytes()) {
-        Err(refusal) => refusal.detail,
+        Err(rejection) => rejection.detail,
         Ok(chunk) => panic!("{bytes:?}: {chunk:?}"),
     }
 }

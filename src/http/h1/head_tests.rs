@@ -149,8 +149,8 @@ fn version_other_than_1_0_and_1_1_is_rejected() {
 #[test]
 fn connect_and_trace_are_rejected_by_the_parser() {
     for line in ["CONNECT a.example:443 HTTP/1.1", "TRACE / HTTP/1.1", "CONNECT "] {
-        let refusal = inspect(with_line(line).as_bytes(), &limits()).unwrap_err();
-        assert_eq!(refusal.rejection, Rejection::MethodNotAllowed, "{line}");
+        let rejection = inspect(with_line(line).as_bytes(), &limits()).unwrap_err();
+        assert_eq!(rejection.rejection, Rejection::MethodNotAllowed, "{line}");
     }
     head(&with_line("trace / HTTP/1.1"));
 }
@@ -317,8 +317,8 @@ fn ambiguous_framing_is_rejected() {
 fn expectations_and_upgrades_are_detected() {
     assert!(head(&with_fields("Expect: 100-Continue\r\n")).expects_continue);
     for fields in ["Expect: x\r\n", "Expect:\r\n", "Expect: 100-continue\r\nExpect: 100-continue\r\n"] {
-        let refusal = inspect(with_fields(fields).as_bytes(), &limits()).unwrap_err();
-        assert_eq!(refusal.rejection, Rejection::ExpectationFailed, "{fields}");
+        let rejection = inspect(with_fields(fields).as_bytes(), &limits()).unwrap_err();
+        assert_eq!(rejection.rejection, Rejection::ExpectationFailed, "{fields}");
     }
     assert!(head(&with_fields("Connection: keep-alive , Upgrade\r\nUpgrade: websocket\r\n")).upgrade);
     assert!(head(&with_fields("Upgrade: websocket\r\nConnection: a\r\nConnection: upgrade\r\n")).upgrade);

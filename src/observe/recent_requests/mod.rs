@@ -5,7 +5,7 @@
 //!
 //! # Cost
 //!
-//! Each worker has a lane of its own: a segment of memory with places for 256 requests, behind a lock that
+//! Each worker has a worker buffer of its own: a segment of memory with places for 256 requests, behind a lock that
 //! nobody else takes but who reads. A request is copied into it (some 100 bytes) in about 30 ns, and nothing is
 //! allocated but when a segment grows for the first time. A full segment joins those of all
 //! workers, under a lock that is taken once in 256 requests, and the worker takes the oldest one's memory for
@@ -23,54 +23,21 @@
 //! dropped; [`Recent`] omits them, so that its requests are complete.
 
 mod config;
+mod request;
 mod segment;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use config::{Config, Spec};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use parking_lot::{Mutex, MutexGuard};
+pub use request::{RecordedRequest, RequestKey};
 
 use segment::Segment;
-
-/// The recorded part of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestKey<'a> {
-    /// When it arrived.
-    pub at: Instant,
-    /// The client address: the peer, or the client named by a trusted proxy.
-    pub client: IpAddr,
-    /// Its method.
-    pub method: &'a str,
-    /// The requested host.
-    pub host: Option<&'a str>,
-    /// Its normalised path.
-    pub path: &'a str,
-    /// Its Content-Length in bytes.
-    pub content_length: Option<u64>,
-    /// The cookie id of the pool in its affinity cookie.
-    pub bound: Option<u64>,
-    /// Whether its host did not belong to its TLS connection.
-    pub misdirected: bool,
-    /// Whether its listener redirects to HTTPS.
-    pub https_required: bool,
-}
-
-/// A recorded request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Noted<'a> {
-    /// Its key.
-    pub key: RequestKey<'a>,
-    /// Its recorded headers.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Whether its path was truncated.
-    pub cut: bool,
-}
 
 /// The full segments of all workers.
 #[derive(Default)]
@@ -88,19 +55,19 @@ struct Full {
 /// The current segment of one worker, alone in its cache line.
 #[derive(Default)]
 #[repr(align(64))]
-struct Lane(Mutex<Option<Segment>>);
+struct WorkerBuffer(Mutex<Option<Segment>>);
 
 /// The recent requests.
 pub struct RecentRequests {
     epoch: Instant,
     full: Mutex<Full>,
-    lanes: Mutex<Vec<Arc<[Lane]>>>,
+    lanes: Mutex<Vec<Arc<[WorkerBuffer]>>>,
 }
 
 /// Records the requests of one worker.
 pub struct Recorder {
     recent: Arc<RecentRequests>,
-    lanes: Arc<[Lane]>,
+    lanes: Arc<[WorkerBuffer]>,
 }
 
 impl RecentRequests {
@@ -113,7 +80,7 @@ impl RecentRequests {
     /// A recorder for a worker with this number of threads.
     #[must_use]
     pub fn recorder(self: &Arc<Self>, threads: usize) -> Recorder {
-        let lanes: Arc<[Lane]> = (0..threads.max(1)).map(|_| Lane::default()).collect();
+        let lanes: Arc<[WorkerBuffer]> = (0..threads.max(1)).map(|_| WorkerBuffer::default()).collect();
         self.lanes.lock().push(Arc::clone(&lanes));
         Recorder { recent: Arc::clone(self), lanes }
     }
@@ -124,9 +91,9 @@ impl RecentRequests {
         // Requests that started before still have the old settings; from here on they are not recorded.
         self.full.lock().wanted = Some(after.clone());
         if before.headers != after.headers || after.count == 0 {
-            // The lock of a lane is taken before that of the full segments, as in `Recorder::note`.
-            for lane in self.lanes.lock().iter().flat_map(|lanes| lanes.iter()) {
-                *lane.0.lock() = None;
+            // The lock of a worker buffer is taken before that of the full segments, as in `Recorder::note`.
+            for worker_buffer in self.lanes.lock().iter().flat_map(|lanes| lanes.iter()) {
+                *worker_buffer.0.lock() = None;
             }
             let mut full = self.full.lock();
             *full = Full { id: full.id, wanted: full.wanted.take(), ..Full::default() };
@@ -144,11 +111,11 @@ impl RecentRequests {
     /// The recorded requests, at most `count`. Workers continue meanwhile.
     #[must_use]
     pub fn recent(&self, count: usize) -> Recent {
-        // A segment that moves from its lane to the full ones meanwhile is seen twice, and identified by its
+        // A segment that moves from its worker buffer to the full ones meanwhile is seen twice, and identified by its
         // id.
         let mut segments: Vec<Arc<Segment>> = Vec::new();
-        for lane in self.lanes.lock().iter().flat_map(|lanes| lanes.iter()) {
-            segments.extend(lane.0.lock().clone().map(Arc::new));
+        for worker_buffer in self.lanes.lock().iter().flat_map(|lanes| lanes.iter()) {
+            segments.extend(worker_buffer.0.lock().clone().map(Arc::new));
         }
         let complete_since = {
             let full = self.full.lock();
@@ -213,8 +180,8 @@ impl Recorder {
         if spec.count == 0 {
             return;
         }
-        let Some(mut lane) = self.lane() else { return };
-        match &mut *lane {
+        let Some(mut worker_buffer) = self.worker_buffer() else { return };
+        match &mut *worker_buffer {
             Some(segment) if !segment.is_full() && segment.names == spec.headers => {
                 segment.push(self.recent.epoch, key, headers);
             }
@@ -229,13 +196,13 @@ impl Recorder {
         }
     }
 
-    /// A lane that is not locked. A worker with one thread has one lane, which only a reader can hold.
-    fn lane(&self) -> Option<MutexGuard<'_, Option<Segment>>> {
+    /// A worker buffer that is not locked. A worker with one thread has one worker buffer, which only a reader can hold.
+    fn worker_buffer(&self) -> Option<MutexGuard<'_, Option<Segment>>> {
         let count = self.lanes.len();
         let start = if count > 1 { fastrand::usize(..count) } else { 0 };
         let (before, from) = self.lanes.split_at_checked(start).unwrap_or_default();
-        let free = from.iter().chain(before).find_map(|lane| lane.0.try_lock());
-        free.or_else(|| self.lanes.get(start).map(|lane| lane.0.lock()))
+        let free = from.iter().chain(before).find_map(|worker_buffer| worker_buffer.0.try_lock());
+        free.or_else(|| self.lanes.get(start).map(|worker_buffer| worker_buffer.0.lock()))
     }
 }
 
@@ -260,7 +227,7 @@ impl Recent {
     }
 
     /// The requests in the order of their times.
-    pub fn iter(&self) -> impl Iterator<Item = Noted<'_>> {
+    pub fn iter(&self) -> impl Iterator<Item = RecordedRequest<'_>> {
         self.order.iter().filter_map(|(_, segment, position)| self.segments.get(*segment)?.get(self.epoch, *position))
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Noted, RequestKey};
+use super::request::{RecordedRequest, RequestKey};
 
 /// Requests in a segment.
 pub(super) const REQUESTS: usize = 256;
@@ -38,7 +38,7 @@ struct Entry {
     method: u8,
     host: Option<u16>,
     path: u16,
-    cut: bool,
+    path_truncated: bool,
     misdirected: bool,
     https_required: bool,
 }
@@ -132,7 +132,7 @@ impl Segment {
             method: method.len() as u8,
             host: host.map(|host| host.len() as u16),
             path: path.len() as u16,
-            cut: path.len() < key.path.len(),
+            path_truncated: path.len() < key.path.len(),
             misdirected: key.misdirected,
             https_required: key.https_required,
         });
@@ -144,7 +144,7 @@ impl Segment {
     }
 
     /// The request at an index.
-    pub(super) fn get(&self, epoch: Instant, index: usize) -> Option<Noted<'_>> {
+    pub(super) fn get(&self, epoch: Instant, index: usize) -> Option<RecordedRequest<'_>> {
         let entry = self.entries.get(index)?;
         let text = self.text.get(entry.start as usize..)?;
         let (method, text) = text.split_at_checked(entry.method.into())?;
@@ -172,7 +172,7 @@ impl Segment {
             misdirected: entry.misdirected,
             https_required: entry.https_required,
         };
-        Some(Noted { key, headers, cut: entry.cut })
+        Some(RecordedRequest { key, headers, path_truncated: entry.path_truncated })
     }
 }
 

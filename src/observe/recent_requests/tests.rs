@@ -1,6 +1,7 @@
 //! Recorded requests are returned unchanged and in order, within the memory limit.
 
 use super::*;
+use http::{HeaderName, HeaderValue};
 
 impl<'a> RequestKey<'a> {
     /// A plain GET of example.com, for tests.
@@ -29,7 +30,7 @@ fn spec(count: usize, headers: &[&str]) -> Spec {
 }
 
 fn paths(recent: &Recent) -> Vec<String> {
-    recent.iter().map(|noted| noted.key.path.to_owned()).collect()
+    recent.iter().map(|recorded_request| recorded_request.key.path.to_owned()).collect()
 }
 
 #[test]
@@ -56,10 +57,10 @@ fn recorded_request_is_returned_unchanged() {
     recorder.note(&spec, &full, &headers);
     recorder.note(&spec, &key(epoch + Duration::from_secs(2), &long), &HeaderMap::new());
     let all = recent.recent(10);
-    let told: Vec<Noted<'_>> = all.iter().collect();
+    let told: Vec<RecordedRequest<'_>> = all.iter().collect();
     let user = (HeaderName::from_static("x-user"), HeaderValue::from_static("somebody"));
-    assert_eq!(told[0], Noted { key: full, headers: vec![user], cut: false });
-    assert_eq!((told[1].key.path, told[1].cut), (&long[..256], true));
+    assert_eq!(told[0], RecordedRequest { key: full, headers: vec![user], path_truncated: false });
+    assert_eq!((told[1].key.path, told[1].path_truncated), (&long[..256], true));
     assert_eq!((told.len(), all.span()), (2, Duration::from_secs(1)));
 }
 
@@ -103,7 +104,7 @@ fn memory_is_bounded_for_any_requests() {
     assert!(held() <= RecentRequests::size_bytes_max(5000), "{}", held());
     let kept = recent.recent(5000);
     assert!(kept.len() > 300 && kept.len() < 5000, "{} long ones", kept.len());
-    assert!(kept.iter().all(|noted| noted.headers.len() == 8));
+    assert!(kept.iter().all(|recorded_request| recorded_request.headers.len() == 8));
 }
 
 #[test]
@@ -120,7 +121,7 @@ fn changed_settings_drop_requests_that_are_no_longer_kept() {
     // The lanes hold up to one segment each in addition.
     let full = recent.full.lock().requests;
     assert!(full < 500 + segment::REQUESTS, "{full}");
-    let last: Vec<_> = recent.recent(500).iter().map(|noted| noted.key.at).collect();
+    let last: Vec<_> = recent.recent(500).iter().map(|recorded_request| recorded_request.key.at).collect();
     assert_eq!(last, (1500..2000).map(|n| epoch + Duration::from_millis(n)).collect::<Vec<_>>());
     recent.configure(&fewer, &other);
     assert!(recent.recent(usize::MAX).is_empty());
@@ -128,7 +129,7 @@ fn changed_settings_drop_requests_that_are_no_longer_kept() {
     assert!(recent.recent(usize::MAX).is_empty(), "a request from before the change is not recorded");
     fill(&other);
     recorder.note(&fewer, &key(epoch, "/"), &HeaderMap::new());
-    assert_eq!(recent.recent(usize::MAX).iter().filter(|noted| noted.key.at == epoch).count(), 0);
+    assert_eq!(recent.recent(usize::MAX).iter().filter(|recorded_request| recorded_request.key.at == epoch).count(), 0);
     recent.configure(&other, &off);
     recorder.note(&off, &key(epoch, "/"), &HeaderMap::new());
     recorder.note(&other, &key(epoch, "/"), &HeaderMap::new());
@@ -170,7 +171,7 @@ fn long_path_is_truncated_outside_a_percent_encoding() {
         let path = format!("/{}%20x", "p".repeat(filler - 1));
         recent.recorder(1).note(&spec(1, &[]), &key(epoch, &path), &HeaderMap::new());
         let all = recent.recent(1);
-        let noted = all.iter().next().unwrap();
-        assert_eq!((noted.key.path, noted.cut), (&path[..kept], true), "{filler}");
+        let recorded_request = all.iter().next().unwrap();
+        assert_eq!((recorded_request.key.path, recorded_request.path_truncated), (&path[..kept], true), "{filler}");
     }
 }

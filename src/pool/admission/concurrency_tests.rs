@@ -21,13 +21,13 @@ struct Simulation {
 /// The result of a period.
 #[derive(Debug, Default)]
 struct Tally {
-    refused: u32,
+    rejected: u32,
     passed: u32,
 }
 
 impl Tally {
-    fn refused_share(&self) -> f64 {
-        f64::from(self.refused) / f64::from(self.refused + self.passed)
+    fn rejected_share(&self) -> f64 {
+        f64::from(self.rejected) / f64::from(self.rejected + self.passed)
     }
 }
 
@@ -64,7 +64,7 @@ impl Simulation {
                 let now = self.now;
                 self.ends.retain(|end| *end > now);
                 if self.ends.len() >= self.gradient.limit() as usize {
-                    tally.refused += 1;
+                    tally.rejected += 1;
                     continue;
                 }
                 tally.passed += 1;
@@ -88,7 +88,7 @@ impl Simulation {
 fn low_load_is_never_rejected_and_keeps_the_limit() {
     let mut server = Simulation::new(20, 0.01);
     let load = server.capacity() * 0.3;
-    assert_eq!(server.run(load, 2000).refused, 0);
+    assert_eq!(server.run(load, 2000).rejected, 0);
     assert_eq!(server.gradient.limit(), 50, "traffic did not approach the limit");
 }
 
@@ -99,7 +99,7 @@ fn limit_grows_while_latency_is_stable() {
     server.run(load, 100);
     assert!(server.gradient.limit() > 200, "{}", server.gradient.limit());
     let later = server.run(load, 100);
-    assert_eq!(later.refused, 0, "limit {}", server.gradient.limit());
+    assert_eq!(later.rejected, 0, "limit {}", server.gradient.limit());
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn limit_converges_near_the_capacity_under_overload() {
         let limit = server.gradient.limit() as usize;
         assert!((workers..=workers * 4).contains(&limit), "{limit} for {workers} workers");
         // It works at its capacity, and the excess is rejected.
-        assert!((0.6..0.72).contains(&tally.refused_share()), "{tally:?} for {workers} workers");
+        assert!((0.6..0.72).contains(&tally.rejected_share()), "{tally:?} for {workers} workers");
     }
 }
 
@@ -125,7 +125,7 @@ fn every_request_is_admitted_after_an_overload() {
     server.run(calm, 50);
     server.run(rush, 300);
     server.run(calm, 20);
-    assert_eq!(server.run(calm, 500).refused, 0, "limit {}", server.gradient.limit());
+    assert_eq!(server.run(calm, 500).rejected, 0, "limit {}", server.gradient.limit());
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn limit_adapts_to_a_permanently_slower_pool() {
     // The same load is now the full capacity; ten minutes later only peaks are rejected.
     server.run(load * 0.8, 1200);
     let tally = server.run(load * 0.8, 200);
-    assert!(tally.refused_share() < 0.02, "{tally:?}, limit {}", server.gradient.limit());
+    assert!(tally.rejected_share() < 0.02, "{tally:?}, limit {}", server.gradient.limit());
 }
 
 #[test]

@@ -134,7 +134,7 @@ impl Config {
     /// Checks the block; `None` without a health check.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Spec> {
         if self.r#type != Type::Http {
-            self.refuse_http_keys(place, faults);
+            self.reject_http_keys(place, faults);
         }
         if self.r#type != Type::Grpc && self.service.is_some() {
             faults.add(place.key("service"), "only valid for a gRPC check", "add `type: grpc`, or remove the key");
@@ -166,7 +166,7 @@ impl Config {
         Some(Spec { request, timeout: self.timeout.0, timing })
     }
 
-    fn refuse_http_keys(&self, place: &Place, faults: &mut Faults) {
+    fn reject_http_keys(&self, place: &Place, faults: &mut Faults) {
         let written = [
             ("path", self.path.is_some()),
             ("host", self.host.is_some()),

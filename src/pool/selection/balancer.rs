@@ -159,7 +159,7 @@ pub struct Selection<P: Policy> {
 }
 
 impl<P: Policy> BackendSelection for Selection<P> {
-    type Iter = Order<P>;
+    type Iter = SelectionIter<P>;
     type Config = Settings<P>;
 
     fn build_with_config(backends: &BTreeSet<Backend>, settings: &Settings<P>) -> Self {
@@ -175,7 +175,7 @@ impl<P: Policy> BackendSelection for Selection<P> {
     }
 
     #[expect(clippy::disallowed_methods, reason = "Pingora's trait has no clock to pass in")]
-    fn iter(self: &Arc<Self>, key: &[u8]) -> Order<P> {
+    fn iter(self: &Arc<Self>, key: &[u8]) -> SelectionIter<P> {
         let key = if key.is_empty() { Key::NONE } else { Key::of(key) };
         let now = Instant::now();
         let mut request = SelectionRequest {
@@ -187,19 +187,19 @@ impl<P: Policy> BackendSelection for Selection<P> {
             admits: &|_| true,
         };
         let first = self.prepared.all.choose(&mut request).unwrap_or_default();
-        Order { selection: Arc::clone(self), first, returned: 0, policy: PhantomData }
+        SelectionIter { selection: Arc::clone(self), first, returned: 0, policy: PhantomData }
     }
 }
 
 /// The chosen backend, then the others.
-pub struct Order<P: Policy> {
+pub struct SelectionIter<P: Policy> {
     selection: Arc<Selection<P>>,
     first: usize,
     returned: usize,
     policy: PhantomData<P>,
 }
 
-impl<P: Policy> BackendIter for Order<P> {
+impl<P: Policy> BackendIter for SelectionIter<P> {
     fn next(&mut self) -> Option<&Backend> {
         let backends = &self.selection.backends;
         if self.returned >= backends.len() {

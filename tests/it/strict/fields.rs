@@ -97,7 +97,7 @@ fn hop_by_hop_response_headers_are_not_sent_to_clients() {
 }
 
 #[test]
-fn an_expectation_other_than_100_continue_is_refused() {
+fn an_expectation_other_than_100_continue_is_rejected() {
     let fixture = Fixture::open();
     for fields in [
         "Expect: 200-ok\r\n",

@@ -14,14 +14,14 @@ const HIDDEN: &str = "(hidden)";
 
 /// A configuration for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
+pub struct RedactedConfig {
     /// The SHA-256 of the file in hexadecimal digits, as printed by sha256sum.
     pub sha256: String,
     /// The configuration.
     pub written: Value,
 }
 
-impl Shown {
+impl RedactedConfig {
     /// The configuration in `source` for display.
     #[must_use]
     pub fn of(source: &Source) -> Self {
@@ -61,13 +61,13 @@ mod tests {
         let text = "pools:\n  a:\n    health_check: { type: http, headers: { Authorization: Bearer 1234 } }\n    \
             backends: [{ address: '${HOST}:80', weight: 2 }]\n\
             tests: [{ request: http://x/, headers: { Cookie: 5678 } }]\n";
-        let shown = Shown::of(&Source::new("f", text));
+        let shown = RedactedConfig::of(&Source::new("f", text));
         let said = shown.written.to_string();
         assert!(!said.contains("1234") && !said.contains("5678"), "{said}");
         let check = &shown.written["pools"]["a"]["health_check"];
         assert_eq!(check, &serde_json::json!({ "type": "http", "headers": { "Authorization": HIDDEN } }));
         assert_eq!(shown.written["pools"]["a"]["backends"][0]["address"], "${HOST}:80");
         assert_eq!(shown.sha256.len(), 64);
-        assert_ne!(shown.sha256, Shown::of(&Source::new("f", &format!("{text}\n"))).sha256);
+        assert_ne!(shown.sha256, RedactedConfig::of(&Source::new("f", &format!("{text}\n"))).sha256);
     }
 }

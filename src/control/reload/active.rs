@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::Source;
+use super::source::Source;
 use crate::base::units::Timestamp;
 use crate::config::diagnostic;
-use crate::config::shown::Shown;
+use crate::config::redacted::RedactedConfig;
 
 /// The configuration that requests use.
 #[derive(Clone, Debug)]
-pub struct InForce {
+pub struct ActiveConfiguration {
     /// Its file, if it came from one.
     pub file: Option<PathBuf>,
     /// The number of the configuration in this process, from 1.
@@ -17,20 +17,20 @@ pub struct InForce {
     /// Since when it is active.
     pub applied: Timestamp,
     /// The configuration for display.
-    pub shown: Shown,
+    pub shown: RedactedConfig,
 }
 
-impl InForce {
+impl ActiveConfiguration {
     /// The first configuration of a process.
     #[must_use]
     pub fn first(text: &diagnostic::Source, source: Option<&Source>) -> Self {
         let file = source.map(|source| source.file().to_owned());
-        Self { file, generation: 1, applied: Timestamp::now(), shown: Shown::of(text) }
+        Self { file, generation: 1, applied: Timestamp::now(), shown: RedactedConfig::of(text) }
     }
 
     /// The configuration that replaces it.
     pub(super) fn next(&self, text: &diagnostic::Source) -> Self {
         let file = self.file.clone();
-        Self { file, generation: self.generation + 1, applied: Timestamp::now(), shown: Shown::of(text) }
+        Self { file, generation: self.generation + 1, applied: Timestamp::now(), shown: RedactedConfig::of(text) }
     }
 }

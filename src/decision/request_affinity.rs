@@ -11,16 +11,16 @@ use crate::routing::affinity::{self, AffinityMethod};
 
 /// The session affinity of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bond {
+pub enum RequestAffinity {
     /// None: any backend may serve it.
     None,
     /// The backend in its affinity cookie.
-    Ticket(AffinityCookie),
+    Cookie(AffinityCookie),
     /// The backend with the highest score for its hash.
     Hash(u64),
 }
 
-impl Bond {
+impl RequestAffinity {
     /// The affinity of a request on `route`; `now` is in seconds since 1970. A cookie for a pool that gets no
     /// traffic from the route any more is ignored.
     #[must_use]
@@ -29,10 +29,10 @@ impl Bond {
             None => Self::None,
             Some(AffinityMethod::Hash(source)) => source.hash(headers, client).map_or(Self::None, Self::Hash),
             Some(AffinityMethod::Cookie(cookie)) => {
-                let ticket = affinity::cookie_value(headers, &cookie.name).and_then(|value| cookie.keys.open(value));
-                let good = ticket
-                    .filter(|ticket| age(ticket, now) <= cookie.lifetime && position(route, ticket.pool).is_some());
-                good.map_or(Self::None, Self::Ticket)
+                let value = affinity::cookie_value(headers, &cookie.name).and_then(|value| cookie.keys.open(value));
+                let valid =
+                    value.filter(|value| age(value, now) <= cookie.lifetime && position(route, value.pool).is_some());
+                valid.map_or(Self::None, Self::Cookie)
             }
         }
     }
@@ -42,17 +42,17 @@ impl Bond {
     pub fn share(self, route: &Route) -> Option<usize> {
         match self {
             Self::None => None,
-            Self::Ticket(ticket) => position(route, ticket.pool),
+            Self::Cookie(cookie) => position(route, cookie.pool),
             Self::Hash(number) => route.targets.of(number).map(|(index, _)| index),
         }
     }
 
     /// The score of the backend at `address`, higher is better; `None` without affinity to it.
     #[must_use]
-    pub fn wants(self, address: SocketAddr) -> Option<u64> {
+    pub fn score(self, address: SocketAddr) -> Option<u64> {
         match self {
             Self::None => None,
-            Self::Ticket(ticket) => (address == ticket.backend).then_some(0),
+            Self::Cookie(cookie) => (address == cookie.backend).then_some(0),
             Self::Hash(number) => Some(affinity::score(number, address)),
         }
     }
@@ -64,8 +64,8 @@ pub fn position(route: &Route, pool: u64) -> Option<usize> {
     route.targets.position(|target| target.id == pool)
 }
 
-/// The age of a ticket; `now` is in seconds since 1970.
+/// The age of a cookie; `now` is in seconds since 1970.
 #[must_use]
-pub fn age(ticket: &AffinityCookie, now: u64) -> Duration {
-    Duration::from_secs(now.saturating_sub(ticket.issued_at))
+pub fn age(cookie: &AffinityCookie, now: u64) -> Duration {
+    Duration::from_secs(now.saturating_sub(cookie.issued_at))
 }

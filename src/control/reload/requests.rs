@@ -10,7 +10,7 @@ use crate::control::plan::Plan;
 use crate::control::plan::changes::Changes;
 
 /// Requests that may be queued; a plain reload is covered by one that is queued already.
-pub(super) const ORDERS_MAX: usize = 16;
+pub(super) const REQUESTS_MAX: usize = 16;
 
 /// The result of a reload.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +37,7 @@ pub enum Outcome {
         diagnostics: Vec<String>,
     },
     /// It would move too many requests; the active configuration stays.
-    MovesTooMuch {
+    ExceedsMaxMoved {
         /// The reason.
         reason: String,
         /// The plan.
@@ -68,7 +68,7 @@ pub struct Draft {
 
 /// The result of evaluating a configuration.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Planned {
+pub enum PlanOutcome {
     /// The plan.
     Plan(Box<Plan>),
     /// It is faulty.
@@ -85,7 +85,7 @@ pub enum Planned {
 
 /// Options of a reload.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct How {
+pub struct ReloadOptions {
     /// The largest share of recent requests that may have another outcome; default: that of the active
     /// configuration.
     pub max_moved: Option<Percent>,
@@ -94,83 +94,83 @@ pub struct How {
 }
 
 /// A request for a new process to take over.
-pub struct Upgrade {
+pub struct UpgradeRequest {
     /// The upgrade socket of the new process.
     pub upgrade_sock: String,
     /// The changes of the reload.
     pub changes: Changes,
-    /// The requester, which gets the result.
-    pub tell: oneshot::Sender<Outcome>,
+    /// Receives the result.
+    pub reply: oneshot::Sender<Outcome>,
 }
 
-/// Requests upgrades. Cheap to clone.
+/// Sends requests for upgrades. Cheap to clone.
 #[derive(Clone)]
-pub struct Upgrades(mpsc::Sender<Upgrade>);
+pub struct UpgradeHandle(mpsc::Sender<UpgradeRequest>);
 
-impl Upgrades {
+impl UpgradeHandle {
     /// A sender and its receiver.
     #[must_use]
-    pub fn new() -> (Self, mpsc::Receiver<Upgrade>) {
-        let (give, take) = mpsc::channel(ORDERS_MAX);
-        (Self(give), take)
+    pub fn new() -> (Self, mpsc::Receiver<UpgradeRequest>) {
+        let (sender, receiver) = mpsc::channel(REQUESTS_MAX);
+        (Self(sender), receiver)
     }
 
-    pub(super) async fn ask(&self, upgrade: Upgrade) {
-        // If it is not received, `tell` is dropped, which the requester notices.
-        self.0.send(upgrade).await.ok();
+    pub(super) async fn send(&self, request: UpgradeRequest) {
+        // If it is not received, `reply` is dropped, and the requester gets an error.
+        self.0.send(request).await.ok();
     }
 }
 
 /// A request to the reloader.
-pub(super) enum Order {
+pub(super) enum ReloadRequest {
     /// Reload the file.
     Reload {
         /// Its options.
-        how: How,
-        /// The requester, which gets the result.
-        tell: Option<oneshot::Sender<Outcome>>,
+        options: ReloadOptions,
+        /// Receives the result.
+        reply: Option<oneshot::Sender<Outcome>>,
     },
     /// Evaluate a configuration.
     Plan {
         /// The configuration.
         draft: Draft,
-        /// The requester.
-        tell: oneshot::Sender<Planned>,
+        /// Receives the result.
+        reply: oneshot::Sender<PlanOutcome>,
     },
 }
 
 /// Sends requests to the reloader. Cheap to clone.
 #[derive(Clone)]
-pub struct Orders(mpsc::Sender<Order>);
+pub struct ReloadHandle(mpsc::Sender<ReloadRequest>);
 
 /// The reason if the reloader has stopped.
-const LEAVING: &str = "the process is shutting down";
+const SHUTTING_DOWN: &str = "the process is shutting down";
 
-impl Orders {
+impl ReloadHandle {
     /// A sender and its receiver.
-    pub(super) fn new() -> (Self, mpsc::Receiver<Order>) {
-        let (give, take) = mpsc::channel(ORDERS_MAX);
-        (Self(give), take)
+    pub(super) fn new() -> (Self, mpsc::Receiver<ReloadRequest>) {
+        let (sender, receiver) = mpsc::channel(REQUESTS_MAX);
+        (Self(sender), receiver)
     }
 
-    /// Requests a reload without waiting.
-    pub fn give(&self) {
+    /// Requests a reload and does not wait for the result.
+    pub fn request_reload(&self) {
         // If the queue is full, a queued request will read the current file.
-        self.0.try_send(Order::Reload { how: How::default(), tell: None }).ok();
+        self.0.try_send(ReloadRequest::Reload { options: ReloadOptions::default(), reply: None }).ok();
     }
 
     /// Reloads and waits for the result.
-    pub async fn reload(&self, how: How) -> Outcome {
-        let (tell, told) = oneshot::channel();
-        self.0.send(Order::Reload { how, tell: Some(tell) }).await.ok();
-        // If the request was not received, `tell` was dropped.
-        told.await.unwrap_or_else(|_| Outcome::Failed { reason: LEAVING.to_owned() })
+    pub async fn reload(&self, options: ReloadOptions) -> Outcome {
+        let (reply, received) = oneshot::channel();
+        self.0.send(ReloadRequest::Reload { options, reply: Some(reply) }).await.ok();
+        // If the request was not received, `reply` was dropped.
+        received.await.unwrap_or_else(|_| Outcome::Failed { reason: SHUTTING_DOWN.to_owned() })
     }
 
-    /// Tries a configuration out; nothing is changed.
-    pub async fn plan(&self, draft: Draft) -> Planned {
-        let (tell, told) = oneshot::channel();
-        self.0.send(Order::Plan { draft, tell }).await.ok();
-        told.await.unwrap_or_else(|_| Planned::Failed { reason: LEAVING.to_owned() })
+    /// Evaluates a configuration. Nothing changes.
+    pub async fn plan(&self, draft: Draft) -> PlanOutcome {
+        let (reply, received) = oneshot::channel();
+        self.0.send(ReloadRequest::Plan { draft, reply }).await.ok();
+        received.await.unwrap_or_else(|_| PlanOutcome::Failed { reason: SHUTTING_DOWN.to_owned() })
     }
 }

@@ -4,25 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Client;
+use super::client::Client;
 use super::pools::{Backend, Backends};
 use crate::base::units::PoolName;
 use crate::pool::Pool;
 use crate::pool::operator::overrides::{Change, Override};
 
 /// The timeout for the response of the old process.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Reads the overrides of the old process and applies them here. An override is dropped, with a log line, if
 /// the configured settings of its backend differ.
 pub(super) fn take(before: &Client, pools: &BTreeMap<PoolName, Arc<Pool>>) {
-    let Backends { backends } = match before.clone().with_patience(PATIENCE).get("/backends") {
+    let Backends { backends } = match before.clone().with_timeout(TIMEOUT).get("/backends") {
         Ok(backends) => backends,
         Err(e) => return log::warn!("overrides of the old process, if any, are lost: {e}"),
     };
     for backend in backends {
-        let Some(told) = backend.overridden else { continue };
-        if !pools.get(&backend.pool).is_some_and(|pool| apply(pool, &backend, told)) {
+        let Some(list) = backend.overridden else { continue };
+        if !pools.get(&backend.pool).is_some_and(|pool| apply(pool, &backend, list)) {
             log::warn!(
                 "override dropped, the configured settings differ: pool={} backend={}",
                 backend.pool,
@@ -34,12 +34,12 @@ pub(super) fn take(before: &Client, pools: &BTreeMap<PoolName, Arc<Pool>>) {
 
 /// Applies the override if the backend exists with the same configured settings.
 #[expect(clippy::disallowed_methods, reason = "slow start begins with the change")]
-fn apply(pool: &Pool, backend: &Backend, told: Override) -> bool {
+fn apply(pool: &Pool, backend: &Backend, list: Override) -> bool {
     let now = Instant::now();
     let found = pool.backends();
     let same = found
         .iter()
         .any(|found| found.endpoint.address() == backend.address && super::pools::written(found) == backend.written);
-    let changes = [told.state.map(Change::State), told.weight.map(Change::Weight)];
-    same && changes.into_iter().flatten().all(|change| pool.change(backend.address, change, told.since, now).is_ok())
+    let changes = [list.state.map(Change::State), list.weight.map(Change::Weight)];
+    same && changes.into_iter().flatten().all(|change| pool.change(backend.address, change, list.since, now).is_ok())
 }

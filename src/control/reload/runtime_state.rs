@@ -1,0 +1,55 @@
+//! The parts of the process that a reload replaces.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::base::lifecycle::Lifecycle;
+use crate::config::{Checked, listener};
+use crate::control::reload::active::ActiveConfiguration;
+use crate::control::reload::requests::UpgradeHandle;
+use crate::decision::snapshot::Snapshot;
+use crate::listener::{ActiveClientRules, ClientRules, descriptors};
+use crate::observe::access_log;
+use crate::observe::recent_requests::RecentRequests;
+use crate::pool::RunningPools;
+
+/// What a reload replaces.
+#[derive(Clone)]
+pub struct RuntimeState {
+    /// The snapshot for new requests.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// The active configuration.
+    pub active: Arc<ArcSwap<ActiveConfiguration>>,
+    /// The rules for clients.
+    pub rules: ActiveClientRules,
+    /// The running pools.
+    pub pools: RunningPools,
+    /// The access log.
+    pub access_log: access_log::Slot,
+    /// The listeners as at the start: they change only with the process.
+    pub listeners: Arc<[listener::Spec]>,
+    /// The recent requests.
+    pub recent_requests: Arc<RecentRequests>,
+    /// The phase of the process.
+    pub lifecycle: Lifecycle,
+    /// Requests upgrades.
+    pub upgrades: UpgradeHandle,
+}
+
+/// The rules for clients. The default number of connections follows from the file descriptor limit.
+///
+/// # Errors
+/// If the file descriptor limit cannot be read.
+pub fn rules(checked: &Checked) -> Result<ClientRules, String> {
+    let descriptors = descriptors::raise_limit().map_err(|e| format!("cannot read the file descriptor limit: {e}"))?;
+    let limits = checked.connection_limits;
+    let total = limits.total.unwrap_or_else(|| descriptors::connections_for(descriptors));
+    Ok(ClientRules {
+        timeouts: Arc::new(checked.client_timeouts),
+        limits,
+        request_limits: checked.request_limits,
+        trusted_proxies: checked.trusted_proxies.clone(),
+        max_connections: (total, limits.per_client),
+    })
+}
