@@ -181,7 +181,7 @@ fn without_dot_segments(path: &str) -> String {
     output
 }
 
-/// `X-Forwarded-For`, a line of it in each line: nobody to the left of an untrusted hop has a say.
+/// `X-Forwarded-For`, one header line per input line: addresses to the left of an untrusted hop are ignored.
 pub fn forwarded_for(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let lines: Vec<&str> = text.split('\n').collect();

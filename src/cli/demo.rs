@@ -123,7 +123,7 @@ fn explain(tls: u16, plain: u16, backends: &[Backend], control: &Path) {
          curl http://localhost:{plain}/apiB            # backends 2, 4 and 5, in plain HTTP\n  \
          curl -i http://localhost:{plain}/elsewhere    # no route: 404, with the cause\n  \
          kill {pid}; curl -k https://localhost:{tls}/apiA   # backend-3 dies: no request fails\n  \
-         curl -X POST http://127.0.0.1:{port}/health/down  # backend-1 calls itself ill: 503 soon, nobody is left\n  \
+         curl -X POST http://127.0.0.1:{port}/health/down  # backend-1 reports failed health checks: /apiA soon returns 503\n  \
          curl -X POST http://127.0.0.1:{port}/health/up    # and is used again\n  \
          l7lb backends --socket {control}   # who has what, and `l7lb backends --help`\n\
          Ctrl-C ends it all. One access line for each request follows.\n"

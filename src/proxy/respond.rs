@@ -42,7 +42,7 @@ pub(super) async fn own_health(
     let (status, body) = match (asked(&paths.live), asked(&paths.ready)) {
         (true, _) => (StatusCode::OK, "live\n"),
         (_, true) if lifecycle.is_ready() => (StatusCode::OK, "ready\n"),
-        (_, true) => (StatusCode::SERVICE_UNAVAILABLE, "leaving\n"),
+        (_, true) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         _ => return Ok(false),
     };
     let head = match request.method {

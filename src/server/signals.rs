@@ -153,22 +153,23 @@ impl ShutdownSignalWatch for Signals {
         }
         tokio::select! {
             () = self.finish() => {}
-            signal = streams.at_once(self.lifecycle.phase()) => log::info!("{signal}: aborting {} connections", self.drain.open()),
+            signal = streams.early_end(self.lifecycle.phase()) => log::info!("{signal}: aborting {} connections", self.drain.open()),
         }
         self.leave()
     }
 }
 
 impl Streams {
-    /// Somebody cannot wait any longer. A process that was replaced in `phase` was not asked to stop yet: whoever
-    /// stops all of a service asks the old one too, and means it politely.
-    async fn at_once(&mut self, phase: Phase) -> &'static str {
-        let mut polite = phase == Phase::Replaced;
+    /// Waits for a signal that ends the graceful shutdown early. After an upgrade, in `phase` [`Phase::Replaced`], the
+    /// first SIGTERM does not count: a service manager sends it to all processes of the service to start a graceful
+    /// shutdown.
+    async fn early_end(&mut self, phase: Phase) -> &'static str {
+        let mut ignore_terminate = phase == Phase::Replaced;
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => return "SIGINT",
                 _ = self.terminate.recv() => {
-                    if !std::mem::take(&mut polite) {
+                    if !std::mem::take(&mut ignore_terminate) {
                         return "second SIGTERM";
                     }
                     log::info!("SIGTERM: already draining, another process has taken over");

@@ -59,7 +59,7 @@ fn affinity_cookie_keeps_a_client_on_its_backend_until_the_backend_fails() {
     assert_ne!(second, cookie_line, "the response sets a new cookie");
     lab.wait_for_log(&format!("backend down: pool=p backend=127.0.0.1:{}", backends[index].port));
     get_with(port, "/moved", &cookie_line);
-    assert!(lab.wait_for_access("path=/moved").contains("bound to is not available"));
+    assert!(lab.wait_for_access("path=/moved").contains("the affinity backend is not available"));
     for _ in 0..5 {
         assert_eq!(backend_of(&get_with(port, "/apiA", &second)), backend_of(&moved));
     }
@@ -142,7 +142,7 @@ fn affinity_by_header_or_client_cookie_always_selects_the_same_backend() {
                 "only clients of the failed backend move"
             );
         }
-        lab.wait_for_access("bound to is not available");
+        lab.wait_for_access("the affinity backend is not available");
     }
 }
 

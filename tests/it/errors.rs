@@ -190,7 +190,7 @@ fn connection_is_kept_after_an_error_where_http_and_pingora_allow_it() {
         assert_eq!((response.status, response.header("connection")), (status, "keep-alive"));
     }
 
-    // After a failed attempt Pingora closes the connection, and the response says so.
+    // After a failed attempt Pingora closes the connection, and the response has `Connection: close`.
     let port = free_port();
     let _lab = scripted_lab(port, &[("refuses", free_port())]);
     assert_eq!(get(port, "/refuses").header("connection"), "close");

@@ -184,7 +184,7 @@ fn live_explain_reports_limits_and_backends_without_side_effects() {
     assert_eq!((rejection.status, rejection.cause.as_str()), (429, "rate_limited"));
     assert!(
         !explanation.limits[0].state.as_ref().unwrap().admitted
-            && explanation.to_string().contains("(spent; the next one")
+            && explanation.to_string().contains("(limit reached; the next request")
     );
 
     let explanation = live_explanation(&lab, &[&url]);

@@ -148,7 +148,7 @@ fn upgrade_hands_over_forty_listeners_with_one_socket_per_worker() {
     lab.signal(Signal::SIGQUIT);
     next.wait_until_ready();
     assert!(lab.wait_exit(PATIENCE).success());
-    assert!(lab.log().contains("handing 120 sockets over"), "{}", lab.log());
+    assert!(lab.log().contains("handing over 120 sockets"), "{}", lab.log());
     assert!(ports.iter().all(|port| get(*port, "/apiA").status == 200));
     for load in loads {
         load.wait_for_more(50);

@@ -22,7 +22,7 @@ fn two_upgrades_in_a_row_under_load_fail_no_request() {
         lab.signal(Signal::SIGQUIT);
         next.wait_until_ready();
         assert!(lab.wait_exit(PATIENCE).success());
-        assert!(lab.log().contains("all connections are finished"), "{}", lab.log());
+        assert!(lab.log().contains("all connections have ended"), "{}", lab.log());
         lab = next;
     }
     load.wait_for_more(500);

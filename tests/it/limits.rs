@@ -79,6 +79,6 @@ fn clients_behind_a_trusted_proxy_are_counted_separately() {
     );
 
     let port = free_port();
-    let _trusting_nobody = lab(port, &backend, limit);
+    let _without_trusted_proxies = lab(port, &backend, limit);
     assert_eq!([ask(port, "203.0.113.1"), ask(port, "203.0.113.2"), ask(port, "203.0.113.3")], [200, 200, 429]);
 }

@@ -40,7 +40,7 @@ fn access_log_file_is_reopened_after_rotation() {
     eventually("the first line is written", PATIENCE, || holds(&current, "/before"));
     std::fs::rename(&current, &rotated).unwrap();
     lab.signal(Signal::SIGUSR1);
-    eventually("the file is opened anew", PATIENCE, || current.exists());
+    eventually("the file is reopened", PATIENCE, || current.exists());
     get(port, "/after");
     eventually("the next line is in the new file", PATIENCE, || holds(&current, "/after"));
     assert!(!holds(&rotated, "/after") && !holds(&current, "/before"));

@@ -146,7 +146,8 @@ fn plan_of_the_running_file_moves_nothing_and_an_invalid_file_is_rejected() {
     (0..5).for_each(|_| assert_eq!(get(fixture.port, "/api").status, 200));
     let stdout = String::from_utf8(fixture.plan(OLD, &[]).stdout).unwrap();
     assert!(
-        stdout.starts_with("changes\n  none\nthe last 5 requests, of ") && stdout.contains("all would end"),
+        stdout.starts_with("changes\n  none\nthe last 5 requests, of ")
+            && stdout.contains("all would have the same outcome"),
         "{stdout}"
     );
 
@@ -173,7 +174,7 @@ fn max_moved_in_the_file_rejects_reloads_that_exceed_it() {
     lab.wait_for_log("50.0 % of the last 2 requests would have another outcome, more than 10%");
     assert_eq!(get(port, "/").status, 200);
     let (status, response) = call(&lab, Method::POST, "/reload", "");
-    assert_eq!((status, &response["cause"]), (StatusCode::PRECONDITION_FAILED, &json!("moves_too_much")));
+    assert_eq!((status, &response["cause"]), (StatusCode::PRECONDITION_FAILED, &json!("exceeds_max_moved")));
     let (status, _) = call(&lab, Method::POST, "/reload?max_moved=100%25", "");
     assert_eq!(status, StatusCode::OK, "the parameter of the request overrides the file");
     assert_eq!(get(port, "/").status, 404);
@@ -187,7 +188,7 @@ fn max_moved_is_rejected_if_no_requests_are_recorded() {
     assert_eq!((status, &plan["replay"]["requests"]), (StatusCode::OK, &json!(0)), "{plan}");
     let (code, stderr) = fixture.reload(NEW, &["--max-moved", "100%"]);
     assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("no request is remembered"), "{stderr}");
+    assert!(stderr.contains("no recent requests are kept"), "{stderr}");
     let (status, problem) = call(&fixture.lab, Method::POST, "/reload?max_moved=5", "");
     assert_eq!((status, &problem["cause"]), (StatusCode::BAD_REQUEST, &json!("malformed")), "{problem}");
 }

@@ -82,13 +82,13 @@ fn readiness_fails_before_listeners_close_and_no_request_fails() {
     let load = Load::start(port, "/apiA", 4, 2);
     load.wait_for_more(50);
     lab.signal(Signal::SIGTERM);
-    lab.wait_for_log("not ready any more; listeners close in 2s");
+    lab.wait_for_log("draining, not ready; listeners close in 2s");
     let ready = get(port, "/readyz");
-    assert_eq!((ready.status, ready.body.as_str()), (503, "leaving\n"));
+    assert_eq!((ready.status, ready.body.as_str()), (503, "draining\n"));
     assert_eq!((get(port, "/livez").status, get(port, "/apiA").status), (200, 200), "requests are still served");
     let client = l7lb::control::api::Client::new(lab.folder().join("control.sock"));
     let error = client.get::<serde_json::Value>("/ready").unwrap_err().to_string();
-    assert!(error.contains("about to leave"), "{error}");
+    assert!(error.contains("shutting down"), "{error}");
     load.wait_for_more(50);
     let report = load.stop();
     assert_eq!((report.failed, report.statuses.len()), (Vec::new(), 1));
@@ -133,7 +133,7 @@ fn requests_aborted_at_the_end_of_the_grace_period_are_logged() {
     eventually("all requests are in flight", PATIENCE, || received(&one) == 2);
     lab.signal(Signal::SIGTERM);
     let line = lab.wait_for_log("the grace period is over");
-    assert!(line.contains("3 connections are cut, with 3 requests"), "{line}");
+    assert!(line.contains("aborting 3 connections with 3 requests"), "{line}");
     lab.wait_for_log("request aborted: route=*/chat client=127.0.0.1 after=");
     lab.wait_for_log("request aborted: route=*/apiA client=127.0.0.1 after=");
     assert!(lab.wait_exit(PATIENCE).success());
@@ -147,9 +147,9 @@ fn requests_aborted_at_the_end_of_the_grace_period_are_logged() {
 fn second_signal_ends_the_process_immediately() {
     let one = Backend::start("one");
     for (delay, second, phase) in [
-        ("1h", Signal::SIGTERM, "not ready any more"),
-        ("0s", Signal::SIGTERM, "finishing 1"),
-        ("1h", Signal::SIGINT, "not ready any more"),
+        ("1h", Signal::SIGTERM, "draining, not ready"),
+        ("0s", Signal::SIGTERM, "draining 1"),
+        ("1h", Signal::SIGINT, "draining, not ready"),
     ] {
         let port = free_port();
         let mut lab = Lab::start(&yaml(port, &one, &format!("drain_delay: {delay}")));
@@ -161,7 +161,7 @@ fn second_signal_ends_the_process_immediately() {
         lab.wait_for_log(phase);
         lab.signal(second);
         assert!(lab.wait_exit(PATIENCE).success());
-        lab.wait_for_log("connections are cut");
+        lab.wait_for_log("aborting 1 connections");
     }
 }
 
@@ -201,7 +201,7 @@ fn sigterm_during_an_upgrade_does_not_abort_requests_in_flight() {
     let (mut new, _) = upgrade_socket.accept().unwrap();
     lab.signal(Signal::SIGTERM);
     new.write_all(&[b'R', 0, 0, 0, 1]).unwrap();
-    lab.wait_for_log("SIGTERM: draining already");
+    lab.wait_for_log("SIGTERM: already draining");
     assert_eq!(read_response(&mut slow).status, 200);
     assert!(lab.wait_exit(PATIENCE).success());
 }

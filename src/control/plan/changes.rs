@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Checked, Config, RouteSpec, routes};
 
-/// No list of names is longer than anybody would read.
+/// The largest number of names in a list.
 const NAMES_MAX: usize = 10;
 
 /// What changes from one configuration to another.

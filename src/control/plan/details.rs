@@ -41,7 +41,7 @@ fn pools(old: &Checked, new: &Checked, changes: &Changes, verdict: &mut Vec<Stri
         if before != pool {
             let name = format!("pool `{name}`");
             backends(&name, &before.backends, &pool.backends, verdict);
-            verdict.extend(keys(&name, &pool_keys(before, pool)));
+            verdict.extend(keys(&name, pool_keys(before, pool)));
         } else if changes.pools.changed.iter().any(|changed| changed == name.as_str()) {
             verdict.push(format!("pool `{name}`: the content of a file has changed"));
         }
@@ -50,44 +50,26 @@ fn pools(old: &Checked, new: &Checked, changes: &Changes, verdict: &mut Vec<Stri
     verdict.extend(gone.map(|name| format!("pool `{name}` removed")));
 }
 
-/// The keys of a pool besides its backends, each with whether it differs.
-fn pool_keys(a: &pool::Config, b: &pool::Config) -> [(&'static str, bool); 15] {
-    // A new key is a compile error here, so that none is forgotten.
-    let pool::Config {
-        balance,
-        slow_start,
-        backup_threshold,
-        protocol,
-        tls,
-        proxy_protocol,
-        health_check,
-        passive_health,
-        circuit_breaker,
-        max_in_flight,
-        queue,
-        adaptive_concurrency,
-        timeouts,
-        keepalive_timeout,
-        removal_timeout,
-        backends: _,
-    } = a;
-    [
-        ("balance", *balance != b.balance),
-        ("slow_start", *slow_start != b.slow_start),
-        ("backup_threshold", *backup_threshold != b.backup_threshold),
-        ("protocol", *protocol != b.protocol),
-        ("tls", *tls != b.tls),
-        ("proxy_protocol", *proxy_protocol != b.proxy_protocol),
-        ("health_check", *health_check != b.health_check),
-        ("passive_health", *passive_health != b.passive_health),
-        ("circuit_breaker", *circuit_breaker != b.circuit_breaker),
-        ("max_in_flight", *max_in_flight != b.max_in_flight),
-        ("queue", *queue != b.queue),
-        ("adaptive_concurrency", *adaptive_concurrency != b.adaptive_concurrency),
-        ("timeouts", *timeouts != b.timeouts),
-        ("keepalive_timeout", *keepalive_timeout != b.keepalive_timeout),
-        ("removal_timeout", *removal_timeout != b.removal_timeout),
-    ]
+/// The keys of `$type` whose values differ between `$a` and `$b`. Every key is listed once: either it is compared here
+/// or it is reported by other code. A key that is missing from both lists does not compile.
+macro_rules! changed_keys {
+    ($type:path, $a:expr, $b:expr, compare: [$($key:ident),* $(,)?], elsewhere: [$($other:ident),* $(,)?]) => {{
+        let $type { $($key: _,)* $($other: _),* } = $a;
+        let differs = [$((stringify!($key), $a.$key != $b.$key)),*];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect::<Vec<&'static str>>()
+    }};
+}
+
+/// The changed keys of a pool, without its backends.
+fn pool_keys(a: &pool::Config, b: &pool::Config) -> Vec<&'static str> {
+    changed_keys!(
+        pool::Config, a, b,
+        compare: [
+            balance, slow_start, backup_threshold, protocol, tls, proxy_protocol, health_check, passive_health,
+            circuit_breaker, max_in_flight, queue, adaptive_concurrency, timeouts, keepalive_timeout, removal_timeout,
+        ],
+        elsewhere: [backends]
+    )
 }
 
 fn backends(pool: &str, old: &[BackendConfig], new: &[BackendConfig], verdict: &mut Vec<String>) {
@@ -127,7 +109,7 @@ fn routes_of(old: &Checked, new: &Checked, changes: &Changes, verdict: &mut Vec<
     for name in &changes.routes.changed {
         if let (Some((was, written)), Some((is, now))) = (before.get(name), after.get(name)) {
             route(&format!("route `{name}`"), was, is, verdict);
-            verdict.extend(keys(&format!("route `{name}`"), &route_keys(written, now)));
+            verdict.extend(keys(&format!("route `{name}`"), route_keys(written, now)));
         }
     }
 }
@@ -179,34 +161,17 @@ fn pools_of(targets: &[TargetSpec]) -> String {
     }
 }
 
-/// The keys of a route that are reported by name only.
-fn route_keys(a: &RouteConfig, b: &RouteConfig) -> [(&'static str, bool); 5] {
-    // A new key is a compile error here, so that none is forgotten.
-    let RouteConfig {
-        name: _,
-        path: _,
-        exact: _,
-        host: _,
-        methods: _,
-        pool: _,
-        rate_limit: _,
-        sticky,
-        retry,
-        timeouts,
-        body_size,
-        allow_encoded,
-    } = a;
-    [
-        ("sticky", *sticky != b.sticky),
-        ("retry", *retry != b.retry),
-        ("timeouts", *timeouts != b.timeouts),
-        ("body_size", *body_size != b.body_size),
-        ("allow_encoded", *allow_encoded != b.allow_encoded),
-    ]
+/// The changed keys of a route that are reported by name only.
+fn route_keys(a: &RouteConfig, b: &RouteConfig) -> Vec<&'static str> {
+    changed_keys!(
+        RouteConfig, a, b,
+        compare: [sticky, retry, timeouts, body_size, allow_encoded],
+        elsewhere: [name, path, exact, host, methods, pool, rate_limit]
+    )
 }
 
-fn keys(thing: &str, differs: &[(&str, bool)]) -> Vec<String> {
-    differs.iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("{thing}: `{key}` changed")).collect()
+fn keys<'a>(subject: &'a str, changed: Vec<&'static str>) -> impl Iterator<Item = String> + 'a {
+    changed.into_iter().map(move |key| format!("{subject}: `{key}` changed"))
 }
 
 /// Whether a limit is tighter or looser: tighter if it admits fewer requests at every time.

@@ -131,7 +131,7 @@ impl ReloadTask {
     }
 
     /// Evaluates a configuration without changing anything.
-    #[expect(clippy::disallowed_methods, reason = "the age of requests is told from here")]
+    #[expect(clippy::disallowed_methods, reason = "the age of recent requests is relative to now")]
     async fn plan(&self, Draft { file, text }: Draft) -> Result<PlanOutcome, String> {
         let read = move || load::read(&text, &file, &|name| std::env::var(name).ok());
         let read = tokio::task::spawn_blocking(read).await.map_err(|e| e.to_string())?;

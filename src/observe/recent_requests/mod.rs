@@ -6,7 +6,7 @@
 //! # Cost
 //!
 //! Each worker has a worker buffer of its own: a segment of memory with places for 256 requests, behind a lock that
-//! nobody else takes but who reads. A request is copied into it (some 100 bytes) in about 30 ns, and nothing is
+//! that only its worker and readers take. A request is copied into it (some 100 bytes) in about 30 ns, and nothing is
 //! allocated but when a segment grows for the first time. A full segment joins those of all
 //! workers, under a lock that is taken once in 256 requests, and the worker takes the oldest one's memory for
 //! the next.

@@ -142,11 +142,11 @@ fn server_errors_eject_only_if_the_peers_are_healthy() {
     assert!(Bench::new().fails(4, false, &failing(&[0, 0, 0, 0, 100])).is_some());
     assert!(Bench::new().fails(4, false, &failing(&[100, 0, 0, 0, 100])).is_some(), "two backends may be unhealthy");
     assert_eq!(Bench::new().fails(4, false, &failing(&[40, 40, 40, 40, 40])), None, "the fault is in the request");
-    let nobody: Vec<Report> = (0..3).map(|host| report(host, 2, 0)).collect();
-    assert_eq!(Bench::new().fails(2, false, &nobody), None, "too few requests");
+    let idle: Vec<Report> = (0..3).map(|host| report(host, 2, 0)).collect();
+    assert_eq!(Bench::new().fails(2, false, &idle), None, "too few requests");
     let mut bench = Bench::new();
     bench.window(&failing(&[0, 0, 0]));
-    assert!(bench.fails(2, false, &nobody).is_some(), "the last window counts too");
+    assert!(bench.fails(2, false, &idle).is_some(), "the last window counts too");
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn status_exits_with_1_while_the_process_drains() {
     eventually("the process is not ready", PATIENCE, || run_command(&lab, &["status"]).status.code() == Some(1));
     let status = run_command(&lab, &["status", "--json"]);
     let status: Value = serde_json::from_slice(&status.stdout).unwrap();
-    assert_eq!((&status["ready"], &status["cause"]), (&json!(false), &json!("leaving")));
+    assert_eq!((&status["ready"], &status["cause"]), (&json!(false), &json!("draining")));
     slow.release();
     assert_eq!(client.join().unwrap(), 200);
 }

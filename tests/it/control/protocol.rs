@@ -74,9 +74,9 @@ fn draining_process_is_live_but_not_ready_and_rejects_reloads() {
     slow.arrived();
     lab.signal(Signal::SIGTERM);
     eventually("the process is not ready", PATIENCE, || call(&lab, Method::GET, "/ready", "").0 == 503);
-    assert_eq!(call(&lab, Method::GET, "/ready", "").1["cause"], "leaving");
+    assert_eq!(call(&lab, Method::GET, "/ready", "").1["cause"], "draining");
     let (status, problem) = call(&lab, Method::POST, "/reload", "");
-    assert_eq!((status.as_u16(), &problem["cause"]), (503, &json!("leaving")));
+    assert_eq!((status.as_u16(), &problem["cause"]), (503, &json!("draining")));
     assert_eq!(call(&lab, Method::GET, "/live", "").0, StatusCode::OK);
     slow.release();
     assert_eq!(client.join().unwrap().status, 200);

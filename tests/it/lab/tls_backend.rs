@@ -35,7 +35,7 @@ pub fn start(certificate: &Issued, clients: Option<&Authority>) -> Scripted {
             request.push(byte[0]);
             if request.ends_with(b"\r\n\r\n") {
                 request.clear();
-                let body = if stream.conn.peer_certificates().is_some() { "somebody" } else { "nobody" };
+                let body = if stream.conn.peer_certificates().is_some() { "certificate" } else { "no certificate" };
                 let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
                 if stream.write_all(answer.as_bytes()).is_err() {
                     return;

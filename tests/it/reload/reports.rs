@@ -24,7 +24,7 @@ fn invalid_file_changes_nothing_and_is_logged_once() {
     let load = Load::start(port, "/apiA", 2, 1);
     replace(&lab, &one_pool(port, &[&one], "").replace("pool: a }", "pool: b }"));
     let line = lab.wait_for_log("configuration rejected");
-    assert!(line.contains("the old one stays in force"), "{line}");
+    assert!(line.contains("the previous one stays active"), "{line}");
     lab.wait_for_log("there is no pool `b`");
     load.wait_for_more(100);
     // The watch has read the file several times by now. A corrected file shows that the watch continues.
@@ -90,7 +90,7 @@ fn changes_that_need_an_upgrade_are_reported_until_it_is_done() {
     replace(&lab, &one_pool(port, &[&one], UNWATCHED).replace("listeners: [", &listeners));
     assert!(reloaded(&lab).contains("needs an upgrade: listeners"));
     assert!(reloaded(&lab).contains("needs an upgrade: listeners"), "reported until the upgrade is done");
-    assert_eq!(lab.log().matches("only an upgrade takes it up: keys=listeners").count(), 1, "{}", lab.log());
+    assert_eq!(lab.log().matches("changed keys need an upgrade: keys=listeners").count(), 1, "{}", lab.log());
     assert!(std::net::TcpStream::connect(("127.0.0.1", new_port)).is_err());
     let next = lab.successor();
     lab.signal(Signal::SIGQUIT);

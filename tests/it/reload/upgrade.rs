@@ -53,7 +53,7 @@ fn upgrade_adds_a_listener_under_load_without_a_failed_request() {
     replace(&lab, &with_listener(&one_pool(port, &[&one], UNWATCHED), new_port));
     let upgraded = upgrade(&lab);
     let report = stderr(&upgraded);
-    assert!(upgraded.status.success() && report.ends_with(" has taken over\n  taken up: listeners\n"), "{report}");
+    assert!(upgraded.status.success() && report.ends_with(" has taken over\n  active now: listeners\n"), "{report}");
     let next = NewProcess::from_output(&report);
     assert_ne!(next.0.as_raw(), i32::try_from(lab.pid()).unwrap());
     assert_eq!(get(new_port, "/apiA").status, 200, "the new listener accepts when the command returns");
@@ -92,7 +92,7 @@ fn failed_upgrade_reports_the_cause_and_the_old_process_continues_to_serve() {
     let failed = upgrade(&lab);
     let report = stderr(&failed);
     assert_eq!(failed.status.code(), Some(1), "{report}");
-    assert!(report.contains("the old process serves on"), "{report}");
+    assert!(report.contains("the old process continues to serve"), "{report}");
     assert!(report.contains(&format!("cannot listen at 127.0.0.1:{taken}")), "{report}");
     load.wait_for_more(50);
     let report = load.stop();

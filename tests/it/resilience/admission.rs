@@ -126,7 +126,7 @@ fn adaptive_concurrency_rejects_above_its_limit_or_only_logs_in_observe_mode() {
         assert_eq!((rejected.status, rejected.header("retry-after")), (503, "1"));
         assert!(rejected.body.contains("overloaded"), "{rejected:?}");
     }
-    lab.wait_for_log("overload: pool=a limit=50 refused=");
+    lab.wait_for_log("overload: pool=a limit=50 rejected=");
     backend.set(200);
     assert!((0..50).all(|_| responses.recv_timeout(PATIENCE).unwrap().status == 200));
 

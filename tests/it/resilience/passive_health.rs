@@ -132,7 +132,7 @@ fn pending_requests_are_retried_when_their_unresponsive_backend_is_ejected() {
         responds_within(Duration::from_millis(30), port);
         lab.log().contains("backend ejected")
     });
-    assert!(lab.log().contains("no answer for"), "{}", lab.log());
+    assert!(lab.log().contains("no response for"), "{}", lab.log());
     let statuses: Vec<u16> = pending.into_iter().map(|thread| thread.join().unwrap()).collect();
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
     let retried =

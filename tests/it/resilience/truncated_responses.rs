@@ -39,7 +39,8 @@ fn backend_that_truncates_responses_is_ejected() {
         ports.push(failing.port);
         let port = free_port();
         let lab = Lab::start(&pool_without_retries(port, &ports, &format!("{UNCHECKED}{keys}")));
-        let line = format!("backend ejected: pool=a backend=127.0.0.1:{} reason=\"5 failures in a row\"", failing.port);
+        let line =
+            format!("backend ejected: pool=a backend=127.0.0.1:{} reason=\"5 consecutive failures\"", failing.port);
         eventually("the backend is ejected", PATIENCE, || {
             send_request(port);
             lab.log().contains(&line)
@@ -77,7 +78,7 @@ fn http2_backend_that_resets_streams_during_responses_is_ejected() {
         Lab::start(&pool_without_retries(port, &[healthy.port, failing.port], &format!("{UNCHECKED}, protocol: h2c")));
     eventually("the backend is ejected", PATIENCE, || {
         send_request(port);
-        lab.log().contains(&format!("backend=127.0.0.1:{} reason=\"5 failures in a row\"", failing.port))
+        lab.log().contains(&format!("backend=127.0.0.1:{} reason=\"5 consecutive failures\"", failing.port))
     });
     assert!((0..6).all(|_| get(port, "/").body == "four"));
 }

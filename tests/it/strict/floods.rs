@@ -74,7 +74,7 @@ const ATTACKS: [Attack; 11] = [
         |frames| frames.bytes(&request_frame(1, false)),
         |_| frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(10),
     ),
-    ("frames that nobody knows", |_| true, |_| frame(0x42, 0, 0, b"?")),
+    ("unknown frames", |_| true, |_| frame(0x42, 0, 0, b"?")),
     ("malformed requests", |_| true, |n| frame(HEADERS, 5, 2 * n + 1, &block(&[(b":method", b"GET")]))),
 ];
 

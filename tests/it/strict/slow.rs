@@ -229,7 +229,7 @@ fn http2_connections_and_streams_do_not_stall_for_ever() {
 }
 
 #[test]
-fn an_http2_client_that_does_not_read_its_answer_is_left() {
+fn http2_client_that_does_not_read_its_response_is_disconnected() {
     let backend = large();
     let port = free_port();
     let lab = lab(port, backend.port, TIMEOUTS);

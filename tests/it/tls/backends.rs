@@ -30,7 +30,7 @@ fn backend_certificate_must_match_the_ca_and_the_server_name() {
     let server = authority.issue(&["backend.test"]);
     let backend = tls_backend::start(&server, None);
     let (response, _) = request(&backend, &authority, &server, "{ server_name: backend.test, ca: FILES/ca.pem }");
-    assert_eq!((response.status, response.body.as_str()), (200, "nobody"));
+    assert_eq!((response.status, response.body.as_str()), (200, "no certificate"));
     for invalid in ["{ server_name: other.test, ca: FILES/ca.pem }", "{ server_name: backend.test }"] {
         let (response, line) = request(&backend, &authority, &server, invalid);
         assert_eq!(response.status, 502, "{invalid}");
@@ -47,7 +47,7 @@ fn client_certificate_is_sent_to_backends_that_request_one() {
     let backend = tls_backend::start(&server, Some(&authority));
     let tls = "{ server_name: backend.test, ca: FILES/ca.pem, client_certificate: FILES/client.pem, client_key: FILES/client-key.pem }";
     let (response, _) = request(&backend, &authority, &client, tls);
-    assert_eq!((response.status, response.body.as_str()), (200, "somebody"));
+    assert_eq!((response.status, response.body.as_str()), (200, "certificate"));
     let (response, line) = request(&backend, &authority, &client, "{ server_name: backend.test, ca: FILES/ca.pem }");
     assert_eq!(response.status, 502, "{line}");
 }

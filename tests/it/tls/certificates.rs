@@ -88,7 +88,7 @@ fn new_certificate_is_served_promptly_and_an_invalid_one_never() {
     assert_eq!(request(&mut old, "a.test"), 200, "open connections stay usable");
 
     replace(&folder.path().join("one.pem"), "no certificate");
-    lab.wait_for_log("holds no certificate");
+    lab.wait_for_log("contains no certificate");
     assert!(is_presented(port, &client, &second));
     third.write(folder.path(), "one");
     eventually("the third certificate is presented", PROMPT, || is_presented(port, &client, &third));
@@ -271,7 +271,7 @@ fn invalid_certificate_does_not_block_updates_of_other_certificates() {
     let new = authority.issue(&["a.test"]);
     replace(&folder.path().join("two.pem"), "broken");
     new.write(folder.path(), "one");
-    lab.wait_for_log("two.pem holds no certificate");
+    lab.wait_for_log("two.pem contains no certificate");
     let client = Client::new(&authority);
     eventually("the valid certificate is presented", PROMPT, || is_presented(port, &client, &new));
     assert!(shown(&handshake(port, "b.test", &client.config()).unwrap()) == two.der);

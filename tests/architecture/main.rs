@@ -1,10 +1,17 @@
-//! The layout, held by a test: who may import whom, who owns what, how long a file may be.
+//! Checks of the source tree: import direction, owners of libraries, size of files and folders, language, and that
+//! the tables in docs/ name existing tests.
 //!
-//! `docs/architecture.md` says why.
+//! `docs/architecture.md` gives the reasons.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
+mod imports;
+mod language;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+use imports::{Graph, Module, code};
 
 /// The modules in the order of `src/lib.rs`: each may import those before it.
 const ORDER: &[&str] = &[
@@ -66,13 +73,6 @@ fn module(file: &Path) -> String {
     below.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned()
 }
 
-/// The text without comments and without what is for tests only.
-fn code(file: &Path) -> String {
-    let text = std::fs::read_to_string(file).unwrap();
-    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
-    text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
-}
-
 fn is_test(file: &Path) -> bool {
     file.file_stem().is_some_and(|stem| stem.to_str().unwrap().ends_with("tests"))
 }
@@ -81,32 +81,60 @@ fn sources() -> Vec<PathBuf> {
     files(&root().join("src")).into_iter().filter(|file| !is_test(file)).collect()
 }
 
+fn graph() -> Graph {
+    Graph::read(&root().join("src"), &sources())
+}
+
 fn layer(module: &str) -> Option<usize> {
     ORDER.iter().position(|known| *known == module)
 }
 
 #[test]
-fn every_module_has_its_place_and_imports_point_down() {
+fn modules_import_only_modules_before_them() {
+    let graph = graph();
     let mut faults = Vec::new();
-    for file in sources() {
-        let from = module(&file);
-        if ["lib", "main"].contains(&from.as_str()) {
-            continue;
-        }
-        let Some(own) = layer(&from) else {
-            faults.push(format!("{}: `{from}` has no place in the order", file.display()));
-            continue;
-        };
-        for (other, to) in ORDER.iter().enumerate() {
-            let imports =
-                code(&file).contains(&format!("crate::{to}::")) || code(&file).contains(&format!("use crate::{to};"));
-            let allowed = other < own && !FORBIDDEN.contains(&(from.as_str(), to));
-            if imports && other != own && !allowed {
-                faults.push(format!("{}: `{from}` imports `{to}`", file.display()));
-            }
+    for module in graph.files.keys().filter(|module| layer(&module[0]).is_none()) {
+        faults.push(format!("`{}` has no place in ORDER", module.join("::")));
+    }
+    for (from, to) in graph.edges() {
+        let (importing, imported) = (from[0].as_str(), to[0].as_str());
+        let is_forbidden = layer(imported) > layer(importing) || FORBIDDEN.contains(&(importing, imported));
+        if is_forbidden {
+            faults.push(format!("`{}` imports `{}`", from.join("::"), to.join("::")));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Folders in which not even files of the same folder import each other.
+const ACYCLIC: [&str; 3] = ["pool", "proxy", "listener"];
+
+#[test]
+fn files_in_different_folders_do_not_import_each_other() {
+    let graph = graph();
+    let folder = |module: &Module| graph.files[module].parent().map(Path::to_owned);
+    let mut faults = Vec::new();
+    for cycle in graph.cycles() {
+        let folders: BTreeSet<_> = cycle.iter().map(|module| folder(module)).collect();
+        if folders.len() > 1 || cycle.iter().any(|module| ACYCLIC.contains(&module[0].as_str())) {
+            faults.push(cycle.iter().map(|module| module.join("::")).collect::<Vec<_>>().join(", "));
+        }
+    }
+    assert!(faults.is_empty(), "import cycles:\n{}", faults.join("\n"));
+}
+
+#[test]
+fn folders_have_few_entries() {
+    for (folder, most) in [("src", 20), ("src/pool", 15)] {
+        let count = std::fs::read_dir(root().join(folder)).unwrap().count();
+        assert!(count <= most, "{folder} has {count} entries, more than {most}");
+    }
+}
+
+#[test]
+fn texts_have_no_banned_phrase() {
+    let found = language::banned_phrases(&root());
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]
