@@ -55,7 +55,7 @@ pub struct Health {
 impl Health {
     fn check(&self, place: &Place, faults: &mut Faults) -> HealthPaths {
         if self.live.is_none() && self.ready.is_none() {
-            faults.add(place.clone(), "sets no path", "write for example `ready: /readyz`");
+            faults.add(place.clone(), "neither `live` nor `ready` is set", "write for example `ready: /readyz`");
         }
         for (key, path) in [("live", &self.live), ("ready", &self.ready)] {
             let Some(path) = path else { continue };

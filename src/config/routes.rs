@@ -207,7 +207,7 @@ impl Config {
     ) {
         let speaks_http1 =
             |pool: &PoolName| pools.get(pool).is_some_and(|spec| spec.template.protocol == Protocol::Http1);
-        let Some(index) = retry.on.iter().position(|failure| matches!(failure, retry::Failure::Grpc(_))) else {
+        let Some(index) = retry.on.iter().position(|outcome| matches!(outcome, retry::AttemptOutcome::Grpc(_))) else {
             return;
         };
         if let Some((pool, _)) = self.pool.iter().find(|(pool, _)| speaks_http1(pool)) {

@@ -52,7 +52,7 @@ impl Shares {
             }
             if weight > WEIGHT_MAX {
                 let problem = format!("{weight} is more than {WEIGHT_MAX}");
-                faults.add(place_of(name), problem, "shares are relative: divide them all");
+                faults.add(place_of(name), problem, "shares are relative: divide all of them by the same number");
             }
         }
         if self.iter().all(|(_, weight)| weight == 0) {

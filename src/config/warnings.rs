@@ -115,7 +115,7 @@ fn trusted_networks(networks: &[IpNet], place: &Place, found: &mut Faults) {
         if network.prefix_len() == 0 {
             found.add(
                 place.index(index),
-                format!("{network} is every address, so every client can forge its address"),
+                format!("{network} contains every address, so every client can forge its address"),
                 "list only the networks of the proxies in front of l7lb, such as 10.0.0.0/8",
             );
         }
@@ -167,7 +167,7 @@ fn pools(config: &Config, place: &Place, found: &mut Faults) {
                     "{} is longer than the 60 s after which most backends close an idle connection",
                     pool.keepalive_timeout
                 ),
-                "use a shorter time than the backends, so that none closes as a request is sent (502)",
+                "use a shorter time than the backends, or they may close a connection as a request is sent (502)",
             );
         }
         if pool.tls.as_ref().is_some_and(|tls| !tls.verify) {
@@ -254,7 +254,7 @@ mod tests {
         let first = told(text, &today()).remove(0);
         assert_eq!(
             first.to_string(),
-            "f.yaml:1:64: warning at listeners[0].proxy_protocol.trusted[0]: ::/0 is every address, so every client can forge its address\n    \
+            "f.yaml:1:64: warning at listeners[0].proxy_protocol.trusted[0]: ::/0 contains every address, so every client can forge its address\n    \
              1 | listeners: [{ address: 0.0.0.0:80, proxy_protocol: { trusted: ['::/0'] } }]\n      \
              |                                                                ^\n      \
              = list only the networks of the proxies in front of l7lb, such as 10.0.0.0/8\n"

@@ -1,10 +1,10 @@
 //! The decision about a request: rejected, or matched by a route. Pure except for `count`. Traffic, `l7lb
 //! check` and `l7lb explain` all use [`decide`], so they cannot disagree.
 //!
-//! The order matters: cheap checks that protect the rest come first, and the global limit counts before
+//! The order matters: cheap checks come first, and the global limit counts before
 //! routing, so that requests without a route count too.
 //!
-//! - [`affinity`]: session affinity.
+//! - [`request_affinity`]: session affinity.
 //! - [`form`]: checks of a request, and the names of headers that l7lb sets.
 //! - [`example`]: example requests of configuration tests and the command line.
 //! - [`expectations`]: configuration tests; [`explanation`]: each route and why it did not match; [`live`]: the
@@ -47,7 +47,7 @@ pub struct Decision {
     pub rejection: Option<DetailedRejection>,
 }
 
-/// Decides, and normalises the request path. `count` evaluates a limit.
+/// Decides, and normalises the request path. `count` counts the request in a rate limit.
 ///
 /// Allocates nothing for a request whose path is already normalised.
 pub fn decide(
@@ -67,9 +67,9 @@ impl Decision {
     #[must_use]
     pub fn depends_on_configuration(&self) -> bool {
         use Rejection::{HttpsRequired, Misdirected, NoRoute, RateLimited};
-        let explanation = self.rejection.map(|rejection| rejection.rejection);
+        let rejection = self.rejection.map(|rejection| rejection.rejection);
         self.route.is_some()
-            || matches!(explanation, None | Some(HttpsRequired | Misdirected | NoRoute | RateLimited { .. }))
+            || matches!(rejection, None | Some(HttpsRequired | Misdirected | NoRoute | RateLimited { .. }))
     }
 }
 
@@ -81,36 +81,36 @@ fn admit(
     matched: &mut Option<Arc<Route>>,
 ) -> Result<(), DetailedRejection> {
     if request.version == Version::HTTP_2 {
-        // For HTTP/1 the listener has checked it.
-        form::check_size(request, snapshot.request_limits).map_err(plain)?;
+        // For HTTP/1 the listener has already checked the size.
+        form::check_size(request, snapshot.request_limits).map_err(without_detail)?;
     }
     form::check(request)?;
     if let Some(limiter) = &snapshot.limiter {
-        count(limiter).map_err(plain)?;
+        count(limiter).map_err(without_detail)?;
     }
     if connection_facts.misdirected {
-        return Err(plain(Rejection::Misdirected));
+        return Err(without_detail(Rejection::Misdirected));
     }
     if connection_facts.https_required {
-        return Err(plain(Rejection::HttpsRequired));
+        return Err(without_detail(Rejection::HttpsRequired));
     }
     let encoded = form::normalise(request)?;
     let found = snapshot.routes.find(host(request), request.uri.path(), &request.method);
-    let route = matched.insert(Arc::clone(found.ok_or(plain(Rejection::NoRoute))?));
+    let route = matched.insert(Arc::clone(found.ok_or(without_detail(Rejection::NoRoute))?));
     if !route.allow_encoded.permits(encoded) {
         return Err(DetailedRejection::bad_request("the route does not allow an encoded character in the path"));
     }
     if let Some(limiter) = &route.limiter {
-        count(limiter).map_err(plain)?;
+        count(limiter).map_err(without_detail)?;
     }
     if announced_body(request).is_some_and(|bytes| bytes > route.body_size) {
-        return Err(plain(Rejection::BodyTooLarge));
+        return Err(without_detail(Rejection::BodyTooLarge));
     }
     Ok(())
 }
 
 /// A rejection without a detail.
-const fn plain(rejection: Rejection) -> DetailedRejection {
+const fn without_detail(rejection: Rejection) -> DetailedRejection {
     DetailedRejection { rejection, detail: "" }
 }
 

@@ -92,7 +92,7 @@ impl Message {
             Self::Tunnel => {
                 DetailedRejection { rejection: Rejection::IdleTimeout, detail: "the tunnel was idle for too long" }
             }
-            _ => DetailedRejection { rejection: Rejection::BodyTimeout, detail: "the body paused for too long" },
+            _ => DetailedRejection { rejection: Rejection::BodyTimeout, detail: "no body data for too long" },
         }
     }
 }

@@ -1,4 +1,4 @@
-//! HTTP/1 on one connection: reads each request head, and passes legal requests to Pingora.
+//! HTTP/1 on one connection: reads each request head, and passes valid requests to Pingora.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -32,7 +32,7 @@ where
     let mut handle = StreamHandle::new(stream);
     let start = Instant::now();
     let mut closing_idle = worker.drain.closing_idle();
-    // An error means that the process or the proxy has ended, and then the connection must close too.
+    // `wait_for` fails once the sender is dropped at process end; then the connection must close too.
     let mut closing = pin!(async move { drop(closing_idle.wait_for(|closing| *closing).await) });
     let mut requests = 0;
     loop {
@@ -72,12 +72,12 @@ where
     if last {
         session.set_keepalive_reuses_remaining(Some(0));
     }
-    // The stream that Pingora may return is not needed: the connection records whether the response promised
+    // The stream that Pingora may return is not needed: the connection records whether the response allows
     // keep-alive.
     drop(worker.proxy.process_new_http(session, &worker.draining).await);
 }
 
-/// Rejects an illegal request, and writes its access log line, which Pingora's hooks write for other requests.
+/// Rejects an invalid request and writes its access log line. Pingora's hooks do so only for passed requests.
 async fn reject<P>(
     worker: &WorkerContext<P>,
     connection: &Connection,

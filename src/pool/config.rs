@@ -255,7 +255,7 @@ impl Config {
                 faults.add(
                     place.key("weight"),
                     format!("{} is more than {WEIGHT_MAX}", backend.weight),
-                    "weights are relative: divide them all",
+                    "weights are relative: divide all of them by the same number",
                 );
             }
         }
@@ -268,7 +268,7 @@ impl Config {
             faults.add(
                 place.clone(),
                 format!("the weights add up to {total}, more than {WEIGHTS_MAX}"),
-                "weights are relative: divide them all",
+                "weights are relative: divide all of them by the same number",
             );
         }
         members

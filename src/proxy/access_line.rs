@@ -79,7 +79,7 @@ impl Exchange {
             (Some(rejection), _) => rejection.cause(),
             // The response is complete; a client that does not finish its request after it is normal.
             (None, Some(_)) if self.has_ended_early() => "",
-            (None, Some(e)) if failover::client_is_gone(e) => "client_closed",
+            (None, Some(e)) if failover::client_has_disconnected(e) => "client_closed",
             (None, Some(e)) => failover::classify(self, e).cause(),
             (None, None) => "",
         }

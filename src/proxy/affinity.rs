@@ -16,7 +16,7 @@ use crate::routing::affinity::cookie::AffinityCookie;
 use crate::routing::affinity::{AffinityMethod, CookieSpec, Scope, Secure};
 
 /// The detail in the access log for a client that was moved.
-pub(super) const MOVED: &str = "the affinity backend is not available";
+pub(super) const AFFINITY_LOST: &str = "the affinity backend is not available";
 
 impl Exchange {
     /// Reads the affinity of the client, and chooses the pool.
@@ -33,7 +33,7 @@ impl Exchange {
 
     /// Picks the backend of the client's affinity, if it has one, or the next best backend if that one failed.
     /// `moved` is set if it is not the preferred one.
-    pub(super) fn pick_bound(&self, moved: &mut bool) -> Option<Lease> {
+    pub(super) fn pick_by_affinity(&self, moved: &mut bool) -> Option<Lease> {
         let route = self.route.as_ref()?;
         let backend = route.sticky.as_ref().is_some_and(|sticky| sticky.scope == Scope::Backend);
         let pool = &self.target()?.pool;

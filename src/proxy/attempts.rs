@@ -10,7 +10,7 @@ use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_proxy::Session;
 
-use super::affinity::MOVED;
+use super::affinity::AFFINITY_LOST;
 use super::deadlines::{Deadline, Deadlines, Expiry, Limits, ToBackend};
 use super::exchange::Exchange;
 use crate::decision::snapshot::{Route, Target};
@@ -19,19 +19,19 @@ use crate::pool::Lease;
 use crate::pool::passive_health::Outcome;
 use crate::pool::peer::Protocol;
 use crate::pool::proxy_protocol::ClientConnection;
-use crate::retry::{self, AttemptState, Failure};
+use crate::retry::{self, AttemptOutcome, AttemptState};
 
-/// How much later than the listener the proxy times out a request body, so that the listener reports the
+/// The proxy's request body timeout is longer than the listener's by this, so that the listener reports the
 /// client's pause first.
-const LISTENER_FIRST: Duration = Duration::from_secs(1);
+const BODY_TIMEOUT_MARGIN: Duration = Duration::from_secs(1);
 
 impl Exchange {
-    /// Reserves the first backend before Pingora starts its attempts: a pool without a healthy backend is not a
+    /// Reserves the first backend before Pingora starts its attempts: an unavailable pool does not count as a
     /// failed attempt.
     ///
     /// # Errors
-    /// The rejection; for a busy pool after the wait in its queue.
-    #[expect(clippy::disallowed_methods, reason = "who waited is chosen for when its wait is over")]
+    /// The rejection. If all backends are at their limits, it comes after the wait in the queue.
+    #[expect(clippy::disallowed_methods, reason = "a queued request picks its backend when it leaves the queue")]
     pub(super) async fn reserve(&mut self, session: &Session) -> Result<(), Rejection> {
         let target = self.target().ok_or(Rejection::Internal)?;
         target.pool.budget().deposit(self.began());
@@ -42,7 +42,7 @@ impl Exchange {
         let mut moved = false;
         let reserved = target.pool.reserve(|| self.pick(&mut moved, Instant::now())).await;
         if moved {
-            self.detail = MOVED.into();
+            self.detail = AFFINITY_LOST.into();
         }
         self.next = Some(reserved?);
         Ok(())
@@ -50,12 +50,12 @@ impl Exchange {
 
     /// Picks a backend that was not attempted yet, by session affinity if possible.
     fn pick(&self, moved: &mut bool, now: Instant) -> Option<Lease> {
-        self.pick_bound(moved).or_else(|| self.target()?.pool.pick(self.key, &self.attempted, now))
+        self.pick_by_affinity(moved).or_else(|| self.target()?.pool.pick(self.key, &self.attempted, now))
     }
 
     /// Reserves another backend for a retry, if the policy of the route and the budget of the pool allow it.
     #[expect(clippy::disallowed_methods, reason = "budgets and limits count from the failure")]
-    pub(super) fn retry_elsewhere(&mut self, session: &Session, failure: Failure) -> bool {
+    pub(super) fn retry_elsewhere(&mut self, session: &Session, failure: AttemptOutcome) -> bool {
         let Some(route) = self.route.clone() else { return false };
         let now = Instant::now();
         let attempt = self.attempt(&route, session, now);
@@ -76,7 +76,7 @@ impl Exchange {
         }
     }
 
-    /// The state by which the retry policy decides.
+    /// The state of the attempt, from which the retry policy decides.
     fn attempt(&self, route: &Route, session: &Session, now: Instant) -> AttemptState {
         let downstream = session.as_downstream();
         let request = downstream.req_header();
@@ -91,19 +91,19 @@ impl Exchange {
 
     /// Picks another backend and takes a retry from the budget. A retry after a failed connection is free: no
     /// backend has worked on the request.
-    fn reserve_another(&mut self, failure: Failure, now: Instant) -> Result<Lease, &'static str> {
-        // Before a backend is picked: an unused pick would skip a healthy backend, and the next request would
+    fn reserve_another(&mut self, failure: AttemptOutcome, now: Instant) -> Result<Lease, &'static str> {
+        // The budget is checked before picking: an unused pick would skip a healthy backend, and the next would
         // get the failing one again.
-        let free = failure == Failure::Connect;
+        let free = failure == AttemptOutcome::Connect;
         if !self.target().is_some_and(|target| free || target.pool.budget().withdraw(now)) {
             return Err(retry::not_retried::BUDGET);
         }
         let mut moved = false;
         let mut lease = self.pick(&mut moved, now);
         if moved {
-            self.detail = MOVED.into();
+            self.detail = AFFINITY_LOST.into();
         }
-        if lease.is_none() && self.stale {
+        if lease.is_none() && self.backend_not_at_fault {
             // Without another backend, a stale connection is no reason to avoid its backend.
             lease = self.target().and_then(|target| target.pool.pick(self.key, &[], now));
         }
@@ -111,7 +111,7 @@ impl Exchange {
     }
 
     /// The peer of the reserved backend.
-    #[expect(clippy::disallowed_methods, reason = "the backend's time counts from here")]
+    #[expect(clippy::disallowed_methods, reason = "the latency of the backend is measured from here")]
     pub(super) fn next_peer(&mut self) -> pingora::Result<Box<HttpPeer>> {
         self.deadline = None;
         let mut next = self.next.take();
@@ -179,19 +179,19 @@ impl Exchange {
             self.start_deadline(deadlines, fd, digest);
         }
         if let (true, Some(picked)) = (self.received, self.picked) {
-            self.await_response_header(session, picked);
+            self.start_first_byte_wait(session, picked);
         }
     }
 
-    /// Starts the wait for the response: the backend has the whole request since `since`. If the backend is
-    /// ejected as unresponsive meanwhile, a request that may be retried does not wait for it.
-    pub(super) fn await_response_header(&mut self, session: &Session, since: Instant) {
+    /// Starts the wait for the response: at `since` the whole request had been sent to the backend. If the backend is
+    /// ejected as unresponsive meanwhile, a request that may be retried stops waiting.
+    pub(super) fn start_first_byte_wait(&mut self, session: &Session, since: Instant) {
         if let Some(lease) = &mut self.lease {
             lease.await_response(since);
         }
         if let (Some(deadline), Some(route)) = (&self.deadline, &self.route) {
-            let permitted = route.retry.permits(Failure::Unresponsive, self.attempt(route, session, since));
-            deadline.rescue(permitted.ok().and_then(|()| self.began().checked_add(route.retry.total)));
+            let permitted = route.retry.permits(AttemptOutcome::Unresponsive, self.attempt(route, session, since));
+            deadline.set_retryable_until(permitted.ok().and_then(|()| self.began().checked_add(route.retry.total)));
         }
     }
 
@@ -206,7 +206,7 @@ impl Exchange {
     }
 
     /// The current timeout: for the next part of the response, for its start once the backend has the whole
-    /// request, or for the next part of the request.
+    /// request, or (while the body is being sent) for the next part of the request.
     fn current_timeout(&self, target: &Target) -> Duration {
         let timeouts = target.template.timeouts;
         if self.connection.as_ref().is_some_and(|connection| connection.is_switched()) {
@@ -216,8 +216,8 @@ impl Exchange {
             (true, _, _) => timeouts.idle,
             (false, true, _) => timeouts.first_byte,
             (false, false, true) => self.snapshot.client_timeouts.body,
-            // The listener times the request body. If nothing moves on either side, the backend does not read.
-            (false, false, false) => timeouts.idle.max(self.snapshot.client_timeouts.body + LISTENER_FIRST),
+            // The listener enforces the body timeout. If it does not expire first, the backend is not reading.
+            (false, false, false) => timeouts.idle.max(self.snapshot.client_timeouts.body + BODY_TIMEOUT_MARGIN),
         }
     }
 
@@ -228,8 +228,8 @@ impl Exchange {
         }
     }
 
-    /// Whether the wait ended so that another backend can respond.
-    pub(super) fn is_retried_elsewhere(&self) -> bool {
+    /// Whether the attempt was ended because its backend was ejected as unresponsive.
+    pub(super) fn ended_as_unresponsive(&self) -> bool {
         self.deadline.as_ref().and_then(Deadline::expired) == Some(Expiry::Unresponsive)
     }
 
@@ -247,14 +247,14 @@ impl Exchange {
     }
 
     /// Handles the header of the response. An interim response (100, 103) is not final, and after a protocol
-    /// switch there is no end to wait for.
-    #[expect(clippy::disallowed_methods, reason = "the backend's time ends here")]
-    pub(super) fn response_started(&mut self, status: StatusCode, verdict: Failure) {
+    /// switch there is no total deadline.
+    #[expect(clippy::disallowed_methods, reason = "the latency of the backend is measured to here")]
+    pub(super) fn response_started(&mut self, status: StatusCode, verdict: AttemptOutcome) {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             // From here on the listener enforces the timeouts, for both directions.
             self.attempt_end = None;
             if let Some(deadline) = &self.deadline {
-                deadline.forget_end();
+                deadline.remove_total_deadline();
             }
             if let Some(connection) = &self.connection {
                 connection.mark_switched();
@@ -270,7 +270,7 @@ impl Exchange {
             lease.protocol_switched(now);
         }
         if let Some(deadline) = &self.deadline {
-            deadline.rescue(None);
+            deadline.set_retryable_until(None);
         }
         self.progress();
     }
@@ -281,30 +281,33 @@ impl Exchange {
     }
 
     /// Records the outcome of the attempt, once.
-    #[expect(clippy::disallowed_methods, reason = "the backend's time ends here")]
-    pub(super) fn record(&mut self, outcome: Failure) {
+    #[expect(clippy::disallowed_methods, reason = "the latency of the backend is measured to here")]
+    pub(super) fn record(&mut self, outcome: AttemptOutcome) {
         self.record_at(outcome, Instant::now());
     }
 
-    /// Records that a started response failed.
-    #[expect(clippy::disallowed_methods, reason = "the backend's time ends here")]
+    /// Records that the response failed after its header had arrived.
+    #[expect(clippy::disallowed_methods, reason = "the time of the failure is now")]
     pub(super) fn response_failed(&mut self, failure: Outcome) {
         if let Some(lease) = &mut self.lease {
             lease.response_failed(failure, Instant::now());
         }
     }
 
-    fn record_at(&mut self, outcome: Failure, now: Instant) {
+    fn record_at(&mut self, outcome: AttemptOutcome, now: Instant) {
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }
         let Some(lease) = &mut self.lease else { return };
         match outcome {
-            Failure::Status(status) => lease.response_started(Outcome::of_status(status), now),
-            Failure::Grpc(status) => lease.response_started(Outcome::of_status(status.http()), now),
-            Failure::Connect | Failure::Reset | Failure::Timeout | Failure::Unresponsive => lease.failed(now),
+            AttemptOutcome::Status(status) => lease.response_started(Outcome::of_status(status), now),
+            AttemptOutcome::Grpc(status) => lease.response_started(Outcome::of_status(status.http()), now),
+            AttemptOutcome::Connect
+            | AttemptOutcome::Reset
+            | AttemptOutcome::Timeout
+            | AttemptOutcome::Unresponsive => lease.failed(now),
             // The backend did not process it, so there is no outcome.
-            Failure::RefusedStream => {}
+            AttemptOutcome::RefusedStream => {}
         }
     }
 }

@@ -202,13 +202,13 @@ impl Deadline {
     }
 
     /// Removes the total deadline.
-    pub(super) fn forget_end(&self) {
+    pub(super) fn remove_total_deadline(&self) {
         self.wait.end.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// Until when the wait ends as soon as the backend is ejected as unresponsive; `None` if no other backend
     /// may be used.
-    pub(super) fn rescue(&self, until: Option<Instant>) {
+    pub(super) fn set_retryable_until(&self, until: Option<Instant>) {
         let until = until.map_or(0, |until| milliseconds(until.saturating_duration_since(self.list.0.epoch)));
         self.wait.rescued_until.store(until, Ordering::Relaxed);
     }
@@ -358,7 +358,7 @@ mod tests {
         let (stream, _end, backend) = connection();
         let limits = Limits { pause: SECOND, end: Some(now + SECOND * 5) };
         let deadline = deadlines.start(to(&stream, &backend), None, limits);
-        deadline.forget_end();
+        deadline.remove_total_deadline();
         deadline.progress(Duration::MAX);
         deadlines.sweep_once(now + SECOND * 99);
         deadlines.sweep_once(now + SECOND * 999);
@@ -378,17 +378,17 @@ mod tests {
         let limits = Limits { pause: SECOND * 9, end: None };
         let deadline = deadlines.start(to(&stream, &backend), None, limits);
         deadlines.sweep_once(now);
-        deadline.rescue(Some(now + SECOND * 2));
+        deadline.set_retryable_until(Some(now + SECOND * 2));
         deadlines.sweep_once(now + SECOND);
         assert!(deadline.expired().is_none(), "the backend may only be slow");
         backend.passive_health().eject(true, Instant::now());
-        deadline.rescue(None);
+        deadline.set_retryable_until(None);
         deadlines.sweep_once(now + SECOND);
         assert!(deadline.expired().is_none(), "the response has started, or no other backend may be used");
-        deadline.rescue(Some(now + SECOND * 2));
+        deadline.set_retryable_until(Some(now + SECOND * 2));
         deadlines.sweep_once(now + SECOND * 2);
         assert!(deadline.expired().is_none() && !is_shut_down(&stream), "it is too late for another attempt");
-        deadline.rescue(Some(now + SECOND * 3));
+        deadline.set_retryable_until(Some(now + SECOND * 3));
         deadlines.sweep_once(now + SECOND * 2);
         assert!(deadline.expired() == Some(Expiry::Unresponsive) && is_shut_down(&stream));
     }

@@ -76,7 +76,7 @@ pub struct Exchange {
     pub(super) received: bool,
     /// Whether the last attempt failed on a connection that the backend was closing, which says nothing about
     /// the backend.
-    pub(super) stale: bool,
+    pub(super) backend_not_at_fault: bool,
     /// Whether the client requests a protocol upgrade.
     pub(super) upgrade: bool,
     /// Whether the request is a health check of the balancer itself, which is not counted or logged.
@@ -119,7 +119,7 @@ impl Exchange {
             deadline: None,
             http2: false,
             received: false,
-            stale: false,
+            backend_not_at_fault: false,
             upgrade: false,
             uncounted: false,
             ended_early: false,
@@ -192,7 +192,7 @@ impl Exchange {
     #[expect(clippy::disallowed_methods, reason = "the backend's time begins with the end of an upload")]
     pub(super) fn count_body(&mut self, session: &Session, bytes: usize, last: bool) -> pingora::Result<()> {
         if last && !std::mem::replace(&mut self.received, true) {
-            self.await_response_header(session, Instant::now());
+            self.start_first_byte_wait(session, Instant::now());
         }
         if self.connection.as_ref().is_some_and(|connection| connection.is_switched()) {
             return Ok(());

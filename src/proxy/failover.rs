@@ -1,4 +1,4 @@
-//! Failures of attempts, and whether another backend is attempted.
+//! Failures of attempts, and whether the request is retried on another backend.
 //!
 //! [`crate::retry`] decides what may be retried; this file translates Pingora's errors for it. There is no
 //! retry once a response has started, and none for failures that the client caused.
@@ -12,38 +12,38 @@ use super::exchange::Exchange;
 use crate::http::grpc_status::{GrpcStatus, is_grpc};
 use crate::http::rejection::Rejection;
 use crate::pool::passive_health::Outcome;
-use crate::retry::Failure;
+use crate::retry::AttemptOutcome;
 
-/// Decides after a failed connection.
+/// Decides whether to retry after the connection could not be established.
 pub(super) fn after_connect(session: &Session, exchange: &mut Exchange, mut e: Box<Error>) -> Box<Error> {
     let rejection = classify(exchange, &e);
     exchange.rejection = Some(rejection);
-    exchange.stale = false;
+    exchange.backend_not_at_fault = false;
     if !matches!(rejection, Rejection::DeadlineExpired | Rejection::Internal) {
-        exchange.record(Failure::Connect);
+        exchange.record(AttemptOutcome::Connect);
     }
-    e.set_retry(exchange.retry_elsewhere(session, Failure::Connect));
+    e.set_retry(exchange.retry_elsewhere(session, AttemptOutcome::Connect));
     e
 }
 
-/// The outcome in the header of a response: its status code, or the gRPC status if there is no message.
-pub(super) fn verdict(response: &ResponseHeader) -> Failure {
+/// The outcome in the header of a response: its status code, or the gRPC status of a trailers-only response.
+pub(super) fn verdict(response: &ResponseHeader) -> AttemptOutcome {
     let call = is_grpc(&response.headers).then(|| GrpcStatus::of(&response.headers)).flatten();
-    call.map_or(Failure::Status(response.status.as_u16()), Failure::Grpc)
+    call.map_or(AttemptOutcome::Status(response.status.as_u16()), AttemptOutcome::Grpc)
 }
 
-/// Decides when the response header has arrived. For a response that is to be retried, returns the error that
+/// Decides about a retry when the header has arrived. For a response that is to be retried, returns the error that
 /// makes Pingora start the next attempt.
 pub(super) fn after_header(
     session: &Session,
     exchange: &mut Exchange,
     status: StatusCode,
-    failure: Failure,
+    failure: AttemptOutcome,
 ) -> pingora::Result<()> {
     if !exchange.route.as_ref().is_some_and(|route| route.retry.covers(failure)) {
         return Ok(());
     }
-    exchange.stale = false;
+    exchange.backend_not_at_fault = false;
     if session.as_downstream().response_written().is_some() || !exchange.retry_elsewhere(session, failure) {
         return Ok(());
     }
@@ -53,10 +53,15 @@ pub(super) fn after_header(
     Err(e)
 }
 
-/// Decides after a broken connection.
-pub(super) fn after_request(session: &Session, exchange: &mut Exchange, mut e: Box<Error>, reused: bool) -> Box<Error> {
+/// Decides whether to retry after an established connection failed.
+pub(super) fn after_broken_connection(
+    session: &Session,
+    exchange: &mut Exchange,
+    mut e: Box<Error>,
+    reused: bool,
+) -> Box<Error> {
     if exchange.next.is_some() {
-        // Decided by the response header.
+        // `after_header` has already decided to retry.
         e.set_retry(true);
         return e;
     }
@@ -64,38 +69,38 @@ pub(super) fn after_request(session: &Session, exchange: &mut Exchange, mut e: B
     if exchange.rejection.is_none() && upstream {
         exchange.rejection = Some(classify(exchange, &e));
     }
-    // Pingora knows what is safe for any method: a refused HTTP/2 stream, and a connection that the backend was
+    // Pingora marks errors safe for any method: a refused HTTP/2 stream, and a connection that the backend was
     // closing.
     let refused = matches!(e.retry, RetryType::Decided(true));
-    exchange.stale = refused || (matches!(e.retry, RetryType::ReusedOnly) && reused);
+    exchange.backend_not_at_fault = refused || (matches!(e.retry, RetryType::ReusedOnly) && reused);
     e.set_retry(false);
-    if exchange.has_response() && upstream && is_broken_off(exchange) {
+    if exchange.has_response() && upstream && is_truncated_by_backend(exchange) {
         exchange.response_failed(Outcome::GatewayFailure);
     }
     let begun = exchange.has_response() || session.as_downstream().response_written().is_some();
     if begun || !(upstream || refused) {
         return e;
     }
-    let failure = match is_late(exchange, &e) {
-        _ if exchange.is_retried_elsewhere() => Failure::Unresponsive,
-        true => Failure::Timeout,
-        false if refused => Failure::RefusedStream,
-        false => Failure::Reset,
+    let failure = match has_timed_out(exchange, &e) {
+        _ if exchange.ended_as_unresponsive() => AttemptOutcome::Unresponsive,
+        true => AttemptOutcome::Timeout,
+        false if refused => AttemptOutcome::RefusedStream,
+        false => AttemptOutcome::Reset,
     };
     let clients = matches!(exchange.rejection, Some(Rejection::BodyTimeout | Rejection::DeadlineExpired));
     if clients {
         return e;
     }
-    if !exchange.stale {
+    if !exchange.backend_not_at_fault {
         exchange.record(failure);
     }
     e.set_retry(exchange.retry_elsewhere(session, failure));
     e
 }
 
-/// Whether the backend caused a truncated response. If a timeout ended it, the client may have been too slow;
-/// over HTTP/2, whose connection is shared, also if nothing moved.
-fn is_broken_off(exchange: &Exchange) -> bool {
+/// Whether the backend caused the truncation of a response. With HTTP/1 an idle timeout counts as its fault;
+/// with HTTP/2 it does not, because the client may have read too slowly.
+fn is_truncated_by_backend(exchange: &Exchange) -> bool {
     match exchange.rejection {
         Some(Rejection::BackendFailed) => !exchange.has_ended_early(),
         Some(Rejection::IdleTimeout) => !exchange.http2,
@@ -104,12 +109,12 @@ fn is_broken_off(exchange: &Exchange) -> bool {
 }
 
 /// Whether the attempt timed out. The backend may still be working on the request, so a retry doubles the work.
-fn is_late(exchange: &Exchange, e: &Error) -> bool {
+fn has_timed_out(exchange: &Exchange, e: &Error) -> bool {
     exchange.expired_timeout().is_some() || matches!(e.etype(), ErrorType::ReadTimedout | ErrorType::WriteTimedout)
 }
 
 /// Whether the client has closed the connection.
-pub(super) fn client_is_gone(e: &Error) -> bool {
+pub(super) fn client_has_disconnected(e: &Error) -> bool {
     *e.esource() == ErrorSource::Downstream
         && matches!(
             e.etype(),

@@ -262,7 +262,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
         reused: bool,
     ) -> Box<Error> {
-        failover::after_request(session, exchange, e, reused)
+        failover::after_broken_connection(session, exchange, e, reused)
     }
 
     /// No retry is left: sends the error response if the client is still connected.

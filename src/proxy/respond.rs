@@ -72,7 +72,7 @@ pub(super) async fn failure(session: &mut Session, exchange: &mut Exchange, e: &
     if let Some(fault) = exchange.fault() {
         exchange.rejection = Some(fault.rejection);
     }
-    if exchange.rejection.is_none() && failover::client_is_gone(e) {
+    if exchange.rejection.is_none() && failover::client_has_disconnected(e) {
         return nothing;
     }
     let rejection = failover::classify(exchange, e);

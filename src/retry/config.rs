@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-use super::policy::{Failure, Policy, RetryableMethods};
+use super::policy::{AttemptOutcome, Policy, RetryableMethods};
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 use crate::http::grpc_status::GrpcStatus;
@@ -24,7 +24,7 @@ pub struct Config {
     /// The largest number of attempts per request, 1 to 3.
     pub attempts: usize,
     /// The failures that are retried.
-    pub on: Vec<Failure>,
+    pub on: Vec<AttemptOutcome>,
     /// The methods that are retried even if a backend may have processed the request.
     pub methods: RetryableMethods,
     /// Whether an `Idempotency-Key` makes a request idempotent.
@@ -35,10 +35,15 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        let statuses = [500, 502, 503, 504].map(Failure::Status);
-        let on = [Failure::Connect, Failure::Reset, Failure::RefusedStream, Failure::Unresponsive]
-            .into_iter()
-            .chain(statuses);
+        let statuses = [500, 502, 503, 504].map(AttemptOutcome::Status);
+        let on = [
+            AttemptOutcome::Connect,
+            AttemptOutcome::Reset,
+            AttemptOutcome::RefusedStream,
+            AttemptOutcome::Unresponsive,
+        ]
+        .into_iter()
+        .chain(statuses);
         Self {
             attempts: ATTEMPTS_MAX,
             on: on.collect(),
@@ -60,7 +65,7 @@ impl Config {
             faults.add(place.key("on"), "no failure would be retried", "write `attempts: 1` for no retries");
         }
         for (index, condition) in self.on.iter().enumerate() {
-            if let Failure::Status(status) = condition
+            if let AttemptOutcome::Status(status) = condition
                 && !(400..=599).contains(status)
             {
                 let problem = format!("{status} is not the status code of a failure");
@@ -99,7 +104,7 @@ const NAMES: [&str; 10] = [
 ];
 
 /// A name, or a status code.
-impl Failure {
+impl AttemptOutcome {
     /// The failure of this name.
     fn named(name: &str) -> Option<Self> {
         Some(match name {
@@ -118,9 +123,9 @@ impl Failure {
     }
 }
 
-impl JsonSchema for Failure {
+impl JsonSchema for AttemptOutcome {
     fn schema_name() -> Cow<'static, str> {
-        "Failure".into()
+        "AttemptOutcome".into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
@@ -133,7 +138,7 @@ impl JsonSchema for Failure {
     }
 }
 
-impl<'de> Deserialize<'de> for Failure {
+impl<'de> Deserialize<'de> for AttemptOutcome {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(FailureVisitor)
     }
@@ -142,18 +147,20 @@ impl<'de> Deserialize<'de> for Failure {
 struct FailureVisitor;
 
 impl Visitor<'_> for FailureVisitor {
-    type Value = Failure;
+    type Value = AttemptOutcome;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} or a status such as 503", NAMES.join(", "))
     }
 
-    fn visit_str<E: de::Error>(self, word: &str) -> Result<Failure, E> {
-        Failure::named(word).ok_or_else(|| E::unknown_variant(word, &NAMES))
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<AttemptOutcome, E> {
+        AttemptOutcome::named(word).ok_or_else(|| E::unknown_variant(word, &NAMES))
     }
 
-    fn visit_u64<E: de::Error>(self, status: u64) -> Result<Failure, E> {
-        u16::try_from(status).map(Failure::Status).map_err(|_| E::custom(format!("{status} is not a status code")))
+    fn visit_u64<E: de::Error>(self, status: u64) -> Result<AttemptOutcome, E> {
+        u16::try_from(status)
+            .map(AttemptOutcome::Status)
+            .map_err(|_| E::custom(format!("{status} is not a status code")))
     }
 }
 
@@ -163,7 +170,7 @@ mod tests {
 
     #[test]
     fn every_name_maps_to_a_different_failure() {
-        let failures: Vec<Failure> = NAMES.iter().filter_map(|name| Failure::named(name)).collect();
+        let failures: Vec<AttemptOutcome> = NAMES.iter().filter_map(|name| AttemptOutcome::named(name)).collect();
         assert_eq!(failures.len(), NAMES.len());
         assert!(failures.iter().enumerate().all(|(index, one)| !failures[..index].contains(one)));
     }

@@ -12,4 +12,4 @@ mod policy;
 
 pub use budget::Budget;
 pub use config::Config;
-pub use policy::{AttemptState, Failure, Policy, RetryableMethods, not_retried, pause};
+pub use policy::{AttemptOutcome, AttemptState, Policy, RetryableMethods, not_retried, pause};

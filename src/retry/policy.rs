@@ -9,7 +9,7 @@ use crate::http::grpc_status::GrpcStatus;
 
 /// The failure of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum AttemptOutcome {
     /// No connection could be established.
     Connect,
     /// The connection was closed, or violated HTTP, before the response started.
@@ -26,7 +26,7 @@ pub enum Failure {
     Grpc(GrpcStatus),
 }
 
-impl Failure {
+impl AttemptOutcome {
     /// Whether the request rather than the backend may be at fault: every status code except those of gateways.
     /// An equal response of a second backend confirms it.
     fn may_be_caused_by_the_request(self) -> bool {
@@ -66,7 +66,7 @@ pub struct Policy {
     /// The largest number of attempts per request.
     pub attempts: usize,
     /// The failures that are retried.
-    pub on: Vec<Failure>,
+    pub on: Vec<AttemptOutcome>,
     /// The methods that are retried even if the backend may have processed the request.
     pub methods: RetryableMethods,
     /// Whether an `Idempotency-Key` makes a request idempotent.
@@ -107,7 +107,7 @@ pub mod not_retried {
 impl Policy {
     /// Whether this policy retries `failure` at all.
     #[must_use]
-    pub fn covers(&self, failure: Failure) -> bool {
+    pub fn covers(&self, failure: AttemptOutcome) -> bool {
         self.attempts > 1 && self.on.contains(&failure)
     }
 
@@ -115,7 +115,7 @@ impl Policy {
     ///
     /// # Errors
     /// Why not; empty if the failure is not one that is retried.
-    pub fn permits(&self, failure: Failure, attempt: AttemptState) -> Result<(), &'static str> {
+    pub fn permits(&self, failure: AttemptOutcome, attempt: AttemptState) -> Result<(), &'static str> {
         if !self.covers(failure) {
             return Err("");
         }
@@ -127,7 +127,7 @@ impl Policy {
         }
         // Every gRPC call is a POST, so configuring a gRPC status declares that a retry is safe.
         let is_safe = attempt.idempotent
-            || matches!(failure, Failure::Grpc(_))
+            || matches!(failure, AttemptOutcome::Grpc(_))
             || self.methods == RetryableMethods::Any
             || (self.idempotency_key && attempt.has_idempotency_key)
             || !failure.may_have_been_processed();
@@ -151,7 +151,7 @@ const PAUSE: std::ops::RangeInclusive<u64> = 10..=50;
 /// The pause before the next attempt; `random` is any number. The first failed connection is retried
 /// immediately: another backend needs no time to recover.
 #[must_use]
-pub fn pause(failure: Failure, attempts: usize, random: u64) -> Duration {
+pub fn pause(failure: AttemptOutcome, attempts: usize, random: u64) -> Duration {
     let immediately = !failure.may_have_been_processed() && attempts <= 1;
     let milliseconds = if immediately { 0 } else { PAUSE.start() + random % (PAUSE.end() - PAUSE.start() + 1) };
     Duration::from_millis(milliseconds)
@@ -180,28 +180,28 @@ mod tests {
         use not_retried::*;
         let large = AttemptState { replayable: false, ..GET };
         for (failure, attempt, expected) in [
-            (Failure::Connect, GET, Ok(())),
-            (Failure::Connect, POST, Ok(())),
-            (Failure::RefusedStream, POST, Ok(())),
-            (Failure::Reset, GET, Ok(())),
-            (Failure::Reset, POST, Err(NOT_IDEMPOTENT)),
-            (Failure::Reset, AttemptState { has_idempotency_key: true, ..POST }, Err(NOT_IDEMPOTENT)),
-            (Failure::Status(503), GET, Ok(())),
-            (Failure::Status(503), POST, Err(NOT_IDEMPOTENT)),
-            (Failure::Status(500), GET, Ok(())),
-            (Failure::Status(500), POST, Err(NOT_IDEMPOTENT)),
-            (Failure::Status(500), AttemptState { attempts: 2, ..GET }, Err(SAME_RESPONSE)),
-            (Failure::Status(503), AttemptState { attempts: 2, ..GET }, Ok(())),
-            (Failure::Status(501), GET, Err("")),
-            (Failure::Status(200), GET, Err("")),
-            (Failure::Timeout, GET, Err("")),
-            (Failure::Unresponsive, GET, Ok(())),
-            (Failure::Unresponsive, POST, Err(NOT_IDEMPOTENT)),
-            (Failure::Reset, large, Err(BODY_TOO_LARGE)),
-            (Failure::Connect, large, Err(BODY_TOO_LARGE)),
-            (Failure::Reset, AttemptState { attempts: 2, ..GET }, Ok(())),
-            (Failure::Reset, AttemptState { attempts: 3, ..GET }, Err(ATTEMPTS)),
-            (Failure::Connect, AttemptState { elapsed: Duration::from_secs(10), ..GET }, Err(TOTAL)),
+            (AttemptOutcome::Connect, GET, Ok(())),
+            (AttemptOutcome::Connect, POST, Ok(())),
+            (AttemptOutcome::RefusedStream, POST, Ok(())),
+            (AttemptOutcome::Reset, GET, Ok(())),
+            (AttemptOutcome::Reset, POST, Err(NOT_IDEMPOTENT)),
+            (AttemptOutcome::Reset, AttemptState { has_idempotency_key: true, ..POST }, Err(NOT_IDEMPOTENT)),
+            (AttemptOutcome::Status(503), GET, Ok(())),
+            (AttemptOutcome::Status(503), POST, Err(NOT_IDEMPOTENT)),
+            (AttemptOutcome::Status(500), GET, Ok(())),
+            (AttemptOutcome::Status(500), POST, Err(NOT_IDEMPOTENT)),
+            (AttemptOutcome::Status(500), AttemptState { attempts: 2, ..GET }, Err(SAME_RESPONSE)),
+            (AttemptOutcome::Status(503), AttemptState { attempts: 2, ..GET }, Ok(())),
+            (AttemptOutcome::Status(501), GET, Err("")),
+            (AttemptOutcome::Status(200), GET, Err("")),
+            (AttemptOutcome::Timeout, GET, Err("")),
+            (AttemptOutcome::Unresponsive, GET, Ok(())),
+            (AttemptOutcome::Unresponsive, POST, Err(NOT_IDEMPOTENT)),
+            (AttemptOutcome::Reset, large, Err(BODY_TOO_LARGE)),
+            (AttemptOutcome::Connect, large, Err(BODY_TOO_LARGE)),
+            (AttemptOutcome::Reset, AttemptState { attempts: 2, ..GET }, Ok(())),
+            (AttemptOutcome::Reset, AttemptState { attempts: 3, ..GET }, Err(ATTEMPTS)),
+            (AttemptOutcome::Connect, AttemptState { elapsed: Duration::from_secs(10), ..GET }, Err(TOTAL)),
         ] {
             assert_eq!(default().permits(failure, attempt), expected, "{failure:?} {attempt:?}");
         }
@@ -210,29 +210,34 @@ mod tests {
     #[test]
     fn configured_failures_and_methods_are_retried() {
         let keyed = Policy { idempotency_key: true, ..default() };
-        assert_eq!(keyed.permits(Failure::Reset, AttemptState { has_idempotency_key: true, ..POST }), Ok(()));
-        assert_eq!(keyed.permits(Failure::Reset, POST), Err(not_retried::NOT_IDEMPOTENT));
+        assert_eq!(keyed.permits(AttemptOutcome::Reset, AttemptState { has_idempotency_key: true, ..POST }), Ok(()));
+        assert_eq!(keyed.permits(AttemptOutcome::Reset, POST), Err(not_retried::NOT_IDEMPOTENT));
         let any = Policy { methods: RetryableMethods::Any, ..default() };
-        assert_eq!(any.permits(Failure::Reset, POST), Ok(()));
-        let late = Policy { on: vec![Failure::Timeout], ..default() };
-        assert_eq!(late.permits(Failure::Timeout, GET), Ok(()));
-        assert_eq!(late.permits(Failure::Connect, GET), Err(""));
-        let grpc = Policy { on: vec![Failure::Grpc(GrpcStatus::UNAVAILABLE)], ..default() };
-        assert_eq!(grpc.permits(Failure::Grpc(GrpcStatus::UNAVAILABLE), POST), Ok(()));
-        assert_eq!(grpc.permits(Failure::Grpc(GrpcStatus::INTERNAL), POST), Err(""));
-        assert_eq!(grpc.permits(Failure::Status(503), GET), Err(""));
-        let internal = Policy { on: vec![Failure::Grpc(GrpcStatus::INTERNAL)], ..default() };
+        assert_eq!(any.permits(AttemptOutcome::Reset, POST), Ok(()));
+        let late = Policy { on: vec![AttemptOutcome::Timeout], ..default() };
+        assert_eq!(late.permits(AttemptOutcome::Timeout, GET), Ok(()));
+        assert_eq!(late.permits(AttemptOutcome::Connect, GET), Err(""));
+        let grpc = Policy { on: vec![AttemptOutcome::Grpc(GrpcStatus::UNAVAILABLE)], ..default() };
+        assert_eq!(grpc.permits(AttemptOutcome::Grpc(GrpcStatus::UNAVAILABLE), POST), Ok(()));
+        assert_eq!(grpc.permits(AttemptOutcome::Grpc(GrpcStatus::INTERNAL), POST), Err(""));
+        assert_eq!(grpc.permits(AttemptOutcome::Status(503), GET), Err(""));
+        let internal = Policy { on: vec![AttemptOutcome::Grpc(GrpcStatus::INTERNAL)], ..default() };
         let second = AttemptState { attempts: 2, ..POST };
-        assert_eq!(internal.permits(Failure::Grpc(GrpcStatus::INTERNAL), second), Err(not_retried::SAME_RESPONSE));
+        assert_eq!(
+            internal.permits(AttemptOutcome::Grpc(GrpcStatus::INTERNAL), second),
+            Err(not_retried::SAME_RESPONSE)
+        );
         let never = Policy { attempts: 1, ..default() };
-        assert_eq!(never.permits(Failure::Connect, GET), Err(""));
+        assert_eq!(never.permits(AttemptOutcome::Connect, GET), Err(""));
     }
 
     #[test]
     fn only_the_first_failed_connection_is_retried_immediately() {
         for random in [0, 1, 40, 41, u64::MAX] {
-            assert_eq!(pause(Failure::Connect, 1, random), Duration::ZERO);
-            for (failure, attempts) in [(Failure::Connect, 2), (Failure::Reset, 1), (Failure::Status(503), 1)] {
+            assert_eq!(pause(AttemptOutcome::Connect, 1, random), Duration::ZERO);
+            for (failure, attempts) in
+                [(AttemptOutcome::Connect, 2), (AttemptOutcome::Reset, 1), (AttemptOutcome::Status(503), 1)]
+            {
                 let pause = pause(failure, attempts, random).as_millis();
                 assert!((10..=50).contains(&pause), "{pause}");
             }

@@ -31,7 +31,7 @@ use crate::observe::access_log;
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// How long the process lives at least after it was replaced.
-const FAREWELL: Duration = Duration::from_millis(500);
+const RESULT_DELIVERY: Duration = Duration::from_millis(500);
 /// How long a started process may take to read its configuration.
 const WAIT_FOR_SUCCESSOR: Duration = Duration::from_secs(30);
 
@@ -186,28 +186,28 @@ impl Signals {
             let delay = self.lifecycle.drain_delay();
             systemd::stopping(delay + self.grace + MARGIN);
             if !delay.is_zero() {
-                log::info!("SIGTERM: draining, not ready; listeners close in {delay:?}");
+                log::info!("SIGTERM: draining, readiness checks fail; listeners close in {delay:?}");
                 tokio::time::sleep(delay).await;
             }
             log::info!("SIGTERM: draining {} connections, at most for {:?}", self.drain.open(), self.grace);
         }
         // After an upgrade its requester still has to get the result.
         let replaced = self.lifecycle.phase() == Phase::Replaced;
-        let told = tokio::time::sleep(if replaced { FAREWELL } else { Duration::ZERO });
-        let (late, ()) = tokio::join!(self.drain.run(self.grace), told);
+        let delivered = tokio::time::sleep(if replaced { RESULT_DELIVERY } else { Duration::ZERO });
+        let (late, ()) = tokio::join!(self.drain.run(self.grace), delivered);
         if late == 0 {
             return log::info!("all connections have ended");
         }
         self.lifecycle.enter(Phase::Aborting);
-        let deaf = self.drain.abort().await;
+        let still_open = self.drain.abort().await;
         let cut = self.lifecycle.aborted();
         log::warn!("the grace period is over: aborting {late} connections with {} requests", cut.total);
         cut.named.iter().for_each(|request| log::warn!("request aborted: {request}"));
         if cut.total > cut.named.len() {
             log::warn!("requests aborted: {} more", cut.total - cut.named.len());
         }
-        if deaf > 0 {
-            log::warn!("{deaf} connections did not end after being shut down");
+        if still_open > 0 {
+            log::warn!("{still_open} connections are still open after they were aborted");
         }
     }
 
@@ -218,17 +218,17 @@ impl Signals {
         interrupt: &mut Signal,
         hand_over: impl FnOnce() -> io::Result<Option<u32>> + Send + 'static,
     ) -> Option<Result<Option<u32>, String>> {
-        let (reply, told) = oneshot::channel();
+        let (reply, delivered) = oneshot::channel();
         // A separate thread: the runtime would wait at its end for one of its blocking threads.
         std::thread::spawn(move || reply.send(hand_over()));
-        let told = tokio::select! {
-            told = told => told,
+        let delivered = tokio::select! {
+            delivered = delivered => delivered,
             _ = interrupt.recv() => {
                 log::info!("SIGINT: immediate shutdown during an upgrade");
                 return None;
             }
         };
-        Some(match told.unwrap_or_else(|e| Err(io::Error::other(e))) {
+        Some(match delivered.unwrap_or_else(|e| Err(io::Error::other(e))) {
             Ok(pid) => {
                 let (open, grace) = (self.drain.open(), self.grace);
                 log::info!("the new process is ready; draining {open} connections, at most for {grace:?}");

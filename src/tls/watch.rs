@@ -62,7 +62,7 @@ impl BackgroundService for Watcher {
                         // Disks and network file systems may be slow.
                         match tokio::task::spawn_blocking(move || examine(files_before)).await {
                             Ok(seen) => watched = seen,
-                            Err(e) => log::error!("cannot examine certificate files: {e}"),
+                            Err(e) => log::error!("cannot check certificate files for changes: {e}"),
                         }
                     }
                     _ = expiry.tick() => {

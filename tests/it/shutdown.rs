@@ -82,7 +82,7 @@ fn readiness_fails_before_listeners_close_and_no_request_fails() {
     let load = Load::start(port, "/apiA", 4, 2);
     load.wait_for_more(50);
     lab.signal(Signal::SIGTERM);
-    lab.wait_for_log("draining, not ready; listeners close in 2s");
+    lab.wait_for_log("draining, readiness checks fail; listeners close in 2s");
     let ready = get(port, "/readyz");
     assert_eq!((ready.status, ready.body.as_str()), (503, "draining\n"));
     assert_eq!((get(port, "/livez").status, get(port, "/apiA").status), (200, 200), "requests are still served");
@@ -147,9 +147,9 @@ fn requests_aborted_at_the_end_of_the_grace_period_are_logged() {
 fn second_signal_ends_the_process_immediately() {
     let one = Backend::start("one");
     for (delay, second, phase) in [
-        ("1h", Signal::SIGTERM, "draining, not ready"),
+        ("1h", Signal::SIGTERM, "draining, readiness checks fail"),
         ("0s", Signal::SIGTERM, "draining 1"),
-        ("1h", Signal::SIGINT, "draining, not ready"),
+        ("1h", Signal::SIGINT, "draining, readiness checks fail"),
     ] {
         let port = free_port();
         let mut lab = Lab::start(&yaml(port, &one, &format!("drain_delay: {delay}")));

@@ -144,7 +144,7 @@ fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
 async fn answer(stream: UnixStream, router: Router) {
     let ours = nix::unistd::Uid::effective().as_raw();
     if !stream.peer_cred().is_ok_and(|peer| peer.uid() == ours || peer.uid() == 0) {
-        return log::warn!("rejected a connection of another user at the control socket");
+        return log::warn!("rejected a connection from another user at the control socket");
     }
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

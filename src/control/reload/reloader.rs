@@ -26,9 +26,9 @@ use crate::decision::snapshot::Snapshot;
 use crate::observe::access_log::Opened;
 use crate::pool::Pool;
 
-/// The interval of examining the file.
+/// The interval at which the configuration file is checked for changes.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How long it must be unchanged before it is read: editors write in several steps.
+/// How long the file must be unchanged before it is read: editors write in several steps.
 const SETTLE_TIME: Duration = Duration::from_millis(100);
 
 /// The background service that reloads.
@@ -42,15 +42,15 @@ impl Reloader {
     /// A reloader for `source`, from which `checked` was read.
     #[must_use]
     pub fn new(source: Source, checked: Checked, live: RuntimeState) -> Self {
-        let (reload_handle, take) = ReloadHandle::new();
+        let (reload_handle, requests) = ReloadHandle::new();
         let (started, lifecycle) = (checked.written.clone(), live.lifecycle.clone());
         let task = ReloadTask {
             source,
             started,
             current: checked,
             live,
-            reload_handle: take,
-            pending: Vec::new(),
+            requests,
+            reported_upgrade_keys: Vec::new(),
             retired: Vec::new(),
         };
         Self { task: Mutex::new(Some(task)), reload_handle, lifecycle }
@@ -75,13 +75,13 @@ impl BackgroundService for Reloader {
 
 struct ReloadTask {
     source: Source,
-    /// The configuration at the start of the process, for listeners and threads.
+    /// The configuration at process start. Listeners and threads keep it until an upgrade.
     started: Config,
     current: Checked,
     live: RuntimeState,
-    reload_handle: mpsc::Receiver<ReloadRequest>,
+    requests: mpsc::Receiver<ReloadRequest>,
     /// The changes that were last reported to need an upgrade.
-    pending: Vec<String>,
+    reported_upgrade_keys: Vec<String>,
     /// Replaced snapshots that requests still use. They are dropped here, so that no request thread frees ten
     /// thousand routes.
     retired: Vec<Arc<Snapshot>>,
@@ -95,9 +95,9 @@ impl ReloadTask {
         clearing.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                order = self.reload_handle.recv() => {
-                    let Some(order) = order else { return };
-                    self.handle(order).await;
+                request = self.requests.recv() => {
+                    let Some(request) = request else { return };
+                    self.handle(request).await;
                 }
                 _ = clearing.tick() => self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1),
                 _ = polls.tick(), if self.current.written.reload.watch => {
@@ -109,9 +109,9 @@ impl ReloadTask {
         }
     }
 
-    async fn handle(&mut self, order: ReloadRequest) {
+    async fn handle(&mut self, request: ReloadRequest) {
         // The requester may have disconnected.
-        match order {
+        match request {
             ReloadRequest::Reload { options, reply } => {
                 let outcome = self.reload(options.max_moved).await;
                 let Some(reply) = reply else { return };
@@ -158,11 +158,11 @@ impl ReloadTask {
             return false;
         }
         sleep(SETTLE_TIME).await;
-        // If it is still changing, the next examination decides.
+        // A file that is still being written is checked again at the next poll.
         again(&seen).await == seen
     }
 
-    /// Reads the file and activates it, or returns why not.
+    /// Reads the file and activates it, or returns the reason for the failure.
     async fn reload(&mut self, max_moved: Option<Percent>) -> Outcome {
         systemd::reloading();
         let outcome = match self.read().await {
@@ -213,7 +213,7 @@ impl ReloadTask {
         let pools: Vec<_> = snapshot.pools.values().cloned().collect();
         self.live.pools.start(&pools).await;
         let before = self.live.snapshot.swap(snapshot);
-        // Operators may have changed weights while these were prepared.
+        // Operators may have changed weights while the new pools were prepared.
         let is_new = |pool: &&Arc<Pool>| !before.pools.get(pool.name()).is_some_and(|old| Arc::ptr_eq(old, pool));
         pools.iter().filter(is_new).for_each(|pool| pool.update_weights());
         self.retired.push(before);
@@ -234,10 +234,10 @@ impl ReloadTask {
         match outcome {
             Outcome::Applied(changes) | Outcome::Upgraded { changes, .. } | Outcome::UpgradeFailed { changes, .. } => {
                 Event::ConfigReloaded { file, changes: changes.to_string() }.announce();
-                if !changes.needs_upgrade.is_empty() && self.pending != changes.needs_upgrade {
+                if !changes.needs_upgrade.is_empty() && self.reported_upgrade_keys != changes.needs_upgrade {
                     Event::NeedsUpgrade { keys: changes.needs_upgrade.clone() }.announce();
                 }
-                self.pending.clone_from(&changes.needs_upgrade);
+                self.reported_upgrade_keys.clone_from(&changes.needs_upgrade);
             }
             Outcome::Rejected { diagnostics } => {
                 Event::ConfigRejected { file, reason: diagnostics.concat() }.announce()

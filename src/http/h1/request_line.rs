@@ -95,7 +95,7 @@ impl RequestLine {
         match bytes.get(end) {
             None => return Ok((end, false)),
             Some(b' ') if end == self.mark => {
-                return Err(DetailedRejection::bad_request("more than one consecutive space"));
+                return Err(DetailedRejection::bad_request("more than one space between parts of the request line"));
             }
             Some(b' ') => {}
             Some(b'\r') => return Err(DetailedRejection::bad_request("a request line without a version")),
@@ -141,7 +141,7 @@ impl RequestLine {
         for (received, wanted) in received.iter().zip(VERSION) {
             if received != wanted {
                 return Err(DetailedRejection::bad_request(match received {
-                    b' ' => "more than one consecutive space",
+                    b' ' => "more than one space between parts of the request line",
                     b'\n' => "a bare LF in the header",
                     _ => "a version other than HTTP/1.0 and HTTP/1.1",
                 }));

@@ -48,7 +48,7 @@ impl Config {
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Spec {
         if self.count > COUNT_MAX {
             let problem = format!("{} is more than {COUNT_MAX}", self.count);
-            faults.add(place.key("count"), problem, "lower it: a change is compared with recent requests only");
+            faults.add(place.key("count"), problem, "lower it; fewer requests are enough to evaluate a change");
         }
         let place = place.key("headers");
         if self.headers.len() > HEADERS_MAX {

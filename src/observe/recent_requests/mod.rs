@@ -1,26 +1,26 @@
-//! Recent requests: recorded so that a new configuration can be tried with them.
+//! Recent requests: recorded so that a new configuration can be tested against them.
 //!
 //! A record has the time, the client, method, host and path, and the values of configured headers. Queries,
 //! bodies and other headers are never recorded, so secrets stay out of memory.
 //!
 //! # Cost
 //!
-//! Each worker has a worker buffer of its own: a segment of memory with places for 256 requests, behind a lock that
+//! Each thread of a worker has its own buffer: a segment of memory for 256 requests, behind a lock that is
 //! that only its worker and readers take. A request is copied into it (some 100 bytes) in about 30 ns, and nothing is
-//! allocated but when a segment grows for the first time. A full segment joins those of all
+//! allocated only when a segment grows for the first time. A full segment is moved to the list of all
 //! workers, under a lock that is taken once in 256 requests, and the worker takes the oldest one's memory for
-//! the next.
+//! its next segment.
 //!
 //! # Memory
 //!
-//! It grows with the requests up to the size of `count` of them, about 10 MB for 50,000, and never above
+//! It grows until `count` requests are recorded, about 10 MB for 50,000, and never exceeds
 //! [`RecentRequests::size_bytes_max`]: long requests reduce the number that is kept.
 //!
 //! # What is kept
 //!
-//! The last `count` requests of all workers together, with any distribution over workers. The oldest segment is
+//! The last `count` requests of all workers together, however they are distributed over workers. The oldest segment is
 //! the one that was filled first, so an idle worker may still hold requests older than those that others have
-//! dropped; [`Recent`] omits them, so that its requests are complete.
+//! dropped; [`Recent`] omits them, so that no request is missing in the time it covers.
 
 mod config;
 mod request;
@@ -48,55 +48,55 @@ struct Full {
     complete_since: Option<u64>,
     /// The id of the next segment.
     id: u64,
-    /// The new settings, once they have changed.
-    wanted: Option<Spec>,
+    /// The current settings; `None` until the first reload.
+    current_spec: Option<Spec>,
 }
 
 /// The current segment of one worker, alone in its cache line.
 #[derive(Default)]
 #[repr(align(64))]
-struct WorkerBuffer(Mutex<Option<Segment>>);
+struct ThreadBuffer(Mutex<Option<Segment>>);
 
 /// The recent requests.
 pub struct RecentRequests {
     epoch: Instant,
     full: Mutex<Full>,
-    lanes: Mutex<Vec<Arc<[WorkerBuffer]>>>,
+    buffers: Mutex<Vec<Arc<[ThreadBuffer]>>>,
 }
 
 /// Records the requests of one worker.
 pub struct Recorder {
     recent: Arc<RecentRequests>,
-    lanes: Arc<[WorkerBuffer]>,
+    buffers: Arc<[ThreadBuffer]>,
 }
 
 impl RecentRequests {
-    /// No requests; times count from `epoch`.
+    /// Without requests. Recorded times are relative to `epoch`.
     #[must_use]
     pub fn new(epoch: Instant) -> Self {
-        Self { epoch, full: Mutex::default(), lanes: Mutex::default() }
+        Self { epoch, full: Mutex::default(), buffers: Mutex::default() }
     }
 
     /// A recorder for a worker with this number of threads.
     #[must_use]
     pub fn recorder(self: &Arc<Self>, threads: usize) -> Recorder {
-        let lanes: Arc<[WorkerBuffer]> = (0..threads.max(1)).map(|_| WorkerBuffer::default()).collect();
-        self.lanes.lock().push(Arc::clone(&lanes));
-        Recorder { recent: Arc::clone(self), lanes }
+        let buffers: Arc<[ThreadBuffer]> = (0..threads.max(1)).map(|_| ThreadBuffer::default()).collect();
+        self.buffers.lock().push(Arc::clone(&buffers));
+        Recorder { recent: Arc::clone(self), buffers }
     }
 
     /// Drops what the new settings do not keep: everything if other headers are configured or recording is off,
     /// otherwise the excess.
     pub fn configure(&self, before: &Spec, after: &Spec) {
-        // Requests that started before still have the old settings; from here on they are not recorded.
-        self.full.lock().wanted = Some(after.clone());
+        // Requests that still use old settings are not recorded from here on if the settings differ.
+        self.full.lock().current_spec = Some(after.clone());
         if before.headers != after.headers || after.count == 0 {
             // The lock of a worker buffer is taken before that of the full segments, as in `Recorder::note`.
-            for worker_buffer in self.lanes.lock().iter().flat_map(|lanes| lanes.iter()) {
+            for worker_buffer in self.buffers.lock().iter().flat_map(|buffers| buffers.iter()) {
                 *worker_buffer.0.lock() = None;
             }
             let mut full = self.full.lock();
-            *full = Full { id: full.id, wanted: full.wanted.take(), ..Full::default() };
+            *full = Full { id: full.id, current_spec: full.current_spec.take(), ..Full::default() };
         } else {
             self.full.lock().trim(after.count);
         }
@@ -108,13 +108,13 @@ impl RecentRequests {
         segments_max(count) * segment::SIZE_MAX
     }
 
-    /// The recorded requests, at most `count`. Workers continue meanwhile.
+    /// The recorded requests, at most `count`. Workers continue to record meanwhile.
     #[must_use]
     pub fn recent(&self, count: usize) -> Recent {
-        // A segment that moves from its worker buffer to the full ones meanwhile is seen twice, and identified by its
+        // A segment that moves from its worker buffer to the full ones meanwhile is read twice, and deduplicated by its
         // id.
         let mut segments: Vec<Arc<Segment>> = Vec::new();
-        for worker_buffer in self.lanes.lock().iter().flat_map(|lanes| lanes.iter()) {
+        for worker_buffer in self.buffers.lock().iter().flat_map(|buffers| buffers.iter()) {
             segments.extend(worker_buffer.0.lock().clone().map(Arc::new));
         }
         let complete_since = {
@@ -141,11 +141,13 @@ const fn segments_max(count: usize) -> usize {
 
 impl Full {
     /// Whether requests under `spec` are recorded.
-    fn wants(&self, spec: &Spec) -> bool {
-        self.wanted.as_ref().is_none_or(|wanted| wanted.count > 0 && wanted.headers == spec.headers)
+    fn accepts(&self, spec: &Spec) -> bool {
+        self.current_spec
+            .as_ref()
+            .is_none_or(|current_spec| current_spec.count > 0 && current_spec.headers == spec.headers)
     }
 
-    /// Drops the oldest segments beyond `count` requests. The memory of the last one can be reused.
+    /// Drops the oldest segments beyond `count` requests. Returns the last dropped segment for reuse of its memory.
     fn trim(&mut self, count: usize) -> Option<Segment> {
         let mut left = None;
         while let Some(oldest) = self.segments.front()
@@ -153,7 +155,7 @@ impl Full {
         {
             self.requests -= oldest.len();
             self.complete_since = self.complete_since.max(Some(oldest.latest()));
-            // Not while a reader holds it.
+            // `None` while a reader still uses the segment.
             left = self.segments.pop_front().and_then(Arc::into_inner);
         }
         left
@@ -187,7 +189,7 @@ impl Recorder {
             }
             other => {
                 let mut full = self.recent.full.lock();
-                if full.wants(spec) {
+                if full.accepts(spec) {
                     let segment = full.exchange(other.take(), spec);
                     drop(full);
                     other.insert(segment).push(self.recent.epoch, key, headers);
@@ -196,17 +198,18 @@ impl Recorder {
         }
     }
 
-    /// A worker buffer that is not locked. A worker with one thread has one worker buffer, which only a reader can hold.
+    /// A worker buffer that is not locked. A worker with one thread has one worker buffer, which only a reader can
+    /// lock.
     fn worker_buffer(&self) -> Option<MutexGuard<'_, Option<Segment>>> {
-        let count = self.lanes.len();
+        let count = self.buffers.len();
         let start = if count > 1 { fastrand::usize(..count) } else { 0 };
-        let (before, from) = self.lanes.split_at_checked(start).unwrap_or_default();
+        let (before, from) = self.buffers.split_at_checked(start).unwrap_or_default();
         let free = from.iter().chain(before).find_map(|worker_buffer| worker_buffer.0.try_lock());
-        free.or_else(|| self.lanes.get(start).map(|worker_buffer| worker_buffer.0.lock()))
+        free.or_else(|| self.buffers.get(start).map(|worker_buffer| worker_buffer.0.lock()))
     }
 }
 
-/// The requests recorded at one time.
+/// A snapshot of the recorded requests.
 pub struct Recent {
     epoch: Instant,
     segments: Vec<Arc<Segment>>,

@@ -118,7 +118,7 @@ fn changed_settings_drop_requests_that_are_no_longer_kept() {
     };
     fill(&before);
     recent.configure(&before, &fewer);
-    // The lanes hold up to one segment each in addition.
+    // The buffers hold up to one segment each in addition.
     let full = recent.full.lock().requests;
     assert!(full < 500 + segment::REQUESTS, "{full}");
     let last: Vec<_> = recent.recent(500).iter().map(|recorded_request| recorded_request.key.at).collect();

@@ -1,6 +1,6 @@
 //! The gate: a limit on requests in flight, and a short queue for requests beyond it.
 //!
-//! Choosing a backend and joining the queue happen under one lock, and so does handing on a free slot: no slot
+//! Choosing a backend and joining the queue happen under one lock, and so does passing on a free slot: no slot
 //! can become free unnoticed between "none is free" and "the request is queued". Without `max_in_flight` there
 //! is no gate and no cost.
 
@@ -45,7 +45,7 @@ impl Default for QueueConfig {
     }
 }
 
-/// Queued requests keep their clients' connections and headers in memory.
+/// The maximum of `queue.length`; a queued request keeps its connection and headers in memory.
 const LENGTH_MAX: usize = 65_536;
 
 /// Checked limits.
@@ -60,7 +60,7 @@ pub struct Spec {
 }
 
 impl Config {
-    /// Checks both blocks. `place` is that of the pool.
+    /// Checks both blocks. `place` is the place of the pool in the configuration.
     pub fn check(&self, queue: QueueConfig, place: &Place, faults: &mut Faults) -> Spec {
         let own = place.key("max_in_flight");
         if self.per_backend.is_none() && self.total.is_none() {
@@ -94,19 +94,19 @@ pub enum NotAdmitted<E> {
     Full,
     /// The queue timeout has expired.
     TimedOut,
-    /// Waiting would not help.
-    Other(E),
+    /// No backend is available, so the request is not queued.
+    Unavailable(E),
 }
 
 /// The result of choosing a backend.
 #[derive(Debug)]
 pub enum Choice<T, E> {
     /// A backend was chosen.
-    Done(T),
+    Chosen(T),
     /// All available backends are at their limits.
     Busy,
     /// There is no available backend.
-    Failed(E),
+    Unavailable(E),
 }
 
 #[derive(Debug)]
@@ -116,7 +116,7 @@ struct State {
     queue: Queue<oneshot::Sender<()>>,
 }
 
-/// The gate of one pool. A replacing pool takes it over.
+/// The gate of one pool. On a reload, the new version of the pool continues to use it.
 #[derive(Debug)]
 pub struct Gate {
     /// Read for each examined backend, so it is not behind the lock.
@@ -136,7 +136,7 @@ impl Drop for Slot {
     }
 }
 
-/// Wakes the next queued request. Some may have left the queue already.
+/// Wakes the next queued request. Skips requests that have already given up.
 #[expect(clippy::disallowed_methods, reason = "the queue's order depends on how long it has been busy")]
 fn wake(state: &mut State) {
     let now = Instant::now();
@@ -159,11 +159,11 @@ impl Gate {
     pub(in crate::pool) fn reconfigure(&self, spec: Spec) {
         self.per_backend.store(spec.per_backend, Ordering::Relaxed);
         let mut state = self.state.lock();
-        let wider = spec.total > state.spec.total || spec.per_backend > state.spec.per_backend;
+        let raised = spec.total > state.spec.total || spec.per_backend > state.spec.per_backend;
         state.spec = spec;
         state.queue.reconfigure(spec.queue);
-        if wider {
-            // There may be room for all queued requests; those without room continue to wait.
+        if raised {
+            // The new limits may admit every queued request; requests that still exceed a limit queue again.
             (0..state.queue.len()).for_each(|_| wake(&mut state));
         }
     }
@@ -181,9 +181,9 @@ impl Gate {
         self.per_backend.load(Ordering::Relaxed)
     }
 
-    /// Retry-After of a rejection: the queue has moved on by then.
+    /// Retry-After of a rejection: the queue timeout, after which all requests queued now have left the queue.
     #[must_use]
-    pub fn retry_after(&self) -> Duration {
+    pub fn queue_timeout(&self) -> Duration {
         self.state.lock().queue.timeout()
     }
 
@@ -198,68 +198,68 @@ impl Gate {
     /// # Errors
     /// Why the request is not admitted.
     #[expect(clippy::disallowed_methods, reason = "the wait begins here")]
-    pub async fn pass<T, E>(
+    pub async fn admit<T, E>(
         self: &Arc<Self>,
         mut choose: impl FnMut() -> Choice<T, E>,
     ) -> Result<(T, Slot), NotAdmitted<E>> {
-        let mut until = None;
+        let mut deadline = None;
         // A request woken from the queue goes ahead of those still queued.
-        let mut called = false;
+        let mut was_woken = false;
         loop {
-            let mut waiting = match self.try_pass(&mut choose, called)? {
-                Ok(passed) => return Ok(passed),
+            let mut waiting = match self.try_admit(&mut choose, was_woken)? {
+                Ok(admitted) => return Ok(admitted),
                 Err(waiting) => waiting,
             };
-            let until = *until.get_or_insert_with(|| Instant::now() + self.retry_after());
-            let calling = tokio::time::timeout_at(until.into(), &mut waiting.call).await;
-            if calling.is_err() {
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.queue_timeout());
+            let woken = tokio::time::timeout_at(deadline.into(), &mut waiting.wake_up).await;
+            if woken.is_err() {
                 return Err(NotAdmitted::TimedOut);
             }
-            waiting.heard = true;
-            called = true;
+            waiting.received_wake_up = true;
+            was_woken = true;
         }
     }
 
     /// Admits or queues the request, under one lock.
     #[expect(clippy::disallowed_methods, reason = "the queue is joined now")]
-    fn try_pass<T, E>(
+    fn try_admit<T, E>(
         self: &Arc<Self>,
         choose: &mut impl FnMut() -> Choice<T, E>,
-        called: bool,
+        was_woken: bool,
     ) -> Result<Result<(T, Slot), Waiting>, NotAdmitted<E>> {
         let mut state = self.state.lock();
-        if (called || state.queue.is_empty()) && state.in_flight < state.spec.total {
+        if (was_woken || state.queue.is_empty()) && state.in_flight < state.spec.total {
             match choose() {
-                Choice::Done(chosen) => {
+                Choice::Chosen(chosen) => {
                     state.in_flight += 1;
                     return Ok(Ok((chosen, Slot(Arc::clone(self)))));
                 }
-                Choice::Failed(e) => {
+                Choice::Unavailable(e) => {
                     // The slot is still free.
                     wake(&mut state);
-                    return Err(NotAdmitted::Other(e));
+                    return Err(NotAdmitted::Unavailable(e));
                 }
                 Choice::Busy => {}
             }
         }
-        let (caller, call) = oneshot::channel();
-        let ticket = state.queue.join(caller, Instant::now()).map_err(|queue::Full| NotAdmitted::Full)?;
+        let (waker, wake_up) = oneshot::channel();
+        let ticket = state.queue.join(waker, Instant::now()).map_err(|queue::Full| NotAdmitted::Full)?;
         drop(state);
-        Ok(Err(Waiting { gate: Arc::clone(self), ticket, call, heard: false }))
+        Ok(Err(Waiting { gate: Arc::clone(self), ticket, wake_up, received_wake_up: false }))
     }
 }
 
-/// A queued request. Dropping it leaves the queue; an unused wake-up goes to the next request.
+/// A queued request. Dropping it leaves the queue; if it was woken but did not use the slot, the next request is woken.
 struct Waiting {
     gate: Arc<Gate>,
     ticket: u64,
-    call: oneshot::Receiver<()>,
-    heard: bool,
+    wake_up: oneshot::Receiver<()>,
+    received_wake_up: bool,
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if self.heard {
+        if self.received_wake_up {
             return;
         }
         let mut state = self.gate.state.lock();
@@ -278,16 +278,16 @@ mod tests {
     }
 
     fn done() -> Choice<(), ()> {
-        Choice::Done(())
+        Choice::Chosen(())
     }
 
     #[tokio::test(start_paused = true)]
     async fn queued_request_gets_the_next_free_slot() {
         let gate = gate(1, 8, Duration::from_secs(1));
-        let (_, first) = gate.pass(done).await.unwrap();
+        let (_, first) = gate.admit(done).await.unwrap();
         let second = tokio::spawn({
             let gate = Arc::clone(&gate);
-            async move { gate.pass(done).await.map(|(_, slot)| slot) }
+            async move { gate.admit(done).await.map(|(_, slot)| slot) }
         });
         while gate.waiting() == 0 {
             tokio::task::yield_now().await;
@@ -302,74 +302,77 @@ mod tests {
     #[tokio::test]
     async fn full_queue_rejects_immediately_and_queue_timeout_rejects_later() {
         let closed = gate(1, 0, Duration::from_secs(3600));
-        let _first = closed.pass(done).await.unwrap();
-        assert_eq!(closed.pass(done).await.unwrap_err(), NotAdmitted::Full);
+        let _first = closed.admit(done).await.unwrap();
+        assert_eq!(closed.admit(done).await.unwrap_err(), NotAdmitted::Full);
         let short = gate(1, 1, Duration::from_millis(1));
-        let _first = short.pass(done).await.unwrap();
-        assert_eq!(short.pass(done).await.unwrap_err(), NotAdmitted::TimedOut);
+        let _first = short.admit(done).await.unwrap();
+        assert_eq!(short.admit(done).await.unwrap_err(), NotAdmitted::TimedOut);
         assert_eq!(short.waiting(), 0, "it has left the queue");
     }
 
     #[tokio::test]
     async fn unused_wake_up_goes_to_the_next_queued_request() {
         let gate = gate(1, 8, Duration::from_secs(3600));
-        let (_, first) = gate.pass(done).await.unwrap();
+        let (_, first) = gate.admit(done).await.unwrap();
         let mut choose = done;
-        let gone = gate.try_pass(&mut choose, false).unwrap().unwrap_err();
-        let mut next = gate.try_pass(&mut choose, false).unwrap().unwrap_err();
+        let gone = gate.try_admit(&mut choose, false).unwrap().unwrap_err();
+        let mut next = gate.try_admit(&mut choose, false).unwrap().unwrap_err();
         drop(first);
-        assert!(next.call.try_recv().is_err(), "the first request was woken");
+        assert!(next.wake_up.try_recv().is_err(), "the first request was woken");
         drop(gone);
-        assert_eq!(next.call.try_recv(), Ok(()));
+        assert_eq!(next.wake_up.try_recv(), Ok(()));
     }
 
     #[tokio::test]
     async fn as_many_queued_requests_are_woken_as_there_are_slots() {
         let gate = gate(3, 8, Duration::from_secs(3600));
-        let (_, _first) = gate.pass(done).await.unwrap();
+        let (_, _first) = gate.admit(done).await.unwrap();
         let mut busy = || Choice::<(), ()>::Busy;
-        let mut join = || gate.try_pass(&mut busy, false).unwrap().unwrap_err();
+        let mut join = || gate.try_admit(&mut busy, false).unwrap().unwrap_err();
         let mut waiting = [join(), join(), join(), join()];
-        let mut called = || waiting.iter_mut().filter_map(|one| one.call.try_recv().ok()).count();
+        let mut was_woken = || waiting.iter_mut().filter_map(|one| one.wake_up.try_recv().ok()).count();
         gate.wake(0);
-        assert_eq!(called(), 0);
+        assert_eq!(was_woken(), 0);
         gate.wake(1);
-        assert_eq!(called(), 1);
+        assert_eq!(was_woken(), 1);
         gate.wake(u32::MAX);
-        assert_eq!(called(), 2, "no more than the limit of the pool");
+        assert_eq!(was_woken(), 2, "no more than the limit of the pool");
     }
 
     #[tokio::test]
     async fn request_without_an_available_backend_is_rejected_immediately() {
         let gate = gate(1, 8, Duration::from_secs(3600));
-        assert_eq!(gate.pass(|| Choice::<(), _>::Failed("down")).await.unwrap_err(), NotAdmitted::Other("down"));
+        assert_eq!(
+            gate.admit(|| Choice::<(), _>::Unavailable("down")).await.unwrap_err(),
+            NotAdmitted::Unavailable("down")
+        );
         assert_eq!(gate.state.lock().in_flight, 0);
     }
 
     #[tokio::test]
     async fn request_waits_for_a_busy_backend_and_is_sent_there() {
         let gate = gate(u32::MAX, 8, Duration::from_secs(3600));
-        let (_, elsewhere) = gate.pass(done).await.unwrap();
+        let (_, elsewhere) = gate.admit(done).await.unwrap();
         let mut attempts = 0;
-        let waits = gate.pass(|| {
+        let waits = gate.admit(|| {
             attempts += 1;
             if attempts == 1 { Choice::Busy } else { done() }
         });
-        let (passed, ()) = tokio::join!(waits, async {
+        let (admitted, ()) = tokio::join!(waits, async {
             while gate.waiting() == 0 {
                 tokio::task::yield_now().await;
             }
             drop(elsewhere);
         });
-        assert!(passed.is_ok());
+        assert!(admitted.is_ok());
         assert_eq!(attempts, 2);
     }
 
     #[tokio::test]
     async fn new_limits_count_requests_in_flight_and_admit_queued_requests() {
         let gate = gate(1, 8, Duration::from_secs(3600));
-        let (_, first) = gate.pass(done).await.unwrap();
-        let (waits, ()) = tokio::join!(gate.pass(done), async {
+        let (_, first) = gate.admit(done).await.unwrap();
+        let (waits, ()) = tokio::join!(gate.admit(done), async {
             while gate.waiting() == 0 {
                 tokio::task::yield_now().await;
             }
@@ -377,8 +380,8 @@ mod tests {
             gate.reconfigure(Spec { per_backend: 7, total: 2, queue });
         });
         let (_, second) = waits.unwrap();
-        assert_eq!((gate.per_backend(), gate.retry_after()), (7, Duration::from_secs(5)));
-        assert_eq!(gate.pass(done).await.unwrap_err(), NotAdmitted::Full, "two requests are in flight");
+        assert_eq!((gate.per_backend(), gate.queue_timeout()), (7, Duration::from_secs(5)));
+        assert_eq!(gate.admit(done).await.unwrap_err(), NotAdmitted::Full, "two requests are in flight");
         drop((first, second));
         assert_eq!(gate.state.lock().in_flight, 0);
     }

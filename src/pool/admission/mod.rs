@@ -153,14 +153,14 @@ impl Admission {
             None => (choose().ok_or_else(why)?, None),
             Some(gate) => {
                 let choose = || match choose() {
-                    Some(lease) => Choice::Done(lease),
+                    Some(lease) => Choice::Chosen(lease),
                     None if self.is_busy(&backends()) => Choice::Busy,
-                    None => Choice::Failed(why()),
+                    None => Choice::Unavailable(why()),
                 };
-                let (lease, slot) = gate.pass(choose).await.map_err(|closed| match closed {
-                    NotAdmitted::Full => Rejection::QueueFull { retry_after: gate.retry_after() },
-                    NotAdmitted::TimedOut => Rejection::QueueTimeout { retry_after: gate.retry_after() },
-                    NotAdmitted::Other(rejection) => rejection,
+                let (lease, slot) = gate.admit(choose).await.map_err(|closed| match closed {
+                    NotAdmitted::Full => Rejection::QueueFull { retry_after: gate.queue_timeout() },
+                    NotAdmitted::TimedOut => Rejection::QueueTimeout { retry_after: gate.queue_timeout() },
+                    NotAdmitted::Unavailable(rejection) => rejection,
                 })?;
                 (lease, Some(slot))
             }

@@ -1,4 +1,4 @@
-//! Outlier detection: a state machine from reports and the clock to ejections.
+//! Outlier detection: a state machine that turns reports and the time into ejections.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,23 +10,23 @@ use crate::pool::passive_health::histogram::Counts;
 use crate::pool::passive_health::tally::Share;
 
 /// The fewest backends with measured latency among which one can be slow.
-const SLOW_HOSTS_MIN: usize = 3;
-/// The smallest difference to the pool from which a backend counts as slow.
-const SLOW_FLOOR: Duration = Duration::from_millis(5);
-/// The fewest waiting requests at a backend that can count as unresponsive.
+const SLOW_BACKENDS_MIN: usize = 3;
+/// How far the median latency of a backend must at least be above that of the pool to count as slow.
+const SLOW_DIFFERENCE_MIN: Duration = Duration::from_millis(5);
+/// The smallest number of waiting requests with which a backend can count as unresponsive.
 const UNRESPONSIVE_WAITING_MIN: u32 = 3;
 /// The fewest backends whose success rates are compared; with fewer none can be 1.9 deviations away.
-const RATE_HOSTS_MIN: usize = 5;
+const RATE_BACKENDS_MIN: usize = 5;
 /// The number of windows per success rate.
 const RATE_WINDOWS: u32 = 10;
-/// Requests of a backend that a success rate needs.
+/// The smallest number of requests for which the success rate of a backend is compared.
 const RATE_REQUESTS_MIN: u32 = 100;
-/// The smallest distance of an outlier below the mean, in standard deviations and absolute.
+/// How far below the mean an outlier is, in standard deviations; `RATE_DIFFERENCE_MIN`: as a fraction of requests.
 const RATE_DEVIATIONS: f64 = 1.9;
-const RATE_FLOOR: f64 = 0.1;
-/// The failure rate of the median peer up to which the peers count as healthy.
+const RATE_DIFFERENCE_MIN: f64 = 0.1;
+/// The peers count as healthy if their median failure rate is at most this.
 const PEERS_FAIL_MAX: f64 = 0.1;
-/// The limit of doublings, beyond any sensible longest ejection.
+/// The maximum number of doublings; `max_ejection_time` is normally reached earlier.
 const DOUBLINGS_MAX: u32 = 16;
 
 /// The counts of a backend at the end of a window.
@@ -36,7 +36,7 @@ pub struct Report {
     pub address: SocketAddr,
     /// Whether its health checks pass.
     pub up: bool,
-    /// The outcomes of its requests; in a window that continues, those so far.
+    /// The outcomes of its requests; if the window has not ended, those until now.
     pub outcomes: Share,
     /// The times until its responses started.
     pub times: Counts,
@@ -101,11 +101,11 @@ pub enum Change {
 #[derive(Debug, Default)]
 struct History {
     ejected_until: Option<Instant>,
-    /// Doublings of the next ejection.
+    /// How often the duration of the next ejection is doubled.
     doublings: u32,
     /// When the last doubling was removed, or the ejection ended.
-    good_since: Option<Instant>,
-    /// Latency since its last compared window.
+    recovering_since: Option<Instant>,
+    /// Latencies since the last window in which the backend had enough responses to be compared.
     times: Counts,
     /// Its median latency in that window.
     median: Option<Duration>,
@@ -143,11 +143,11 @@ impl Detector {
         Self { spec, histories: BTreeMap::new(), windows: 0 }
     }
 
-    /// Whether consecutive failures need a call of [`Detector::consecutive_failures_reached`]: at the threshold and at each
-    /// multiple, because the pool may have been too unhealthy for an ejection the first time.
+    /// Whether a number of failures requires a call of [`Detector::consecutive_failures_reached`]: at the threshold
+    /// and at each multiple, because the pool may have been too unhealthy for an ejection the first time.
     #[must_use]
-    pub fn is_due(consecutive_failures: u32, in_a_row: u32) -> bool {
-        in_a_row > 0 && in_a_row.is_multiple_of(consecutive_failures)
+    pub fn is_due(threshold: u32, consecutive_failures: u32) -> bool {
+        consecutive_failures > 0 && consecutive_failures.is_multiple_of(threshold)
     }
 
     /// Applies a new `spec`. Current ejections keep their duration.
@@ -170,7 +170,7 @@ impl Detector {
         self.eject(address, Reason::Failures(in_a_row), pool, now)
     }
 
-    /// Whether the median peer fails rarely, with enough requests. The median, because two backends may be
+    /// Whether the median failure rate of the peers is low, with enough requests. Not the mean: two may be
     /// unhealthy at the same time.
     fn peers_are_healthy(&self, address: SocketAddr, pool: &[Report]) -> bool {
         let last = |report: &Report| self.histories.get(&report.address).map_or(Share::default(), |s| s.last);
@@ -211,7 +211,7 @@ impl Detector {
             if history.ejected_until.is_some_and(|until| until <= now) {
                 history.ejected_until = None;
                 history.restart();
-                history.good_since = Some(now);
+                history.recovering_since = Some(now);
                 changes.push(Change::Returned { address: *address });
             }
         }
@@ -225,7 +225,7 @@ impl Detector {
     }
 
     fn evaluate_latency(&mut self, pool: &[Report], now: Instant) -> Vec<Change> {
-        let mut judged = Vec::new();
+        let mut compared = Vec::new();
         // Waiting requests count only while the peers respond: a few long polls without other traffic are
         // normal.
         let responses = pool.iter().fold(0_u32, |responses, report| responses.saturating_add(report.times.total()));
@@ -237,19 +237,19 @@ impl Detector {
                 if unresponsive { history.unresponsive_windows.saturating_add(1) } else { 0 };
             if history.times.total() >= self.spec.minimum_requests {
                 history.median = std::mem::take(&mut history.times).median();
-                judged.push(report.address);
+                compared.push(report.address);
             }
         }
         let taking = pool.iter().filter(|report| self.takes_requests(report));
         let medians: Vec<Duration> = taking.filter_map(|report| self.histories.get(&report.address)?.median).collect();
         let measured = medians.len();
         let Some(median) = lower_median(medians) else { return Vec::new() };
-        let line = median.mul_f64(self.spec.slow_factor).max(median + SLOW_FLOOR);
+        let line = median.mul_f64(self.spec.slow_factor).max(median + SLOW_DIFFERENCE_MIN);
         let mut found = Vec::new();
         for report in pool {
             let Some(history) = self.histories.get_mut(&report.address).filter(|s| !s.is_ejected()) else { continue };
-            if judged.contains(&report.address) {
-                let slow = measured >= SLOW_HOSTS_MIN && history.median.is_some_and(|own| own > line);
+            if compared.contains(&report.address) {
+                let slow = measured >= SLOW_BACKENDS_MIN && history.median.is_some_and(|own| own > line);
                 history.slow_windows = if slow { history.slow_windows.saturating_add(1) } else { 0 };
             }
             let silence = self.spec.window.saturating_mul(history.unresponsive_windows);
@@ -259,7 +259,7 @@ impl Detector {
                 found.push((report.address, Reason::Unresponsive(silence, report.waiting)));
             }
         }
-        // The worst first, because not all may be ejected.
+        // The slowest are ejected first, because the limit may not permit all.
         found.sort_by_key(|(_, reason)| match reason {
             Reason::Slow(own, _) | Reason::Unresponsive(own, _) => std::cmp::Reverse(*own),
             _ => std::cmp::Reverse(Duration::ZERO),
@@ -277,14 +277,14 @@ impl Detector {
                 rates.push((report.address, 1.0 - failing));
             }
         }
-        if rates.len() < RATE_HOSTS_MIN {
+        if rates.len() < RATE_BACKENDS_MIN {
             return Vec::new();
         }
-        // Far fewer backends than 2^52.
+        // Exact: there are far fewer than 2^52 backends.
         let hosts = rates.len() as f64;
         let mean = rates.iter().map(|(_, rate)| rate).sum::<f64>() / hosts;
         let deviation = (rates.iter().map(|(_, rate)| (rate - mean).powi(2)).sum::<f64>() / hosts).sqrt();
-        let line = (mean - RATE_DEVIATIONS * deviation).min(mean - RATE_FLOOR);
+        let line = (mean - RATE_DEVIATIONS * deviation).min(mean - RATE_DIFFERENCE_MIN);
         rates.sort_by(|(_, one), (_, other)| one.total_cmp(other));
         let found = rates.into_iter().filter(|(_, rate)| *rate < line);
         found.filter_map(|(address, rate)| self.eject(address, Reason::SuccessRate(rate, mean), pool, now)).collect()
@@ -294,7 +294,7 @@ impl Detector {
         report.up && !self.histories.get(&report.address).is_some_and(History::is_ejected)
     }
 
-    /// Ejects a backend unless the limit is reached.
+    /// Ejects a backend unless `max_ejected_percent` is reached or no other backend takes requests.
     fn eject(&mut self, address: SocketAddr, reason: Reason, pool: &[Report], now: Instant) -> Option<Change> {
         let out = pool.iter().filter(|report| self.histories.get(&report.address).is_some_and(History::is_ejected));
         let share = pool.len().saturating_mul(self.spec.max_ejected_percent as usize) / 100;
@@ -318,15 +318,15 @@ impl Detector {
 impl History {
     /// Removes one doubling for each `period` without an ejection.
     fn recover(&mut self, period: Duration, now: Instant) {
-        let since = *self.good_since.get_or_insert(now);
+        let since = *self.recovering_since.get_or_insert(now);
         if self.doublings > 0 && now.saturating_duration_since(since) >= period {
             self.doublings -= 1;
-            self.good_since = Some(now);
+            self.recovering_since = Some(now);
         }
     }
 }
 
-/// The median, or the lower one of two.
+/// The median; for an even number of values, the lower of the two in the middle.
 fn lower_median<T: PartialOrd + Copy>(mut values: Vec<T>) -> Option<T> {
     values.sort_by(|one, other| one.partial_cmp(other).unwrap_or(std::cmp::Ordering::Equal));
     values.get(values.len().checked_sub(1)? / 2).copied()

@@ -1,7 +1,7 @@
-//! Pingora's load balancer with any policy.
+//! Adapts any of our policies to Pingora's load balancer.
 //!
 //! Pingora's `LoadBalancer<S>` owns discovery, health checks and the loop that runs them. It builds its selection
-//! `S` again when discovery finds different backends. [`Selection`] turns a [`Policy`] into such an `S`. A pool
+//! `S` again whenever discovery finds different backends. [`Selection`] turns a [`Policy`] into such an `S`. A pool
 //! with `balance: round_robin` uses a `LoadBalancer<RoundRobin>`.
 //!
 //! Requests do not use `LoadBalancer::select_with`: it hashes each backend twice and copies the chosen one,
@@ -45,7 +45,7 @@ pub trait Balancer: Send + Sync {
     fn choose(&self, request: &mut SelectionRequest<'_>) -> Option<Arc<Endpoint>>;
     /// Reads the weights of the backends again.
     fn update_weights(&self);
-    /// Chooses `draws` times, and returns how often each member was chosen. The state of the policy does not
+    /// Chooses `draws` times on a copy; returns how often each member was chosen. The state of the policy does not
     /// change.
     fn preview(&self, request: &mut SelectionRequest<'_>, draws: usize) -> Vec<PreviewMember>;
     /// Runs discovery once.
@@ -55,12 +55,12 @@ pub trait Balancer: Send + Sync {
 }
 
 /// Members and the policy prepared for them.
-struct Tier<P> {
+struct PreparedGroup<P> {
     members: Box<[Member]>,
     policy: P,
 }
 
-impl<P: Policy> Tier<P> {
+impl<P: Policy> PreparedGroup<P> {
     fn new(config: &P::Config, members: Vec<Member>) -> Self {
         Self { policy: P::build(config, &members), members: members.into() }
     }
@@ -81,22 +81,22 @@ impl<P: Policy> Tier<P> {
     }
 }
 
-/// The state that requests read.
-struct Prepared<P> {
+/// The members and the prepared policy from which requests are served.
+struct SelectionState<P> {
     /// The primary backends; `None` if there are no backups.
-    primaries: Option<Tier<P>>,
-    all: Tier<P>,
+    primaries: Option<PreparedGroup<P>>,
+    all: PreparedGroup<P>,
 }
 
-impl<P: Policy> Prepared<P> {
+impl<P: Policy> SelectionState<P> {
     fn new(config: &P::Config, backends: &[Backend]) -> Self {
         Self::of(config, backends.iter().filter_map(member).collect())
     }
 
     fn of(config: &P::Config, members: Vec<Member>) -> Self {
         let primaries: Vec<Member> = members.iter().filter(|member| !member.endpoint.is_backup()).cloned().collect();
-        let primaries = (primaries.len() < members.len()).then(|| Tier::new(config, primaries));
-        Self { primaries, all: Tier::new(config, members) }
+        let primaries = (primaries.len() < members.len()).then(|| PreparedGroup::new(config, primaries));
+        Self { primaries, all: PreparedGroup::new(config, members) }
     }
 
     fn choose(&self, request: &mut SelectionRequest<'_>, threshold: Threshold) -> Option<Arc<Endpoint>> {
@@ -117,13 +117,13 @@ fn member(backend: &Backend) -> Option<Member> {
     (weight > 0).then_some(Member { endpoint, weight })
 }
 
-/// The input of [`Selection::build_with_config`].
-pub struct Settings<P: Policy>(Arc<Published<P>>);
+/// Pingora's `Config` of a [`Selection`]: where it publishes its state.
+pub struct PublishedState<P: Policy>(Arc<Published<P>>);
 
 /// The published state, and the backends it was built for.
 struct Published<P: Policy> {
     policy: P::Config,
-    current: ArcSwap<Prepared<P>>,
+    current: ArcSwap<SelectionState<P>>,
     /// Locked during preparation, so that states are published in the order in which they were prepared.
     backends: Mutex<Box<[Backend]>>,
 }
@@ -131,23 +131,23 @@ struct Published<P: Policy> {
 impl<P: Policy> Published<P> {
     fn new() -> Self {
         let policy = P::Config::default();
-        let current = ArcSwap::from_pointee(Prepared::new(&policy, &[]));
+        let current = ArcSwap::from_pointee(SelectionState::new(&policy, &[]));
         Self { policy, current, backends: Mutex::default() }
     }
 
-    /// Prepares the policy for `backends`, or again for the last ones.
-    fn prepare(&self, backends: Option<&[Backend]>) -> Arc<Prepared<P>> {
+    /// Prepares and publishes the policy for `backends`; if `None`, for the previous backends with current weights.
+    fn prepare(&self, backends: Option<&[Backend]>) -> Arc<SelectionState<P>> {
         let mut last = self.backends.lock();
         if let Some(backends) = backends {
             *last = backends.into();
         }
-        let prepared = Arc::new(Prepared::new(&self.policy, &last));
+        let prepared = Arc::new(SelectionState::new(&self.policy, &last));
         self.current.store(Arc::clone(&prepared));
         prepared
     }
 }
 
-/// The backends with a weight above 0, in the order of [`Prepared`].
+/// The backends with a weight above 0, in the order of [`SelectionState`].
 fn with_weight(backends: Box<[Backend]>) -> Box<[Backend]> {
     backends.into_iter().filter(|backend| member(backend).is_some()).collect()
 }
@@ -155,14 +155,14 @@ fn with_weight(backends: Box<[Backend]>) -> Box<[Backend]> {
 /// A policy as a Pingora selection.
 pub struct Selection<P: Policy> {
     backends: Box<[Backend]>,
-    prepared: Arc<Prepared<P>>,
+    prepared: Arc<SelectionState<P>>,
 }
 
 impl<P: Policy> BackendSelection for Selection<P> {
     type Iter = SelectionIter<P>;
-    type Config = Settings<P>;
+    type Config = PublishedState<P>;
 
-    fn build_with_config(backends: &BTreeSet<Backend>, settings: &Settings<P>) -> Self {
+    fn build_with_config(backends: &BTreeSet<Backend>, settings: &PublishedState<P>) -> Self {
         let all: Box<[Backend]> = backends.iter().cloned().collect();
         let prepared = settings.0.prepare(Some(&all));
         Self { backends: with_weight(all), prepared }
@@ -170,7 +170,7 @@ impl<P: Policy> BackendSelection for Selection<P> {
 
     fn build(backends: &BTreeSet<Backend>) -> Self {
         let backends: Box<[Backend]> = backends.iter().cloned().collect();
-        let prepared = Arc::new(Prepared::new(&P::Config::default(), &backends));
+        let prepared = Arc::new(SelectionState::new(&P::Config::default(), &backends));
         Self { backends: with_weight(backends), prepared }
     }
 
@@ -220,7 +220,7 @@ pub(in crate::pool) struct PolicyBalancer<P: Policy> {
 impl<P: Policy> PolicyBalancer<P> {
     pub(in crate::pool) fn new(backends: Backends, settings: BalancerSettings) -> Self {
         let published = Arc::new(Published::new());
-        let published_settings = Settings(Arc::clone(&published));
+        let published_settings = PublishedState(Arc::clone(&published));
         let mut balancer = LoadBalancer::from_backends_with_config(backends, Some(published_settings));
         balancer.update_frequency = settings.update;
         balancer.health_check_frequency = settings.health_check;
@@ -240,7 +240,7 @@ impl<P: Policy> Balancer for PolicyBalancer<P> {
     }
 
     fn preview(&self, request: &mut SelectionRequest<'_>, draws: usize) -> Vec<PreviewMember> {
-        let copy = Prepared::<P>::of(&P::Config::default(), self.published.current.load().all.members.to_vec());
+        let copy = SelectionState::<P>::of(&P::Config::default(), self.published.current.load().all.members.to_vec());
         let preview_member = |member: &Member| PreviewMember {
             endpoint: Arc::clone(&member.endpoint),
             weight: member.weight,

@@ -103,6 +103,6 @@ fn control_socket_serves_only_its_own_user_and_root() {
     let other = run_as(65_534);
     assert_eq!(other.status.code(), Some(1), "{other:?}");
     assert!(String::from_utf8_lossy(&other.stderr).contains("no process responds"), "{other:?}");
-    lab.wait_for_log("rejected a connection of another user at the control socket");
+    lab.wait_for_log("rejected a connection from another user at the control socket");
     assert!(run_as(0).status.success());
 }

@@ -63,8 +63,8 @@ fn malformed_request_line_is_rejected() {
     for (line, detail) in [
         ("GET /x", "without a version"),
         ("GET", "without a target"),
-        ("GET  /x HTTP/1.1", "more than one consecutive space"),
-        ("GET /x  HTTP/1.1", "more than one consecutive space"),
+        ("GET  /x HTTP/1.1", "more than one space between parts of the request line"),
+        ("GET /x  HTTP/1.1", "more than one space between parts of the request line"),
         (" GET /x HTTP/1.1", "not a token"),
         ("GET\t/x HTTP/1.1", "not a token"),
         ("GET /x\tHTTP/1.1", "control character"),
