@@ -118,11 +118,11 @@ pub(super) fn routes(process: &ProcessArguments) -> Result<(), Failure> {
     if process.json {
         return table::json(&response);
     }
-    let mut table = Table::new(["route", "takes", "pools", "sticky", "limit"]);
+    let mut table = Table::new(["route", "matches", "pools", "sticky", "limit"]);
     for route in &response.routes {
         let sticky = if route.sticky { "yes" } else { "no" };
         let limit = or_dash(route.rate_limit.as_ref());
-        table.row([route.name.to_string(), route.takes.clone(), shares(route), sticky.to_owned(), limit]);
+        table.row([route.name.to_string(), route.matches.clone(), shares(route), sticky.to_owned(), limit]);
     }
     table.print()
 }

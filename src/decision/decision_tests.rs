@@ -78,10 +78,10 @@ fn every_route_is_listed_with_the_reason_it_did_not_match() {
         let explanation = Explanation::new(outcome, &snapshot);
         explanation.routes.iter().map(|considered| considered.verdict).collect::<Vec<_>>()
     };
-    use Verdict::{Host, HostLessSpecific, Method, NotEvaluated, Path, PathLessSpecific, Takes};
-    assert_eq!(verdicts("GET http://example.com:8080/"), [Takes, Path, Path]);
-    assert_eq!(verdicts("GET http://example.com:8080/apiA/x"), [Takes, HostLessSpecific, Method]);
-    assert_eq!(verdicts("POST http://o.com:8080/apiA/x"), [Host, PathLessSpecific, Takes]);
+    use Verdict::{Host, HostLessSpecific, Matches, Method, NotEvaluated, Path, PathLessSpecific};
+    assert_eq!(verdicts("GET http://example.com:8080/"), [Matches, Path, Path]);
+    assert_eq!(verdicts("GET http://example.com:8080/apiA/x"), [Matches, HostLessSpecific, Method]);
+    assert_eq!(verdicts("POST http://o.com:8080/apiA/x"), [Host, PathLessSpecific, Matches]);
     assert_eq!(verdicts("GET http://o.com:8080/apiAB"), [Host, Path, Path]);
     assert_eq!(verdicts("GET http://example.com:8080/.."), [NotEvaluated, Path, Path]);
     assert_eq!(verdicts("GET http://example.com/"), [NotEvaluated, Path, Path]);

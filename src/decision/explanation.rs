@@ -22,7 +22,7 @@ use crate::routing::{HostPattern, Matcher, Methods, PathPattern, Table};
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It matches and gets the request.
-    Takes,
+    Matches,
     /// Another host.
     Host,
     /// Its path is not a prefix of the request path by whole segments.
@@ -42,7 +42,7 @@ pub enum Verdict {
 impl Verdict {
     fn words(self) -> &'static str {
         match self {
-            Self::Takes => "matches",
+            Self::Matches => "matches",
             Self::Host => "no match: another host",
             Self::Path => "no match: another path",
             Self::Method => "no match: another method",
@@ -60,7 +60,7 @@ pub struct Considered {
     /// Its name.
     pub name: RouteName,
     /// What it matches, in one line: methods, host and path.
-    pub takes: String,
+    pub matches: String,
     /// The result.
     pub verdict: Verdict,
 }
@@ -255,10 +255,10 @@ fn shares(route: &Route) -> Vec<Share> {
 }
 
 fn considered(request: Option<&RequestHeader>, matched: Option<&Arc<Route>>, snapshot: &Snapshot) -> Vec<Considered> {
-    let takes = |route: &Arc<Route>| matched.is_some_and(|matched| Arc::ptr_eq(matched, route));
-    let winner = snapshot.routes.iter().find(|(_, route)| takes(route)).map(|(matcher, _)| matcher);
+    let is_matching = |route: &Arc<Route>| matched.is_some_and(|matched| Arc::ptr_eq(matched, route));
+    let winner = snapshot.routes.iter().find(|(_, route)| is_matching(route)).map(|(matcher, _)| matcher);
     let verdict = |matcher: &Matcher, route: &Arc<Route>| match request {
-        _ if takes(route) => Verdict::Takes,
+        _ if is_matching(route) => Verdict::Matches,
         None => Verdict::NotEvaluated,
         Some(request) => mismatch(matcher, request).unwrap_or_else(|| match winner {
             None => Verdict::NotEvaluated,
@@ -270,7 +270,7 @@ fn considered(request: Option<&RequestHeader>, matched: Option<&Arc<Route>>, sna
     };
     let considered = snapshot.routes.iter().map(|(matcher, route)| Considered {
         name: route.name.clone(),
-        takes: matcher.to_string(),
+        matches: matcher.to_string(),
         verdict: verdict(matcher, route),
     });
     considered.collect()
@@ -298,9 +298,9 @@ impl fmt::Display for Explanation {
         writeln!(f, "path     {}", self.path.as_deref().unwrap_or("-"))?;
         writeln!(f, "routes")?;
         let width = self.routes.iter().map(|route| route.name.as_str().chars().count()).max().unwrap_or_default();
-        for Considered { name, takes, verdict } in &self.routes {
-            let takes = if name.as_str() == takes { String::new() } else { format!("  ({takes})") };
-            writeln!(f, "  {:width$}  {}{takes}", name.as_str(), verdict.words())?;
+        for Considered { name, matches, verdict } in &self.routes {
+            let matches = if name.as_str() == matches { String::new() } else { format!("  ({matches})") };
+            writeln!(f, "  {:width$}  {}{matches}", name.as_str(), verdict.words())?;
         }
         let limits: Vec<String> = self.limits.iter().map(ToString::to_string).collect();
         writeln!(f, "limits   {}", if limits.is_empty() { "none".to_owned() } else { limits.join("; ") })?;

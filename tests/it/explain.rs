@@ -37,7 +37,7 @@ fn checked_outcome(routes: &str, path: &str) -> (u16, Option<String>) {
     assert_eq!(explained["route"].as_str(), route.as_deref(), "{explained:#}");
     assert_eq!(explained["rejection"]["cause"], line["cause"], "{explained:#}");
     let selected: Vec<_> =
-        explained["routes"].as_array().unwrap().iter().filter(|route| route["verdict"] == "takes").collect();
+        explained["routes"].as_array().unwrap().iter().filter(|route| route["verdict"] == "matches").collect();
     assert_eq!(selected.len(), usize::from(route.is_some()), "{explained:#}");
 
     let expect = match &route {

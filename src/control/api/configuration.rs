@@ -36,7 +36,7 @@ pub struct Route {
     /// Its name.
     pub name: RouteName,
     /// What it matches, in one line: methods, host and path.
-    pub takes: String,
+    pub matches: String,
     /// Its pools.
     pub pools: Vec<Share>,
     /// The rate limit of the route as text.
@@ -69,7 +69,7 @@ pub(super) async fn routes(api: Api, (): ()) -> Result<Routes, Problem> {
     let snapshot = api.live.snapshot.load();
     let routes = snapshot.routes.iter().map(|(matcher, route)| Route {
         name: route.name.clone(),
-        takes: matcher.to_string(),
+        matches: matcher.to_string(),
         pools: route
             .targets
             .shares()

@@ -37,9 +37,9 @@ pub(super) fn take(before: &Client, pools: &BTreeMap<PoolName, Arc<Pool>>) {
 fn apply(pool: &Pool, backend: &Backend, list: Override) -> bool {
     let now = Instant::now();
     let found = pool.backends();
-    let same = found
-        .iter()
-        .any(|found| found.endpoint.address() == backend.address && super::pools::written(found) == backend.written);
+    let same = found.iter().any(|found| {
+        found.endpoint.address() == backend.address && super::pools::configured(found) == backend.configured
+    });
     let changes = [list.state.map(Change::State), list.weight.map(Change::Weight)];
     same && changes.into_iter().flatten().all(|change| pool.change(backend.address, change, list.since, now).is_ok())
 }

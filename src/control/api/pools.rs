@@ -90,7 +90,7 @@ pub struct Backend {
     #[serde(rename = "override")]
     pub overridden: Option<Override>,
     /// Its configured settings.
-    pub written: ConfiguredSettings,
+    pub configured: ConfiguredSettings,
 }
 
 /// The configured settings of a backend.
@@ -178,7 +178,7 @@ impl Backend {
             effective_weight: (f64::from(weight) * slow_start_factor * 1e3).round() / 1e3,
             overridden: endpoint.active_override(),
             backup: endpoint.is_backup(),
-            written: written(found),
+            configured: configured(found),
         }
     }
 }
@@ -195,7 +195,7 @@ impl Circuit {
 }
 
 /// The configured settings of a backend.
-pub(super) fn written(found: &pool::ListedBackend) -> ConfiguredSettings {
+pub(super) fn configured(found: &pool::ListedBackend) -> ConfiguredSettings {
     let overrides::ConfiguredSettings { backup, drain, weight } = found.endpoint.configured();
     ConfiguredSettings { address: found.target.to_string(), weight, backup, drain }
 }

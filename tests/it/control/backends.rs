@@ -86,7 +86,7 @@ fn override_is_reported_and_survives_reloads_until_the_file_changes_the_backend(
         (&before["state"], &before["weight"], &before["available"]),
         (&json!("draining"), &json!(7), &json!(false))
     );
-    assert_eq!(before["written"], json!({ "address": address(&one), "weight": 1, "backup": false, "drain": false }));
+    assert_eq!(before["configured"], json!({ "address": address(&one), "weight": 1, "backup": false, "drain": false }));
     // A reload that changes another key of the pool and another backend keeps the override.
     let other = format!("{{ address: '{}', weight: 3 }}", address(&two));
     let changed = yaml.replace(&format!("{{ address: '{}' }}", address(&two)), &other).replace("fall: 2", "fall: 3");

@@ -54,7 +54,10 @@ fn status_commands_report_the_process_its_pools_routes_and_backends() {
         stdout_of(&lab, &["pools"]),
         "POOL  BALANCE    AVAILABLE  IN FLIGHT  WAITING\na     peak_ewma  2 of 2     0          -\n"
     );
-    assert_eq!(stdout_of(&lab, &["routes"]), "ROUTE  TAKES   POOLS  STICKY  LIMIT\nfirst  */apiA  a      no      -\n");
+    assert_eq!(
+        stdout_of(&lab, &["routes"]),
+        "ROUTE  MATCHES  POOLS  STICKY  LIMIT\nfirst  */apiA   a      no      -\n"
+    );
     assert_eq!(json_of(&lab, &["routes"])["routes"][0]["name"], "first");
     let backends = stdout_of(&lab, &["backends", "list", "--pool", "a"]);
     assert_eq!(backends.lines().count(), 3, "{backends}");

@@ -41,7 +41,7 @@ fn active_configuration_is_reported_with_hash_and_generation_and_without_secrets
     let second = get(&lab, "/configuration");
     assert_eq!((&second["generation"], &second["sha256"]), (&json!(2), &json!(hash())));
     assert!(second["applied"].as_str() > first["applied"].as_str());
-    let route = json!({ "name": "*/apiB", "takes": "*/apiB", "pools": [{ "pool": "a", "weight": 1 }],
+    let route = json!({ "name": "*/apiB", "matches": "*/apiB", "pools": [{ "pool": "a", "weight": 1 }],
         "rate_limit": "5 requests in 1m, for each client", "sticky": false });
     assert_eq!(get(&lab, "/routes"), json!({ "routes": [route] }));
 }
