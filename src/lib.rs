@@ -2,12 +2,12 @@
 //!
 //! # Modules
 //! In the order in which they may import each other: an earlier one never imports a later one
-//! (`tests/architecture.rs` enforces it). `docs/architecture.md` describes each of them.
+//! (`tests/architecture` enforces it). `docs/architecture.md` describes each of them.
 //!
 //! - [`base`]: units, faults, events, state of the process. [`http`]: HTTP's rules, without I/O.
 //! - [`tls`]: certificates and handshakes. [`observe`]: logs and recent requests. [`listener`]: downstream
 //!   connections.
-//! - [`routing`]: which route takes a request. [`limit`], [`retry`]: rate limits, retry policy.
+//! - [`routing`]: which route matches a request. [`limit`], [`retry`]: rate limits, retry policy.
 //!   [`discovery`], [`pool`]: backends, their health, and the choice among them.
 //! - [`config`]: the configuration file. [`decision`]: the snapshot built from it, and what it decides about a
 //!   request. [`proxy`]: the life of a request.

@@ -156,6 +156,22 @@ fn configuration_pages_list_exactly_the_keys_with_their_defaults() {
 }
 
 #[test]
+fn reference_configuration_names_every_key() {
+    let reference = std::fs::read_to_string(root().join("conf/reference.yaml")).unwrap();
+    let mut all = BTreeMap::new();
+    keys(&schema(), "", &mut all);
+    let names: BTreeSet<&str> = all.keys().filter_map(|path| path.rsplit('.').next()).collect();
+    let names_key = |key: &str| {
+        let key = format!("{}:", key.trim_end_matches("[]"));
+        reference
+            .match_indices(&key)
+            .any(|(at, _)| !reference[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+    };
+    let missing: Vec<&str> = names.into_iter().filter(|key| *key != "NAME" && !names_key(key)).collect();
+    assert!(missing.is_empty(), "conf/reference.yaml does not name {missing:?}");
+}
+
+#[test]
 fn configuration_pages_name_every_value() {
     let pages = pages().concat();
     let mut expected = BTreeSet::new();

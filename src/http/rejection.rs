@@ -310,4 +310,15 @@ mod tests {
         assert_eq!(Rejection::NoRoute.grpc_status(), 12);
         assert_eq!(Rejection::BadRequest.grpc_status(), 13);
     }
+
+    #[test]
+    fn access_log_page_lists_every_cause() {
+        let page = include_str!("../../docs/configuration/access-log.md");
+        let (_, code) = include_str!("rejection.rs").split_once("pub fn cause").unwrap();
+        let (code, _) = code.split_once("pub fn status").unwrap();
+        let causes: Vec<&str> = code.split('"').skip(1).step_by(2).collect();
+        assert!(causes.len() > 25, "{causes:?}");
+        let missing: Vec<&&str> = causes.iter().filter(|cause| !page.contains(&format!("`{cause}`"))).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
 }

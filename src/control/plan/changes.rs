@@ -6,6 +6,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::changed_keys::changed_keys;
 use crate::config::{Checked, Config, RouteSpec, routes};
 
 /// The largest number of names in a list.
@@ -42,19 +43,24 @@ impl Changes {
         let pools = Difference::between(&old.pools, &new.pools, |a, b| a.is_same(b));
         let routes = Difference::between(&routes(old), &routes(new), |(_, a), (_, b)| a == b);
         let (was, is) = (&old.written, &new.written);
-        let settings = [
-            ("trusted_proxies", was.trusted_proxies != is.trusted_proxies),
-            ("rate_limit", was.rate_limit != is.rate_limit),
-            ("request_limits", was.request_limits != is.request_limits),
-            ("client_timeouts", was.client_timeouts != is.client_timeouts),
-            ("connection_limits", was.connection_limits != is.connection_limits),
-            ("access_log", was.access_log != is.access_log),
-            ("drain_delay", was.drain_delay != is.drain_delay),
-            ("reload", was.reload != is.reload),
-            ("recent_requests", was.recent_requests != is.recent_requests),
-        ];
-        let needs_upgrade = [("server", started.server != is.server), ("listeners", started.listeners != is.listeners)];
-        Self { pools, routes, settings: keys(&settings), needs_upgrade: keys(&needs_upgrade) }
+        let settings = changed_keys!(
+            Config, was, is,
+            compare: [
+                trusted_proxies, rate_limit, request_limits, client_timeouts, connection_limits, access_log,
+                drain_delay, reload, recent_requests,
+            ],
+            elsewhere: [server, listeners, pools, routes, tests]
+        );
+        let needs_upgrade = changed_keys!(
+            Config, started, is,
+            compare: [server, listeners],
+            elsewhere: [
+                trusted_proxies, rate_limit, request_limits, client_timeouts, connection_limits, access_log,
+                drain_delay, reload, recent_requests, pools, routes, tests,
+            ]
+        );
+        let names = |keys: Vec<&str>| keys.into_iter().map(str::to_owned).collect();
+        Self { pools, routes, settings: names(settings), needs_upgrade: names(needs_upgrade) }
     }
 
     /// One sentence per kind of change; empty without changes.
@@ -108,10 +114,6 @@ pub(super) fn routes(checked: &Checked) -> BTreeMap<String, (&RouteSpec, &routes
         routes.insert(name, (spec, written));
     }
     routes
-}
-
-fn keys(differences: &[(&str, bool)]) -> Vec<String> {
-    differences.iter().filter(|(_, differs)| *differs).map(|(key, _)| (*key).to_owned()).collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use super::changed_keys::changed_keys;
 use super::changes::{Changes, routes};
 use crate::config::routes::{Config as RouteConfig, TargetSpec};
 use crate::config::{Checked, RouteSpec};
@@ -48,16 +49,6 @@ fn pools(old: &Checked, new: &Checked, changes: &Changes, verdict: &mut Vec<Stri
     }
     let gone = old.written.pools.keys().filter(|name| !new.written.pools.contains_key(*name));
     verdict.extend(gone.map(|name| format!("pool `{name}` removed")));
-}
-
-/// The keys of `$type` whose values differ between `$a` and `$b`. Every key is listed once: either it is compared here
-/// or it is reported by other code. A key that is missing from both lists does not compile.
-macro_rules! changed_keys {
-    ($type:path, $a:expr, $b:expr, compare: [$($key:ident),* $(,)?], elsewhere: [$($other:ident),* $(,)?]) => {{
-        let $type { $($key: _,)* $($other: _),* } = $a;
-        let differs = [$((stringify!($key), $a.$key != $b.$key)),*];
-        differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect::<Vec<&'static str>>()
-    }};
 }
 
 /// The changed keys of a pool, without its backends.

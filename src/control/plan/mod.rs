@@ -18,6 +18,7 @@
 //! - **Not replayed**: anything that is not recorded, such as header sizes; the client address under other
 //!   `trusted_proxies`; other listeners. [`replay::Replay::notes`] mentions it where it matters.
 
+mod changed_keys;
 pub mod changes;
 pub mod details;
 pub mod replay;

@@ -5,11 +5,10 @@
 //!
 //! # Cost
 //!
-//! Each thread of a worker has its own buffer: a segment of memory for 256 requests, behind a lock that is
-//! that only its worker and readers take. A request is copied into it (some 100 bytes) in about 30 ns, and nothing is
-//! allocated only when a segment grows for the first time. A full segment is moved to the list of all
-//! workers, under a lock that is taken once in 256 requests, and the worker takes the oldest one's memory for
-//! its next segment.
+//! Each thread of a worker has its own buffer: a segment of memory for 256 requests, behind a lock that otherwise only
+//! readers take. Copying a request (some 100 bytes) takes about 30 ns. Memory is allocated only when a segment grows
+//! for the first time. A full segment is moved to the list of all workers, under a lock that is taken once in 256
+//! requests, and the worker reuses the memory of the oldest segment.
 //!
 //! # Memory
 //!
