@@ -39,6 +39,12 @@ impl Process {
         child.map(Self)
     }
 
+    /// The process id.
+    #[allow(dead_code, reason = "used by one of the two benchmarks that share this file")]
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     fn signal(&self, signal: Signal) {
         if let Ok(group) = i32::try_from(self.0.id()) {
             // An error means that the group has already ended.

@@ -7,7 +7,7 @@
 //! - [`load`]: from a file to a [`Checked`], or to all its faults.
 //! - [`diagnostic`], [`positions`]: messages with line and column; [`warnings`]: valid but unwise settings;
 //!   [`schema`]: the JSON Schema for editors.
-//! - [`shown`]: the configuration without possible secrets.
+//! - [`redacted`]: the configuration without possible secrets.
 //! - [`server`], [`listener`], [`routes`], [`shares`], [`expectation`], [`reload`]: blocks that belong to no
 //!   other module. [`renamed`]: hints for renamed keys.
 

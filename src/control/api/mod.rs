@@ -1,6 +1,6 @@
 //! The control API: HTTP with JSON on a Unix-domain socket in a private folder.
 //!
-//! [`endpoints`] is the table of all endpoints. The API has its own thread, so that calls do not delay
+//! [`endpoints()`] is the table of all endpoints. The API has its own thread, so that calls do not delay
 //! requests.
 //!
 //! - [`socket`]: access control and the service. [`endpoint`], [`input`], [`description`], [`problem`]: one

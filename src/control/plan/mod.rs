@@ -5,7 +5,7 @@
 //! request is sent and no limit counts.
 //!
 //! - [`changes`]: the differences by name; [`details`]: as sentences.
-//! - [`replay`]: recent requests decided twice; [`side`]: the decisions of one configuration.
+//! - [`replay`]: recent requests decided twice; [`replay_side`]: the decisions of one configuration.
 //!
 //! # Accuracy
 //!
