@@ -40,7 +40,7 @@ pub struct Spec {
 pub(in crate::pool) struct Admission {
     pool: PoolName,
     spec: Spec,
-    alarm: Arc<OutlierMonitor>,
+    trigger: Arc<OutlierMonitor>,
     changed: Arc<Notify>,
     gate: Option<Arc<Gate>>,
     overload: Option<Arc<Overload>>,
@@ -55,7 +55,7 @@ impl Admission {
         Self {
             pool,
             spec: spec.clone(),
-            alarm: before.map(|before| Arc::clone(&before.alarm)).unwrap_or_default(),
+            trigger: before.map(|before| Arc::clone(&before.trigger)).unwrap_or_default(),
             changed: before.map(|before| Arc::clone(&before.changed)).unwrap_or_default(),
             gate: spec.max_in_flight.map(|spec| gate.unwrap_or_else(|| Arc::new(Gate::new(spec)))),
             overload: spec.adaptive.map(|mode| overload.unwrap_or_else(|| Arc::new(Overload::new(mode)))),
@@ -63,8 +63,8 @@ impl Admission {
     }
 
     /// The outlier monitor of this pool.
-    pub(in crate::pool) fn alarm(&self) -> &Arc<OutlierMonitor> {
-        &self.alarm
+    pub(in crate::pool) fn trigger(&self) -> &Arc<OutlierMonitor> {
+        &self.trigger
     }
 
     /// Notified by backends when their availability changes.
@@ -74,7 +74,7 @@ impl Admission {
 
     /// Applies these limits to the state taken over as well.
     pub(in crate::pool) fn begin(&self, backends: &[Arc<Endpoint>], now: Instant) {
-        self.alarm.reconfigure(self.spec.passive_health.as_ref(), backends, now);
+        self.trigger.reconfigure(self.spec.passive_health.as_ref(), backends, now);
         if let (Some(gate), Some(spec)) = (&self.gate, self.spec.max_in_flight) {
             gate.reconfigure(spec);
         }
@@ -182,8 +182,8 @@ impl Admission {
         attempted: &[Arc<Endpoint>],
     ) -> bool {
         let waits_for = |endpoint: &Arc<Endpoint>| {
-            let well = takes_requests(endpoint) && !endpoint.passive_health().is_ejected();
-            well && !self.has_room(endpoint) && !attempted.iter().any(|attempted| Arc::ptr_eq(attempted, endpoint))
+            let healthy = takes_requests(endpoint) && !endpoint.passive_health().is_ejected();
+            healthy && !self.has_room(endpoint) && !attempted.iter().any(|attempted| Arc::ptr_eq(attempted, endpoint))
         };
         self.gate.is_some() && backends().iter().any(waits_for)
     }
@@ -191,15 +191,15 @@ impl Admission {
     /// How many more requests these backends may get; ejected ones count only if there are no others.
     fn room(&self, backends: &[Arc<Endpoint>], now: Instant) -> u32 {
         let available = || backends.iter().filter(|endpoint| takes_requests(endpoint));
-        let well = || available().filter(|endpoint| !endpoint.passive_health().is_ejected());
+        let not_ejected = || available().filter(|endpoint| !endpoint.passive_health().is_ejected());
         let room = |endpoint: &Arc<Endpoint>| {
             let bound = self.gate.as_ref().map_or(u32::MAX, |gate| gate.per_backend());
             let circuit = endpoint.circuit().map_or(u32::MAX, |circuit| circuit.room(now));
             bound.saturating_sub(endpoint.in_flight()).min(circuit)
         };
         let sum = |sum: u32, room: u32| sum.saturating_add(room);
-        match well().next() {
-            Some(_) => well().map(room).fold(0, sum),
+        match not_ejected().next() {
+            Some(_) => not_ejected().map(room).fold(0, sum),
             None => available().map(room).fold(0, sum),
         }
     }
@@ -215,12 +215,12 @@ impl Admission {
 
     /// Runs outlier detection and measures latency for as long as it is polled.
     pub(in crate::pool) async fn watch(&self, backends: impl Fn() -> Vec<Arc<Endpoint>>) {
-        tokio::join!(monitor::watch(&self.alarm, &self.pool, &backends), self.measure(), self.wake_queued(&backends));
+        tokio::join!(monitor::watch(&self.trigger, &self.pool, &backends), self.measure(), self.wake_queued(&backends));
     }
 
     /// Wakes queued requests when a backend comes up, or when a breaker becomes half-open, which depends on
     /// time only.
-    #[expect(clippy::disallowed_methods, reason = "the pool's background task is where circuits are looked after")]
+    #[expect(clippy::disallowed_methods, reason = "the background task of the pool reads the clock for its circuits")]
     async fn wake_queued(&self, backends: impl Fn() -> Vec<Arc<Endpoint>>) {
         let Some(gate) = &self.gate else { return std::future::pending().await };
         loop {

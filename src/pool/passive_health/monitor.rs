@@ -84,14 +84,18 @@ impl OutlierMonitor {
 
 /// Monitors the backends of a pool for as long as it is polled.
 #[expect(clippy::disallowed_methods, reason = "the pool's background task is where windows end")]
-pub(in crate::pool) async fn watch(alarm: &OutlierMonitor, pool: &PoolName, backends: impl Fn() -> Vec<Arc<Endpoint>>) {
-    while let Some(next) = alarm.next() {
+pub(in crate::pool) async fn watch(
+    trigger: &OutlierMonitor,
+    pool: &PoolName,
+    backends: impl Fn() -> Vec<Arc<Endpoint>>,
+) {
+    while let Some(next) = trigger.next() {
         let raised = tokio::select! {
             () = tokio::time::sleep_until(next.into()) => false,
-            () = alarm.trigger.fired() => true,
+            () = trigger.trigger.fired() => true,
         };
         let (backends, now) = (backends(), Instant::now());
-        alarm.evaluate(raised, &backends, now).into_iter().for_each(|change| apply(change, pool, &backends, now));
+        trigger.evaluate(raised, &backends, now).into_iter().for_each(|change| apply(change, pool, &backends, now));
     }
 }
 

@@ -88,7 +88,8 @@ impl Pool {
             self.balancer.preview(&mut request, DRAWS)
         };
         let mut members = draw(&not_ejected);
-        if members.iter().all(|member| member.chosen == 0) {
+        let none_chosen = members.iter().all(|member| member.chosen == 0);
+        if none_chosen && !self.admission.is_worth_waiting(|| self.candidates(), &[]) {
             members = draw(&even_ejected);
         }
         let target =

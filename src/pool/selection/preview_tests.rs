@@ -127,3 +127,18 @@ async fn preview_shows_the_affinity_backend_if_it_is_available() {
     let preview = pool.preview(Key::NONE, Some(&score), Instant::now());
     assert_eq!(chances(&preview).keys().copied().collect::<Vec<_>>(), [1, 2], "another backend is picked");
 }
+
+#[tokio::test]
+async fn preview_excludes_an_ejected_backend_if_requests_wait_for_a_busy_one() {
+    let backends = ["{address: '127.0.0.1:1'}", "{address: '127.0.0.1:2'}"];
+    let pool = pool("max_in_flight: { per_backend: 1 }", &backends).await;
+    let endpoint = |port| pool.candidates().into_iter().find(|endpoint| endpoint.address().port() == port).unwrap();
+    endpoint(2).passive_health().eject(false, Instant::now());
+    let busy = Lease::new(endpoint(1));
+    assert!(pool.pick(Key::NONE, &[], Instant::now()).is_none(), "the request waits");
+    assert_eq!(chances(&pool.preview(Key::NONE, None, Instant::now())), BTreeMap::new());
+    endpoint(1).set_health(Health::Down, Instant::now());
+    drop(busy);
+    let preview = pool.preview(Key::NONE, None, Instant::now());
+    assert_eq!(chances(&preview), BTreeMap::from([(2, 1.0)]), "no other backend is healthy");
+}
