@@ -40,7 +40,7 @@ pub struct Spec {
 pub(in crate::pool) struct Admission {
     pool: PoolName,
     spec: Spec,
-    trigger: Arc<OutlierMonitor>,
+    monitor: Arc<OutlierMonitor>,
     changed: Arc<Notify>,
     gate: Option<Arc<Gate>>,
     overload: Option<Arc<Overload>>,
@@ -55,7 +55,7 @@ impl Admission {
         Self {
             pool,
             spec: spec.clone(),
-            trigger: before.map(|before| Arc::clone(&before.trigger)).unwrap_or_default(),
+            monitor: before.map(|before| Arc::clone(&before.monitor)).unwrap_or_default(),
             changed: before.map(|before| Arc::clone(&before.changed)).unwrap_or_default(),
             gate: spec.max_in_flight.map(|spec| gate.unwrap_or_else(|| Arc::new(Gate::new(spec)))),
             overload: spec.adaptive.map(|mode| overload.unwrap_or_else(|| Arc::new(Overload::new(mode)))),
@@ -63,8 +63,8 @@ impl Admission {
     }
 
     /// The outlier monitor of this pool.
-    pub(in crate::pool) fn trigger(&self) -> &Arc<OutlierMonitor> {
-        &self.trigger
+    pub(in crate::pool) fn monitor(&self) -> &Arc<OutlierMonitor> {
+        &self.monitor
     }
 
     /// Notified by backends when their availability changes.
@@ -74,7 +74,7 @@ impl Admission {
 
     /// Applies these limits to the state taken over as well.
     pub(in crate::pool) fn begin(&self, backends: &[Arc<Endpoint>], now: Instant) {
-        self.trigger.reconfigure(self.spec.passive_health.as_ref(), backends, now);
+        self.monitor.reconfigure(self.spec.passive_health.as_ref(), backends, now);
         if let (Some(gate), Some(spec)) = (&self.gate, self.spec.max_in_flight) {
             gate.reconfigure(spec);
         }
@@ -215,7 +215,7 @@ impl Admission {
 
     /// Runs outlier detection and measures latency for as long as it is polled.
     pub(in crate::pool) async fn watch(&self, backends: impl Fn() -> Vec<Arc<Endpoint>>) {
-        tokio::join!(monitor::watch(&self.trigger, &self.pool, &backends), self.measure(), self.wake_queued(&backends));
+        tokio::join!(monitor::watch(&self.monitor, &self.pool, &backends), self.measure(), self.wake_queued(&backends));
     }
 
     /// Wakes queued requests when a backend comes up, or when a breaker becomes half-open, which depends on

@@ -49,7 +49,7 @@ impl ReplacedPool {
             self.endpoints.iter().map(|endpoint| (endpoint.address(), Arc::clone(endpoint))).collect();
         let shared = PoolShared {
             in_flight: Arc::clone(in_flight),
-            trigger: Arc::clone(admission.trigger().trigger()),
+            trigger: Arc::clone(admission.monitor().trigger()),
             changed: Arc::clone(admission.changed()),
         };
         let (checked, set_circuit) = (spec.health_check.is_some(), admission.circuits());

@@ -85,17 +85,17 @@ impl OutlierMonitor {
 /// Monitors the backends of a pool for as long as it is polled.
 #[expect(clippy::disallowed_methods, reason = "the pool's background task is where windows end")]
 pub(in crate::pool) async fn watch(
-    trigger: &OutlierMonitor,
+    monitor: &OutlierMonitor,
     pool: &PoolName,
     backends: impl Fn() -> Vec<Arc<Endpoint>>,
 ) {
-    while let Some(next) = trigger.next() {
+    while let Some(next) = monitor.next() {
         let raised = tokio::select! {
             () = tokio::time::sleep_until(next.into()) => false,
-            () = trigger.trigger.fired() => true,
+            () = monitor.trigger.fired() => true,
         };
         let (backends, now) = (backends(), Instant::now());
-        trigger.evaluate(raised, &backends, now).into_iter().for_each(|change| apply(change, pool, &backends, now));
+        monitor.evaluate(raised, &backends, now).into_iter().for_each(|change| apply(change, pool, &backends, now));
     }
 }
 
