@@ -7,13 +7,13 @@ use sd_notify::NotifyState;
 
 /// All listeners accept; also sent at the end of a reload.
 pub fn ready() {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
 /// The configuration is being reloaded, until [`ready`].
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
         Err(e) => log::warn!("cannot read the clock for the service manager: {e}"),
     }
 }
@@ -22,17 +22,17 @@ pub fn reloading() {
 /// is shorter.
 pub fn stopping(limit: Duration) {
     let extension = format!("EXTEND_TIMEOUT_USEC={}", limit.as_micros());
-    tell(&[NotifyState::Stopping, NotifyState::Custom(&extension)]);
+    notify(&[NotifyState::Stopping, NotifyState::Custom(&extension)]);
 }
 
 /// Another process serves from now on; this one finishes its requests.
 pub fn replaced(pid: u32) {
-    tell(&[NotifyState::MainPid(pid)]);
+    notify(&[NotifyState::MainPid(pid)]);
 }
 
 /// The process is alive.
 pub fn alive() {
-    tell(&[NotifyState::Watchdog]);
+    notify(&[NotifyState::Watchdog]);
 }
 
 /// The interval of [`alive`]: half of the time after which systemd would restart the process (`WatchdogSec=`);
@@ -42,7 +42,7 @@ pub fn watchdog_period() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
 }
 
-fn tell(what: &[NotifyState<'_>]) {
+fn notify(what: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(what) {
         log::warn!("cannot notify the service manager: {e}");
     }

@@ -117,7 +117,7 @@ fn list(arguments: &List) -> Result<(), Failure> {
     if arguments.process.json { table::json(&response) } else { rows(&response.backends).print() }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a person's patience begins when they ask")]
+#[expect(clippy::disallowed_methods, reason = "the timeout starts with the command")]
 fn set(change: &Change, state: State) -> Result<(), Failure> {
     let until = Instant::now() + change.timeout;
     let client = change.process.client()?;

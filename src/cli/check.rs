@@ -76,7 +76,7 @@ fn inspect(file: &Path) -> FileReport {
 }
 
 /// The diagnostics of a valid file: failed tests, then warnings.
-#[expect(clippy::disallowed_methods, reason = "limits begin at some instant; none is asked")]
+#[expect(clippy::disallowed_methods, reason = "limits need a start time; none is evaluated")]
 fn examine(loaded: &Loaded) -> Vec<Diagnostic> {
     let circumstances = Circumstances {
         now: SystemTime::now(),

@@ -119,13 +119,13 @@ fn explain(tls: u16, plain: u16, backends: &[Backend], control: &Path) {
     let (pid, port, control) = (third.process.id(), first.port, control.display());
     eprintln!(
         "\nTry in another terminal:\n  \
-         curl -k https://localhost:{tls}/apiA          # twice: backend-1 and backend-3 take turns\n  \
+         curl -k https://localhost:{tls}/apiA          # twice: backend-1 and backend-3 in turn\n  \
          curl http://localhost:{plain}/apiB            # backends 2, 4 and 5, in plain HTTP\n  \
          curl -i http://localhost:{plain}/elsewhere    # no route: 404, with the cause\n  \
-         kill {pid}; curl -k https://localhost:{tls}/apiA   # backend-3 dies: no request fails\n  \
+         kill {pid}; curl -k https://localhost:{tls}/apiA   # backend-3 is down: no request fails\n  \
          curl -X POST http://127.0.0.1:{port}/health/down  # backend-1 reports failed health checks: /apiA soon returns 503\n  \
-         curl -X POST http://127.0.0.1:{port}/health/up    # and is used again\n  \
-         l7lb backends --socket {control}   # who has what, and `l7lb backends --help`\n\
-         Ctrl-C ends it all. One access line for each request follows.\n"
+         curl -X POST http://127.0.0.1:{port}/health/up    # backend-1 passes health checks again\n  \
+         l7lb backends --socket {control}   # the state of each backend; see `l7lb backends --help`\n\
+         Ctrl-C stops the demo. One access log line per request follows.\n"
     );
 }

@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     /// The address of the peer.
     #[arg(long, value_name = "ADDRESS", default_value_t = crate::decision::example::EXAMPLE_CLIENT)]
     from: IpAddr,
-    /// Ask the running process, with the state of limits and backends and the likely pick. Without it the file
+    /// Query the running process, with the state of limits and backends and the likely pick. Without it the file
     /// at `--conf` is used.
     #[arg(long)]
     live: bool,
@@ -51,7 +51,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.process.json { table::json(&explanation) } else { table::print(&explanation.to_string()) }
 }
 
-#[expect(clippy::disallowed_methods, reason = "limits begin at some instant; none is asked")]
+#[expect(clippy::disallowed_methods, reason = "limits need a start time; none is evaluated")]
 fn by_file(question: &ExampleQuery, conf: &Path) -> Result<Explanation, Failure> {
     let example = question.example().map_err(Failure::usage)?;
     let checked = check::load(conf)?.checked;

@@ -151,12 +151,12 @@ impl ExampleRequest {
         })
     }
 
-    /// The outcome with limits evaluated by `ask`.
+    /// The outcome with limits evaluated by `evaluate`.
     pub(super) fn outcome_with_limits(
         &self,
         snapshot: &Snapshot,
         listeners: &[listener::Spec],
-        ask: impl Fn(&Limiter) -> (EvaluatedLimit, Result<(), Rejection>),
+        evaluate: impl Fn(&Limiter) -> (EvaluatedLimit, Result<(), Rejection>),
     ) -> Outcome {
         let client = self.client(snapshot);
         let mut limits = Vec::new();
@@ -164,9 +164,9 @@ impl ExampleRequest {
             Err(rejection) => (None, Decision { route: None, rejection: Some(rejection) }),
             Ok(mut request) => {
                 let decision = decide(snapshot, &mut request, self.connection_facts(listeners), |limiter| {
-                    let (asked, answer) = ask(limiter);
-                    limits.push(asked);
-                    answer
+                    let (evaluated, result) = evaluate(limiter);
+                    limits.push(evaluated);
+                    result
                 });
                 (Some(request), decision)
             }

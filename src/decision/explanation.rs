@@ -224,14 +224,14 @@ impl RejectionDetails {
 }
 
 impl Limit {
-    fn new(asked: &EvaluatedLimit) -> Self {
-        let state = asked.verdict.map(|verdict| LimitState {
+    fn new(evaluated: &EvaluatedLimit) -> Self {
+        let state = evaluated.verdict.map(|verdict| LimitState {
             admitted: verdict.admitted,
             remaining: verdict.remaining,
             reset: verdict.reset.as_secs_f64(),
             retry_after: verdict.retry_after.as_secs_f64(),
         });
-        Self { limit: asked.spec.to_string(), state }
+        Self { limit: evaluated.spec.to_string(), state }
     }
 }
 

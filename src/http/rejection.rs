@@ -239,7 +239,7 @@ impl Rejection {
         }
     }
 
-    /// The response body with its media type: JSON if the client asks for it, otherwise text.
+    /// The response body with its media type: JSON if the client accepts it, otherwise text.
     #[must_use]
     pub fn page(&self, json: bool, request_id: &str) -> (&'static str, String) {
         let (status, cause, message) = (self.status(), self.cause(), self.message());

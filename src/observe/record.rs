@@ -55,7 +55,7 @@ pub struct Record<'a> {
     pub request_id: &'a str,
     /// The cause of a rejection or failure; empty otherwise.
     pub cause: &'a str,
-    /// The detail of a rejection in a few words; empty if the cause says everything.
+    /// The detail of a rejection in a few words; empty if the cause is sufficient.
     pub detail: &'a str,
 }
 

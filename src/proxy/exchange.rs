@@ -74,7 +74,7 @@ pub struct Exchange {
     pub(super) http2: bool,
     /// Whether the request body is complete.
     pub(super) received: bool,
-    /// Whether the last attempt failed on a connection that the backend was closing, which says nothing about
+    /// Whether the last attempt failed on a connection that the backend was closing, which is not a failure of
     /// the backend.
     pub(super) backend_not_at_fault: bool,
     /// Whether the client requests a protocol upgrade.

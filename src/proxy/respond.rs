@@ -38,8 +38,8 @@ pub(super) async fn own_health(
 ) -> pingora::Result<bool> {
     let Some(paths) = exchange.policy().map(|policy| &policy.health) else { return Ok(false) };
     let request = session.req_header();
-    let asked = |path: &Option<String>| path.as_deref().is_some_and(|path| path == request.uri.path());
-    let (status, body) = match (asked(&paths.live), asked(&paths.ready)) {
+    let is_path = |path: &Option<String>| path.as_deref().is_some_and(|path| path == request.uri.path());
+    let (status, body) = match (is_path(&paths.live), is_path(&paths.ready)) {
         (true, _) => (StatusCode::OK, "live\n"),
         (_, true) if lifecycle.is_ready() => (StatusCode::OK, "ready\n"),
         (_, true) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),

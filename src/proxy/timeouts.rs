@@ -72,7 +72,7 @@ impl Exchange {
     }
 
     /// The rejection if the attempt has run for too long.
-    #[expect(clippy::disallowed_methods, reason = "asked after a timer fired, and where no timer reaches")]
+    #[expect(clippy::disallowed_methods, reason = "called after a timer has fired, or without a timer")]
     pub(super) fn expired_deadline(&self) -> Option<Rejection> {
         let end = self.attempt_end?;
         (end.at <= Instant::now() + TIMER).then_some(end.rejection)
@@ -91,7 +91,7 @@ impl Exchange {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "asked only of backends that were removed")]
+    #[expect(clippy::disallowed_methods, reason = "called only for removed backends")]
     fn late(&self) -> Option<Rejection> {
         if self.lease.as_ref().is_some_and(|lease| lease.endpoint().must_abort(Instant::now)) {
             return Some(Rejection::BackendRemoved);

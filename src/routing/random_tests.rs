@@ -166,8 +166,8 @@ fn order_of_routes_does_not_matter() {
             let second = Table::build(routes.iter().cloned()).unwrap();
             for _ in 0..100 {
                 let Request { host, path, method } = request(&mut random);
-                let answers = [&first, &second].map(|table| table.find(host, &path, &method));
-                assert_eq!(answers[0], answers[1], "{host:?} {path:?}");
+                let found = [&first, &second].map(|table| table.find(host, &path, &method));
+                assert_eq!(found[0], found[1], "{host:?} {path:?}");
             }
         }
     }

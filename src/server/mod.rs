@@ -209,9 +209,9 @@ fn add_reloading(server: &mut Server, (source, checked): (Source, Checked), live
 
 /// Adds the control API on its own thread.
 fn add_control(server: &mut Server, control: &ControlSocket, api: Api) {
-    let mut answering = background_service("control", ControlService::new(control.clone(), api));
-    answering.threads = Some(1);
-    server.add_service(answering);
+    let mut control_service = background_service("control", ControlService::new(control.clone(), api));
+    control_service.threads = Some(1);
+    server.add_service(control_service);
 }
 
 /// Adds the service that reloads changed certificates and keys.

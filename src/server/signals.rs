@@ -35,7 +35,7 @@ const RESULT_DELIVERY: Duration = Duration::from_millis(500);
 /// How long a started process may take to read its configuration.
 const WAIT_FOR_SUCCESSOR: Duration = Duration::from_secs(30);
 
-/// Pingora asks this type when to stop.
+/// Pingora waits for the shutdown signal of this type.
 pub(super) struct Signals {
     pub(super) drain: Drain,
     pub(super) lifecycle: Lifecycle,

@@ -11,5 +11,5 @@ pub struct Description {
     /// The schema of the request body.
     pub body: Option<Schema>,
     /// The schema of a successful response.
-    pub answer: Schema,
+    pub response: Schema,
 }

@@ -42,11 +42,11 @@ impl Endpoint {
         let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::TRACE);
         // Invalid input has already been rejected with a problem ([`super::input`]).
         let serve = on(filter, move |State(api): State<Api>, input: I| {
-            let answer = handler(api, input);
-            async { answer.await.map(Json) }
+            let response = handler(api, input);
+            async { response.await.map(Json) }
         });
         let describe = |schemas: &mut SchemaGenerator| {
-            let mut description = Description { answer: schemas.subschema_for::<A>(), ..Description::default() };
+            let mut description = Description { response: schemas.subschema_for::<A>(), ..Description::default() };
             I::describe(&mut description, schemas);
             description
         };

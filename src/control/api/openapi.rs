@@ -52,7 +52,7 @@ fn operation(endpoint: &Endpoint, description: Description, rejection: &Value) -
     let method = endpoint.method.as_str().to_ascii_lowercase();
     let id: Vec<&str> = std::iter::once(method.as_str()).chain(words).collect();
     let content = |schema: Schema| json!({ "application/json": { "schema": schema } });
-    let done = json!({ "description": "Done.", "content": content(description.answer) });
+    let done = json!({ "description": "Done.", "content": content(description.response) });
     let mut operation = Map::from_iter([
         ("operationId".to_owned(), id.join("_").into()),
         ("summary".to_owned(), endpoint.summary.into()),

@@ -72,8 +72,8 @@ fn examples_of_the_api_page_match_the_schemas() {
     for (heading, text) in sections() {
         let (method, path) = heading.split_once(' ').unwrap();
         let operation = &document["paths"][path][method.to_ascii_lowercase()];
-        let answer = &operation["responses"]["200"]["content"]["application/json"]["schema"];
-        let schema = json!({ "allOf": [answer], "components": document["components"] });
+        let response = &operation["responses"]["200"]["content"]["application/json"]["schema"];
+        let schema = json!({ "allOf": [response], "components": document["components"] });
         let validator = jsonschema::validator_for(&schema).unwrap();
         for example in text.split("\n```json\n").skip(1).filter_map(|rest| rest.split("\n```").next()) {
             let example: Value = serde_json::from_str(example).unwrap_or_else(|e| panic!("{heading}: {e}"));

@@ -132,7 +132,7 @@ struct Moment {
 }
 
 impl Moment {
-    #[expect(clippy::disallowed_methods, reason = "an answer is about the moment in which it is given")]
+    #[expect(clippy::disallowed_methods, reason = "the response describes the state at this moment")]
     fn now() -> Self {
         Self { instant: Instant::now(), timestamp: Timestamp::now() }
     }

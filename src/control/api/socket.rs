@@ -105,7 +105,7 @@ impl ControlService {
         let router = router(self.api.clone());
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(answer(stream, router.clone()))),
+                Ok((stream, _)) => drop(tokio::spawn(serve_connection(stream, router.clone()))),
                 Err(e) => {
                     log::error!("cannot accept at the control socket: {e}");
                     tokio::time::sleep(PAUSE).await;
@@ -141,7 +141,7 @@ fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
 }
 
 /// Serves a connection, if its user may connect.
-async fn answer(stream: UnixStream, router: Router) {
+async fn serve_connection(stream: UnixStream, router: Router) {
     let ours = nix::unistd::Uid::effective().as_raw();
     if !stream.peer_cred().is_ok_and(|peer| peer.uid() == ours || peer.uid() == 0) {
         return log::warn!("rejected a connection from another user at the control socket");

@@ -18,7 +18,7 @@ use crate::pool::health::failure::reason;
 /// The path of the call.
 const PATH: &[u8] = b"/grpc.health.v1.Health/Check";
 /// Longest response in bytes that is read; a real one has seven.
-const ANSWER_MAX: usize = 1024;
+const RESPONSE_MAX: usize = 1024;
 /// Longest service name in bytes, so that its length fits into one byte.
 pub(in crate::pool) const SERVICE_MAX: usize = 127;
 
@@ -71,7 +71,7 @@ impl GrpcCheck {
             session.read_response_header().await?;
             let mut body = Vec::new();
             while let Some(part) = session.read_response_body().await? {
-                if body.len() + part.len() <= ANSWER_MAX {
+                if body.len() + part.len() <= RESPONSE_MAX {
                     body.extend_from_slice(&part);
                 }
             }

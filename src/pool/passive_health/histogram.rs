@@ -2,7 +2,7 @@
 //!
 //! Each doubling has four buckets, so a value is off by at most a quarter, from 64 µs to 67 s. Recording costs
 //! one atomic addition without a lock, and memory is fixed. The median is used because one large report among a
-//! hundred pages says nothing about a backend.
+//! hundred pages is no property of the backend.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
