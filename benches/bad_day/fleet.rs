@@ -5,11 +5,14 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::process::{LOAD_CORE, Process, free_ports};
+use crate::process::{LOAD_CORE, Process, free_ports, wait_until_listening};
 use crate::scenario::{Action, BACKENDS, COLD, Scenario};
 
 /// The mean of a backend's service time, exponentially distributed.
 pub(crate) const SERVICE_TIME: &str = "2ms";
+
+/// How long a backend may take to listen.
+const LISTENS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Five sample backends with fixed ports. Dropping it kills their processes.
 pub(crate) struct Fleet {
@@ -28,7 +31,7 @@ impl Fleet {
             fleet.spawn(*backend, Duration::ZERO)?;
         }
         for backend in present {
-            fleet.wait_until_listening(backend)?;
+            wait_until_listening(fleet.address(backend)?, LISTENS_WITHIN)?;
         }
         Ok(fleet)
     }
@@ -92,17 +95,6 @@ impl Fleet {
             *slot = Some(process);
         }
         Ok(())
-    }
-
-    fn wait_until_listening(&self, backend: usize) -> io::Result<()> {
-        let address = self.address(backend)?;
-        for _ in 0..500 {
-            if TcpStream::connect(address).is_ok() {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Err(io::Error::other(format!("backend {backend} does not listen on {address}")))
     }
 
     fn post(&self, backend: usize, path: &str) -> io::Result<()> {

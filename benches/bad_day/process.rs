@@ -1,7 +1,7 @@
 //! Child processes that end with the benchmark, and free ports for them.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -85,4 +85,16 @@ pub(crate) fn free_ports(count: usize) -> io::Result<Vec<u16>> {
         }
     }
     Err(io::Error::other("no free ports on 127.0.0.1"))
+}
+
+/// Waits until a process accepts connections at `address`.
+pub(crate) fn wait_until_listening(address: SocketAddr, within: Duration) -> io::Result<()> {
+    let until = Instant::now() + within;
+    while TcpStream::connect(address).is_err() {
+        if Instant::now() > until {
+            return Err(io::Error::other(format!("nothing listens at {address} after {within:?}")));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }

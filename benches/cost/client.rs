@@ -2,9 +2,11 @@
 
 use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -12,6 +14,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::proxy::Proxy;
+
+/// An error that can leave its task.
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The response body of a measured request, in bytes.
 const BODY: usize = 1024;
@@ -49,26 +54,45 @@ pub(crate) enum Client {
     Http2(h2::client::SendRequest<Bytes>),
 }
 
-impl Client {
-    pub(crate) async fn connect(protocol: Protocol, proxy: &Proxy) -> Result<Self, Box<dyn Error>> {
-        let plain = protocol == Protocol::Http1;
-        let stream = TcpStream::connect(if plain { proxy.plain } else { proxy.tls }).await?;
-        stream.set_nodelay(true)?;
-        if plain {
-            return Ok(Self::Http1(Box::new(stream), Vec::new()));
-        }
+/// Opens connections of one protocol to the proxy.
+pub(crate) struct Connector {
+    protocol: Protocol,
+    address: SocketAddr,
+    tls: TlsConnector,
+}
+
+impl Connector {
+    pub(crate) fn new(protocol: Protocol, proxy: &Proxy) -> Result<Self, BoxError> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(proxy.certificate())?)?;
+        let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         let alpn = if protocol == Protocol::TlsHttp2 { "h2" } else { "http/1.1" };
-        let stream = connector(proxy, alpn)?.connect(ServerName::try_from("localhost")?, stream).await?;
-        if protocol == Protocol::TlsHttp1 {
-            return Ok(Self::Http1(Box::new(stream), Vec::new()));
+        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+        // Every connection does a full handshake.
+        config.resumption = Resumption::disabled();
+        let address = if protocol == Protocol::Http1 { proxy.plain } else { proxy.tls };
+        Ok(Self { protocol, address, tls: TlsConnector::from(Arc::new(config)) })
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Client, BoxError> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        if self.protocol == Protocol::Http1 {
+            return Ok(Client::Http1(Box::new(stream), Vec::new()));
+        }
+        let stream = self.tls.connect(ServerName::try_from("localhost")?, stream).await?;
+        if self.protocol == Protocol::TlsHttp1 {
+            return Ok(Client::Http1(Box::new(stream), Vec::new()));
         }
         let (client, connection) = h2::client::handshake(stream).await?;
         tokio::spawn(async move { connection.await.ok() });
-        Ok(Self::Http2(client))
+        Ok(Client::Http2(client))
     }
+}
 
+impl Client {
     /// Sends `count` requests one after the other.
-    pub(crate) async fn requests(&mut self, count: u32) -> Result<(), Box<dyn Error>> {
+    pub(crate) async fn requests(&mut self, count: u32) -> Result<(), BoxError> {
         for _ in 0..count {
             self.request(BODY).await?;
         }
@@ -76,7 +100,7 @@ impl Client {
     }
 
     /// Sends a request for a body of `body` bytes, and reads the response.
-    pub(crate) async fn request(&mut self, body: usize) -> Result<(), Box<dyn Error>> {
+    pub(crate) async fn request(&mut self, body: usize) -> Result<(), BoxError> {
         let path = format!("/bytes/{body}");
         match self {
             Self::Http1(stream, buffer) => exchange(stream, buffer, &path, body).await?,
@@ -120,12 +144,4 @@ async fn exchange(stream: &mut Box<dyn Stream>, buffer: &mut Vec<u8>, path: &str
             return Ok(());
         }
     }
-}
-
-fn connector(proxy: &Proxy, alpn: &str) -> Result<TlsConnector, Box<dyn Error>> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(proxy.certificate())?)?;
-    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
 }

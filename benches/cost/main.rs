@@ -24,11 +24,11 @@ mod process;
 mod proxy;
 mod train;
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
+use client::BoxError;
 use figures::Figures;
 use proxy::{Kind, Proxy};
 
@@ -59,7 +59,7 @@ struct Flags {
     bench: bool,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), BoxError> {
     let flags = Flags::parse();
     rustls_provider();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -94,10 +94,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The instructions per request of one proxy, for every protocol.
-async fn measure(kind: Kind, requests: u32, figures: &mut Figures) -> Result<(), Box<dyn Error>> {
+async fn measure(kind: Kind, requests: u32, figures: &mut Figures) -> Result<(), BoxError> {
     for protocol in client::PROTOCOLS {
         let proxy = Proxy::start_in_callgrind(kind)?;
-        let mut client = client::Client::connect(protocol, &proxy).await?;
+        let mut client = client::Connector::new(protocol, &proxy)?.connect().await?;
         client.requests(requests / 2).await?;
         proxy.zero()?;
         client.requests(requests).await?;

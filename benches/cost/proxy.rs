@@ -1,16 +1,16 @@
 //! The measured proxies, each in front of one sample backend.
 
-use std::error::Error;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::callgrind;
-use crate::process::{LOAD_CORE, PROXY_CORE, Process, free_ports};
+use crate::client::BoxError;
+use crate::process::{LOAD_CORE, PROXY_CORE, Process, free_ports, wait_until_listening};
 
 /// How long a proxy may take to become ready. Valgrind slows it down.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ impl Kind {
         }
     }
 
-    fn program(self) -> Result<PathBuf, Box<dyn Error>> {
+    fn program(self) -> Result<PathBuf, BoxError> {
         if self == Self::L7lb {
             return Ok(env!("CARGO_BIN_EXE_l7lb").into());
         }
@@ -54,16 +54,16 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// Starts the proxy in callgrind.
-    pub(crate) fn start_in_callgrind(kind: Kind) -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn start_in_callgrind(kind: Kind) -> Result<Self, BoxError> {
         Self::start(kind, &kind.program()?, true)
     }
 
     /// Starts `program` without callgrind.
-    pub(crate) fn start_program(program: &Path) -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn start_program(program: &Path) -> Result<Self, BoxError> {
         Self::start(Kind::L7lb, program, false)
     }
 
-    fn start(kind: Kind, program: &Path, counts: bool) -> Result<Self, Box<dyn Error>> {
+    fn start(kind: Kind, program: &Path, counts: bool) -> Result<Self, BoxError> {
         let folder = tempfile::tempdir()?;
         let [plain, tls, backend] = free_ports(3)?.try_into().map_err(|_| "three ports were requested")?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_backend"));
@@ -73,8 +73,8 @@ impl Proxy {
         let process = Process::start(arguments(kind, &mut command, folder.path(), [plain, tls, backend])?, PROXY_CORE)?;
         let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         let proxy = Self { plain: address(plain), tls: address(tls), process, _backend: backend_process, folder };
-        wait_until_ready(proxy.plain)?;
-        wait_until_ready(proxy.tls)?;
+        wait_until_listening(proxy.plain, READY_WITHIN)?;
+        wait_until_listening(proxy.tls, READY_WITHIN)?;
         Ok(proxy)
     }
 
@@ -99,7 +99,7 @@ impl Proxy {
     }
 }
 
-fn certificate(folder: &Path) -> Result<(), Box<dyn Error>> {
+fn certificate(folder: &Path) -> Result<(), BoxError> {
     let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     std::fs::write(folder.join("cert.pem"), issued.cert.pem())?;
     std::fs::write(folder.join("key.pem"), issued.signing_key.serialize_pem())?;
@@ -135,15 +135,4 @@ pools:
         ),
     )?;
     Ok(command.arg("-c").arg(file))
-}
-
-fn wait_until_ready(address: SocketAddr) -> Result<(), String> {
-    let until = Instant::now() + READY_WITHIN;
-    while TcpStream::connect(address).is_err() {
-        if Instant::now() > until {
-            return Err(format!("nothing listens at {address} after {READY_WITHIN:?}"));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
