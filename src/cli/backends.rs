@@ -174,7 +174,7 @@ fn rows(backends: &[Backend]) -> Table {
             if slow { format!("{weight} (now {})", backend.effective_weight) } else { weight },
             backend.in_flight.to_string(),
             or_dash(backend.latency_ms.map(|latency| format!("{latency:.1} ms"))),
-            or_dash(backend.overridden.map(|report| override_words(&report))),
+            or_dash(backend.overridden.map(|overridden| override_words(&overridden))),
         ]);
     }
     table
@@ -203,9 +203,9 @@ fn condition(backend: &Backend) -> String {
     words.join(", ")
 }
 
-fn override_words(report: &Override) -> String {
-    let state = report.state.map(|state| state.to_string());
-    let weight = report.weight.map(|weight| format!("weight {weight}"));
+fn override_words(overridden: &Override) -> String {
+    let state = overridden.state.map(|state| state.to_string());
+    let weight = overridden.weight.map(|weight| format!("weight {weight}"));
     let what: Vec<String> = state.into_iter().chain(weight).collect();
-    format!("{} since {}", what.join(", "), report.since)
+    format!("{} since {}", what.join(", "), overridden.since)
 }

@@ -52,7 +52,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
         let json: Vec<serde_json::Value> = all.iter().map(Diagnostic::to_json).collect();
         table::json(&json)?;
     }
-    let is_failure = |report: &Diagnostic| report.severity == Severity::Error || arguments.strict;
+    let is_failure = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error || arguments.strict;
     // Everything has been printed.
     if all.iter().any(is_failure) { Err(Failure::usage("")) } else { Ok(()) }
 }
@@ -68,7 +68,7 @@ fn inspect(file: &Path) -> FileReport {
     match load::open(file) {
         Ok(loaded) => {
             let diagnostics = examine(&loaded);
-            let good = diagnostics.iter().all(|report| report.severity == Severity::Warning);
+            let good = diagnostics.iter().all(|diagnostic| diagnostic.severity == Severity::Warning);
             FileReport { summary: good.then(|| summary(file, &loaded.checked)), diagnostics }
         }
         Err(diagnostics) => FileReport { summary: None, diagnostics },
@@ -86,9 +86,9 @@ fn examine(loaded: &Loaded) -> Vec<Diagnostic> {
         Ok(snapshot) => expectations::failures(&loaded.checked, &snapshot),
         Err(problem) => vec![Fault { place: Place::root(), problem, hint: String::new() }],
     };
-    let mut report = loaded.source.diagnostics(Severity::Error, failed);
-    report.extend(loaded.source.diagnostics(Severity::Warning, warnings(&loaded.checked.written, &circumstances)));
-    report
+    let mut diagnostics = loaded.source.diagnostics(Severity::Error, failed);
+    diagnostics.extend(loaded.source.diagnostics(Severity::Warning, warnings(&loaded.checked.written, &circumstances)));
+    diagnostics
 }
 
 /// The result for one file as text.

@@ -141,14 +141,14 @@ pub(super) fn events(arguments: &EventArguments) -> Result<(), Failure> {
     let client = arguments.process.client()?;
     let mut after = arguments.after;
     loop {
-        let report: Events = client.get(&format!("/events?after={after}"))?;
+        let recent: Events = client.get(&format!("/events?after={after}"))?;
         if arguments.process.json && !arguments.follow {
-            return table::json(&report);
+            return table::json(&recent);
         }
-        if report.lost > 0 {
-            eprintln!("l7lb: {} older events are no longer kept", report.lost);
+        if recent.lost > 0 {
+            eprintln!("l7lb: {} older events are no longer kept", recent.lost);
         }
-        for event in &report.events {
+        for event in &recent.events {
             if !table::is_read(&line(event, arguments.process.json)?)? {
                 return Ok(());
             }
@@ -157,7 +157,7 @@ pub(super) fn events(arguments: &EventArguments) -> Result<(), Failure> {
         if !arguments.follow {
             return Ok(());
         }
-        after = after.max(report.events.last().map_or(after, |event| event.number)).max(after + report.lost);
+        after = after.max(recent.events.last().map_or(after, |event| event.number)).max(after + recent.lost);
         std::thread::sleep(POLL_INTERVAL);
     }
 }

@@ -183,9 +183,9 @@ impl Log for OperatorLog {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let told = record.key_values().get(Key::from(Event::KEY));
-        let told = told.and_then(|told| serde_json::from_str(told.to_borrowed_str()?).ok());
-        if let Some(event) = told {
+        let logged = record.key_values().get(Key::from(Event::KEY));
+        let logged = logged.and_then(|logged| serde_json::from_str(logged.to_borrowed_str()?).ok());
+        if let Some(event) = logged {
             self.keep(record, event);
         }
         if self.0.filter.load().matches(record) {
@@ -251,9 +251,9 @@ mod tests {
     fn event_fields_do_not_collide_with_common_fields() {
         let log = OperatorLog::new("off");
         announce(&log, &Event::LogLevelChanged { log_level: "debug".to_owned() });
-        let told = log.events(0).0.remove(0);
-        let text = serde_json::to_string(&told).unwrap();
-        assert_eq!(serde_json::from_str::<LoggedEvent>(&text).unwrap(), told, "{text}");
+        let logged = log.events(0).0.remove(0);
+        let text = serde_json::to_string(&logged).unwrap();
+        assert_eq!(serde_json::from_str::<LoggedEvent>(&text).unwrap(), logged, "{text}");
         // The schema would contain a duplicate key.
         let schema = serde_json::to_value(schemars::schema_for!(Event)).unwrap();
         for variant in schema["oneOf"].as_array().unwrap() {

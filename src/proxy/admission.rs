@@ -59,7 +59,7 @@ impl Exchange {
             path: request.uri.path(),
             content_length: announced_body(request),
             bound: match self.affinity {
-                RequestAffinity::Cookie(ticket) => Some(ticket.pool),
+                RequestAffinity::Cookie(cookie) => Some(cookie.pool),
                 RequestAffinity::None | RequestAffinity::Hash(_) => None,
             },
             misdirected: self.connection_facts.misdirected,

@@ -238,7 +238,7 @@ impl Exchange {
         Some(match (self.deadline.as_ref().and_then(Deadline::expired)?, self.has_response(), self.received) {
             (Expiry::Removal, _, _) => Rejection::BackendRemoved,
             (Expiry::Unresponsive, _, _) => Rejection::FirstByteTimeout,
-            (Expiry::RequestDeadline, _, _) => self.attempt_end.map_or(Rejection::Internal, |end| end.rejection),
+            (Expiry::Deadline, _, _) => self.attempt_end.map_or(Rejection::Internal, |end| end.rejection),
             (Expiry::Pause, true, _) => Rejection::IdleTimeout,
             (Expiry::Pause, false, true) => Rejection::FirstByteTimeout,
             (Expiry::Pause, false, false) if self.http2 => Rejection::BodyTimeout,

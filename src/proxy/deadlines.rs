@@ -79,7 +79,7 @@ pub(super) enum Expiry {
     /// Nothing moved for too long.
     Pause,
     /// The total deadline has expired.
-    RequestDeadline,
+    Deadline,
     /// The backend was removed, and its removal timeout has expired.
     Removal,
     /// The backend was ejected as unresponsive.
@@ -217,7 +217,7 @@ impl Deadline {
     pub(super) fn expired(&self) -> Option<Expiry> {
         match self.wait.expired.load(Ordering::Relaxed) {
             PAUSED => Some(Expiry::Pause),
-            ENDED => Some(Expiry::RequestDeadline),
+            ENDED => Some(Expiry::Deadline),
             REMOVED => Some(Expiry::Removal),
             UNRESPONSIVE => Some(Expiry::Unresponsive),
             _ => None,
@@ -304,17 +304,17 @@ mod tests {
         let deadlines = Deadlines::new(now);
         let (late, _late_end, late_backend) = connection();
         let (early, _early_end, early_backend) = connection();
-        let expired_timeout = deadlines.start(to(&late, &late_backend), Some(client()), pause(SECOND));
+        let late_deadline = deadlines.start(to(&late, &late_backend), Some(client()), pause(SECOND));
         let waiting = deadlines.start(to(&early, &early_backend), None, pause(SECOND * 9));
         deadlines.sweep_once(now);
-        assert!(expired_timeout.expired().is_none(), "it counts from the first sweep");
+        assert!(late_deadline.expired().is_none(), "it counts from the first sweep");
         deadlines.sweep_once(now + SECOND);
-        assert!(expired_timeout.expired() == Some(Expiry::Pause) && is_shut_down(&late));
+        assert!(late_deadline.expired() == Some(Expiry::Pause) && is_shut_down(&late));
         assert!(waiting.expired().is_none() && !is_shut_down(&early));
         drop(waiting);
         deadlines.sweep_once(now + SECOND * 20);
         assert!(!is_shut_down(&early), "cancelled");
-        drop(expired_timeout);
+        drop(late_deadline);
         assert!(deadlines.0.waits.lock().entered.is_empty());
     }
 
@@ -348,7 +348,7 @@ mod tests {
         }
         assert!(deadline.expired().is_none() && !is_shut_down(&stream));
         deadlines.sweep_once(now + SECOND * 5);
-        assert!(deadline.expired() == Some(Expiry::RequestDeadline) && is_shut_down(&stream));
+        assert!(deadline.expired() == Some(Expiry::Deadline) && is_shut_down(&stream));
     }
 
     #[test]

@@ -81,8 +81,8 @@ fn examples_of_the_api_page_match_the_schemas() {
             assert_eq!(faults, [""; 0], "{heading}");
             examples += 1;
         }
-        let list = text.contains("\n```json\n") || heading == "GET /openapi.json";
-        assert!(list, "{heading} has no example");
+        let has_example = text.contains("\n```json\n") || heading == "GET /openapi.json";
+        assert!(has_example, "{heading} has no example");
     }
     assert!(examples + 1 >= operations(&document).len());
 }

@@ -21,8 +21,8 @@ pub(super) fn take(before: &Client, pools: &BTreeMap<PoolName, Arc<Pool>>) {
         Err(e) => return log::warn!("overrides of the old process, if any, are lost: {e}"),
     };
     for backend in backends {
-        let Some(list) = backend.overridden else { continue };
-        if !pools.get(&backend.pool).is_some_and(|pool| apply(pool, &backend, list)) {
+        let Some(overridden) = backend.overridden else { continue };
+        if !pools.get(&backend.pool).is_some_and(|pool| apply(pool, &backend, overridden)) {
             log::warn!(
                 "override dropped, the configured settings differ: pool={} backend={}",
                 backend.pool,
@@ -34,12 +34,15 @@ pub(super) fn take(before: &Client, pools: &BTreeMap<PoolName, Arc<Pool>>) {
 
 /// Applies the override if the backend exists with the same configured settings.
 #[expect(clippy::disallowed_methods, reason = "slow start begins with the change")]
-fn apply(pool: &Pool, backend: &Backend, list: Override) -> bool {
+fn apply(pool: &Pool, backend: &Backend, overridden: Override) -> bool {
     let now = Instant::now();
     let found = pool.backends();
     let same = found.iter().any(|found| {
         found.endpoint.address() == backend.address && super::pools::configured(found) == backend.configured
     });
-    let changes = [list.state.map(Change::State), list.weight.map(Change::Weight)];
-    same && changes.into_iter().flatten().all(|change| pool.change(backend.address, change, list.since, now).is_ok())
+    let changes = [overridden.state.map(Change::State), overridden.weight.map(Change::Weight)];
+    same && changes
+        .into_iter()
+        .flatten()
+        .all(|change| pool.change(backend.address, change, overridden.since, now).is_ok())
 }

@@ -247,9 +247,9 @@ pub(super) async fn backends(api: Api, Query(of): Query<BackendQuery>) -> Result
         Some(name) => vec![api.pool(name)?],
         None => api.live.snapshot.load().pools.values().cloned().collect(),
     };
-    let list =
+    let list_of =
         |pool: &Arc<pool::Pool>| pool.backends().iter().map(|found| Backend::of(pool, found, now)).collect::<Vec<_>>();
-    Ok(Backends { backends: pools.iter().flat_map(list).collect() })
+    Ok(Backends { backends: pools.iter().flat_map(list_of).collect() })
 }
 
 pub(super) async fn backend(api: Api, Path(which): Path<BackendPath>) -> Result<Backend, Problem> {

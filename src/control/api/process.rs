@@ -22,7 +22,7 @@ pub struct Version {
 
 /// The process is alive.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct RuntimeState {
+pub struct Liveness {
     /// Always true: a process that is not alive does not respond.
     pub live: bool,
 }
@@ -38,8 +38,8 @@ pub(super) async fn version(_api: Api, (): ()) -> Result<Version, Problem> {
     Ok(Version { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id() })
 }
 
-pub(super) async fn live(_api: Api, (): ()) -> Result<RuntimeState, Problem> {
-    Ok(RuntimeState { live: true })
+pub(super) async fn live(_api: Api, (): ()) -> Result<Liveness, Problem> {
+    Ok(Liveness { live: true })
 }
 
 pub(super) async fn ready(api: Api, (): ()) -> Result<Ready, Problem> {

@@ -51,16 +51,10 @@ impl Changes {
             ],
             elsewhere: [server, listeners, pools, routes, tests]
         );
-        let needs_upgrade = changed_keys!(
-            Config, started, is,
-            compare: [server, listeners],
-            elsewhere: [
-                trusted_proxies, rate_limit, request_limits, client_timeouts, connection_limits, access_log,
-                drain_delay, reload, recent_requests, pools, routes, tests,
-            ]
-        );
-        let names = |keys: Vec<&str>| keys.into_iter().map(str::to_owned).collect();
-        Self { pools, routes, settings: names(settings), needs_upgrade: names(needs_upgrade) }
+        let needs_upgrade = [("server", started.server != is.server), ("listeners", started.listeners != is.listeners)];
+        let needs_upgrade = needs_upgrade.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned());
+        let settings = settings.into_iter().map(str::to_owned).collect();
+        Self { pools, routes, settings, needs_upgrade: needs_upgrade.collect() }
     }
 
     /// One sentence per kind of change; empty without changes.

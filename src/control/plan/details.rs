@@ -15,40 +15,40 @@ const DETAILS_MAX: usize = 200;
 /// All changes from `old` to `new`. `changes` lists the same by name.
 #[must_use]
 pub fn details(old: &Checked, new: &Checked, changes: &Changes) -> Vec<String> {
-    let mut verdict = Vec::new();
-    verdict.extend(limit("the global rate limit", old.rate_limit, new.rate_limit));
-    pools(old, new, changes, &mut verdict);
-    routes_of(old, new, changes, &mut verdict);
+    let mut sentences = Vec::new();
+    sentences.extend(limit("the global rate limit", old.rate_limit, new.rate_limit));
+    pools(old, new, changes, &mut sentences);
+    routes_of(old, new, changes, &mut sentences);
     let settings = changes.settings.iter().filter(|key| *key != "rate_limit");
-    verdict.extend(settings.map(|key| format!("`{key}` changed")));
-    verdict.extend(
+    sentences.extend(settings.map(|key| format!("`{key}` changed")));
+    sentences.extend(
         changes.needs_upgrade.iter().map(|key| format!("`{key}` needs an upgrade (`l7lb reload --upgrade-if-needed`)")),
     );
-    let more = verdict.len().saturating_sub(DETAILS_MAX);
+    let more = sentences.len().saturating_sub(DETAILS_MAX);
     if more > 0 {
-        verdict.truncate(DETAILS_MAX);
-        verdict.push(format!("and {more} more"));
+        sentences.truncate(DETAILS_MAX);
+        sentences.push(format!("and {more} more"));
     }
-    verdict
+    sentences
 }
 
-fn pools(old: &Checked, new: &Checked, changes: &Changes, verdict: &mut Vec<String>) {
+fn pools(old: &Checked, new: &Checked, changes: &Changes, sentences: &mut Vec<String>) {
     for (name, pool) in &new.written.pools {
         let Some(before) = old.written.pools.get(name) else {
             let backends: Vec<&str> = pool.backends.iter().map(|backend| backend.address.as_str()).collect();
-            verdict.push(format!("pool `{name}` added: {}", backends.join(", ")));
+            sentences.push(format!("pool `{name}` added: {}", backends.join(", ")));
             continue;
         };
         if before != pool {
             let name = format!("pool `{name}`");
-            backends(&name, &before.backends, &pool.backends, verdict);
-            verdict.extend(keys(&name, pool_keys(before, pool)));
+            backends(&name, &before.backends, &pool.backends, sentences);
+            sentences.extend(keys(&name, pool_keys(before, pool)));
         } else if changes.pools.changed.iter().any(|changed| changed == name.as_str()) {
-            verdict.push(format!("pool `{name}`: the content of a file has changed"));
+            sentences.push(format!("pool `{name}`: the content of a file has changed"));
         }
     }
     let gone = old.written.pools.keys().filter(|name| !new.written.pools.contains_key(*name));
-    verdict.extend(gone.map(|name| format!("pool `{name}` removed")));
+    sentences.extend(gone.map(|name| format!("pool `{name}` removed")));
 }
 
 /// The changed keys of a pool, without its backends.
@@ -63,44 +63,44 @@ fn pool_keys(a: &pool::Config, b: &pool::Config) -> Vec<&'static str> {
     )
 }
 
-fn backends(pool: &str, old: &[BackendConfig], new: &[BackendConfig], verdict: &mut Vec<String>) {
+fn backends(pool: &str, old: &[BackendConfig], new: &[BackendConfig], sentences: &mut Vec<String>) {
     let find = |among: &[BackendConfig], address: &str| among.iter().find(|one| one.address == address).cloned();
     for backend in new {
         let address = &backend.address;
         let Some(before) = find(old, address) else {
-            verdict.push(format!("{pool}: backend {address} added"));
+            sentences.push(format!("{pool}: backend {address} added"));
             continue;
         };
         if before.weight != backend.weight {
-            verdict.push(format!("{pool}: weight of {address} {} → {}", before.weight, backend.weight));
+            sentences.push(format!("{pool}: weight of {address} {} → {}", before.weight, backend.weight));
         }
         for (key, was, is) in [("drain", before.drain, backend.drain), ("backup", before.backup, backend.backup)] {
             if was != is {
-                verdict.push(format!("{pool}: `{key}` of {address} {was} → {is}"));
+                sentences.push(format!("{pool}: `{key}` of {address} {was} → {is}"));
             }
         }
     }
     let gone = old.iter().filter(|backend| find(new, &backend.address).is_none());
-    verdict.extend(gone.map(|backend| format!("{pool}: backend {} removed", backend.address)));
+    sentences.extend(gone.map(|backend| format!("{pool}: backend {} removed", backend.address)));
 }
 
-fn routes_of(old: &Checked, new: &Checked, changes: &Changes, verdict: &mut Vec<String>) {
+fn routes_of(old: &Checked, new: &Checked, changes: &Changes, sentences: &mut Vec<String>) {
     let (before, after) = (routes(old), routes(new));
     for name in &changes.routes.added {
         if let Some((spec, _)) = after.get(name) {
             let pools: Vec<&str> = spec.targets.iter().map(|target| target.pool.as_str()).collect();
-            let takes = matcher(spec, name);
-            verdict.push(format!("route `{name}` added{takes}: to pool {}", pools.join(", ")));
+            let matched = matcher(spec, name);
+            sentences.push(format!("route `{name}` added{matched}: to pool {}", pools.join(", ")));
         }
     }
     for name in &changes.routes.removed {
-        let takes = before.get(name).map(|(spec, _)| matcher(spec, name)).unwrap_or_default();
-        verdict.push(format!("route `{name}` removed{takes}"));
+        let matched = before.get(name).map(|(spec, _)| matcher(spec, name)).unwrap_or_default();
+        sentences.push(format!("route `{name}` removed{matched}"));
     }
     for name in &changes.routes.changed {
         if let (Some((was, written)), Some((is, now))) = (before.get(name), after.get(name)) {
-            route(&format!("route `{name}`"), was, is, verdict);
-            verdict.extend(keys(&format!("route `{name}`"), route_keys(written, now)));
+            route(&format!("route `{name}`"), was, is, sentences);
+            sentences.extend(keys(&format!("route `{name}`"), route_keys(written, now)));
         }
     }
 }
@@ -111,21 +111,21 @@ fn matcher(spec: &RouteSpec, name: &str) -> String {
     if text == name { String::new() } else { format!(" ({text})") }
 }
 
-fn route(name: &str, was: &RouteSpec, is: &RouteSpec, verdict: &mut Vec<String>) {
+fn route(name: &str, was: &RouteSpec, is: &RouteSpec, sentences: &mut Vec<String>) {
     if was.matcher != is.matcher {
-        verdict.push(format!("{name}: matches {} → {}", was.matcher, is.matcher));
+        sentences.push(format!("{name}: matches {} → {}", was.matcher, is.matcher));
     }
     match (was.targets.as_slice(), is.targets.as_slice()) {
         ([one], [other]) if one.pool == other.pool => {}
         ([_], _) | (_, [_]) => {
-            verdict.push(format!("{name}: pool {} → {}", pools_of(&was.targets), pools_of(&is.targets)));
+            sentences.push(format!("{name}: pool {} → {}", pools_of(&was.targets), pools_of(&is.targets)));
         }
         (before, after) => {
             for target in after {
                 match before.iter().find(|known| known.pool == target.pool) {
-                    None => verdict.push(format!("{name}: pool {} added, weight {}", target.pool, target.weight)),
+                    None => sentences.push(format!("{name}: pool {} added, weight {}", target.pool, target.weight)),
                     Some(known) if known.weight != target.weight => {
-                        verdict.push(format!(
+                        sentences.push(format!(
                             "{name}: weight of pool {} {} → {}",
                             target.pool, known.weight, target.weight
                         ));
@@ -134,10 +134,10 @@ fn route(name: &str, was: &RouteSpec, is: &RouteSpec, verdict: &mut Vec<String>)
                 }
             }
             let gone = before.iter().filter(|target| !after.iter().any(|known| known.pool == target.pool));
-            verdict.extend(gone.map(|target| format!("{name}: pool {} removed", target.pool)));
+            sentences.extend(gone.map(|target| format!("{name}: pool {} removed", target.pool)));
         }
     }
-    verdict.extend(limit(&format!("{name}: the limit"), was.rate_limit, is.rate_limit));
+    sentences.extend(limit(&format!("{name}: the limit"), was.rate_limit, is.rate_limit));
 }
 
 /// The pools of a route, with their shares if there are several.
@@ -213,7 +213,7 @@ routes:
         load::parse(text, "f", &|_| None).unwrap_or_else(|e| panic!("{e:?}"))
     }
 
-    fn verdict(new: &str) -> Vec<String> {
+    fn sentences(new: &str) -> Vec<String> {
         let (old, new) = (checked(OLD), checked(new));
         details(&old, &new, &Changes::between(&old, &new, &old.written))
     }
@@ -234,7 +234,7 @@ routes:
   - { path: /once, pool: { a: 95, b: 5 }, name: once }
 ";
         assert_eq!(
-            verdict(new),
+            sentences(new),
             [
                 "the global rate limit tightened: 100 requests in 1m → 50 requests in 1m",
                 "pool `a`: weight of 127.0.0.1:2 1 → 3",
@@ -258,14 +258,14 @@ routes:
                 "`listeners` needs an upgrade (`l7lb reload --upgrade-if-needed`)",
             ]
         );
-        assert!(verdict(&format!("# a comment\n{OLD}")).is_empty());
+        assert!(sentences(&format!("# a comment\n{OLD}")).is_empty());
     }
 
     #[test]
     fn limit_is_tighter_only_if_it_admits_less_at_every_time() {
         let word = |limit: &str| {
             let new = OLD.replace("{ type: fixed_window, limit: 100, window: 1m }", limit);
-            verdict(&new).pop().unwrap_or_default().split([':', ';']).next().unwrap_or_default().to_owned()
+            sentences(&new).pop().unwrap_or_default().split([':', ';']).next().unwrap_or_default().to_owned()
         };
         let what = "the global rate limit";
         for (limit, expected) in [

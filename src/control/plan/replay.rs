@@ -102,13 +102,13 @@ pub fn replay<'a>(
     now: Instant,
 ) -> Replay {
     let mut requests = requests.into_iter().peekable();
-    let Some(begin) = requests.peek().map(|recorded_request| recorded_request.key.at) else { return Replay::default() };
+    let Some(begin) = requests.peek().map(|recorded| recorded.key.at) else { return Replay::default() };
     let (mut old, mut new) = (ReplaySide::new(before, begin), ReplaySide::new(after, begin));
     let mut tally = Tally::default();
-    for recorded_request in requests {
-        let was = old.decide(&recorded_request, None);
-        let is = new.decide(&recorded_request, Some(&was));
-        tally.add(&recorded_request, &was, &is);
+    for recorded in requests {
+        let was = old.decide(&recorded, None);
+        let is = new.decide(&recorded, Some(&was));
+        tally.add(&recorded, &was, &is);
     }
     tally.finish(now.saturating_duration_since(begin), notes(before, after))
 }
@@ -124,11 +124,11 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, recorded_request: &RecordedRequest<'_>, was: &RequestOutcome, is: &RequestOutcome) {
+    fn add(&mut self, recorded: &RecordedRequest<'_>, was: &RequestOutcome, is: &RequestOutcome) {
         self.requests += 1;
-        self.path_truncated += usize::from(recorded_request.path_truncated);
+        self.path_truncated += usize::from(recorded.path_truncated);
         if was.limited || is.limited {
-            let client = recorded_request.key.client;
+            let client = recorded.key.client;
             let limited = self.limited.entry(client.into()).or_insert((client, false, false));
             (limited.1, limited.2) = (limited.1 || was.limited, limited.2 || is.limited);
         }
@@ -136,12 +136,12 @@ impl Tally {
             let (sum, samples) = self.moves.entry((from, to)).or_default();
             *sum += chance;
             let known = |sample: &Sample| {
-                sample.path == recorded_request.key.path
-                    && sample.method == recorded_request.key.method
-                    && sample.host.as_deref() == recorded_request.key.host
+                sample.path == recorded.key.path
+                    && sample.method == recorded.key.method
+                    && sample.host.as_deref() == recorded.key.host
             };
             if samples.len() < SAMPLES && !samples.iter().any(known) {
-                samples.push(Sample::of(recorded_request));
+                samples.push(Sample::of(recorded));
             }
         }
     }
@@ -182,7 +182,7 @@ impl Tally {
 /// in proportion.
 fn moves(was: &[(Destination, f64)], is: &[(Destination, f64)]) -> Vec<(Destination, Destination, f64)> {
     let chance = |destinations: &[(Destination, f64)], wanted: &Destination| {
-        destinations.iter().filter(|(place, _)| place == wanted).map(|(_, chance)| chance).sum::<f64>()
+        destinations.iter().filter(|(destination, _)| destination == wanted).map(|(_, chance)| chance).sum::<f64>()
     };
     let surplus = |some: &[(Destination, f64)], others: &[(Destination, f64)]| {
         let mut surplus: Vec<(Destination, f64)> = Vec::new();
@@ -231,8 +231,8 @@ fn notes(before: &Snapshot, after: &Snapshot) -> Vec<String> {
 }
 
 impl Sample {
-    fn of(recorded_request: &RecordedRequest<'_>) -> Self {
-        let key = &recorded_request.key;
+    fn of(recorded: &RecordedRequest<'_>) -> Self {
+        let key = &recorded.key;
         Self {
             method: key.method.to_owned(),
             host: key.host.map(str::to_owned),
@@ -243,8 +243,8 @@ impl Sample {
 }
 
 impl From<Destination> for OutcomeKind {
-    fn from(place: Destination) -> Self {
-        match place {
+    fn from(destination: Destination) -> Self {
+        match destination {
             Destination::Pool(name) => Self::Pool(name.into()),
             Destination::Rejected(status, cause) => Self::Rejected { status, cause: cause.to_owned() },
         }

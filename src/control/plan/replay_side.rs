@@ -51,13 +51,9 @@ impl<'a> ReplaySide<'a> {
 
     /// Decides a request. `before` is the decision of the configuration that issued the clients' cookies;
     /// `None` if this one did.
-    pub(super) fn decide(
-        &mut self,
-        recorded_request: &RecordedRequest<'_>,
-        before: Option<&RequestOutcome>,
-    ) -> RequestOutcome {
-        let key = &recorded_request.key;
-        let Some(mut request) = request(recorded_request) else {
+    pub(super) fn decide(&mut self, recorded: &RecordedRequest<'_>, before: Option<&RequestOutcome>) -> RequestOutcome {
+        let key = &recorded.key;
+        let Some(mut request) = request(recorded) else {
             return RequestOutcome { route: None, destinations: rejected(Rejection::BadRequest), limited: false };
         };
         let connection_facts = ConnectionFacts { misdirected: key.misdirected, https_required: key.https_required };
@@ -73,7 +69,7 @@ impl<'a> ReplaySide<'a> {
         let destinations = match (&decision.rejection, &decision.route) {
             (Some(rejection), _) => rejected(rejection.rejection),
             (None, None) => rejected(Rejection::NoRoute),
-            (None, Some(route)) => pools(route, share(route, recorded_request, &request, before)),
+            (None, Some(route)) => pools(route, share(route, recorded, &request, before)),
         };
         RequestOutcome { route: decision.route, destinations, limited }
     }
@@ -96,18 +92,16 @@ fn pools(route: &Route, bound: Option<usize>) -> Vec<(Destination, f64)> {
 /// The index of the pool of the client's affinity, if it has one.
 fn share(
     route: &Route,
-    recorded_request: &RecordedRequest<'_>,
+    recorded: &RecordedRequest<'_>,
     request: &RequestHeader,
     before: Option<&RequestOutcome>,
 ) -> Option<usize> {
     match route.sticky.as_ref().map(|sticky| &sticky.method)? {
-        AffinityMethod::Hash(_) => {
-            RequestAffinity::of(route, &request.headers, recorded_request.key.client, 0).share(route)
-        }
+        AffinityMethod::Hash(_) => RequestAffinity::of(route, &request.headers, recorded.key.client, 0).share(route),
         AffinityMethod::Cookie(_) => {
             let opens =
                 before.is_none_or(|before| before.route.as_ref().is_some_and(|before| opens_cookies_of(route, before)));
-            recorded_request.key.bound.filter(|_| opens).and_then(|pool| request_affinity::position(route, pool))
+            recorded.key.bound.filter(|_| opens).and_then(|pool| request_affinity::position(route, pool))
         }
     }
 }
@@ -123,8 +117,8 @@ fn opens_cookies_of(route: &Route, before: &Route) -> bool {
 }
 
 /// The request for the decision; `None` if the record is not a valid request.
-fn request(recorded_request: &RecordedRequest<'_>) -> Option<RequestHeader> {
-    let key = &recorded_request.key;
+fn request(recorded: &RecordedRequest<'_>) -> Option<RequestHeader> {
+    let key = &recorded.key;
     let mut request = RequestHeader::build(key.method, key.path.as_bytes(), None).ok()?;
     request.set_version(Version::HTTP_11);
     if let Some(host) = key.host {
@@ -133,7 +127,7 @@ fn request(recorded_request: &RecordedRequest<'_>) -> Option<RequestHeader> {
     if let Some(length) = key.content_length {
         request.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length)).ok()?;
     }
-    for (name, value) in &recorded_request.headers {
+    for (name, value) in &recorded.headers {
         request.append_header(name.clone(), value.clone()).ok()?;
     }
     Some(request)

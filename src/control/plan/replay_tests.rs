@@ -65,10 +65,10 @@ fn moves_have_their_shares_and_samples() {
         ("/x", 5, 6),
         ("/x", 5, 7),
     ];
-    let verdict = replayed(old, new, &requests);
-    assert_eq!(moves(&verdict), expected(&[("pool b > pool a", 25.0), ("pool a > 404 no_route", 25.0)]));
-    assert_eq!((verdict.requests, verdict.seconds, verdict.moved), (8, 600.0, 0.5));
-    let lost = verdict.moves.iter().find(|one| one.to != OutcomeKind::Pool("a".to_owned())).unwrap();
+    let result = replayed(old, new, &requests);
+    assert_eq!(moves(&result), expected(&[("pool b > pool a", 25.0), ("pool a > 404 no_route", 25.0)]));
+    assert_eq!((result.requests, result.seconds, result.moved), (8, 600.0, 0.5));
+    let lost = result.moves.iter().find(|one| one.to != OutcomeKind::Pool("a".to_owned())).unwrap();
     assert_eq!((lost.requests, lost.samples.len()), (2.0, 1), "the same request is one sample");
     assert_eq!(lost.samples[0].to_string(), "GET example.com/");
     assert_eq!(lost.samples[0].client.to_string(), "192.0.2.3");
@@ -78,10 +78,10 @@ fn moves_have_their_shares_and_samples() {
 fn probabilities_are_compared_for_several_pools() {
     let split = |a: u32, b: u32, c: u32| format!("routes: [{{ path: /, pool: {{ a: {a}, b: {b}, c: {c} }} }}]");
     let one = [("/", 1, 0); 4];
-    let verdict = replayed(&split(95, 5, 0), &split(90, 10, 0), &one);
-    assert_eq!(moves(&verdict), expected(&[("pool a > pool b", 5.0)]));
-    let verdict = replayed(&split(60, 40, 0), &split(30, 20, 50), &one);
-    assert_eq!(moves(&verdict), expected(&[("pool a > pool c", 30.0), ("pool b > pool c", 20.0)]));
+    let result = replayed(&split(95, 5, 0), &split(90, 10, 0), &one);
+    assert_eq!(moves(&result), expected(&[("pool a > pool b", 5.0)]));
+    let result = replayed(&split(60, 40, 0), &split(30, 20, 50), &one);
+    assert_eq!(moves(&result), expected(&[("pool a > pool c", 30.0), ("pool b > pool c", 20.0)]));
     assert!(moves(&replayed(&split(3, 7, 0), &split(30, 70, 0), &one)).is_empty(), "the same probabilities");
 }
 
@@ -91,9 +91,9 @@ fn client_with_affinity_keeps_its_pool() {
         format!("routes: [{{ path: /, pool: {{ a: {a}, b: {b} }}, sticky: {{ by: client_ip, keep: pool }} }}]")
     };
     let requests: Vec<_> = (0..=255).map(|client| ("/", client, 0)).collect();
-    let verdict = replayed(&by_address(50, 50), &by_address(40, 60), &requests);
-    assert_eq!(verdict.moves.len(), 1);
-    let whole = verdict.moves[0].requests;
+    let result = replayed(&by_address(50, 50), &by_address(40, 60), &requests);
+    assert_eq!(result.moves.len(), 1);
+    let whole = result.moves[0].requests;
     assert!(whole.fract() == 0.0 && (10.0..45.0).contains(&whole), "about a tenth of 256 clients, whole: {whole}");
 
     let start = Instant::now();
@@ -102,26 +102,26 @@ fn client_with_affinity_keeps_its_pool() {
         snapshot(&text, None, start)
     };
     let bound = |pool: &str| {
-        let mut recorded_request = request(start, ("/", 1, 0));
-        recorded_request.key.bound = Some(pool_id(pool));
-        recorded_request
+        let mut recorded = request(start, ("/", 1, 0));
+        recorded.key.bound = Some(pool_id(pool));
+        recorded
     };
-    let verdict = |old: &Snapshot, rest: &str, recorded_request: RecordedRequest<'static>| {
-        moves(&replay(old, &snapshot(rest, Some(old), start), [recorded_request], start))
+    let result = |old: &Snapshot, rest: &str, recorded: RecordedRequest<'static>| {
+        moves(&replay(old, &snapshot(rest, Some(old), start), [recorded], start))
     };
     let same = "routes: [{ path: /, pool: { a: 1, b: 99 }, sticky: { cookie: {} } }]";
     let old = cookie(1, 1, "");
-    assert!(verdict(&old, same, bound("a")).is_empty(), "its cookie is valid");
+    assert!(result(&old, same, bound("a")).is_empty(), "its cookie is valid");
     assert_eq!(
-        verdict(&old, same, request(start, ("/", 1, 0))),
+        result(&old, same, request(start, ("/", 1, 0))),
         expected(&[("pool a > pool b", 49.0)]),
         "without a cookie"
     );
     let gone = "routes: [{ path: /, pool: { a: 0, b: 1 }, sticky: { cookie: {} } }]";
-    assert_eq!(verdict(&old, gone, bound("a")), expected(&[("pool a > pool b", 100.0)]));
+    assert_eq!(result(&old, gone, bound("a")), expected(&[("pool a > pool b", 100.0)]));
     let renamed = "routes: [{ path: /, pool: { a: 1, b: 1 }, sticky: { cookie: { name: other } } }]";
     assert_eq!(
-        verdict(&old, renamed, bound("a")),
+        result(&old, renamed, bound("a")),
         expected(&[("pool a > pool b", 50.0)]),
         "the cookie has another name"
     );
@@ -135,28 +135,28 @@ fn recorded_header_determines_affinity_and_another_gives_a_note() {
         )
     };
     let start = Instant::now();
-    let recorded_request = |user: &str| {
-        let mut recorded_request = request(start, ("/", 1, 0));
-        recorded_request.headers = vec![(HeaderName::from_static("x-user"), HeaderValue::from_str(user).unwrap())];
-        recorded_request
+    let recorded = |user: &str| {
+        let mut recorded = request(start, ("/", 1, 0));
+        recorded.headers = vec![(HeaderName::from_static("x-user"), HeaderValue::from_str(user).unwrap())];
+        recorded
     };
     let users: Vec<String> = (0..200).map(|n| n.to_string()).collect();
     let (old, new) = (snapshot(&text("x-user", 50), None, start), snapshot(&text("x-user", 40), None, start));
-    let verdict = replay(&old, &new, users.iter().map(|user| recorded_request(user)), start);
-    assert!(verdict.notes.is_empty() && verdict.moves.iter().all(|one| one.requests.fract() == 0.0), "{verdict:?}");
+    let result = replay(&old, &new, users.iter().map(|user| recorded(user)), start);
+    assert!(result.notes.is_empty() && result.moves.iter().all(|one| one.requests.fract() == 0.0), "{result:?}");
     let old = snapshot(&text("", 50), None, start);
-    let verdict = replay(&old, &new, [request(start, ("/", 1, 0))], start);
-    assert_eq!(verdict.notes.len(), 1, "{verdict:?}");
-    assert!(verdict.moved > 0.05 && verdict.moved < 0.06, "5/90 by the shares: {verdict:?}");
+    let result = replay(&old, &new, [request(start, ("/", 1, 0))], start);
+    assert_eq!(result.notes.len(), 1, "{result:?}");
+    assert!(result.moved > 0.05 && result.moved < 0.06, "5/90 by the shares: {result:?}");
 }
 
 /// Which clients would newly and no longer be limited.
 fn limited(old: &str, new: &str, requests: &[(&str, u8, u64)]) -> (Vec<String>, Vec<String>, BTreeMap<String, f64>) {
     let limit = |limit: &str| format!("rate_limit: {limit}\nroutes: [{{ path: /, pool: a }}]");
-    let verdict = replayed(&limit(old), &limit(new), requests);
+    let result = replayed(&limit(old), &limit(new), requests);
     let names = |samples: &[std::net::IpAddr]| samples.iter().map(ToString::to_string).collect();
-    assert_eq!(verdict.newly_limited.count, verdict.newly_limited.samples.len());
-    (names(&verdict.newly_limited.samples), names(&verdict.no_longer_limited.samples), moves(&verdict))
+    assert_eq!(result.newly_limited.count, result.newly_limited.samples.len());
+    (names(&result.newly_limited.samples), names(&result.no_longer_limited.samples), moves(&result))
 }
 
 #[test]
@@ -193,14 +193,14 @@ fn state_of_the_connection_is_replayed() {
     let start = Instant::now();
     let (old, new) = ("routes: [{ path: /, pool: a }]", "routes: [{ path: /, pool: b }]");
     let (before, after) = (snapshot(old, None, start), snapshot(new, None, start));
-    let mut recorded_request = request(start, ("/", 1, 0));
-    recorded_request.key.misdirected = true;
-    assert!(replay(&before, &after, [recorded_request.clone()], start).moves.is_empty(), "421 before and after");
-    recorded_request.key.misdirected = false;
-    recorded_request.key.content_length = Some(11);
+    let mut recorded = request(start, ("/", 1, 0));
+    recorded.key.misdirected = true;
+    assert!(replay(&before, &after, [recorded.clone()], start).moves.is_empty(), "421 before and after");
+    recorded.key.misdirected = false;
+    recorded.key.content_length = Some(11);
     let small = snapshot("routes: [{ path: /, pool: a, body_size: 10 }]", None, start);
-    let verdict = replay(&before, &small, [recorded_request], start);
-    assert_eq!(moves(&verdict), expected(&[("pool a > 413 body_too_large", 100.0)]));
+    let result = replay(&before, &small, [recorded], start);
+    assert_eq!(moves(&result), expected(&[("pool a > 413 body_too_large", 100.0)]));
 }
 
 /// A random configuration and random requests.
@@ -233,9 +233,9 @@ fn plan_of_the_active_configuration_moves_nothing() {
         let mut chance = fastrand::Rng::with_seed(seed);
         let (text, requests) = random(&mut chance);
         let requests: Vec<_> = requests.iter().map(|(path, client, at)| (path.as_str(), *client, *at)).collect();
-        let verdict = replayed(&text, &format!("# a comment\n{text}"), &requests);
-        assert_eq!((verdict.requests, verdict.moved, verdict.moves.len()), (500, 0.0, 0), "{text}\n{verdict}");
-        assert_eq!((verdict.newly_limited.count, verdict.no_longer_limited.count), (0, 0), "{text}\n{verdict}");
+        let result = replayed(&text, &format!("# a comment\n{text}"), &requests);
+        assert_eq!((result.requests, result.moved, result.moves.len()), (500, 0.0, 0), "{text}\n{result}");
+        assert_eq!((result.newly_limited.count, result.no_longer_limited.count), (0, 0), "{text}\n{result}");
     }
 }
 

@@ -90,9 +90,9 @@ impl RecentRequests {
         // Requests that still use old settings are not recorded from here on if the settings differ.
         self.full.lock().current_spec = Some(after.clone());
         if before.headers != after.headers || after.count == 0 {
-            // The lock of a worker buffer is taken before that of the full segments, as in `Recorder::note`.
-            for worker_buffer in self.buffers.lock().iter().flat_map(|buffers| buffers.iter()) {
-                *worker_buffer.0.lock() = None;
+            // The lock of a thread buffer is taken before that of the full segments, as in `Recorder::note`.
+            for buffer in self.buffers.lock().iter().flat_map(|buffers| buffers.iter()) {
+                *buffer.0.lock() = None;
             }
             let mut full = self.full.lock();
             *full = Full { id: full.id, current_spec: full.current_spec.take(), ..Full::default() };
@@ -110,11 +110,11 @@ impl RecentRequests {
     /// The recorded requests, at most `count`. Workers continue to record meanwhile.
     #[must_use]
     pub fn recent(&self, count: usize) -> Recent {
-        // A segment that moves from its worker buffer to the full ones meanwhile is read twice, and deduplicated by its
+        // A segment that moves from its thread buffer to the full ones meanwhile is read twice, and deduplicated by its
         // id.
         let mut segments: Vec<Arc<Segment>> = Vec::new();
-        for worker_buffer in self.buffers.lock().iter().flat_map(|buffers| buffers.iter()) {
-            segments.extend(worker_buffer.0.lock().clone().map(Arc::new));
+        for buffer in self.buffers.lock().iter().flat_map(|buffers| buffers.iter()) {
+            segments.extend(buffer.0.lock().clone().map(Arc::new));
         }
         let complete_since = {
             let full = self.full.lock();
@@ -181,8 +181,8 @@ impl Recorder {
         if spec.count == 0 {
             return;
         }
-        let Some(mut worker_buffer) = self.worker_buffer() else { return };
-        match &mut *worker_buffer {
+        let Some(mut buffer) = self.thread_buffer() else { return };
+        match &mut *buffer {
             Some(segment) if !segment.is_full() && segment.names == spec.headers => {
                 segment.push(self.recent.epoch, key, headers);
             }
@@ -197,14 +197,14 @@ impl Recorder {
         }
     }
 
-    /// A worker buffer that is not locked. A worker with one thread has one worker buffer, which only a reader can
+    /// A thread buffer that is not locked. A worker with one thread has one thread buffer, which only a reader can
     /// lock.
-    fn worker_buffer(&self) -> Option<MutexGuard<'_, Option<Segment>>> {
+    fn thread_buffer(&self) -> Option<MutexGuard<'_, Option<Segment>>> {
         let count = self.buffers.len();
         let start = if count > 1 { fastrand::usize(..count) } else { 0 };
         let (before, from) = self.buffers.split_at_checked(start).unwrap_or_default();
-        let free = from.iter().chain(before).find_map(|worker_buffer| worker_buffer.0.try_lock());
-        free.or_else(|| self.buffers.get(start).map(|worker_buffer| worker_buffer.0.lock()))
+        let free = from.iter().chain(before).find_map(|buffer| buffer.0.try_lock());
+        free.or_else(|| self.buffers.get(start).map(|buffer| buffer.0.lock()))
     }
 }
 

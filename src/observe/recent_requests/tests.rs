@@ -30,7 +30,7 @@ fn spec(count: usize, headers: &[&str]) -> Spec {
 }
 
 fn paths(recent: &Recent) -> Vec<String> {
-    recent.iter().map(|recorded_request| recorded_request.key.path.to_owned()).collect()
+    recent.iter().map(|recorded| recorded.key.path.to_owned()).collect()
 }
 
 #[test]
@@ -57,11 +57,11 @@ fn recorded_request_is_returned_unchanged() {
     recorder.note(&spec, &full, &headers);
     recorder.note(&spec, &key(epoch + Duration::from_secs(2), &long), &HeaderMap::new());
     let all = recent.recent(10);
-    let told: Vec<RecordedRequest<'_>> = all.iter().collect();
+    let returned: Vec<RecordedRequest<'_>> = all.iter().collect();
     let user = (HeaderName::from_static("x-user"), HeaderValue::from_static("alice"));
-    assert_eq!(told[0], RecordedRequest { key: full, headers: vec![user], path_truncated: false });
-    assert_eq!((told[1].key.path, told[1].path_truncated), (&long[..256], true));
-    assert_eq!((told.len(), all.span()), (2, Duration::from_secs(1)));
+    assert_eq!(returned[0], RecordedRequest { key: full, headers: vec![user], path_truncated: false });
+    assert_eq!((returned[1].key.path, returned[1].path_truncated), (&long[..256], true));
+    assert_eq!((returned.len(), all.span()), (2, Duration::from_secs(1)));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn memory_is_bounded_for_any_requests() {
     assert!(held() <= RecentRequests::size_bytes_max(5000), "{}", held());
     let kept = recent.recent(5000);
     assert!(kept.len() > 300 && kept.len() < 5000, "{} long ones", kept.len());
-    assert!(kept.iter().all(|recorded_request| recorded_request.headers.len() == 8));
+    assert!(kept.iter().all(|recorded| recorded.headers.len() == 8));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn changed_settings_drop_requests_that_are_no_longer_kept() {
     // The buffers hold up to one segment each in addition.
     let full = recent.full.lock().requests;
     assert!(full < 500 + segment::REQUESTS, "{full}");
-    let last: Vec<_> = recent.recent(500).iter().map(|recorded_request| recorded_request.key.at).collect();
+    let last: Vec<_> = recent.recent(500).iter().map(|recorded| recorded.key.at).collect();
     assert_eq!(last, (1500..2000).map(|n| epoch + Duration::from_millis(n)).collect::<Vec<_>>());
     recent.configure(&fewer, &other);
     assert!(recent.recent(usize::MAX).is_empty());
@@ -129,7 +129,7 @@ fn changed_settings_drop_requests_that_are_no_longer_kept() {
     assert!(recent.recent(usize::MAX).is_empty(), "a request from before the change is not recorded");
     fill(&other);
     recorder.note(&fewer, &key(epoch, "/"), &HeaderMap::new());
-    assert_eq!(recent.recent(usize::MAX).iter().filter(|recorded_request| recorded_request.key.at == epoch).count(), 0);
+    assert_eq!(recent.recent(usize::MAX).iter().filter(|recorded| recorded.key.at == epoch).count(), 0);
     recent.configure(&other, &off);
     recorder.note(&off, &key(epoch, "/"), &HeaderMap::new());
     recorder.note(&other, &key(epoch, "/"), &HeaderMap::new());
@@ -171,7 +171,7 @@ fn long_path_is_truncated_outside_a_percent_encoding() {
         let path = format!("/{}%20x", "p".repeat(filler - 1));
         recent.recorder(1).note(&spec(1, &[]), &key(epoch, &path), &HeaderMap::new());
         let all = recent.recent(1);
-        let recorded_request = all.iter().next().unwrap();
-        assert_eq!((recorded_request.key.path, recorded_request.path_truncated), (&path[..kept], true), "{filler}");
+        let recorded = all.iter().next().unwrap();
+        assert_eq!((recorded.key.path, recorded.path_truncated), (&path[..kept], true), "{filler}");
     }
 }

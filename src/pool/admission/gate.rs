@@ -330,13 +330,13 @@ mod tests {
         let mut busy = || Choice::<(), ()>::Busy;
         let mut join = || gate.try_admit(&mut busy, false).unwrap().unwrap_err();
         let mut waiting = [join(), join(), join(), join()];
-        let mut was_woken = || waiting.iter_mut().filter_map(|one| one.wake_up.try_recv().ok()).count();
+        let mut woken = || waiting.iter_mut().filter_map(|one| one.wake_up.try_recv().ok()).count();
         gate.wake(0);
-        assert_eq!(was_woken(), 0);
+        assert_eq!(woken(), 0);
         gate.wake(1);
-        assert_eq!(was_woken(), 1);
+        assert_eq!(woken(), 1);
         gate.wake(u32::MAX);
-        assert_eq!(was_woken(), 2, "no more than the limit of the pool");
+        assert_eq!(woken(), 2, "no more than the limit of the pool");
     }
 
     #[tokio::test]
