@@ -4,9 +4,8 @@ use std::borrow::Cow;
 
 use http::Version;
 use pingora::Error;
-use pingora_core::protocols::http::ServerSession;
-use pingora_proxy::Session;
 
+use super::client_side::ClientSide;
 use super::exchange::Exchange;
 use super::failover;
 use crate::base::lifecycle::{AbortedRequest, Lifecycle, Phase};
@@ -18,7 +17,7 @@ impl Exchange {
     /// Writes the access log line.
     pub(super) fn finish(
         &mut self,
-        session: &Session,
+        side: &impl ClientSide,
         e: Option<&Error>,
         access_log: &AccessLog,
         lifecycle: &Lifecycle,
@@ -37,9 +36,8 @@ impl Exchange {
         if let (Some(Rejection::BackendRemoved), Some(endpoint)) = (self.rejection, self.attempted.last()) {
             endpoint.count_aborted();
         }
-        let downstream = session.as_downstream();
-        let request = downstream.req_header();
-        let status = downstream.response_written().map_or(0, |response| response.status.as_u16());
+        let request = side.request();
+        let status = side.response_status().map_or(0, |status| status.as_u16());
         let host = host(request);
         let client = match &self.connection {
             Some(connection) if !self.trusted => Cow::Borrowed(connection.peer_text()),
@@ -51,10 +49,9 @@ impl Exchange {
             method: request.method.as_str(),
             host: host.unwrap_or_default(),
             path: request.uri.path(),
-            protocol: protocol(downstream),
+            protocol: protocol(request.version),
             status,
-            // Bytes sent in one response fit into 64 bits.
-            bytes: downstream.body_bytes_sent() as u64,
+            bytes: side.body_sent(),
             latency: self.began().elapsed(),
             upstream: self.attempted.last().map(|endpoint| endpoint.address_text()),
             upstream_latency: self.upstream_latency,
@@ -86,8 +83,8 @@ impl Exchange {
     }
 }
 
-fn protocol(downstream: &ServerSession) -> &'static str {
-    match downstream.req_header().version {
+fn protocol(version: Version) -> &'static str {
+    match version {
         Version::HTTP_2 => "HTTP/2",
         Version::HTTP_10 => "HTTP/1.0",
         _ => "HTTP/1.1",

@@ -4,25 +4,24 @@
 use std::borrow::Cow;
 
 use http::header;
-use pingora_proxy::Session;
 
+use super::client_side::ClientSide;
 use super::exchange::Exchange;
 use crate::decision::{ConnectionFacts, RequestAffinity, announced_body, decide, host};
 use crate::http::client_address::ClientKey;
 use crate::http::rejection::Rejection;
 use crate::limit::Limiter;
 use crate::observe::recent_requests::{Recorder, RequestKey};
-use crate::tls::HandshakeResult;
 
 impl Exchange {
     /// Decides and stores the route. Records the request if its rejection depends on the configuration.
-    pub(super) fn admit(&mut self, session: &mut Session, recorder: &Recorder) -> Result<(), Rejection> {
+    pub(super) fn admit(&mut self, side: &mut impl ClientSide, recorder: &Recorder) -> Result<(), Rejection> {
         let policy = self.connection.as_ref().map(|connection| &connection.policy);
         self.connection_facts = ConnectionFacts {
-            misdirected: is_misdirected(session),
+            misdirected: is_misdirected(side),
             https_required: policy.is_some_and(|policy| policy.redirect_to_https.is_some()),
         };
-        let request = session.as_downstream_mut().req_header_mut();
+        let request = side.request_mut();
         self.upgrade = request.headers.contains_key(header::UPGRADE);
         let (client, now, verdict) = (ClientKey::from(self.client), self.began(), &mut self.verdict);
         let count = |limiter: &Limiter| {
@@ -35,9 +34,9 @@ impl Exchange {
         self.route = decision.route;
         let Some(rejection) = decision.rejection else { return Ok(()) };
         if depends {
-            self.note(session, recorder);
+            self.note(side, recorder);
         }
-        let request = session.req_header();
+        let request = side.request();
         self.detail = match rejection.rejection {
             Rejection::NoRoute => {
                 let nearest = self.snapshot.routes.nearest(host(request), request.uri.path());
@@ -49,8 +48,8 @@ impl Exchange {
     }
 
     /// Records the request, so that `l7lb plan` can replay it.
-    pub(super) fn note(&self, session: &Session, recorder: &Recorder) {
-        let request = session.req_header();
+    pub(super) fn note(&self, side: &impl ClientSide, recorder: &Recorder) {
+        let request = side.request();
         let key = RequestKey {
             at: self.began(),
             client: self.client,
@@ -70,8 +69,6 @@ impl Exchange {
 }
 
 /// Whether the host of the request does not belong to its TLS connection (RFC 9110 §7.4).
-fn is_misdirected(session: &Session) -> bool {
-    let downstream = session.as_downstream();
-    let established = downstream.digest().and_then(HandshakeResult::of);
-    matches!((established, host(downstream.req_header())), (Some(told), Some(host)) if !told.may_serve(host))
+fn is_misdirected(side: &impl ClientSide) -> bool {
+    matches!((side.handshake(), host(side.request())), (Some(handshake), Some(host)) if !handshake.may_serve(host))
 }

@@ -5,8 +5,8 @@ use std::time::UNIX_EPOCH;
 
 use http::header::SET_COOKIE;
 use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
 
+use super::client_side::ClientSide;
 use super::exchange::Exchange;
 use crate::decision::RequestAffinity;
 use crate::decision::form;
@@ -20,9 +20,9 @@ pub(super) const AFFINITY_LOST: &str = "the affinity backend is not available";
 
 impl Exchange {
     /// Reads the affinity of the client, and chooses the pool.
-    pub(super) fn bind(&mut self, session: &Session) {
+    pub(super) fn bind(&mut self, client: &impl ClientSide) {
         let Some(route) = &self.route else { return };
-        let headers = &session.req_header().headers;
+        let headers = &client.request().headers;
         self.affinity = RequestAffinity::of(route, headers, self.client, self.seconds());
         let by_chance = || match route.targets.is_single() {
             true => 0,
@@ -47,7 +47,7 @@ impl Exchange {
 
     /// Sets the affinity cookie for the backend that responded, unless the client's cookie is already right. A
     /// failed backend gets no cookie.
-    pub(super) fn give_cookie(&self, session: &Session, response: &mut ResponseHeader) -> pingora::Result<()> {
+    pub(super) fn give_cookie(&self, client: &impl ClientSide, response: &mut ResponseHeader) -> pingora::Result<()> {
         let Some(sticky) = self.route.as_ref().and_then(|route| route.sticky.as_ref()) else { return Ok(()) };
         let (AffinityMethod::Cookie(cookie), Some(target), Some(endpoint)) =
             (&sticky.method, self.target(), self.attempted.last())
@@ -62,7 +62,7 @@ impl Exchange {
         let secure = match cookie.secure {
             Secure::Always => true,
             Secure::Never => false,
-            Secure::Auto => self.came_by_tls(session),
+            Secure::Auto => self.came_by_tls(client),
         };
         let secure = if secure { "; Secure" } else { "" };
         response.append_header(SET_COOKIE, format!("{}={value}{}{secure}", cookie.name, cookie.attributes))?;
@@ -82,8 +82,8 @@ impl Exchange {
     }
 
     /// Whether the client uses TLS, to l7lb or to a trusted proxy in front of it.
-    fn came_by_tls(&self, session: &Session) -> bool {
-        let said = || session.req_header().headers.get(form::X_FORWARDED_PROTO);
+    fn came_by_tls(&self, client: &impl ClientSide) -> bool {
+        let said = || client.request().headers.get(form::X_FORWARDED_PROTO);
         let by_proxy = || self.trusted && said().is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"));
         self.connection.as_ref().is_some_and(|connection| connection.tls) || by_proxy()
     }

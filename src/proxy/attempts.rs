@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_proxy::Session;
 
 use super::affinity::AFFINITY_LOST;
+use super::client_side::ClientSide;
 use super::deadlines::{Deadline, Deadlines, Expiry, Limits, ToBackend};
 use super::exchange::Exchange;
 use crate::decision::snapshot::{Route, Target};
@@ -32,12 +31,12 @@ impl Exchange {
     /// # Errors
     /// The rejection. If all backends are at their limits, it comes after the wait in the queue.
     #[expect(clippy::disallowed_methods, reason = "a queued request picks its backend when it leaves the queue")]
-    pub(super) async fn reserve(&mut self, session: &Session) -> Result<(), Rejection> {
+    pub(super) async fn reserve(&mut self, side: &impl ClientSide) -> Result<(), Rejection> {
         let target = self.target().ok_or(Rejection::Internal)?;
         target.pool.budget().deposit(self.began());
         let total = target.template.timeouts.total;
-        self.key = target.pool.key(self.client, session.req_header());
-        self.set_deadlines(&session.req_header().headers, total)?;
+        self.key = target.pool.key(self.client, side.request());
+        self.set_deadlines(&side.request().headers, total)?;
         let target = self.target().ok_or(Rejection::Internal)?;
         let mut moved = false;
         let reserved = target.pool.reserve(|| self.pick(&mut moved, Instant::now())).await;
@@ -55,10 +54,10 @@ impl Exchange {
 
     /// Reserves another backend for a retry, if the policy of the route and the budget of the pool allow it.
     #[expect(clippy::disallowed_methods, reason = "budgets and limits count from the failure")]
-    pub(super) fn retry_elsewhere(&mut self, session: &Session, failure: AttemptOutcome) -> bool {
+    pub(super) fn retry_elsewhere(&mut self, side: &impl ClientSide, failure: AttemptOutcome) -> bool {
         let Some(route) = self.route.clone() else { return false };
         let now = Instant::now();
-        let attempt = self.attempt(&route, session, now);
+        let attempt = self.attempt(&route, side, now);
         let over = self.end.is_some_and(|end| end.at <= now);
         let permitted = if over { Err(retry::not_retried::TOTAL) } else { route.retry.permits(failure, attempt) };
         match permitted.and_then(|()| self.reserve_another(failure, now)) {
@@ -77,15 +76,14 @@ impl Exchange {
     }
 
     /// The state of the attempt, from which the retry policy decides.
-    fn attempt(&self, route: &Route, session: &Session, now: Instant) -> AttemptState {
-        let downstream = session.as_downstream();
-        let request = downstream.req_header();
+    fn attempt(&self, route: &Route, side: &impl ClientSide, now: Instant) -> AttemptState {
+        let request = side.request();
         AttemptState {
             attempts: self.attempted.len(),
             elapsed: now.saturating_duration_since(self.began()),
             idempotent: request.method.is_idempotent(),
             has_idempotency_key: route.retry.idempotency_key && request.headers.contains_key("idempotency-key"),
-            replayable: !downstream.retry_buffer_truncated(),
+            replayable: side.is_replayable(),
         }
     }
 
@@ -169,36 +167,35 @@ impl Exchange {
     /// Starts the timeouts for the rest of the request and for the response.
     pub(super) fn await_response(
         &mut self,
-        session: &mut Session,
+        side: &mut impl ClientSide,
         deadlines: &Deadlines,
         fd: RawFd,
-        digest: Option<&Digest>,
+        local: Option<SocketAddr>,
     ) {
-        self.received = session.as_downstream_mut().is_body_done();
+        self.received = side.is_request_complete();
         if self.enforces_timeouts() {
-            self.start_deadline(deadlines, fd, digest);
+            self.start_deadline(deadlines, fd, local);
         }
         if let (true, Some(picked)) = (self.received, self.picked) {
-            self.start_first_byte_wait(session, picked);
+            self.start_first_byte_wait(side, picked);
         }
     }
 
     /// Starts the wait for the response: at `since` the whole request had been sent to the backend. If the backend is
     /// ejected as unresponsive meanwhile, a request that may be retried stops waiting.
-    pub(super) fn start_first_byte_wait(&mut self, session: &Session, since: Instant) {
+    pub(super) fn start_first_byte_wait(&mut self, side: &impl ClientSide, since: Instant) {
         if let Some(lease) = &mut self.lease {
             lease.await_response(since);
         }
         if let (Some(deadline), Some(route)) = (&self.deadline, &self.route) {
-            let permitted = route.retry.permits(AttemptOutcome::Unresponsive, self.attempt(route, session, since));
+            let permitted = route.retry.permits(AttemptOutcome::Unresponsive, self.attempt(route, side, since));
             deadline.set_retryable_until(permitted.ok().and_then(|()| self.began().checked_add(route.retry.total)));
         }
     }
 
-    fn start_deadline(&mut self, deadlines: &Deadlines, fd: RawFd, digest: Option<&Digest>) {
-        let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet());
+    fn start_deadline(&mut self, deadlines: &Deadlines, fd: RawFd, local: Option<SocketAddr>) {
         if let (Some(target), Some(local), Some(endpoint)) = (self.target(), local, self.attempted.last()) {
-            let to = ToBackend { fd, local: *local, endpoint: Arc::clone(endpoint) };
+            let to = ToBackend { fd, local, endpoint: Arc::clone(endpoint) };
             let client = self.connection.clone().filter(|_| !self.http2);
             let limits = Limits { pause: self.current_timeout(target), end: self.attempt_end.map(|end| end.at) };
             self.deadline = Some(deadlines.start(to, client, limits));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use pingora::Error;
-use pingora_proxy::Session;
 
+use super::client_side::ClientSide;
 use super::deadlines::Deadline;
 use crate::decision::form;
 use crate::decision::snapshot::{Route, Snapshot, Target};
@@ -133,15 +133,14 @@ impl Exchange {
     }
 
     /// Determines the client address and the request id.
-    pub(super) fn identify(&mut self, session: &Session) {
-        let downstream = session.as_downstream();
-        let Some(connection) = downstream.digest().and_then(Connection::of) else { return };
+    pub(super) fn identify(&mut self, side: &impl ClientSide) {
+        let Some(connection) = side.connection() else { return };
         self.connection = Some(Arc::clone(connection));
-        self.http2 = downstream.is_http2();
+        self.http2 = side.is_http2();
         self.client = connection.peer.ip();
         self.trusted = self.snapshot.trusted_proxies.contains(self.client);
         if self.trusted {
-            let request = downstream.req_header();
+            let request = side.request();
             let forwarded = request.headers.get_all(form::X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok());
             self.client = self.snapshot.trusted_proxies.client(self.client, forwarded);
             if let Some(given) = request.headers.get(form::X_REQUEST_ID).and_then(RequestId::given) {
@@ -167,9 +166,9 @@ impl Exchange {
 
     /// Marks the response as complete. If the request is not complete, the listener gives the client a moment
     /// to notice.
-    pub(super) fn response_complete(&mut self, session: &mut Session) {
+    pub(super) fn response_complete(&mut self, side: &mut impl ClientSide) {
         let Some(connection) = &self.connection else { return };
-        if !session.is_http2() && !connection.is_switched() && !session.as_downstream_mut().is_body_done() {
+        if !side.is_http2() && !connection.is_switched() && !side.is_request_complete() {
             self.ended_early = true;
             connection.mark_response_complete();
         }
@@ -182,17 +181,17 @@ impl Exchange {
 
     /// Keeps the client's connection after the whole response was sent, if the response promised keep-alive.
     /// Pingora may have decided otherwise.
-    pub(super) fn keep_connection(&self, session: &Session) {
-        if let (Some(connection), Some(_)) = (&self.connection, session.get_keepalive()) {
+    pub(super) fn keep_connection(&self, side: &impl ClientSide) {
+        if let (Some(connection), true) = (&self.connection, side.is_keepalive()) {
             connection.mark_keepalive();
         }
     }
 
     /// Counts a part of the request body; `last` marks its end. Bytes in a tunnel do not count.
     #[expect(clippy::disallowed_methods, reason = "the backend's time begins with the end of an upload")]
-    pub(super) fn count_body(&mut self, session: &Session, bytes: usize, last: bool) -> pingora::Result<()> {
+    pub(super) fn count_body(&mut self, side: &impl ClientSide, bytes: usize, last: bool) -> pingora::Result<()> {
         if last && !std::mem::replace(&mut self.received, true) {
-            self.start_first_byte_wait(session, Instant::now());
+            self.start_first_byte_wait(side, Instant::now());
         }
         if self.connection.as_ref().is_some_and(|connection| connection.is_switched()) {
             return Ok(());

@@ -6,8 +6,8 @@
 use http::StatusCode;
 use pingora::{Error, ErrorSource, ErrorType, RetryType};
 use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
 
+use super::client_side::ClientSide;
 use super::exchange::Exchange;
 use crate::http::grpc_status::{GrpcStatus, is_grpc};
 use crate::http::rejection::Rejection;
@@ -15,14 +15,14 @@ use crate::pool::passive_health::Outcome;
 use crate::retry::AttemptOutcome;
 
 /// Decides whether to retry after the connection could not be established.
-pub(super) fn after_connect(session: &Session, exchange: &mut Exchange, mut e: Box<Error>) -> Box<Error> {
+pub(super) fn after_connect(client: &impl ClientSide, exchange: &mut Exchange, mut e: Box<Error>) -> Box<Error> {
     let rejection = classify(exchange, &e);
     exchange.rejection = Some(rejection);
     exchange.backend_not_at_fault = false;
     if !matches!(rejection, Rejection::DeadlineExpired | Rejection::Internal) {
         exchange.record(AttemptOutcome::Connect);
     }
-    e.set_retry(exchange.retry_elsewhere(session, AttemptOutcome::Connect));
+    e.set_retry(exchange.retry_elsewhere(client, AttemptOutcome::Connect));
     e
 }
 
@@ -35,7 +35,7 @@ pub(super) fn verdict(response: &ResponseHeader) -> AttemptOutcome {
 /// Decides about a retry when the header has arrived. For a response that is to be retried, returns the error that
 /// makes Pingora start the next attempt.
 pub(super) fn after_header(
-    session: &Session,
+    client: &impl ClientSide,
     exchange: &mut Exchange,
     status: StatusCode,
     failure: AttemptOutcome,
@@ -44,7 +44,7 @@ pub(super) fn after_header(
         return Ok(());
     }
     exchange.backend_not_at_fault = false;
-    if session.as_downstream().response_written().is_some() || !exchange.retry_elsewhere(session, failure) {
+    if client.response_status().is_some() || !exchange.retry_elsewhere(client, failure) {
         return Ok(());
     }
     exchange.record(failure);
@@ -55,7 +55,7 @@ pub(super) fn after_header(
 
 /// Decides whether to retry after an established connection failed.
 pub(super) fn after_broken_connection(
-    session: &Session,
+    client: &impl ClientSide,
     exchange: &mut Exchange,
     mut e: Box<Error>,
     reused: bool,
@@ -77,7 +77,7 @@ pub(super) fn after_broken_connection(
     if exchange.has_response() && upstream && is_truncated_by_backend(exchange) {
         exchange.response_failed(Outcome::GatewayFailure);
     }
-    let begun = exchange.has_response() || session.as_downstream().response_written().is_some();
+    let begun = exchange.has_response() || client.response_status().is_some();
     if begun || !(upstream || refused) {
         return e;
     }
@@ -94,7 +94,7 @@ pub(super) fn after_broken_connection(
     if !exchange.backend_not_at_fault {
         exchange.record(failure);
     }
-    e.set_retry(exchange.retry_elsewhere(session, failure));
+    e.set_retry(exchange.retry_elsewhere(client, failure));
     e
 }
 

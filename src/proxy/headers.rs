@@ -6,12 +6,11 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora_http::ResponseHeader;
-use pingora_proxy::Session;
 
+use super::client_side::ClientSide;
 use super::exchange::Exchange;
 use crate::decision::form::{CLIENT_CERTIFICATE, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID};
 use crate::limit::Verdict;
-use crate::tls::HandshakeResult;
 
 /// Headers that only a proxy may set; they are removed unless the peer is trusted.
 fn is_for_proxies_only(name: &str) -> bool {
@@ -29,12 +28,12 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// Turns the client's request into the request for backends. Done once, for all attempts.
-pub(super) fn to_backend(session: &mut Session, exchange: &Exchange) {
+pub(super) fn to_backend(side: &mut impl ClientSide, exchange: &Exchange) {
     let Some(connection) = &exchange.connection else { return };
     // Pingora's header keeps the original case of names in a second map, which doubles the cost of every
     // change. Names are case-insensitive, so that map is dropped.
     let nothing = http::Request::new(()).into_parts().0.into();
-    let mut request: Parts = std::mem::replace(session.as_downstream_mut().req_header_mut(), nothing).into();
+    let mut request: Parts = std::mem::replace(side.request_mut(), nothing).into();
     remove_forbidden(&mut request.headers, exchange.trusted);
     let mut forwarded_for = connection.peer_text.clone();
     if exchange.trusted && request.headers.contains_key(X_FORWARDED_FOR) {
@@ -58,8 +57,8 @@ pub(super) fn to_backend(session: &mut Session, exchange: &Exchange) {
         headers.insert(header::HOST, local.unwrap_or(HeaderValue::from_static("")));
     }
     headers.insert(X_REQUEST_ID, exchange.request_id.to_value());
-    client_certificate(session, headers);
-    *session.as_downstream_mut().req_header_mut() = request.into();
+    client_certificate(side, headers);
+    *side.request_mut() = request.into();
 }
 
 /// Removes headers that the client must not set; usually there are none.
@@ -97,9 +96,8 @@ fn forwarded_host(authority: Option<&Authority>, headers: &HeaderMap) -> Option<
 }
 
 /// Adds headers about the client certificate of the TLS handshake.
-fn client_certificate(session: &Session, headers: &mut HeaderMap) {
-    let established = session.as_downstream().digest().and_then(HandshakeResult::of);
-    let Some(client) = established.and_then(|established| established.client.as_ref()) else {
+fn client_certificate(side: &impl ClientSide, headers: &mut HeaderMap) {
+    let Some(client) = side.handshake().and_then(|handshake| handshake.client.as_ref()) else {
         return;
     };
     headers.insert("x-client-cert-subject", client.subject.clone());

@@ -1,7 +1,9 @@
 //! The proxy: the life of a request, phase by phase.
 //!
-//! Each hook of Pingora's [`ProxyHttp`] is documented with what happens there.
+//! Each hook of Pingora's [`ProxyHttp`] is documented with what happens there. A hook only calls its phase, which
+//! [`engine`] calls too.
 //!
+//! - [`client_side`]: the request and the client side, as the phases see them; [`phases`]: the phases.
 //! - [`exchange`]: the state of a request and its response (Pingora's `CTX`).
 //! - [`admission`]: sizes, limits and the route.
 //! - [`affinity`]: session affinity.
@@ -14,11 +16,13 @@
 
 mod access_line;
 mod admission;
+mod client_side;
 mod deadlines;
 mod exchange;
 mod failover;
 mod framing;
 mod headers;
+mod phases;
 mod respond;
 mod affinity;
 mod timeouts;
@@ -44,12 +48,11 @@ pub use exchange::Exchange;
 
 use crate::base::lifecycle::Lifecycle;
 use crate::decision::snapshot::Snapshot;
-use crate::http::grpc_status::GrpcStatus;
 use crate::observe::AccessLog;
 use crate::observe::recent_requests::Recorder;
-use crate::pool::passive_health::Outcome;
 
-/// The proxy: reads the active snapshot, writes the access log and records recent requests.
+/// The proxy: reads the active snapshot, writes the access log and records recent requests. Cheap to clone.
+#[derive(Clone)]
 pub struct Proxy {
     live: Arc<ArcSwap<Snapshot>>,
     access_log: AccessLog,
@@ -84,58 +87,24 @@ impl ProxyHttp for Proxy {
 
     /// Determines the client address and the request id.
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<()> {
-        if session.is_http2() {
-            // For HTTP/1 the listener's stream enforces the timeout.
-            session.as_downstream_mut().set_write_timeout(Some(exchange.snapshot.client_timeouts.write));
-        }
-        framing::prepare(session);
-        exchange.identify(session);
+        phases::begin(session, exchange);
         Ok(())
     }
 
     /// Health checks of the balancer, limits and routing. A rejection is sent here; otherwise the request is
     /// prepared for backends.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
-        if respond::own_health(session, exchange, &self.lifecycle).await? {
-            return Ok(true);
-        }
-        match exchange.admit(session, &self.recorder) {
-            Ok(()) => {
-                headers::to_backend(session, exchange);
-                Ok(false)
-            }
-            Err(rejection) => {
-                respond::reject(session, exchange, rejection).await?;
-                Ok(true)
-            }
-        }
+        self.admit(session, exchange).await
     }
 
     /// Chooses a pool of the route and reserves a backend. Without a backend the rejection is sent here.
     async fn proxy_upstream_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
-        exchange.bind(session);
-        exchange.note(session, &self.recorder);
-        match exchange.reserve(session).await {
-            Ok(()) => {
-                if exchange.may_use_http2() {
-                    framing::continue_ourselves(session).await?;
-                }
-                Ok(true)
-            }
-            Err(rejection) => {
-                respond::reject(session, exchange, rejection).await?;
-                Ok(false)
-            }
-        }
+        self.reserve(session, exchange).await
     }
 
     /// The peer of the reserved backend. Called again for each retry, with another backend.
     async fn upstream_peer(&self, _session: &mut Session, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
-        let pause = std::mem::take(&mut exchange.pause);
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
-        }
-        exchange.next_peer()
+        phases::next_peer(exchange).await
     }
 
     /// The connection failed: nothing was sent, so any request may be retried.
@@ -159,7 +128,8 @@ impl ProxyHttp for Proxy {
         digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        exchange.await_response(session, &self.deadlines, fd, digest);
+        let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet()).copied();
+        exchange.await_response(session, &self.deadlines, fd, local);
         Ok(())
     }
 
@@ -172,11 +142,7 @@ impl ProxyHttp for Proxy {
         last: bool,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        let received = exchange.count_body(session, body.as_ref().map_or(0, Bytes::len), last);
-        if received.is_err() {
-            session.set_keepalive(None);
-        }
-        received
+        phases::request_body(session, body.as_ref().map_or(0, Bytes::len), last, exchange)
     }
 
     /// The response header has arrived; the request may be retried instead.
@@ -186,11 +152,7 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        let (status, verdict) = (response.status, failover::verdict(response));
-        failover::after_header(session, exchange, status, verdict)?;
-        exchange.response_started(status, verdict);
-        headers::from_backend(response);
-        Ok(())
+        phases::response_received(session, response, exchange)
     }
 
     /// A part of the response body from the backend.
@@ -201,8 +163,7 @@ impl ProxyHttp for Proxy {
         _end: bool,
         exchange: &mut Exchange,
     ) -> pingora::Result<Option<Duration>> {
-        exchange.end_in_time()?;
-        exchange.progress();
+        phases::response_body_received(exchange)?;
         Ok(None)
     }
 
@@ -213,9 +174,7 @@ impl ProxyHttp for Proxy {
         trailers: &mut HeaderMap,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        if let Some(status) = GrpcStatus::of(trailers) {
-            exchange.response_failed(Outcome::of_status(status.http()));
-        }
+        phases::trailers_received(trailers, exchange);
         Ok(())
     }
 
@@ -226,15 +185,7 @@ impl ProxyHttp for Proxy {
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        framing::adapt(session, response);
-        if framing::is_interim(response) {
-            return Ok(());
-        }
-        if framing::is_without_body(response) {
-            exchange.response_complete(session);
-        }
-        headers::to_client(response, exchange)?;
-        exchange.give_cookie(session, response)
+        phases::response_to_client(session, response, exchange)
     }
 
     /// A part of the response body for the client; the previous part has been sent. The end of the response
@@ -246,10 +197,7 @@ impl ProxyHttp for Proxy {
         end: bool,
         exchange: &mut Exchange,
     ) -> pingora::Result<Option<Duration>> {
-        exchange.progress();
-        if end {
-            exchange.response_complete(session);
-        }
+        phases::response_body_to_client(session, end, exchange);
         Ok(None)
     }
 
@@ -267,15 +215,13 @@ impl ProxyHttp for Proxy {
 
     /// No retry is left: sends the error response if the client is still connected.
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, exchange: &mut Exchange) -> FailToProxy {
-        respond::failure(session, exchange, e).await
+        let error_code = respond::failure(session, exchange, e).await;
+        FailToProxy { error_code, can_reuse_downstream: false }
     }
 
     /// Writes the access log line, and keeps the client's connection if the response promised keep-alive.
     async fn logging(&self, session: &mut Session, e: Option<&Error>, exchange: &mut Exchange) {
-        exchange.finish(session, e, &self.access_log, &self.lifecycle);
-        if e.is_none() {
-            exchange.keep_connection(session);
-        }
+        self.finish(session, e, exchange);
     }
 
     /// Suppresses Pingora's error line: the access log has the cause.

@@ -3,10 +3,9 @@
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use pingora::{Error, ErrorSource};
-use pingora_core::protocols::http::ServerSession;
 use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::{FailToProxy, Session};
 
+use super::client_side::ClientSide;
 use super::exchange::Exchange;
 use super::{failover, framing, headers};
 use crate::base::lifecycle::Lifecycle;
@@ -16,28 +15,28 @@ use crate::http::rejection::Rejection;
 
 /// Responds to a request that was rejected before any attempt.
 pub(super) async fn reject(
-    session: &mut Session,
+    client: &mut impl ClientSide,
     exchange: &mut Exchange,
     rejection: Rejection,
 ) -> pingora::Result<()> {
     exchange.rejection = Some(rejection);
     if !rejection.keeps_connection() {
-        session.set_keepalive(None);
+        client.disable_keepalive();
     }
-    write(session, exchange, rejection).await?;
-    exchange.response_complete(session);
+    write(client, exchange, rejection).await?;
+    exchange.response_complete(client);
     Ok(())
 }
 
 /// Responds to a health check of the balancer itself; returns whether the request was one. Such requests use no
 /// route and no limit, and are not counted.
 pub(super) async fn own_health(
-    session: &mut Session,
+    client: &mut impl ClientSide,
     exchange: &mut Exchange,
     lifecycle: &Lifecycle,
 ) -> pingora::Result<bool> {
     let Some(paths) = exchange.policy().map(|policy| &policy.health) else { return Ok(false) };
-    let request = session.req_header();
+    let request = client.request();
     let is_path = |path: &Option<String>| path.as_deref().is_some_and(|path| path == request.uri.path());
     let (status, body) = match (is_path(&paths.live), is_path(&paths.ready)) {
         (true, _) => (StatusCode::OK, "live\n"),
@@ -51,95 +50,78 @@ pub(super) async fn own_health(
         _ => return Ok(false),
     };
     exchange.uncounted = true;
-    framing::judge_rest(session);
+    framing::judge_rest(client);
     let mut response = ResponseHeader::build(status, Some(4))?;
     response.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
     response.insert_header(header::CONTENT_LENGTH, body.len())?;
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
-    if head {
-        write_head_alone(session, response).await?;
-    } else {
-        session.write_response_header(Box::new(response), false).await?;
-        session.write_response_body(Some(Bytes::from_static(body.as_bytes())), true).await?;
-    }
-    exchange.response_complete(session);
+    client.respond(response, (!head).then_some(Bytes::from_static(body.as_bytes()))).await?;
+    exchange.response_complete(client);
     Ok(true)
 }
 
-/// Responds to a request whose attempts failed, if the client is still connected.
-pub(super) async fn failure(session: &mut Session, exchange: &mut Exchange, e: &Error) -> FailToProxy {
-    let nothing = FailToProxy { error_code: 0, can_reuse_downstream: false };
+/// Responds to a request whose attempts failed, if the client is still connected. Returns the status code of the
+/// error, or 0 if nothing was sent.
+pub(super) async fn failure(client: &mut impl ClientSide, exchange: &mut Exchange, e: &Error) -> u16 {
     if let Some(fault) = exchange.fault() {
         exchange.rejection = Some(fault.rejection);
     }
     if exchange.rejection.is_none() && failover::client_has_disconnected(e) {
-        return nothing;
+        return 0;
     }
     let rejection = failover::classify(exchange, e);
     exchange.rejection = Some(rejection);
-    if session.response_written().is_some() {
+    if client.response_status().is_some() {
         // The response has started and can only be truncated. On HTTP/2 that ends the stream; an HTTP/1.1
         // connection is closed by the listener, because the response is not marked as complete.
-        session.as_downstream_mut().shutdown().await;
-        return FailToProxy { error_code: rejection.status(), can_reuse_downstream: false };
+        client.truncate().await;
+        return rejection.status();
     }
     if *e.esource() == ErrorSource::Downstream || !rejection.keeps_connection() {
-        session.set_keepalive(None);
+        client.disable_keepalive();
     }
-    match write(session, exchange, rejection).await {
+    match write(client, exchange, rejection).await {
         Ok(()) => {
-            exchange.response_complete(session);
-            exchange.keep_connection(session);
-            FailToProxy { error_code: rejection.status(), can_reuse_downstream: false }
+            exchange.response_complete(client);
+            exchange.keep_connection(client);
+            rejection.status()
         }
         Err(e) => {
             log::debug!("cannot respond to the client: {e}");
-            nothing
+            0
         }
     }
 }
 
-async fn write(session: &mut Session, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {
-    framing::judge_rest(session);
-    if asks_by_grpc(session.req_header()) {
-        return write_grpc(session, exchange, rejection).await;
+async fn write(client: &mut impl ClientSide, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {
+    framing::judge_rest(client);
+    if asks_by_grpc(client.request()) {
+        return write_grpc(client, exchange, rejection).await;
     }
-    let (content_type, body) = rejection.page(wants_json(session.req_header()), exchange.request_id.as_str());
+    let (content_type, body) = rejection.page(wants_json(client.request()), exchange.request_id.as_str());
     let mut response = ResponseHeader::build(rejection.status(), Some(8))?;
     response.insert_header(header::CONTENT_TYPE, content_type)?;
     response.insert_header(header::CONTENT_LENGTH, body.len())?;
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
     if rejection == Rejection::HttpsRequired
-        && let Some(location) = over_https(session.req_header(), exchange)
+        && let Some(location) = over_https(client.request(), exchange)
     {
         response.insert_header(header::LOCATION, location)?;
     }
     finish_head(&mut response, exchange, rejection)?;
-    if session.req_header().method == http::Method::HEAD {
-        return write_head_alone(session, response).await;
-    }
-    session.write_response_header(Box::new(response), false).await?;
-    session.write_response_body(Some(Bytes::from(body)), true).await
-}
-
-/// Writes a response without a body. On HTTP/2 Pingora would leave the stream open, so that the client waits
-/// for more or sees a cancellation.
-async fn write_head_alone(session: &mut Session, response: ResponseHeader) -> pingora::Result<()> {
-    if let ServerSession::H2(stream) = session.as_downstream_mut() {
-        return stream.write_response_header(Box::new(response), true);
-    }
-    session.write_response_header(Box::new(response), true).await
+    let has_body = client.request().method != http::Method::HEAD;
+    client.respond(response, has_body.then(|| Bytes::from(body))).await
 }
 
 /// Writes a gRPC error: gRPC clients expect status code 200, and read the gRPC status from the trailers, or
 /// from the header if there is no message.
-async fn write_grpc(session: &mut Session, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {
+async fn write_grpc(client: &mut impl ClientSide, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {
     let mut response = ResponseHeader::build(http::StatusCode::OK, Some(8))?;
     response.insert_header(header::CONTENT_TYPE, "application/grpc")?;
     response.insert_header("grpc-status", u16::from(rejection.grpc_status()))?;
     response.insert_header("grpc-message", rejection.cause())?;
     finish_head(&mut response, exchange, rejection)?;
-    write_head_alone(session, response).await
+    client.respond(response, None).await
 }
 
 fn finish_head(response: &mut ResponseHeader, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {

@@ -63,7 +63,8 @@ pub struct RecentRequests {
     buffers: Mutex<Vec<Arc<[ThreadBuffer]>>>,
 }
 
-/// Records the requests of one worker.
+/// Records the requests of one worker. Cheap to clone.
+#[derive(Clone)]
 pub struct Recorder {
     recent: Arc<RecentRequests>,
     buffers: Arc<[ThreadBuffer]>,

@@ -1,0 +1,160 @@
+//! The phases of a request, which both engines call: Pingora's loop through the hooks of
+//! [`ProxyHttp`](pingora_proxy::ProxyHttp), [`super::engine`] directly.
+
+use http::HeaderMap;
+use pingora::Error;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_http::ResponseHeader;
+
+use super::client_side::ClientSide;
+use super::exchange::Exchange;
+use super::{Proxy, failover, framing, headers, respond};
+use crate::http::grpc_status::GrpcStatus;
+use crate::pool::passive_health::Outcome;
+
+impl Proxy {
+    /// Health checks of the balancer, limits and routing. Returns whether a response was sent; otherwise the
+    /// request is prepared for backends.
+    pub(super) async fn admit(
+        &self,
+        client: &mut impl ClientSide,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<bool> {
+        if respond::own_health(client, exchange, &self.lifecycle).await? {
+            return Ok(true);
+        }
+        match exchange.admit(client, &self.recorder) {
+            Ok(()) => {
+                headers::to_backend(client, exchange);
+                Ok(false)
+            }
+            Err(rejection) => {
+                respond::reject(client, exchange, rejection).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Chooses a pool of the route and reserves a backend. Returns whether there is one; otherwise the rejection
+    /// was sent.
+    pub(super) async fn reserve(
+        &self,
+        client: &mut impl ClientSide,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<bool> {
+        exchange.bind(client);
+        exchange.note(client, &self.recorder);
+        match exchange.reserve(client).await {
+            Ok(()) => {
+                if exchange.may_use_http2() {
+                    framing::continue_ourselves(client).await?;
+                }
+                Ok(true)
+            }
+            Err(rejection) => {
+                respond::reject(client, exchange, rejection).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Writes the access log line, and keeps the client's connection if the response promised keep-alive.
+    pub(super) fn finish(&self, client: &mut impl ClientSide, e: Option<&Error>, exchange: &mut Exchange) {
+        exchange.finish(client, e, &self.access_log, &self.lifecycle);
+        if e.is_none() {
+            exchange.keep_connection(client);
+        }
+    }
+}
+
+/// Determines the client address and the request id.
+pub(super) fn begin(client: &mut impl ClientSide, exchange: &mut Exchange) {
+    if client.is_http2() {
+        // For HTTP/1 the listener's stream enforces the timeout.
+        client.set_write_timeout(exchange.snapshot.client_timeouts.write);
+    }
+    framing::prepare(client);
+    exchange.identify(client);
+}
+
+/// The peer of the reserved backend, after the pause before a retry.
+pub(super) async fn next_peer(exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
+    let pause = std::mem::take(&mut exchange.pause);
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+    exchange.next_peer()
+}
+
+/// Counts a part of the request body; `last` marks its end, which starts the wait for the response.
+pub(super) fn request_body(
+    client: &mut impl ClientSide,
+    bytes: usize,
+    last: bool,
+    exchange: &mut Exchange,
+) -> pingora::Result<()> {
+    let received = exchange.count_body(client, bytes, last);
+    if received.is_err() {
+        client.disable_keepalive();
+    }
+    received
+}
+
+/// The response header has arrived.
+///
+/// # Errors
+/// If the request is retried instead.
+pub(super) fn response_received(
+    client: &mut impl ClientSide,
+    response: &mut ResponseHeader,
+    exchange: &mut Exchange,
+) -> pingora::Result<()> {
+    let (status, verdict) = (response.status, failover::verdict(response));
+    failover::after_header(client, exchange, status, verdict)?;
+    exchange.response_started(status, verdict);
+    headers::from_backend(response);
+    Ok(())
+}
+
+/// A part of the response body has arrived.
+///
+/// # Errors
+/// If the response takes too long.
+pub(super) fn response_body_received(exchange: &mut Exchange) -> pingora::Result<()> {
+    exchange.end_in_time()?;
+    exchange.progress();
+    Ok(())
+}
+
+/// The trailers of the response have arrived; the outcome of a gRPC call is in them.
+pub(super) fn trailers_received(trailers: &HeaderMap, exchange: &mut Exchange) {
+    if let Some(status) = GrpcStatus::of(trailers) {
+        exchange.response_failed(Outcome::of_status(status.http()));
+    }
+}
+
+/// Adapts the response header to the client, and adds headers.
+pub(super) fn response_to_client(
+    client: &mut impl ClientSide,
+    response: &mut ResponseHeader,
+    exchange: &mut Exchange,
+) -> pingora::Result<()> {
+    framing::adapt(client, response);
+    if framing::is_interim(response) {
+        return Ok(());
+    }
+    if framing::is_without_body(response) {
+        exchange.response_complete(client);
+    }
+    headers::to_client(response, exchange)?;
+    exchange.give_cookie(client, response)
+}
+
+/// A part of the response body is sent to the client; the previous part has been sent. The end of the response
+/// ends an unfinished request.
+pub(super) fn response_body_to_client(client: &mut impl ClientSide, end: bool, exchange: &mut Exchange) {
+    exchange.progress();
+    if end {
+        exchange.response_complete(client);
+    }
+}
