@@ -11,12 +11,12 @@ use std::time::Duration;
 use bytes::BytesMut;
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::{ALPN, GetSocketDigest, Stream};
-use pingora_proxy::ProxyHttp;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
 use super::connection_counts::{LimitReached, Slot};
 use super::drain::OpenConnection;
+use super::engine::Engine;
 use super::sockets::AsyncListener;
 use super::stream::ClientStream;
 use super::worker_context::WorkerContext;
@@ -46,11 +46,11 @@ pub struct AcceptorSettings {
 
 /// Accepts connections until draining starts, and then those that are still in the kernel's accept queue:
 /// closing the socket would reset them.
-pub(super) async fn accept<P>(worker: Arc<WorkerContext<P>>, listener: AsyncListener, settings: Arc<AcceptorSettings>)
-where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
-{
+pub(super) async fn accept<E: Engine>(
+    worker: Arc<WorkerContext<E>>,
+    listener: AsyncListener,
+    settings: Arc<AcceptorSettings>,
+) {
     let (mut draining, _accept_loop) = (worker.drain.started(), worker.drain.accept_loop());
     loop {
         tokio::select! {
@@ -65,11 +65,11 @@ where
 }
 
 /// Accepts one connection and starts serving it.
-async fn accept_one<P>(worker: &Arc<WorkerContext<P>>, listener: &AsyncListener, settings: &Arc<AcceptorSettings>)
-where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
-{
+async fn accept_one<E: Engine>(
+    worker: &Arc<WorkerContext<E>>,
+    listener: &AsyncListener,
+    settings: &Arc<AcceptorSettings>,
+) {
     // At the connection limit clients wait in the kernel's accept queue.
     worker.connections.wait_for_slot().await;
     match listener.accept().await {
@@ -104,11 +104,7 @@ async fn pause_after(e: &io::Error) {
 }
 
 /// Serves one connection to its end.
-async fn serve<P>(worker: Arc<WorkerContext<P>>, accepted: AcceptedSocket, open: OpenConnection)
-where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
-{
+async fn serve<E: Engine>(worker: Arc<WorkerContext<E>>, accepted: AcceptedSocket, open: OpenConnection) {
     let peer = accepted.peer;
     // Boxed, so that the memory of the handshake is not kept for the life of the connection.
     let establishing: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(establish(&worker, accepted));
@@ -121,8 +117,8 @@ where
 }
 
 /// Does everything before HTTP. Returns whether the client uses HTTP/2.
-async fn establish<P>(
-    worker: &WorkerContext<P>,
+async fn establish<E: Engine>(
+    worker: &WorkerContext<E>,
     accepted: AcceptedSocket,
 ) -> Result<(ClientStream, Slot, bool), String> {
     let AcceptedSocket { mut io, peer, settings } = accepted;

@@ -1,4 +1,4 @@
-//! HTTP/1 on one connection: reads each request head, and passes valid requests to Pingora.
+//! HTTP/1 on one connection: reads each request head, and passes valid requests to the engine.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -6,13 +6,10 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::SystemTime;
 
-use bytes::BytesMut;
-use pingora_core::apps::HttpServerApp;
-use pingora_core::protocols::http::ServerSession;
-use pingora_proxy::ProxyHttp;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
+use super::engine::{Engine, Http1Request};
 use super::stream::{ClientStream, NextRequest};
 use super::stream_handle::StreamHandle;
 use super::worker_context::WorkerContext;
@@ -23,11 +20,7 @@ use crate::listener::connection::Connection;
 use crate::observe::Record;
 
 /// Serves the connection to its end.
-pub(super) async fn serve<P>(worker: &WorkerContext<P>, stream: ClientStream)
-where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
-{
+pub(super) async fn serve<E: Engine>(worker: &WorkerContext<E>, stream: ClientStream) {
     let connection = Arc::clone(stream.connection());
     let mut handle = StreamHandle::new(stream);
     let start = Instant::now();
@@ -40,18 +33,19 @@ where
         let head = |cx: &mut Context<'_>| {
             handle.stream().poll_head(cx, &mut reader, (&rules, requests == 0), closing.as_mut())
         };
-        let bytes = match poll_fn(head).await {
+        let (head, bytes) = match poll_fn(head).await {
             NextRequest::Closed => break,
             NextRequest::Rejected(rejection, bytes) => {
                 reject(worker, &connection, &mut handle, rejection, &bytes).await;
                 break;
             }
-            NextRequest::Request(bytes) => bytes,
+            NextRequest::Request(head, bytes) => (head, bytes),
         };
         requests += 1;
         let limits = worker.limits();
         let last = requests >= limits.requests || start.elapsed() >= limits.age;
-        pass(worker, &handle, bytes, last).await;
+        let request = Http1Request { stream: &handle, head, bytes, last };
+        worker.engine.serve_http1(request, &worker.draining).await;
         if last || !connection.is_keepalive() || !poll_fn(|cx| handle.stream().poll_rest(cx)).await {
             break;
         }
@@ -61,25 +55,9 @@ where
     }
 }
 
-/// Passes one request to Pingora.
-async fn pass<P>(worker: &WorkerContext<P>, handle: &StreamHandle, head: BytesMut, last: bool)
-where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
-{
-    let mut session = ServerSession::new_http1(Box::new(handle.clone()));
-    session.set_pipelined_prefix(head);
-    if last {
-        session.set_keepalive_reuses_remaining(Some(0));
-    }
-    // The stream that Pingora may return is not needed: the connection records whether the response allows
-    // keep-alive.
-    drop(worker.proxy.process_new_http(session, &worker.draining).await);
-}
-
-/// Rejects an invalid request and writes its access log line. Pingora's hooks do so only for passed requests.
-async fn reject<P>(
-    worker: &WorkerContext<P>,
+/// Rejects an invalid request and writes its access log line. The engine does so only for passed requests.
+async fn reject<E: Engine>(
+    worker: &WorkerContext<E>,
     connection: &Connection,
     handle: &mut StreamHandle,
     detailed: DetailedRejection,

@@ -1,4 +1,4 @@
-//! HTTP/2 on one connection: passes streams to Pingora and enforces the limits of the connection.
+//! HTTP/2 on one connection: passes streams to the engine and enforces the limits of the connection.
 //!
 //! The loop is that of Pingora with additions: limits on age and requests, GOAWAY before an idle connection is
 //! closed, a limit of malformed requests per connection, an access log line for each of them, and GOAWAY on a
@@ -11,15 +11,13 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use h2::Reason;
-use pingora_core::apps::HttpServerApp;
-use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options};
 use pingora_core::protocols::{Digest, GetProxyDigest, GetSocketDigest, Ssl, Stream};
-use pingora_proxy::ProxyHttp;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::drain::OpenConnection;
+use super::engine::Engine;
 use super::flood::{FrameMeter, Limits};
 use super::stream::ClientStream;
 use super::stream_handle::StreamHandle;
@@ -75,7 +73,7 @@ impl ActiveRequests {
     }
 }
 
-fn options<P>(worker: &WorkerContext<P>) -> H2Options {
+fn options<E: Engine>(worker: &WorkerContext<E>) -> H2Options {
     let mut options = default_h2_options();
     let header_size = worker.request_limits().header_size;
     options
@@ -86,7 +84,7 @@ fn options<P>(worker: &WorkerContext<P>) -> H2Options {
     options
 }
 
-fn frame_meter<P>(worker: &WorkerContext<P>) -> FrameMeter {
+fn frame_meter<E: Engine>(worker: &WorkerContext<E>) -> FrameMeter {
     let default = Limits::default();
     let header_size = u32::try_from(worker.request_limits().header_size).unwrap_or(u32::MAX);
     let limits = Limits { header_block: default.header_block.max(header_size), ..default };
@@ -100,11 +98,7 @@ fn flood_detected(client: &ClientConnection) -> impl Future<Output = DetailedRej
 }
 
 /// Serves the connection to its end.
-pub(super) async fn serve<P>(worker: &Arc<WorkerContext<P>>, mut stream: ClientStream, open: OpenConnection)
-where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
-{
+pub(super) async fn serve<E: Engine>(worker: &Arc<WorkerContext<E>>, mut stream: ClientStream, open: OpenConnection) {
     stream.switch_to_http2(frame_meter(worker));
     let client = Arc::clone(stream.connection());
     let stream = StreamHandle::new(stream);
@@ -140,17 +134,13 @@ enum ConnectionEnd {
     LimitViolated,
 }
 
-async fn accept<P>(
-    worker: &Arc<WorkerContext<P>>,
+async fn accept<E: Engine>(
+    worker: &Arc<WorkerContext<E>>,
     connection: &mut Connection,
     digest: &Arc<Digest>,
     client: &ClientConnection,
     active: &Arc<ActiveRequests>,
-) -> ConnectionEnd
-where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
-{
+) -> ConnectionEnd {
     let expires_at = Instant::now() + worker.limits().age;
     let mut drain_started = worker.drain.started();
     let (mut requests, mut malformed, mut draining) = (0, 0, false);
@@ -214,21 +204,17 @@ fn connection_fault(e: &h2::Error) -> Option<DetailedRejection> {
     })
 }
 
-/// Passes one request to Pingora, next to the others.
-fn pass<P>(worker: &Arc<WorkerContext<P>>, session: HttpSession, request: ActiveRequest)
-where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
-{
+/// Passes one request to the engine, next to the others.
+fn pass<E: Engine>(worker: &Arc<WorkerContext<E>>, session: HttpSession, request: ActiveRequest) {
     let worker = Arc::clone(worker);
     tokio::spawn(async move {
         let _request = request;
-        worker.proxy.process_new_http(ServerSession::new_http2(session), &worker.draining).await;
+        worker.engine.serve_http2(session, &worker.draining).await;
     });
 }
 
 /// The access log line of a malformed request. Its method and target are not known.
-fn log_rejection<P>(worker: &WorkerContext<P>, client: &ClientConnection, detailed: DetailedRejection) {
+fn log_rejection<E: Engine>(worker: &WorkerContext<E>, client: &ClientConnection, detailed: DetailedRejection) {
     worker.access_log.write(&Record {
         time: SystemTime::now(),
         client: client.peer_text(),

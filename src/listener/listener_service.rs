@@ -9,15 +9,14 @@ use std::thread;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use pingora_core::apps::HttpServerApp;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service as PingoraService;
-use pingora_proxy::{HttpProxy, ProxyHttp};
 use tokio::sync::{mpsc, watch};
 
 use super::accept::{AcceptorSettings, accept};
 use super::client_rules::ActiveClientRules;
 use super::drain::Drain;
+use super::engine::Engine;
 use super::sockets::Socket;
 use super::worker_context::WorkerContext;
 use crate::observe::AccessLog;
@@ -35,15 +34,15 @@ pub struct BoundListener {
 }
 
 /// The parts from which each worker is built.
-pub struct WorkerParts<P> {
-    /// Creates the proxy of a worker. It runs inside the runtime of the worker.
-    pub proxy: Box<dyn Fn() -> HttpProxy<P> + Send + Sync>,
+pub struct WorkerParts<E> {
+    /// Creates the engine of a worker. It runs inside the runtime of the worker.
+    pub engine: Box<dyn Fn() -> E + Send + Sync>,
     /// The access log for rejected requests.
     pub access_log: AccessLog,
 }
 
 /// Creates the parts. It runs when the service starts, because a daemon must not have threads before it forks.
-pub type Prepare<P> = Box<dyn FnOnce() -> Result<WorkerParts<P>, String> + Send + Sync>;
+pub type Prepare<E> = Box<dyn FnOnce() -> Result<WorkerParts<E>, String> + Send + Sync>;
 
 /// How work is distributed over threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,26 +54,26 @@ pub enum Workers {
 }
 
 /// The service that accepts and serves the connections of all listeners.
-pub struct ListenerService<P> {
-    start: Mutex<Option<Start<P>>>,
+pub struct ListenerService<E> {
+    start: Mutex<Option<Start<E>>>,
     workers: Workers,
     rules: ActiveClientRules,
     drain: Drain,
     settled: watch::Receiver<bool>,
 }
 
-struct Start<P> {
+struct Start<E> {
     listeners: Vec<BoundListener>,
-    prepare: Prepare<P>,
+    prepare: Prepare<E>,
     on_ready: Box<dyn FnOnce() + Send + Sync>,
 }
 
-impl<P> ListenerService<P> {
+impl<E> ListenerService<E> {
     /// A service for `listeners`. When `settled` becomes true, it starts its workers, calls `on_ready`, and accepts
     /// connections.
     pub fn new(
         listeners: Vec<BoundListener>,
-        prepare: Prepare<P>,
+        prepare: Prepare<E>,
         on_ready: impl FnOnce() + Send + Sync + 'static,
         (workers, rules): (Workers, ActiveClientRules),
         (drain, settled): (Drain, watch::Receiver<bool>),
@@ -85,11 +84,7 @@ impl<P> ListenerService<P> {
 }
 
 #[async_trait]
-impl<P> PingoraService for ListenerService<P>
-where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
-{
+impl<E: Engine> PingoraService for ListenerService<E> {
     async fn start_service(&mut self, _fds: Option<ListenFds>, mut shutdown: ShutdownWatch, _per_fd: usize) {
         let Some(start) = self.start.lock().take() else {
             return;
@@ -115,13 +110,9 @@ where
     }
 }
 
-impl<P> ListenerService<P>
-where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
-{
+impl<E: Engine> ListenerService<E> {
     /// Starts the workers, and accepts once all of them are ready.
-    async fn serve(&self, start: Start<P>) -> Result<(), String> {
+    async fn serve(&self, start: Start<E>) -> Result<(), String> {
         let parts = Arc::new((start.prepare)()?);
         let shares =
             distribute(start.listeners, if let Workers::SingleThreaded(workers) = self.workers { workers } else { 1 });
@@ -168,11 +159,7 @@ fn distribute(listeners: Vec<BoundListener>, workers: usize) -> Vec<Vec<(Arc<Acc
     shares
 }
 
-fn start_thread<P>(number: usize, worker: Worker<P>) -> io::Result<()>
-where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
-{
+fn start_thread<E: Engine>(number: usize, worker: Worker<E>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build()?;
     let thread = thread::Builder::new().name(format!("worker {number}"));
     thread.spawn(move || runtime.block_on(worker.run()))?;
@@ -180,24 +167,21 @@ where
 }
 
 /// One worker before it runs.
-struct Worker<P> {
+struct Worker<E> {
     listeners: Vec<(Arc<AcceptorSettings>, Socket)>,
-    parts: Arc<WorkerParts<P>>,
+    parts: Arc<WorkerParts<E>>,
     rules: ActiveClientRules,
     drain: Drain,
     ready: mpsc::Sender<io::Result<()>>,
     open: watch::Receiver<bool>,
 }
 
-impl<P> Worker<P>
-where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
-{
+impl<E: Engine> Worker<E> {
     /// Runs until the process ends.
     async fn run(mut self) {
-        let proxy = (self.parts.proxy)();
-        let worker = Arc::new(WorkerContext::new(proxy, self.parts.access_log.clone(), self.drain.clone(), self.rules));
+        let engine = (self.parts.engine)();
+        let worker =
+            Arc::new(WorkerContext::new(engine, self.parts.access_log.clone(), self.drain.clone(), self.rules));
         let listener = |(settings, socket): (_, Socket)| Ok((settings, socket.into_async()?));
         let listeners: io::Result<Vec<_>> = self.listeners.into_iter().map(listener).collect();
         let (listeners, outcome) = match listeners {
@@ -216,7 +200,7 @@ where
         }
         // The runtime of the worker ends with this task.
         self.drain.closing_idle().wait_for(|closing| *closing).await.ok();
-        worker.proxy.http_cleanup().await;
+        worker.engine.clean_up().await;
         std::future::pending::<()>().await;
     }
 }

@@ -8,7 +8,7 @@
 //! - [`listener_service`]: the service and its workers; [`worker_context`]: the state of a worker;
 //!   [`client_rules`], [`client_timeouts`], [`connection_limits`]: the settings that apply to clients.
 //! - [`accept`]: a connection before HTTP.
-//! - [`http1`], [`http2`]: the requests of a connection; [`stream_handle`], [`stream`], [`body`],
+//! - [`http1`], [`http2`]: the requests of a connection; [`engine`]: who serves them; [`stream_handle`], [`stream`], [`body`],
 //!   [`inactivity_timer`]: its bytes and timeouts.
 //! - [`connection_counts`], [`descriptors`]: the number of connections; [`flood`]: floods of HTTP/2 frames.
 //! - [`connection`]: the state that a connection shares with its requests; [`drain`]: the open connections, and
@@ -24,6 +24,7 @@ pub mod connection_counts;
 pub mod connection_limits;
 pub mod descriptors;
 pub mod drain;
+pub mod engine;
 pub mod flood;
 pub mod handover;
 mod http1;
@@ -31,12 +32,13 @@ mod http2;
 mod inactivity_timer;
 pub mod listener_service;
 pub mod sockets;
-mod stream;
-mod stream_handle;
+pub mod stream;
+pub mod stream_handle;
 mod worker_context;
 
 pub use accept::AcceptorSettings;
 pub use client_rules::{ActiveClientRules, ClientRules};
 pub use drain::Drain;
+pub use engine::{Engine, Http1Request};
 pub use listener_service::ListenerService;
 pub use sockets::Socket;

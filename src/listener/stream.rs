@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::SslDigest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -43,7 +44,7 @@ const LINGER_TOTAL: Duration = Duration::from_secs(30);
 
 /// The connection.
 #[derive(Debug)]
-pub(super) struct ClientStream {
+pub struct ClientStream {
     pub(super) io: Stream,
     connection: Arc<Connection>,
     pub(super) digest: Arc<ProxyDigest>,
@@ -61,8 +62,8 @@ pub(super) struct ClientStream {
 
 /// The result of waiting for the next request.
 pub(super) enum NextRequest {
-    /// The bytes of a legal head.
-    Request(BytesMut),
+    /// A legal head and its bytes.
+    Request(Head, BytesMut),
     /// The connection is closed or idle for too long.
     Closed,
     /// A rejection. The bytes are for the log.
@@ -93,8 +94,15 @@ impl ClientStream {
     }
 
     /// The state shared with requests.
-    pub(super) fn connection(&self) -> &Arc<Connection> {
+    #[must_use]
+    pub fn connection(&self) -> &Arc<Connection> {
         &self.connection
+    }
+
+    /// The result of the TLS handshake.
+    #[must_use]
+    pub fn tls(&self) -> Option<Arc<SslDigest>> {
+        self.io.get_ssl_digest()
     }
 
     /// Switches to HTTP/2, which has its own limits.
@@ -108,7 +116,8 @@ impl ClientStream {
     }
 
     /// Whether the last request was read to its end, so that another may follow.
-    pub(super) fn is_at_end(&self) -> bool {
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
         matches!(self.message, Message::Complete)
     }
 
@@ -160,7 +169,7 @@ impl ClientStream {
         // Splitting would make the buffer shared, which costs; usually no bytes follow.
         let bytes =
             if self.unread.len() == length { std::mem::take(&mut self.unread) } else { self.unread.split_to(length) };
-        NextRequest::Request(bytes)
+        NextRequest::Request(head, bytes)
     }
 
     fn reject(&mut self, rejection: DetailedRejection) -> NextRequest {
@@ -177,9 +186,12 @@ impl ClientStream {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    /// Detects whether the client disconnects while its response is prepared. Bytes that it sends belong to its
-    /// next request.
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ready when the client closes its sending side while its response is prepared. Bytes that it sends belong to
+    /// its next request.
+    ///
+    /// # Errors
+    /// If the connection is broken.
+    pub fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.unread.len() < READ_AHEAD_MAX {
             if ready!(self.poll_fill(cx))? == 0 {
                 // With a request waiting, the client has only half-closed the connection.
@@ -190,8 +202,12 @@ impl ClientStream {
         Poll::Pending
     }
 
-    /// Reads a part of the current message into `buffer`, and keeps the bytes after it.
-    fn poll_message(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Reads a part of the current message into `buffer`, and keeps the bytes after it. Nothing is read at the end
+    /// of the stream.
+    ///
+    /// # Errors
+    /// If the body is invalid, too slow or broken.
+    pub fn poll_message(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if matches!(self.message, Message::Flooded) {
             // The task of the connection finds the fault and closes; nothing wakes this poll.
             return Poll::Pending;
@@ -280,6 +296,19 @@ impl ClientStream {
             self.reading.reset();
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Adds bytes to those that wait to be written.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.unsent().extend_from_slice(bytes);
+    }
+
+    /// The bytes that wait to be written.
+    pub fn unsent(&mut self) -> &mut BytesMut {
+        if self.unsent.is_empty() {
+            self.unsent.reserve(WRITE_BUFFER);
+        }
+        &mut self.unsent
     }
 
     /// Writes the buffered bytes.

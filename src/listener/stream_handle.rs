@@ -7,11 +7,15 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::SocketError;
 use parking_lot::{Mutex, MutexGuard};
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::protocols::tls::SslDigest;
@@ -25,7 +29,7 @@ use super::stream::ClientStream;
 
 /// A handle to the connection. All handles belong to one task, so the lock is never contended.
 #[derive(Clone)]
-pub(super) struct StreamHandle(Arc<Mutex<ClientStream>>);
+pub struct StreamHandle(Arc<Mutex<ClientStream>>);
 
 impl StreamHandle {
     pub(super) fn new(stream: ClientStream) -> Self {
@@ -33,9 +37,35 @@ impl StreamHandle {
     }
 
     /// The stream, for one poll.
-    pub(super) fn stream(&self) -> MutexGuard<'_, ClientStream> {
+    pub fn stream(&self) -> MutexGuard<'_, ClientStream> {
         self.0.lock()
     }
+}
+
+/// How long a reset of a half-closed connection is waited for, in milliseconds: after each pause it is looked for.
+const RESET_PAUSES: [u64; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
+
+impl StreamHandle {
+    /// Whether the client has reset the connection after the last bytes were sent to it. A client that closed only its
+    /// sending side accepts them; one that disconnected resets the connection, a round trip later.
+    pub async fn is_reset_soon(&self) -> bool {
+        let fd = self.stream().io.id();
+        for pause in RESET_PAUSES {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            if is_broken(fd) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Whether the socket has a pending error.
+#[expect(unsafe_code, reason = "Pingora passes the descriptor as a number")]
+fn is_broken(fd: UniqueIDType) -> bool {
+    // SAFETY: the stream that owns the descriptor outlives the call.
+    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+    getsockopt(&socket, SocketError).is_ok_and(|error| error != 0)
 }
 
 impl fmt::Debug for StreamHandle {

@@ -1,11 +1,10 @@
-//! The state that a worker uses to serve connections: its proxy with its own pool of backend connections, the
+//! The state that a worker uses to serve connections: its engine with its own pool of backend connections, the
 //! access log, and the active client settings.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
 
 use super::client_rules::{ActiveClientRules, ClientRules};
@@ -18,20 +17,20 @@ use crate::http::request_limits::RequestLimits;
 use crate::observe::AccessLog;
 
 /// The state that a worker uses to serve connections.
-pub(super) struct WorkerContext<P> {
-    pub(super) proxy: Arc<HttpProxy<P>>,
+pub(super) struct WorkerContext<E> {
+    pub(super) engine: E,
     pub(super) access_log: AccessLog,
     pub(super) drain: Drain,
-    /// Whether draining has started. Pingora reads it for every request.
+    /// Whether draining has started. Read for every request.
     pub(super) draining: watch::Receiver<bool>,
     pub(super) connections: ConnectionCounts,
     rules: Arc<ArcSwap<ClientRules>>,
 }
 
-impl<P> WorkerContext<P> {
-    pub(super) fn new(proxy: HttpProxy<P>, access_log: AccessLog, drain: Drain, active: ActiveClientRules) -> Self {
+impl<E> WorkerContext<E> {
+    pub(super) fn new(engine: E, access_log: AccessLog, drain: Drain, active: ActiveClientRules) -> Self {
         let ActiveClientRules { current: rules, connections } = active;
-        Self { proxy: Arc::new(proxy), access_log, draining: drain.started(), drain, connections, rules }
+        Self { engine, access_log, draining: drain.started(), drain, connections, rules }
     }
 
     /// The client timeouts.

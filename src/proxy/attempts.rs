@@ -159,6 +159,12 @@ impl Exchange {
         self.target().is_some_and(|target| http1(target.template.protocol))
     }
 
+    /// Whether only Pingora's loop can serve the request: its backend may use HTTP/2.
+    pub(super) fn needs_pingora(&self) -> bool {
+        let may_use_http2 = |target: &Target| target.template.protocol != Protocol::Http1;
+        self.route.as_ref().is_some_and(|route| route.targets.iter().any(may_use_http2))
+    }
+
     /// Whether the backend may use HTTP/2.
     pub(super) fn may_use_http2(&self) -> bool {
         self.target().is_some_and(|target| target.template.protocol != Protocol::Http1)

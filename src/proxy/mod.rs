@@ -3,7 +3,8 @@
 //! Each hook of Pingora's [`ProxyHttp`] is documented with what happens there. A hook only calls its phase, which
 //! [`engine`] calls too.
 //!
-//! - [`client_side`]: the request and the client side, as the phases see them; [`phases`]: the phases.
+//! - [`client_side`]: the request and the client side, as the phases see them; [`phases`]: the phases;
+//!   [`state`]: what they need of a worker.
 //! - [`exchange`]: the state of a request and its response (Pingora's `CTX`).
 //! - [`admission`]: sizes, limits and the route.
 //! - [`affinity`]: session affinity.
@@ -18,21 +19,21 @@ mod access_line;
 mod admission;
 mod client_side;
 mod deadlines;
+pub mod engine;
 mod exchange;
 mod failover;
 mod framing;
 mod headers;
 mod phases;
 mod respond;
+mod state;
 mod affinity;
 mod timeouts;
 mod attempts;
 
 use std::os::fd::RawFd;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -43,34 +44,18 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use deadlines::Deadlines;
+use client_side::ClientSide;
 pub use exchange::Exchange;
+use exchange::HandedOver;
+pub use state::Proxy;
 
-use crate::base::lifecycle::Lifecycle;
-use crate::decision::snapshot::Snapshot;
-use crate::observe::AccessLog;
-use crate::observe::recent_requests::Recorder;
-
-/// The proxy: reads the active snapshot, writes the access log and records recent requests. Cheap to clone.
-#[derive(Clone)]
-pub struct Proxy {
-    live: Arc<ArcSwap<Snapshot>>,
-    access_log: AccessLog,
-    deadlines: Deadlines,
-    lifecycle: Lifecycle,
-    recorder: Recorder,
-}
-
-impl Proxy {
-    /// A proxy over the active snapshot. Must be called inside the serving runtime, where the sweep of
-    /// deadlines runs.
-    #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the epoch of the deadlines")]
-    pub fn new(live: Arc<ArcSwap<Snapshot>>, access_log: AccessLog, recorder: Recorder, lifecycle: Lifecycle) -> Self {
-        let deadlines = Deadlines::new(Instant::now());
-        tokio::spawn(deadlines.clone().sweep());
-        Self { live, access_log, deadlines, lifecycle, recorder }
+/// What the engine left for this request, if it began there.
+fn handed_over(session: &Session) -> Option<HandedOver> {
+    if session.is_http2() {
+        return None;
     }
+    let state = ClientSide::connection(session)?.take_over()?;
+    state.downcast().ok().map(|state| *state)
 }
 
 #[async_trait]
@@ -87,6 +72,11 @@ impl ProxyHttp for Proxy {
 
     /// Determines the client address and the request id.
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<()> {
+        if let Some(HandedOver { request, exchange: admitted }) = handed_over(session) {
+            (*session.as_downstream_mut().req_header_mut(), *exchange) = (request, admitted);
+            exchange.admitted = true;
+            return Ok(());
+        }
         phases::begin(session, exchange);
         Ok(())
     }
@@ -94,7 +84,7 @@ impl ProxyHttp for Proxy {
     /// Health checks of the balancer, limits and routing. A rejection is sent here; otherwise the request is
     /// prepared for backends.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
-        self.admit(session, exchange).await
+        if exchange.admitted { Ok(false) } else { self.admit(session, exchange).await }
     }
 
     /// Chooses a pool of the route and reserves a backend. Without a backend the rejection is sent here.

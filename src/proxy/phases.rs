@@ -8,18 +8,15 @@ use pingora_http::ResponseHeader;
 
 use super::client_side::ClientSide;
 use super::exchange::Exchange;
-use super::{Proxy, failover, framing, headers, respond};
+use super::state::Proxy;
+use super::{failover, framing, headers, respond};
 use crate::http::grpc_status::GrpcStatus;
 use crate::pool::passive_health::Outcome;
 
 impl Proxy {
     /// Health checks of the balancer, limits and routing. Returns whether a response was sent; otherwise the
     /// request is prepared for backends.
-    pub(super) async fn admit(
-        &self,
-        client: &mut impl ClientSide,
-        exchange: &mut Exchange,
-    ) -> pingora::Result<bool> {
+    pub(super) async fn admit(&self, client: &mut impl ClientSide, exchange: &mut Exchange) -> pingora::Result<bool> {
         if respond::own_health(client, exchange, &self.lifecycle).await? {
             return Ok(true);
         }
@@ -37,11 +34,7 @@ impl Proxy {
 
     /// Chooses a pool of the route and reserves a backend. Returns whether there is one; otherwise the rejection
     /// was sent.
-    pub(super) async fn reserve(
-        &self,
-        client: &mut impl ClientSide,
-        exchange: &mut Exchange,
-    ) -> pingora::Result<bool> {
+    pub(super) async fn reserve(&self, client: &mut impl ClientSide, exchange: &mut Exchange) -> pingora::Result<bool> {
         exchange.bind(client);
         exchange.note(client, &self.recorder);
         match exchange.reserve(client).await {

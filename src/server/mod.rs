@@ -38,6 +38,7 @@ use crate::observe::recent_requests::RecentRequests;
 use crate::observe::{AccessLog, OperatorLog, access_log};
 use crate::pool::PoolService;
 use crate::proxy::Proxy;
+use crate::proxy::engine::Engine;
 use crate::tls::{Terminator, Watcher};
 use signals::{HandOver, Signals};
 use successor::Successor;
@@ -235,24 +236,24 @@ fn prepare(
     live: RuntimeState,
     (log, slot): (access_log::Config, access_log::Slot),
     workers: Workers,
-) -> Prepare<Proxy> {
+) -> Prepare<Engine> {
     let threads = if let Workers::WorkStealing(threads) = workers { threads } else { 1 };
     Box::new(move || {
         let access_log = AccessLog::start(&log).map_err(|e| e.to_string())?;
         *slot.lock() = Some(access_log.clone());
-        let proxy = {
+        let engine = {
             let access_log = access_log.clone();
             move || {
                 let recorder = live.recent_requests.recorder(threads);
                 let lifecycle = live.lifecycle.clone();
                 let proxy = Proxy::new(Arc::clone(&live.snapshot), access_log.clone(), recorder, lifecycle);
-                let mut proxy = HttpProxy::new(proxy, Arc::clone(&conf));
-                proxy.server_options = Some(options());
-                proxy.handle_init_modules();
-                proxy
+                let mut pingora = HttpProxy::new(proxy.clone(), Arc::clone(&conf));
+                pingora.server_options = Some(options());
+                pingora.handle_init_modules();
+                Engine::new(proxy, pingora, &conf, std::env::var_os("L7LB_PINGORA").is_none())
             }
         };
-        Ok(WorkerParts { proxy: Box::new(proxy), access_log })
+        Ok(WorkerParts { engine: Box::new(engine), access_log })
     })
 }
 

@@ -1,0 +1,36 @@
+//! What the listener needs from the proxy: an engine that serves requests.
+
+use bytes::BytesMut;
+use pingora_core::protocols::http::v2::server::HttpSession;
+use tokio::sync::watch;
+
+use super::stream_handle::StreamHandle;
+use crate::http::h1::Head;
+
+/// A request that the listener has read up to the end of its head.
+pub struct Http1Request<'a> {
+    /// The client's connection.
+    pub stream: &'a StreamHandle,
+    /// The parsed head.
+    pub head: Head,
+    /// The bytes of the head, from the request line to the empty line.
+    pub bytes: BytesMut,
+    /// Whether it is the last request on the connection.
+    pub last: bool,
+}
+
+/// Serves requests.
+pub trait Engine: Send + Sync + 'static {
+    /// Serves a request and writes its response. The state of the connection then says whether it stays open.
+    fn serve_http1(
+        &self,
+        request: Http1Request<'_>,
+        draining: &watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Serves one stream of an HTTP/2 connection.
+    fn serve_http2(&self, session: HttpSession, draining: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send;
+
+    /// Prepares for the end of the process.
+    fn clean_up(&self) -> impl Future<Output = ()> + Send;
+}

@@ -1,0 +1,106 @@
+//! How the end of a message is determined, and whether its connection stays open (RFC 9112 §6 and §9.3).
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+use pingora::{Error, ErrorType};
+use pingora_http::ResponseHeader;
+
+/// How the end of a body is determined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// There is no body.
+    None,
+    /// This many more bytes.
+    Length(u64),
+    /// The chunked coding.
+    Chunked,
+    /// The end of the connection.
+    Close,
+}
+
+impl Framing {
+    /// The framing of the body after the head of a final response.
+    ///
+    /// # Errors
+    /// If Content-Length is invalid and decides.
+    pub(super) fn of_response(head: &ResponseHeader, to_head_request: bool) -> pingora::Result<Self> {
+        if to_head_request || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            return Ok(Self::None);
+        }
+        if let Some(last) = head.headers.get_all(header::TRANSFER_ENCODING).iter().next_back() {
+            let coding = last.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
+            let chunked = coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
+            return Ok(if chunked { Self::Chunked } else { Self::Close });
+        }
+        Ok(match content_length(&head.headers)? {
+            Some(0) => Self::None,
+            Some(length) => Self::Length(length),
+            None => Self::Close,
+        })
+    }
+
+    /// Cuts `data` to what the body may still have. A chunk that was started has its size already.
+    pub(super) fn limit(self, data: &mut Bytes, in_chunk: bool) {
+        match self {
+            Self::None if !in_chunk => data.clear(),
+            Self::Length(missing) => data.truncate(usize::try_from(missing).unwrap_or(usize::MAX)),
+            Self::None | Self::Chunked | Self::Close => {}
+        }
+    }
+
+    /// Counts bytes of the body.
+    pub(super) fn consume(&mut self, bytes: usize) {
+        if let Self::Length(missing) = self {
+            // A length in memory fits into 64 bits.
+            *missing = missing.saturating_sub(bytes as u64);
+        }
+    }
+}
+
+/// The Content-Length of a message. Repeated equal values count as one (RFC 9110 §8.6).
+///
+/// # Errors
+/// If it is not a number, or if values differ.
+pub(super) fn content_length(headers: &HeaderMap) -> pingora::Result<Option<u64>> {
+    let mut length = None;
+    for value in headers.get_all(header::CONTENT_LENGTH) {
+        for text in value.as_bytes().split(|byte| *byte == b',') {
+            let text = text.trim_ascii();
+            let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+            let number = str::from_utf8(text).ok().filter(|_| digits).and_then(|text| text.parse().ok());
+            match (number, length) {
+                (None, _) => return Error::e_explain(ErrorType::InvalidHTTPHeader, "invalid Content-Length"),
+                (Some(number), Some(before)) if number != before => {
+                    return Error::e_explain(ErrorType::InvalidHTTPHeader, "conflicting values of Content-Length");
+                }
+                (number, _) => length = number,
+            }
+        }
+    }
+    Ok(length)
+}
+
+/// The options of `Connection` that decide about the connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ConnectionOptions {
+    close: bool,
+    keepalive: bool,
+}
+
+/// The options in `Connection`.
+pub(super) fn connection_options(headers: &HeaderMap) -> ConnectionOptions {
+    let mut options = ConnectionOptions::default();
+    let values = headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
+    for option in values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii) {
+        options.close |= option.eq_ignore_ascii_case(b"close");
+        options.keepalive |= option.eq_ignore_ascii_case(b"keep-alive");
+    }
+    options
+}
+
+impl ConnectionOptions {
+    /// Whether a connection with a message of `version` stays open.
+    pub(super) fn keepalive(self, version: Version) -> bool {
+        !self.close && (self.keepalive || version == Version::HTTP_11)
+    }
+}

@@ -1,0 +1,123 @@
+//! The head of a request to a backend.
+
+use bytes::BytesMut;
+use http::{HeaderName, HeaderValue, Version, header};
+use pingora_http::RequestHeader;
+
+/// The size for which a head has room without growing, in bytes.
+const USUAL_SIZE: usize = 1024;
+
+/// What follows the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RequestKind {
+    /// No body, or one with Content-Length.
+    Plain,
+    /// A chunked body.
+    Chunked,
+    /// A tunnel, if the backend agrees. Other protocols than WebSocket are not offered to backends.
+    WebSocket,
+}
+
+impl RequestKind {
+    /// The kind of a request of an HTTP/1 client, with its hop-by-hop headers.
+    pub(super) fn of(request: &RequestHeader) -> Self {
+        let upgrade = request.headers.get(header::UPGRADE).map(HeaderValue::as_bytes);
+        if request.headers.contains_key(header::TRANSFER_ENCODING) {
+            Self::Chunked
+        } else if upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+            && request.version == Version::HTTP_11
+        {
+            Self::WebSocket
+        } else {
+            Self::Plain
+        }
+    }
+}
+
+/// Removes hop-by-hop headers from a request (RFC 9110 §7.6.1), as Pingora does. Done once, for all attempts. The
+/// listener has checked what `Connection` names.
+pub(super) fn strip_hop_by_hop(request: &mut RequestHeader, kind: RequestKind) -> pingora::Result<()> {
+    let found: Vec<HeaderName> = request.headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
+    if found.contains(&header::CONNECTION) {
+        for name in nominated(request) {
+            request.remove_header(&name);
+        }
+    }
+    for name in found {
+        request.remove_header(&name);
+    }
+    match kind {
+        RequestKind::Plain => {}
+        RequestKind::Chunked => {
+            request.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+        }
+        RequestKind::WebSocket => {
+            request.insert_header(header::CONNECTION, HeaderValue::from_static("Upgrade"))?;
+            request.insert_header(header::UPGRADE, HeaderValue::from_static("websocket"))?;
+        }
+    }
+    Ok(())
+}
+
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// The headers that `Connection` names.
+fn nominated(request: &RequestHeader) -> Vec<HeaderName> {
+    let values = request.headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
+    let names = values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    names.filter_map(|name| HeaderName::from_bytes(name).ok()).collect()
+}
+
+/// The bytes of the head.
+pub(super) fn to_bytes(request: &RequestHeader) -> BytesMut {
+    let mut out = BytesMut::with_capacity(USUAL_SIZE);
+    out.extend_from_slice(request.method.as_str().as_bytes());
+    out.extend_from_slice(b" ");
+    out.extend_from_slice(request.raw_path());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    request.header_to_h1_wire(&mut out);
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hop_by_hop_and_nominated_headers_are_removed_from_a_request() {
+        let mut request = RequestHeader::build_no_case("GET", b"/a?b", None).unwrap();
+        for (name, value) in [
+            ("host", "h"),
+            ("connection", "close, X-Secret"),
+            ("keep-alive", "timeout=5"),
+            ("x-secret", "1"),
+            ("te", "trailers"),
+            ("upgrade", "h2c"),
+            ("transfer-encoding", "chunked"),
+            ("x-kept", "1"),
+        ] {
+            request.append_header(name, value).unwrap();
+        }
+        strip_hop_by_hop(&mut request, RequestKind::Chunked).unwrap();
+        let bytes = to_bytes(&request);
+        let mut lines: Vec<String> = String::from_utf8_lossy(&bytes).split("\r\n").map(str::to_lowercase).collect();
+        assert_eq!(lines.remove(0), "get /a?b http/1.1");
+        lines.sort_unstable();
+        assert_eq!(lines, ["", "", "host: h", "transfer-encoding: chunked", "x-kept: 1"]);
+    }
+}
