@@ -92,6 +92,8 @@ pub struct Checked {
     pub written: Config,
     /// Server settings of Pingora.
     pub server: ServerConf,
+    /// What serves the requests.
+    pub engine: server::EngineKind,
     /// The listeners; at least one.
     pub listeners: Vec<listener::Spec>,
     /// The trusted proxies in front of l7lb.
@@ -143,6 +145,7 @@ impl Config {
         let checked = Checked {
             written: self.clone(),
             server: self.server.check(&root.key("server"), &mut faults),
+            engine: self.server.engine,
             listeners: self.check_listeners(&root.key("listeners"), &mut faults),
             trusted_proxies: TrustedProxies::new(self.trusted_proxies.clone()),
             rate_limit: self.rate_limit.check(&root.key("rate_limit"), &mut faults),

@@ -1,4 +1,4 @@
-//! The `server:` block: Pingora's keys under their own names, with defaults of l7lb.
+//! The `server:` block: Pingora's keys under their own names, with defaults of l7lb, and the engine.
 //!
 //! Pingora ignores unknown keys; here every key is listed, so that a typing error is reported. A test compares
 //! this list with Pingora's.
@@ -12,7 +12,18 @@ use serde::Deserialize;
 
 use crate::base::fault::{Faults, Place};
 
-/// The `server:` block. Names and meanings are Pingora's (`ServerConf`).
+/// What serves the requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineKind {
+    /// The engine of l7lb, and Pingora's loop for what it does not serve.
+    #[default]
+    Own,
+    /// Pingora's loop, for comparison.
+    Pingora,
+}
+
+/// The `server:` block. All names and meanings except `engine` are Pingora's (`ServerConf`).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[expect(missing_docs, reason = "the names and meanings are Pingora's; docs/configuration/server.md describes each")]
@@ -53,6 +64,7 @@ pub struct Config {
     pub daemon_wait_for_ready: bool,
     pub daemon_ready_timeout_seconds: Option<NonZeroU64>,
     pub daemon_notify_timeout_seconds: Option<NonZeroU64>,
+    pub engine: EngineKind,
 }
 
 /// Seconds that requests may take to end at a graceful shutdown.

@@ -26,6 +26,7 @@ use pingora_proxy::HttpProxy;
 use crate::base::lifecycle::{Lifecycle, Phase};
 use crate::base::systemd;
 use crate::config::load::Loaded;
+use crate::config::server::EngineKind;
 use crate::config::{Checked, listener};
 use crate::control::api::{self, Api, ControlService, ControlSocket};
 use crate::control::reload::{self, ActiveConfiguration, ReloadHandle, Reloader, RuntimeState, Source, UpgradeHandle};
@@ -84,11 +85,22 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     let bound = groups.into_iter().zip(acceptor_settings);
     let bound = bound.map(|(sockets, (_, settings))| BoundListener { sockets, settings }).collect();
     let rules = ActiveClientRules::new(reload::rules(&checked)?);
-    let access_log = checked.access_log.clone();
+    let (access_log, engine) = (checked.access_log.clone(), checked.engine);
     let lifecycle = Lifecycle::new(checked.drain_delay);
     let listeners = checked.listeners.clone().into();
-    let build =
-        Build { conf, snapshot, active, begun, lifecycle, listeners, access_log, workers, rules, log: start.log };
+    let build = Build {
+        conf,
+        snapshot,
+        active,
+        begun,
+        lifecycle,
+        listeners,
+        access_log,
+        workers,
+        engine,
+        rules,
+        log: start.log,
+    };
     let source = start.source.map(|source| (source, checked));
     serve(build, bound, Handing { named, upgrade_sock, ready, successor }, source);
     Ok(())
@@ -121,6 +133,7 @@ struct Build {
     listeners: Arc<[listener::Spec]>,
     access_log: access_log::Config,
     workers: Workers,
+    engine: EngineKind,
     rules: ActiveClientRules,
     log: OperatorLog,
 }
@@ -173,7 +186,12 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
     }
 
     let found = Arc::clone(&live.snapshot);
-    let prepare = prepare(Arc::clone(&server.configuration), live, (build.access_log, log_slot.clone()), build.workers);
+    let prepare = prepare(
+        Arc::clone(&server.configuration),
+        live,
+        (build.access_log, log_slot.clone()),
+        (build.workers, build.engine),
+    );
     let listening = describe(&listeners);
     let served = lifecycle.clone();
     let on_ready = move || {
@@ -235,7 +253,7 @@ fn prepare(
     conf: Arc<ServerConf>,
     live: RuntimeState,
     (log, slot): (access_log::Config, access_log::Slot),
-    workers: Workers,
+    (workers, engine): (Workers, EngineKind),
 ) -> Prepare<Engine> {
     let threads = if let Workers::WorkStealing(threads) = workers { threads } else { 1 };
     Box::new(move || {
@@ -250,7 +268,7 @@ fn prepare(
                 let mut pingora = HttpProxy::new(proxy.clone(), Arc::clone(&conf));
                 pingora.server_options = Some(options());
                 pingora.handle_init_modules();
-                Engine::new(proxy, pingora, &conf, std::env::var_os("L7LB_PINGORA").is_none())
+                Engine::new(proxy, pingora, &conf, engine == EngineKind::Own)
             }
         };
         Ok(WorkerParts { engine: Box::new(engine), access_log })

@@ -64,6 +64,14 @@ impl Lines {
     }
 }
 
+/// The configuration with this `server.engine`. The variable `L7LB_TEST_ENGINE` runs all tests with it.
+fn with_engine(yaml: &str, engine: Option<&str>) -> String {
+    let Some(engine) = engine else { return yaml.to_owned() };
+    assert!(yaml.contains("server: {") || yaml.contains("server:\n"), "no place for the engine in {yaml}");
+    let inline = yaml.replacen("server: {", &format!("server: {{ engine: {engine},"), 1);
+    if inline == yaml { yaml.replacen("server:\n", &format!("server:\n  engine: {engine}\n"), 1) } else { inline }
+}
+
 /// One `l7lb` process with its folder.
 pub struct Lab {
     folder: Arc<tempfile::TempDir>,
@@ -108,6 +116,7 @@ impl Lab {
             folder.display()
         );
         let yaml = if yaml.contains("server:") { yaml.to_owned() } else { own + yaml };
+        let yaml = with_engine(&yaml, std::env::var("L7LB_TEST_ENGINE").ok().as_deref());
         std::fs::write(&file, yaml.replace("{folder}", &folder.display().to_string())).unwrap();
         if !folder.join("localhost.pem").exists() {
             let made = run(&["cert", "--folder", &folder.display().to_string()]);
