@@ -5,13 +5,11 @@
 //! - The proxy sets whether the protocol was switched, whether the response is complete before the request, and
 //!   whether the response promised keep-alive.
 
-use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::HeaderValue;
-use parking_lot::Mutex;
 use pingora_core::protocols::Digest;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 
@@ -55,11 +53,7 @@ pub struct Connection {
     keepalive: AtomicBool,
     bytes_sent: AtomicU64,
     fault: OnceLock<DetailedRejection>,
-    handed_over: Mutex<Option<HandedOver>>,
 }
-
-/// What one engine passes to another with a request. It is opaque to the listener.
-type HandedOver = Box<dyn Any + Send + Sync>;
 
 impl Connection {
     /// The state of a new connection.
@@ -76,7 +70,6 @@ impl Connection {
             keepalive: AtomicBool::new(false),
             bytes_sent: AtomicU64::new(0),
             fault: OnceLock::new(),
-            handed_over: Mutex::new(None),
         }
     }
 
@@ -137,17 +130,6 @@ impl Connection {
     #[must_use]
     pub fn is_response_complete(&self) -> bool {
         self.response_complete.load(Ordering::Relaxed)
-    }
-
-    /// Leaves `state` for the engine that serves the current request next.
-    pub fn hand_over(&self, state: HandedOver) {
-        *self.handed_over.lock() = Some(state);
-    }
-
-    /// Takes the state that another engine left for the current request.
-    #[must_use]
-    pub fn take_over(&self) -> Option<HandedOver> {
-        self.handed_over.lock().take()
     }
 
     /// Counts bytes that were written to the client.

@@ -1,11 +1,18 @@
 //! What the listener needs from the proxy: an engine that serves requests.
 
-use bytes::BytesMut;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use h2::RecvStream;
+use h2::server::SendResponse;
 use pingora_core::protocols::http::v2::server::HttpSession;
+use pingora_core::protocols::tls::SslDigest;
+use pingora_http::RequestHeader;
 use tokio::sync::watch;
 
 use super::stream_handle::StreamHandle;
 use crate::http::h1::Head;
+use crate::listener::connection::Connection;
 
 /// A request that the listener has read up to the end of its head.
 pub struct Http1Request<'a> {
@@ -19,6 +26,20 @@ pub struct Http1Request<'a> {
     pub last: bool,
 }
 
+/// One stream of an HTTP/2 connection.
+pub struct Http2Stream {
+    /// The client's connection.
+    pub connection: Arc<Connection>,
+    /// The result of its TLS handshake.
+    pub tls: Option<Arc<SslDigest>>,
+    /// The request.
+    pub request: RequestHeader,
+    /// Its body.
+    pub body: RecvStream,
+    /// For the response.
+    pub respond: SendResponse<Bytes>,
+}
+
 /// Serves requests.
 pub trait Engine: Send + Sync + 'static {
     /// Serves a request and writes its response. The state of the connection then says whether it stays open.
@@ -28,8 +49,14 @@ pub trait Engine: Send + Sync + 'static {
         draining: &watch::Receiver<bool>,
     ) -> impl Future<Output = ()> + Send;
 
+    /// Whether it serves HTTP/2 streams as sessions of Pingora.
+    fn uses_sessions(&self) -> bool;
+
     /// Serves one stream of an HTTP/2 connection.
-    fn serve_http2(&self, session: HttpSession, draining: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send;
+    fn serve_http2(&self, stream: Http2Stream) -> impl Future<Output = ()> + Send;
+
+    /// Serves one stream of an HTTP/2 connection as a session of Pingora.
+    fn serve_session(&self, session: HttpSession, draining: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send;
 
     /// Prepares for the end of the process.
     fn clean_up(&self) -> impl Future<Output = ()> + Send;

@@ -11,13 +11,17 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use h2::Reason;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use pingora::{Error, ErrorType};
+use pingora_core::protocols::http::authority::validate_request_authority;
 use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options};
 use pingora_core::protocols::{Digest, GetProxyDigest, GetSocketDigest, Ssl, Stream};
+use pingora_http::RequestHeader;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::drain::OpenConnection;
-use super::engine::Engine;
+use super::engine::{Engine, Http2Stream};
 use super::flood::{FrameMeter, Limits};
 use super::stream::ClientStream;
 use super::stream_handle::StreamHandle;
@@ -126,6 +130,68 @@ pub(super) async fn serve<E: Engine>(worker: &Arc<WorkerContext<E>>, mut stream:
     timeout(GOAWAY_TIMEOUT, std::future::poll_fn(|cx| connection.poll_closed(cx))).await.ok();
 }
 
+/// An accepted stream.
+enum Accepted {
+    /// It has a request.
+    Request(Box<Request>),
+    /// It was rejected.
+    Malformed,
+}
+
+/// The request of a stream, in the form that the engine wants.
+enum Request {
+    Stream(Http2Stream),
+    Session(HttpSession),
+}
+
+/// Waits for the next stream; `None` at the end of the connection.
+async fn next<E: Engine>(
+    worker: &WorkerContext<E>,
+    connection: &mut Connection,
+    digest: &Arc<Digest>,
+    client: &Arc<ClientConnection>,
+) -> Result<Option<Accepted>, h2::Error> {
+    if worker.engine.uses_sessions() {
+        return match HttpSession::from_h2_conn(connection, Arc::clone(digest)).await {
+            Ok(None) => Ok(None),
+            Ok(Some(H2Accept::Session(session))) => Ok(Some(Accepted::Request(Box::new(Request::Session(session))))),
+            Ok(Some(H2Accept::Rejected)) => Ok(Some(Accepted::Malformed)),
+            Err(e) => Err(e.cause.and_then(|e| e.downcast().ok()).map_or(Reason::INTERNAL_ERROR.into(), |e| *e)),
+        };
+    }
+    let Some((request, mut respond)) = connection.accept().await.transpose()? else { return Ok(None) };
+    let (parts, body) = request.into_parts();
+    let request = RequestHeader::from(parts);
+    if let Err(e) = check(&request) {
+        log::debug!("malformed request of {}: {e}", client.peer);
+        // An error here means that the client has already closed the stream.
+        respond.send_response(bad_request(), true).ok();
+        return Ok(Some(Accepted::Malformed));
+    }
+    let (connection, tls) = (Arc::clone(client), digest.ssl_digest.clone());
+    let stream = Http2Stream { connection, tls, request, body, respond };
+    Ok(Some(Accepted::Request(Box::new(Request::Stream(stream)))))
+}
+
+/// Checks what the h2 crate does not check: that the request has one host, and an unambiguous target.
+fn check(request: &RequestHeader) -> pingora::Result<()> {
+    if request.uri.authority().is_none() && !request.headers.contains_key(header::HOST) {
+        return Error::e_explain(ErrorType::InvalidHTTPHeader, "no authority");
+    }
+    let is_number = |value: &HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
+    if !request.headers.get_all(header::CONTENT_LENGTH).iter().all(is_number) {
+        return Error::e_explain(ErrorType::InvalidHTTPHeader, "a Content-Length that is not a number");
+    }
+    // The proxy rejects CONNECT.
+    if request.method == Method::CONNECT { Ok(()) } else { validate_request_authority(request) }
+}
+
+fn bad_request() -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response
+}
+
 /// How the connection ended.
 enum ConnectionEnd {
     /// The client or the network closed it, or it was idle.
@@ -138,7 +204,7 @@ async fn accept<E: Engine>(
     worker: &Arc<WorkerContext<E>>,
     connection: &mut Connection,
     digest: &Arc<Digest>,
-    client: &ClientConnection,
+    client: &Arc<ClientConnection>,
     active: &Arc<ActiveRequests>,
 ) -> ConnectionEnd {
     let expires_at = Instant::now() + worker.limits().age;
@@ -152,7 +218,7 @@ async fn accept<E: Engine>(
                 draining = true;
                 continue;
             }
-            accepted = HttpSession::from_h2_conn(connection, Arc::clone(digest)) => accepted,
+            accepted = next(worker, connection, digest, client) => accepted,
             detailed = flood_detected(client) => {
                 log_rejection(worker, client, detailed);
                 return ConnectionEnd::LimitViolated;
@@ -164,15 +230,15 @@ async fn accept<E: Engine>(
             }
         };
         match accepted {
-            Ok(Some(H2Accept::Session(session))) => {
+            Ok(Some(Accepted::Request(request))) => {
                 requests += 1;
                 if !draining && (requests >= worker.limits().requests || Instant::now() >= expires_at) {
                     connection.graceful_shutdown();
                     draining = true;
                 }
-                pass(worker, session, ActiveRequest::new(active));
+                pass(worker, *request, ActiveRequest::new(active));
             }
-            Ok(Some(H2Accept::Rejected)) => {
+            Ok(Some(Accepted::Malformed)) => {
                 let detailed =
                     DetailedRejection { rejection: Rejection::BadRequest, detail: "malformed HTTP/2 request" };
                 log_rejection(worker, client, detailed);
@@ -184,7 +250,7 @@ async fn accept<E: Engine>(
             Ok(None) => return ConnectionEnd::Normal,
             Err(e) => {
                 log::debug!("HTTP/2 connection: {e}");
-                if let Some(detailed) = e.cause.as_ref().and_then(|e| e.downcast_ref()).and_then(connection_fault) {
+                if let Some(detailed) = connection_fault(&e) {
                     log_rejection(worker, client, detailed);
                 }
                 return ConnectionEnd::Normal;
@@ -205,11 +271,14 @@ fn connection_fault(e: &h2::Error) -> Option<DetailedRejection> {
 }
 
 /// Passes one request to the engine, next to the others.
-fn pass<E: Engine>(worker: &Arc<WorkerContext<E>>, session: HttpSession, request: ActiveRequest) {
+fn pass<E: Engine>(worker: &Arc<WorkerContext<E>>, request: Request, active: ActiveRequest) {
     let worker = Arc::clone(worker);
     tokio::spawn(async move {
-        let _request = request;
-        worker.engine.serve_http2(session, &worker.draining).await;
+        let _active = active;
+        match request {
+            Request::Stream(stream) => worker.engine.serve_http2(stream).await,
+            Request::Session(session) => worker.engine.serve_session(session, &worker.draining).await,
+        }
     });
 }
 

@@ -12,20 +12,20 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// One inactivity timeout.
 #[derive(Debug, Default)]
-pub(super) struct InactivityTimer {
+pub struct InactivityTimer {
     due: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl InactivityTimer {
     /// Records activity: the next wait starts from zero.
-    pub(super) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.due = None;
     }
 
     /// To be polled while waiting. Ready when the wait, which starts with the first poll, has lasted for
     /// `limit`.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
+    pub fn poll(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
         let due = *self.due.get_or_insert_with(|| Instant::now() + limit);
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
         if timer.deadline() > due {

@@ -154,15 +154,9 @@ impl Exchange {
 
     /// Whether [`super::deadlines`] enforces the timeouts of the backend. An HTTP/2 connection cannot be shut
     /// down for one of its streams; there only Pingora's read timeout applies.
-    fn enforces_timeouts(&self) -> bool {
+    pub(super) fn enforces_timeouts(&self) -> bool {
         let http1 = |protocol| protocol == Protocol::Http1 || (protocol == Protocol::Auto && self.upgrade);
         self.target().is_some_and(|target| http1(target.template.protocol))
-    }
-
-    /// Whether only Pingora's loop can serve the request: its backend may use HTTP/2.
-    pub(super) fn needs_pingora(&self) -> bool {
-        let may_use_http2 = |target: &Target| target.template.protocol != Protocol::Http1;
-        self.route.as_ref().is_some_and(|route| route.targets.iter().any(may_use_http2))
     }
 
     /// Whether the backend may use HTTP/2.
@@ -170,17 +164,17 @@ impl Exchange {
         self.target().is_some_and(|target| target.template.protocol != Protocol::Http1)
     }
 
-    /// Starts the timeouts for the rest of the request and for the response.
+    /// Starts the timeouts for the rest of the request and for the response: `deadlines` for a connection, by
+    /// descriptor and local address, that belongs to this request alone.
     pub(super) fn await_response(
         &mut self,
         side: &mut impl ClientSide,
-        deadlines: &Deadlines,
-        fd: RawFd,
-        local: Option<SocketAddr>,
+        deadlines: Option<&Deadlines>,
+        connection: (RawFd, Option<SocketAddr>),
     ) {
         self.received = side.is_request_complete();
-        if self.enforces_timeouts() {
-            self.start_deadline(deadlines, fd, local);
+        if let Some(deadlines) = deadlines {
+            self.start_deadline(deadlines, connection);
         }
         if let (true, Some(picked)) = (self.received, self.picked) {
             self.start_first_byte_wait(side, picked);
@@ -199,7 +193,7 @@ impl Exchange {
         }
     }
 
-    fn start_deadline(&mut self, deadlines: &Deadlines, fd: RawFd, local: Option<SocketAddr>) {
+    fn start_deadline(&mut self, deadlines: &Deadlines, (fd, local): (RawFd, Option<SocketAddr>)) {
         if let (Some(target), Some(local), Some(endpoint)) = (self.target(), local, self.attempted.last()) {
             let to = ToBackend { fd, local, endpoint: Arc::clone(endpoint) };
             let client = self.connection.clone().filter(|_| !self.http2);

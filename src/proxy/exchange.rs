@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use pingora::Error;
-use pingora_http::RequestHeader;
 
 use super::client_side::ClientSide;
 use super::deadlines::Deadline;
@@ -24,12 +23,6 @@ use crate::pool::{Endpoint, Key, Lease};
 pub(super) struct RequestDeadline {
     pub(super) at: Instant,
     pub(super) rejection: Rejection,
-}
-
-/// A request that passes from the engine to Pingora's loop, after its admission.
-pub(super) struct HandedOver {
-    pub(super) request: RequestHeader,
-    pub(super) exchange: Exchange,
 }
 
 /// Pingora's context of one request. Dropping it releases everything.
@@ -84,8 +77,6 @@ pub struct Exchange {
     /// Whether the last attempt failed on a connection that the backend was closing, which is not a failure of
     /// the backend.
     pub(super) backend_not_at_fault: bool,
-    /// Whether the engine has admitted the request before it passed it to Pingora's loop.
-    pub(super) admitted: bool,
     /// Whether the client requests a protocol upgrade.
     pub(super) upgrade: bool,
     /// Whether the request is a health check of the balancer itself, which is not counted or logged.
@@ -129,7 +120,6 @@ impl Exchange {
             http2: false,
             received: false,
             backend_not_at_fault: false,
-            admitted: false,
             upgrade: false,
             uncounted: false,
             ended_early: false,

@@ -44,19 +44,8 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use client_side::ClientSide;
 pub use exchange::Exchange;
-use exchange::HandedOver;
 pub use state::Proxy;
-
-/// What the engine left for this request, if it began there.
-fn handed_over(session: &Session) -> Option<HandedOver> {
-    if session.is_http2() {
-        return None;
-    }
-    let state = ClientSide::connection(session)?.take_over()?;
-    state.downcast().ok().map(|state| *state)
-}
 
 #[async_trait]
 impl ProxyHttp for Proxy {
@@ -72,11 +61,6 @@ impl ProxyHttp for Proxy {
 
     /// Determines the client address and the request id.
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<()> {
-        if let Some(HandedOver { request, exchange: admitted }) = handed_over(session) {
-            (*session.as_downstream_mut().req_header_mut(), *exchange) = (request, admitted);
-            exchange.admitted = true;
-            return Ok(());
-        }
         phases::begin(session, exchange);
         Ok(())
     }
@@ -84,7 +68,7 @@ impl ProxyHttp for Proxy {
     /// Health checks of the balancer, limits and routing. A rejection is sent here; otherwise the request is
     /// prepared for backends.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
-        if exchange.admitted { Ok(false) } else { self.admit(session, exchange).await }
+        self.admit(session, exchange).await
     }
 
     /// Chooses a pool of the route and reserves a backend. Without a backend the rejection is sent here.
@@ -119,7 +103,8 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet()).copied();
-        exchange.await_response(session, &self.deadlines, fd, local);
+        let deadlines = exchange.enforces_timeouts().then_some(&self.deadlines);
+        exchange.await_response(session, deadlines, (fd, local));
         Ok(())
     }
 

@@ -186,12 +186,8 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
     }
 
     let found = Arc::clone(&live.snapshot);
-    let prepare = prepare(
-        Arc::clone(&server.configuration),
-        live,
-        (build.access_log, log_slot.clone()),
-        (build.workers, build.engine),
-    );
+    let logs = (build.access_log, log_slot.clone());
+    let prepare = prepare(Arc::clone(&server.configuration), live, logs, (build.workers, build.engine));
     let listening = describe(&listeners);
     let served = lifecycle.clone();
     let on_ready = move || {

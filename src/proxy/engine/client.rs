@@ -23,14 +23,14 @@ pub(super) trait Client: ClientSide {
     /// Reads the next bytes of a tunnel; `None` when the client has closed its side.
     fn poll_tunnel(&mut self, cx: &mut Context<'_>) -> Poll<pingora::Result<Option<Bytes>>>;
 
-    /// Ready when the client has disconnected. To be polled after the end of the request.
+    /// Ready when the client has disconnected. An HTTP/1 client must have sent its whole request.
     fn poll_disconnected(&mut self, cx: &mut Context<'_>) -> Poll<Box<Error>>;
 
     /// Writes the head of a response, which may be an interim one. It leaves with the next flush.
     fn start_response(&mut self, head: ResponseHeader) -> pingora::Result<()>;
 
-    /// Writes a part of the body of the response.
-    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<pingora::Result<()>>;
+    /// Writes a part of the body of the response; `last` if nothing follows.
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes, last: bool) -> Poll<pingora::Result<()>>;
 
     /// Writes the end of the response. It leaves with the next flush.
     fn end_response(&mut self, trailers: Option<HeaderMap>) -> pingora::Result<()>;

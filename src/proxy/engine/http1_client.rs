@@ -123,11 +123,6 @@ impl<'a> Http1Client<'a> {
         }
     }
 
-    /// The request, for another engine.
-    pub(super) fn into_request(self) -> RequestHeader {
-        self.request
-    }
-
     /// Reads bytes of the message into the buffer; 0 at the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<pingora::Result<usize>> {
         let body = &mut self.body;
@@ -289,7 +284,7 @@ impl ClientSide for Http1Client<'_> {
         self.start_response(head)?;
         let mut body = body.unwrap_or_default();
         std::future::poll_fn(|cx| {
-            ready!(self.poll_send(cx, &mut body))?;
+            ready!(self.poll_send(cx, &mut body, true))?;
             self.poll_flush(cx)
         })
         .await
@@ -374,7 +369,7 @@ impl Client for Http1Client<'_> {
         Ok(())
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<pingora::Result<()>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes, _last: bool) -> Poll<pingora::Result<()>> {
         self.framing.limit(data, self.in_chunk);
         if data.is_empty() {
             return Poll::Ready(Ok(()));

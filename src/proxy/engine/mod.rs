@@ -1,19 +1,24 @@
 //! The engine: what happens between the listener and the backends.
 //!
-//! It calls the same phases as Pingora's loop, for HTTP/1 clients with HTTP/1.1 backends, in one task and without
-//! channels: the head of a request and of a response is parsed once, and bodies are passed on as they were read.
-//! Pingora's loop serves the rest: HTTP/2 on either side. Connections to backends, their
-//! pool and TLS are Pingora's in both cases.
+//! It calls the same phases as Pingora's loop, in one task per request and without channels: the head of a request
+//! and of a response is parsed once, and bodies are passed on as they were read. Connections to backends, their pools
+//! and TLS are Pingora's. With `server.engine: pingora` Pingora's loop serves all requests.
 //!
-//! - [`client`]: what the engine needs from the client side; [`http1_client`]: an HTTP/1 client.
-//! - [`transfer`]: one attempt; [`backend`]: its connection; [`request_head`]: the head of its request.
+//! - [`client`]: what the engine needs from the client side; [`http1_client`], [`http2_client`]: the client sides.
+//! - [`backend`]: what it needs from a connection to a backend; [`http1_backend`], [`http2_backend`]: the connections;
+//!   [`connectors`]: where they come from; [`request_head`]: the head of a request to a backend.
+//! - [`transfer`]: one attempt on a connection.
 //! - [`framing`], [`chunked`]: the end of a message; [`replay`]: the request body, for a retry.
 
 mod backend;
 mod chunked;
 mod client;
+mod connectors;
 mod framing;
+mod http1_backend;
 mod http1_client;
+mod http2_backend;
+mod http2_client;
 mod replay;
 mod request_head;
 mod transfer;
@@ -21,28 +26,33 @@ mod transfer;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use http::Method;
 use pingora::{Error, ErrorType};
 use pingora_core::apps::HttpServerApp;
-use pingora_core::connectors::{ConnectorOptions, TransportConnector};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::client::Http2Session;
 use pingora_core::protocols::http::v2::server::HttpSession;
 use pingora_core::server::configuration::ServerConf;
-use pingora_core::upstreams::peer::{HttpPeer, Peer};
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_http::RequestHeader;
 use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
 
-use backend::Backend;
 use client::Client;
+use connectors::{Connected, Connectors};
+use http1_backend::Http1Backend;
 use http1_client::Http1Client;
+use http2_backend::{Http2Backend, Limits};
+use http2_client::Http2Client;
 use request_head::RequestKind;
 use transfer::Transfer;
 
-use super::exchange::{Exchange, HandedOver};
+use super::exchange::Exchange;
 use super::state::Proxy;
 use super::{failover, phases, respond};
 use crate::http::h1::parse_request;
-use crate::listener::engine::{Engine as ListenerEngine, Http1Request};
+use crate::listener::engine::{Engine as ListenerEngine, Http1Request, Http2Stream};
 use crate::listener::stream_handle::StreamHandle;
 
 /// The most attempts of a request. The retry policy allows fewer.
@@ -52,32 +62,45 @@ const ATTEMPTS_MAX: usize = 16;
 pub struct Engine {
     proxy: Proxy,
     pingora: Arc<HttpProxy<Proxy>>,
-    connector: TransportConnector,
+    connectors: Connectors,
     own: bool,
 }
 
-/// What happens to a request after its admission.
-enum Next {
-    /// The response was sent, or there is none.
-    Done,
-    /// Pingora's loop serves it.
-    Pingora,
+/// The form of a request.
+enum Form {
+    /// As it was received.
+    Received(RequestKind),
+    /// For HTTP/1.1 backends.
+    Http1(RequestKind),
+}
+
+impl Form {
+    /// Turns the request into the form for HTTP/1.1 backends, once.
+    fn make_http1(&mut self, request: &mut RequestHeader) -> pingora::Result<RequestKind> {
+        match *self {
+            Self::Http1(kind) => Ok(kind),
+            Self::Received(kind) => {
+                request_head::prepare_for_http1(request, kind)?;
+                *self = Self::Http1(kind);
+                Ok(kind)
+            }
+        }
+    }
 }
 
 impl Engine {
     /// An engine that serves requests itself if `own`, otherwise with Pingora's loop only.
     #[must_use]
     pub fn new(proxy: Proxy, pingora: HttpProxy<Proxy>, conf: &ServerConf, own: bool) -> Self {
-        let connector = TransportConnector::new(Some(ConnectorOptions::from_server_conf(conf)));
-        Self { proxy, pingora: Arc::new(pingora), connector, own }
+        Self { proxy, pingora: Arc::new(pingora), connectors: Connectors::new(conf), own }
     }
 
-    /// Serves a request up to the access log line.
-    async fn serve(&self, client: &mut impl Client, exchange: &mut Exchange) -> Next {
-        phases::begin(client, exchange);
-        let mut result = match self.proxy.admit(client, exchange).await {
-            Ok(false) if exchange.needs_pingora() => return Next::Pingora,
-            Ok(false) => self.forward(client, exchange).await,
+    /// Serves a request, with its access log line.
+    async fn serve(&self, client: &mut impl Client) {
+        let mut exchange = Exchange::begin(self.proxy.live.load_full());
+        phases::begin(client, &mut exchange);
+        let mut result = match self.proxy.admit(client, &mut exchange).await {
+            Ok(false) => self.forward(client, &mut exchange).await,
             Ok(true) => Ok(()),
             Err(e) => Err(e),
         };
@@ -86,10 +109,9 @@ impl Engine {
         }
         if let Err(e) = &result {
             log::debug!("request failed: {e}");
-            respond::failure(client, exchange, e).await;
+            respond::failure(client, &mut exchange, e).await;
         }
-        self.proxy.finish(client, result.as_ref().err().map(AsRef::as_ref), exchange);
-        Next::Done
+        self.proxy.finish(client, result.as_ref().err().map(AsRef::as_ref), &mut exchange);
     }
 
     /// Forwards an admitted request.
@@ -97,10 +119,10 @@ impl Engine {
         if !self.proxy.reserve(client, exchange).await? {
             return Ok(());
         }
-        let kind = RequestKind::of(client.request());
-        request_head::strip_hop_by_hop(client.request_mut(), kind)?;
+        let has_body = !client.is_request_complete();
+        let mut form = Form::Received(RequestKind::of(client.request(), has_body));
         for _ in 0..ATTEMPTS_MAX {
-            match self.attempt(client, exchange, kind).await {
+            match self.attempt(client, exchange, &mut form).await {
                 Ok(()) => return Ok(()),
                 Err(e) if e.retry() => log::debug!("attempt failed: {e}"),
                 Err(e) => return Err(e),
@@ -110,46 +132,71 @@ impl Engine {
     }
 
     /// One attempt.
-    async fn attempt(
-        &self,
-        client: &mut impl Client,
-        exchange: &mut Exchange,
-        kind: RequestKind,
-    ) -> pingora::Result<()> {
+    async fn attempt(&self, client: &mut impl Client, exchange: &mut Exchange, form: &mut Form) -> pingora::Result<()> {
         let peer = phases::next_peer(exchange).await?;
-        let (stream, reused) = match self.connect(&peer).await {
+        let (connected, reused) = match self.connectors.connect(&peer).await {
             Ok(connected) => connected,
             Err(mut e) => {
                 e.as_up();
                 return Err(failover::after_connect(client, exchange, e).into_up());
             }
         };
-        let local = stream.get_socket_digest().and_then(|digest| digest.local_addr()?.as_inet().copied());
-        exchange.await_response(client, &self.proxy.deadlines, stream.id(), local);
-        let backend = Backend::new(stream, request_head::to_bytes(client.request()), kind);
-        let mut transfer = Transfer::new(client, exchange, backend);
-        let result = std::future::poll_fn(|cx| transfer.poll(cx)).await;
-        match result {
-            Ok(()) => {
-                if let Some(stream) = transfer.into_backend().and_then(Backend::into_reusable) {
-                    self.connector.release_stream(stream, peer.reuse_hash(), peer.idle_timeout());
-                }
-                Ok(())
-            }
-            Err(e) => {
-                drop(transfer);
-                Err(failover::after_broken_connection(client, exchange, e, reused))
-            }
-        }
+        let result = match connected {
+            Connected::Http1(stream) => self.over_http1(client, exchange, form, (&peer, stream)).await,
+            // Boxed: it is rare, and must not enlarge the memory of every request.
+            Connected::Http2(session) => Box::pin(self.over_http2(client, exchange, (&peer, *session))).await,
+        };
+        result.map_err(|e| failover::after_broken_connection(client, exchange, e, reused))
     }
 
-    /// A connection to `peer`, and whether it was used before.
-    async fn connect(&self, peer: &HttpPeer) -> pingora::Result<(Stream, bool)> {
-        if let Some(stream) = self.connector.reused_stream(peer).await {
-            return Ok((stream, true));
+    /// An attempt on an HTTP/1.1 connection.
+    async fn over_http1(
+        &self,
+        client: &mut impl Client,
+        exchange: &mut Exchange,
+        form: &mut Form,
+        (peer, stream): (&HttpPeer, Stream),
+    ) -> pingora::Result<()> {
+        let local = stream.get_socket_digest().and_then(|digest| digest.local_addr()?.as_inet().copied());
+        exchange.await_response(client, Some(&self.proxy.deadlines), (stream.id(), local));
+        let kind = form.make_http1(client.request_mut())?;
+        let to_head_request = client.request().method == Method::HEAD;
+        let head = request_head::to_bytes(client.request());
+        let backend = Http1Backend::new(stream, head, kind, to_head_request);
+        let mut transfer = Transfer::new(client, exchange, backend);
+        std::future::poll_fn(|cx| transfer.poll(cx)).await?;
+        if let (backend, true) = transfer.into_backend()
+            && let Some(stream) = backend.into_reusable()
+        {
+            self.connectors.release_http1(stream, peer);
         }
-        // Boxed: connecting takes much more memory than anything else in an exchange.
-        Box::pin(self.connector.new_stream(peer)).await.map(|stream| (stream, false))
+        Ok(())
+    }
+
+    /// An attempt on an HTTP/2 connection.
+    async fn over_http2(
+        &self,
+        client: &mut impl Client,
+        exchange: &mut Exchange,
+        (peer, session): (&HttpPeer, Http2Session),
+    ) -> pingora::Result<()> {
+        exchange.await_response(client, None, (session.fd(), None));
+        let request = match request_head::for_http2(client.request(), peer.is_tls()) {
+            Ok(request) => request,
+            Err(e) => {
+                self.connectors.release_http2(session, peer);
+                return Err(e);
+            }
+        };
+        let end = client.is_request_complete() && client.replay().is_none();
+        let (backend, started) = Http2Backend::start(session, request, end, http2_limits(exchange));
+        let mut transfer = Transfer::new(client, exchange, backend);
+        let mut result = started;
+        if result.is_ok() {
+            result = std::future::poll_fn(|cx| transfer.poll(cx)).await;
+        }
+        self.connectors.release_http2(transfer.into_backend().0.into_session(), peer);
+        result.map_err(|e| self.connectors.downgrade(e, peer))
     }
 
     /// Serves a request of an HTTP/1 client with Pingora's loop.
@@ -165,6 +212,12 @@ impl Engine {
     }
 }
 
+/// The timeouts of an attempt on an HTTP/2 connection.
+fn http2_limits(exchange: &Exchange) -> Limits {
+    let timeouts = exchange.target().map(|target| target.template.timeouts).unwrap_or_default();
+    Limits { timeouts, end: exchange.attempt_end.map(|end| end.at.into()) }
+}
+
 impl ListenerEngine for Engine {
     async fn serve_http1(&self, request: Http1Request<'_>, draining: &watch::Receiver<bool>) {
         let Http1Request { stream, head, bytes, last } = request;
@@ -177,16 +230,18 @@ impl ListenerEngine for Engine {
             return self.with_pingora(stream, bytes.into(), last, draining).await;
         };
         let keepalive = !last && !*draining.borrow();
-        let mut client = Http1Client::new(stream, parsed, head.body, keepalive);
-        let mut exchange = Exchange::begin(self.proxy.live.load_full());
-        if let Next::Pingora = self.serve(&mut client, &mut exchange).await {
-            let connection = Arc::clone(stream.stream().connection());
-            connection.hand_over(Box::new(HandedOver { request: client.into_request(), exchange }));
-            self.with_pingora(stream, bytes.into(), last, draining).await;
-        }
+        self.serve(&mut Http1Client::new(stream, parsed, head.body, keepalive)).await;
     }
 
-    async fn serve_http2(&self, session: HttpSession, draining: &watch::Receiver<bool>) {
+    fn uses_sessions(&self) -> bool {
+        !self.own
+    }
+
+    async fn serve_http2(&self, stream: Http2Stream) {
+        self.serve(&mut Http2Client::new(stream)).await;
+    }
+
+    async fn serve_session(&self, session: HttpSession, draining: &watch::Receiver<bool>) {
         self.pingora.process_new_http(ServerSession::new_http2(session), draining).await;
     }
 

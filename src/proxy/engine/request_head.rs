@@ -1,7 +1,9 @@
 //! The head of a request to a backend.
 
 use bytes::BytesMut;
-use http::{HeaderName, HeaderValue, Version, header};
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Uri, Version, header};
+use pingora::{ErrorType, OrErr};
 use pingora_http::RequestHeader;
 
 /// The size for which a head has room without growing, in bytes.
@@ -19,10 +21,10 @@ pub(super) enum RequestKind {
 }
 
 impl RequestKind {
-    /// The kind of a request of an HTTP/1 client, with its hop-by-hop headers.
-    pub(super) fn of(request: &RequestHeader) -> Self {
+    /// The kind of a request with its hop-by-hop headers; `has_body` if it has, or may have, a body.
+    pub(super) fn of(request: &RequestHeader, has_body: bool) -> Self {
         let upgrade = request.headers.get(header::UPGRADE).map(HeaderValue::as_bytes);
-        if request.headers.contains_key(header::TRANSFER_ENCODING) {
+        if has_body && !request.headers.contains_key(header::CONTENT_LENGTH) {
             Self::Chunked
         } else if upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
             && request.version == Version::HTTP_11
@@ -34,17 +36,14 @@ impl RequestKind {
     }
 }
 
-/// Removes hop-by-hop headers from a request (RFC 9110 §7.6.1), as Pingora does. Done once, for all attempts. The
-/// listener has checked what `Connection` names.
-pub(super) fn strip_hop_by_hop(request: &mut RequestHeader, kind: RequestKind) -> pingora::Result<()> {
-    let found: Vec<HeaderName> = request.headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
-    if found.contains(&header::CONNECTION) {
-        for name in nominated(request) {
-            request.remove_header(&name);
-        }
-    }
-    for name in found {
-        request.remove_header(&name);
+/// Turns a request into the form for HTTP/1.1 backends. To be called once, for all attempts.
+pub(super) fn prepare_for_http1(request: &mut RequestHeader, kind: RequestKind) -> pingora::Result<()> {
+    strip_hop_by_hop(request);
+    if let Some(authority) = request.uri.authority()
+        && !request.headers.contains_key(header::HOST)
+    {
+        let host = HeaderValue::from_str(authority.as_str());
+        request.insert_header(header::HOST, host.or_err(ErrorType::InvalidHTTPHeader, "invalid authority")?)?;
     }
     match kind {
         RequestKind::Plain => {}
@@ -57,6 +56,44 @@ pub(super) fn strip_hop_by_hop(request: &mut RequestHeader, kind: RequestKind) -
         }
     }
     Ok(())
+}
+
+/// The request in the form for HTTP/2 backends, over TLS or not.
+///
+/// # Errors
+/// If it has no valid host.
+pub(super) fn for_http2(request: &RequestHeader, tls: bool) -> pingora::Result<RequestHeader> {
+    let mut request = request.clone();
+    if request.version != Version::HTTP_2 {
+        strip_hop_by_hop(&mut request);
+    }
+    // Some servers reject a Host beside `:authority`.
+    let host = request.remove_header(&header::HOST);
+    let host = host.as_ref().map(HeaderValue::as_bytes);
+    let authority = host.or_else(|| request.uri.authority().map(|authority| authority.as_str().as_bytes()));
+    let target = request.uri.path_and_query().cloned();
+    let uri = Uri::builder()
+        .scheme(if tls { "https" } else { "http" })
+        .authority(authority.unwrap_or_default())
+        .path_and_query(target.unwrap_or(PathAndQuery::from_static("/")))
+        .build();
+    request.set_uri(uri.or_err(ErrorType::InvalidHTTPHeader, "a host that is no authority")?);
+    request.set_version(Version::HTTP_2);
+    Ok(request)
+}
+
+/// Removes hop-by-hop headers from a request (RFC 9110 §7.6.1), as Pingora does. The listener has checked what
+/// `Connection` names.
+fn strip_hop_by_hop(request: &mut RequestHeader) {
+    let found: Vec<HeaderName> = request.headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
+    if found.contains(&header::CONNECTION) {
+        for name in nominated(request) {
+            request.remove_header(&name);
+        }
+    }
+    for name in found {
+        request.remove_header(&name);
+    }
 }
 
 fn is_hop_by_hop(name: &str) -> bool {
@@ -113,7 +150,7 @@ mod tests {
         ] {
             request.append_header(name, value).unwrap();
         }
-        strip_hop_by_hop(&mut request, RequestKind::Chunked).unwrap();
+        prepare_for_http1(&mut request, RequestKind::Chunked).unwrap();
         let bytes = to_bytes(&request);
         let mut lines: Vec<String> = String::from_utf8_lossy(&bytes).split("\r\n").map(str::to_lowercase).collect();
         assert_eq!(lines.remove(0), "get /a?b http/1.1");

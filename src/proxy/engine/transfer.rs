@@ -7,7 +7,7 @@
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use pingora::Error;
 use pingora_http::ResponseHeader;
 
@@ -17,14 +17,16 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::phases;
 
 /// One attempt.
-pub(super) struct Transfer<'a, C> {
+pub(super) struct Transfer<'a, C, B> {
     client: &'a mut C,
     exchange: &'a mut Exchange,
-    backend: Backend,
+    backend: B,
     upload: Upload,
     download: Download,
     /// A part of the body of the response that was not sent yet.
     data: Bytes,
+    /// Whether it is the last part.
+    last: bool,
     /// Whether something was written to the client since the last flush.
     must_flush: bool,
 }
@@ -50,17 +52,26 @@ enum Download {
     Ending,
 }
 
-impl<'a, C: Client> Transfer<'a, C> {
-    pub(super) fn new(client: &'a mut C, exchange: &'a mut Exchange, backend: Backend) -> Self {
+impl<'a, C: Client, B: Backend> Transfer<'a, C, B> {
+    pub(super) fn new(client: &'a mut C, exchange: &'a mut Exchange, backend: B) -> Self {
         let replay = client.replay();
         let upload =
             if client.is_request_complete() && replay.is_none() { Upload::Ending } else { Upload::Sending { replay } };
-        Self { client, exchange, backend, upload, download: Download::Head, data: Bytes::new(), must_flush: false }
+        Self {
+            client,
+            exchange,
+            backend,
+            upload,
+            download: Download::Head,
+            data: Bytes::new(),
+            last: false,
+            must_flush: false,
+        }
     }
 
-    /// The connection, if it can be used again.
-    pub(super) fn into_backend(self) -> Option<Backend> {
-        matches!(self.upload, Upload::Complete).then_some(self.backend)
+    /// The exchange with the backend, and whether the whole request was sent.
+    pub(super) fn into_backend(self) -> (B, bool) {
+        (self.backend, matches!(self.upload, Upload::Complete))
     }
 
     /// Ready when the response was sent. What is left of the request then does not matter.
@@ -74,9 +85,8 @@ impl<'a, C: Client> Transfer<'a, C> {
         if matches!(self.upload, Upload::Tunnel) {
             return self.poll_tunnel(cx);
         }
-        if self.client.is_request_complete()
-            && let Poll::Ready(e) = self.client.poll_disconnected(cx)
-        {
+        let can_disconnect = self.client.is_http2() || self.client.is_request_complete();
+        if can_disconnect && let Poll::Ready(e) = self.client.poll_disconnected(cx) {
             return Poll::Ready(Err(e));
         }
         match self.poll_download(cx) {
@@ -158,16 +168,13 @@ impl<'a, C: Client> Transfer<'a, C> {
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Poll<pingora::Result<()>> {
         loop {
             match self.download {
-                Download::Head => {
-                    let to_head_request = self.client.request().method == Method::HEAD;
-                    match self.backend.poll_head(cx, to_head_request) {
-                        Poll::Ready(Ok(head)) => self.start_response(head)?,
-                        Poll::Ready(Err(e)) => return Poll::Ready(Err(self.backend_error(e))),
-                        Poll::Pending => return self.poll_flush(cx).and_pending(),
-                    }
-                }
+                Download::Head => match self.backend.poll_head(cx) {
+                    Poll::Ready(Ok(head)) => self.start_response(head)?,
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err(self.backend_error(e))),
+                    Poll::Pending => return self.poll_flush(cx).and_pending(),
+                },
                 Download::Body => {
-                    ready!(self.client.poll_send(cx, &mut self.data))?;
+                    ready!(self.client.poll_send(cx, &mut self.data, self.last))?;
                     if self.backend.is_complete() {
                         phases::response_body_to_client(self.client, true, self.exchange);
                         let trailers = self.backend.take_trailers();
@@ -181,8 +188,9 @@ impl<'a, C: Client> Transfer<'a, C> {
                     match self.backend.poll_body(cx) {
                         Poll::Ready(Ok(data)) => {
                             phases::response_body_received(self.exchange)?;
-                            phases::response_body_to_client(self.client, false, self.exchange);
                             self.data = data.unwrap_or_default();
+                            self.last = self.backend.is_complete();
+                            phases::response_body_to_client(self.client, false, self.exchange);
                             self.must_flush = true;
                         }
                         Poll::Ready(Err(e)) => return Poll::Ready(Err(self.backend_error(e))),
@@ -208,11 +216,8 @@ impl<'a, C: Client> Transfer<'a, C> {
         let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let interim = head.status.is_informational() && !switched;
         phases::response_received(self.client, &mut head, self.exchange)?;
-        if !interim
-            && !switched
-            && self.backend.ends_with_connection()
-            && !head.headers.contains_key(header::TRANSFER_ENCODING)
-        {
+        let open = !interim && !switched && !self.client.is_http2() && self.backend.ends_with_connection();
+        if open && !head.headers.contains_key(header::TRANSFER_ENCODING) {
             // The client's connection can then stay open.
             head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
         }

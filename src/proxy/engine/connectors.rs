@@ -1,0 +1,86 @@
+//! Connections to backends: new ones and idle ones, of both HTTP versions.
+
+use pingora::{Error, ErrorType};
+use pingora_core::connectors::http::v2;
+use pingora_core::connectors::{ConnectorOptions, TransportConnector};
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::client::HttpSession;
+use pingora_core::protocols::http::v2::client::Http2Session;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::upstreams::peer::{ALPN, HttpPeer, Peer};
+
+/// A connection for one exchange.
+pub(super) enum Connected {
+    /// HTTP/1.1.
+    Http1(Stream),
+    /// A stream of an HTTP/2 connection.
+    Http2(Box<Http2Session>),
+}
+
+/// Where connections come from.
+pub(super) struct Connectors {
+    http1: TransportConnector,
+    http2: v2::Connector,
+}
+
+impl Connectors {
+    /// Connectors with the settings of `conf`, without connections.
+    pub(super) fn new(conf: &ServerConf) -> Self {
+        let options = || Some(ConnectorOptions::from_server_conf(conf));
+        Self { http1: TransportConnector::new(options()), http2: v2::Connector::new(options()) }
+    }
+
+    /// A connection to `peer`, and whether it was used before.
+    pub(super) async fn connect(&self, peer: &HttpPeer) -> pingora::Result<(Connected, bool)> {
+        if peer.options.alpn == ALPN::H1 {
+            if let Some(stream) = self.http1.reused_stream(peer).await {
+                return Ok((Connected::Http1(stream), true));
+            }
+            // Boxed: connecting takes much more memory than anything else in an exchange.
+            let stream = Box::pin(self.http1.new_stream(peer)).await?;
+            return Ok((Connected::Http1(stream), false));
+        }
+        Box::pin(self.negotiate(peer)).await
+    }
+
+    /// A connection to a backend that may use HTTP/2.
+    async fn negotiate(&self, peer: &HttpPeer) -> pingora::Result<(Connected, bool)> {
+        if let Some(session) = self.http2.reused_http_session(peer).await? {
+            return Ok((Connected::Http2(Box::new(session)), true));
+        }
+        if peer.options.alpn != ALPN::H2
+            && let Some(stream) = self.http1.reused_stream(peer).await
+        {
+            // All connections to a backend without HTTP/2 are here.
+            return Ok((Connected::Http1(stream), true));
+        }
+        match self.http2.new_http_session(peer).await? {
+            HttpSession::H2(session) => Ok((Connected::Http2(Box::new(session)), false)),
+            HttpSession::H1(session) => Ok((Connected::Http1(session.into_inner()), false)),
+            HttpSession::Custom(()) => Error::e_explain(ErrorType::InternalError, "a protocol without a connector"),
+        }
+    }
+
+    /// Keeps an HTTP/1.1 connection for the next exchange.
+    pub(super) fn release_http1(&self, stream: Stream, peer: &HttpPeer) {
+        self.http1.release_stream(stream, peer.reuse_hash(), peer.idle_timeout());
+    }
+
+    /// Ends a stream, and keeps its connection.
+    pub(super) fn release_http2(&self, session: Http2Session, peer: &HttpPeer) {
+        self.http2.release_http_session(session, peer, peer.idle_timeout());
+    }
+
+    /// Decides what follows from a failure of HTTP/2 itself: the next connections to the backend use HTTP/1.1, or
+    /// there is no retry.
+    pub(super) fn downgrade(&self, mut e: Box<Error>, peer: &HttpPeer) -> Box<Error> {
+        if matches!(e.etype, ErrorType::H2Downgrade | ErrorType::InvalidH2) {
+            if peer.options.alpn.get_min_http_version() == 1 {
+                self.http2.prefer_h1(peer);
+            } else {
+                e.retry = false.into();
+            }
+        }
+        e
+    }
+}

@@ -1,0 +1,313 @@
+//! The client side of one stream of an HTTP/2 client.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Response, StatusCode, header};
+use pingora::{Error, ErrorType};
+use pingora_core::protocols::http::date::get_cached_date;
+use pingora_core::protocols::tls::SslDigest;
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::client::Client;
+use super::replay::Replay;
+use crate::listener::connection::Connection;
+use crate::listener::engine::Http2Stream;
+use crate::listener::inactivity_timer::InactivityTimer;
+use crate::proxy::client_side::ClientSide;
+use crate::tls::HandshakeResult;
+
+/// The client side of one stream.
+pub(super) struct Http2Client {
+    connection: Arc<Connection>,
+    tls: Option<Arc<SslDigest>>,
+    request: RequestHeader,
+    body: RequestBody,
+    expects_continue: bool,
+    respond: SendResponse<Bytes>,
+    /// The head of the response, until it is known whether a body follows.
+    head: Option<ResponseHeader>,
+    send: Option<SendStream<Bytes>>,
+    ended: bool,
+    status: Option<StatusCode>,
+    sent: u64,
+    write_timeout: Duration,
+    write_timer: InactivityTimer,
+}
+
+/// The request body as far as it was read.
+struct RequestBody {
+    stream: RecvStream,
+    complete: bool,
+    received: u64,
+    replay: Replay,
+    trailers: Option<HeaderMap>,
+}
+
+impl Http2Client {
+    /// The client side of `stream`.
+    pub(super) fn new(stream: Http2Stream) -> Self {
+        let Http2Stream { connection, tls, request, body, respond } = stream;
+        let expects_continue = request.headers.contains_key(header::EXPECT);
+        let complete = body.is_end_stream();
+        let body = RequestBody { stream: body, complete, received: 0, replay: Replay::default(), trailers: None };
+        Self {
+            connection,
+            tls,
+            request,
+            body,
+            expects_continue,
+            respond,
+            head: None,
+            send: None,
+            ended: false,
+            status: None,
+            sent: 0,
+            write_timeout: Duration::MAX,
+            write_timer: InactivityTimer::default(),
+        }
+    }
+
+    /// Sends the head if it waits; `end` if nothing follows.
+    fn send_head(&mut self, end: bool) -> pingora::Result<()> {
+        let Some(head) = self.head.take() else { return Ok(()) };
+        let parts: http::response::Parts = head.into();
+        let sent = self.respond.send_response(Response::from_parts(parts, ()), end);
+        self.send = Some(sent.map_err(write_error)?);
+        self.ended = end;
+        Ok(())
+    }
+
+    /// Sends data with `end`, which must fit into the window.
+    fn send_data(&mut self, data: Bytes, end: bool) -> pingora::Result<()> {
+        let Some(send) = &mut self.send else { return Ok(()) };
+        send.send_data(data, end).map_err(write_error)?;
+        self.ended |= end;
+        Ok(())
+    }
+
+    /// The bytes that may be sent now of those that remain.
+    fn poll_capacity(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<pingora::Result<usize>> {
+        let Some(send) = &mut self.send else { return Poll::Ready(Ok(0)) };
+        send.reserve_capacity(wanted);
+        let available = send.capacity();
+        if available > 0 {
+            return Poll::Ready(Ok(available));
+        }
+        match send.poll_capacity(cx) {
+            Poll::Ready(Some(Ok(available))) => {
+                self.write_timer.reset();
+                Poll::Ready(Ok(available))
+            }
+            Poll::Ready(Some(Err(e))) => Poll::Ready(Err(write_error(e))),
+            Poll::Ready(None) => {
+                Poll::Ready(Err(Error::explain(ErrorType::H2Error, "the stream is closed").into_down()))
+            }
+            Poll::Pending => {
+                ready!(self.write_timer.poll(cx, self.write_timeout));
+                Poll::Ready(Err(Error::explain(ErrorType::WriteTimedout, "the client does not read").into_down()))
+            }
+        }
+    }
+}
+
+fn write_error(e: h2::Error) -> Box<Error> {
+    Error::because(ErrorType::WriteError, "sending a response", e).into_down()
+}
+
+impl ClientSide for Http2Client {
+    fn request(&self) -> &RequestHeader {
+        &self.request
+    }
+
+    fn request_mut(&mut self) -> &mut RequestHeader {
+        &mut self.request
+    }
+
+    fn connection(&self) -> Option<&Arc<Connection>> {
+        Some(&self.connection)
+    }
+
+    fn handshake(&self) -> Option<&HandshakeResult> {
+        self.tls.as_deref()?.extension.get()
+    }
+
+    fn is_http2(&self) -> bool {
+        true
+    }
+
+    fn is_request_complete(&mut self) -> bool {
+        self.body.complete
+    }
+
+    fn body_received(&self) -> u64 {
+        self.body.received
+    }
+
+    fn is_replayable(&self) -> bool {
+        self.body.replay.is_complete()
+    }
+
+    fn response_status(&self) -> Option<StatusCode> {
+        self.status
+    }
+
+    fn body_sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// The connection does not depend on its streams.
+    fn is_keepalive(&self) -> bool {
+        false
+    }
+
+    fn disable_keepalive(&mut self) {}
+
+    fn set_close_if_request_incomplete(&mut self, _close: bool) {}
+
+    fn suppress_interim(&mut self) {}
+
+    fn set_write_timeout(&mut self, timeout: Duration) {
+        self.write_timeout = timeout;
+    }
+
+    async fn respond(&mut self, head: ResponseHeader, body: Option<Bytes>) -> pingora::Result<()> {
+        self.start_response(head)?;
+        if let Some(mut body) = body {
+            std::future::poll_fn(|cx| self.poll_send(cx, &mut body, true)).await?;
+        }
+        self.end_response(None)
+    }
+
+    async fn write_continue(&mut self) -> pingora::Result<()> {
+        self.start_response(ResponseHeader::build_no_case(StatusCode::CONTINUE, None)?)
+    }
+
+    async fn truncate(&mut self) {
+        if self.ended {
+            return;
+        }
+        self.head = None;
+        match &mut self.send {
+            Some(send) => send.send_reset(Reason::INTERNAL_ERROR),
+            None => self.respond.send_reset(Reason::INTERNAL_ERROR),
+        }
+    }
+}
+
+impl Client for Http2Client {
+    fn poll_request_body(&mut self, cx: &mut Context<'_>) -> Poll<pingora::Result<Option<Bytes>>> {
+        let body = &mut self.body;
+        if body.complete {
+            return Poll::Ready(Ok(None));
+        }
+        let failed = |e| Error::because(ErrorType::ReadError, "reading the request body", e).into_down();
+        let Some(data) = ready!(body.stream.poll_data(cx)).transpose().map_err(failed)? else {
+            body.trailers = ready!(body.stream.poll_trailers(cx)).map_err(failed)?;
+            body.complete = true;
+            return Poll::Ready(Ok(None));
+        };
+        body.stream.flow_control().release_capacity(data.len()).map_err(failed)?;
+        body.complete = body.stream.is_end_stream();
+        // A length in memory fits into 64 bits.
+        body.received += data.len() as u64;
+        body.replay.record(&data);
+        Poll::Ready(Ok(Some(data)))
+    }
+
+    fn replay(&self) -> Option<Bytes> {
+        self.body.replay.bytes()
+    }
+
+    fn request_trailers(&self) -> Option<&HeaderMap> {
+        self.body.trailers.as_ref()
+    }
+
+    /// HTTP/2 has no tunnels here.
+    fn poll_tunnel(&mut self, _cx: &mut Context<'_>) -> Poll<pingora::Result<Option<Bytes>>> {
+        Poll::Ready(Ok(None))
+    }
+
+    fn poll_disconnected(&mut self, cx: &mut Context<'_>) -> Poll<Box<Error>> {
+        if self.ended {
+            return Poll::Pending;
+        }
+        let reset = match &mut self.send {
+            Some(send) => ready!(send.poll_reset(cx)),
+            None => ready!(self.respond.poll_reset(cx)),
+        };
+        Poll::Ready(match reset {
+            Ok(reason) => {
+                Error::explain(ErrorType::H2Error, format!("the client has closed the stream: {reason}")).into_down()
+            }
+            Err(e) => Error::because(ErrorType::H2Error, "the client has closed the connection", e).into_down(),
+        })
+    }
+
+    fn start_response(&mut self, mut head: ResponseHeader) -> pingora::Result<()> {
+        if head.status.is_informational() {
+            if head.status != StatusCode::CONTINUE || self.expects_continue {
+                self.status = Some(head.status);
+                let parts: http::response::Parts = without_connection_headers(head).into();
+                self.respond.send_informational(Response::from_parts(parts, ())).map_err(write_error)?;
+            }
+            return Ok(());
+        }
+        head.insert_header(header::DATE, get_cached_date())?;
+        self.status = Some(head.status);
+        self.head = Some(without_connection_headers(head));
+        Ok(())
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes, last: bool) -> Poll<pingora::Result<()>> {
+        if data.is_empty() || self.ended {
+            data.clear();
+            return Poll::Ready(Ok(()));
+        }
+        self.send_head(false)?;
+        while !data.is_empty() {
+            let capacity = ready!(self.poll_capacity(cx, data.len()))?;
+            let part = data.split_to(capacity.min(data.len()));
+            // A length in memory fits into 64 bits.
+            self.sent += part.len() as u64;
+            self.send_data(part, last && data.is_empty())?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn end_response(&mut self, trailers: Option<HeaderMap>) -> pingora::Result<()> {
+        if let Some(trailers) = trailers {
+            self.send_head(false)?;
+            if let Some(send) = self.send.as_mut().filter(|_| !self.ended) {
+                send.send_trailers(trailers).map_err(write_error)?;
+                self.ended = true;
+            }
+            return Ok(());
+        }
+        self.send_head(true)?;
+        if self.ended { Ok(()) } else { self.send_data(Bytes::new(), true) }
+    }
+
+    /// The task of the connection sends what was written.
+    fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<pingora::Result<()>> {
+        Poll::Ready(self.send_head(false))
+    }
+
+    async fn confirm_delivery(&mut self) -> pingora::Result<()> {
+        Ok(())
+    }
+}
+
+/// HTTP/2 does not have them (RFC 9113 §8.2.2).
+fn without_connection_headers(mut head: ResponseHeader) -> ResponseHeader {
+    head.remove_header(&header::TRANSFER_ENCODING);
+    head.remove_header(&header::CONNECTION);
+    head.remove_header(&header::UPGRADE);
+    head.remove_header("keep-alive");
+    head.remove_header("proxy-connection");
+    head
+}
