@@ -273,13 +273,14 @@ fn connection_fault(e: &h2::Error) -> Option<DetailedRejection> {
 /// Passes one request to the engine, next to the others.
 fn pass<E: Engine>(worker: &Arc<WorkerContext<E>>, request: Request, active: ActiveRequest) {
     let worker = Arc::clone(worker);
-    tokio::spawn(async move {
+    // Boxed: tokio copies a task several times, and this one is large.
+    tokio::spawn(Box::pin(async move {
         let _active = active;
         match request {
             Request::Stream(stream) => worker.engine.serve_http2(stream).await,
             Request::Session(session) => worker.engine.serve_session(session, &worker.draining).await,
         }
-    });
+    }));
 }
 
 /// The access log line of a malformed request. Its method and target are not known.

@@ -1,5 +1,7 @@
 //! Connections to backends: new ones and idle ones, of both HTTP versions.
 
+use std::time::{Duration, Instant};
+
 use pingora::{Error, ErrorType};
 use pingora_core::connectors::http::v2;
 use pingora_core::connectors::{ConnectorOptions, TransportConnector};
@@ -8,6 +10,8 @@ use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::protocols::http::v2::client::Http2Session;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::upstreams::peer::{ALPN, HttpPeer, Peer};
+
+use super::idle::IdleConnections;
 
 /// A connection for one exchange.
 pub(super) enum Connected {
@@ -20,20 +24,25 @@ pub(super) enum Connected {
 /// Where connections come from.
 pub(super) struct Connectors {
     http1: TransportConnector,
+    idle: IdleConnections,
     http2: v2::Connector,
 }
 
 impl Connectors {
-    /// Connectors with the settings of `conf`, without connections.
+    /// Connectors of a worker with the settings of `conf`, without connections.
+    #[expect(clippy::disallowed_methods, reason = "the clock of the idle connections starts here")]
     pub(super) fn new(conf: &ServerConf) -> Self {
         let options = || Some(ConnectorOptions::from_server_conf(conf));
-        Self { http1: TransportConnector::new(options()), http2: v2::Connector::new(options()) }
+        // The setting is per thread. With work stealing, one worker has all threads.
+        let most = conf.upstream_keepalive_pool_size.saturating_mul(if conf.work_stealing { conf.threads } else { 1 });
+        let idle = IdleConnections::new(most, Instant::now());
+        Self { http1: TransportConnector::new(options()), idle, http2: v2::Connector::new(options()) }
     }
 
     /// A connection to `peer`, and whether it was used before.
     pub(super) async fn connect(&self, peer: &HttpPeer) -> pingora::Result<(Connected, bool)> {
         if peer.options.alpn == ALPN::H1 {
-            if let Some(stream) = self.http1.reused_stream(peer).await {
+            if let Some(stream) = self.idle.take(peer.reuse_hash()) {
                 return Ok((Connected::Http1(stream), true));
             }
             // Boxed: connecting takes much more memory than anything else in an exchange.
@@ -49,7 +58,7 @@ impl Connectors {
             return Ok((Connected::Http2(Box::new(session)), true));
         }
         if peer.options.alpn != ALPN::H2
-            && let Some(stream) = self.http1.reused_stream(peer).await
+            && let Some(stream) = self.idle.take(peer.reuse_hash())
         {
             // All connections to a backend without HTTP/2 are here.
             return Ok((Connected::Http1(stream), true));
@@ -63,7 +72,7 @@ impl Connectors {
 
     /// Keeps an HTTP/1.1 connection for the next exchange.
     pub(super) fn release_http1(&self, stream: Stream, peer: &HttpPeer) {
-        self.http1.release_stream(stream, peer.reuse_hash(), peer.idle_timeout());
+        self.idle.put(peer.reuse_hash(), stream, peer.idle_timeout().unwrap_or(Duration::MAX));
     }
 
     /// Ends a stream, and keeps its connection.

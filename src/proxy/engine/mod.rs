@@ -1,12 +1,12 @@
 //! The engine: what happens between the listener and the backends.
 //!
 //! It calls the same phases as Pingora's loop, in one task per request and without channels: the head of a request
-//! and of a response is parsed once, and bodies are passed on as they were read. Connections to backends, their pools
-//! and TLS are Pingora's. With `server.engine: pingora` Pingora's loop serves all requests.
+//! and of a response is parsed once, and bodies are passed on as they were read. Connections to backends and
+//! TLS are Pingora's. With `server.engine: pingora` Pingora's loop serves all requests.
 //!
 //! - [`client`]: what the engine needs from the client side; [`http1_client`], [`http2_client`]: the client sides.
 //! - [`backend`]: what it needs from a connection to a backend; [`http1_backend`], [`http2_backend`]: the connections;
-//!   [`connectors`]: where they come from; [`request_head`]: the head of a request to a backend.
+//!   [`connectors`]: where they come from; [`idle`]: those that are kept; [`request_head`]: the head of a request to a backend.
 //! - [`transfer`]: one attempt on a connection.
 //! - [`framing`], [`chunked`]: the end of a message; [`replay`]: the request body, for a retry.
 
@@ -19,6 +19,7 @@ mod http1_backend;
 mod http1_client;
 mod http2_backend;
 mod http2_client;
+mod idle;
 mod replay;
 mod request_head;
 mod transfer;
