@@ -104,3 +104,64 @@ impl ConnectionOptions {
         !self.close && (self.keepalive || version == Version::HTTP_11)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(fields: &[(&'static str, &'static str)]) -> ResponseHeader {
+        let mut head = ResponseHeader::build_no_case(200, None).unwrap();
+        for (name, value) in fields {
+            head.append_header(*name, *value).unwrap();
+        }
+        head
+    }
+
+    #[test]
+    fn framing_of_a_response_follows_its_headers() {
+        for (fields, framing) in [
+            (&[][..], Framing::Close),
+            (&[("content-length", "0")], Framing::None),
+            (&[("content-length", "7")], Framing::Length(7)),
+            (&[("content-length", "7, 7"), ("content-length", "7")], Framing::Length(7)),
+            (&[("transfer-encoding", "chunked")], Framing::Chunked),
+            (&[("transfer-encoding", "gzip, Chunked")], Framing::Chunked),
+            (&[("transfer-encoding", "gzip"), ("transfer-encoding", "chunked")], Framing::Chunked),
+            (&[("transfer-encoding", "chunked, gzip")], Framing::Close),
+        ] {
+            assert_eq!(Framing::of_response(&response(fields), false).unwrap(), framing, "{fields:?}");
+            assert_eq!(Framing::of_response(&response(fields), true).unwrap(), Framing::None, "{fields:?} to HEAD");
+        }
+        for length in ["", "-1", "+1", "0x1", "1 2", "1,2", "18446744073709551616"] {
+            let head = response(&[("content-length", length)]);
+            assert!(Framing::of_response(&head, false).is_err(), "{length:?}");
+        }
+    }
+
+    #[test]
+    fn connection_stays_open_according_to_version_and_options() {
+        for (options, http11, http10) in [
+            (None, true, false),
+            (Some("close"), false, false),
+            (Some("keep-alive"), true, true),
+            (Some("Keep-Alive, X"), true, true),
+            (Some("keep-alive, close"), false, false),
+        ] {
+            let headers = options.map(|value| (header::CONNECTION, HeaderValue::from_static(value)));
+            let options = connection_options(&headers.into_iter().collect());
+            assert_eq!(options.keepalive(Version::HTTP_11), http11, "{options:?}");
+            assert_eq!(options.keepalive(Version::HTTP_10), http10, "{options:?}");
+        }
+    }
+
+    #[test]
+    fn body_is_cut_to_its_framing() {
+        let cut = |framing: Framing, in_chunk| {
+            let mut data = Bytes::from_static(b"12345");
+            framing.limit(&mut data, in_chunk);
+            data.len()
+        };
+        assert_eq!((cut(Framing::None, false), cut(Framing::Length(3), false)), (0, 3));
+        assert_eq!((cut(Framing::Chunked, false), cut(Framing::Close, false), cut(Framing::None, true)), (5, 5, 5));
+    }
+}
