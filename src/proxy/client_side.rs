@@ -44,6 +44,12 @@ pub(super) trait ClientSide: Send {
     /// The status code of the last response that was written, which may be an interim one.
     fn response_status(&self) -> Option<StatusCode>;
 
+    /// Whether the final response has started. After an interim one, another attempt can still respond.
+    fn has_response(&self) -> bool {
+        let is_final = |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
+        self.response_status().is_some_and(is_final)
+    }
+
     /// The bytes of the response body that were sent.
     fn body_sent(&self) -> u64;
 

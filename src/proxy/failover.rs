@@ -44,7 +44,7 @@ pub(super) fn after_header(
         return Ok(());
     }
     exchange.backend_not_at_fault = false;
-    if client.response_status().is_some() || !exchange.retry_elsewhere(client, failure) {
+    if client.has_response() || !exchange.retry_elsewhere(client, failure) {
         return Ok(());
     }
     exchange.record(failure);
@@ -77,7 +77,7 @@ pub(super) fn after_broken_connection(
     if exchange.has_response() && upstream && is_truncated_by_backend(exchange) {
         exchange.response_failed(Outcome::GatewayFailure);
     }
-    let begun = exchange.has_response() || client.response_status().is_some();
+    let begun = exchange.has_response() || client.has_response();
     if begun || !(upstream || refused) {
         return e;
     }

@@ -71,7 +71,7 @@ pub(super) async fn failure(client: &mut impl ClientSide, exchange: &mut Exchang
     }
     let rejection = failover::classify(exchange, e);
     exchange.rejection = Some(rejection);
-    if client.response_status().is_some() {
+    if client.has_response() {
         // The response has started and can only be truncated. On HTTP/2 that ends the stream; an HTTP/1.1
         // connection is closed by the listener, because the response is not marked as complete.
         client.truncate().await;

@@ -15,6 +15,7 @@ mod lab;
 
 mod affinity;
 mod command;
+mod differential;
 mod control;
 mod errors;
 mod explain;

@@ -22,8 +22,9 @@ impl Framing {
     /// The framing of the body after the head of a final response.
     ///
     /// # Errors
-    /// If Content-Length is invalid and decides.
+    /// If Content-Length is invalid, even if there is no body.
     pub(super) fn of_response(head: &ResponseHeader, to_head_request: bool) -> pingora::Result<Self> {
+        let length = content_length(&head.headers)?;
         if to_head_request || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             return Ok(Self::None);
         }
@@ -32,7 +33,7 @@ impl Framing {
             let chunked = coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
             return Ok(if chunked { Self::Chunked } else { Self::Close });
         }
-        Ok(match content_length(&head.headers)? {
+        Ok(match length {
             Some(0) => Self::None,
             Some(length) => Self::Length(length),
             None => Self::Close,
@@ -135,6 +136,7 @@ mod tests {
         for length in ["", "-1", "+1", "0x1", "1 2", "1,2", "18446744073709551616"] {
             let head = response(&[("content-length", length)]);
             assert!(Framing::of_response(&head, false).is_err(), "{length:?}");
+            assert!(Framing::of_response(&head, true).is_err(), "{length:?} to HEAD");
         }
     }
 

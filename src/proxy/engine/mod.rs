@@ -189,7 +189,7 @@ impl Engine {
                 return Err(e);
             }
         };
-        let end = client.is_request_complete() && client.replay().is_none();
+        let end = client.is_request_complete() && client.replay().is_none() && client.request_trailers().is_none();
         let (backend, started) = Http2Backend::start(session, request, end, http2_limits(exchange));
         let mut transfer = Transfer::new(client, exchange, backend);
         let mut result = started;

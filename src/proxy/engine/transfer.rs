@@ -53,10 +53,14 @@ enum Download {
 }
 
 impl<'a, C: Client, B: Backend> Transfer<'a, C, B> {
-    pub(super) fn new(client: &'a mut C, exchange: &'a mut Exchange, backend: B) -> Self {
+    pub(super) fn new(client: &'a mut C, exchange: &'a mut Exchange, mut backend: B) -> Self {
         let replay = client.replay();
-        let upload =
-            if client.is_request_complete() && replay.is_none() { Upload::Ending } else { Upload::Sending { replay } };
+        let upload = if client.is_request_complete() && replay.is_none() {
+            backend.push_end(client.request_trailers());
+            Upload::Ending
+        } else {
+            Upload::Sending { replay }
+        };
         Self {
             client,
             exchange,

@@ -1,0 +1,140 @@
+//! Both engines behave alike: generated exchanges pass through l7lb's engine and through Pingora's loop, and the
+//! client, the backend and the access log must see the same.
+//!
+//! `L7LB_DIFFERENTIAL_SECONDS=3600 cargo test --test it differential -- --nocapture` runs for an hour. A failure names
+//! the number of its case; `L7LB_DIFFERENTIAL_FROM=<number>` starts there.
+//!
+//! Differences that are intended are not observed: the version of a response (l7lb always sends HTTP/1.1), trailers
+//! (only l7lb's engine forwards them), and the case of header names.
+
+mod backend;
+mod case;
+mod client;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backend::{Cases, Received};
+use case::Case;
+use client::Seen;
+
+use crate::lab::{Lab, PATIENCE, eventually, free_port};
+
+/// Cases of a normal test run.
+const CASES: usize = 200;
+
+/// Cases between two comparisons of the access logs.
+const BATCH: usize = 100;
+
+/// One engine with its own backend.
+struct Side {
+    port: u16,
+    lab: Lab,
+    cases: Arc<Cases>,
+}
+
+/// What was observed of one case.
+#[derive(Debug, PartialEq)]
+struct Observation {
+    client: Vec<Seen>,
+    backend: Vec<Received>,
+}
+
+impl Side {
+    fn start(engine: &str) -> Self {
+        let cases = Arc::<Cases>::default();
+        let backends = [cases.start(), cases.start()].map(|port| format!("{{ address: '127.0.0.1:{port}' }}"));
+        let port = free_port();
+        let lab = Lab::start(&format!(
+            "server: {{ engine: {engine}, threads: 1, upgrade_sock: '{{folder}}/upgrade.sock', pid_file: '{{folder}}/pid' }}\n\
+             listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
+             client_timeouts: {{ keepalive: 5s, header: 5s, body: 5s, write: 5s }}\n\
+             pools: {{ p: {{ balance: round_robin, passive_health: off, timeouts: {{ first_byte: 5s, idle: 5s }}, \
+             health_check: {{ type: none }}, backends: [{}] }} }}\n\
+             routes: [{{ path: /, pool: p }}]\n",
+            backends.join(", ")
+        ));
+        Self { port, lab, cases }
+    }
+
+    fn run(&self, number: usize, case: &Arc<Case>) -> Observation {
+        self.cases.insert(number, case);
+        let mut client = client::run(self.port, number, case);
+        let backend = self.cases.take(number, case);
+        for seen in &mut client {
+            if let Seen::Response { interim, status, .. } = seen
+                && (backend.len() > 1 || status.starts_with("502") || status.starts_with("504"))
+            {
+                // Pingora's loop may drop an interim response if the attempt fails immediately after it.
+                interim.clear();
+            }
+        }
+        if case.responds_early() {
+            // How much of the request has arrived by then decides whether the connection is kept.
+            client.truncate(1);
+            for seen in &mut client {
+                if let Seen::Response { fields, .. } = seen {
+                    fields.retain(|field| !field.starts_with("connection:"));
+                }
+            }
+        }
+        Observation { client, backend }
+    }
+
+    /// The access log lines of the case, without what differs between any two requests.
+    fn lines(&self, number: usize) -> Vec<String> {
+        let path = format!("path=/c/{number} ");
+        let log = self.lab.access();
+        let lines = log.iter().filter(|line| line.contains(&path));
+        lines
+            .map(|line| {
+                without(line, &["time", "client", "latency_ms", "upstream", "upstream_latency_ms", "request_id"])
+            })
+            .collect()
+    }
+}
+
+fn without(line: &str, keys: &[&str]) -> String {
+    let differs = |word: &&str| word.split_once('=').is_some_and(|(key, _)| keys.contains(&key)) || word.ends_with('Z');
+    line.split(' ').filter(|word| !differs(word)).collect::<Vec<_>>().join(" ")
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn both_engines_behave_alike_for_generated_exchanges() {
+    let (own, pingora) = (Side::start("own"), Side::start("pingora"));
+    let until = number("L7LB_DIFFERENTIAL_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let first = number("L7LB_DIFFERENTIAL_FROM").unwrap_or(0) as usize;
+    let mut compared = first;
+    for number in first.. {
+        let case = Arc::new(Case::generate(number as u64));
+        let (ours, theirs) = (own.run(number, &case), pingora.run(number, &case));
+        assert_eq!(ours, theirs, "case {number}: {case:#?}");
+        let last = until.map_or(number + 1 >= first + CASES, |until| Instant::now() >= until);
+        if last || number % BATCH == BATCH - 1 {
+            compare_logs(&own, &pingora, compared..number + 1);
+            compared = number + 1;
+        }
+        if last {
+            println!("{} exchanges are alike", compared - first);
+            return;
+        }
+    }
+}
+
+fn compare_logs(own: &Side, pingora: &Side, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        // A line may be written after the client has seen the response.
+        let alike = || own.lines(number) == pingora.lines(number) && !own.lines(number).is_empty();
+        let until = Instant::now() + Duration::from_secs(2);
+        while !alike() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let case = Case::generate(number as u64);
+        assert_eq!(own.lines(number), pingora.lines(number), "case {number}: {case:#?}");
+    }
+    eventually("nothing is in flight", PATIENCE, || true);
+}
