@@ -81,6 +81,12 @@ impl Side {
         Observation { client, backend }
     }
 
+    /// Whether the retry budget prevented a retry, which depends on the time.
+    fn lacks_budget(&self, number: usize) -> bool {
+        eventually("the access log line", PATIENCE, || !self.lines(number).is_empty());
+        self.lines(number).iter().any(|line| line.contains("budget is exhausted"))
+    }
+
     /// The access log lines of the case, without what differs between any two requests.
     fn lines(&self, number: usize) -> Vec<String> {
         let path = format!("path=/c/{number} ");
@@ -112,7 +118,8 @@ fn both_engines_behave_alike_for_generated_exchanges() {
     for number in first.. {
         let case = Arc::new(Case::generate(number as u64));
         let (ours, theirs) = (own.run(number, &case), pingora.run(number, &case));
-        assert_eq!(ours, theirs, "case {number}: {case:#?}");
+        let skipped = ours != theirs && (own.lacks_budget(number) || pingora.lacks_budget(number));
+        assert!(skipped || ours == theirs, "case {number}: {case:#?}\n  own: {ours:#?}\n  pingora: {theirs:#?}");
         let last = until.map_or(number + 1 >= first + CASES, |until| Instant::now() >= until);
         if last || number % BATCH == BATCH - 1 {
             compare_logs(&own, &pingora, compared..number + 1);
@@ -134,7 +141,8 @@ fn compare_logs(own: &Side, pingora: &Side, numbers: std::ops::Range<usize>) {
             std::thread::sleep(Duration::from_millis(20));
         }
         let case = Case::generate(number as u64);
-        assert_eq!(own.lines(number), pingora.lines(number), "case {number}: {case:#?}");
+        if !own.lacks_budget(number) && !pingora.lacks_budget(number) {
+            assert_eq!(own.lines(number), pingora.lines(number), "case {number}: {case:#?}");
+        }
     }
-    eventually("nothing is in flight", PATIENCE, || true);
 }
