@@ -7,6 +7,7 @@
 //! - [`client_address`]: the client's address, from the connection or from trusted proxies.
 //! - [`proxy_protocol`]: HAProxy's PROXY protocol, versions 1 and 2.
 //! - [`grpc_status`]: gRPC status codes.
+//! - [`trailers`]: which trailers are forwarded.
 //! - [`request_id`]: the identifier of a request in logs and headers.
 
 pub mod rejection;
@@ -16,4 +17,5 @@ pub mod h1;
 pub mod client_address;
 pub mod proxy_protocol;
 pub mod grpc_status;
+pub mod trailers;
 pub mod request_id;

@@ -52,7 +52,7 @@ impl Exchange {
             protocol: protocol(request.version),
             status,
             bytes: side.body_sent(),
-            latency: self.began().elapsed(),
+            latency: self.latency(),
             upstream: self.attempted.last().map(|endpoint| endpoint.address_text()),
             upstream_latency: self.upstream_latency,
             // At most the three attempts of the retry policy.

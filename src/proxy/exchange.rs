@@ -81,6 +81,8 @@ pub struct Exchange {
     pub(super) upgrade: bool,
     /// Whether the request is a health check of the balancer itself, which is not counted or logged.
     pub(super) uncounted: bool,
+    /// When the exchange ended, if that was before its access log line.
+    ended_at: Option<Instant>,
     /// Whether the response was complete before the request.
     ended_early: bool,
     body_received: u64,
@@ -122,6 +124,7 @@ impl Exchange {
             backend_not_at_fault: false,
             upgrade: false,
             uncounted: false,
+            ended_at: None,
             ended_early: false,
             body_received: 0,
         }
@@ -172,6 +175,17 @@ impl Exchange {
             self.ended_early = true;
             connection.mark_response_complete();
         }
+    }
+
+    /// Marks the end of the exchange; its access log line follows later.
+    #[expect(clippy::disallowed_methods, reason = "the exchange ends now")]
+    pub(super) fn mark_end(&mut self) {
+        self.ended_at = Some(Instant::now());
+    }
+
+    /// The time from the arrival of the request to its end, or to now.
+    pub(super) fn latency(&self) -> Duration {
+        self.ended_at.map_or_else(|| self.began.elapsed(), |ended| ended.saturating_duration_since(self.began))
     }
 
     /// Whether the response was complete before the request.

@@ -12,7 +12,7 @@ pub(super) trait Backend: Send {
     fn push_body(&mut self, data: Bytes);
 
     /// Adds the end of the request.
-    fn push_end(&mut self, trailers: Option<&HeaderMap>);
+    fn push_end(&mut self, trailers: Option<HeaderMap>);
 
     /// Sends what was added.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<pingora::Result<()>>;

@@ -38,6 +38,9 @@ pub(super) trait Client: ClientSide {
     /// Sends what was written.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<pingora::Result<()>>;
 
+    /// Whether the client has closed its sending side.
+    fn is_half_closed(&self) -> bool;
+
     /// Finds out whether a client that closed its sending side has received the response.
     fn confirm_delivery(&mut self) -> impl Future<Output = pingora::Result<()>> + Send;
 }

@@ -90,9 +90,9 @@ impl Backend for Http1Backend {
         }
     }
 
-    fn push_end(&mut self, trailers: Option<&HeaderMap>) {
+    fn push_end(&mut self, trailers: Option<HeaderMap>) {
         if self.request == RequestKind::Chunked {
-            write_end(&mut self.unsent, trailers);
+            write_end(&mut self.unsent, trailers.as_ref());
         }
     }
 

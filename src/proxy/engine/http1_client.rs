@@ -345,8 +345,12 @@ impl Client for Http1Client<'_> {
         }
     }
 
+    fn is_half_closed(&self) -> bool {
+        self.half_closed
+    }
+
     async fn confirm_delivery(&mut self) -> pingora::Result<()> {
-        if self.half_closed && self.stream.is_reset_soon().await {
+        if self.stream.is_reset_soon().await {
             return Error::e_explain(ErrorType::ConnectionClosed, "before the end of the response")
                 .map_err(Error::into_down);
         }

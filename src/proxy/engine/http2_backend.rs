@@ -161,9 +161,9 @@ impl Backend for Http2Backend {
         self.unsent = data;
     }
 
-    fn push_end(&mut self, trailers: Option<&HeaderMap>) {
+    fn push_end(&mut self, trailers: Option<HeaderMap>) {
         self.must_end = true;
-        self.trailers_to_send = trailers.cloned();
+        self.trailers_to_send = trailers;
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<pingora::Result<()>> {

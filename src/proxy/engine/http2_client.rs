@@ -297,6 +297,10 @@ impl Client for Http2Client {
         Poll::Ready(self.send_head(false))
     }
 
+    fn is_half_closed(&self) -> bool {
+        false
+    }
+
     async fn confirm_delivery(&mut self) -> pingora::Result<()> {
         Ok(())
     }

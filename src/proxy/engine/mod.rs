@@ -105,7 +105,8 @@ impl Engine {
             Ok(true) => Ok(()),
             Err(e) => Err(e),
         };
-        if result.is_ok() {
+        if result.is_ok() && client.is_half_closed() {
+            exchange.mark_end();
             result = client.confirm_delivery().await;
         }
         if let Err(e) = &result {

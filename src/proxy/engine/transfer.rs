@@ -13,6 +13,7 @@ use pingora_http::ResponseHeader;
 
 use super::backend::Backend;
 use super::client::Client;
+use crate::http::trailers;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::phases;
 
@@ -56,7 +57,7 @@ impl<'a, C: Client, B: Backend> Transfer<'a, C, B> {
     pub(super) fn new(client: &'a mut C, exchange: &'a mut Exchange, mut backend: B) -> Self {
         let replay = client.replay();
         let upload = if client.is_request_complete() && replay.is_none() {
-            backend.push_end(client.request_trailers());
+            backend.push_end(client.request_trailers().cloned().and_then(trailers::allowed));
             Upload::Ending
         } else {
             Upload::Sending { replay }
@@ -149,7 +150,7 @@ impl<'a, C: Client, B: Backend> Transfer<'a, C, B> {
                 }
             }
             if self.client.is_request_complete() {
-                self.backend.push_end(self.client.request_trailers());
+                self.backend.push_end(self.client.request_trailers().cloned().and_then(trailers::allowed));
                 self.upload = Upload::Ending;
             }
         }
@@ -185,7 +186,7 @@ impl<'a, C: Client, B: Backend> Transfer<'a, C, B> {
                         if let Some(trailers) = &trailers {
                             phases::trailers_received(trailers, self.exchange);
                         }
-                        self.client.end_response(trailers)?;
+                        self.client.end_response(trailers.and_then(trailers::allowed))?;
                         self.download = Download::Ending;
                         continue;
                     }

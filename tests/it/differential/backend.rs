@@ -19,10 +19,13 @@ pub struct Received {
     body: Option<(String, bool)>,
 }
 
+/// A case, and what was received for it.
+type Known = (Arc<Case>, Vec<Received>);
+
 /// The cases that the backend knows, and what it received for them.
 #[derive(Default)]
 pub struct Cases {
-    known: Mutex<HashMap<usize, (Arc<Case>, Vec<Received>)>>,
+    known: Mutex<HashMap<usize, Known>>,
 }
 
 impl Cases {

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 
 use super::{answering, yaml};
 use crate::lab::client::{connect, read_head, read_response};
+use crate::lab::frames::{Frames, HEADERS};
 use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, free_port};
 
@@ -68,6 +69,25 @@ fn backend_may_respond_before_the_body_is_sent() {
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).unwrap();
         assert!(rest.is_empty());
+    }
+}
+
+#[test]
+fn early_hints_are_forwarded_to_http2_clients() {
+    if super::lacks_own_engine() {
+        return;
+    }
+    let backend = answering(
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n\
+          HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let port = free_port();
+    let _lab = Lab::start(&yaml(port, backend.port, "", ""));
+    let mut frames = Frames::connect(port);
+    frames.get(1, "/");
+    for status in [103, 200] {
+        let head = frames.find(|frame| frame.kind == HEADERS).unwrap();
+        assert_eq!((head.stream, head.status()), (1, status));
     }
 }
 

@@ -4,7 +4,9 @@ mod bodies;
 mod connections;
 mod early;
 mod expect;
+mod half_close;
 mod streams;
+mod trailers;
 mod websocket;
 
 use std::io::{Read, Write};
@@ -19,6 +21,11 @@ fn yaml(port: u16, backend: u16, pool: &str, more: &str) -> String {
          pools:\n  a: {{ health_check: {{ type: none }}, {pool} backends: [{{ address: '127.0.0.1:{backend}' }}] }}\n\
          routes: [{{ path: /, pool: a }}]\n{more}"
     )
+}
+
+/// Whether all tests run with Pingora's loop, which lacks what this test needs.
+fn lacks_own_engine() -> bool {
+    std::env::var("L7LB_TEST_ENGINE").is_ok_and(|engine| engine == "pingora")
 }
 
 /// A backend that responds to each request with these bytes, without waiting for the request body.
