@@ -158,17 +158,22 @@ fn shorter_client_deadline_ends_the_request() {
     assert!(lab.wait_for_access("status=504").contains("cause=deadline_expired"));
 }
 
-#[test]
-fn timeouts_apply_to_http2_backends() {
-    let backend = Scripted::start(|stream| {
+/// An HTTP/2 backend that never responds, except with an endless response at `/trickles` and
+/// one that stops at `/stops`.
+fn http2_backend() -> Scripted {
+    Scripted::start(|stream| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             stream.set_nonblocking(true).unwrap();
             let stream = tokio::net::TcpStream::from_std(stream).unwrap();
             let mut connection = h2::server::handshake(stream).await.unwrap();
-            let mut streams = Vec::new();
+            let (mut streams, mut bodies) = (Vec::new(), Vec::new());
             while let Some(Ok((request, mut respond))) = connection.accept().await {
-                if request.uri().path() == "/trickles" {
+                if request.uri().path() == "/stops" {
+                    let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+                    body.send_data(bytes::Bytes::from_static(b"."), false).unwrap();
+                    bodies.push(body);
+                } else if request.uri().path() == "/trickles" {
                     let mut body = respond.send_response(http::Response::new(()), false).unwrap();
                     tokio::spawn(async move {
                         while body.send_data(bytes::Bytes::from_static(b"."), false).is_ok() {
@@ -180,20 +185,49 @@ fn timeouts_apply_to_http2_backends() {
                 }
             }
         });
-    });
+    })
+}
+
+/// A balancer with one pool whose backend speaks HTTP/2, with these timeouts.
+fn over_http2(port: u16, backend: u16, timeouts: &str) -> Lab {
+    Lab::start(&format!(
+        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
+         pools: {{ p: {{ protocol: h2c, health_check: {{ type: none }}, timeouts: {timeouts}, backends: [{{ address: '127.0.0.1:{backend}' }}] }} }}\n\
+         routes: [{{ path: /, pool: p }}]\n"
+    ))
+}
+
+#[test]
+fn timeouts_apply_to_http2_backends() {
+    let backend = http2_backend();
     for (timeouts, cause) in [("{ total: 300ms }", "total_timeout"), ("{ attempt: 300ms }", "attempt_timeout")] {
         let port = free_port();
-        let lab = Lab::start(&format!(
-            "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
-             pools: {{ p: {{ protocol: h2c, health_check: {{ type: none }}, timeouts: {timeouts}, backends: [{{ address: '127.0.0.1:{}' }}] }} }}\n\
-             routes: [{{ path: /, pool: p }}]\n",
-            backend.port
-        ));
+        let lab = over_http2(port, backend.port, timeouts);
         let response = get(port, "/hangs");
         assert_eq!((response.status, response.body.contains(cause)), (504, true), "{response:?}");
         let mut stream = client::connect(port);
         stream.write_all(b"GET /trickles HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         stream.read_to_end(&mut Vec::new()).ok();
         assert!(lab.wait_for_access("path=/trickles").contains(&format!("cause={cause}")));
+    }
+}
+
+#[test]
+fn first_byte_and_idle_timeouts_are_separate_for_http2_backends() {
+    if std::env::var("L7LB_TEST_ENGINE").is_ok_and(|engine| engine == "pingora") {
+        // Pingora's loop has one read timeout.
+        return;
+    }
+    let backend = http2_backend();
+    for (timeouts, path, cause) in [
+        ("{ first_byte: 300ms, idle: 1m }", "/hangs", "first_byte_timeout"),
+        ("{ first_byte: 1m, idle: 300ms }", "/stops", "idle_timeout"),
+    ] {
+        let port = free_port();
+        let lab = over_http2(port, backend.port, timeouts);
+        let mut stream = client::connect(port);
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+        stream.read_to_end(&mut Vec::new()).ok();
+        assert!(lab.wait_for_access(&format!("path={path}")).contains(&format!("cause={cause}")));
     }
 }

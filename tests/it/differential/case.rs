@@ -78,7 +78,10 @@ impl Case {
             // The backend would see an incomplete body at different times.
             attempts = vec![Attempt::plain()];
         }
-        Self { request, pipelined, attempts }
+        let mut case = Self { request, pipelined, attempts };
+        // How much of the request has arrived by then decides whether the connection is kept for the next one.
+        case.pipelined &= !case.responds_early();
+        case
     }
 }
 

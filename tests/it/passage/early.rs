@@ -233,3 +233,35 @@ fn large_bodies_are_forwarded_in_both_directions_at_the_same_time() {
     Pattern::new().check(&mut stream, BIG);
     sending.join().unwrap();
 }
+
+#[test]
+fn backend_that_sends_megabytes_before_it_reads_the_request_is_no_deadlock() {
+    if super::lacks_own_engine() {
+        return;
+    }
+    const LENGTH: usize = 8 << 20;
+    let backend = Scripted::start(|mut stream| {
+        read_head(&mut stream);
+        stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n").as_bytes()).unwrap();
+        stream.write_all(&vec![b'r'; LENGTH]).unwrap();
+        // The balancer may end the exchange once the response is complete.
+        std::io::copy(&mut stream, &mut std::io::sink()).ok();
+    });
+    let port = free_port();
+    let _lab = Lab::start(&yaml(port, backend.port, "timeouts: { idle: 2s },", ""));
+    let mut stream = connect(port);
+    let mut writer = stream.try_clone().unwrap();
+    let upload = std::thread::spawn(move || {
+        let head = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {LENGTH}\r\n\r\n");
+        writer.write_all(head.as_bytes()).unwrap();
+        // Fails when the balancer has closed the connection after the response.
+        writer.write_all(&vec![b'q'; LENGTH]).ok();
+    });
+    let head = read_head(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let mut body = vec![0; LENGTH];
+    stream.read_exact(&mut body).unwrap();
+    assert!(body.iter().all(|byte| *byte == b'r'));
+    drop(stream);
+    upload.join().unwrap();
+}
