@@ -70,6 +70,6 @@ impl Config {
 fn named<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone, place: &Place, faults: &mut Faults) {
     if known.clone().all(|known| known != name) {
         let near = nearest(name, known).map_or_else(String::new, |near| format!("did you mean `{near}`?"));
-        faults.add(place.clone(), format!("no route has `{name}`"), near);
+        faults.add(place.clone(), format!("`{name}` is not used by any route"), near);
     }
 }

@@ -194,7 +194,7 @@ impl Config {
         if ceiling < attempts {
             faults.add(
                 Place::root().key("server").key("max_retries"),
-                format!("{ceiling} attempts are fewer than the {attempts} of a route's `retry.attempts`"),
+                format!("{ceiling} is lower than `retry.attempts` of a route, which is {attempts}"),
                 "remove it: it is Pingora's upper limit; `retry` of a route sets the attempts",
             );
         }

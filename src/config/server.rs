@@ -82,7 +82,7 @@ impl Config {
             ("max_retries", self.max_retries),
         ] {
             if value == Some(0) {
-                faults.add(place.key(key), "must be at least 1", "remove the key for its default");
+                faults.add(place.key(key), "must be at least 1", "remove the key to use the default");
             }
         }
         for (key, addresses) in
@@ -100,7 +100,11 @@ impl Config {
             }
         }
         if let Some(ca_file) = self.ca_file.as_ref().filter(|file| !Path::new(file).is_file()) {
-            faults.add(place.key("ca_file"), format!("cannot read `{ca_file}`"), "give a PEM file with authorities");
+            faults.add(
+                place.key("ca_file"),
+                format!("cannot read `{ca_file}`"),
+                "give a PEM file with CA certificates",
+            );
         }
         let scale = self.runtime_metrics_poll_time_histogram_scale.clone().map(serde_yaml::from_value).transpose();
         if scale.is_err() {

@@ -57,7 +57,7 @@ impl Config {
             ("streams", self.streams == 0),
         ];
         for (key, _) in zeros.into_iter().filter(|(_, zero)| *zero) {
-            faults.add(place.key(key), "must be greater than zero", "remove the key for its default");
+            faults.add(place.key(key), "must be greater than zero", "remove the key to use the default");
         }
         ConnectionLimits {
             total: self.total,

@@ -46,7 +46,7 @@ struct Connections {
     open: HashMap<u64, RawFd, ahash::RandomState>,
 }
 
-/// One open connection. Dropping it ends the count.
+/// One open connection. When it is dropped, the connection is no longer counted.
 pub struct OpenConnection {
     connections: Arc<watch::Sender<Connections>>,
     number: u64,
@@ -60,7 +60,7 @@ impl Drop for OpenConnection {
     }
 }
 
-/// One active accept loop. Dropping it ends the count.
+/// One active accept loop. When it is dropped, the loop is no longer counted.
 pub struct ActiveAcceptLoop(Arc<watch::Sender<usize>>);
 
 impl Drop for ActiveAcceptLoop {

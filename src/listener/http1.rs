@@ -45,7 +45,8 @@ pub(super) async fn serve<E: Engine>(worker: &WorkerContext<E>, stream: ClientSt
         let limits = worker.limits();
         let last = requests >= limits.requests || start.elapsed() >= limits.age;
         let request = Http1Request { stream: &handle, head, bytes, last };
-        worker.engine.serve_http1(request, &worker.draining).await;
+        // Boxed, so that an idle connection does not keep the memory of a request.
+        Box::pin(worker.engine.serve_http1(request, &worker.draining)).await;
         if last || !connection.is_keepalive() || !poll_fn(|cx| handle.stream().poll_rest(cx)).await {
             break;
         }

@@ -1,6 +1,6 @@
 //! A client's connection: reads request heads, enforces timeouts in both directions, and buffers small writes.
 //!
-//! The listener reads a request head itself ([`ClientStream::poll_head`]), decides whether it is legal, and
+//! The listener reads a request head itself ([`ClientStream::poll_head`]), checks whether it is valid, and
 //! only then passes a handle to Pingora ([`super::stream_handle`]). Pingora reads the body through the handle
 //! and never gets a byte of the next request: bytes after a message stay in `unread`. Between requests Pingora holds
 //! nothing, so an idle connection takes little memory.
@@ -42,7 +42,7 @@ const LINGER_PAUSE: Duration = Duration::from_secs(2);
 /// How long further bytes of such a client are discarded.
 const LINGER_TOTAL: Duration = Duration::from_secs(30);
 
-/// The connection.
+/// The byte stream of a client's connection.
 #[derive(Debug)]
 pub struct ClientStream {
     pub(super) io: Stream,
@@ -62,7 +62,7 @@ pub struct ClientStream {
 
 /// The result of waiting for the next request.
 pub(super) enum NextRequest {
-    /// A legal head and its bytes.
+    /// A valid head and its bytes.
     Request(Head, BytesMut),
     /// The connection is closed or idle for too long.
     Closed,
@@ -191,10 +191,10 @@ impl ClientStream {
     ///
     /// # Errors
     /// If the connection is broken.
-    pub fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_client_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.unread.len() < READ_AHEAD_MAX {
             if ready!(self.poll_fill(cx))? == 0 {
-                // With a request waiting, the client has only half-closed the connection.
+                // If a pipelined request is in `unread`, the client has only half-closed the connection.
                 return if self.unread.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending };
             }
         }
@@ -333,7 +333,8 @@ impl ClientStream {
             self.unsent = BytesMut::new();
         }
         if matches!(self.message, Message::Tunnel) || self.connection.is_response_complete() {
-            // In a tunnel progress in either direction counts; after a response a different wait applies.
+            // In a tunnel progress in either direction counts; after a response the linger timeout applies, and it
+            // starts again.
             self.reading.reset();
         }
     }
@@ -343,7 +344,7 @@ impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.is_at_end() {
             if !self.connection.is_switched() {
-                return self.poll_idle(cx);
+                return self.poll_client_close(cx);
             }
             self.message = Message::Tunnel;
         }

@@ -20,7 +20,7 @@ pub struct Lease {
     waiting_since: Option<Instant>,
     outcome: Option<Outcome>,
     /// Whether passive health has already counted its success.
-    settled: bool,
+    success_recorded: bool,
     permit: Option<(Arc<Circuit>, Permit)>,
     /// Its slot in the gate, and its count in the adaptive limit. Both belong to the request, so a retry takes
     /// them over.
@@ -33,7 +33,15 @@ impl Lease {
     #[must_use]
     pub fn new(endpoint: Arc<Endpoint>) -> Self {
         endpoint.begin();
-        Self { endpoint, waiting_since: None, outcome: None, settled: false, permit: None, slot: None, in_flight: None }
+        Self {
+            endpoint,
+            waiting_since: None,
+            outcome: None,
+            success_recorded: false,
+            permit: None,
+            slot: None,
+            in_flight: None,
+        }
     }
 
     /// Counts a request at `endpoint` that its circuit breaker admitted.
@@ -58,7 +66,7 @@ impl Lease {
         &self.endpoint
     }
 
-    /// Begins the wait for the response: the backend has the whole request since `since`. The duration of an
+    /// Begins the wait for the response: the backend has had the whole request since `since`. The duration of an
     /// upload depends on the client, so it is not part of the latency.
     pub fn await_response(&mut self, since: Instant) {
         if self.waiting_since.is_none() && self.outcome.is_none() {
@@ -93,7 +101,7 @@ impl Lease {
     /// Records that a response failed after its start, because of the backend: it was truncated, or its
     /// trailers report an error.
     pub fn response_failed(&mut self, failure: Outcome, now: Instant) {
-        if self.outcome == Some(Outcome::Success) && failure != Outcome::Success && !self.settled {
+        if self.outcome == Some(Outcome::Success) && failure != Outcome::Success && !self.success_recorded {
             self.outcome = Some(failure);
             self.endpoint.record(failure, None, now);
         }
@@ -107,7 +115,7 @@ impl Lease {
 
     /// Reports the outcome to passive health and the circuit breaker, once.
     fn settle(&mut self, now: impl FnOnce() -> Instant) {
-        if self.outcome == Some(Outcome::Success) && !std::mem::replace(&mut self.settled, true) {
+        if self.outcome == Some(Outcome::Success) && !std::mem::replace(&mut self.success_recorded, true) {
             self.endpoint.passive_health().record(Outcome::Success);
         }
         if let Some((circuit, permit)) = self.permit.take() {
@@ -144,7 +152,7 @@ impl Drop for Lease {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
+    #![expect(clippy::disallowed_methods, reason = "tests take the current time as the start of their own clock")]
 
     use super::*;
     use crate::base::fault::{Faults, Place};

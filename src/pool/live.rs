@@ -63,7 +63,7 @@ impl Pool {
     /// The rejection of a request for which no backend can be picked.
     #[must_use]
     pub fn no_backend(&self) -> Rejection {
-        self.admission.why_none(&self.candidates(), self.retry_after)
+        self.admission.unavailable_reason(&self.candidates(), self.retry_after)
     }
 
     /// The key of a request for the balancing policy; [`Key::NONE`] for policies without keys.

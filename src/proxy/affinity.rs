@@ -28,7 +28,7 @@ impl Exchange {
             true => 0,
             false => route.targets.of(fastrand::u64(..)).map_or(0, |(index, _)| index),
         };
-        self.share = self.affinity.share(route).unwrap_or_else(by_chance);
+        self.target_index = self.affinity.share(route).unwrap_or_else(by_chance);
     }
 
     /// Picks the backend of the client's affinity, if it has one, or the next best backend if that one failed.

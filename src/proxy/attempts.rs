@@ -58,11 +58,11 @@ impl Exchange {
         let Some(route) = self.route.clone() else { return false };
         let now = Instant::now();
         let attempt = self.attempt(&route, side, now);
-        let over = self.end.is_some_and(|end| end.at <= now);
+        let over = self.request_deadline.is_some_and(|end| end.at <= now);
         let permitted = if over { Err(retry::not_retried::TOTAL) } else { route.retry.permits(failure, attempt) };
         match permitted.and_then(|()| self.reserve_another(failure, now)) {
             Ok(lease) => {
-                self.pause = retry::pause(failure, attempt.attempts, fastrand::u64(..));
+                self.backoff = retry::pause(failure, attempt.attempts, fastrand::u64(..));
                 self.next = Some(lease);
                 true
             }
@@ -135,7 +135,7 @@ impl Exchange {
         let now = Instant::now();
         let limit = target.template.timeouts.attempt;
         self.set_attempt_deadline(&mut peer, limit, now)?;
-        (self.picked, self.recorded, self.rejection) = (Some(now), false, None);
+        (self.selected_at, self.recorded, self.rejection) = (Some(now), false, None);
         self.attempted.push(endpoint);
         Ok(Box::new(peer))
     }
@@ -176,7 +176,7 @@ impl Exchange {
         if let Some(deadlines) = deadlines {
             self.start_deadline(deadlines, connection);
         }
-        if let (true, Some(picked)) = (self.received, self.picked) {
+        if let (true, Some(picked)) = (self.received, self.selected_at) {
             self.start_first_byte_wait(side, picked);
         }
     }
@@ -197,7 +197,7 @@ impl Exchange {
         if let (Some(target), Some(local), Some(endpoint)) = (self.target(), local, self.attempted.last()) {
             let to = ToBackend { fd, local, endpoint: Arc::clone(endpoint) };
             let client = self.connection.clone().filter(|_| !self.http2);
-            let limits = Limits { pause: self.current_timeout(target), end: self.attempt_end.map(|end| end.at) };
+            let limits = Limits { pause: self.current_timeout(target), end: self.attempt_deadline.map(|end| end.at) };
             self.deadline = Some(deadlines.start(to, client, limits));
         }
     }
@@ -235,7 +235,7 @@ impl Exchange {
         Some(match (self.deadline.as_ref().and_then(Deadline::expired)?, self.has_response(), self.received) {
             (Expiry::Removal, _, _) => Rejection::BackendRemoved,
             (Expiry::Unresponsive, _, _) => Rejection::FirstByteTimeout,
-            (Expiry::Deadline, _, _) => self.attempt_end.map_or(Rejection::Internal, |end| end.rejection),
+            (Expiry::Deadline, _, _) => self.attempt_deadline.map_or(Rejection::Internal, |end| end.rejection),
             (Expiry::Pause, true, _) => Rejection::IdleTimeout,
             (Expiry::Pause, false, true) => Rejection::FirstByteTimeout,
             (Expiry::Pause, false, false) if self.http2 => Rejection::BodyTimeout,
@@ -249,7 +249,7 @@ impl Exchange {
     pub(super) fn response_started(&mut self, status: StatusCode, verdict: AttemptOutcome) {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             // From here on the listener enforces the timeouts, for both directions.
-            self.attempt_end = None;
+            self.attempt_deadline = None;
             if let Some(deadline) = &self.deadline {
                 deadline.remove_total_deadline();
             }
@@ -261,7 +261,7 @@ impl Exchange {
         }
         self.rejection = None;
         let now = Instant::now();
-        self.upstream_latency = self.picked.map(|picked| now.saturating_duration_since(picked));
+        self.upstream_latency = self.selected_at.map(|picked| now.saturating_duration_since(picked));
         self.record_at(verdict, now);
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(lease)) = (status, &mut self.lease) {
             lease.protocol_switched(now);

@@ -40,8 +40,8 @@ pub struct Exchange {
     /// What the connection implies for the request.
     pub(super) connection_facts: ConnectionFacts,
     pub(super) route: Option<Arc<Route>>,
-    /// The verdict of the rate limit and its window, for the response headers; that of the route if it has its
-    /// own limit.
+    /// The decision of the rate limiter and the window of the limit, for the response headers. If the route has its
+    /// own limit, they are those of the route.
     pub(super) verdict: Option<(Verdict, Duration)>,
     /// The rejection, if l7lb responds itself.
     pub(super) rejection: Option<Rejection>,
@@ -50,13 +50,13 @@ pub struct Exchange {
     /// The key for the balancing policy.
     pub(super) key: Key,
     /// The index of the chosen pool among the pools of the route.
-    pub(super) share: usize,
+    pub(super) target_index: usize,
     /// The session affinity of the client.
     pub(super) affinity: RequestAffinity,
     /// The deadline of the request, if it has one.
-    pub(super) end: Option<RequestDeadline>,
+    pub(super) request_deadline: Option<RequestDeadline>,
     /// The deadline of the current attempt, if it has one.
-    pub(super) attempt_end: Option<RequestDeadline>,
+    pub(super) attempt_deadline: Option<RequestDeadline>,
     /// The backends of all attempts.
     pub(super) attempted: Vec<Arc<Endpoint>>,
     /// The lease of the current attempt.
@@ -64,8 +64,8 @@ pub struct Exchange {
     /// The lease of the next attempt.
     pub(super) next: Option<Lease>,
     /// The pause before the next attempt.
-    pub(super) pause: Duration,
-    pub(super) picked: Option<Instant>,
+    pub(super) backoff: Duration,
+    pub(super) selected_at: Option<Instant>,
     /// Whether the outcome of the attempt was recorded.
     pub(super) recorded: bool,
     pub(super) upstream_latency: Option<Duration>,
@@ -107,15 +107,15 @@ impl Exchange {
             rejection: None,
             detail: Cow::Borrowed(""),
             key: Key::NONE,
-            share: 0,
+            target_index: 0,
             affinity: RequestAffinity::None,
-            end: None,
-            attempt_end: None,
+            request_deadline: None,
+            attempt_deadline: None,
             attempted: Vec::new(),
             lease: None,
             next: None,
-            pause: Duration::ZERO,
-            picked: None,
+            backoff: Duration::ZERO,
+            selected_at: None,
             recorded: false,
             upstream_latency: None,
             deadline: None,
@@ -154,7 +154,7 @@ impl Exchange {
 
     /// The chosen pool of the route.
     pub(super) fn target(&self) -> Option<&Target> {
-        self.route.as_ref()?.targets.get(self.share)
+        self.route.as_ref()?.targets.get(self.target_index)
     }
 
     /// The settings of the listener.
@@ -167,8 +167,8 @@ impl Exchange {
         self.connection.as_ref()?.fault()
     }
 
-    /// Marks the response as complete. If the request is not complete, the listener gives the client a moment
-    /// to notice.
+    /// Marks the response as complete. If the request is not complete, the listener keeps the connection open briefly,
+    /// so that the client can read the response.
     pub(super) fn response_complete(&mut self, side: &mut impl ClientSide) {
         let Some(connection) = &self.connection else { return };
         if !side.is_http2() && !connection.is_switched() && !side.is_request_complete() {
@@ -193,8 +193,8 @@ impl Exchange {
         self.ended_early
     }
 
-    /// Keeps the client's connection after the whole response was sent, if the response promised keep-alive.
-    /// Pingora may have decided otherwise.
+    /// Keeps the client's connection open after the whole response was sent, unless Pingora has disabled keep-alive
+    /// for it.
     pub(super) fn keep_connection(&self, side: &impl ClientSide) {
         if let (Some(connection), true) = (&self.connection, side.is_keepalive()) {
             connection.mark_keepalive();
@@ -202,7 +202,7 @@ impl Exchange {
     }
 
     /// Counts a part of the request body; `last` marks its end. Bytes in a tunnel do not count.
-    #[expect(clippy::disallowed_methods, reason = "the backend's time begins with the end of an upload")]
+    #[expect(clippy::disallowed_methods, reason = "the first-byte timeout of the backend starts when the upload ends")]
     pub(super) fn count_body(&mut self, side: &impl ClientSide, bytes: usize, last: bool) -> pingora::Result<()> {
         if last && !std::mem::replace(&mut self.received, true) {
             self.start_first_byte_wait(side, Instant::now());

@@ -35,7 +35,7 @@ pub(super) fn is_interim(response: &ResponseHeader) -> bool {
 
 /// Decides whether the client's connection is kept after a response that may precede the end of the request. A
 /// short rest of the request is read; before a long one the response says `close`.
-pub(super) fn judge_rest(client: &mut impl ClientSide) {
+pub(super) fn decide_on_unread_body(client: &mut impl ClientSide) {
     let short = client.is_request_complete() || rest(client).is_some_and(|rest| rest <= REST_MAX);
     client.set_close_if_request_incomplete(!short);
 }
@@ -58,7 +58,7 @@ pub(super) fn adapt(client: &mut impl ClientSide, response: &mut ResponseHeader)
         // connection.
         client.set_close_if_request_incomplete(false);
     } else {
-        judge_rest(client);
+        decide_on_unread_body(client);
     }
     let old = client.request().version == Version::HTTP_10;
     if old && response.remove_header(&header::TRANSFER_ENCODING).is_some() {

@@ -17,7 +17,7 @@ impl Proxy {
     /// Health checks of the balancer, limits and routing. Returns whether a response was sent; otherwise the
     /// request is prepared for backends.
     pub(super) async fn admit(&self, client: &mut impl ClientSide, exchange: &mut Exchange) -> pingora::Result<bool> {
-        if respond::own_health(client, exchange, &self.lifecycle).await? {
+        if respond::balancer_health(client, exchange, &self.lifecycle).await? {
             return Ok(true);
         }
         match exchange.admit(client, &self.recorder) {
@@ -72,7 +72,7 @@ pub(super) fn begin(client: &mut impl ClientSide, exchange: &mut Exchange) {
 
 /// The peer of the reserved backend, after the pause before a retry.
 pub(super) async fn next_peer(exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
-    let pause = std::mem::take(&mut exchange.pause);
+    let pause = std::mem::take(&mut exchange.backoff);
     if !pause.is_zero() {
         tokio::time::sleep(pause).await;
     }

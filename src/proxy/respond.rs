@@ -30,7 +30,7 @@ pub(super) async fn reject(
 
 /// Responds to a health check of the balancer itself; returns whether the request was one. Such requests use no
 /// route and no limit, and are not counted.
-pub(super) async fn own_health(
+pub(super) async fn balancer_health(
     client: &mut impl ClientSide,
     exchange: &mut Exchange,
     lifecycle: &Lifecycle,
@@ -50,7 +50,7 @@ pub(super) async fn own_health(
         _ => return Ok(false),
     };
     exchange.uncounted = true;
-    framing::judge_rest(client);
+    framing::decide_on_unread_body(client);
     let mut response = ResponseHeader::build(status, Some(4))?;
     response.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
     response.insert_header(header::CONTENT_LENGTH, body.len())?;
@@ -94,8 +94,8 @@ pub(super) async fn failure(client: &mut impl ClientSide, exchange: &mut Exchang
 }
 
 async fn write(client: &mut impl ClientSide, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {
-    framing::judge_rest(client);
-    if asks_by_grpc(client.request()) {
+    framing::decide_on_unread_body(client);
+    if is_grpc_request(client.request()) {
         return write_grpc(client, exchange, rejection).await;
     }
     let (content_type, body) = rejection.page(wants_json(client.request()), exchange.request_id.as_str());
@@ -104,7 +104,7 @@ async fn write(client: &mut impl ClientSide, exchange: &Exchange, rejection: Rej
     response.insert_header(header::CONTENT_LENGTH, body.len())?;
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
     if rejection == Rejection::HttpsRequired
-        && let Some(location) = over_https(client.request(), exchange)
+        && let Some(location) = https_location(client.request(), exchange)
     {
         response.insert_header(header::LOCATION, location)?;
     }
@@ -134,12 +134,12 @@ fn finish_head(response: &mut ResponseHeader, exchange: &Exchange, rejection: Re
 
 /// Whether the request is a gRPC call. gRPC needs HTTP/2; gRPC-Web has its own media type and uses HTTP status
 /// codes.
-fn asks_by_grpc(request: &RequestHeader) -> bool {
+fn is_grpc_request(request: &RequestHeader) -> bool {
     request.version == http::Version::HTTP_2 && is_grpc(&request.headers)
 }
 
 /// The same URL with HTTPS; `None` if the request has no host.
-fn over_https(request: &RequestHeader, exchange: &Exchange) -> Option<String> {
+fn https_location(request: &RequestHeader, exchange: &Exchange) -> Option<String> {
     let port = exchange.policy()?.redirect_to_https?;
     let authority: http::uri::Authority = host(request)?.parse().ok()?;
     let host = authority.host();

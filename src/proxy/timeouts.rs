@@ -32,7 +32,7 @@ impl Exchange {
     pub(super) fn set_deadlines(&mut self, headers: &HeaderMap, total: Option<Duration>) -> Result<(), Rejection> {
         let began = self.began();
         if let Some(at) = total.and_then(|total| began.checked_add(total)) {
-            self.end = Some(RequestDeadline { at, rejection: Rejection::TotalTimeout });
+            self.request_deadline = Some(RequestDeadline { at, rejection: Rejection::TotalTimeout });
         }
         let Some(deadline) = client_deadline(headers) else { return Ok(()) };
         if deadline.saturating_sub(began.elapsed()) < SHORTEST {
@@ -40,7 +40,7 @@ impl Exchange {
         }
         if let Some(at) = began.checked_add(deadline.saturating_add(GRACE)) {
             let own = RequestDeadline { at, rejection: Rejection::DeadlineExpired };
-            self.end = earlier(self.end, Some(own));
+            self.request_deadline = earlier(self.request_deadline, Some(own));
         }
         Ok(())
     }
@@ -57,8 +57,8 @@ impl Exchange {
     ) -> pingora::Result<()> {
         let own = limit.and_then(|limit| now.checked_add(limit));
         let own = own.map(|at| RequestDeadline { at, rejection: Rejection::AttemptTimeout });
-        self.attempt_end = earlier(self.end, own);
-        let Some(end) = self.attempt_end else { return Ok(()) };
+        self.attempt_deadline = earlier(self.request_deadline, own);
+        let Some(end) = self.attempt_deadline else { return Ok(()) };
         let left = end.at.saturating_duration_since(now);
         if left.is_zero() {
             return Err(self.reject(end.rejection));
@@ -74,7 +74,7 @@ impl Exchange {
     /// The rejection if the attempt has run for too long.
     #[expect(clippy::disallowed_methods, reason = "called after a timer has fired, or without a timer")]
     pub(super) fn expired_deadline(&self) -> Option<Rejection> {
-        let end = self.attempt_end?;
+        let end = self.attempt_deadline?;
         (end.at <= Instant::now() + TIMER).then_some(end.rejection)
     }
 

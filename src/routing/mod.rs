@@ -11,10 +11,10 @@
 //! 2. The order of the routes does not matter. Host takes precedence over path, path over method: the exact
 //!    host, then the longest wildcard, then any host; within a host the exact path, then the longest prefix;
 //!    within a path a route that lists the method, then one without a list.
-//! 3. If the best candidate has no route for the request, the next one is tried: a shorter prefix if the method
-//!    does not match, then the next host. If none is left the result is `None`.
+//! 3. If the most specific host and path have no route for the request, the next most specific ones are tried:
+//!    a shorter prefix if the method does not match, then the next host. If none is left the result is `None`.
 //! 4. `*.example.com` matches one or more labels in front (`a.example.com`, `a.b.example.com`), not
-//!    `example.com` itself. Hosts are compared without ASCII case, one trailing dot and a `:port`. An IPv6
+//!    `example.com` itself. A comparison of hosts ignores ASCII case, one trailing dot and a `:port`. An IPv6
 //!    address is in brackets and compared as text.
 //! 5. The query is not part of the path; the caller removes it. There is no other normalisation:
 //!    percent-encoding, dot segments and empty segments of a request are compared as received.
@@ -23,15 +23,15 @@
 //! # Why a trie, and its cost
 //!
 //! Each host has a trie whose edges are path segments. A lookup walks down one segment at a time
-//! and remembers the last route that fits, so a path is read at most once per host class and
+//! and remembers the last route that fits, so a path is read at most once per matching host pattern and
 //! every segment is hashed once: O(length), for any number of slashes, and it stops at the first
 //! segment without a route. Hashing every prefix separately would make a path of 4,000 slashes cost
 //! the square of its length. Wildcards are a second trie, over the labels of the host from the
 //! right; only nested wildcards add a further walk, and only if the more specific one has no match.
 //!
 //! The edges of a node are a hash map, so the number of routes does not enter into the cost. The
-//! maps are seeded at random, and only configured names are stored in them: a request can only
-//! look up, so it can neither make a bucket longer nor aim at a collision it cannot see.
+//! maps are seeded at random, and only configured names are stored in them: requests only look up, so a client can
+//! neither add entries nor construct hash collisions.
 //!
 //! A lookup allocates nothing. A host with capitals is converted in a buffer on the stack, and a host longer
 //! than any valid name matches only routes for any host.
@@ -68,7 +68,7 @@ const NEAREST: usize = 3;
 /// An immutable index from requests to payloads; see the module for its rules.
 pub struct Table<T> {
     hosts: host::Hosts,
-    // Kept apart from the payloads, so that lookups do not pull the texts through the cache.
+    // Kept apart from the payloads, so that lookups do not load the matchers into the CPU cache.
     matchers: Vec<Matcher>,
     payloads: Vec<T>,
 }

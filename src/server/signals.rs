@@ -2,9 +2,11 @@
 //!
 //! | signal | effect |
 //! |---|---|
-//! | SIGTERM | graceful shutdown: readiness fails; after `drain_delay` the listeners close; requests in flight finish, at most for the grace period. A second one: as SIGINT |
+//! | SIGTERM | graceful shutdown: readiness fails; after `drain_delay` the listeners close; requests in flight finish,
+//! at most for the grace period. A second one: as SIGINT |
 //! | SIGINT | immediate shutdown |
-//! | SIGQUIT | graceful upgrade: the sockets go to a new process that waits for them; then as SIGTERM. Without a new process: nothing |
+//! | SIGQUIT | graceful upgrade: the sockets go to a new process that waits for them; then as SIGTERM. Without a new
+//! process: nothing |
 //! | SIGHUP | the configuration is reloaded, and the access log is reopened |
 //! | SIGUSR1 | the access log is reopened |
 
@@ -204,7 +206,7 @@ impl Signals {
         log::warn!("the grace period is over: aborting {late} connections with {} requests", cut.total);
         cut.named.iter().for_each(|request| log::warn!("request aborted: {request}"));
         if cut.total > cut.named.len() {
-            log::warn!("requests aborted: {} more", cut.total - cut.named.len());
+            log::warn!("{} more requests aborted", cut.total - cut.named.len());
         }
         if still_open > 0 {
             log::warn!("{still_open} connections are still open after they were aborted");

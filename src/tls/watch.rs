@@ -1,7 +1,7 @@
 //! The background service that reloads changed files and warns about expiring certificates.
 //!
-//! Files are examined twice per second instead of with kernel notifications, which miss files that are mounted
-//! again, on network shares or behind symbolic links, as containers use for secrets. Examining a file costs a
+//! Files are examined twice per second because inotify misses some changes: of files on network shares, of remounted
+//! files, and of the targets of symbolic links, which containers use for secrets. Examining a file costs a
 //! few microseconds.
 
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const SETTLE_TIME: Duration = Duration::from_millis(100);
 /// The interval of checking for expiring certificates.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long before their expiry certificates are reported.
+/// How long before its expiry a certificate is reported.
 const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Watches the files of all listeners.
@@ -88,7 +88,7 @@ fn examine(mut watched: Vec<Watched>) -> Vec<Watched> {
     }
     std::thread::sleep(SETTLE_TIME);
     for (each, seen) in watched.iter_mut().zip(seen) {
-        // If a file is still being written, the next examination decides.
+        // A file that is still being written is read at a later examination.
         if seen == each.stamps || seen != seen.again() {
             continue;
         }

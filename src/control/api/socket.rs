@@ -100,14 +100,14 @@ impl ControlService {
     async fn serve(&self) {
         let listener = match self.control.listener().await {
             Ok(listener) => listener,
-            Err(e) => return log::error!("cannot accept at the control socket: {e}"),
+            Err(e) => return log::error!("cannot accept a connection on the control socket: {e}"),
         };
         let router = router(self.api.clone());
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => drop(tokio::spawn(serve_connection(stream, router.clone()))),
                 Err(e) => {
-                    log::error!("cannot accept at the control socket: {e}");
+                    log::error!("cannot accept a connection on the control socket: {e}");
                     tokio::time::sleep(PAUSE).await;
                 }
             }

@@ -19,7 +19,7 @@ const SAMPLES: usize = 5;
 /// The number of moves shown as text.
 const SHOWN: usize = 20;
 /// Probabilities that differ by less are equal; the rest is rounding.
-const SAME: f64 = 1e-9;
+const EPSILON: f64 = 1e-9;
 
 /// The outcome of recent requests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -178,8 +178,8 @@ impl Tally {
     }
 }
 
-/// The smallest moves that turn one distribution into the other: a place that loses gives to those that gain,
-/// in proportion.
+/// The smallest moves that turn one distribution into the other: what a destination loses is divided among the
+/// destinations that gain, in proportion to their gains.
 fn moves(was: &[(Destination, f64)], is: &[(Destination, f64)]) -> Vec<(Destination, Destination, f64)> {
     let chance = |destinations: &[(Destination, f64)], wanted: &Destination| {
         destinations.iter().filter(|(destination, _)| destination == wanted).map(|(_, chance)| chance).sum::<f64>()
@@ -188,7 +188,7 @@ fn moves(was: &[(Destination, f64)], is: &[(Destination, f64)]) -> Vec<(Destinat
         let mut surplus: Vec<(Destination, f64)> = Vec::new();
         for (place, _) in some {
             let more = chance(some, place) - chance(others, place);
-            if more > SAME && !surplus.iter().any(|(known, _)| known == place) {
+            if more > EPSILON && !surplus.iter().any(|(known, _)| known == place) {
                 surplus.push((place.clone(), more));
             }
         }
@@ -204,7 +204,10 @@ fn moves(was: &[(Destination, f64)], is: &[(Destination, f64)]) -> Vec<(Destinat
 fn notes(before: &Snapshot, after: &Snapshot) -> Vec<String> {
     let mut notes = Vec::new();
     if before.trusted_proxies != after.trusted_proxies {
-        notes.push("`trusted_proxies` differ; clients keep their recorded addresses".to_owned());
+        notes.push(
+            "`trusted_proxies` differ; the replay uses the recorded client addresses for both configurations"
+                .to_owned(),
+        );
     }
     let sizes = |snapshot: &Snapshot| {
         let limits = snapshot.request_limits;
@@ -222,8 +225,8 @@ fn notes(before: &Snapshot, after: &Snapshot) -> Vec<String> {
         if !before.recent_requests.headers.contains(&needed) {
             let name = &route.name;
             notes.push(format!(
-                "route `{name}` goes by `{needed}`, which `recent_requests.headers` does not name; its requests count \
-                 by the shares of its pools"
+                "route `{name}` selects the pool by header `{needed}`, which is not listed in `recent_requests.headers`; \
+                 its requests are divided by the weights of its pools"
             ));
         }
     }
@@ -272,7 +275,7 @@ impl fmt::Display for Replay {
             return writeln!(f, "requests\n  no recent requests are kept, so none was replayed");
         }
         let age = humantime::format_duration(Duration::from_secs((self.seconds.ceil() as u64).max(1)));
-        writeln!(f, "the last {} requests, of {age}", self.requests)?;
+        writeln!(f, "the last {} requests, from the past {age}", self.requests)?;
         if self.moves.is_empty() {
             writeln!(f, "  all would have the same outcome")?;
         } else {

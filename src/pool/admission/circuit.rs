@@ -49,7 +49,7 @@ impl Config {
         }
         for (key, count) in [("minimum_requests", self.minimum_requests), ("probes", self.probes)] {
             if count == 0 {
-                faults.add(place.key(key), "must be at least 1", "remove the key for its default");
+                faults.add(place.key(key), "must be at least 1", "remove the key to use the default");
             }
         }
         for (key, period) in [("window", self.window), ("open_for", self.open_for)] {

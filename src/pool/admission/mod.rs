@@ -47,7 +47,7 @@ pub(in crate::pool) struct Admission {
 }
 
 impl Admission {
-    /// Limits by `spec`, with the state of `before`, the limits of the replaced pool. That state does not
+    /// The limits of `spec`, with the state of `before`, which are the limits of the replaced pool. That state does not
     /// change before [`Admission::begin`].
     pub(in crate::pool) fn new(pool: PoolName, spec: &Spec, before: Option<&Self>) -> Self {
         let gate = before.and_then(|before| before.gate.clone());
@@ -72,7 +72,7 @@ impl Admission {
         &self.changed
     }
 
-    /// Applies these limits to the state taken over as well.
+    /// Applies these limits also to the state that was taken over from the replaced pool.
     pub(in crate::pool) fn begin(&self, backends: &[Arc<Endpoint>], now: Instant) {
         self.monitor.reconfigure(self.spec.passive_health.as_ref(), backends, now);
         if let (Some(gate), Some(spec)) = (&self.gate, self.spec.max_in_flight) {
@@ -115,7 +115,10 @@ impl Admission {
     }
 
     /// How long its breaker stays open; `None` if a request may pass.
-    #[expect(clippy::disallowed_methods, reason = "breakers open and close by the clock; only where there is one")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a breaker depends on the time; the clock is read only if the pool has breakers"
+    )]
     pub(in crate::pool) fn open_for(&self, endpoint: &Endpoint) -> Option<Duration> {
         self.circuit(endpoint)?.check(Instant::now()).err()
     }
@@ -133,7 +136,7 @@ impl Admission {
         Some(Lease::with_permit(Arc::clone(endpoint), permit))
     }
 
-    /// A lease for the first choose of a request: the result of `choose`, once there is room for it.
+    /// A lease for the first attempt of a request: the result of `choose`, once there is room for it.
     ///
     /// # Errors
     /// The rejection. `backends` are those of the pool; `retry_after` is for a pool without a healthy backend.
@@ -148,7 +151,7 @@ impl Admission {
             Some(overload) => Some(overload.admit().ok_or(overloaded)?),
             None => None,
         };
-        let why = || self.why_none(&backends(), retry_after);
+        let why = || self.unavailable_reason(&backends(), retry_after);
         let (mut lease, slot) = match &self.gate {
             None => (choose().ok_or_else(why)?, None),
             Some(gate) => {
@@ -205,7 +208,7 @@ impl Admission {
     }
 
     /// Why no backend can be picked.
-    pub(in crate::pool) fn why_none(&self, backends: &[Arc<Endpoint>], retry_after: Duration) -> Rejection {
+    pub(in crate::pool) fn unavailable_reason(&self, backends: &[Arc<Endpoint>], retry_after: Duration) -> Rejection {
         let open = backends.iter().filter(|endpoint| endpoint.is_up()).filter_map(|endpoint| self.open_for(endpoint));
         match open.min() {
             Some(retry_after) => Rejection::CircuitOpen { retry_after },
@@ -225,7 +228,7 @@ impl Admission {
         let Some(gate) = &self.gate else { return std::future::pending().await };
         loop {
             let open = backends().iter().filter_map(|endpoint| self.open_for(endpoint)).collect::<Vec<_>>();
-            // Zero means that a probe is in flight; its result is reported.
+            // Zero means that a probe is in flight; its result notifies `changed`.
             let half_opens = async {
                 match open.into_iter().filter(|left| !left.is_zero()).min() {
                     Some(left) => tokio::time::sleep(left).await,
@@ -240,7 +243,10 @@ impl Admission {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the pool's background task is where windows end")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the background task of the pool reads the clock at the end of each window"
+    )]
     async fn measure(&self) {
         let Some(overload) = &self.overload else { return std::future::pending().await };
         let mut windows = tokio::time::interval(concurrency::WINDOW);
@@ -251,7 +257,7 @@ impl Admission {
     }
 }
 
-/// Whether it may get requests, apart from its limits.
+/// Whether a backend may get requests, without regard to its limits.
 fn takes_requests(endpoint: &Endpoint) -> bool {
     endpoint.is_available() && endpoint.weight() > 0
 }

@@ -130,7 +130,7 @@ impl Setting {
             ("slow_windows", config.slow_windows),
         ];
         for (key, _) in counts.into_iter().filter(|(_, count)| *count == 0) {
-            faults.add(place.key(key), "must be at least 1", "remove the key for its default");
+            faults.add(place.key(key), "must be at least 1", "remove the key to use the default");
         }
         for (key, period) in [("window", config.window), ("ejection_time", config.ejection_time)] {
             if period.0.is_zero() {

@@ -331,7 +331,7 @@ impl Client for Http1Client<'_> {
         if self.half_closed {
             return Poll::Pending;
         }
-        let closed = self.stream.stream().poll_idle(cx);
+        let closed = self.stream.stream().poll_client_close(cx);
         let completed_at = *self.body.completed_at.get_or_insert_with(Instant::now);
         match ready!(closed) {
             Ok(()) if completed_at.elapsed() <= HALF_CLOSE => {

@@ -217,7 +217,7 @@ impl Engine {
 /// The timeouts of an attempt on an HTTP/2 connection.
 fn http2_limits(exchange: &Exchange) -> Limits {
     let timeouts = exchange.target().map(|target| target.template.timeouts).unwrap_or_default();
-    Limits { timeouts, end: exchange.attempt_end.map(|end| end.at.into()) }
+    Limits { timeouts, end: exchange.attempt_deadline.map(|end| end.at.into()) }
 }
 
 impl ListenerEngine for Engine {
