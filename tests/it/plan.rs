@@ -146,7 +146,7 @@ fn plan_of_the_running_file_moves_nothing_and_an_invalid_file_is_rejected() {
     (0..5).for_each(|_| assert_eq!(get(fixture.port, "/api").status, 200));
     let stdout = String::from_utf8(fixture.plan(OLD, &[]).stdout).unwrap();
     assert!(
-        stdout.starts_with("changes\n  none\nthe last 5 requests, of ")
+        stdout.starts_with("changes\n  none\nthe last 5 requests, from the past ")
             && stdout.contains("all would have the same outcome"),
         "{stdout}"
     );
