@@ -136,6 +136,28 @@ fn started_response_completes_after_backend_goaway() {
 }
 
 #[test]
+fn reset_after_the_announced_length_keeps_the_clients_connection() {
+    let backend = backend(|_, _, (_, mut respond)| {
+        let response = Response::builder().header("content-length", 2).body(()).unwrap();
+        let mut stream = respond.send_response(response, false).unwrap();
+        stream.send_data(Bytes::from("ok"), false).unwrap();
+        tokio::spawn(async move {
+            // What was sent must leave before the reset discards it.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            stream.send_reset(h2::Reason::INTERNAL_ERROR);
+        });
+    });
+    let port = free_port();
+    let _lab = lab(port, &[&backend]);
+    let mut client = connect(port);
+    for _ in 0..2 {
+        client.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").unwrap();
+        let response = read_response(&mut client);
+        assert_eq!((response.status, response.body.as_str()), (200, "ok"), "{response:?}");
+    }
+}
+
+#[test]
 fn expect_100_continue_is_answered_for_http2_backends() {
     let backend = backend(|_, _, stream| echo(stream));
     let port = free_port();

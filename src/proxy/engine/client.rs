@@ -35,6 +35,9 @@ pub(super) trait Client: ClientSide {
     /// Writes the end of the response. It leaves with the next flush.
     fn end_response(&mut self, trailers: Option<HeaderMap>) -> pingora::Result<()>;
 
+    /// Whether the client can tell that the response is complete, although its end was not written.
+    fn has_whole_response(&self) -> bool;
+
     /// Sends what was written.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<pingora::Result<()>>;
 

@@ -404,6 +404,10 @@ impl Client for Http1Client<'_> {
         Ok(())
     }
 
+    fn has_whole_response(&self) -> bool {
+        matches!(self.framing, Framing::None | Framing::Length(0))
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<pingora::Result<()>> {
         Self::poll_flush(self, cx)
     }

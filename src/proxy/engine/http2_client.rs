@@ -293,6 +293,11 @@ impl Client for Http2Client {
     }
 
     /// The task of the connection sends what was written.
+    /// A stream ends with END_STREAM or a reset, whatever length was announced.
+    fn has_whole_response(&self) -> bool {
+        false
+    }
+
     fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<pingora::Result<()>> {
         Poll::Ready(self.send_head(false))
     }

@@ -198,6 +198,12 @@ impl<'a, C: Client, B: Backend> Transfer<'a, C, B> {
                             phases::response_body_to_client(self.client, false, self.exchange);
                             self.must_flush = true;
                         }
+                        // An HTTP/2 backend may reset its stream after the announced length; nothing is missing.
+                        Poll::Ready(Err(e)) if self.client.has_whole_response() => {
+                            log::debug!("after the response: {e}");
+                            phases::response_body_to_client(self.client, true, self.exchange);
+                            self.download = Download::Ending;
+                        }
                         Poll::Ready(Err(e)) => return Poll::Ready(Err(self.backend_error(e))),
                         Poll::Pending => return self.poll_flush(cx).and_pending(),
                     }

@@ -14,9 +14,9 @@ use crate::lab::scripted::Scripted;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Received {
     /// Request line and fields, in lower case and sorted, without the request id.
-    head: Vec<String>,
+    pub head: Vec<String>,
     /// The body, if the backend has read it; its end may be missing.
-    body: Option<(String, bool)>,
+    pub body: Option<(String, bool)>,
 }
 
 /// A case, and what was received for it.
@@ -25,7 +25,7 @@ type Known = (Arc<Case>, Vec<Received>);
 /// The cases that the backend knows, and what it received for them.
 #[derive(Default)]
 pub struct Cases {
-    known: Mutex<HashMap<usize, Known>>,
+    pub(super) known: Mutex<HashMap<usize, Known>>,
 }
 
 impl Cases {
@@ -65,8 +65,7 @@ impl Cases {
                 received.body = Some(read_body(&mut reader, &received.head));
             }
             let head = received.head.clone();
-            if matches!(&received.body, Some((body, true)) if body.is_empty()) {
-                // Pingora's loop repeats an empty chunked request without a body.
+            if self.repeats_without_body(number) {
                 received.head.retain(|line| line != "transfer-encoding: chunked");
             }
             let complete = received.body.as_ref().is_none_or(|(_, complete)| *complete);
@@ -94,6 +93,11 @@ impl Cases {
                 }
             }
         }
+    }
+
+    /// Whether Pingora's loop may repeat the request without a body: it forgets an empty chunked one.
+    fn repeats_without_body(&self, number: usize) -> bool {
+        self.known.lock().unwrap().get(&number).is_some_and(|(case, _)| case.has_empty_body())
     }
 
     fn attempt(&self, number: usize) -> Option<Attempt> {

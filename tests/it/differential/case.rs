@@ -2,14 +2,27 @@
 
 use fastrand::Rng;
 
+/// The protocol of one side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+const INTERIM: &[u8] = b"HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n";
+
 /// One exchange. It depends on its number only.
 #[derive(Clone, Debug)]
 pub struct Case {
+    pub client: Protocol,
+    pub backend: Protocol,
     pub request: Request,
     /// Whether a second request follows on the same connection, without waiting for the response.
     pub pipelined: bool,
     /// What the backend does with each attempt; the last one repeats.
     pub attempts: Vec<Attempt>,
+    /// The same for an HTTP/2 backend.
+    pub streams: Vec<StreamAttempt>,
 }
 
 /// The request of the client.
@@ -47,7 +60,9 @@ impl std::fmt::Debug for Attempt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let shown = &self.response[..self.response.len().min(600)];
         write!(f, "reads_body: {}, splits: {:?}, end: {:?}, ", self.reads_body, self.splits, self.end)?;
-        write!(f, "{} bytes: {}", self.response.len(), shown.escape_ascii())
+        write!(f, "{} bytes: {}", self.response.len(), shown.escape_ascii())?;
+        let rest = &self.response[self.response.len().saturating_sub(40).max(shown.len())..];
+        write!(f, "...{}", rest.escape_ascii())
     }
 }
 
@@ -59,10 +74,55 @@ pub enum End {
     Reset,
 }
 
+/// What an HTTP/2 backend does with a stream.
+#[derive(Clone, Debug)]
+pub struct StreamAttempt {
+    pub reads_body: bool,
+    pub status: u16,
+    pub fields: Vec<(&'static str, String)>,
+    /// The sizes of the DATA frames.
+    pub data: Vec<usize>,
+    pub trailers: bool,
+    pub end: StreamEnd,
+}
+
+/// How an HTTP/2 backend ends a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// With END_STREAM.
+    Complete,
+    /// With RST_STREAM instead of the response.
+    Refuse(u32),
+    /// With RST_STREAM after the last DATA frame.
+    Reset(u32),
+    /// With END_STREAM, and GOAWAY for the connection.
+    Goaway,
+}
+
 impl Case {
+    /// The path of its requests, without the query.
+    pub fn path(&self, number: usize) -> String {
+        match self.backend {
+            Protocol::Http1 => format!("/c/{number}"),
+            Protocol::Http2 => format!("/h2/{number}"),
+        }
+    }
+
+    /// Whether the body has no byte, but no announced length either.
+    pub fn has_empty_body(&self) -> bool {
+        match &self.request.body {
+            Body::None => false,
+            Body::Length(length) => *length == 0 && self.client == Protocol::Http2,
+            Body::Chunked(chunks, _) => chunks.is_empty(),
+        }
+    }
+
     /// Whether the backend may respond before it has read the whole request.
     pub fn responds_early(&self) -> bool {
-        self.attempts.iter().any(|attempt| !attempt.reads_body)
+        match self.backend {
+            Protocol::Http1 => self.attempts.iter().any(|attempt| !attempt.reads_body),
+            Protocol::Http2 => self.streams.iter().any(|attempt| !attempt.reads_body),
+        }
     }
 
     pub fn generate(number: u64) -> Self {
@@ -72,13 +132,42 @@ impl Case {
         let pipelined = request.abort.is_none() && rng.u8(..5) == 0;
         let mut attempts = vec![Attempt::generate(rng, request.method, has_body)];
         if rng.u8(..3) == 0 {
-            attempts.push(Attempt::plain());
+            attempts.push(Attempt::plain(request.method));
         }
         if request.abort.is_some() {
             // The backend would see an incomplete body at different times.
-            attempts = vec![Attempt::plain()];
+            attempts = vec![Attempt::plain(request.method)];
         }
-        let mut case = Self { request, pipelined, attempts };
+        let mut streams = vec![StreamAttempt::generate(rng, request.method, has_body)];
+        if rng.u8(..3) == 0 {
+            streams.push(StreamAttempt::plain(request.method));
+        }
+        if request.abort.is_some() {
+            streams = vec![StreamAttempt::plain(request.method)];
+        }
+        let (client, backend) = pick(
+            rng,
+            &[
+                (Protocol::Http1, Protocol::Http1),
+                (Protocol::Http2, Protocol::Http1),
+                (Protocol::Http1, Protocol::Http2),
+                (Protocol::Http2, Protocol::Http2),
+            ],
+        );
+        let mut case = Self { client, backend, request, pipelined, attempts, streams };
+        if client == Protocol::Http2 {
+            // Pingora's loop resets a stream if the backend closes its connection before the client has read a response
+            // that is larger than the window.
+            for attempt in
+                case.attempts.iter_mut().filter(|attempt| attempt.end == End::Close && attempt.response.len() > 60_000)
+            {
+                *attempt = Attempt::plain(case.request.method);
+            }
+        }
+        if backend == Protocol::Http2 && case.request.version == "HTTP/1.0" {
+            // Pingora's loop sends chunked coding to an HTTP/1.0 client if the backend announces no length.
+            case.request.version = "HTTP/1.1";
+        }
         // How much of the request has arrived by then decides whether the connection is kept for the next one.
         case.pipelined &= !case.responds_early();
         case
@@ -130,9 +219,9 @@ impl Request {
         Self { method, version, fields, body, splits, abort }
     }
 
-    /// The bytes of the request for the case with this number.
-    pub fn bytes(&self, number: usize) -> Vec<u8> {
-        let mut bytes = format!("{} /c/{number}?q HTTP/1.", self.method).into_bytes();
+    /// The bytes of the request for `path` and the case with this number.
+    pub fn bytes(&self, path: &str, number: usize) -> Vec<u8> {
+        let mut bytes = format!("{} {path}?q HTTP/1.", self.method).into_bytes();
         bytes.extend_from_slice(self.version.strip_prefix("HTTP/1.").unwrap().as_bytes());
         bytes.extend_from_slice(format!("\r\nHost: example.test\r\nX-Case: {number}\r\n").as_bytes());
         for field in &self.fields {
@@ -155,8 +244,11 @@ impl Request {
 
 impl Attempt {
     /// An attempt that responds correctly.
-    fn plain() -> Self {
-        let response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec();
+    fn plain(method: &str) -> Self {
+        let mut response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n".to_vec();
+        if method != "HEAD" {
+            response.extend_from_slice(b"ok");
+        }
         Self { reads_body: true, response, splits: Vec::new(), end: End::Keep }
     }
 
@@ -164,7 +256,7 @@ impl Attempt {
     fn head(rng: &mut Rng) -> (Vec<u8>, &'static str) {
         let mut response = Vec::new();
         if rng.u8(..10) == 0 {
-            response.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n");
+            response.extend_from_slice(INTERIM);
         }
         let status = pick(
             rng,
@@ -259,9 +351,61 @@ impl Attempt {
             response.truncate(rng.usize(..response.len()));
             end = if rng.bool() { End::Close } else { End::Reset };
         }
-        let reads_body = !has_body || end == End::Reset || rng.u8(..6) != 0;
+        // How much of the body has arrived decides whether the request can be repeated.
+        let is_retried = status.starts_with('5') || end == End::Reset;
+        let reads_body = !has_body || is_retried || rng.u8(..6) != 0;
         let splits = splits(rng, response.len());
         Self { reads_body, response, splits, end }
+    }
+}
+
+impl StreamAttempt {
+    /// A stream with a correct response.
+    fn plain(method: &str) -> Self {
+        let fields = vec![("content-length", "2".to_owned())];
+        let data = if method == "HEAD" { Vec::new() } else { vec![2] };
+        Self { reads_body: true, status: 200, fields, data, trailers: false, end: StreamEnd::Complete }
+    }
+
+    fn generate(rng: &mut Rng, method: &str, has_body: bool) -> Self {
+        let status = pick(rng, &[200, 200, 200, 204, 304, 404, 500, 503]);
+        let bodiless = method == "HEAD" || status == 204 || status == 304;
+        let data: Vec<usize> = if bodiless { Vec::new() } else { (0..rng.usize(..5)).map(|_| size(rng)).collect() };
+        let mut fields = Vec::new();
+        for (name, value) in [
+            ("content-type", "text/plain"),
+            ("set-cookie", "a=b"),
+            ("set-cookie", "c=d; Path=/"),
+            ("date", "Thu, 01 Jan 1970 00:00:00 GMT"),
+            ("server", "old/1.0"),
+            ("x-empty", ""),
+            ("trailer", "x-trailer"),
+            ("te", "trailers"),
+        ] {
+            if rng.u8(..8) == 0 {
+                fields.push((name, value.to_owned()));
+            }
+        }
+        let length: usize = data.iter().sum();
+        if rng.u8(..3) == 0 && status != 204 {
+            let length = if bodiless { 7 } else { length };
+            fields.push(("content-length", length.to_string()));
+        }
+        let reason = pick(rng, &[0x2, 0x7, 0x8, 0xb]);
+        let end = match rng.u8(..12) {
+            0 => StreamEnd::Refuse(reason),
+            // A reset after the end that the client knows is complete for l7lb's engine, whatever its timing.
+            1 if !bodiless => {
+                fields.retain(|(name, _)| *name != "content-length");
+                StreamEnd::Reset(reason)
+            }
+            2 => StreamEnd::Goaway,
+            _ => StreamEnd::Complete,
+        };
+        // How much of the body has arrived decides whether the request can be repeated.
+        let is_retried = status >= 500 || matches!(end, StreamEnd::Refuse(_));
+        let reads_body = !has_body || is_retried || rng.u8(..6) != 0;
+        Self { reads_body, status, fields, data, trailers: !bodiless && rng.u8(..4) == 0, end }
     }
 }
 

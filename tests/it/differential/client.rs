@@ -27,16 +27,25 @@ pub enum Seen {
     Closed,
     /// Nothing happened for too long.
     Timeout,
+    /// The response to a stream.
+    Stream {
+        status: u16,
+        /// As above.
+        fields: Vec<String>,
+        body: String,
+        /// Empty, or the reason of a reset.
+        end: String,
+    },
 }
 
 /// How long nothing may happen.
-const PATIENCE: Duration = Duration::from_secs(8);
+pub const PATIENCE: Duration = Duration::from_secs(8);
 
 pub fn run(port: u16, number: usize, case: &Case) -> Vec<Seen> {
     let stream = connect(port);
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut bytes = case.request.bytes(number);
+    let mut bytes = case.request.bytes(&case.path(number), number);
     let mut writer = stream.try_clone().unwrap();
     if let Some(abort) = case.request.abort {
         bytes.truncate(abort.min(bytes.len() - 1));
@@ -47,8 +56,9 @@ pub fn run(port: u16, number: usize, case: &Case) -> Vec<Seen> {
     }
     let mut methods = vec![case.request.method];
     if case.pipelined {
-        bytes
-            .extend_from_slice(format!("GET /c/{number}?2 HTTP/1.1\r\nHost: x\r\nX-Case: {number}\r\n\r\n").as_bytes());
+        bytes.extend_from_slice(
+            format!("GET {}?2 HTTP/1.1\r\nHost: x\r\nX-Case: {number}\r\n\r\n", case.path(number)).as_bytes(),
+        );
         methods.push("GET");
     }
     let splits = case.request.splits.clone();
