@@ -78,7 +78,7 @@ fn head(number: usize, case: &Case) -> Request<()> {
         }
     }
     if let Body::Length(length) = case.request.body
-        && number % 2 == 0
+        && number.is_multiple_of(2)
     {
         request = request.header("content-length", length);
     }
