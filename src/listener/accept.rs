@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
-use pingora_core::protocols::{ALPN, GetSocketDigest, Stream};
+use pingora_core::protocols::{GetSocketDigest, Stream};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
@@ -109,7 +109,8 @@ async fn serve<E: Engine>(worker: Arc<WorkerContext<E>>, accepted: AcceptedSocke
     // Boxed, so that the memory of the handshake is not kept for the life of the connection.
     let establishing: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(establish(&worker, accepted));
     match timeout(worker.timeouts().handshake, establishing).await {
-        Ok(Ok((stream, _slot, true))) => http2::serve(&worker, stream, open).await,
+        // Boxed, so that an HTTP/1 connection does not need the memory of an HTTP/2 one.
+        Ok(Ok((stream, _slot, true))) => Box::pin(http2::serve(&worker, stream, open)).await,
         Ok(Ok((stream, _slot, false))) => http1::serve(&worker, stream).await,
         Ok(Err(e)) => log::debug!("connection from {peer}: {e}"),
         Err(_) => log::debug!("connection from {peer}: handshake timeout"),
@@ -137,16 +138,17 @@ async fn establish<E: Engine>(
         }
     };
     let timeouts = worker.timeouts();
-    let connection = Arc::new(Connection::new(peer, local, settings.tls.is_some(), Arc::clone(&settings.policy)));
+    let connection = |handshake| Arc::new(Connection::new(peer, local, handshake, Arc::clone(&settings.policy)));
     if let Some(tls) = &settings.tls {
-        let stream: Stream = Box::new(tls.handshake(io).await?);
-        let h2 = stream.selected_alpn_proto() == Some(ALPN::H2);
+        let (stream, result) = tls.handshake(io).await?;
+        let (h2, connection) = (stream.is_http2(), connection(Some(result)));
+        let stream: Stream = Box::new(stream);
         return Ok((ClientStream::new(stream, connection, timeouts, BytesMut::new()), slot, h2));
     }
     let mut stream: Stream = Box::new(io);
     let mut unread = BytesMut::new();
     let h2 = detect_http2(&mut stream, &mut unread).await.map_err(|e| e.to_string())?;
-    Ok((ClientStream::new(stream, connection, timeouts, unread), slot, h2))
+    Ok((ClientStream::new(stream, connection(None), timeouts, unread), slot, h2))
 }
 
 /// Reads the PROXY protocol header of a trusted proxy, and no byte after it.

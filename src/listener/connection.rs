@@ -14,6 +14,7 @@ use pingora_core::protocols::Digest;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 
 use crate::http::rejection::DetailedRejection;
+use crate::tls::HandshakeResult;
 
 /// The settings of a listener for every request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,8 +45,8 @@ pub struct Connection {
     pub local: Option<SocketAddr>,
     /// The peer's address as a header value.
     pub peer_text: HeaderValue,
-    /// Whether it uses TLS.
-    pub tls: bool,
+    /// The result of the TLS handshake; `None` without TLS.
+    pub handshake: Option<HandshakeResult>,
     /// The settings of its listener.
     pub policy: Arc<Policy>,
     switched: AtomicBool,
@@ -58,12 +59,17 @@ pub struct Connection {
 impl Connection {
     /// The state of a new connection.
     #[must_use]
-    pub fn new(peer: SocketAddr, local: Option<SocketAddr>, tls: bool, policy: Arc<Policy>) -> Self {
+    pub fn new(
+        peer: SocketAddr,
+        local: Option<SocketAddr>,
+        handshake: Option<HandshakeResult>,
+        policy: Arc<Policy>,
+    ) -> Self {
         Self {
             peer,
             local,
             peer_text: text_of(peer.ip()),
-            tls,
+            handshake,
             policy,
             switched: AtomicBool::new(false),
             response_complete: AtomicBool::new(false),
@@ -85,6 +91,12 @@ impl Connection {
     #[must_use]
     pub fn of(digest: &Digest) -> Option<&Arc<Self>> {
         digest.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+    }
+
+    /// Whether it uses TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.handshake.is_some()
     }
 
     /// The peer's address as text.
@@ -169,7 +181,7 @@ mod tests {
 
     #[test]
     fn first_fault_is_kept() {
-        let connection = Connection::new("192.0.2.1:9".parse().unwrap(), None, false, Arc::default());
+        let connection = Connection::new("192.0.2.1:9".parse().unwrap(), None, None, Arc::default());
         assert_eq!(connection.peer_text, "192.0.2.1");
         assert_eq!(connection.fault(), None);
         connection.record_fault(DetailedRejection::bad_request("one"));

@@ -6,7 +6,6 @@ use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use h2::server::SendResponse;
 use pingora_core::protocols::http::v2::server::HttpSession;
-use pingora_core::protocols::tls::SslDigest;
 use pingora_http::RequestHeader;
 use tokio::sync::watch;
 
@@ -30,8 +29,6 @@ pub struct Http1Request<'a> {
 pub struct Http2Stream {
     /// The client's connection.
     pub connection: Arc<Connection>,
-    /// The result of its TLS handshake.
-    pub tls: Option<Arc<SslDigest>>,
     /// The request.
     pub request: RequestHeader,
     /// Its body.

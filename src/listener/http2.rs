@@ -15,7 +15,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use pingora::{Error, ErrorType};
 use pingora_core::protocols::http::authority::validate_request_authority;
 use pingora_core::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, default_h2_options};
-use pingora_core::protocols::{Digest, GetProxyDigest, GetSocketDigest, Ssl, Stream};
+use pingora_core::protocols::{Digest, GetProxyDigest, GetSocketDigest, Stream};
 use pingora_http::RequestHeader;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -107,7 +107,7 @@ pub(super) async fn serve<E: Engine>(worker: &Arc<WorkerContext<E>>, mut stream:
     let client = Arc::clone(stream.connection());
     let stream = StreamHandle::new(stream);
     let digest = Arc::new(Digest {
-        ssl_digest: stream.get_ssl_digest(),
+        ssl_digest: None,
         timing_digest: Vec::new(),
         proxy_digest: stream.get_proxy_digest(),
         socket_digest: stream.get_socket_digest(),
@@ -168,8 +168,7 @@ async fn next<E: Engine>(
         respond.send_response(bad_request(), true).ok();
         return Ok(Some(Accepted::Malformed));
     }
-    let (connection, tls) = (Arc::clone(client), digest.ssl_digest.clone());
-    let stream = Http2Stream { connection, tls, request, body, respond };
+    let stream = Http2Stream { connection: Arc::clone(client), request, body, respond };
     Ok(Some(Accepted::Request(Box::new(Request::Stream(stream)))))
 }
 

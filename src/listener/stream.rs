@@ -14,8 +14,6 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use pingora_core::protocols::Stream;
-use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::tls::SslDigest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -47,7 +45,6 @@ const LINGER_TOTAL: Duration = Duration::from_secs(30);
 pub struct ClientStream {
     pub(super) io: Stream,
     connection: Arc<Connection>,
-    pub(super) digest: Arc<ProxyDigest>,
     timeouts: Arc<ClientTimeouts>,
     /// Bytes read from the connection, but not consumed yet.
     unread: BytesMut,
@@ -78,11 +75,9 @@ impl ClientStream {
         timeouts: Arc<ClientTimeouts>,
         unread: BytesMut,
     ) -> Self {
-        let digest = connection.to_proxy_digest();
         Self {
             io,
             connection,
-            digest,
             timeouts,
             unread,
             unsent: BytesMut::new(),
@@ -97,12 +92,6 @@ impl ClientStream {
     #[must_use]
     pub fn connection(&self) -> &Arc<Connection> {
         &self.connection
-    }
-
-    /// The result of the TLS handshake.
-    #[must_use]
-    pub fn tls(&self) -> Option<Arc<SslDigest>> {
-        self.io.get_ssl_digest()
     }
 
     /// Switches to HTTP/2, which has its own limits.

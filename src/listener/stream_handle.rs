@@ -18,9 +18,8 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::SocketError;
 use parking_lot::{Mutex, MutexGuard};
 use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::tls::SslDigest;
 use pingora_core::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -109,15 +108,7 @@ impl UniqueID for StreamHandle {
     }
 }
 
-impl Ssl for StreamHandle {
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.stream().io.get_ssl_digest()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.stream().io.selected_alpn_proto()
-    }
-}
+impl Ssl for StreamHandle {}
 
 impl GetTimingDigest for StreamHandle {
     /// Empty: it is not used, and Pingora would allocate for it with every request.
@@ -128,7 +119,7 @@ impl GetTimingDigest for StreamHandle {
 
 impl GetProxyDigest for StreamHandle {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        Some(Arc::clone(&self.stream().digest))
+        Some(self.stream().connection().to_proxy_digest())
     }
 }
 

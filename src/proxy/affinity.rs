@@ -85,6 +85,6 @@ impl Exchange {
     fn came_by_tls(&self, client: &impl ClientSide) -> bool {
         let said = || client.request().headers.get(form::X_FORWARDED_PROTO);
         let by_proxy = || self.trusted && said().is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"));
-        self.connection.as_ref().is_some_and(|connection| connection.tls) || by_proxy()
+        self.connection.as_ref().is_some_and(|connection| connection.is_tls()) || by_proxy()
     }
 }

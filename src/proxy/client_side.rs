@@ -27,7 +27,9 @@ pub(super) trait ClientSide: Send {
     fn connection(&self) -> Option<&Arc<Connection>>;
 
     /// The result of the TLS handshake; `None` without TLS.
-    fn handshake(&self) -> Option<&HandshakeResult>;
+    fn handshake(&self) -> Option<&HandshakeResult> {
+        self.connection()?.handshake.as_ref()
+    }
 
     /// Whether the client uses HTTP/2.
     fn is_http2(&self) -> bool;
@@ -93,10 +95,6 @@ impl ClientSide for Session {
 
     fn connection(&self) -> Option<&Arc<Connection>> {
         self.as_downstream().digest().and_then(Connection::of)
-    }
-
-    fn handshake(&self) -> Option<&HandshakeResult> {
-        self.as_downstream().digest().and_then(HandshakeResult::of)
     }
 
     fn is_http2(&self) -> bool {

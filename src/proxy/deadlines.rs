@@ -287,7 +287,7 @@ mod tests {
     }
 
     fn client() -> Arc<Connection> {
-        Arc::new(Connection::new("192.0.2.1:9".parse().unwrap(), None, false, Arc::default()))
+        Arc::new(Connection::new("192.0.2.1:9".parse().unwrap(), None, None, Arc::default()))
     }
 
     fn is_shut_down(mut stream: &TcpStream) -> bool {

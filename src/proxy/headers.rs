@@ -42,7 +42,7 @@ pub(super) fn to_backend(side: &mut impl ClientSide, exchange: &Exchange) {
     let headers = &mut request.headers;
     headers.insert(X_FORWARDED_FOR, forwarded_for);
     if !(exchange.trusted && headers.contains_key(X_FORWARDED_PROTO)) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if connection.tls { "https" } else { "http" }));
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if connection.is_tls() { "https" } else { "http" }));
     }
     if !(exchange.trusted && headers.contains_key(X_FORWARDED_HOST)) {
         match forwarded_host(request.uri.authority(), headers) {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use pingora_core::listeners::tls::Acceptor;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::server::ProducesTickets;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
+use tokio_rustls::TlsAcceptor;
 
 use super::config::{Config, FileContents, Protocol, Version};
 use super::store::CertificateStore;
@@ -22,7 +22,7 @@ pub(super) fn build(
     config: &Config,
     contents: &FileContents,
     tickets: Arc<dyn ProducesTickets>,
-) -> Result<Acceptor, String> {
+) -> Result<TlsAcceptor, String> {
     let versions: &[&SupportedProtocolVersion] = match config.minimum_version {
         Version::Tls12 => &[&TLS13, &TLS12],
         Version::Tls13 => &[&TLS13],
@@ -37,5 +37,5 @@ pub(super) fn build(
     let mut server = builder.with_cert_resolver(Arc::new(CertificateStore::new(&contents.certificates)));
     server.alpn_protocols = config.alpn.iter().copied().map(Protocol::name).map(Into::into).collect();
     server.ticketer = tickets;
-    Ok(Acceptor::from_server_config(Arc::new(server)))
+    Ok(TlsAcceptor::from(Arc::new(server)))
 }

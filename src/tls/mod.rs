@@ -21,6 +21,7 @@ pub mod config;
 pub mod development;
 pub mod identity;
 mod provider;
+pub mod server_stream;
 mod store;
 pub mod terminator;
 pub mod tickets;

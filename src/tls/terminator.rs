@@ -3,27 +3,23 @@
 //! Connections keep their settings. When files change, the acceptor for further handshakes is replaced (see
 //! [`super::watch`]).
 
-use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use parking_lot::Mutex;
-use pingora_core::listeners::TlsAccept;
-use pingora_core::listeners::tls::Acceptor;
-use pingora_core::protocols::tls::server::handshake_with_callback;
-use pingora_core::protocols::tls::{SslDigest, TlsRef, TlsStream};
-use pingora_core::protocols::{Digest, IO};
+use pingora_core::protocols::IO;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::ProducesTickets;
+use tokio_rustls::TlsAcceptor;
 
 use super::acceptor;
 use super::certificates::Certificate;
 use super::client_auth::ClientAuth;
 use super::config::{Config, FileContents, Settings};
 use super::identity::ClientIdentity;
+use super::server_stream::ServerStream;
 use super::store::CertificateNames;
 use super::tickets::{self, Tickets};
 use crate::base::event::Event;
@@ -47,14 +43,14 @@ struct State {
 
 /// The settings for the next handshake.
 struct ActiveSettings {
-    acceptor: Arc<Acceptor>,
+    acceptor: TlsAcceptor,
     names: Arc<CertificateNames>,
 }
 
 impl ActiveSettings {
     fn build(config: &Config, state: &State) -> Result<Self, String> {
         let acceptor = acceptor::build(config, &state.contents, Arc::clone(&state.tickets))?;
-        Ok(Self { acceptor: Arc::new(acceptor), names: Arc::new(CertificateNames::of(&state.contents.certificates)) })
+        Ok(Self { acceptor, names: Arc::new(CertificateNames::of(&state.contents.certificates)) })
     }
 }
 
@@ -69,12 +65,6 @@ pub struct HandshakeResult {
 }
 
 impl HandshakeResult {
-    /// The result of the handshake of a connection; `None` without TLS.
-    #[must_use]
-    pub fn of(connection: &Digest) -> Option<&Self> {
-        connection.ssl_digest.as_deref()?.extension.get()
-    }
-
     /// Whether a request for `host` (which may have a port) may arrive on this connection, or is misdirected
     /// (RFC 9110 §15.5.20). Equal names, the usual case, cost no allocation.
     #[must_use]
@@ -98,28 +88,27 @@ impl Terminator {
 
     /// The acceptor for the next handshake.
     #[must_use]
-    pub fn acceptor(&self) -> Arc<Acceptor> {
-        Arc::clone(&self.active.load().acceptor)
+    pub fn acceptor(&self) -> TlsAcceptor {
+        self.active.load().acceptor.clone()
     }
 
-    /// Does the handshake of a new connection. Its result is in the digest of the connection, where
-    /// [`HandshakeResult::of`] finds it.
+    /// Does the handshake of a new connection.
     ///
     /// # Errors
     /// A message, if the handshake fails.
-    pub async fn handshake<S: IO + 'static>(&self, stream: S) -> Result<TlsStream<S>, String> {
+    pub async fn handshake<S: IO>(&self, stream: S) -> Result<(ServerStream<S>, HandshakeResult), String> {
         let active = self.active.load_full();
-        let callback = HandshakeCallback { names: Arc::clone(&active.names) };
-        let stream = handshake_with_callback(&active.acceptor, stream, &callback).await.map_err(|e| e.to_string())?;
-        let digest = stream.ssl_digest();
-        let result = digest.as_deref().and_then(|digest: &SslDigest| digest.extension.get::<HandshakeResult>());
-        match result {
-            None => Err("the client certificate cannot be parsed".to_owned()),
-            Some(HandshakeResult { client: Some(client), .. }) if client.has_expired(SystemTime::now()) => {
-                Err("the client certificate of the resumed session has expired".to_owned())
-            }
-            Some(_) => Ok(stream),
+        let stream = active.acceptor.accept(stream).await.map_err(|e| format!("TLS handshake: {e}"))?;
+        let session = stream.get_ref().1;
+        let certificate = session.peer_certificates().and_then(|chain| chain.first());
+        let client = certificate.map(|certificate| ClientIdentity::of(certificate)).transpose();
+        let client = client.map_err(|_| "the client certificate cannot be parsed")?;
+        if client.as_ref().is_some_and(|client| client.has_expired(SystemTime::now())) {
+            return Err("the client certificate of the resumed session has expired".to_owned());
         }
+        let server_name = session.server_name().map(str::to_ascii_lowercase);
+        let result = HandshakeResult { server_name, client, names: Arc::clone(&active.names) };
+        Ok((ServerStream(stream), result))
     }
 
     /// The state of its files before they were first read.
@@ -253,20 +242,5 @@ fn is_same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
         (Some(one), Some(other)) => Arc::ptr_eq(one, other),
         (None, None) => true,
         _ => false,
-    }
-}
-
-/// Stores the result of a handshake.
-struct HandshakeCallback {
-    names: Arc<CertificateNames>,
-}
-
-#[async_trait]
-impl TlsAccept for HandshakeCallback {
-    async fn handshake_complete_callback(&self, tls: &TlsRef) -> Option<Arc<dyn Any + Send + Sync>> {
-        // If the certificate cannot be parsed nothing is stored, and the connection is rejected.
-        let client = tls.peer_certificate_der().map(ClientIdentity::of).transpose().ok()?;
-        let server_name = tls.server_name().map(str::to_ascii_lowercase);
-        Some(Arc::new(HandshakeResult { server_name, client, names: Arc::clone(&self.names) }))
     }
 }

@@ -10,7 +10,6 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use pingora::{Error, ErrorType};
 use pingora_core::protocols::http::date::get_cached_date;
-use pingora_core::protocols::tls::SslDigest;
 use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -25,7 +24,6 @@ use crate::listener::connection::Connection;
 use crate::listener::stream::ClientStream;
 use crate::listener::stream_handle::StreamHandle;
 use crate::proxy::client_side::ClientSide;
-use crate::tls::HandshakeResult;
 
 /// Bytes per read of a request body.
 const READ_SIZE: usize = 64 << 10;
@@ -40,7 +38,6 @@ const HALF_CLOSE: Duration = Duration::from_secs(1);
 pub(super) struct Http1Client<'a> {
     stream: &'a StreamHandle,
     connection: Arc<Connection>,
-    tls: Option<Arc<SslDigest>>,
     request: RequestHeader,
     body: RequestBody,
     keepalive: bool,
@@ -99,16 +96,12 @@ impl RequestBody {
 impl<'a> Http1Client<'a> {
     /// The client side of `request`, whose connection may stay open if `keepalive`.
     pub(super) fn new(stream: &'a StreamHandle, request: RequestHeader, body: Body, keepalive: bool) -> Self {
-        let (connection, tls) = {
-            let stream = stream.stream();
-            (Arc::clone(stream.connection()), stream.tls())
-        };
+        let connection = Arc::clone(stream.stream().connection());
         let options = connection_options(&request.headers);
         let keepalive = keepalive && options.keepalive(request.version);
         Self {
             stream,
             connection,
-            tls,
             expects_continue: request.version == Version::HTTP_11 && request.headers.contains_key(header::EXPECT),
             request,
             body: RequestBody::new(body),
@@ -231,10 +224,6 @@ impl ClientSide for Http1Client<'_> {
 
     fn connection(&self) -> Option<&Arc<Connection>> {
         Some(&self.connection)
-    }
-
-    fn handshake(&self) -> Option<&HandshakeResult> {
-        self.tls.as_deref()?.extension.get()
     }
 
     fn is_http2(&self) -> bool {

@@ -10,7 +10,6 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Response, StatusCode, header};
 use pingora::{Error, ErrorType};
 use pingora_core::protocols::http::date::get_cached_date;
-use pingora_core::protocols::tls::SslDigest;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::client::Client;
@@ -19,12 +18,10 @@ use crate::listener::connection::Connection;
 use crate::listener::engine::Http2Stream;
 use crate::listener::inactivity_timer::InactivityTimer;
 use crate::proxy::client_side::ClientSide;
-use crate::tls::HandshakeResult;
 
 /// The client side of one stream.
 pub(super) struct Http2Client {
     connection: Arc<Connection>,
-    tls: Option<Arc<SslDigest>>,
     request: RequestHeader,
     body: RequestBody,
     expects_continue: bool,
@@ -51,13 +48,12 @@ struct RequestBody {
 impl Http2Client {
     /// The client side of `stream`.
     pub(super) fn new(stream: Http2Stream) -> Self {
-        let Http2Stream { connection, tls, request, body, respond } = stream;
+        let Http2Stream { connection, request, body, respond } = stream;
         let expects_continue = request.headers.contains_key(header::EXPECT);
         let complete = body.is_end_stream();
         let body = RequestBody { stream: body, complete, received: 0, replay: Replay::default(), trailers: None };
         Self {
             connection,
-            tls,
             request,
             body,
             expects_continue,
@@ -130,10 +126,6 @@ impl ClientSide for Http2Client {
 
     fn connection(&self) -> Option<&Arc<Connection>> {
         Some(&self.connection)
-    }
-
-    fn handshake(&self) -> Option<&HandshakeResult> {
-        self.tls.as_deref()?.extension.get()
     }
 
     fn is_http2(&self) -> bool {
