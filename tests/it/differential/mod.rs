@@ -133,6 +133,10 @@ impl Side {
             // Pingora's loop may still wait for the request when the client, which has its response, leaves.
             varying.push("cause");
         }
+        if case.request.abort.is_some() {
+            // How far the request came before the client left is a matter of time.
+            varying.extend(["attempts", "status"]);
+        }
         let lines = self.raw_lines(number, case);
         let lines = lines.iter().map(|line| match line.split_once("cause=backend_failed") {
             Some((before, _)) => without(before, &[&varying[..], &["attempts"]].concat()) + "cause=backend_failed",
