@@ -15,9 +15,9 @@ pub(super) enum Message {
     /// No message: the last one is complete.
     Complete,
     /// A body with Content-Length, with the number of missing bytes.
-    Length(u64, MinimumRate),
+    Length(u64),
     /// A chunked body.
-    Chunked(Chunked, MinimumRate),
+    Chunked(Chunked),
     /// A tunnel after a protocol switch.
     Tunnel,
     /// HTTP/2 frames, counted by the meter.
@@ -30,17 +30,17 @@ pub(super) enum Message {
 
 impl Message {
     /// The message after a head.
-    pub(super) fn after_head(body: Body, timeouts: &ClientTimeouts) -> Self {
+    pub(super) fn after_head(body: Body) -> Self {
         match body {
             Body::None | Body::Length(0) => Self::Complete,
-            Body::Length(length) => Self::Length(length, MinimumRate::new(timeouts.minimum_rate)),
-            Body::Chunked => Self::Chunked(Chunked::default(), MinimumRate::new(timeouts.minimum_rate)),
+            Body::Length(length) => Self::Length(length),
+            Body::Chunked => Self::Chunked(Chunked::default()),
         }
     }
 
     /// Whether it is an incomplete body.
     pub(super) fn is_body(&self) -> bool {
-        matches!(self, Self::Length(..) | Self::Chunked(..))
+        matches!(self, Self::Length(_) | Self::Chunked(_))
     }
 
     /// Accounts for received bytes; returns how many belong to the message.
@@ -56,8 +56,7 @@ impl Message {
                     Err(DetailedRejection { rejection: Rejection::Flood, detail: flood.name() })
                 }
             },
-            Self::Length(missing, rate) => {
-                rate.count(received.len())?;
+            Self::Length(missing) => {
                 let consumed = usize::try_from(*missing).unwrap_or(usize::MAX).min(received.len());
                 // Never more than the missing bytes; a usize fits into 64 bits.
                 *missing -= consumed as u64;
@@ -66,8 +65,7 @@ impl Message {
                 }
                 Ok(consumed)
             }
-            Self::Chunked(chunked, rate) => {
-                rate.count(received.len())?;
+            Self::Chunked(chunked) => {
                 let chunk = chunked.advance(received)?;
                 if chunk.done {
                     *self = Self::Complete;
@@ -80,7 +78,7 @@ impl Message {
     /// The timeout for the next bytes.
     pub(super) fn timeout(&self, timeouts: &ClientTimeouts) -> Option<Duration> {
         match self {
-            Self::Length(..) | Self::Chunked(..) => Some(timeouts.body),
+            Self::Length(_) | Self::Chunked(_) => Some(timeouts.body),
             Self::Tunnel => Some(timeouts.tunnel),
             Self::Complete | Self::Http2(_) | Self::Flooded | Self::Discarded => None,
         }
@@ -97,72 +95,20 @@ impl Message {
     }
 }
 
-/// The minimum rate of a body. Without it a body that arrives very slowly would occupy a backend forever.
-#[derive(Debug)]
-pub(super) struct MinimumRate {
-    /// Bytes per second, on average since the body started; 0 for no minimum.
-    minimum: u64,
-    start: Option<Instant>,
-    received: u64,
-}
-
-/// The time before the rate is enforced: slow starts are common.
-const RATE_GRACE: Duration = Duration::from_secs(5);
-
-impl MinimumRate {
-    fn new(minimum: u64) -> Self {
-        Self { minimum, start: None, received: 0 }
-    }
-
-    fn count(&mut self, bytes: usize) -> Result<(), DetailedRejection> {
-        if self.minimum == 0 {
-            return Ok(());
-        }
-        // A usize fits into 64 bits.
-        self.received = self.received.saturating_add(bytes as u64);
-        let elapsed = self.start.get_or_insert_with(Instant::now).elapsed();
-        if elapsed > RATE_GRACE && self.received < self.minimum.saturating_mul(elapsed.as_secs()) {
-            return Err(DetailedRejection {
-                rejection: Rejection::BodyTimeout,
-                detail: "the body was sent too slowly",
-            });
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn timeouts(minimum_rate: u64) -> ClientTimeouts {
-        ClientTimeouts { minimum_rate, ..ClientTimeouts::default() }
-    }
-
     #[test]
     fn message_consumes_only_its_own_bytes() {
-        let mut message = Message::after_head(Body::Length(5), &timeouts(0));
+        let mut message = Message::after_head(Body::Length(5));
         assert_eq!(message.advance(b"123").unwrap(), 3);
         assert_eq!(message.advance(b"45GET / HTTP/1.1").unwrap(), 2);
         assert!(matches!(message, Message::Complete));
-        let mut message = Message::after_head(Body::Chunked, &timeouts(0));
+        let mut message = Message::after_head(Body::Chunked);
         assert_eq!(message.advance(b"1\r\nx\r\n0\r\n\r\nGET /").unwrap(), 11);
         assert!(matches!(message, Message::Complete));
-        assert!(matches!(Message::after_head(Body::Length(0), &timeouts(0)), Message::Complete));
-        assert!(Message::after_head(Body::Chunked, &timeouts(0)).advance(b"x").is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn body_below_the_minimum_rate_is_rejected_after_the_grace_time() {
-        let mut message = Message::after_head(Body::Length(1 << 30), &timeouts(100));
-        message.advance(&[0; 10]).unwrap();
-        tokio::time::advance(Duration::from_secs(4)).await;
-        message.advance(&[0; 10]).unwrap();
-        tokio::time::advance(Duration::from_secs(4)).await;
-        assert_eq!(message.advance(&[0; 10]).unwrap_err().rejection, Rejection::BodyTimeout);
-        let mut fast = Message::after_head(Body::Length(1 << 30), &timeouts(100));
-        fast.advance(&[0; 10]).unwrap();
-        tokio::time::advance(Duration::from_secs(8)).await;
-        fast.advance(&[0; 900]).unwrap();
+        assert!(matches!(Message::after_head(Body::Length(0)), Message::Complete));
+        assert!(Message::after_head(Body::Chunked).advance(b"x").is_err());
     }
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::base::fault::{Faults, Place};
 use crate::base::units::{Period, Size};
+use crate::listener::minimum_rate::RateLimit;
 
 /// Configuration of client timeouts.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -24,8 +25,11 @@ pub struct Config {
     pub write: Period,
     /// Idle timeout of a tunnel after a protocol switch (WebSocket): no byte in either direction.
     pub tunnel: Period,
-    /// The minimum average rate of a request body in bytes per second, after its first 5 s; 0 for none.
+    /// The minimum rate in bytes per second at which a client sends a request body and reads a response, while l7lb waits
+    /// for it; 0 for none.
     pub minimum_rate: Size,
+    /// The period of waiting over which the minimum rate is measured.
+    pub minimum_rate_period: Period,
 }
 
 impl Default for Config {
@@ -37,7 +41,8 @@ impl Default for Config {
             body: Period::seconds(30),
             write: Period::seconds(30),
             tunnel: Period::seconds(3600),
-            minimum_rate: Size(0),
+            minimum_rate: Size(100),
+            minimum_rate_period: Period::seconds(30),
         }
     }
 }
@@ -57,8 +62,8 @@ pub struct ClientTimeouts {
     pub write: Duration,
     /// For an idle tunnel.
     pub tunnel: Duration,
-    /// Bytes per second; 0 for no minimum.
-    pub minimum_rate: u64,
+    /// The minimum rate of a client.
+    pub minimum_rate: RateLimit,
 }
 
 impl Default for ClientTimeouts {
@@ -83,7 +88,10 @@ impl Config {
             body: read("body", self.body),
             write: read("write", self.write),
             tunnel: read("tunnel", self.tunnel),
-            minimum_rate: self.minimum_rate.0,
+            minimum_rate: RateLimit {
+                bytes_per_second: self.minimum_rate.0,
+                period: read("minimum_rate_period", self.minimum_rate_period),
+            },
         }
     }
 }

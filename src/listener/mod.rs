@@ -30,6 +30,7 @@ pub mod handover;
 mod http1;
 mod http2;
 pub mod inactivity_timer;
+pub mod minimum_rate;
 pub mod listener_service;
 pub mod sockets;
 pub mod stream;

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::body::Message;
 use super::flood::FrameMeter;
 use super::inactivity_timer::InactivityTimer;
+use super::minimum_rate::ClientRate;
 use crate::http::h1::{Head, HeadReader};
 use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_limits::RequestLimits;
@@ -53,6 +54,9 @@ pub struct ClientStream {
     message: Message,
     reading: InactivityTimer,
     writing: InactivityTimer,
+    /// How fast the client sends the current body and reads responses.
+    reading_rate: ClientRate,
+    writing_rate: ClientRate,
     /// The end of lingering.
     linger_deadline: Option<Instant>,
 }
@@ -84,6 +88,8 @@ impl ClientStream {
             message: Message::Complete,
             reading: InactivityTimer::default(),
             writing: InactivityTimer::default(),
+            reading_rate: ClientRate::default(),
+            writing_rate: ClientRate::default(),
             linger_deadline: None,
         }
     }
@@ -152,7 +158,8 @@ impl ClientStream {
     fn take_head(&mut self, head: Head) -> NextRequest {
         self.reading.reset();
         self.connection.begin_request();
-        self.message = Message::after_head(head.body, &self.timeouts);
+        self.message = Message::after_head(head.body);
+        self.reading_rate = ClientRate::default();
         self.unread.advance(head.start);
         let length = head.length.saturating_sub(head.start);
         // Splitting would make the buffer shared, which costs; usually no bytes follow.
@@ -209,6 +216,9 @@ impl ClientStream {
                     ready!(self.reading.poll(cx, limit.min(LINGER_PAUSE)));
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the response is complete")));
                 }
+                if self.message.is_body() {
+                    self.reading_rate.wait(Instant::now);
+                }
                 ready!(self.reading.poll(cx, limit));
                 return Poll::Ready(Err(self.record_fault(self.message.timeout_rejection())));
             }
@@ -219,6 +229,14 @@ impl ClientStream {
         }
         self.reading.reset();
         let received = buffer.filled().get(before..).unwrap_or_default();
+        if self.message.is_body()
+            && self.reading_rate.progress(received.len(), self.timeouts.minimum_rate, Instant::now)
+        {
+            return Poll::Ready(Err(self.record_fault(DetailedRejection {
+                rejection: Rejection::BodyTimeout,
+                detail: "the body was sent too slowly",
+            })));
+        }
         let consumed = match self.message.advance(received) {
             Ok(consumed) => consumed,
             Err(rejection) if matches!(self.message, Message::Flooded) => {
@@ -247,6 +265,7 @@ impl ClientStream {
 
     /// Waits until the client reads, with a timeout.
     fn poll_writable<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        self.writing_rate.wait(Instant::now);
         ready!(self.writing.poll(cx, self.timeouts.write));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its response")))
     }
@@ -305,7 +324,7 @@ impl ClientStream {
         while !self.unsent.is_empty() {
             match Pin::new(&mut self.io).poll_write(cx, &self.unsent) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(written)) => self.record_written(written),
+                Poll::Ready(Ok(written)) => self.record_written(written)?,
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
                 Poll::Pending => return self.poll_writable(cx),
             }
@@ -313,7 +332,15 @@ impl ClientStream {
         Poll::Ready(Ok(()))
     }
 
-    fn record_written(&mut self, bytes: usize) {
+    /// Accounts for written bytes.
+    ///
+    /// # Errors
+    /// If the client reads too slowly.
+    fn record_written(&mut self, bytes: usize) -> io::Result<()> {
+        let is_tunnel = matches!(self.message, Message::Tunnel);
+        if self.writing_rate.progress(bytes, self.timeouts.minimum_rate, Instant::now) && !is_tunnel {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads its response too slowly"));
+        }
         self.writing.reset();
         self.connection.add_bytes_sent(bytes);
         self.unsent.advance(bytes.min(self.unsent.len()));
@@ -321,11 +348,12 @@ impl ClientStream {
             // The next response gets a new buffer; an idle connection has none.
             self.unsent = BytesMut::new();
         }
-        if matches!(self.message, Message::Tunnel) || self.connection.is_response_complete() {
+        if is_tunnel || self.connection.is_response_complete() {
             // In a tunnel progress in either direction counts; after a response the linger timeout applies, and it
             // starts again.
             self.reading.reset();
         }
+        Ok(())
     }
 }
 
@@ -358,7 +386,7 @@ impl AsyncWrite for ClientStream {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => {
                     let rest = written.saturating_sub(this.unsent.len());
-                    this.record_written(written);
+                    this.record_written(written)?;
                     if rest > 0 {
                         return Poll::Ready(Ok(rest));
                     }

@@ -4,7 +4,6 @@
 //! [`super::engine`] has its own.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -12,6 +11,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
+use crate::listener::client_timeouts::ClientTimeouts;
 use crate::listener::connection::Connection;
 use crate::tls::HandshakeResult;
 
@@ -67,8 +67,8 @@ pub(super) trait ClientSide: Send {
     /// Suppresses interim responses, except to a client that expects 100.
     fn suppress_interim(&mut self);
 
-    /// Sets the longest pause while the response is sent, if the listener does not enforce it.
-    fn set_write_timeout(&mut self, timeout: Duration);
+    /// Sets the limits for a slow client, if the listener does not enforce them.
+    fn set_timeouts(&mut self, timeouts: &ClientTimeouts);
 
     /// Writes a complete response; without `body` the head alone, which ends the response.
     fn respond(
@@ -139,8 +139,9 @@ impl ClientSide for Session {
         self.as_downstream_mut().set_ignore_info_resp(true);
     }
 
-    fn set_write_timeout(&mut self, timeout: Duration) {
-        self.as_downstream_mut().set_write_timeout(Some(timeout));
+    /// There is no minimum rate with Pingora's loop over HTTP/2.
+    fn set_timeouts(&mut self, timeouts: &ClientTimeouts) {
+        self.as_downstream_mut().set_write_timeout(Some(timeouts.write));
     }
 
     async fn respond(&mut self, head: ResponseHeader, body: Option<Bytes>) -> pingora::Result<()> {

@@ -40,6 +40,9 @@ pub(super) fn to_backend(side: &mut impl ClientSide, exchange: &Exchange) {
         forwarded_for = extend(&request.headers, forwarded_for);
     }
     let headers = &mut request.headers;
+    if exchange.http2 {
+        join_cookies(headers);
+    }
     headers.insert(X_FORWARDED_FOR, forwarded_for);
     if !(exchange.trusted && headers.contains_key(X_FORWARDED_PROTO)) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if connection.is_tls() { "https" } else { "http" }));
@@ -71,6 +74,18 @@ fn remove_forbidden(headers: &mut HeaderMap, trusted: bool) {
     let names: Vec<HeaderName> = headers.keys().filter(forbidden).cloned().collect();
     for name in names {
         headers.remove(name);
+    }
+}
+
+/// Joins the fields into which HTTP/2 clients split `Cookie` (RFC 9113 §8.2.3): applications read only one.
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let parts: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // Legal values joined by a semicolon are a legal value.
+    if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(parts.join(&b"; "[..]))) {
+        headers.insert(header::COOKIE, joined);
     }
 }
 

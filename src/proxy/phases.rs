@@ -64,7 +64,7 @@ impl Proxy {
 pub(super) fn begin(client: &mut impl ClientSide, exchange: &mut Exchange) {
     if client.is_http2() {
         // For HTTP/1 the listener's stream enforces the timeout.
-        client.set_write_timeout(exchange.snapshot.client_timeouts.write);
+        client.set_timeouts(&exchange.snapshot.client_timeouts);
     }
     framing::prepare(client);
     exchange.identify(client);

@@ -3,6 +3,8 @@
 use serde_json::Value;
 
 use crate::lab::client::{Response, exchange, get_with};
+use crate::lab::frames::{Frames, request};
+use crate::lab::recorder::Recorder;
 use crate::lab::{Backend, Lab, free_port};
 use crate::one_pool;
 
@@ -42,6 +44,24 @@ fn forwarding_headers_of_a_trusted_proxy_are_extended() {
     assert_eq!(received(&response, "x-forwarded-proto"), ["https"]);
     assert_eq!(received(&response, "x-forwarded-host"), ["evil"]);
     assert_eq!(received(&response, "x-request-id"), ["mine"]);
+}
+
+/// HTTP/2 clients send one field for each cookie; applications read only one `Cookie`.
+#[test]
+fn cookies_of_an_http2_client_reach_the_backend_in_one_field() {
+    let backend = Recorder::start();
+    let port = free_port();
+    let _lab = Lab::start(&format!(
+        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
+         pools: {{ p: {{ health_check: {{ type: none }}, backends: [{{ address: '127.0.0.1:{}' }}] }} }}\n\
+         routes: [{{ path: /, pool: p }}]\n",
+        backend.port
+    ));
+    let cookies: [(&[u8], &[u8]); 3] = [(b"cookie", b"a=b"), (b"cookie", b"c=d; e=f"), (b"cookie", b"g=h")];
+    let mut frames = Frames::connect(port);
+    frames.headers(1, true, &[&request(b"GET", b"/x")[..], &cookies[..]].concat());
+    assert_eq!(frames.find(|frame| frame.stream == 1).unwrap().status(), 200);
+    assert_eq!(backend.take()[0].values("cookie"), ["a=b; c=d; e=f; g=h"]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use http::{Request, Response};
 use tokio::net::TcpStream;
 
 use crate::lab::client::{connect, exchange, get, read_head, read_response};
+use crate::lab::frames::{DATA, Frames, RST_STREAM, request};
 use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, free_port};
 
@@ -154,6 +155,32 @@ fn reset_after_the_announced_length_keeps_the_clients_connection() {
         client.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").unwrap();
         let response = read_response(&mut client);
         assert_eq!((response.status, response.body.as_str()), (200, "ok"), "{response:?}");
+    }
+}
+
+#[test]
+fn http2_response_that_differs_from_content_length_is_never_complete() {
+    let backend = backend(|_, _, (request, mut respond)| {
+        let length = request.uri().path().trim_start_matches('/').to_owned();
+        let response = Response::builder().header("content-length", length).body(()).unwrap();
+        let mut stream = respond.send_response(response, false).unwrap();
+        stream.send_data(Bytes::from("abc"), true).unwrap();
+    });
+    let port = free_port();
+    let lab = lab(port, &[&backend]);
+    for length in ["2", "4", "40"] {
+        let mut client = connect(port);
+        write!(client, "POST /{length} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+        let mut received = String::new();
+        client.read_to_string(&mut received).unwrap();
+        let complete = received.starts_with("HTTP/1.1 200") && received.ends_with("\r\n\r\nabc") && length == "3";
+        assert!(!complete, "{length}: {received}");
+        assert!(lab.wait_for_access(&format!("path=/{length} ")).contains("cause=backend_failed"), "{length}");
+        // An HTTP/2 client gets a response of l7lb, or a reset.
+        let mut frames = Frames::connect(port);
+        frames.headers(1, true, &request(b"POST", format!("/{length}").as_bytes()));
+        let end = frames.find(|frame| frame.stream == 1 && (frame.kind == RST_STREAM || frame.ends_stream())).unwrap();
+        assert!(end.kind == RST_STREAM || end.kind == DATA && end.payload != b"abc", "{length}: {end:?}");
     }
 }
 

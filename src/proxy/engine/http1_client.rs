@@ -20,6 +20,7 @@ use super::client::Client;
 use super::framing::{Framing, connection_options};
 use super::replay::Replay;
 use crate::http::h1::Body;
+use crate::listener::client_timeouts::ClientTimeouts;
 use crate::listener::connection::Connection;
 use crate::listener::stream::ClientStream;
 use crate::listener::stream_handle::StreamHandle;
@@ -267,7 +268,7 @@ impl ClientSide for Http1Client<'_> {
     }
 
     /// The listener's stream enforces it.
-    fn set_write_timeout(&mut self, _timeout: Duration) {}
+    fn set_timeouts(&mut self, _timeouts: &ClientTimeouts) {}
 
     async fn respond(&mut self, head: ResponseHeader, body: Option<Bytes>) -> pingora::Result<()> {
         self.start_response(head)?;

@@ -11,12 +11,16 @@ use http::{HeaderMap, Response, StatusCode, header};
 use pingora::{Error, ErrorType};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_http::{RequestHeader, ResponseHeader};
+use tokio::time::Instant;
 
 use super::client::Client;
 use super::replay::Replay;
+use crate::http::grpc_status::is_grpc;
+use crate::listener::client_timeouts::ClientTimeouts;
 use crate::listener::connection::Connection;
 use crate::listener::engine::Http2Stream;
 use crate::listener::inactivity_timer::InactivityTimer;
+use crate::listener::minimum_rate::{ClientRate, RateLimit};
 use crate::proxy::client_side::ClientSide;
 
 /// The client side of one stream.
@@ -34,6 +38,8 @@ pub(super) struct Http2Client {
     sent: u64,
     write_timeout: Duration,
     write_timer: InactivityTimer,
+    minimum_rate: RateLimit,
+    sending_rate: ClientRate,
 }
 
 /// The request body as far as it was read.
@@ -42,6 +48,7 @@ struct RequestBody {
     complete: bool,
     received: u64,
     replay: Replay,
+    rate: ClientRate,
     trailers: Option<HeaderMap>,
 }
 
@@ -51,7 +58,14 @@ impl Http2Client {
         let Http2Stream { connection, request, body, respond } = stream;
         let expects_continue = request.headers.contains_key(header::EXPECT);
         let complete = body.is_end_stream();
-        let body = RequestBody { stream: body, complete, received: 0, replay: Replay::default(), trailers: None };
+        let body = RequestBody {
+            stream: body,
+            complete,
+            received: 0,
+            replay: Replay::default(),
+            rate: ClientRate::default(),
+            trailers: None,
+        };
         Self {
             connection,
             request,
@@ -65,6 +79,8 @@ impl Http2Client {
             sent: 0,
             write_timeout: Duration::MAX,
             write_timer: InactivityTimer::default(),
+            minimum_rate: RateLimit { bytes_per_second: 0, period: Duration::MAX },
+            sending_rate: ClientRate::default(),
         }
     }
 
@@ -97,6 +113,10 @@ impl Http2Client {
         match send.poll_capacity(cx) {
             Poll::Ready(Some(Ok(available))) => {
                 self.write_timer.reset();
+                if self.sending_rate.progress(available, self.minimum_rate, Instant::now) {
+                    let slow = Error::explain(ErrorType::WriteTimedout, "the client reads its response too slowly");
+                    return Poll::Ready(Err(slow.into_down()));
+                }
                 Poll::Ready(Ok(available))
             }
             Poll::Ready(Some(Err(e))) => Poll::Ready(Err(write_error(e))),
@@ -104,6 +124,7 @@ impl Http2Client {
                 Poll::Ready(Err(Error::explain(ErrorType::H2Error, "the stream is closed").into_down()))
             }
             Poll::Pending => {
+                self.sending_rate.wait(Instant::now);
                 ready!(self.write_timer.poll(cx, self.write_timeout));
                 Poll::Ready(Err(Error::explain(ErrorType::WriteTimedout, "the client does not read").into_down()))
             }
@@ -163,8 +184,8 @@ impl ClientSide for Http2Client {
 
     fn suppress_interim(&mut self) {}
 
-    fn set_write_timeout(&mut self, timeout: Duration) {
-        self.write_timeout = timeout;
+    fn set_timeouts(&mut self, timeouts: &ClientTimeouts) {
+        (self.write_timeout, self.minimum_rate) = (timeouts.write, timeouts.minimum_rate);
     }
 
     async fn respond(&mut self, head: ResponseHeader, body: Option<Bytes>) -> pingora::Result<()> {
@@ -198,7 +219,11 @@ impl Client for Http2Client {
             return Poll::Ready(Ok(None));
         }
         let failed = |e| Error::because(ErrorType::ReadError, "reading the request body", e).into_down();
-        let Some(data) = ready!(body.stream.poll_data(cx)).transpose().map_err(failed)? else {
+        let Poll::Ready(data) = body.stream.poll_data(cx) else {
+            body.rate.wait(Instant::now);
+            return Poll::Pending;
+        };
+        let Some(data) = data.transpose().map_err(failed)? else {
             body.trailers = ready!(body.stream.poll_trailers(cx)).map_err(failed)?;
             body.complete = true;
             return Poll::Ready(Ok(None));
@@ -207,6 +232,11 @@ impl Client for Http2Client {
         body.complete = body.stream.is_end_stream();
         // A length in memory fits into 64 bits.
         body.received += data.len() as u64;
+        // A stream of messages may be quiet.
+        if body.rate.progress(data.len(), self.minimum_rate, Instant::now) && !is_grpc(&self.request.headers) {
+            let slow = Error::explain(ErrorType::ReadTimedout, "the body was sent too slowly");
+            return Poll::Ready(Err(slow.into_down()));
+        }
         body.replay.record(&data);
         Poll::Ready(Ok(Some(data)))
     }
@@ -284,12 +314,12 @@ impl Client for Http2Client {
         if self.ended { Ok(()) } else { self.send_data(Bytes::new(), true) }
     }
 
-    /// The task of the connection sends what was written.
     /// A stream ends with END_STREAM or a reset, whatever length was announced.
     fn has_whole_response(&self) -> bool {
         false
     }
 
+    /// The task of the connection sends what was written.
     fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<pingora::Result<()>> {
         Poll::Ready(self.send_head(false))
     }

@@ -17,6 +17,7 @@ pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
+pub const PROTOCOL_ERROR: u32 = 1;
 pub const CANCEL: u32 = 8;
 pub const ENHANCE_YOUR_CALM: u32 = 11;
 
@@ -24,11 +25,17 @@ pub const ENHANCE_YOUR_CALM: u32 = 11;
 #[derive(Debug)]
 pub struct Frame {
     pub kind: u8,
+    pub flags: u8,
     pub stream: u32,
     pub payload: Vec<u8>,
 }
 
 impl Frame {
+    /// Whether it is the last frame of its stream.
+    pub fn ends_stream(&self) -> bool {
+        matches!(self.kind, DATA | HEADERS) && self.flags & END_STREAM != 0
+    }
+
     /// The status code in HEADERS.
     pub fn status(&self) -> u16 {
         status(&self.payload)
@@ -81,7 +88,7 @@ impl Frames {
         let mut payload = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
         self.0.read_exact(&mut payload).ok()?;
         let stream = u32::from_be_bytes(head[5..9].try_into().unwrap());
-        Some(Frame { kind: head[3], stream, payload })
+        Some(Frame { kind: head[3], flags: head[4], stream, payload })
     }
 
     /// The next frame for which `wanted` returns true; skips the others.

@@ -104,6 +104,36 @@ fn http2_flood_closes_its_connection_and_affects_no_other_client() {
     assert!(growth < GROWTH_MAX, "{growth} KiB more");
 }
 
+/// The client opens every stream that it may, with huge windows, and reads nothing.
+#[test]
+fn http2_client_that_reads_nothing_costs_a_bounded_amount_of_memory() {
+    let backend = super::slow::large();
+    let port = free_port();
+    let lab = Lab::start(&format!(
+        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
+         pools: {{ p: {{ health_check: {{ type: none }}, backends: [{{ address: '127.0.0.1:{}' }}] }} }}\n\
+         routes: [{{ path: /, pool: p }}]\n",
+        backend.port
+    ));
+    let before = resident(&lab);
+    let mut frames = Frames::connect(port);
+    frames.send(SETTINGS, 0, 0, &[&[0, 4][..], &0x7fff_ffff_u32.to_be_bytes()].concat());
+    frames.send(WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes());
+    for stream in 0..100 {
+        frames.get(2 * stream + 1, "/large");
+    }
+    eventually("every request is at the backend", PATIENCE, || backend.connections() >= 100);
+    let mut last = 0;
+    // The memory has stopped growing.
+    eventually("the buffers are full", PATIENCE, || {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let now = resident(&lab);
+        std::mem::replace(&mut last, now) == now
+    });
+    let growth = last.saturating_sub(before);
+    assert!(growth < GROWTH_MAX, "{growth} KiB more");
+}
+
 /// At the total limit further connections wait. At the limit per client the next connection is closed.
 #[test]
 fn connections_beyond_the_total_wait_and_beyond_the_client_limit_are_closed() {

@@ -1,9 +1,12 @@
 //! HTTP/2: requests that would smuggle another request into HTTP/1 are malformed, and never reach an HTTP/1
 //! backend.
 
+use std::io::Read;
+
 use super::{Fixture, Received, Recorder};
-use crate::lab::frames::{DATA, END_STREAM, Frames, GOAWAY, HEADERS, RST_STREAM, request};
-use crate::lab::{PATIENCE, eventually};
+use crate::lab::frames::{DATA, END_STREAM, Frames, GOAWAY, HEADERS, PROTOCOL_ERROR, RST_STREAM, request};
+use crate::lab::scripted::Scripted;
+use crate::lab::{Lab, PATIENCE, eventually, free_port};
 
 /// How the balancer responded to stream 1.
 #[derive(Debug, PartialEq, Eq)]
@@ -158,6 +161,9 @@ fn malformed_http2_headers_are_rejected_before_a_backend() {
         (&[(b"content-length", b"+3")], RESET),
         (&[(b"content-length", b"3 ")], RESET),
         (&[(b"content-length", b"")], MALFORMED),
+        (&[(b"x", b" a")], MALFORMED),
+        (&[(b"x", b"a\t")], MALFORMED),
+        (&[(b"x", b" ")], MALFORMED),
         (&[(b"content-length", b"18446744073709551619")], RESET),
         (&[(b"content-length", b"3"), (b"content-length", b"3")], "more than one Content-Length"),
         (&[(b"content-length", b"3"), (b"content-length", b"4")], RESET),
@@ -165,6 +171,61 @@ fn malformed_http2_headers_are_rejected_before_a_backend() {
         fixture.rejects_h2(&[&request(b"POST", b"/x")[..], fields].concat(), Some(b"abc"), detail);
     }
     fixture.rejects_h2(&[&request(b"POST", b"/x")[..], &[(b"content-length", b"3")]].concat(), None, RESET);
+}
+
+#[test]
+fn whitespace_around_an_http2_header_value_resets_the_stream_with_protocol_error() {
+    let fixture = Fixture::open();
+    let mut frames = Frames::connect(fixture.port);
+    frames.headers(1, true, &[&request(b"GET", b"/x")[..], &[(b"x", b"a ")]].concat());
+    let frame = frames.find(|frame| frame.stream == 1 && matches!(frame.kind, HEADERS | RST_STREAM)).unwrap();
+    assert!(frame.kind == RST_STREAM && frame.code() == PROTOCOL_ERROR, "{frame:?}");
+}
+
+#[test]
+fn malformed_http2_trailers_end_the_request_before_the_backend_has_it() {
+    let (sender, received) = std::sync::mpsc::channel();
+    let backend = Scripted::start(move |mut stream| {
+        let mut bytes = Vec::new();
+        // A reset also counts as the end.
+        stream.read_to_end(&mut bytes).ok();
+        sender.send(bytes).ok();
+    });
+    let port = free_port();
+    let _lab = Lab::start(&format!(
+        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
+         pools: {{ p: {{ health_check: {{ type: none }}, backends: [{{ address: '127.0.0.1:{}' }}] }} }}\n\
+         routes: [{{ path: /, pool: p }}]\n",
+        backend.port
+    ));
+    for value in [&b"a\r\nb"[..], b"a\nb", b"a\rb", b"a\x00b"] {
+        let mut frames = Frames::connect(port);
+        frames.headers(1, false, &request(b"POST", b"/x"));
+        frames.send(DATA, 0, 1, b"abc");
+        frames.headers(1, true, &[(b"x", value)]);
+        let frame = frames.find(|frame| matches!(frame.kind, GOAWAY | RST_STREAM | HEADERS)).unwrap();
+        assert!(matches!(frame.kind, GOAWAY | RST_STREAM), "{}: {frame:?}", value.escape_ascii());
+        drop(frames);
+        while let Ok(bytes) = received.recv_timeout(std::time::Duration::from_millis(200)) {
+            assert!(!bytes.ends_with(b"\r\n0\r\n\r\n"), "{}: {}", value.escape_ascii(), bytes.escape_ascii());
+        }
+    }
+}
+
+/// The h2 crate removes them instead of rejecting the request.
+#[test]
+fn pseudo_headers_in_http2_trailers_do_not_reach_the_backend() {
+    let fixture = Fixture::open();
+    for trailer in [(&b":path"[..], &b"/y"[..]), (b":status", b"200")] {
+        let mut frames = Frames::connect(fixture.port);
+        frames.headers(1, false, &request(b"POST", b"/x"));
+        frames.send(DATA, 0, 1, b"abc");
+        frames.headers(1, true, &[trailer]);
+        let frame = frames.find(|frame| frame.stream == 1 && matches!(frame.kind, HEADERS | RST_STREAM)).unwrap();
+        assert_eq!(frame.status(), 200);
+        let received = fixture.backend.take();
+        assert_eq!(received.iter().map(Received::brief).collect::<Vec<_>>(), ["POST /x|abc"]);
+    }
 }
 
 /// Content-Length differs from the body: the head may already have been forwarded, but the body is never

@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::lab::frames::{DATA, Frames, GOAWAY, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, request};
+use crate::lab::frames::{
+    DATA, END_STREAM, Frames, GOAWAY, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, request,
+};
 use crate::lab::recorder::Recorder;
 use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, client, free_port};
@@ -120,13 +122,52 @@ fn body_that_pauses_too_long_is_rejected() {
 fn body_below_the_minimum_rate_is_rejected() {
     let backend = Recorder::start();
     let port = free_port();
-    let lab = lab(port, backend.port, "client_timeouts: { minimum_rate: 1KiB }");
+    let lab = lab(port, backend.port, "client_timeouts: { minimum_rate: 1KiB, minimum_rate_period: 1s }");
     let mut stream = client::connect(port);
     stream.write_all(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n").unwrap();
     dribble(&stream, std::iter::repeat_n(b'x', 1000));
     let response = ends(&mut stream, Instant::now());
     assert!(response.starts_with("HTTP/1.1 408 "), "{response}");
     assert!(lab.wait_for_access("path=/x").contains("cause=body_timeout"));
+}
+
+/// A client that reads without pauses, but too slowly.
+#[test]
+fn client_that_reads_below_the_minimum_rate_is_disconnected() {
+    let backend = large();
+    let port = free_port();
+    let lab = lab(port, backend.port, "client_timeouts: { minimum_rate: 16MiB, minimum_rate_period: 1s }");
+    let mut stream = client::connect(port);
+    stream.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut part = vec![0; 256 << 10];
+    while lab.access().iter().all(|line| !line.contains("path=/slow")) {
+        assert!(stream.read(&mut part).unwrap() > 0);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let line = lab.wait_for_access("path=/slow");
+    assert!(line.contains("cause=client_closed"), "{line}");
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).ok();
+    assert!(all.len() < 64 << 20, "{}", all.len());
+}
+
+#[test]
+fn http2_body_below_the_minimum_rate_is_rejected_but_not_a_grpc_stream() {
+    let backend = Recorder::start();
+    let port = free_port();
+    let lab = lab(port, backend.port, "client_timeouts: { minimum_rate: 1KiB, minimum_rate_period: 1s }");
+    let mut frames = Frames::connect(port);
+    frames.headers(1, false, &request(b"POST", b"/slow"));
+    frames.headers(3, false, &[&request(b"POST", b"/grpc")[..], &[(b"content-type", b"application/grpc")]].concat());
+    while lab.access().iter().all(|line| !line.contains("path=/slow")) {
+        frames.send(DATA, 0, 1, b"x");
+        frames.send(DATA, 0, 3, b"x");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(lab.wait_for_access("path=/slow").contains("cause=body_timeout"));
+    frames.send(DATA, END_STREAM, 3, b"x");
+    let response = frames.find(|frame| frame.stream == 3).unwrap();
+    assert_eq!(response.status(), 200);
 }
 
 /// The timeout for the first byte of a response starts at the end of the request.
