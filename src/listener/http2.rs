@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use h2::Reason;
+use h2::ext::Protocol;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use pingora::{Error, ErrorType};
 use pingora_core::protocols::http::authority::validate_request_authority;
@@ -90,6 +91,10 @@ fn options<E: Engine>(worker: &WorkerContext<E>) -> H2Options {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER);
+    if !worker.engine.uses_sessions() {
+        // WebSocket over HTTP/2 (RFC 8441); Pingora's loop has none.
+        options.enable_connect_protocol();
+    }
     options
 }
 
@@ -197,8 +202,12 @@ fn check(request: &RequestHeader) -> pingora::Result<()> {
     if !request.headers.get_all(header::CONTENT_LENGTH).iter().all(is_number) {
         return Error::e_explain(ErrorType::InvalidHTTPHeader, "a Content-Length that is not a number");
     }
-    // The proxy rejects CONNECT.
-    if request.method == Method::CONNECT { Ok(()) } else { validate_request_authority(request) }
+    // The proxy rejects CONNECT without a protocol.
+    if request.method == Method::CONNECT && request.extensions.get::<Protocol>().is_none() {
+        Ok(())
+    } else {
+        validate_request_authority(request)
+    }
 }
 
 fn bad_request() -> Response<()> {

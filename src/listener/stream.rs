@@ -189,7 +189,12 @@ impl ClientStream {
     /// If the connection is broken.
     pub fn poll_client_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.unread.len() < READ_AHEAD_MAX {
-            if ready!(self.poll_fill(cx))? == 0 {
+            let read = match ready!(self.poll_fill(cx)) {
+                // TLS without close_notify. The request is complete, so nothing was cut off.
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => 0,
+                read => read?,
+            };
+            if read == 0 {
                 // If a pipelined request is in `unread`, the client has only half-closed the connection.
                 return if self.unread.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending };
             }

@@ -67,8 +67,7 @@ impl Exchange {
 
     /// Whether it was aborted because the process stops.
     fn is_cut(&self, e: Option<&Error>, lifecycle: &Lifecycle) -> bool {
-        let switched = || self.connection.as_ref().is_some_and(|connection| connection.is_switched());
-        (e.is_some() || switched()) && self.rejection.is_none() && lifecycle.phase() == Phase::Aborting
+        (e.is_some() || self.switched) && self.rejection.is_none() && lifecycle.phase() == Phase::Aborting
     }
 
     fn cause(&self, e: Option<&Error>) -> &'static str {

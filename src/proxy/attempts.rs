@@ -206,7 +206,7 @@ impl Exchange {
     /// request, or (while the body is being sent) for the next part of the request.
     fn current_timeout(&self, target: &Target) -> Duration {
         let timeouts = target.template.timeouts;
-        if self.connection.as_ref().is_some_and(|connection| connection.is_switched()) {
+        if self.switched {
             return Duration::MAX;
         }
         match (self.has_response(), self.received, self.http2) {
@@ -248,12 +248,14 @@ impl Exchange {
     #[expect(clippy::disallowed_methods, reason = "the latency of the backend is measured to here")]
     pub(super) fn response_started(&mut self, status: StatusCode, verdict: AttemptOutcome) {
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            // From here on the listener enforces the timeouts, for both directions.
+            // From here on the client side enforces the timeouts, for both directions.
+            self.switched = true;
             self.attempt_deadline = None;
             if let Some(deadline) = &self.deadline {
                 deadline.remove_total_deadline();
             }
-            if let Some(connection) = &self.connection {
+            // An HTTP/2 connection has other streams.
+            if let Some(connection) = self.connection.as_ref().filter(|_| !self.http2) {
                 connection.mark_switched();
             }
         } else if status.is_informational() {

@@ -79,6 +79,8 @@ pub struct Exchange {
     pub(super) backend_not_at_fault: bool,
     /// Whether the client requests a protocol upgrade.
     pub(super) upgrade: bool,
+    /// Whether the protocol was switched: from here on the bytes are not HTTP.
+    pub(super) switched: bool,
     /// Whether the request is a health check of the balancer itself, which is not counted or logged.
     pub(super) uncounted: bool,
     /// When the exchange ended, if that was before its access log line.
@@ -123,6 +125,7 @@ impl Exchange {
             received: false,
             backend_not_at_fault: false,
             upgrade: false,
+            switched: false,
             uncounted: false,
             ended_at: None,
             ended_early: false,
@@ -171,7 +174,7 @@ impl Exchange {
     /// so that the client can read the response.
     pub(super) fn response_complete(&mut self, side: &mut impl ClientSide) {
         let Some(connection) = &self.connection else { return };
-        if !side.is_http2() && !connection.is_switched() && !side.is_request_complete() {
+        if !side.is_http2() && !self.switched && !side.is_request_complete() {
             self.ended_early = true;
             connection.mark_response_complete();
         }
@@ -207,7 +210,7 @@ impl Exchange {
         if last && !std::mem::replace(&mut self.received, true) {
             self.start_first_byte_wait(side, Instant::now());
         }
-        if self.connection.as_ref().is_some_and(|connection| connection.is_switched()) {
+        if self.switched {
             return Ok(());
         }
         self.progress();

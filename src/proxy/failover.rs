@@ -135,6 +135,7 @@ pub(super) fn classify(exchange: &Exchange, e: &Error) -> Rejection {
         return rejection;
     }
     match (e.etype(), e.esource()) {
+        (ErrorType::ReadTimedout, ErrorSource::Downstream) if exchange.switched => Rejection::IdleTimeout,
         (ErrorType::ReadTimedout, ErrorSource::Downstream) => Rejection::BodyTimeout,
         (_, ErrorSource::Downstream) => Rejection::BadRequest,
         (

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use pingora::{Error, ErrorType, RetryType};
 use pingora_core::protocols::http::v2::client::Http2Session;
 use pingora_http::{RequestHeader, ResponseHeader};
 use tokio::time::Instant;
 
 use super::backend::Backend;
+use super::websocket;
 use crate::listener::inactivity_timer::InactivityTimer;
 use crate::pool::peer::Timeouts;
 
@@ -37,6 +38,8 @@ pub(super) struct Http2Backend {
     /// Whether the end of the request was added, and whether it was sent.
     must_end: bool,
     ended: bool,
+    /// For a WebSocket: what proves to the client that the backend knows it.
+    tunnel: Option<Option<HeaderValue>>,
     has_response: bool,
     complete: bool,
     trailers: Option<HeaderMap>,
@@ -67,6 +70,7 @@ impl Http2Backend {
             trailers_to_send: None,
             must_end: end,
             ended: end,
+            tunnel: None,
             has_response: false,
             complete: false,
             trailers: None,
@@ -74,6 +78,11 @@ impl Http2Backend {
             writing: InactivityTimer::default(),
         };
         (backend, started)
+    }
+
+    /// Expects a WebSocket instead of a response with a body.
+    pub(super) fn expect_tunnel(&mut self, accept: Option<HeaderValue>) {
+        self.tunnel = Some(accept);
     }
 
     /// The stream, to be released.
@@ -89,11 +98,15 @@ impl Http2Backend {
     /// Ready with an error when the backend has sent nothing for too long.
     fn poll_read_timeout(&mut self, cx: &mut Context<'_>) -> Poll<Box<Error>> {
         let timeouts = self.limits.timeouts;
+        if self.tunnel.is_some() && self.has_response {
+            // The client side enforces the timeout of a tunnel.
+            return Poll::Pending;
+        }
         let limit = match (self.has_response, self.ended) {
             (true, _) => timeouts.idle,
-            (false, true) => timeouts.first_byte,
+            (false, _) if self.ended || self.tunnel.is_some() => timeouts.first_byte,
             // The request is still being sent.
-            (false, false) => timeouts.first_byte.max(timeouts.idle),
+            (false, _) => timeouts.first_byte.max(timeouts.idle),
         };
         let limit = self.limited(limit);
         ready!(self.reading.poll(cx, limit));
@@ -162,7 +175,8 @@ impl Backend for Http2Backend {
     }
 
     fn push_end(&mut self, trailers: Option<HeaderMap>) {
-        self.must_end = true;
+        // The request of a WebSocket is complete, but its stream stays open.
+        self.must_end = self.tunnel.is_none();
         self.trailers_to_send = trailers;
     }
 
@@ -184,7 +198,15 @@ impl Backend for Http2Backend {
         self.reading.reset();
         self.has_response = true;
         let head = self.session.response_header().cloned();
-        let head = head.ok_or_else(|| Error::explain(ErrorType::InternalError, "no response header"))?;
+        let mut head = head.ok_or_else(|| Error::explain(ErrorType::InternalError, "no response header"))?;
+        match self.tunnel.take_if(|_| !head.status.is_informational()) {
+            Some(accept) if head.status.is_success() => {
+                websocket::to_switch(&mut head, accept.as_ref())?;
+                self.tunnel = Some(accept);
+                return Poll::Ready(Ok(head));
+            }
+            _ => {}
+        }
         self.complete = self.session.check_response_end_or_error()?;
         self.check_head(&head, self.complete)?;
         Poll::Ready(Ok(head))

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::replay::Replay;
+use super::websocket;
 use crate::http::grpc_status::is_grpc;
 use crate::listener::client_timeouts::ClientTimeouts;
 use crate::listener::connection::Connection;
@@ -29,6 +30,8 @@ pub(super) struct Http2Client {
     request: RequestHeader,
     body: RequestBody,
     expects_continue: bool,
+    /// Whether the client wants a WebSocket.
+    tunnel: bool,
     respond: SendResponse<Bytes>,
     /// The head of the response, until it is known whether a body follows.
     head: Option<ResponseHeader>,
@@ -38,6 +41,8 @@ pub(super) struct Http2Client {
     sent: u64,
     write_timeout: Duration,
     write_timer: InactivityTimer,
+    tunnel_timeout: Duration,
+    tunnel_timer: InactivityTimer,
     minimum_rate: RateLimit,
     sending_rate: ClientRate,
 }
@@ -55,9 +60,11 @@ struct RequestBody {
 impl Http2Client {
     /// The client side of `stream`.
     pub(super) fn new(stream: Http2Stream) -> Self {
-        let Http2Stream { connection, request, body, respond } = stream;
+        let Http2Stream { connection, mut request, body, respond } = stream;
         let expects_continue = request.headers.contains_key(header::EXPECT);
-        let complete = body.is_end_stream();
+        let tunnel = websocket::is_extended_connect(&request) && websocket::to_upgrade(&mut request).is_ok();
+        // The bytes of a tunnel are not a body.
+        let complete = tunnel || body.is_end_stream();
         let body = RequestBody {
             stream: body,
             complete,
@@ -71,6 +78,7 @@ impl Http2Client {
             request,
             body,
             expects_continue,
+            tunnel,
             respond,
             head: None,
             send: None,
@@ -79,6 +87,8 @@ impl Http2Client {
             sent: 0,
             write_timeout: Duration::MAX,
             write_timer: InactivityTimer::default(),
+            tunnel_timeout: Duration::MAX,
+            tunnel_timer: InactivityTimer::default(),
             minimum_rate: RateLimit { bytes_per_second: 0, period: Duration::MAX },
             sending_rate: ClientRate::default(),
         }
@@ -185,7 +195,10 @@ impl ClientSide for Http2Client {
     fn suppress_interim(&mut self) {}
 
     fn set_timeouts(&mut self, timeouts: &ClientTimeouts) {
-        (self.write_timeout, self.minimum_rate) = (timeouts.write, timeouts.minimum_rate);
+        (self.write_timeout, self.tunnel_timeout) = (timeouts.write, timeouts.tunnel);
+        if !self.tunnel {
+            self.minimum_rate = timeouts.minimum_rate;
+        }
     }
 
     async fn respond(&mut self, head: ResponseHeader, body: Option<Bytes>) -> pingora::Result<()> {
@@ -249,9 +262,20 @@ impl Client for Http2Client {
         self.body.trailers.as_ref()
     }
 
-    /// HTTP/2 has no tunnels here.
-    fn poll_tunnel(&mut self, _cx: &mut Context<'_>) -> Poll<pingora::Result<Option<Bytes>>> {
-        Poll::Ready(Ok(None))
+    fn poll_tunnel(&mut self, cx: &mut Context<'_>) -> Poll<pingora::Result<Option<Bytes>>> {
+        let failed = |e| Error::because(ErrorType::ReadError, "reading from a tunnel", e).into_down();
+        let stream = &mut self.body.stream;
+        let Poll::Ready(data) = stream.poll_data(cx) else {
+            ready!(self.tunnel_timer.poll(cx, self.tunnel_timeout));
+            let idle = Error::explain(ErrorType::ReadTimedout, "the tunnel was idle for too long");
+            return Poll::Ready(Err(idle.into_down()));
+        };
+        self.tunnel_timer.reset();
+        let data = data.transpose().map_err(failed)?;
+        if let Some(data) = &data {
+            stream.flow_control().release_capacity(data.len()).map_err(failed)?;
+        }
+        Poll::Ready(Ok(data))
     }
 
     fn poll_disconnected(&mut self, cx: &mut Context<'_>) -> Poll<Box<Error>> {
@@ -271,6 +295,13 @@ impl Client for Http2Client {
     }
 
     fn start_response(&mut self, mut head: ResponseHeader) -> pingora::Result<()> {
+        if self.tunnel && head.status == StatusCode::SWITCHING_PROTOCOLS {
+            websocket::to_success(&mut head)?;
+        } else if self.tunnel && head.status.is_success() {
+            // The client would take it for a tunnel.
+            let e = "a response with success instead of a switch of protocols";
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, e).into_up());
+        }
         if head.status.is_informational() {
             if head.status != StatusCode::CONTINUE || self.expects_continue {
                 self.status = Some(head.status);
@@ -294,6 +325,7 @@ impl Client for Http2Client {
         while !data.is_empty() {
             let capacity = ready!(self.poll_capacity(cx, data.len()))?;
             let part = data.split_to(capacity.min(data.len()));
+            self.tunnel_timer.reset();
             // A length in memory fits into 64 bits.
             self.sent += part.len() as u64;
             self.send_data(part, last && data.is_empty())?;

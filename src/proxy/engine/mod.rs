@@ -7,7 +7,7 @@
 //! - [`client`]: what the engine needs from the client side; [`http1_client`], [`http2_client`]: the client sides.
 //! - [`backend`]: what it needs from a connection to a backend; [`http1_backend`], [`http2_backend`]: the connections;
 //!   [`connectors`]: where they come from; [`idle`]: those that are kept; [`request_head`]: the head of a request to a backend.
-//! - [`transfer`]: one attempt on a connection.
+//! - [`transfer`]: one attempt on a connection; [`websocket`]: its form in both versions of HTTP.
 //! - [`framing`], [`chunked`]: the end of a message; [`replay`]: the request body, for a retry.
 
 mod backend;
@@ -23,6 +23,7 @@ mod idle;
 mod replay;
 mod request_head;
 mod transfer;
+mod websocket;
 
 use std::sync::Arc;
 
@@ -76,6 +77,11 @@ enum Form {
 }
 
 impl Form {
+    fn kind(&self) -> RequestKind {
+        let (Self::Received(kind) | Self::Http1(kind)) = *self;
+        kind
+    }
+
     /// Turns the request into the form for HTTP/1.1 backends, once.
     fn make_http1(&mut self, request: &mut RequestHeader) -> pingora::Result<RequestKind> {
         match *self {
@@ -146,7 +152,9 @@ impl Engine {
         let result = match connected {
             Connected::Http1(stream) => self.over_http1(client, exchange, form, (&peer, stream)).await,
             // Boxed: it is rare, and must not enlarge the memory of every request.
-            Connected::Http2(session) => Box::pin(self.over_http2(client, exchange, (&peer, *session))).await,
+            Connected::Http2(session) => {
+                Box::pin(self.over_http2(client, exchange, form.kind(), (&peer, *session))).await
+            }
         };
         result.map_err(|e| failover::after_broken_connection(client, exchange, e, reused))
     }
@@ -180,18 +188,24 @@ impl Engine {
         &self,
         client: &mut impl Client,
         exchange: &mut Exchange,
+        kind: RequestKind,
         (peer, session): (&HttpPeer, Http2Session),
     ) -> pingora::Result<()> {
         exchange.await_response(client, None, (session.fd(), None));
-        let request = match request_head::for_http2(client.request(), peer.is_tls()) {
+        let request = match request_head::for_http2(client.request(), kind, peer.is_tls()) {
             Ok(request) => request,
             Err(e) => {
                 self.connectors.release_http2(session, peer);
                 return Err(e);
             }
         };
-        let end = client.is_request_complete() && client.replay().is_none() && client.request_trailers().is_none();
-        let (backend, started) = Http2Backend::start(session, request, end, http2_limits(exchange));
+        let websocket = kind == RequestKind::WebSocket;
+        let complete = client.is_request_complete() && client.replay().is_none() && client.request_trailers().is_none();
+        let (mut backend, started) =
+            Http2Backend::start(session, request, complete && !websocket, http2_limits(exchange));
+        if websocket {
+            backend.expect_tunnel(websocket::accept(client.request()));
+        }
         let mut transfer = Transfer::new(client, exchange, backend);
         let mut result = started;
         if result.is_ok() {

@@ -1,10 +1,13 @@
 //! The head of a request to a backend.
 
 use bytes::BytesMut;
+use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Method, Uri, Version, header};
 use pingora::{ErrorType, OrErr};
 use pingora_http::RequestHeader;
+
+use super::websocket;
 
 /// The size for which a head has room without growing, in bytes.
 const USUAL_SIZE: usize = 1024;
@@ -27,7 +30,7 @@ impl RequestKind {
         if has_body && !request.headers.contains_key(header::CONTENT_LENGTH) {
             Self::Chunked
         } else if upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
-            && request.version == Version::HTTP_11
+            && request.version != Version::HTTP_10
         {
             Self::WebSocket
         } else {
@@ -58,14 +61,21 @@ pub(super) fn prepare_for_http1(request: &mut RequestHeader, kind: RequestKind) 
     Ok(())
 }
 
-/// The request in the form for HTTP/2 backends, over TLS or not.
+/// The request in the form for HTTP/2 backends, over TLS or not. WebSocket is an extended CONNECT (RFC 8441).
 ///
 /// # Errors
 /// If it has no valid host.
-pub(super) fn for_http2(request: &RequestHeader, tls: bool) -> pingora::Result<RequestHeader> {
+pub(super) fn for_http2(request: &RequestHeader, kind: RequestKind, tls: bool) -> pingora::Result<RequestHeader> {
     let mut request = request.clone();
-    if request.version != Version::HTTP_2 {
+    if request.version != Version::HTTP_2 || kind == RequestKind::WebSocket {
         strip_hop_by_hop(&mut request);
+    }
+    if kind == RequestKind::WebSocket {
+        request.remove_header(&header::SEC_WEBSOCKET_KEY);
+        request.set_method(Method::CONNECT);
+        let mut parts: Parts = request.into();
+        parts.extensions.insert(websocket::protocol());
+        request = parts.into();
     }
     // Some servers reject a Host beside `:authority`.
     let host = request.remove_header(&header::HOST);

@@ -8,6 +8,7 @@ mod half_close;
 mod streams;
 mod trailers;
 mod websocket;
+mod websocket_http2;
 
 use std::io::{Read, Write};
 
