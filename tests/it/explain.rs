@@ -62,6 +62,8 @@ fn traffic_configuration_tests_and_explain_agree_before_and_after_a_route_change
     assert_eq!(checked_outcome(after, "/apiA/y"), (404, None));
     assert_eq!(checked_outcome(after, "/apiA/./%78"), (200, api.clone()));
     assert_eq!(checked_outcome(after, "/apiA/x/%2F"), (400, api));
+    let coffee = "[{ path: /, pool: a, name: rest }, { path: /caf%C3%A9, pool: b, name: coffee }]";
+    assert_eq!(checked_outcome(coffee, "/caf\u{e9}/|?{|}"), (200, Some("coffee".to_owned())));
 }
 
 #[test]
