@@ -59,8 +59,8 @@ pub struct Route {
     pub limiter: Option<Arc<Limiter>>,
     /// The largest request body in bytes.
     pub body_size: u64,
-    /// Encoded characters that paths may contain.
-    pub allow_encoded: Encoded,
+    /// Encoded characters that paths may contain; `None`: those with which no path can be that of another route.
+    pub allow_encoded: Option<Encoded>,
 }
 
 /// A pool as used by one route.

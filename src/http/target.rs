@@ -15,8 +15,9 @@
 //! A query does not select a route. It is forwarded as it is, except that bytes beyond ASCII and `"`, `<` and `>`,
 //! which the `http` crate refuses, are percent-encoded ([`encode_query`]).
 //!
-//! `%2f`, `%5c` and `%00` are kept and reported as [`Encoded`]: backends interpret them differently, so only a
-//! route may allow them.
+//! `%2f`, `%5c` and `%00` are kept and reported as [`Encoded`], because backends interpret them differently. `%2f` and
+//! `%5c` pass if each reading of the path ([`readings`]) selects the same route; `%00` passes only if the route allows
+//! it.
 
 use std::borrow::Cow;
 
@@ -28,7 +29,7 @@ pub struct Normalised<'a> {
     /// The path for routing and forwarding; borrowed if nothing changed. It has no dot segment, and is longer than
     /// the original only if characters were percent-encoded.
     pub path: Cow<'a, str>,
-    /// Encoded characters in it that only a route may allow.
+    /// Encoded characters in it that backends interpret differently.
     pub encoded: Encoded,
 }
 
@@ -102,6 +103,21 @@ pub fn normalise(path: &str) -> Result<Normalised<'_>, DetailedRejection> {
     }
     let path = if normal == path { Cow::Borrowed(path) } else { Cow::Owned(normal) };
     Ok(Normalised { path, encoded })
+}
+
+/// The paths that backends may read in a normalised path with `encoded`: with `%2F`, `%5C`, or both decoded to a slash,
+/// and dot segments resolved. `None` for a reading that leaves the root.
+pub fn readings(path: &str, encoded: Encoded) -> impl Iterator<Item = Option<String>> {
+    let decoded = [(true, false), (false, true), (true, true)];
+    let found = move |(slash, backslash): &(bool, bool)| (!slash || encoded.slash) && (!backslash || encoded.backslash);
+    decoded.into_iter().filter(found).map(move |(slash, backslash)| {
+        // In a checked path, `%` always starts an escape.
+        let mut decoded = if slash { path.replace("%2F", "/") } else { path.to_owned() };
+        if backslash {
+            decoded = decoded.replace("%5C", "/");
+        }
+        normalise(&decoded).ok().map(|normalised| normalised.path.into_owned())
+    })
 }
 
 /// Appends a segment whose percent-encodings are complete.
@@ -342,6 +358,22 @@ mod tests {
         assert!(!Encoded { slash: true, ..none }.permits(Encoded { nul: true, ..none }));
         assert!(!Encoded { slash: true, nul: true, ..none }.permits(all));
         assert!(encoded("/a%2fb/..") == Encoded { slash: true, ..none }, "even in a removed segment");
+    }
+
+    #[test]
+    fn each_reading_of_encoded_slashes_is_normalised() {
+        let read = |sent: &str| {
+            let normalised = normalise(sent).unwrap();
+            readings(&normalised.path, normalised.encoded).collect::<Vec<_>>()
+        };
+        let some = |path: &str| Some(path.to_owned());
+        assert_eq!(read("/a%20b"), []);
+        assert_eq!(read("/a%2fb"), [some("/a/b")]);
+        assert_eq!(read("/a\\b%5c"), [some("/a/b/")]);
+        assert_eq!(read("/a/..%2fb"), [some("/b")]);
+        assert_eq!(read("/a/%2e%2e%5Cb/%2F."), [some("/a/..%5Cb//"), some("/b/%2F."), some("/b//")]);
+        assert_eq!(read("/..%2f"), [None]);
+        assert_eq!(read("/a%252Fb%5c"), [some("/a%252Fb/")], "an encoded % stays");
     }
 
     /// Random paths from critical parts, with a fixed seed, keep the three guarantees.

@@ -114,13 +114,68 @@ fn every_spelling_of_a_path_selects_the_same_route() {
     }
 }
 
+/// Sends `GET target` and returns the status code, the detail if it was rejected, and what the backend received.
+fn sent(fixture: &Fixture, target: &str) -> (u16, Option<&'static str>, String) {
+    let outcome = fixture.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), 1);
+    let causes = ["cause=ambiguous_path", "cause=bad_request"];
+    let cause = causes.into_iter().find(|cause| outcome.lines[0].contains(cause));
+    (outcome.statuses[0], cause, outcome.received.iter().map(Received::brief).collect())
+}
+
+/// `/admin` is a route of its own, and so is `/a/exact`.
 #[test]
-fn encoded_slash_and_nul_are_rejected_unless_the_route_allows_them() {
-    let more = "routes: [{ path: /, pool: p }, { path: /slash, pool: p, allow_encoded: [slash] }]\n";
+fn encoded_slash_is_rejected_if_the_decoded_path_matches_another_route() {
+    let more = "routes: [{ path: /, pool: p }, { path: /admin, pool: p }, { path: /a/exact, exact: true, pool: p }, \
+        { path: /only, pool: p, methods: [POST] }]\n";
     let fixture = Fixture::with(more, Recorder::start());
-    for target in
-        ["/a%2fb", "/a%2Fb", "/a%5cb", "/a%00b", "/x/..%2fadmin", "/slash%2fx", "/slash/a%5cb", "/slash/a%00b"]
-    {
+    for (target, forwarded) in [
+        ("/@scope%2fname", "/@scope%2Fname"),
+        ("/group%2Fproject/-/tree", "/group%2Fproject/-/tree"),
+        ("/a%5cb", "/a%5Cb"),
+        ("/a\\b", "/a%5Cb"),
+        ("/admin/a%2fb", "/admin/a%2Fb"),
+        ("/admin/a/..%2fb", "/admin/a/..%2Fb"),
+        ("/a%2Fexact%2F", "/a%2Fexact%2F"),
+        ("/only%2Fx", "/only%2Fx"),
+        ("/x%252f..%252fadmin", "/x%252f..%252fadmin"),
+        ("/x?a=%2f%5c%00", "/x?a=%2f%5c%00"),
+    ] {
+        assert_eq!(sent(&fixture, target), (200, None, format!("GET {forwarded}")), "{target}");
+    }
+    let ambiguous = (400, Some("cause=ambiguous_path"), String::new());
+    for target in [
+        "/admin%2fx",
+        "/%2e%2fadmin",
+        "/x/..%2fadmin",
+        "/x/..%5cadmin",
+        "/x/..\\admin",
+        "/x/%2E%2e%5Cadmin",
+        "/x%2F..%2Fadmin/y",
+        "/x/y%5c..%2F..%2fadmin",
+        "/x%2f..%5cadmin",
+        "/a%2Fexact",
+        "/admin/..%2f",
+        "/admin/a%2F..%2f..%2fb",
+        "/..%2fx",
+        "/x/..%2f..%2fadmin",
+        "/admin/..%5c..%2fadmin",
+    ] {
+        assert_eq!(sent(&fixture, target), ambiguous, "{target}");
+    }
+    let rejected = (400, Some("cause=bad_request"), String::new());
+    for target in ["/a%00b", "/a%2fb%00"] {
+        assert_eq!(sent(&fixture, target), rejected, "{target}");
+    }
+    let specific = Fixture::with("routes: [{ path: /api, pool: p }]\n", Recorder::start());
+    assert_eq!(sent(&specific, "/api/..%2fx"), ambiguous, "the decoded path matches no route");
+}
+
+#[test]
+fn allow_encoded_passes_exactly_the_listed_characters() {
+    let more = "routes: [{ path: /, pool: p, allow_encoded: [] }, { path: /slash, pool: p, allow_encoded: [slash] }, \
+        { path: /nul, pool: p, allow_encoded: [nul] }]\n";
+    let fixture = Fixture::with(more, Recorder::start());
+    for target in ["/a%2fb", "/a%5cb", "/a\\b", "/a%00b", "/slash/a%5cb", "/slash/a%00b", "/nul%2Fx", "/nul/%2f%00"] {
         fixture.rejects(
             format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(),
             400,
@@ -128,5 +183,6 @@ fn encoded_slash_and_nul_are_rejected_unless_the_route_allows_them() {
         );
     }
     fixture.passes(b"GET /slash/a%2fb HTTP/1.1\r\nHost: a\r\n\r\n", "GET /slash/a%2Fb");
-    fixture.passes(b"GET /x?a=%2f%5c%00 HTTP/1.1\r\nHost: a\r\n\r\n", "GET /x?a=%2f%5c%00");
+    fixture.passes(b"GET /slash/..%2fnul HTTP/1.1\r\nHost: a\r\n\r\n", "GET /slash/..%2Fnul");
+    fixture.passes(b"GET /nul/%00 HTTP/1.1\r\nHost: a\r\n\r\n", "GET /nul/%00");
 }
