@@ -8,7 +8,6 @@ use pingora_http::RequestHeader;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::form::X_FORWARDED_FOR;
 use super::{ConnectionFacts, Decision, decide};
 use crate::config::listener;
 use crate::decision::snapshot::Snapshot;
@@ -176,8 +175,7 @@ impl ExampleRequest {
 
     /// The client address: the peer, or the client named by a trusted proxy.
     pub(super) fn client(&self, snapshot: &Snapshot) -> IpAddr {
-        let forwarded = self.headers.iter().filter(|(name, _)| *name == X_FORWARDED_FOR);
-        snapshot.trusted_proxies.client(self.from, forwarded.filter_map(|(_, value)| value.to_str().ok()))
+        snapshot.trusted_proxies.client(self.from, &self.headers.iter().cloned().collect())
     }
 
     /// The request as the listener passes it on.

@@ -6,13 +6,12 @@ use http::header::HeaderName;
 use http::{Method, Version, header};
 use pingora_http::RequestHeader;
 
+use crate::http::client_address::X_FORWARDED_FOR;
 use crate::http::h1::check_authority;
 use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_limits::RequestLimits;
 use crate::http::target::{self, Encoded};
 
-/// The forwarding header with the client address.
-pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The forwarding header with the scheme.
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// The forwarding header with the host.
