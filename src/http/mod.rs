@@ -8,6 +8,7 @@
 //!   `Forwarded`.
 //! - [`proxy_protocol`]: HAProxy's PROXY protocol, versions 1 and 2.
 //! - [`grpc_status`]: gRPC status codes.
+//! - [`upgrade`]: protocol upgrades.
 //! - [`trailers`]: which trailers are forwarded.
 //! - [`request_id`]: the identifier of a request in logs and headers.
 
@@ -19,5 +20,6 @@ pub mod client_address;
 pub mod forwarded;
 pub mod proxy_protocol;
 pub mod grpc_status;
+pub mod upgrade;
 pub mod trailers;
 pub mod request_id;

@@ -159,6 +159,11 @@ impl Exchange {
         self.target().is_some_and(|target| http1(target.template.protocol))
     }
 
+    /// Whether the backend may switch the protocol.
+    pub(super) fn may_switch(&self) -> bool {
+        self.upgrade && self.enforces_timeouts()
+    }
+
     /// Whether the backend may use HTTP/2.
     pub(super) fn may_use_http2(&self) -> bool {
         self.target().is_some_and(|target| target.template.protocol != Protocol::Http1)

@@ -16,20 +16,17 @@ pub(super) enum RequestKind {
     Plain,
     /// A chunked body.
     Chunked,
-    /// A tunnel, if the backend agrees. Other protocols than WebSocket are not offered to backends.
-    WebSocket,
+    /// A tunnel, if the backend agrees. Admission has reduced `Upgrade` to one protocol.
+    Upgrade,
 }
 
 impl RequestKind {
     /// The kind of a request with its hop-by-hop headers; `has_body` if it has, or may have, a body.
     pub(super) fn of(request: &RequestHeader, has_body: bool) -> Self {
-        let upgrade = request.headers.get(header::UPGRADE).map(HeaderValue::as_bytes);
         if has_body && !request.headers.contains_key(header::CONTENT_LENGTH) {
             Self::Chunked
-        } else if upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
-            && request.version == Version::HTTP_11
-        {
-            Self::WebSocket
+        } else if request.version == Version::HTTP_11 && request.headers.contains_key(header::UPGRADE) {
+            Self::Upgrade
         } else {
             Self::Plain
         }
@@ -38,6 +35,7 @@ impl RequestKind {
 
 /// Turns a request into the form for HTTP/1.1 backends. To be called once, for all attempts.
 pub(super) fn prepare_for_http1(request: &mut RequestHeader, kind: RequestKind) -> pingora::Result<()> {
+    let protocol = request.headers.get(header::UPGRADE).filter(|_| kind == RequestKind::Upgrade).cloned();
     strip_hop_by_hop(request);
     if let Some(authority) = request.uri.authority()
         && !request.headers.contains_key(header::HOST)
@@ -50,9 +48,9 @@ pub(super) fn prepare_for_http1(request: &mut RequestHeader, kind: RequestKind) 
         RequestKind::Chunked => {
             request.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
         }
-        RequestKind::WebSocket => {
+        RequestKind::Upgrade => {
             request.insert_header(header::CONNECTION, HeaderValue::from_static("Upgrade"))?;
-            request.insert_header(header::UPGRADE, HeaderValue::from_static("websocket"))?;
+            request.insert_header(header::UPGRADE, protocol.unwrap_or(HeaderValue::from_static("")))?;
         }
     }
     Ok(())
