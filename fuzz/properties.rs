@@ -14,7 +14,7 @@ use std::time::Instant;
 use l7lb::config::load;
 use l7lb::decision::snapshot::Snapshot;
 use l7lb::http::client_address::{TrustedProxies, canonical};
-use l7lb::http::h1::{Body, Chunk, Chunked, DetailedRejection, Head, HeadReader, peek};
+use l7lb::http::h1::{Body, Chunk, Chunked, DetailedRejection, Head, HeadReader, encode_target, parse_request, peek};
 use l7lb::http::request_limits::RequestLimits;
 use l7lb::http::target;
 
@@ -44,7 +44,11 @@ pub fn http1_head(data: &[u8]) {
         if let Ok(Some(head)) = at_once {
             assert!(head.length - head.start <= limits.header_size as usize);
             assert!(head.fields <= limits.header_count && head.target.len() <= limits.target_size as usize);
-            same_as_pingora(data, &head);
+            if head.encode_target {
+                same_when_encoded(data, head);
+            } else {
+                same_as_pingora(data, &head);
+            }
         }
     }
     let seen = peek(data);
@@ -63,6 +67,23 @@ fn dribbled_head(data: &[u8], limits: &RequestLimits) -> Result<Option<Head>, De
     }
     reader.inspect(data, limits)
 }
+
+/// A target with bytes that the `http` crate refuses is encoded; the rest of the head stays the same.
+fn same_when_encoded(data: &[u8], head: Head) {
+    let alone = &data[head.start..head.length];
+    let mut encoded = head.clone();
+    let Ok(bytes) = encode_target(alone, &mut encoded) else { return };
+    assert!(!encoded.encode_target && encoded.body == head.body && encoded.fields == head.fields);
+    let all = [&data[..head.start], &bytes].concat();
+    assert_eq!(all.len(), encoded.length);
+    assert_eq!(HeadReader::default().inspect(&all, &BOUNDLESS), Ok(Some(encoded.clone())));
+    assert!(parse_request(&bytes.freeze(), &encoded).is_ok());
+    same_as_pingora(&all, &encoded);
+}
+
+/// Limits that no input of the fuzzer exceeds.
+const BOUNDLESS: RequestLimits =
+    RequestLimits { header_size: 1 << 30, header_count: 128, target_size: 1 << 30, body_size: u64::MAX };
 
 fn same_as_pingora(data: &[u8], head: &Head) {
     let mut headers = [httparse::EMPTY_HEADER; 128];
@@ -134,13 +155,13 @@ fn plain_reading(body: &[u8]) -> (usize, u64) {
     }
 }
 
-/// Paths: one form, stable, without dot segments, never longer, and what RFC 3986 §5.2.4 says.
+/// Paths: one form, stable, without dot segments, of legal characters, and what RFC 3986 §5.2.4 says.
 pub fn target(data: &[u8]) {
     let Ok(path) = str::from_utf8(data) else { return };
     let Ok(normalised) = target::normalise(path) else { return };
     let normal = &*normalised.path;
-    assert!(normal.len() <= path.len());
-    assert!(normal.bytes().all(target::is_allowed));
+    assert!(normal.len() <= 3 * path.len());
+    assert!(normal.bytes().all(|byte| byte == b'%' || is_legal_in_paths(byte)));
     assert!(!normal.split('/').any(|segment| matches!(&*segment.replace("%2E", "."), "." | "..")));
     assert_eq!(target::normalise(normal).unwrap().path, normal);
     if path != "*" {
@@ -148,9 +169,22 @@ pub fn target(data: &[u8]) {
     }
 }
 
-/// The path with unreserved characters decoded and capital escapes.
+/// RFC 3986 §3.3, without `%`.
+fn is_legal_in_paths(byte: u8) -> bool {
+    target::is_unreserved(byte) || b"/:@!$&'()*+,;=".contains(&byte)
+}
+
+/// The path with unreserved characters decoded, capital escapes, and other characters encoded.
 fn decoded(path: &str) -> String {
-    let mut parts = path.split('%');
+    let encoded: String = path
+        .bytes()
+        .map(|byte| match byte {
+            b'%' => "%".to_owned(),
+            byte if is_legal_in_paths(byte) => char::from(byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        })
+        .collect();
+    let mut parts = encoded.split('%');
     let mut text = parts.next().unwrap().to_owned();
     for part in parts {
         let byte = u8::from_str_radix(&part[..2], 16).unwrap();
@@ -184,20 +218,24 @@ fn without_dot_segments(path: &str) -> String {
 /// `X-Forwarded-For`, one header line per input line: addresses to the left of an untrusted hop are ignored.
 pub fn forwarded_for(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
-    let lines: Vec<&str> = text.split('\n').collect();
+    let lines: Vec<&[u8]> = text.split('\n').map(str::as_bytes).collect();
     let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
     let trusted = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
     let (proxy, client) = (ip("10.0.0.1"), ip("203.0.113.9"));
 
-    assert_eq!(TrustedProxies::default().client(proxy, lines.iter().copied()), proxy);
-    assert_eq!(trusted.client(client, lines.iter().copied()), client);
-    let walked = trusted.client(proxy, lines.iter().copied());
+    assert_eq!(TrustedProxies::default().client_by_lines(proxy, lines.iter().copied()), proxy);
+    assert_eq!(trusted.client_by_lines(client, lines.iter().copied()), client);
+    let walked = trusted.client_by_lines(proxy, lines.iter().copied());
     assert_eq!(walked, canonical(walked));
-    assert_eq!(walked, trusted.client(proxy, std::iter::once(lines.join(",").as_str())), "lines are one list");
+    assert_eq!(
+        walked,
+        trusted.client_by_lines(proxy, std::iter::once(lines.join(&b',').as_slice())),
+        "lines are one list"
+    );
     for end in ["203.0.113.9", "203.0.113.9:4711, [2001:db8::7]:80", "::ffff:203.0.113.9 ,10.9.9.9"] {
         let appended = format!("{text},{end}");
-        assert_eq!(trusted.client(proxy, appended.split('\n')), client);
-        assert_eq!(trusted.client(proxy, lines.iter().copied().chain([end])), client);
+        assert_eq!(trusted.client_by_lines(proxy, appended.split('\n').map(str::as_bytes)), client);
+        assert_eq!(trusted.client_by_lines(proxy, lines.iter().copied().chain([end.as_bytes()])), client);
     }
 }
 

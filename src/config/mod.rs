@@ -58,9 +58,11 @@ pub struct Config {
     pub server: server::Config,
     /// The listeners.
     pub listeners: Vec<listener::Config>,
-    /// The trusted proxies in front of l7lb, whose `X-Forwarded-For` is used.
+    /// The trusted proxies in front of l7lb, whose `X-Forwarded-For` or `Forwarded` is used.
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether backends receive `Forwarded` (RFC 7239) too.
+    pub send_forwarded: bool,
     /// The rate limit of each client over all requests.
     pub rate_limit: limit::Config,
     /// Size limits of requests.
@@ -98,6 +100,8 @@ pub struct Checked {
     pub listeners: Vec<listener::Spec>,
     /// The trusted proxies in front of l7lb.
     pub trusted_proxies: TrustedProxies,
+    /// Whether backends receive `Forwarded`.
+    pub send_forwarded: bool,
     /// The global rate limit; `None` if it is off.
     pub rate_limit: Option<limit::Spec>,
     /// Size limits of requests.
@@ -148,6 +152,7 @@ impl Config {
             engine: self.server.engine,
             listeners: self.check_listeners(&root.key("listeners"), &mut faults),
             trusted_proxies: TrustedProxies::new(self.trusted_proxies.clone()),
+            send_forwarded: self.send_forwarded,
             rate_limit: self.rate_limit.check(&root.key("rate_limit"), &mut faults),
             request_limits,
             client_timeouts: self.client_timeouts.check(&root.key("client_timeouts"), &mut faults),

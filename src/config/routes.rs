@@ -55,9 +55,10 @@ pub struct Config {
     /// The largest request body, if it differs from `request_limits.body_size`.
     #[serde(default)]
     pub body_size: Option<Size>,
-    /// Percent-encoded characters that paths may contain; others are rejected.
+    /// Percent-encoded characters that paths may contain; others are rejected. Default: slash and backslash, unless the
+    /// decoded path would match another route.
     #[serde(default)]
-    pub allow_encoded: Vec<EncodedCharacter>,
+    pub allow_encoded: Option<Vec<EncodedCharacter>>,
 }
 
 /// A percent-encoded character that backends interpret differently.
@@ -89,8 +90,9 @@ pub struct RouteSpec {
     pub rate_limit: Option<limit::Spec>,
     /// The largest request body in bytes.
     pub body_size: u64,
-    /// Encoded characters that paths may contain; see [`Encoded::permits`].
-    pub allow_encoded: Encoded,
+    /// Encoded characters that paths may contain; see [`Encoded::permits`]. `None`: those with which no path can be that
+    /// of another route.
+    pub allow_encoded: Option<Encoded>,
 }
 
 /// One of the pools of a route, checked.
@@ -234,12 +236,13 @@ impl Config {
         config.check(around.own, &place, faults).map(Arc::new)
     }
 
-    fn allow_encoded(&self) -> Encoded {
-        Encoded {
-            slash: self.allow_encoded.contains(&EncodedCharacter::Slash),
-            backslash: self.allow_encoded.contains(&EncodedCharacter::Backslash),
-            nul: self.allow_encoded.contains(&EncodedCharacter::Nul),
-        }
+    fn allow_encoded(&self) -> Option<Encoded> {
+        let listed = self.allow_encoded.as_ref()?;
+        Some(Encoded {
+            slash: listed.contains(&EncodedCharacter::Slash),
+            backslash: listed.contains(&EncodedCharacter::Backslash),
+            nul: listed.contains(&EncodedCharacter::Nul),
+        })
     }
 
     fn matcher(&self, place: &Place, faults: &mut Faults) -> Option<Matcher> {
@@ -270,7 +273,8 @@ impl Config {
                 let problem = format!("the path `{}` is not normalised and never matches a request", self.path);
                 faults.add(place.clone(), problem, format!("write {}", normalised.path));
             }
-            Ok(normalised) if !self.allow_encoded().permits(normalised.encoded) => {
+            // Without a list, no reading of the path can match this route.
+            Ok(normalised) if !self.allow_encoded().unwrap_or_default().permits(normalised.encoded) => {
                 let problem = format!("requests for `{}` are rejected because of an encoded character", self.path);
                 faults.add(place.clone(), problem, "add the character to `allow_encoded`: slash, backslash or nul");
             }

@@ -114,10 +114,11 @@ fn reference_configuration_has_every_key_with_its_default() {
 
 #[test]
 fn route_allows_only_its_configured_encoded_characters() {
-    let text = "listeners: [{ address: 0.0.0.0:8080 }]\npools: { p: { backends: [{ address: 127.0.0.1:1 }] } }\nroutes:\n  - { path: /, pool: p }\n  - { path: /a, pool: p, allow_encoded: [nul, slash, slash] }\n  - { path: /b, pool: p, allow_encoded: [backslash] }";
+    let text = "listeners: [{ address: 0.0.0.0:8080 }]\npools: { p: { backends: [{ address: 127.0.0.1:1 }] } }\nroutes:\n  - { path: /, pool: p }\n  - { path: /none, pool: p, allow_encoded: [] }\n  - { path: /a, pool: p, allow_encoded: [nul, slash, slash] }\n  - { path: /b, pool: p, allow_encoded: [backslash] }";
     let checked = load::parse(text, "f", &|_| None).unwrap_or_else(|e| panic!("{e:?}"));
     let none = Encoded::default();
-    let wanted = [none, Encoded { slash: true, nul: true, ..none }, Encoded { backslash: true, ..none }];
+    let wanted =
+        [None, Some(none), Some(Encoded { slash: true, nul: true, ..none }), Some(Encoded { backslash: true, ..none })];
     assert_eq!(checked.routes.iter().map(|route| route.allow_encoded).collect::<Vec<_>>(), wanted);
     let snapshot = Snapshot::build(&checked, None, Instant::now()).unwrap();
     assert_eq!(snapshot.routes.iter().map(|(_, route)| route.allow_encoded).collect::<Vec<_>>(), wanted);

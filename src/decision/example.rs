@@ -3,16 +3,15 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use http::{HeaderName, HeaderValue, Method, Version, header};
+use http::{HeaderName, HeaderValue, Method, header};
 use pingora_http::RequestHeader;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::form::X_FORWARDED_FOR;
 use super::{ConnectionFacts, Decision, decide};
 use crate::config::listener;
 use crate::decision::snapshot::Snapshot;
-use crate::http::h1::HeadReader;
+use crate::http::h1::{HeadReader, encode_target, parse_request};
 use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_limits::RequestLimits;
 use crate::limit::{self, Limiter};
@@ -176,8 +175,7 @@ impl ExampleRequest {
 
     /// The client address: the peer, or the client named by a trusted proxy.
     pub(super) fn client(&self, snapshot: &Snapshot) -> IpAddr {
-        let forwarded = self.headers.iter().filter(|(name, _)| *name == X_FORWARDED_FOR);
-        snapshot.trusted_proxies.client(self.from, forwarded.filter_map(|(_, value)| value.to_str().ok()))
+        snapshot.trusted_proxies.client(self.from, &self.headers.iter().cloned().collect())
     }
 
     /// The request as the listener passes it on.
@@ -189,15 +187,10 @@ impl ExampleRequest {
             }
         }
         head.extend_from_slice(b"\r\n");
-        HeadReader::default().inspect(&head, limits)?;
-        let malformed = |_| DetailedRejection::bad_request("the request cannot be parsed");
-        let mut request = RequestHeader::build(self.method.clone(), self.target.as_bytes(), None).map_err(malformed)?;
-        request.set_version(Version::HTTP_11);
-        request.append_header(header::HOST, self.authority.as_str()).map_err(malformed)?;
-        for (name, value) in &self.headers {
-            request.append_header(name.clone(), value.clone()).map_err(malformed)?;
-        }
-        Ok(request)
+        let incomplete = DetailedRejection::bad_request("the request cannot be parsed");
+        let mut parsed = HeadReader::default().inspect(&head, limits)?.ok_or(incomplete)?;
+        let bytes = if parsed.encode_target { encode_target(&head, &mut parsed)?.freeze() } else { head.into() };
+        parse_request(&bytes, &parsed)
     }
 
     /// The listener that the request would reach: the one with its port, otherwise the first one with the same

@@ -6,13 +6,12 @@ use http::header::HeaderName;
 use http::{Method, Version, header};
 use pingora_http::RequestHeader;
 
+use crate::http::client_address::X_FORWARDED_FOR;
 use crate::http::h1::check_authority;
 use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_limits::RequestLimits;
 use crate::http::target::{self, Encoded};
 
-/// The forwarding header with the client address.
-pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The forwarding header with the scheme.
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// The forwarding header with the host.
@@ -79,29 +78,29 @@ pub(super) fn check(request: &RequestHeader) -> Result<(), DetailedRejection> {
     Ok(())
 }
 
-/// Normalises the path for routing, logs and forwarding, and converts the target to origin form. Returns the
-/// encoded characters that not every route allows.
+/// Normalises the path for routing, logs and forwarding, encodes the query, and converts the target to origin form.
+/// Returns the encoded characters that not every route allows.
 pub(super) fn normalise(request: &mut RequestHeader) -> Result<Encoded, DetailedRejection> {
-    if request.version == Version::HTTP_2 {
+    let is_http2 = request.version == Version::HTTP_2;
+    if is_http2 {
         target::check(request.raw_path())?;
     }
     let normalised = target::normalise(request.uri.path())?;
     let encoded = normalised.encoded;
-    let changed = match normalised.path {
-        Cow::Owned(path) => Some(path),
-        Cow::Borrowed(path) if request.raw_path().starts_with(path.as_bytes()) => None,
-        Cow::Borrowed(path) => Some(path.to_owned()),
-    };
-    if let Some(path) = changed {
-        let mut parts = request.uri.clone().into_parts();
-        let target = match request.uri.query() {
-            Some(query) => format!("{path}?{query}"),
-            None => path,
-        };
-        let malformed = || DetailedRejection::bad_request("the path cannot be normalised");
-        parts.path_and_query = Some(target.try_into().map_err(|_| malformed())?);
-        request.set_uri(http::Uri::from_parts(parts).map_err(|_| malformed())?);
+    // The HTTP/1 parser has encoded the query.
+    let query = request.uri.query().filter(|_| is_http2).map(target::encode_query);
+    let is_same = matches!(&normalised.path, Cow::Borrowed(path) if request.raw_path().starts_with(path.as_bytes()));
+    if is_same && !matches!(query, Some(Cow::Owned(_))) {
+        return Ok(encoded);
     }
+    let target = match query.as_deref().or(request.uri.query()) {
+        Some(query) => format!("{}?{query}", normalised.path),
+        None => normalised.path.into_owned(),
+    };
+    let mut parts = request.uri.clone().into_parts();
+    let too_long = || DetailedRejection { rejection: Rejection::TargetTooLong, detail: "the target is too long" };
+    parts.path_and_query = Some(target.try_into().map_err(|_| too_long())?);
+    request.set_uri(http::Uri::from_parts(parts).map_err(|_| too_long())?);
     Ok(encoded)
 }
 

@@ -25,6 +25,7 @@ use pingora_http::RequestHeader;
 
 use crate::decision::snapshot::{Route, Snapshot};
 use crate::http::rejection::{DetailedRejection, Rejection};
+use crate::http::target::{self, Encoded};
 use crate::limit::Limiter;
 
 pub use form::host;
@@ -97,8 +98,8 @@ fn admit(
     let encoded = form::normalise(request)?;
     let found = snapshot.routes.find(host(request), request.uri.path(), &request.method);
     let route = matched.insert(Arc::clone(found.ok_or(without_detail(Rejection::NoRoute))?));
-    if !route.allow_encoded.permits(encoded) {
-        return Err(DetailedRejection::bad_request("the route does not allow an encoded character in the path"));
+    if encoded != Encoded::default() {
+        check_encoded(snapshot, request, route, encoded)?;
     }
     if let Some(limiter) = &route.limiter {
         count(limiter).map_err(without_detail)?;
@@ -107,6 +108,31 @@ fn admit(
         return Err(without_detail(Rejection::BodyTooLarge));
     }
     Ok(())
+}
+
+/// Checks encoded characters in a normalised path that `route` matches: by the list of the route, otherwise so that no
+/// backend reads the path of another route.
+fn check_encoded(
+    snapshot: &Snapshot,
+    request: &RequestHeader,
+    route: &Arc<Route>,
+    found: Encoded,
+) -> Result<(), DetailedRejection> {
+    let not_allowed = DetailedRejection::bad_request("the route does not allow an encoded character in the path");
+    let selects_route = |path: Option<String>| {
+        let other = snapshot.routes.find(host(request), &path?, &request.method)?;
+        Arc::ptr_eq(other, route).then_some(())
+    };
+    match route.allow_encoded {
+        Some(allowed) if allowed.permits(found) => Ok(()),
+        Some(_) => Err(not_allowed),
+        None if found.nul => Err(not_allowed),
+        None if target::readings(request.uri.path(), found).all(|path| selects_route(path).is_some()) => Ok(()),
+        None => {
+            let detail = "with encoded slashes decoded, the path matches another route, or none";
+            Err(DetailedRejection { rejection: Rejection::AmbiguousPath, detail })
+        }
+    }
 }
 
 /// A rejection without a detail.

@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub client_timeouts: ClientTimeouts,
     /// The trusted proxies.
     pub trusted_proxies: TrustedProxies,
+    /// Whether backends receive `Forwarded`.
+    pub send_forwarded: bool,
     /// The settings for recent requests.
     pub recent_requests: recent_requests::Spec,
 }
@@ -59,8 +61,8 @@ pub struct Route {
     pub limiter: Option<Arc<Limiter>>,
     /// The largest request body in bytes.
     pub body_size: u64,
-    /// Encoded characters that paths may contain.
-    pub allow_encoded: Encoded,
+    /// Encoded characters that paths may contain; `None`: those with which no path can be that of another route.
+    pub allow_encoded: Option<Encoded>,
 }
 
 /// A pool as used by one route.
@@ -109,6 +111,7 @@ impl Snapshot {
             request_limits: checked.request_limits,
             client_timeouts: checked.client_timeouts,
             trusted_proxies: checked.trusted_proxies.clone(),
+            send_forwarded: checked.send_forwarded,
             recent_requests: checked.recent_requests.clone(),
         })
     }

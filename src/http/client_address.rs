@@ -4,10 +4,20 @@
 //! last untrusted hop was written by that hop and may be forged. So the list is read from right to left, and
 //! the first address that is not a trusted proxy is the client. Reading from the left, as some proxies do by
 //! default, lets any client choose its address.
+//!
+//! `Forwarded` (RFC 7239) is read in the same way, but only without `X-Forwarded-For`: most proxies set that one and
+//! pass on whatever `Forwarded` a client sends.
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use http::HeaderMap;
+use http::header::{FORWARDED, HeaderName, HeaderValue};
 use ipnet::IpNet;
+
+use super::forwarded::{self, parse_hop};
+
+/// The header with the client address and the proxies that it has passed.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The trusted proxies in front of l7lb. Empty unless configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,37 +36,54 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
+    /// The client address of a request from `peer`.
+    #[must_use]
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        if headers.contains_key(X_FORWARDED_FOR) {
+            return self.client_by_lines(peer, headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes));
+        }
+        let lines = headers.get_all(FORWARDED).iter().rev();
+        let elements = lines.flat_map(|line| forwarded::elements(line.as_bytes()));
+        self.last_untrusted(peer, elements.map(forwarded::Element::client))
+    }
+
     /// The client address, for the peer of the connection and the values of all `X-Forwarded-For` header lines
     /// in the order of arrival.
-    ///
-    /// A part that is not an address ends the search: the hop before it is the client.
     #[must_use]
-    pub fn client<'a>(&self, peer: IpAddr, forwarded_for: impl DoubleEndedIterator<Item = &'a str>) -> IpAddr {
+    pub fn client_by_lines<'a>(&self, peer: IpAddr, lines: impl DoubleEndedIterator<Item = &'a [u8]>) -> IpAddr {
+        let hops = lines.rev().flat_map(|line| line.rsplit(|byte| *byte == b','));
+        self.last_untrusted(peer, hops.map(|hop| parse_hop(str::from_utf8(hop).ok()?)))
+    }
+
+    /// The peer, or the first of `hops` from right to left that is not a trusted proxy. A hop without an address ends
+    /// the search: the hop before it is the client.
+    fn last_untrusted(&self, peer: IpAddr, hops: impl Iterator<Item = Option<IpAddr>>) -> IpAddr {
         let mut client = canonical(peer);
-        for part in forwarded_for.rev().flat_map(|line| line.rsplit(',')) {
-            if !self.contains(client) {
-                break;
-            }
-            match parse_hop(part) {
-                Some(hop) => client = hop,
-                None => break,
+        for hop in hops {
+            match hop {
+                Some(hop) if self.contains(client) => client = canonical(hop),
+                _ => break,
             }
         }
         client
     }
-}
 
-/// Parses one element of `X-Forwarded-For`: an address, an address with a port, or a bracketed IPv6 address.
-fn parse_hop(part: &str) -> Option<IpAddr> {
-    let part = part.trim();
-    let address = part.parse().ok().or_else(|| {
-        let host = match part.strip_prefix('[') {
-            Some(bracketed) => bracketed.split_once(']')?.0,
-            None => part.rsplit_once(':')?.0,
-        };
-        host.parse().ok()
-    })?;
-    Some(canonical(address))
+    /// The scheme that the client has used, according to the `Forwarded` of a trusted `peer`.
+    #[must_use]
+    pub fn scheme_in_forwarded(&self, peer: IpAddr, headers: &HeaderMap) -> Option<&'static str> {
+        let mut before = canonical(peer);
+        let mut scheme = None;
+        let lines = headers.get_all(FORWARDED).iter().rev();
+        for element in lines.flat_map(|line| forwarded::elements(line.as_bytes())) {
+            if !self.contains(before) {
+                break;
+            }
+            scheme = element.scheme().or(scheme);
+            let Some(hop) = element.client() else { break };
+            before = canonical(hop);
+        }
+        scheme
+    }
 }
 
 /// Converts an IPv4-mapped IPv6 address to IPv4.
@@ -99,8 +126,15 @@ mod tests {
     }
 
     fn client(trusted: &[&str], peer: &str, lines: &[&str]) -> IpAddr {
+        proxies(trusted).client_by_lines(ip(peer), lines.iter().map(|line| line.as_bytes()))
+    }
+
+    fn proxies(trusted: &[&str]) -> TrustedProxies {
         TrustedProxies::new(trusted.iter().map(|net| net.parse().unwrap()).collect())
-            .client(ip(peer), lines.iter().copied())
+    }
+
+    fn headers(fields: &[(HeaderName, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
     }
 
     #[test]
@@ -129,7 +163,9 @@ mod tests {
     #[test]
     fn invalid_address_ends_the_search() {
         let trusted = ["10.0.0.0/8"];
-        for line in ["203.0.113.9, unknown", "203.0.113.9, ", "203.0.113.9, 1.2.3", "203.0.113.9, [::1"] {
+        for line in
+            ["203.0.113.9, unknown", "203.0.113.9, ", "203.0.113.9, 1.2.3", "203.0.113.9, [::1", "203.0.113.9, [::1]x"]
+        {
             assert_eq!(client(&trusted, "10.0.0.1", &[line]), ip("10.0.0.1"), "{line}");
         }
     }
@@ -139,8 +175,35 @@ mod tests {
         let trusted = ["10.0.0.0/8"];
         assert_eq!(client(&trusted, "10.0.0.1", &["203.0.113.9:4711"]), ip("203.0.113.9"));
         assert_eq!(client(&trusted, "10.0.0.1", &["[2001:db8::7]:4711"]), ip("2001:db8::7"));
+        assert_eq!(client(&trusted, "10.0.0.1", &["[2001:db8::7]"]), ip("2001:db8::7"));
         assert_eq!(client(&trusted, "10.0.0.1", &["2001:db8::7"]), ip("2001:db8::7"));
+        assert_eq!(client(&trusted, "10.0.0.1", &["6.6.6.6, [2001:db8::7]:1,10.0.0.2:80"]), ip("2001:db8::7"));
         assert_eq!(client(&trusted, "::ffff:10.0.0.1", &["::ffff:203.0.113.9"]), ip("203.0.113.9"));
+    }
+
+    #[test]
+    fn bytes_beyond_ascii_hide_no_hop_behind_them() {
+        let line = b"\xff, 203.0.113.9".as_slice();
+        assert_eq!(proxies(&["10.0.0.0/8"]).client_by_lines(ip("10.0.0.1"), [line].into_iter()), ip("203.0.113.9"));
+    }
+
+    #[test]
+    fn forwarded_is_used_only_without_x_forwarded_for() {
+        let (trusted, proxy) = (proxies(&["10.0.0.0/8", "2001:db8::/32"]), ip("10.0.0.1"));
+        let lines = [
+            (FORWARDED, "for=6.6.6.6, for=\"203.0.113.9:4711\";proto=https"),
+            (FORWARDED, "for=\"[2001:db8::5]\";proto=http, for=10.0.0.2"),
+        ];
+        let forwarded = headers(&lines);
+        assert_eq!(trusted.client(proxy, &forwarded), ip("203.0.113.9"));
+        assert_eq!(trusted.scheme_in_forwarded(proxy, &forwarded), Some("https"), "the scheme of the client's element");
+        assert_eq!(trusted.client(ip("192.0.2.1"), &forwarded), ip("192.0.2.1"), "the peer is not trusted");
+        assert_eq!(trusted.scheme_in_forwarded(ip("192.0.2.1"), &forwarded), None);
+        let both = headers(&[(FORWARDED, "for=6.6.6.6"), (X_FORWARDED_FOR, "203.0.113.8")]);
+        assert_eq!(trusted.client(proxy, &both), ip("203.0.113.8"));
+        let hidden = headers(&[(FORWARDED, "for=203.0.113.9, for=unknown, for=10.0.0.2")]);
+        assert_eq!(trusted.client(proxy, &hidden), ip("10.0.0.2"), "a hidden hop ends the search");
+        assert_eq!(trusted.client(proxy, &HeaderMap::new()), proxy);
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! - [`request_limits`]: limits on the size of a request.
 //! - [`target`]: request targets and the normal form of paths.
 //! - [`h1`]: the HTTP/1 grammar; decides which request heads and bodies are valid.
-//! - [`client_address`]: the client's address, from the connection or from trusted proxies.
+//! - [`client_address`]: the client's address, from the connection or from trusted proxies; [`forwarded`]: the header
+//!   `Forwarded`.
 //! - [`proxy_protocol`]: HAProxy's PROXY protocol, versions 1 and 2.
 //! - [`grpc_status`]: gRPC status codes.
+//! - [`upgrade`]: protocol upgrades.
 //! - [`trailers`]: which trailers are forwarded.
 //! - [`request_id`]: the identifier of a request in logs and headers.
 
@@ -15,7 +17,9 @@ pub mod request_limits;
 pub mod target;
 pub mod h1;
 pub mod client_address;
+pub mod forwarded;
 pub mod proxy_protocol;
 pub mod grpc_status;
+pub mod upgrade;
 pub mod trailers;
 pub mod request_id;

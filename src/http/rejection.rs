@@ -10,6 +10,8 @@ use std::time::Duration;
 pub enum Rejection {
     /// The request violates HTTP in a way that a backend must not see.
     BadRequest,
+    /// Backends may read the path as that of another route.
+    AmbiguousPath,
     /// CONNECT and TRACE are not allowed.
     MethodNotAllowed,
     /// The requested host does not belong to the server name of the TLS connection.
@@ -92,6 +94,7 @@ impl Rejection {
     pub fn cause(&self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::AmbiguousPath => "ambiguous_path",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Misdirected => "misdirected",
             Self::NoRoute => "no_route",
@@ -128,7 +131,7 @@ impl Rejection {
     pub fn status(&self) -> u16 {
         match self {
             Self::HttpsRequired => 308,
-            Self::BadRequest => 400,
+            Self::BadRequest | Self::AmbiguousPath => 400,
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
             Self::HeaderTimeout | Self::BodyTimeout => 408,
@@ -172,7 +175,7 @@ impl Rejection {
             // FAILED_PRECONDITION: only another URL helps.
             Self::HttpsRequired => 9,
             Self::NoRoute | Self::MethodNotAllowed => 12,
-            Self::BadRequest | Self::ExpectationFailed | Self::Internal => 13,
+            Self::BadRequest | Self::AmbiguousPath | Self::ExpectationFailed | Self::Internal => 13,
             Self::Misdirected
             | Self::HeaderTimeout
             | Self::BodyTimeout
@@ -197,6 +200,7 @@ impl Rejection {
     pub fn message(&self) -> &'static str {
         match self {
             Self::BadRequest => "The request is malformed.",
+            Self::AmbiguousPath => "The path is ambiguous.",
             Self::MethodNotAllowed => "The method is not allowed.",
             Self::Misdirected => "This host is not served on this connection.",
             Self::NoRoute => "No resource is available at this URL.",

@@ -7,12 +7,17 @@
 //! - dot segments are removed (§5.2.4), also those written with `%2e`; a path that leaves the root is rejected,
 //!   because normal clients do not send it;
 //! - percent-encoded characters that need no encoding are decoded; the remaining ones have capital digits;
-//! - characters that RFC 3986 does not allow unencoded are rejected, as is a `%` without two hexadecimal
-//!   digits;
+//! - characters that RFC 3986 does not allow in a path, and bytes beyond ASCII, are percent-encoded, as WHATWG URL
+//!   parsers and RFC 3987 do;
+//! - controls, spaces and `#` are rejected, as is a `%` without two hexadecimal digits;
 //! - empty segments are kept: `//` and `/` are different paths.
 //!
-//! `%2f`, `%5c` and `%00` are kept and reported as [`Encoded`]: backends interpret them differently, so only a
-//! route may allow them.
+//! A query does not select a route. It is forwarded as it is, except that bytes beyond ASCII and `"`, `<` and `>`,
+//! which the `http` crate refuses, are percent-encoded ([`encode_query`]).
+//!
+//! `%2f`, `%5c` and `%00` are kept and reported as [`Encoded`], because backends interpret them differently. `%2f` and
+//! `%5c` pass if each reading of the path ([`readings`]) selects the same route; `%00` passes only if the route allows
+//! it.
 
 use std::borrow::Cow;
 
@@ -21,10 +26,10 @@ use crate::http::rejection::DetailedRejection;
 /// A normalised path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Normalised<'a> {
-    /// The path for routing and forwarding; borrowed if nothing changed. It has no dot segment and is never
-    /// longer than the original.
+    /// The path for routing and forwarding; borrowed if nothing changed. It has no dot segment, and is longer than
+    /// the original only if characters were percent-encoded.
     pub path: Cow<'a, str>,
-    /// Encoded characters in it that only a route may allow.
+    /// Encoded characters in it that backends interpret differently.
     pub encoded: Encoded,
 }
 
@@ -67,11 +72,13 @@ pub fn normalise(path: &str) -> Result<Normalised<'_>, DetailedRejection> {
     let Some(below_root) = path.strip_prefix('/') else {
         return Err(DetailedRejection::bad_request("a path that does not start with a slash"));
     };
-    check(path.as_bytes())?;
-    if !path.contains('%') && !below_root.split('/').any(|segment| matches!(segment, "." | "..")) {
+    let has_dots = || below_root.split('/').any(|segment| matches!(segment, "." | ".."));
+    if path.bytes().all(is_in_paths) && !has_dots() {
         return Ok(Normalised { path: Cow::Borrowed(path), encoded: Encoded::default() });
     }
-    let mut encoded = Encoded::default();
+    check(path.as_bytes())?;
+    // An unencoded backslash is percent-encoded below.
+    let mut encoded = Encoded { backslash: path.contains('\\'), ..Encoded::default() };
     let mut normal = String::with_capacity(path.len());
     let mut segments = below_root.split('/').peekable();
     while let Some(segment) = segments.next() {
@@ -98,10 +105,25 @@ pub fn normalise(path: &str) -> Result<Normalised<'_>, DetailedRejection> {
     Ok(Normalised { path, encoded })
 }
 
+/// The paths that backends may read in a normalised path with `encoded`: with `%2F`, `%5C`, or both decoded to a slash,
+/// and dot segments resolved. `None` for a reading that leaves the root.
+pub fn readings(path: &str, encoded: Encoded) -> impl Iterator<Item = Option<String>> {
+    let decoded = [(true, false), (false, true), (true, true)];
+    let found = move |(slash, backslash): &(bool, bool)| (!slash || encoded.slash) && (!backslash || encoded.backslash);
+    decoded.into_iter().filter(found).map(move |(slash, backslash)| {
+        // In a checked path, `%` always starts an escape.
+        let mut decoded = if slash { path.replace("%2F", "/") } else { path.to_owned() };
+        if backslash {
+            decoded = decoded.replace("%5C", "/");
+        }
+        normalise(&decoded).ok().map(|normalised| normalised.path.into_owned())
+    })
+}
+
 /// Appends a segment whose percent-encodings are complete.
 fn decode(segment: &str, normal: &mut String, encoded: &mut Encoded) {
     let mut parts = segment.split('%');
-    normal.push_str(parts.next().unwrap_or_default());
+    encode_into(normal, parts.next().unwrap_or_default().as_bytes(), is_in_paths);
     for part in parts {
         let (digits, rest) = part.split_at_checked(2).unwrap_or((part, ""));
         let byte = u8::from_str_radix(digits, 16).unwrap_or_default();
@@ -112,12 +134,47 @@ fn decode(segment: &str, normal: &mut String, encoded: &mut Encoded) {
             normal.push('%');
             normal.extend(digits.chars().map(|digit| digit.to_ascii_uppercase()));
         }
-        normal.push_str(rest);
+        encode_into(normal, rest.as_bytes(), is_in_paths);
     }
 }
 
-/// Checks that a path, a query or a target has only bytes that RFC 3986 allows, and complete percent-encodings.
-/// Brackets are allowed anywhere: queries commonly have them unencoded.
+/// Appends bytes, percent-encoded unless `keeps` accepts them, which must accept ASCII only.
+fn encode_into(out: &mut String, bytes: &[u8], keeps: fn(u8) -> bool) {
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    for byte in bytes {
+        if keeps(*byte) {
+            out.push(char::from(*byte));
+        } else {
+            let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or_default();
+            out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+}
+
+/// A path with its query, if it has one, in the form that the `http` crate accepts: with each byte percent-encoded
+/// that a path or a query must not have. Escapes are kept.
+#[must_use]
+pub fn encode(path_and_query: &[u8]) -> String {
+    let end = path_and_query.iter().position(|byte| *byte == b'?').unwrap_or(path_and_query.len());
+    let (path, query) = path_and_query.split_at_checked(end).unwrap_or_default();
+    let mut encoded = String::with_capacity(path_and_query.len() + 16);
+    encode_into(&mut encoded, path, |byte| byte == b'%' || is_in_paths(byte));
+    encode_into(&mut encoded, query, is_in_queries);
+    encoded
+}
+
+/// A query without bytes beyond ASCII, `"`, `<` and `>`, which are percent-encoded.
+#[must_use]
+pub fn encode_query(query: &str) -> Cow<'_, str> {
+    if query.bytes().all(is_in_queries) {
+        return Cow::Borrowed(query);
+    }
+    let mut encoded = String::with_capacity(query.len() + 16);
+    encode_into(&mut encoded, query.as_bytes(), is_in_queries);
+    Cow::Owned(encoded)
+}
+
+/// Checks that a path, a query or a target has no controls, spaces and fragments, and complete percent-encodings.
 ///
 /// # Errors
 /// [`crate::http::rejection::Rejection::BadRequest`].
@@ -125,9 +182,8 @@ pub fn check(text: &[u8]) -> Result<(), DetailedRejection> {
     if let Some(bad) = text.iter().find(|byte| !is_allowed(**byte)) {
         return Err(DetailedRejection::bad_request(match bad {
             b'#' => "a fragment in the target",
-            0x80.. => "a non-ASCII byte in the target",
-            0..b' ' | 0x7f => "a control character in the target",
-            _ => "a character in the target that must be percent-encoded",
+            b' ' => "a space in the target",
+            _ => "a control character in the target",
         }));
     }
     check_escapes(text)
@@ -143,30 +199,31 @@ pub(crate) fn check_escapes(text: &[u8]) -> Result<(), DetailedRejection> {
     Ok(())
 }
 
-/// Whether a byte is allowed in a target: the reserved and unreserved characters of RFC 3986 and `%`, without
-/// the `#` of fragments, which are never sent.
+/// Whether a target with this byte is accepted: visible ASCII without the `#` of fragments, which are never sent, and
+/// bytes beyond ASCII.
 #[must_use]
 pub const fn is_allowed(byte: u8) -> bool {
+    matches!(byte, b'!'..=b'~' | 0x80..) && byte != b'#'
+}
+
+/// Whether the `http` crate accepts a target with this byte wherever it is. The other allowed bytes are
+/// percent-encoded before ([`encode`]).
+#[must_use]
+pub const fn is_accepted_by_library(byte: u8) -> bool {
+    is_in_queries(byte) && byte != b'`' && byte != b'#'
+}
+
+/// Whether a query may have a byte.
+const fn is_in_queries(byte: u8) -> bool {
+    matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'<' | b'>')
+}
+
+/// Whether a path may have a byte: a slash, or a character of RFC 3986 §3.3 other than `%`.
+const fn is_in_paths(byte: u8) -> bool {
     is_unreserved(byte)
         || matches!(
             byte,
-            b'!' | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'('
-                | b')'
-                | b'*'
-                | b'+'
-                | b','
-                | b'/'
-                | b':'
-                | b';'
-                | b'='
-                | b'?'
-                | b'@'
-                | b'['
-                | b']'
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'/' | b':' | b';' | b'=' | b'@'
         )
 }
 
@@ -227,12 +284,54 @@ mod tests {
     }
 
     #[test]
-    fn characters_not_allowed_by_rfc_3986_are_rejected() {
-        for sent in ["", "a", "a/b", "http://a/", "/ ", "/\"", "/<", "/>", "/\\", "/^", "/`", "/{", "/|", "/}"] {
+    fn characters_not_allowed_in_paths_are_percent_encoded() {
+        for (sent, normal) in [
+            ("/a|b", "/a%7Cb"),
+            ("/\"<>\\^`{}[]", "/%22%3C%3E%5C%5E%60%7B%7D%5B%5D"),
+            ("/caf\u{e9}/\u{1f600}", "/caf%C3%A9/%F0%9F%98%80"),
+            ("/%c3\u{e9}|%7e", "/%C3%C3%A9%7C~"),
+            ("/|/../\u{e9}/.", "/%C3%A9/"),
+        ] {
+            assert_eq!(path(sent), normal, "{sent}");
+            assert_eq!(path(normal), normal, "the same path, written in normal form");
+        }
+        assert_eq!(path("/caf%c3%a9"), path("/caf\u{e9}"), "one path has one form");
+        assert!(normalise("/a\\b").unwrap().encoded.backslash, "as if it had been sent encoded");
+    }
+
+    #[test]
+    fn target_is_encoded_for_the_library_and_escapes_are_kept() {
+        for (sent, encoded) in [
+            (&b"/a|b?a|b"[..], "/a%7Cb?a|b"),
+            (b"/%2f\xff?\xff\xc3\xa9%2f", "/%2f%FF?%FF%C3%A9%2f"),
+            (b"/\"<>\\^`{}[]?\"<>\\^`{}[]?'", "/%22%3C%3E%5C%5E%60%7B%7D%5B%5D?%22%3C%3E\\^`{}[]?'"),
+            (b"?\xff", "?%FF"),
+        ] {
+            assert_eq!(encode(sent), encoded, "{}", sent.escape_ascii());
+        }
+        assert_eq!(encode_query("a=\u{e9}&b=|\""), "a=%C3%A9&b=|%22");
+        assert!(matches!(encode_query("a={|}^`\\[]'/?:@"), Cow::Borrowed(_)));
+    }
+
+    /// Every byte that is allowed reaches the `http` crate in a form that it accepts.
+    #[test]
+    fn each_allowed_byte_is_accepted_by_the_library() {
+        let uri = |target: &[u8]| http::Uri::try_from(target);
+        for byte in (0..=255).filter(|byte| is_allowed(*byte) && !matches!(byte, b'?' | b'%')) {
+            for target in [[b'/', byte].as_slice(), &[b'/', b'?', byte]] {
+                assert!(!is_accepted_by_library(byte) || uri(target).is_ok(), "{}", target.escape_ascii());
+                let encoded = encode(target);
+                assert_eq!(uri(encoded.as_bytes()).unwrap().path_and_query().unwrap().as_str(), encoded);
+            }
+        }
+    }
+
+    #[test]
+    fn controls_spaces_fragments_and_broken_escapes_are_rejected() {
+        for sent in ["", "a", "a/b", "http://a/", "/ "] {
             assert!(normalise(sent).is_err(), "{sent}");
         }
-        for sent in ["/é", "/#", "/\0", "/\u{7f}", "/\t", "/%", "/%2", "/%g0", "/%0g", "/%%41", "/%+1", "/a%", "/%é"]
-        {
+        for sent in ["/#", "/\0", "/\u{7f}", "/\t", "/%", "/%2", "/%g0", "/%0g", "/%%41", "/%+1", "/a%", "/%é"] {
             assert!(normalise(sent).is_err(), "{sent}");
         }
     }
@@ -261,11 +360,28 @@ mod tests {
         assert!(encoded("/a%2fb/..") == Encoded { slash: true, ..none }, "even in a removed segment");
     }
 
+    #[test]
+    fn each_reading_of_encoded_slashes_is_normalised() {
+        let read = |sent: &str| {
+            let normalised = normalise(sent).unwrap();
+            readings(&normalised.path, normalised.encoded).collect::<Vec<_>>()
+        };
+        let some = |path: &str| Some(path.to_owned());
+        assert_eq!(read("/a%20b"), []);
+        assert_eq!(read("/a%2fb"), [some("/a/b")]);
+        assert_eq!(read("/a\\b%5c"), [some("/a/b/")]);
+        assert_eq!(read("/a/..%2fb"), [some("/b")]);
+        assert_eq!(read("/a/%2e%2e%5Cb/%2F."), [some("/a/..%5Cb//"), some("/b/%2F."), some("/b//")]);
+        assert_eq!(read("/..%2f"), [None]);
+        assert_eq!(read("/a%252Fb%5c"), [some("/a%252Fb/")], "an encoded % stays");
+    }
+
     /// Random paths from critical parts, with a fixed seed, keep the three guarantees.
     #[test]
-    fn normal_form_is_stable_without_dot_segments_and_never_longer() {
-        const PIECES: [&str; 16] =
-            ["/", "/", "/", ".", "..", "a", "%2e", "%2E", "%2f", "%5c", "%00", "%61", "%C3", "%25", ";", "2e"];
+    fn normal_form_is_stable_without_dot_segments_and_longer_only_by_encoding() {
+        const PIECES: [&str; 18] = [
+            "/", "/", "/", ".", "..", "a", "%2e", "%2E", "%2f", "%5c", "%00", "%61", "%C3", "%25", ";", "2e", "|", "\\",
+        ];
         let mut random = fastrand::Rng::with_seed(7);
         let mut accepted = 0;
         for _ in 0..50_000 {
@@ -273,7 +389,8 @@ mod tests {
             let sent = std::iter::once("/").chain(pieces).collect::<String>();
             let Ok(first) = normalise(&sent) else { continue };
             accepted += 1;
-            assert!(first.path.len() <= sent.len(), "{sent}");
+            let to_encode = sent.bytes().filter(|byte| matches!(byte, b'|' | b'\\')).count();
+            assert!(first.path.len() <= sent.len() + 2 * to_encode, "{sent}");
             let plain = first.path.replace("%2E", ".");
             assert!(!plain.split('/').any(|segment| segment == "." || segment == ".."), "{sent}");
             let second = normalise(&first.path).unwrap();

@@ -21,7 +21,7 @@ use super::body::Message;
 use super::flood::FrameMeter;
 use super::inactivity_timer::InactivityTimer;
 use super::minimum_rate::ClientRate;
-use crate::http::h1::{Head, HeadReader};
+use crate::http::h1::{Head, HeadReader, encode_target};
 use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_limits::RequestLimits;
 use crate::listener::client_timeouts::ClientTimeouts;
@@ -155,7 +155,7 @@ impl ClientStream {
         }
     }
 
-    fn take_head(&mut self, head: Head) -> NextRequest {
+    fn take_head(&mut self, mut head: Head) -> NextRequest {
         self.reading.reset();
         self.connection.begin_request();
         self.message = Message::after_head(head.body);
@@ -165,7 +165,13 @@ impl ClientStream {
         // Splitting would make the buffer shared, which costs; usually no bytes follow.
         let bytes =
             if self.unread.len() == length { std::mem::take(&mut self.unread) } else { self.unread.split_to(length) };
-        NextRequest::Request(head, bytes)
+        if !head.encode_target {
+            return NextRequest::Request(head, bytes);
+        }
+        match encode_target(&bytes, &mut head) {
+            Ok(encoded) => NextRequest::Request(head, encoded),
+            Err(rejection) => NextRequest::Rejected(rejection, bytes),
+        }
     }
 
     fn reject(&mut self, rejection: DetailedRejection) -> NextRequest {

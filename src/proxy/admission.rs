@@ -4,12 +4,14 @@
 use std::borrow::Cow;
 
 use http::header;
+use pingora_http::RequestHeader;
 
 use super::client_side::ClientSide;
 use super::exchange::Exchange;
 use crate::decision::{ConnectionFacts, RequestAffinity, announced_body, decide, host};
 use crate::http::client_address::ClientKey;
 use crate::http::rejection::Rejection;
+use crate::http::upgrade;
 use crate::limit::Limiter;
 use crate::observe::recent_requests::{Recorder, RequestKey};
 
@@ -22,7 +24,7 @@ impl Exchange {
             https_required: policy.is_some_and(|policy| policy.redirect_to_https.is_some()),
         };
         let request = side.request_mut();
-        self.upgrade = request.headers.contains_key(header::UPGRADE);
+        self.upgrade = request.headers.contains_key(header::UPGRADE) && accept_upgrade(request);
         let (client, now, verdict) = (ClientKey::from(self.client), self.began(), &mut self.verdict);
         let count = |limiter: &Limiter| {
             let told = limiter.admit(client, now);
@@ -66,6 +68,17 @@ impl Exchange {
         };
         recorder.note(&self.snapshot.recent_requests, &key, &request.headers);
     }
+}
+
+/// Reduces `Upgrade` to the protocol that is offered to the backend; otherwise it is ignored. Returns whether there is
+/// one.
+fn accept_upgrade(request: &mut RequestHeader) -> bool {
+    let Some(protocol) = upgrade::requested(request.version, &request.headers) else {
+        request.remove_header(&header::UPGRADE);
+        return false;
+    };
+    // The name and the value are legal.
+    request.insert_header(header::UPGRADE, protocol).is_ok()
 }
 
 /// Whether the host of the request does not belong to its TLS connection (RFC 9110 §7.4).

@@ -147,8 +147,7 @@ impl Exchange {
         self.trusted = self.snapshot.trusted_proxies.contains(self.client);
         if self.trusted {
             let request = side.request();
-            let forwarded = request.headers.get_all(form::X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok());
-            self.client = self.snapshot.trusted_proxies.client(self.client, forwarded);
+            self.client = self.snapshot.trusted_proxies.client(self.client, &request.headers);
             if let Some(given) = request.headers.get(form::X_REQUEST_ID).and_then(RequestId::given) {
                 self.request_id = given;
             }

@@ -1,15 +1,14 @@
-//! Header fields: adds forwarding headers, removes headers that clients must not set, and removes hop-by-hop
-//! headers.
+//! Header fields: removes headers that clients must not set, removes hop-by-hop headers, and adds headers.
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora_http::ResponseHeader;
 
 use super::client_side::ClientSide;
 use super::exchange::Exchange;
-use crate::decision::form::{CLIENT_CERTIFICATE, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID};
+use super::forwarding;
+use crate::decision::form::{CLIENT_CERTIFICATE, X_REQUEST_ID};
 use crate::limit::Verdict;
 
 /// Headers that only a proxy may set; they are removed unless the peer is trusted.
@@ -35,29 +34,10 @@ pub(super) fn to_backend(side: &mut impl ClientSide, exchange: &Exchange) {
     let nothing = http::Request::new(()).into_parts().0.into();
     let mut request: Parts = std::mem::replace(side.request_mut(), nothing).into();
     remove_forbidden(&mut request.headers, exchange.trusted);
-    let mut forwarded_for = connection.peer_text.clone();
-    if exchange.trusted && request.headers.contains_key(X_FORWARDED_FOR) {
-        forwarded_for = extend(&request.headers, forwarded_for);
-    }
+    forwarding::add(&mut request, exchange, connection);
     let headers = &mut request.headers;
     if exchange.http2 {
         join_cookies(headers);
-    }
-    headers.insert(X_FORWARDED_FOR, forwarded_for);
-    if !(exchange.trusted && headers.contains_key(X_FORWARDED_PROTO)) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if connection.is_tls() { "https" } else { "http" }));
-    }
-    if !(exchange.trusted && headers.contains_key(X_FORWARDED_HOST)) {
-        match forwarded_host(request.uri.authority(), headers) {
-            Some(host) => drop(headers.insert(X_FORWARDED_HOST, host)),
-            None => drop(headers.remove(X_FORWARDED_HOST)),
-        }
-    }
-    if forwarded_host(request.uri.authority(), headers).is_none() {
-        // HTTP/1.0 may lack Host, but is forwarded as HTTP/1.1, which requires it: the address that the client
-        // connected to is the best value (RFC 9112 §3.3).
-        let local = connection.local.and_then(|local| HeaderValue::try_from(local.to_string()).ok());
-        headers.insert(header::HOST, local.unwrap_or(HeaderValue::from_static("")));
     }
     headers.insert(X_REQUEST_ID, exchange.request_id.to_value());
     client_certificate(side, headers);
@@ -86,27 +66,6 @@ fn join_cookies(headers: &mut HeaderMap) {
     // Legal values joined by a semicolon are a legal value.
     if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(parts.join(&b"; "[..]))) {
         headers.insert(header::COOKIE, joined);
-    }
-}
-
-/// The hops from a trusted proxy, followed by `last`.
-fn extend(headers: &HeaderMap, last: HeaderValue) -> HeaderValue {
-    let mut hops = Vec::new();
-    for hop in headers.get_all(X_FORWARDED_FOR).iter().chain([&last]).filter(|hop| !hop.is_empty()) {
-        if !hops.is_empty() {
-            hops.extend_from_slice(b", ");
-        }
-        hops.extend_from_slice(hop.as_bytes());
-    }
-    // Legal values joined by commas are a legal value.
-    HeaderValue::from_maybe_shared(Bytes::from(hops)).unwrap_or(last)
-}
-
-/// The requested host; a clone without copying if it is in `Host`.
-fn forwarded_host(authority: Option<&Authority>, headers: &HeaderMap) -> Option<HeaderValue> {
-    match authority {
-        Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
-        None => headers.get(header::HOST).cloned(),
     }
 }
 

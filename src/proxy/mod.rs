@@ -10,7 +10,7 @@
 //! - [`affinity`]: session affinity.
 //! - [`attempts`]: the attempts at backends.
 //! - [`framing`]: adapts the response head to the client's version.
-//! - [`headers`]: adds, replaces and removes headers in both directions.
+//! - [`headers`]: adds, replaces and removes headers in both directions; [`forwarding`]: the forwarding headers.
 //! - [`failover`]: failures, and whether another backend is attempted.
 //! - [`timeouts`]: deadlines of a request and its attempts; [`deadlines`]: timeouts of HTTP/1 backends.
 //! - [`respond`]: error responses. [`access_line`]: the access log line.
@@ -22,6 +22,7 @@ mod deadlines;
 pub mod engine;
 mod exchange;
 mod failover;
+mod forwarding;
 mod framing;
 mod headers;
 mod phases;

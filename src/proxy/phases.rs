@@ -1,8 +1,8 @@
 //! The phases of a request, which both engines call: Pingora's loop through the hooks of
 //! [`ProxyHttp`](pingora_proxy::ProxyHttp), [`super::engine`] directly.
 
-use http::HeaderMap;
-use pingora::Error;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use pingora::{Error, ErrorType};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::ResponseHeader;
 
@@ -11,6 +11,7 @@ use super::exchange::Exchange;
 use super::state::Proxy;
 use super::{failover, framing, headers, respond};
 use crate::http::grpc_status::GrpcStatus;
+use crate::http::upgrade;
 use crate::pool::passive_health::Outcome;
 
 impl Proxy {
@@ -96,17 +97,37 @@ pub(super) fn request_body(
 /// The response header has arrived.
 ///
 /// # Errors
-/// If the request is retried instead.
+/// If the request is retried instead, or if the backend switches to a protocol that was not requested.
 pub(super) fn response_received(
     client: &mut impl ClientSide,
     response: &mut ResponseHeader,
     exchange: &mut Exchange,
 ) -> pingora::Result<()> {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        complete_switch(client, response, exchange).map_err(Error::into_up)?;
+    }
     let (status, verdict) = (response.status, failover::verdict(response));
     failover::after_header(client, exchange, status, verdict)?;
     exchange.response_started(status, verdict);
     headers::from_backend(response);
     Ok(())
+}
+
+/// Completes the header of a 101 response, which must be for the requested protocol: some servers omit `Connection`, or
+/// `Upgrade`.
+fn complete_switch(
+    client: &impl ClientSide,
+    response: &mut ResponseHeader,
+    exchange: &Exchange,
+) -> pingora::Result<()> {
+    let requested = client.request().headers.get(header::UPGRADE).filter(|_| exchange.upgrade);
+    match requested.filter(|requested| upgrade::is_switch_to(requested, &response.headers)) {
+        Some(requested) => {
+            response.insert_header(header::UPGRADE, requested)?;
+            response.insert_header(header::CONNECTION, HeaderValue::from_static("Upgrade"))
+        }
+        None => Error::e_explain(ErrorType::InvalidHTTPHeader, "a protocol switch that was not requested"),
+    }
 }
 
 /// A part of the response body has arrived.

@@ -61,7 +61,11 @@ fn traffic_configuration_tests_and_explain_agree_before_and_after_a_route_change
     assert_eq!(checked_outcome(before, "/apiAB"), (200, rest));
     assert_eq!(checked_outcome(after, "/apiA/y"), (404, None));
     assert_eq!(checked_outcome(after, "/apiA/./%78"), (200, api.clone()));
-    assert_eq!(checked_outcome(after, "/apiA/x/%2F"), (400, api));
+    assert_eq!(checked_outcome(after, "/apiA/x/%2F"), (200, api.clone()));
+    assert_eq!(checked_outcome(after, "/apiA/x%2F.."), (404, None));
+    assert_eq!(checked_outcome(after, "/apiA/x/..%2F"), (400, api));
+    let coffee = "[{ path: /, pool: a, name: rest }, { path: /caf%C3%A9, pool: b, name: coffee }]";
+    assert_eq!(checked_outcome(coffee, "/caf\u{e9}/|?{|}"), (200, Some("coffee".to_owned())));
 }
 
 #[test]
@@ -110,7 +114,8 @@ fn traffic_live_explain_and_plan_agree_when_routes_change() {
     let after = yaml(
         "[{ path: /, pool: b, name: rest, methods: [POST] }, { path: /api, pool: b, name: api, rate_limit: { type: fixed_window, limit: 1, window: 1h } }, { path: /api/x, pool: a }, { path: /old, pool: a }]",
     );
-    let paths = ["/", "/api", "/api", "/api/x/y", "/old/1", "/old/%2F", "/else/..", "/api/../old", "/.."];
+    let paths =
+        ["/", "/api", "/api", "/api/x/y", "/old/1", "/old/%2F", "/old/..%2Fapi", "/else/..", "/api/../old", "/.."];
     let lab = Lab::start(&before);
     // The outcome of each request. The explanation comes first, and the response must match it.
     let outcomes = || {
@@ -148,7 +153,7 @@ fn traffic_live_explain_and_plan_agree_when_routes_change() {
     }
     let planned: BTreeMap<String, f64> =
         plan.replay.moves.iter().map(|one| (format!("{} > {}", one.from, one.to), one.requests)).collect();
-    let wanted = [("pool a > 404 no_route", 2.0), ("pool b > 429 rate_limited", 1.0), ("pool b > pool a", 3.0)];
+    let wanted = [("pool a > 404 no_route", 2.0), ("pool b > 429 rate_limited", 1.0), ("pool b > pool a", 4.0)];
     assert_eq!(expected, wanted.map(|(text, count)| (text.to_owned(), count)).into());
     assert_eq!(planned, expected, "{plan}");
 }

@@ -64,6 +64,64 @@ fn cookies_of_an_http2_client_reach_the_backend_in_one_field() {
     assert_eq!(backend.take()[0].values("cookie"), ["a=b; c=d; e=f; g=h"]);
 }
 
+/// A limit of one request: each client is counted separately, however the proxy writes its address.
+#[test]
+fn clients_of_a_trusted_proxy_are_counted_separately_in_every_form_of_their_address() {
+    let (backend, port) = (Backend::start("one"), free_port());
+    let more = "trusted_proxies: [127.0.0.1/32, 10.0.0.0/8]\nrate_limit: { type: fixed_window, limit: 1, window: 1h }";
+    let lab = Lab::start(&one_pool(port, &[&backend], more));
+    for (first, again, client) in [
+        ("X-Forwarded-For: 203.0.113.1:5678", "X-Forwarded-For: 203.0.113.1", "203.0.113.1"),
+        ("X-Forwarded-For: [2001:db8:1::9]:443", "X-Forwarded-For: 2001:db8:1::9", "2001:db8:1::9"),
+        (
+            "X-Forwarded-For: [2001:db8:2::9]",
+            "X-Forwarded-For: 6.6.6.6, [2001:db8:2::9]:1, 10.0.0.1:80",
+            "2001:db8:2::9",
+        ),
+        ("Forwarded: for=203.0.113.2", "Forwarded: For=\"203.0.113.2:47\";proto=http", "203.0.113.2"),
+        ("Forwarded: for=\"[2001:db8:3::9]:443\", for=10.0.0.1", "Forwarded: for=\"[2001:db8:3::9]\"", "2001:db8:3::9"),
+        ("Forwarded: for=\", for=203.0.113.3", "Forwarded: for=_x, for=203.0.113.3", "203.0.113.3"),
+        ("Forwarded: for=1.1.1.1\r\nX-Forwarded-For: 203.0.113.4", "X-Forwarded-For: 203.0.113.4", "203.0.113.4"),
+    ] {
+        assert_eq!(get_with(port, "/apiA", &format!("{first}\r\n")).status, 200, "{first}");
+        assert_eq!(get_with(port, "/apiA", &format!("{again}\r\n")).status, 429, "{again}");
+        lab.wait_for_access(&format!("client={client} "));
+    }
+}
+
+#[test]
+fn client_named_by_forwarded_is_sent_to_backends() {
+    let (backend, port) = (Backend::start("one"), free_port());
+    let _lab = Lab::start(&one_pool(port, &[&backend], "trusted_proxies: [127.0.0.1/32]"));
+    let lines = "Forwarded: for=6.6.6.6;proto=ftp, for=\"[2001:db8::7]:9\";proto=https\r\n";
+    let response = get_with(port, "/apiA/echo", lines);
+    assert_eq!(received(&response, "x-forwarded-for"), ["2001:db8::7, 127.0.0.1"]);
+    assert_eq!(received(&response, "x-forwarded-proto"), ["https"]);
+    assert_eq!(received(&response, "forwarded").len(), 1, "it is passed on");
+    let response = get_with(port, "/apiA/echo", "Forwarded: for=unknown\r\n");
+    assert_eq!(received(&response, "x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(received(&response, "x-forwarded-proto"), ["http"]);
+}
+
+#[test]
+fn forwarded_is_sent_if_configured() {
+    let (backend, port) = (Backend::start("one"), free_port());
+    let _lab = Lab::start(&one_pool(port, &[&backend], "send_forwarded: true"));
+    let own = "for=127.0.0.1;host=localhost;proto=http";
+    assert_eq!(received(&get_with(port, "/apiA/echo", FORGED), "forwarded"), [own]);
+    let port = free_port();
+    let more = "send_forwarded: true\ntrusted_proxies: [127.0.0.1/32]";
+    let _trusting = Lab::start(&one_pool(port, &[&backend], more));
+    for (sent, forwarded) in [
+        ("", own.to_owned()),
+        ("Forwarded: for=203.0.113.9\r\nForwarded: for=unknown\r\n", format!("for=203.0.113.9, for=unknown, {own}")),
+        ("X-Forwarded-For: [2001:db8::7]:1\r\n", format!("for=\"[2001:db8::7]\";host=localhost;proto=http, {own}")),
+        (FORGED, format!("for=6.6.6.6;host=evil;proto=https, {own}")),
+    ] {
+        assert_eq!(received(&get_with(port, "/apiA/echo", sent), "forwarded"), [forwarded], "{sent}");
+    }
+}
+
 #[test]
 fn hop_by_hop_headers_are_not_forwarded() {
     let backend = Backend::start("one");

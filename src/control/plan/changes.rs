@@ -46,8 +46,8 @@ impl Changes {
         let settings = changed_keys!(
             Config, was, is,
             compare: [
-                trusted_proxies, rate_limit, request_limits, client_timeouts, connection_limits, access_log,
-                drain_delay, reload, recent_requests,
+                trusted_proxies, send_forwarded, rate_limit, request_limits, client_timeouts, connection_limits,
+                access_log, drain_delay, reload, recent_requests,
             ],
             elsewhere: [server, listeners, pools, routes, tests]
         );

@@ -10,7 +10,7 @@ pub(super) struct Class(u8);
 pub(super) const TOKEN: Class = Class(1);
 /// RFC 9110 §5.5: field values, including spaces, tabs and bytes beyond ASCII.
 pub(super) const VALUE: Class = Class(2);
-/// Bytes of a request target.
+/// Bytes of a request target that need no percent-encoding before the `http` crate reads it.
 pub(super) const TARGET: Class = Class(4);
 
 const TABLE: [u8; 256] = table();
@@ -26,7 +26,7 @@ const fn table() -> [u8; 256] {
         if matches!(byte, b'\t' | b' '..=b'~' | 0x80..) {
             table[byte as usize] |= VALUE.0;
         }
-        if target::is_allowed(byte) {
+        if target::is_accepted_by_library(byte) {
             table[byte as usize] |= TARGET.0;
         }
         if byte == u8::MAX {

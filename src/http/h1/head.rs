@@ -20,6 +20,8 @@ pub struct Head {
     pub method: Range<usize>,
     /// The position of the target.
     pub target: Range<usize>,
+    /// The target has bytes that the `http` crate refuses: see [`super::encode_target`].
+    pub encode_target: bool,
     /// The position of the Host value; HTTP/1.0 may have none.
     pub host: Option<Range<usize>>,
     /// The position of the authority, if the target is in absolute form. It agrees with Host.
@@ -154,6 +156,7 @@ impl HeadReader {
             length: self.at,
             method: line.method.clone(),
             target: line.target.clone(),
+            encode_target: line.encode,
             host: fields.host.clone(),
             authority: line.authority.clone(),
             fields: self.field_count,

@@ -8,7 +8,7 @@
 //! - [`HeadReader`] parses the request line and the header, and determines the body.
 //! - [`Chunked`] finds the end of a chunked body.
 //! - [`check_authority`] also applies to HTTP/2, whose other rules are in the h2 crate and Pingora.
-//! - [`parse_request`] builds a request from an accepted head.
+//! - [`encode_target`] percent-encodes what browsers send unencoded; [`parse_request`] builds a request from an accepted head.
 //! - [`fn@peek`] extracts the parts of rejected bytes for the access log.
 //!
 //! # Stricter than RFC 9112
@@ -38,6 +38,6 @@ pub use body::Body;
 pub use chunked::{Chunk, Chunked};
 pub use head::{Head, HeadReader};
 pub use peek::{PeekedHead, peek};
-pub use request::parse as parse_request;
+pub use request::{encode_target, parse as parse_request};
 
 pub use crate::http::rejection::DetailedRejection;

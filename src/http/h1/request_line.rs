@@ -23,6 +23,8 @@ pub(super) struct RequestLine {
     pub(super) target: Range<usize>,
     /// The position of the authority of a target in absolute form.
     pub(super) authority: Option<Range<usize>>,
+    /// The target has bytes that must be percent-encoded.
+    pub(super) encode: bool,
     /// HTTP/1.1, not 1.0.
     pub(super) version_1_1: bool,
 }
@@ -100,8 +102,12 @@ impl RequestLine {
             Some(b' ') => {}
             Some(b'\r') => return Err(DetailedRejection::bad_request("a request line without a version")),
             Some(b'\n') => return Err(DetailedRejection::bad_request("a bare LF in the header")),
-            // The check names the byte.
-            Some(_) => target::check(bytes.get(end..=end).unwrap_or_default())?,
+            Some(byte) => {
+                // The check names a byte that is not allowed.
+                target::check(std::slice::from_ref(byte))?;
+                self.encode = true;
+                return Ok((end + 1, false));
+            }
         }
         self.target = self.mark..end;
         self.part = Part::Version;

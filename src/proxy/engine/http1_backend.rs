@@ -125,7 +125,7 @@ impl Backend for Http1Backend {
                 && let Some(head) = parse_head(&mut self.received)?
             {
                 if head.status == StatusCode::SWITCHING_PROTOCOLS {
-                    if self.request != RequestKind::WebSocket {
+                    if self.request != RequestKind::Upgrade {
                         let e = "a protocol switch that was not requested";
                         return Poll::Ready(Error::e_explain(ErrorType::InvalidHTTPHeader, e));
                     }

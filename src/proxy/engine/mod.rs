@@ -192,14 +192,14 @@ impl Engine {
         (peer, session): (&HttpPeer, Http2Session),
     ) -> pingora::Result<()> {
         exchange.await_response(client, None, (session.fd(), None));
-        let request = match request_head::for_http2(client.request(), kind, peer.is_tls()) {
+        let websocket = kind == RequestKind::Upgrade && websocket::is_requested(client.request());
+        let request = match request_head::for_http2(client.request(), websocket, peer.is_tls()) {
             Ok(request) => request,
             Err(e) => {
                 self.connectors.release_http2(session, peer);
                 return Err(e);
             }
         };
-        let websocket = kind == RequestKind::WebSocket;
         let complete = client.is_request_complete() && client.replay().is_none() && client.request_trailers().is_none();
         let (mut backend, started) =
             Http2Backend::start(session, request, complete && !websocket, http2_limits(exchange));

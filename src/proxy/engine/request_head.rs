@@ -19,20 +19,17 @@ pub(super) enum RequestKind {
     Plain,
     /// A chunked body.
     Chunked,
-    /// A tunnel, if the backend agrees. Other protocols than WebSocket are not offered to backends.
-    WebSocket,
+    /// A tunnel, if the backend agrees. Admission has reduced `Upgrade` to one protocol.
+    Upgrade,
 }
 
 impl RequestKind {
     /// The kind of a request with its hop-by-hop headers; `has_body` if it has, or may have, a body.
     pub(super) fn of(request: &RequestHeader, has_body: bool) -> Self {
-        let upgrade = request.headers.get(header::UPGRADE).map(HeaderValue::as_bytes);
         if has_body && !request.headers.contains_key(header::CONTENT_LENGTH) {
             Self::Chunked
-        } else if upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
-            && request.version != Version::HTTP_10
-        {
-            Self::WebSocket
+        } else if request.version != Version::HTTP_10 && request.headers.contains_key(header::UPGRADE) {
+            Self::Upgrade
         } else {
             Self::Plain
         }
@@ -41,6 +38,7 @@ impl RequestKind {
 
 /// Turns a request into the form for HTTP/1.1 backends. To be called once, for all attempts.
 pub(super) fn prepare_for_http1(request: &mut RequestHeader, kind: RequestKind) -> pingora::Result<()> {
+    let protocol = request.headers.get(header::UPGRADE).filter(|_| kind == RequestKind::Upgrade).cloned();
     strip_hop_by_hop(request);
     if let Some(authority) = request.uri.authority()
         && !request.headers.contains_key(header::HOST)
@@ -53,9 +51,9 @@ pub(super) fn prepare_for_http1(request: &mut RequestHeader, kind: RequestKind) 
         RequestKind::Chunked => {
             request.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
         }
-        RequestKind::WebSocket => {
+        RequestKind::Upgrade => {
             request.insert_header(header::CONNECTION, HeaderValue::from_static("Upgrade"))?;
-            request.insert_header(header::UPGRADE, HeaderValue::from_static("websocket"))?;
+            request.insert_header(header::UPGRADE, protocol.unwrap_or(HeaderValue::from_static("")))?;
         }
     }
     Ok(())
@@ -65,12 +63,12 @@ pub(super) fn prepare_for_http1(request: &mut RequestHeader, kind: RequestKind) 
 ///
 /// # Errors
 /// If it has no valid host.
-pub(super) fn for_http2(request: &RequestHeader, kind: RequestKind, tls: bool) -> pingora::Result<RequestHeader> {
+pub(super) fn for_http2(request: &RequestHeader, websocket: bool, tls: bool) -> pingora::Result<RequestHeader> {
     let mut request = request.clone();
-    if request.version != Version::HTTP_2 || kind == RequestKind::WebSocket {
+    if request.version != Version::HTTP_2 || websocket {
         strip_hop_by_hop(&mut request);
     }
-    if kind == RequestKind::WebSocket {
+    if websocket {
         request.remove_header(&header::SEC_WEBSOCKET_KEY);
         request.set_method(Method::CONNECT);
         let mut parts: Parts = request.into();

@@ -25,6 +25,11 @@ pub(super) fn is_extended_connect(request: &RequestHeader) -> bool {
         && request.extensions.get::<Protocol>().is_some_and(|wanted| wanted.as_str().eq_ignore_ascii_case("websocket"))
 }
 
+/// Whether a request with `Upgrade` is for WebSocket; other protocols do not exist over HTTP/2.
+pub(super) fn is_requested(request: &RequestHeader) -> bool {
+    request.headers.get(header::UPGRADE).is_some_and(|name| name.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
 /// Turns an extended CONNECT into a GET with `Upgrade`.
 ///
 /// # Errors

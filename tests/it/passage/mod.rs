@@ -7,6 +7,7 @@ mod expect;
 mod half_close;
 mod streams;
 mod trailers;
+mod upgrade;
 mod websocket;
 mod websocket_http2;
 
