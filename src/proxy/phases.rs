@@ -97,12 +97,14 @@ pub(super) fn request_body(
 /// The response header has arrived.
 ///
 /// # Errors
-/// If the request is retried instead, or if the backend switches to a protocol that was not requested.
+/// If the request is retried instead, if the backend switches to a protocol that was not requested, or if its framing is
+/// ambiguous.
 pub(super) fn response_received(
     client: &mut impl ClientSide,
     response: &mut ResponseHeader,
     exchange: &mut Exchange,
 ) -> pingora::Result<()> {
+    framing::check(response).map_err(Error::into_up)?;
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         complete_switch(client, response, exchange).map_err(Error::into_up)?;
     }
