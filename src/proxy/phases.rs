@@ -22,6 +22,7 @@ impl Proxy {
             return Ok(true);
         }
         match exchange.admit(client, &self.recorder) {
+            Ok(()) if respond::last_recipient(client, exchange).await? => Ok(true),
             Ok(()) => {
                 headers::to_backend(client, exchange);
                 Ok(false)
