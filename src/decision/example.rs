@@ -8,6 +8,7 @@ use pingora_http::RequestHeader;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::own_response::OwnResponse;
 use super::{ConnectionFacts, Decision, decide};
 use crate::config::listener;
 use crate::decision::snapshot::Snapshot;
@@ -72,6 +73,8 @@ pub struct Outcome {
     pub limits: Vec<EvaluatedLimit>,
     /// The route or the rejection.
     pub decision: Decision,
+    /// The response of l7lb itself, if it is no rejection.
+    pub own_response: Option<OwnResponse>,
 }
 
 /// A limit that counts an example request.
@@ -159,18 +162,26 @@ impl ExampleRequest {
     ) -> Outcome {
         let client = self.client(snapshot);
         let mut limits = Vec::new();
-        let (request, decision) = match self.request(&snapshot.request_limits) {
-            Err(rejection) => (None, Decision { route: None, rejection: Some(rejection) }),
-            Ok(mut request) => {
-                let decision = decide(snapshot, &mut request, self.connection_facts(listeners), |limiter| {
-                    let (evaluated, result) = evaluate(limiter);
-                    limits.push(evaluated);
-                    result
-                });
-                (Some(request), decision)
+        let nothing = Decision { route: None, rejection: None };
+        let mut request = match self.request(&snapshot.request_limits) {
+            Ok(request) => request,
+            Err(rejection) => {
+                let decision = Decision { rejection: Some(rejection), ..nothing };
+                return Outcome { client, request: None, limits, decision, own_response: None };
             }
         };
-        Outcome { client, request, limits, decision }
+        let listener = self.listener(listeners);
+        let health = listener.and_then(|listener| OwnResponse::to_health_check(&listener.policy.health, &request));
+        if health.is_some() {
+            return Outcome { client, request: Some(request), limits, decision: nothing, own_response: health };
+        }
+        let decision = decide(snapshot, &mut request, self.connection_facts(listener), |limiter| {
+            let (evaluated, result) = evaluate(limiter);
+            limits.push(evaluated);
+            result
+        });
+        let own_response = OwnResponse::to_last_recipient(&request).filter(|_| decision.rejection.is_none());
+        Outcome { client, request: Some(request), limits, decision, own_response }
     }
 
     /// The client address: the peer, or the client named by a trusted proxy.
@@ -194,8 +205,8 @@ impl ExampleRequest {
     }
 
     /// The listener that the request would reach: the one with its port, otherwise the first one with the same
-    /// scheme. The server name of the TLS handshake is the host of the URL, independent of `Host`.
-    fn connection_facts(&self, listeners: &[listener::Spec]) -> ConnectionFacts {
+    /// scheme.
+    fn listener<'a>(&self, listeners: &'a [listener::Spec]) -> Option<&'a listener::Spec> {
         let alike = || listeners.iter().filter(|listener| listener.tls.is_some() == self.secure);
         let has_port = |listener: &&listener::Spec| {
             listener
@@ -203,7 +214,11 @@ impl ExampleRequest {
                 .iter()
                 .any(|address| matches!(address, ListenAddress::Inet(inet) if Some(inet.port()) == self.port))
         };
-        let listener = alike().find(has_port).or_else(|| alike().next());
+        alike().find(has_port).or_else(|| alike().next())
+    }
+
+    /// The server name of the TLS handshake is the host of the URL, independent of `Host`.
+    fn connection_facts(&self, listener: Option<&listener::Spec>) -> ConnectionFacts {
         let serves = |tls: &tls::Settings| tls.may_serve(self.server_name.as_deref(), &self.authority);
         ConnectionFacts {
             misdirected: listener.and_then(|listener| listener.tls.as_ref()).is_some_and(|tls| !serves(tls)),

@@ -38,8 +38,8 @@ fn example(test: &expectation::Config) -> Result<ExampleRequest, String> {
 
 fn compare(expect: &expectation::Expect, outcome: &Outcome, place: &Place, faults: &mut Faults) {
     let rejection = outcome.decision.rejection.map(|rejection| rejection.rejection);
-    // A rejected request is not routed, even if a route matches.
-    let route = outcome.decision.route.as_ref().filter(|_| rejection.is_none());
+    // A request that l7lb responds to itself is not routed, even if a route matches.
+    let route = outcome.decision.route.as_ref().filter(|_| rejection.is_none() && outcome.own_response.is_none());
     let pairs = [
         (
             "route",
@@ -85,6 +85,9 @@ impl Outcome {
     /// The outcome as a clause.
     #[must_use]
     pub fn words(&self) -> String {
+        if let Some(own) = self.own_response {
+            return format!("l7lb responds itself: {}", own.words());
+        }
         match (&self.decision.rejection, &self.decision.route) {
             (Some(rejection), _) => {
                 let rejected = rejection.rejection;

@@ -35,7 +35,7 @@ pub enum Verdict {
     PathLessSpecific,
     /// It matches, but the matching route lists the method.
     MethodLessSpecific,
-    /// It matches, but the request was rejected before routing.
+    /// It matches, but l7lb has responded before routing.
     NotEvaluated,
 }
 
@@ -49,7 +49,7 @@ impl Verdict {
             Self::HostLessSpecific => "not selected: matches, but its host is less specific",
             Self::PathLessSpecific => "not selected: matches, but its path is less specific",
             Self::MethodLessSpecific => "not selected: matches, but does not list the method",
-            Self::NotEvaluated => "not evaluated: the request was rejected before",
+            Self::NotEvaluated => "not evaluated: l7lb responds before routing",
         }
     }
 }
@@ -148,7 +148,7 @@ pub struct Explanation {
     pub route: Option<RouteName>,
     /// The limits that count it, in order.
     pub limits: Vec<Limit>,
-    /// The pools that may get it; empty if it is rejected before.
+    /// The pools that may get it; empty if l7lb responds itself.
     pub pools: Vec<Share>,
     /// The backend that is most likely picked; missing without a running process or an available backend.
     pub picked: Option<Picked>,
@@ -156,15 +156,18 @@ pub struct Explanation {
     pub affinity: Option<String>,
     /// The rejection, if there is one.
     pub rejection: Option<RejectionDetails>,
+    /// Why l7lb responds itself without a rejection, such as for a health check of the listener; missing if it does not.
+    #[serde(default)]
+    pub own_response: Option<String>,
 }
 
 impl Explanation {
     /// Examines every route of the snapshot of the outcome.
     #[must_use]
     pub fn new(outcome: Outcome, snapshot: &Snapshot) -> Self {
-        let Outcome { client, request, limits, decision } = outcome;
-        let pools = match (&decision.route, &decision.rejection) {
-            (Some(route), None) => shares(route),
+        let Outcome { client, request, limits, decision, own_response } = outcome;
+        let pools = match (&decision.route, &decision.rejection, own_response) {
+            (Some(route), None, None) => shares(route),
             _ => Vec::new(),
         };
         Self {
@@ -177,6 +180,7 @@ impl Explanation {
             picked: None,
             affinity: None,
             rejection: decision.rejection.map(|rejection| RejectionDetails::new(rejection.rejection, rejection.detail)),
+            own_response: own_response.map(|own| own.words().to_owned()),
         }
     }
 
@@ -196,6 +200,9 @@ impl Explanation {
 
     /// The outcome as text.
     fn outcome(&self) -> String {
+        if let Some(own) = &self.own_response {
+            return format!("l7lb responds itself: {own}");
+        }
         match (&self.rejection, &self.route) {
             (Some(RejectionDetails { status, cause, detail }), _) => {
                 let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };

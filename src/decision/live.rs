@@ -36,7 +36,8 @@ pub fn explain(example: &ExampleRequest, snapshot: &Snapshot, listeners: &[liste
             if verdict.admitted { Ok(()) } else { Err(rejected) },
         )
     });
-    let matched = outcome.decision.route.clone().filter(|_| outcome.decision.rejection.is_none());
+    let is_forwarded = outcome.decision.rejection.is_none() && outcome.own_response.is_none();
+    let matched = outcome.decision.route.clone().filter(|_| is_forwarded);
     let request = outcome.request.clone();
     let mut explanation = Explanation::new(outcome, snapshot);
     if let (Some(route), Some(request)) = (matched, request) {

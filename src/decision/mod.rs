@@ -6,6 +6,7 @@
 //!
 //! - [`request_affinity`]: session affinity.
 //! - [`form`]: checks of a request, and the names of headers that l7lb sets.
+//! - [`own_response`]: responses of l7lb itself that are no rejections.
 //! - [`example`]: example requests of configuration tests and the command line.
 //! - [`expectations`]: configuration tests; [`explanation`]: each route and why it did not match; [`live`]: the
 //!   same in a running process, with the state of limits and backends.
@@ -17,6 +18,7 @@ pub mod expectations;
 pub mod explanation;
 pub mod form;
 pub mod live;
+pub mod own_response;
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! Adapts the response head to the client's HTTP version, and to a request body that is not complete.
 
 use http::{StatusCode, Version, header};
+use pingora::{Error, ErrorType};
 use pingora_http::ResponseHeader;
 
 use super::client_side::ClientSide;
@@ -24,6 +25,31 @@ pub(super) async fn continue_ourselves(client: &mut impl ClientSide) -> pingora:
     if expected && !client.is_http2() && !client.is_request_complete() {
         client.set_close_if_request_incomplete(false);
         client.write_continue().await?;
+    }
+    Ok(())
+}
+
+/// Checks how the backend has framed its response, and merges equal values of Content-Length into one (RFC 9110 §8.6).
+/// Each engine has rejected different values.
+///
+/// # Errors
+/// If there is a transfer coding other than `chunked`, or one in a version that has none. l7lb asks for no other coding, so
+/// a client might not understand it (RFC 9112 §6.1).
+pub(super) fn check(response: &mut ResponseHeader) -> pingora::Result<()> {
+    let mut codings = response.headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+        if !is_chunked || response.version != Version::HTTP_11 {
+            let problem = "a transfer coding other than chunked, or in HTTP/1.0";
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, problem);
+        }
+    }
+    let mut lengths = response.headers.get_all(header::CONTENT_LENGTH).iter();
+    if let Some(first) = lengths.next()
+        && (lengths.next().is_some() || first.as_bytes().contains(&b','))
+    {
+        let length = first.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii().to_vec();
+        response.insert_header(header::CONTENT_LENGTH, length)?;
     }
     Ok(())
 }
@@ -71,4 +97,47 @@ pub(super) fn adapt(client: &mut impl ClientSide, response: &mut ResponseHeader)
 pub(super) fn is_without_body(response: &ResponseHeader) -> bool {
     let empty = response.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0");
     empty || matches!(response.status.as_u16(), 204 | 304)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(version: Version, fields: &[(&'static str, &'static str)]) -> ResponseHeader {
+        let mut head = ResponseHeader::build_no_case(200, None).unwrap();
+        head.set_version(version);
+        for (name, value) in fields {
+            head.append_header(*name, *value).unwrap();
+        }
+        head
+    }
+
+    #[test]
+    fn equal_values_of_content_length_are_merged() {
+        for fields in [
+            &[("content-length", "7")][..],
+            &[("content-length", "7"), ("content-length", "7")],
+            &[("content-length", "7, 7")],
+            &[("content-length", " 7 ,7"), ("content-length", "7")],
+        ] {
+            let mut head = response(Version::HTTP_11, fields);
+            check(&mut head).unwrap();
+            assert_eq!(head.headers.get_all("content-length").iter().collect::<Vec<_>>(), ["7"], "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn transfer_coding_other_than_a_single_chunked_is_an_error() {
+        let coded = |version, codings: &[&'static str]| {
+            let fields: Vec<_> = codings.iter().map(|coding| ("transfer-encoding", *coding)).collect();
+            check(&mut response(version, &fields)).is_ok()
+        };
+        assert!(coded(Version::HTTP_11, &["chunked"]) && coded(Version::HTTP_11, &["Chunked "]));
+        assert!(coded(Version::HTTP_10, &[]) && coded(Version::HTTP_2, &[]));
+        for codings in [&["gzip"][..], &["gzip, chunked"], &["chunked", "chunked"], &["identity"], &[""], &["xchunked"]]
+        {
+            assert!(!coded(Version::HTTP_11, codings), "{codings:?}");
+        }
+        assert!(!coded(Version::HTTP_10, &["chunked"]) && !coded(Version::HTTP_2, &["chunked"]));
+    }
 }

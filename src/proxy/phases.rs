@@ -22,6 +22,7 @@ impl Proxy {
             return Ok(true);
         }
         match exchange.admit(client, &self.recorder) {
+            Ok(()) if respond::last_recipient(client, exchange).await? => Ok(true),
             Ok(()) => {
                 headers::to_backend(client, exchange);
                 Ok(false)
@@ -97,12 +98,14 @@ pub(super) fn request_body(
 /// The response header has arrived.
 ///
 /// # Errors
-/// If the request is retried instead, or if the backend switches to a protocol that was not requested.
+/// If the request is retried instead, if the backend switches to a protocol that was not requested, or if its framing is
+/// ambiguous.
 pub(super) fn response_received(
     client: &mut impl ClientSide,
     response: &mut ResponseHeader,
     exchange: &mut Exchange,
 ) -> pingora::Result<()> {
+    framing::check(response).map_err(Error::into_up)?;
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         complete_switch(client, response, exchange).map_err(Error::into_up)?;
     }

@@ -10,6 +10,7 @@ use super::exchange::Exchange;
 use super::{failover, framing, headers};
 use crate::base::lifecycle::Lifecycle;
 use crate::decision::host;
+use crate::decision::own_response::{MAX_FORWARDS, OwnResponse, max_forwards};
 use crate::http::grpc_status::is_grpc;
 use crate::http::rejection::Rejection;
 
@@ -35,20 +36,15 @@ pub(super) async fn balancer_health(
     exchange: &mut Exchange,
     lifecycle: &Lifecycle,
 ) -> pingora::Result<bool> {
-    let Some(paths) = exchange.policy().map(|policy| &policy.health) else { return Ok(false) };
-    let request = client.request();
-    let is_path = |path: &Option<String>| path.as_deref().is_some_and(|path| path == request.uri.path());
-    let (status, body) = match (is_path(&paths.live), is_path(&paths.ready)) {
-        (true, _) => (StatusCode::OK, "live\n"),
-        (_, true) if lifecycle.is_ready() => (StatusCode::OK, "ready\n"),
-        (_, true) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        _ => return Ok(false),
+    let paths = exchange.policy().map(|policy| &policy.health);
+    let check = paths.and_then(|paths| OwnResponse::to_health_check(paths, client.request()));
+    let (status, body) = match check {
+        Some(OwnResponse::Live) => (StatusCode::OK, "live\n"),
+        Some(OwnResponse::Ready) if lifecycle.is_ready() => (StatusCode::OK, "ready\n"),
+        Some(OwnResponse::Ready) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        None | Some(OwnResponse::LastRecipient) => return Ok(false),
     };
-    let head = match request.method {
-        Method::GET => false,
-        Method::HEAD => true,
-        _ => return Ok(false),
-    };
+    let head = client.request().method == Method::HEAD;
     exchange.uncounted = true;
     framing::decide_on_unread_body(client);
     let mut response = ResponseHeader::build(status, Some(4))?;
@@ -56,6 +52,27 @@ pub(super) async fn balancer_health(
     response.insert_header(header::CONTENT_LENGTH, body.len())?;
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
     client.respond(response, (!head).then_some(Bytes::from_static(body.as_bytes()))).await?;
+    exchange.response_complete(client);
+    Ok(true)
+}
+
+/// Responds to an admitted request that must not be forwarded any further; returns whether it was one. Otherwise its
+/// Max-Forwards is decremented (RFC 9110 §7.6.2).
+pub(super) async fn last_recipient(client: &mut impl ClientSide, exchange: &mut Exchange) -> pingora::Result<bool> {
+    if client.request().method != Method::OPTIONS {
+        return Ok(false);
+    }
+    if OwnResponse::to_last_recipient(client.request()).is_none() {
+        if let Some(left) = max_forwards(&client.request().headers) {
+            client.request_mut().insert_header(MAX_FORWARDS, left.saturating_sub(1))?;
+        }
+        return Ok(false);
+    }
+    framing::decide_on_unread_body(client);
+    let mut response = ResponseHeader::build(StatusCode::OK, Some(4))?;
+    response.insert_header(header::CONTENT_LENGTH, 0)?;
+    headers::to_client(&mut response, exchange)?;
+    client.respond(response, None).await?;
     exchange.response_complete(client);
     Ok(true)
 }

@@ -211,6 +211,46 @@ fn live_explain_reports_limits_and_backends_without_side_effects() {
     );
 }
 
+/// The health paths of a listener precede limits and routing, as in traffic.
+#[test]
+fn explain_says_that_l7lb_responds_itself() {
+    let (one, port, plain) = (Backend::start("one"), free_port(), free_port());
+    let yaml = format!(
+        "listeners:\n  - {{ address: '127.0.0.1:{port}', health: {{ live: /livez, ready: /readyz }} }}\n  \
+           - {{ address: '127.0.0.1:{plain}' }}\n\
+         rate_limit: {{ type: fixed_window, limit: 100, window: 1h }}\n\
+         pools: {{ p: {{ backends: [{{ address: '127.0.0.1:{}' }}] }} }}\nroutes: [{{ path: /, pool: p }}]\n",
+        one.port
+    );
+    let lab = Lab::start(&yaml);
+    let conf = lab.folder().join("l7lb.yaml").display().to_string();
+    for (request, own) in [
+        (format!("http://localhost:{port}/livez"), Some("the liveness check of the listener")),
+        (format!("HEAD http://localhost:{port}/readyz?x"), Some("the readiness check of the listener")),
+        (format!("POST http://localhost:{port}/livez"), None),
+        (format!("http://localhost:{port}/livez/"), None),
+        (format!("http://localhost:{plain}/livez"), None),
+        (format!("OPTIONS http://localhost:{port}/x"), Some("`Max-Forwards: 0`")),
+    ] {
+        let arguments = [request.as_str(), "-H", "Max-Forwards: 0"];
+        let file = run(&[&["explain", "--json", "--conf", &conf], &arguments[..]].concat());
+        let file: Explanation = serde_json::from_slice(&file.stdout).unwrap();
+        for explanation in [live_explanation(&lab, &arguments), file] {
+            assert_eq!(explanation.own_response.as_deref(), own, "{request}: {explanation}");
+            assert_eq!(explanation.pools.is_empty(), own.is_some(), "{request}: {explanation}");
+            assert!(explanation.rejection.is_none(), "{request}: {explanation}");
+            let outcome = own.map_or("route `*/` sends it".to_owned(), |own| format!("l7lb responds itself: {own}"));
+            assert!(explanation.to_string().contains(&outcome), "{request}: {explanation}");
+        }
+    }
+    assert_eq!((get(port, "/livez").body.as_str(), get(plain, "/livez").body.contains("one")), ("live\n", true));
+    let tests = format!("tests: [{{ request: 'http://localhost:{port}/livez', expect: {{ route: '*/' }} }}]\n");
+    Lab::configure(lab.folder(), &format!("{yaml}{tests}"));
+    let checked = run(&["check", &conf]);
+    let words = String::from_utf8_lossy(&checked.stderr);
+    assert!(words.contains("but l7lb responds itself: the liveness check of the listener"), "{words}");
+}
+
 #[test]
 fn explain_reports_421_for_a_host_outside_the_certificate() {
     let (one, port) = (Backend::start("one"), free_port());

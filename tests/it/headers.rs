@@ -122,6 +122,30 @@ fn forwarded_is_sent_if_configured() {
     }
 }
 
+/// RFC 9110 §7.6.2: only OPTIONS and TRACE; l7lb always rejects TRACE itself.
+#[test]
+fn max_forwards_of_options_is_decremented_and_0_ends_at_l7lb() {
+    let (backend, port) = (Backend::start("one"), free_port());
+    let lab = Lab::start(&one_pool(port, &[&backend], ""));
+    let send = |method: &str, path: &str, value: &str| {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nMax-Forwards: {value}\r\n\r\n");
+        exchange(port, request.as_bytes())
+    };
+    for (method, value, forwarded) in
+        [("OPTIONS", "3", "2"), ("OPTIONS", "1", "0"), ("OPTIONS", "x", "x"), ("GET", "0", "0"), ("GET", "5", "5")]
+    {
+        let response = send(method, "/apiA/echo", value);
+        assert_eq!(received(&response, "max-forwards"), [forwarded], "{method} {value}");
+    }
+    let response = send("OPTIONS", "/apiA/last", "0");
+    assert_eq!((response.status, response.body.as_str()), (200, ""), "{response:?}");
+    assert_eq!((response.header("content-length"), response.header("connection")), ("0", "keep-alive"));
+    let line = lab.wait_for_access("path=/apiA/last");
+    assert!(line.contains(" status=200 ") && line.contains(" attempts=0 "), "{line}");
+    assert_eq!(send("OPTIONS", "/nowhere", "0").status, 404, "routing and limits come first");
+    assert_eq!(send("TRACE", "/apiA/echo", "0").status, 405);
+}
+
 #[test]
 fn hop_by_hop_headers_are_not_forwarded() {
     let backend = Backend::start("one");

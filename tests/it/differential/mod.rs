@@ -135,7 +135,7 @@ impl Side {
         }
         if case.request.abort.is_some() {
             // How far the request came before the client left is a matter of time.
-            varying.extend(["attempts", "status"]);
+            varying.extend(["attempts", "status", "cause"]);
         }
         let lines = self.raw_lines(number, case);
         let lines = lines.iter().map(|line| match line.split_once("cause=backend_failed") {

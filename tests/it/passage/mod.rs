@@ -4,6 +4,7 @@ mod bodies;
 mod connections;
 mod early;
 mod expect;
+mod framing;
 mod half_close;
 mod streams;
 mod trailers;
