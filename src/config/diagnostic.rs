@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::positions::{Position, Positions};
+use super::tree::Tree;
 use crate::base::fault::Fault;
 
 /// The severity of a diagnostic.
@@ -89,13 +90,20 @@ pub struct Source {
     file: String,
     text: String,
     pub(super) positions: Positions,
+    /// The content, if short forms were expanded: faults name places in the long form.
+    tree: Option<Tree>,
 }
 
 impl Source {
     /// Determines the positions in `text`, the content of `file`.
     #[must_use]
     pub fn new(file: &str, text: &str) -> Self {
-        Self { file: file.to_owned(), text: text.to_owned(), positions: Positions::of(text) }
+        Self { file: file.to_owned(), text: text.to_owned(), positions: Positions::of(text), tree: None }
+    }
+
+    /// The same text with its content, which knows where the long forms are written.
+    pub(super) fn with_tree(self, tree: Tree) -> Self {
+        Self { tree: Some(tree), ..self }
     }
 
     /// The text.
@@ -107,7 +115,10 @@ impl Source {
     /// The diagnostics of faults, in the order of the file.
     #[must_use]
     pub fn diagnostics(&self, severity: Severity, faults: Vec<Fault>) -> Vec<Diagnostic> {
-        let told = |fault: Fault| {
+        let told = |mut fault: Fault| {
+            if let Some(tree) = &self.tree {
+                fault.place = tree.origin_of(&fault.place);
+            }
             let position = self.positions.nearest(&fault.place);
             self.diagnostic(severity, position, fault)
         };
