@@ -5,6 +5,7 @@ use std::fmt;
 use super::positions::{Position, Positions};
 use super::tree::Tree;
 use crate::base::fault::Fault;
+use crate::base::text_file;
 
 /// The severity of a diagnostic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +99,12 @@ impl Source {
     /// Determines the positions in `text`, the content of `file`.
     #[must_use]
     pub fn new(file: &str, text: &str) -> Self {
-        Self { file: file.to_owned(), text: text.to_owned(), positions: Positions::of(text), tree: None }
+        Self {
+            file: file.to_owned(),
+            text: text.to_owned(),
+            positions: Positions::of(text_file::without_mark(text)),
+            tree: None,
+        }
     }
 
     /// The same text with its content, which knows where the long forms are written.
@@ -106,10 +112,16 @@ impl Source {
         Self { tree: Some(tree), ..self }
     }
 
-    /// The text.
+    /// The text as in the file.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The text without a byte-order mark.
+    #[must_use]
+    pub fn content(&self) -> &str {
+        text_file::without_mark(&self.text)
     }
 
     /// The diagnostics of faults, in the order of the file.
@@ -142,6 +154,6 @@ impl Source {
     }
 
     fn excerpt(&self, position: Position) -> Option<String> {
-        self.text.lines().nth(position.line.checked_sub(1)?).map(str::to_owned)
+        self.content().lines().nth(position.line.checked_sub(1)?).map(str::to_owned)
     }
 }

@@ -12,6 +12,7 @@ use super::tree::{Step, Tree, steps_of};
 use super::{Checked, Config};
 use super::{renamed, schema, short_forms};
 use crate::base::fault::{Fault, Faults, Place, nearest};
+use crate::base::text_file;
 
 /// The most faults that are reported.
 const FAULTS_MAX: usize = 100;
@@ -38,10 +39,10 @@ pub fn load(path: &Path) -> Result<Checked, Vec<Diagnostic>> {
 /// Every fault found, in the order of the file.
 pub fn open(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|e| {
+    let text = text_file::read(path).map_err(|problem| {
         let fault = Fault {
             place: Place::root(),
-            problem: format!("cannot read the file: {e}"),
+            problem,
             hint: "give the path of a configuration file; conf/l7lb.yaml is an example".to_owned(),
         };
         vec![Source::new(&file, "").diagnostic(Severity::Error, None, fault)]
@@ -60,7 +61,7 @@ pub fn server(path: Option<&Path>) -> Result<ServerConf, Vec<Diagnostic>> {
     };
     load(path).map(|checked| checked.server).or_else(|diagnostics| {
         let config = || -> Option<super::server::Config> {
-            let source = Source::new("", &std::fs::read_to_string(path).ok()?);
+            let source = Source::new("", &text_file::read(path).ok()?);
             let tree = tree(&source, &|name| std::env::var(name).ok(), &mut Faults::default()).ok()?;
             let server = tree.get("server").map(Tree::to_value);
             server.map_or_else(|| Some(Default::default()), |it| serde_yaml::from_value(it).ok())
@@ -104,7 +105,7 @@ pub(super) fn tree(
     variable: &dyn Fn(&str) -> Option<String>,
     faults: &mut Faults,
 ) -> Result<Tree, serde_yaml::Error> {
-    let value = read_yaml(source.text())?;
+    let value = read_yaml(source.content())?;
     let mut tree = Tree::new(value, Place::root(), &source.positions, variable, faults);
     short_forms::expand(&mut tree, &schema::types(), faults);
     Ok(tree)
@@ -163,6 +164,11 @@ fn explain(message: &str) -> (String, String) {
     {
         return (format!("unknown {kind} `{unknown}`: renamed to `{new}`"), format!("write `{new}`"));
     }
+    if message.starts_with("unknown field") && unknown.contains(|c: char| !c.is_ascii() && c.is_whitespace()) {
+        // Web pages and word processors write them; they look like spaces.
+        let problem = format!("the key `{}` contains a no-break space", unknown.trim());
+        return (problem, "replace it by a space".to_owned());
+    }
     if message.starts_with("unknown field") {
         let hint = nearest(unknown, known.iter().copied()).map_or_else(all, |near| format!("did you mean `{near}`?"));
         return (format!("unknown key `{unknown}`"), hint);
@@ -203,10 +209,27 @@ fn restore(fault: Fault, tree: &Tree, misshapen: &[Fault]) -> Option<Fault> {
 /// Invalid YAML.
 fn syntax(source: &Source, error: &serde_yaml::Error) -> Diagnostic {
     let message = error.to_string();
+    if let Some(position) = error.location().and_then(|at| tab_indentation(source.content(), at.line())) {
+        let fault = Fault {
+            place: Place::root(),
+            problem: "the line is indented with a tab, and YAML allows only spaces".to_owned(),
+            hint: "replace each tab by spaces, for example with `expand -t 2 FILE`".to_owned(),
+        };
+        return source.diagnostic(Severity::Error, Some(position), fault);
+    }
     let position = source.positions.duplicate().filter(|_| message.contains("duplicate entry"));
     let told = || error.location().map(|at| Position { line: at.line(), column: at.column() });
     // serde_yaml appends the position, which the diagnostic already has.
     let problem = message.split(" at line ").next().unwrap_or(&message).to_owned();
     let fault = Fault { place: Place::root(), problem, hint: String::new() };
     source.diagnostic(Severity::Error, position.or_else(told), fault)
+}
+
+/// The first tab in the indentation around an error in line `line`. The parser may notice it one line later.
+fn tab_indentation(text: &str, line: usize) -> Option<Position> {
+    let mut near = text.lines().enumerate().skip(line.saturating_sub(2)).take(3);
+    near.find_map(|(index, text)| {
+        let rest = text.trim_start_matches(' ');
+        rest.starts_with('\t').then(|| Position { line: index + 1, column: text.len() - rest.len() + 1 })
+    })
 }

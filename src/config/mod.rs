@@ -231,3 +231,5 @@ impl Config {
 mod tests;
 #[cfg(test)]
 mod schema_tests;
+#[cfg(test)]
+mod text_tests;
