@@ -1,5 +1,6 @@
 //! Types that every other module may use: units, configuration faults, events, and the state of the
-//! process. No I/O beyond reading file metadata and writing to the service manager's socket.
+//! process. No I/O beyond reading text files and file metadata, and writing to the service
+//! manager's socket.
 //!
 //! - [`units`]: durations, sizes, percentages and names, as written in YAML and JSON.
 //! - [`fault`]: a fault in a configuration, with its place and a hint.
@@ -7,6 +8,7 @@
 //! - [`lifecycle`]: whether the process is starting, serving or draining.
 //! - [`systemd`]: notifications to the service manager.
 //! - [`file_stamps`]: detects changed files.
+//! - [`text_file`]: reads text files with a byte-order mark.
 
 pub mod units;
 pub mod fault;
@@ -14,3 +16,4 @@ pub mod event;
 pub mod lifecycle;
 pub mod systemd;
 pub mod file_stamps;
+pub mod text_file;

@@ -8,6 +8,7 @@ use http::Method;
 use super::failure::Failure;
 use super::process::ProcessArguments;
 use super::table;
+use crate::base::text_file;
 use crate::control::plan::Plan;
 use crate::control::reload::Draft;
 
@@ -22,8 +23,7 @@ pub(super) struct Arguments {
 
 pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
     let file = arguments.file.display().to_string();
-    let text =
-        std::fs::read_to_string(&arguments.file).map_err(|e| Failure::usage(format!("cannot read {file}: {e}")))?;
+    let text = text_file::read(&arguments.file).map_err(|problem| Failure::usage(format!("{file}: {problem}")))?;
     let plan: Plan = arguments.process.client()?.send(Method::POST, "/plan", &Draft { file, text })?;
     if arguments.process.json { table::json(&plan) } else { table::print(&plan.to_string()) }
 }

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use super::positions::{Position, Positions};
+use super::tree::Tree;
 use crate::base::fault::Fault;
+use crate::base::text_file;
 
 /// The severity of a diagnostic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,25 +91,46 @@ pub struct Source {
     file: String,
     text: String,
     pub(super) positions: Positions,
+    /// The content, if short forms were expanded: faults name places in the long form.
+    tree: Option<Tree>,
 }
 
 impl Source {
     /// Determines the positions in `text`, the content of `file`.
     #[must_use]
     pub fn new(file: &str, text: &str) -> Self {
-        Self { file: file.to_owned(), text: text.to_owned(), positions: Positions::of(text) }
+        Self {
+            file: file.to_owned(),
+            text: text.to_owned(),
+            positions: Positions::of(text_file::without_mark(text)),
+            tree: None,
+        }
     }
 
-    /// The text.
+    /// The same text with its content, which knows where the long forms are written.
+    pub(super) fn with_tree(self, tree: Tree) -> Self {
+        Self { tree: Some(tree), ..self }
+    }
+
+    /// The text as in the file.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
+    /// The text without a byte-order mark.
+    #[must_use]
+    pub fn content(&self) -> &str {
+        text_file::without_mark(&self.text)
+    }
+
     /// The diagnostics of faults, in the order of the file.
     #[must_use]
     pub fn diagnostics(&self, severity: Severity, faults: Vec<Fault>) -> Vec<Diagnostic> {
-        let told = |fault: Fault| {
+        let told = |mut fault: Fault| {
+            if let Some(tree) = &self.tree {
+                fault.place = tree.origin_of(&fault.place);
+            }
             let position = self.positions.nearest(&fault.place);
             self.diagnostic(severity, position, fault)
         };
@@ -131,6 +154,6 @@ impl Source {
     }
 
     fn excerpt(&self, position: Position) -> Option<String> {
-        self.text.lines().nth(position.line.checked_sub(1)?).map(str::to_owned)
+        self.content().lines().nth(position.line.checked_sub(1)?).map(str::to_owned)
     }
 }

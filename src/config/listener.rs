@@ -21,7 +21,7 @@ use crate::tls;
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The listen address: IP address and port, `unix:` and a path, or a list of these.
+    /// The listen address: IP address and port, a port alone, `unix:` and a path, or a list of these.
     pub address: Addresses,
     /// TLS; without it the listener serves plain HTTP (HTTP/1.1, and HTTP/2 by prior knowledge).
     #[serde(default)]
@@ -131,7 +131,10 @@ impl JsonSchema for Addresses {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "minItems": 1 }]
+            "anyOf": [
+                { "type": ["string", "integer"] },
+                { "type": "array", "items": { "type": ["string", "integer"] }, "minItems": 1 },
+            ]
         })
     }
 }

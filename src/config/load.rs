@@ -8,10 +8,11 @@ use serde_yaml::Value;
 
 use super::diagnostic::{Diagnostic, Severity, Source};
 use super::positions::Position;
-use super::renamed;
-use super::tree::{Step, Tree};
+use super::tree::{Step, Tree, steps_of};
 use super::{Checked, Config};
+use super::{renamed, schema, short_forms};
 use crate::base::fault::{Fault, Faults, Place, nearest};
+use crate::base::text_file;
 
 /// The most faults that are reported.
 const FAULTS_MAX: usize = 100;
@@ -38,10 +39,10 @@ pub fn load(path: &Path) -> Result<Checked, Vec<Diagnostic>> {
 /// Every fault found, in the order of the file.
 pub fn open(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|e| {
+    let text = text_file::read(path).map_err(|problem| {
         let fault = Fault {
             place: Place::root(),
-            problem: format!("cannot read the file: {e}"),
+            problem,
             hint: "give the path of a configuration file; conf/l7lb.yaml is an example".to_owned(),
         };
         vec![Source::new(&file, "").diagnostic(Severity::Error, None, fault)]
@@ -60,8 +61,10 @@ pub fn server(path: Option<&Path>) -> Result<ServerConf, Vec<Diagnostic>> {
     };
     load(path).map(|checked| checked.server).or_else(|diagnostics| {
         let config = || -> Option<super::server::Config> {
-            let value = read_yaml(&std::fs::read_to_string(path).ok()?).ok()?;
-            value.get("server").map_or_else(|| Some(Default::default()), |it| serde_yaml::from_value(it.clone()).ok())
+            let source = Source::new("", &text_file::read(path).ok()?);
+            let tree = tree(&source, &|name| std::env::var(name).ok(), &mut Faults::default()).ok()?;
+            let server = tree.get("server").map(Tree::to_value);
+            server.map_or_else(|| Some(Default::default()), |it| serde_yaml::from_value(it).ok())
         };
         config().map(|config| config.check(&Place::root(), &mut Faults::default())).ok_or(diagnostics)
     })
@@ -81,13 +84,12 @@ pub fn parse(text: &str, file: &str, variable: &dyn Fn(&str) -> Option<String>) 
 /// Every fault found, in the order of the file.
 pub fn read(text: &str, file: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Vec<Diagnostic>> {
     let source = Source::new(file, text);
-    let value = read_yaml(text).map_err(|e| vec![syntax(&source, &e)])?;
     let mut faults = Faults::default();
-    let mut tree = Tree::new(value, Place::root(), &source.positions, variable, &mut faults);
+    let mut tree = tree(&source, variable, &mut faults).map_err(|e| vec![syntax(&source, &e)])?;
     let config = shape(&mut tree, &mut faults);
     let misshapen = faults.into_vec();
     match config.map(|config| config.check()) {
-        Some(Ok(checked)) if misshapen.is_empty() => Ok(Loaded { checked, source }),
+        Some(Ok(checked)) if misshapen.is_empty() => Ok(Loaded { checked, source: source.with_tree(tree) }),
         Some(Err(inconsistent)) => {
             let further = inconsistent.into_iter().filter_map(|fault| restore(fault, &tree, &misshapen));
             let all = misshapen.iter().cloned().chain(further).collect();
@@ -95,6 +97,18 @@ pub fn read(text: &str, file: &str, variable: &dyn Fn(&str) -> Option<String>) -
         }
         _ => Err(source.diagnostics(Severity::Error, misshapen)),
     }
+}
+
+/// The content of a file with variables replaced and short forms expanded.
+pub(super) fn tree(
+    source: &Source,
+    variable: &dyn Fn(&str) -> Option<String>,
+    faults: &mut Faults,
+) -> Result<Tree, serde_yaml::Error> {
+    let value = read_yaml(source.content())?;
+    let mut tree = Tree::new(value, Place::root(), &source.positions, variable, faults);
+    short_forms::expand(&mut tree, &schema::types(), faults);
+    Ok(tree)
 }
 
 pub(super) fn read_yaml(text: &str) -> Result<Value, serde_yaml::Error> {
@@ -150,6 +164,11 @@ fn explain(message: &str) -> (String, String) {
     {
         return (format!("unknown {kind} `{unknown}`: renamed to `{new}`"), format!("write `{new}`"));
     }
+    if message.starts_with("unknown field") && unknown.contains(|c: char| !c.is_ascii() && c.is_whitespace()) {
+        // Web pages and word processors write them; they look like spaces.
+        let problem = format!("the key `{}` contains a no-break space", unknown.trim());
+        return (problem, "replace it by a space".to_owned());
+    }
     if message.starts_with("unknown field") {
         let hint = nearest(unknown, known.iter().copied()).map_or_else(all, |near| format!("did you mean `{near}`?"));
         return (format!("unknown key `{unknown}`"), hint);
@@ -173,8 +192,9 @@ fn explain(message: &str) -> (String, String) {
 /// Maps a fault in the remaining tree back to its place in the file; `None` if it is a consequence of something
 /// removed.
 fn restore(fault: Fault, tree: &Tree, misshapen: &[Fault]) -> Option<Fault> {
+    let place = tree.origin_of(&fault.place);
     if misshapen.is_empty() {
-        return Some(fault);
+        return Some(Fault { place, ..fault });
     }
     let node = tree.walk(&steps_of(&fault.place));
     let origin = node.origin.as_str();
@@ -183,29 +203,33 @@ fn restore(fault: Fault, tree: &Tree, misshapen: &[Fault]) -> Option<Fault> {
     // A route may name a pool that could not be parsed.
     let pool_unread = (origin.ends_with(".pool") || origin.contains(".pool."))
         && misshapen.iter().any(|cut| cut.place.as_str().starts_with("pools"));
-    (!consequence && !pool_unread).then(|| Fault { place: node.origin.clone(), ..fault })
-}
-
-/// The steps of a place.
-fn steps_of(place: &Place) -> Vec<Step> {
-    place
-        .as_str()
-        .split(['.', '['])
-        .filter(|part| !part.is_empty())
-        .map(|part| match part.strip_suffix(']').and_then(|index| index.parse().ok()) {
-            Some(index) => Step::Index(index),
-            None => Step::Key(part.to_owned()),
-        })
-        .collect()
+    (!consequence && !pool_unread).then_some(Fault { place, ..fault })
 }
 
 /// Invalid YAML.
 fn syntax(source: &Source, error: &serde_yaml::Error) -> Diagnostic {
     let message = error.to_string();
+    if let Some(position) = error.location().and_then(|at| tab_indentation(source.content(), at.line())) {
+        let fault = Fault {
+            place: Place::root(),
+            problem: "the line is indented with a tab, and YAML allows only spaces".to_owned(),
+            hint: "replace each tab by spaces, for example with `expand -t 2 FILE`".to_owned(),
+        };
+        return source.diagnostic(Severity::Error, Some(position), fault);
+    }
     let position = source.positions.duplicate().filter(|_| message.contains("duplicate entry"));
     let told = || error.location().map(|at| Position { line: at.line(), column: at.column() });
     // serde_yaml appends the position, which the diagnostic already has.
     let problem = message.split(" at line ").next().unwrap_or(&message).to_owned();
     let fault = Fault { place: Place::root(), problem, hint: String::new() };
     source.diagnostic(Severity::Error, position.or_else(told), fault)
+}
+
+/// The first tab in the indentation around an error in line `line`. The parser may notice it one line later.
+fn tab_indentation(text: &str, line: usize) -> Option<Position> {
+    let mut near = text.lines().enumerate().skip(line.saturating_sub(2)).take(3);
+    near.find_map(|(index, text)| {
+        let rest = text.trim_start_matches(' ');
+        rest.starts_with('\t').then(|| Position { line: index + 1, column: text.len() - rest.len() + 1 })
+    })
 }

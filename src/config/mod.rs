@@ -9,7 +9,7 @@
 //!   [`schema`]: the JSON Schema for editors.
 //! - [`redacted`]: the configuration without possible secrets.
 //! - [`server`], [`listener`], [`routes`], [`shares`], [`expectation`], [`reload`]: blocks that belong to no
-//!   other module. [`renamed`]: hints for renamed keys.
+//!   other module. `short_forms`: what may be written shorter. [`renamed`]: hints for renamed keys.
 
 pub mod diagnostic;
 pub mod expectation;
@@ -23,6 +23,7 @@ pub mod routes;
 pub mod schema;
 pub mod server;
 pub mod shares;
+mod short_forms;
 pub mod redacted;
 mod tree;
 pub mod warnings;
@@ -207,11 +208,7 @@ impl Config {
 
     fn check_listeners(&self, place: &Place, faults: &mut Faults) -> Vec<listener::Spec> {
         if self.listeners.is_empty() {
-            faults.add(
-                place.clone(),
-                "there is no listener",
-                "add for example `listeners: [{ address: 0.0.0.0:8080 }]`",
-            );
+            faults.add(place.clone(), "there is no listener", "add for example `listeners: 0.0.0.0:8080`");
         }
         let mut seen = BTreeSet::new();
         let mut specs = Vec::with_capacity(self.listeners.len());
@@ -239,3 +236,5 @@ impl Config {
 mod tests;
 #[cfg(test)]
 mod schema_tests;
+#[cfg(test)]
+mod text_tests;

@@ -27,7 +27,7 @@ impl RedactedConfig {
     pub fn of(source: &Source) -> Self {
         let digest = digest(&SHA256, source.text().as_bytes());
         let sha256 = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let tree = read_yaml(source.text()).ok().and_then(|tree| serde_json::to_value(tree).ok());
+        let tree = read_yaml(source.content()).ok().and_then(|tree| serde_json::to_value(tree).ok());
         let mut written = tree.unwrap_or_default();
         hide(&mut written);
         Self { sha256, written }

@@ -5,7 +5,7 @@
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::{RecursiveTransform, Transform};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Config;
 
@@ -15,12 +15,71 @@ const VARIABLE: &str = r"\$\{";
 /// The schema (draft 2020-12), as in `conf/schema.json`.
 #[must_use]
 pub fn schema() -> Value {
-    // Many types are called Config; inlined they need no names.
-    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    let mut schema = settings.into_generator().into_root_schema_for::<Config>();
+    let mut schema = generated();
     RecursiveTransform(allow_variables).transform(&mut schema);
     schema.insert("title".to_owned(), json!("l7lb configuration"));
-    schema.to_value()
+    let mut schema = schema.to_value();
+    allow_addresses(&mut schema);
+    allow_single_items(&mut schema, "#");
+    schema
+}
+
+/// The schema of the types alone: without variables and short forms.
+pub(super) fn types() -> Value {
+    generated().to_value()
+}
+
+fn generated() -> Schema {
+    // Many types are called Config; inlined they need no names.
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<Config>()
+}
+
+/// Allows the short forms of listeners and backends: an address instead of a block, and a port as an address. The
+/// server name of TLS may follow from `https://` in an address.
+fn allow_addresses(schema: &mut Value) {
+    let address = json!(["string", "integer"]);
+    let pool = "/properties/pools/additionalProperties/properties";
+    for list in ["/properties/listeners", &format!("{pool}/backends")] {
+        let Some(block) = schema.pointer_mut(&format!("{list}/items")) else { continue };
+        if let Some(written) = block.pointer_mut("/properties/address/type") {
+            written.clone_from(&address);
+        }
+        *block = json!({ "anyOf": [block.take(), { "type": address }] });
+    }
+    if let Some(Value::Object(tls)) = schema.pointer_mut(&format!("{pool}/tls")) {
+        tls.remove("required");
+    }
+}
+
+/// Allows one item where a list is expected. `pointer` is the place of `schema`, to which the alternative refers.
+fn allow_single_items(schema: &mut Value, pointer: &str) {
+    let Some(object) = schema.as_object_mut() else { return };
+    if object.contains_key("items") && !is_alternative(pointer) {
+        let moved = ["type", "items", "minItems"].into_iter();
+        let list: Map<String, Value> = moved.filter_map(|key| object.remove_entry(key)).collect();
+        let item = json!({ "$ref": format!("{pointer}/anyOf/0/items") });
+        object.insert("anyOf".to_owned(), json!([list, item]));
+    }
+    for (key, value) in object.iter_mut() {
+        match value {
+            Value::Array(values) => {
+                for (index, value) in values.iter_mut().enumerate() {
+                    allow_single_items(value, &format!("{pointer}/{key}/{index}"));
+                }
+            }
+            Value::Object(_) if key == "properties" => {
+                let properties = value.as_object_mut().into_iter().flatten();
+                properties.for_each(|(name, value)| allow_single_items(value, &format!("{pointer}/{key}/{name}")));
+            }
+            value => allow_single_items(value, &format!("{pointer}/{key}")),
+        }
+    }
+}
+
+/// Whether the schema at `pointer` is one of several, so that the others say what else is allowed.
+fn is_alternative(pointer: &str) -> bool {
+    pointer.rsplit('/').nth(1) == Some("anyOf")
 }
 
 /// Allows `${NAME}` for scalars, which is replaced before types are checked.

@@ -11,6 +11,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::base::fault::{Faults, Place};
+use crate::base::text_file;
+use crate::tls::certificates;
 
 /// What serves the requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -99,12 +101,8 @@ impl Config {
                 }
             }
         }
-        if let Some(ca_file) = self.ca_file.as_ref().filter(|file| !Path::new(file).is_file()) {
-            faults.add(
-                place.key("ca_file"),
-                format!("cannot read `{ca_file}`"),
-                "give a PEM file with CA certificates",
-            );
+        if let Some(Err(problem)) = self.ca_file.as_ref().map(|file| check_authorities(Path::new(file))) {
+            faults.add(place.key("ca_file"), problem, "give a PEM file with CA certificates");
         }
         let scale = self.runtime_metrics_poll_time_histogram_scale.clone().map(serde_yaml::from_value).transpose();
         if scale.is_err() {
@@ -164,6 +162,17 @@ impl Config {
             daemon_ready_timeout_seconds: this.daemon_ready_timeout_seconds,
             daemon_notify_timeout_seconds: this.daemon_notify_timeout_seconds,
         }
+    }
+}
+
+/// Pingora reads the file again, and skips a certificate after a byte-order mark.
+fn check_authorities(file: &Path) -> Result<(), String> {
+    certificates::read_chain(file).map_err(|e| e.problem)?;
+    match text_file::read(file) {
+        Ok(text) if text_file::without_mark(&text).len() < text.len() => {
+            Err(format!("{} starts with a byte-order mark; remove it", file.display()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -88,7 +88,7 @@ fn removal_timeout() -> Period {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackendConfig {
-    /// `address:port`, or `name:port`. A name is resolved every 30 s.
+    /// `address:port`, `name:port`, a URL such as `https://name`, or a port alone. A name is resolved every 30 s.
     pub address: String,
     /// Share of the traffic relative to the other backends, at most 1000. A backend with weight 0 gets no requests.
     #[serde(default = "weight")]

@@ -12,6 +12,8 @@ use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::base::text_file;
+
 /// Why a file cannot be used, for the operator.
 pub struct FileError {
     /// The problem with the file.
@@ -26,7 +28,7 @@ pub fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError
         problem,
         hint: "give a PEM file with the certificate first, then its intermediates (`l7lb cert` writes one for development)",
     };
-    let pem = read(path).map_err(&error)?;
+    let pem = read_pem(path).map_err(&error)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
@@ -44,8 +46,38 @@ pub fn expiry_of(path: &Path) -> Option<SystemTime> {
 /// Reads a private key. Error messages never contain a part of the file.
 pub fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
     let error = |problem: String| FileError { problem, hint: "give a PEM file with one private key, not encrypted" };
-    let pem = read(path).map_err(&error)?;
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| error(format!("{} contains no private key", path.display())))
+    let pem = read_pem(path).map_err(&error)?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
+        if is_encrypted(&pem) {
+            let problem = format!("{} is encrypted, and l7lb does not ask for a passphrase", path.display());
+            return FileError { problem, hint: DECRYPT };
+        }
+        error(format!("{} contains no private key", path.display()))
+    })
+}
+
+const DECRYPT: &str = "decrypt it with `openssl pkey -in KEY -out NEW`, and let only l7lb read it: `chmod 600 NEW`";
+
+/// Whether the file has an encrypted key: PKCS #8 (RFC 7468 §11), or with the header of RFC 1421 §4.6.1.1.
+fn is_encrypted(pem: &[u8]) -> bool {
+    let mut lines = pem.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.any(|line| line == b"-----BEGIN ENCRYPTED PRIVATE KEY-----" || line == b"Proc-Type: 4,ENCRYPTED")
+}
+
+/// Reads a PEM file, without its byte-order mark.
+///
+/// # Errors
+/// A message with the name of the file.
+pub(super) fn read_pem(path: &Path) -> Result<Vec<u8>, String> {
+    let content = read(path)?;
+    if text_file::is_utf16(&content) {
+        return Err(format!("{} is in UTF-16, not ASCII", path.display()));
+    }
+    // Every DER structure here is a SEQUENCE of more than 127 bytes.
+    if content.starts_with(&[0x30, 0x82]) || content.starts_with(&[0x30, 0x81]) {
+        return Err(format!("{} is in DER or PKCS #12; convert it to PEM with openssl", path.display()));
+    }
+    Ok(text_file::bytes_without_mark(&content).to_vec())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
@@ -220,5 +252,40 @@ mod tests {
         {
             assert_eq!(read(odd).unwrap_err(), "response.der is not an OCSP response", "{odd:?}");
         }
+    }
+
+    #[test]
+    fn pem_files_with_a_byte_order_mark_are_read_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file.pem");
+        let (pem, _) = development::certificate(&["one.test".to_owned()]).unwrap();
+        std::fs::write(&path, format!("\u{feff}{0}{0}", pem.certificate)).unwrap();
+        assert_eq!(read_chain(&path).map(|chain| chain.len()).map_err(|e| e.problem), Ok(2));
+        std::fs::write(&path, format!("\u{feff}{}", pem.key)).unwrap();
+        assert!(read_key(&path).is_ok());
+    }
+
+    #[test]
+    fn encrypted_key_and_other_encodings_are_named_with_their_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file.pem");
+        let said = |content: &[u8]| {
+            std::fs::write(&path, content).unwrap();
+            let e = read_key(&path).unwrap_err();
+            (e.problem.rsplit('/').next().unwrap().to_owned(), e.hint)
+        };
+        let encrypted = "file.pem is encrypted, and l7lb does not ask for a passphrase".to_owned();
+        for text in [
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            "\u{feff}-----BEGIN ENCRYPTED PRIVATE KEY-----\r\nMIIB\r\n-----END ENCRYPTED PRIVATE KEY-----\r\n",
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nMIIB\n-----END RSA PRIVATE KEY-----\n",
+            "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nMIIB\n-----END EC PRIVATE KEY-----\n",
+        ] {
+            assert_eq!(said(text.as_bytes()), (encrypted.clone(), DECRYPT), "{text}");
+        }
+        assert!(DECRYPT.contains("openssl pkey -in KEY -out NEW"));
+        assert_eq!(said(b"\xFF\xFE-\0").0, "file.pem is in UTF-16, not ASCII");
+        assert_eq!(said(&[0x30, 0x82, 1, 1]).0, "file.pem is in DER or PKCS #12; convert it to PEM with openssl");
+        assert_eq!(said(b"").0, "file.pem contains no private key");
     }
 }

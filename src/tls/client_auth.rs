@@ -85,7 +85,7 @@ const CA_HINT: &str = "give a PEM file with the certificates of the authorities 
 
 fn read_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, FileError> {
     let error = |problem: String| FileError { problem, hint: "give a PEM file with X509 CRL blocks" };
-    let pem = std::fs::read(path).map_err(|e| error(format!("cannot read {}: {e}", path.display())))?;
+    let pem = certificates::read_pem(path).map_err(error)?;
     let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
     match lists {
         Ok(lists) if !lists.is_empty() => Ok(lists),

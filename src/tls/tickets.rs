@@ -16,6 +16,7 @@ use rustls::pki_types::UnixTime;
 use rustls::server::ProducesTickets;
 
 use crate::base::fault::{Faults, Place};
+use crate::base::text_file;
 
 /// The lifetime of a ticket in seconds: 12 hours, as for the library's own tickets.
 const LIFETIME: u32 = 12 * 60 * 60;
@@ -44,13 +45,7 @@ impl fmt::Debug for Keys {
 /// Reads the keys of a file. Error messages never contain a part of it.
 pub(super) fn read(path: &Path, place: &Place, faults: &mut Faults) -> Option<Keys> {
     let mut fault = |problem: String| faults.add(place.clone(), format!("{}: {problem}", path.display()), HINT);
-    match std::fs::read_to_string(path) {
-        Ok(text) => Keys::parse(&text).map_err(fault).ok(),
-        Err(e) => {
-            fault(format!("cannot read it: {e}"));
-            None
-        }
-    }
+    text_file::read(path).and_then(|text| Keys::parse(text_file::without_mark(&text))).map_err(&mut fault).ok()
 }
 
 impl Keys {

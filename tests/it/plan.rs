@@ -231,3 +231,32 @@ fn requests_of_all_work_stealing_threads_are_recorded() {
     let (status, plan) = call(&fixture.lab, Method::POST, "/plan", &draft(&fixture.yaml(NEW)));
     assert_eq!((status, &plan["replay"]["requests"]), (StatusCode::OK, &json!(80)), "{plan:#}");
 }
+
+#[test]
+fn short_forms_of_the_active_configuration_are_no_change() {
+    let fixture = Fixture::start("routes: [{ path: /, pool: a, methods: [GET], retry: { on: [connect] } }]");
+    assert_eq!(get(fixture.port, "/").status, 200);
+    let short = fixture
+        .yaml("routes: { path: /, pool: a, methods: GET, retry: { on: connect } }")
+        .replace(&format!("[{{ address: '127.0.0.1:{}' }}]", fixture.port), &format!("127.0.0.1:{}", fixture.port))
+        .replace("trusted_proxies: [127.0.0.0/8]", "trusted_proxies: 127.0.0.0/8")
+        .replace(
+            &format!("[{{ address: '127.0.0.1:{}' }}]", fixture.backends[0].port),
+            &fixture.backends[0].port.to_string(),
+        )
+        .replace(
+            &format!("[{{ address: '127.0.0.1:{}' }}]", fixture.backends[1].port),
+            &format!("http://127.0.0.1:{}", fixture.backends[1].port),
+        );
+    assert!(!short.contains("address:"), "{short}");
+    let file = fixture.lab.folder().join("short.yaml");
+    let text = std::fs::read_to_string(fixture.file()).unwrap();
+    let server = text.lines().find(|line| line.starts_with("server:")).unwrap();
+    std::fs::write(&file, format!("{server}\n{short}")).unwrap();
+    let conf = fixture.file().display().to_string();
+    let output = run(&["plan", file.to_str().unwrap(), "--conf", &conf, "--json"]);
+    let plan: Plan = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)));
+    assert_eq!(plan.details, [""; 0]);
+    assert!(plan.replay.moves.is_empty(), "{:?}", plan.replay.moves);
+}

@@ -13,6 +13,8 @@ use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
+use crate::base::text_file;
+
 /// Bytes of a key.
 const SECRET: usize = 32;
 
@@ -82,8 +84,7 @@ impl CookieKeys {
     /// # Errors
     /// The problem with the file, without any part of a key.
     pub fn read(name: &str, path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read the file: {e}"))?;
-        Self::parse(name, &text)
+        Self::parse(name, text_file::without_mark(&text_file::read(path)?))
     }
 
     /// Parses keys from lines of base64; empty lines and lines that start with `#` are skipped.

@@ -51,3 +51,27 @@ fn client_certificate_is_sent_to_backends_that_request_one() {
     let (response, line) = request(&backend, &authority, &client, "{ server_name: backend.test, ca: FILES/ca.pem }");
     assert_eq!(response.status, 502, "{line}");
 }
+
+#[test]
+fn backend_with_an_https_url_is_verified_by_the_name_in_it() {
+    let authority = Authority::new("authority");
+    for (name, other) in [("localhost", "127.0.0.1"), ("127.0.0.1", "localhost")] {
+        let backend = tls_backend::start(&authority.issue(&[name]), None);
+        let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
+        let ca = folder.path().join("ca.pem");
+        std::fs::write(&ca, authority.pem()).unwrap();
+        let pool = |host: &str| {
+            let tls = format!("tls: {{ ca: {} }}, health_check: {{ type: none }}", ca.display());
+            format!("{{ backends: 'https://{host}:{}', {tls} }}", backend.port)
+        };
+        let lab = Lab::start(&format!(
+            "listeners: 127.0.0.1:{port}\npools: {{ good: {}, bad: {} }}\n\
+             routes: [{{ path: /, pool: good }}, {{ path: /bad, pool: bad }}]\n",
+            pool(name),
+            pool(other)
+        ));
+        assert_eq!(get(port, "/").status, 200, "{name}");
+        assert_eq!(get(port, "/bad").status, 502, "{other}");
+        assert!(lab.wait_for_access("path=/bad ").contains("cause=backend_tls_failed"), "{other}");
+    }
+}
