@@ -24,11 +24,19 @@ impl Framing {
     /// # Errors
     /// If Content-Length is invalid, even if there is no body.
     pub(super) fn of_response(head: &ResponseHeader, to_head_request: bool) -> pingora::Result<Self> {
-        let length = content_length(&head.headers)?;
+        let (mut length, mut coding) = (None, None);
+        // One pass costs less than a lookup for each name.
+        for (name, value) in &head.headers {
+            if *name == header::CONTENT_LENGTH {
+                length = merge_length(length, value)?;
+            } else if *name == header::TRANSFER_ENCODING {
+                coding = Some(value);
+            }
+        }
         if to_head_request || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             return Ok(Self::None);
         }
-        if let Some(last) = head.headers.get_all(header::TRANSFER_ENCODING).iter().next_back() {
+        if let Some(last) = coding {
             let coding = last.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
             let chunked = coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
             return Ok(if chunked { Self::Chunked } else { Self::Close });
@@ -58,24 +66,21 @@ impl Framing {
     }
 }
 
-/// The Content-Length of a message. Repeated equal values count as one (RFC 9110 §8.6).
+/// The Content-Length so far and that of another field. Repeated equal values count as one (RFC 9110 §8.6).
 ///
 /// # Errors
 /// If it is not a number, or if values differ.
-pub(super) fn content_length(headers: &HeaderMap) -> pingora::Result<Option<u64>> {
-    let mut length = None;
-    for value in headers.get_all(header::CONTENT_LENGTH) {
-        for text in value.as_bytes().split(|byte| *byte == b',') {
-            let text = text.trim_ascii();
-            let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-            let number = str::from_utf8(text).ok().filter(|_| digits).and_then(|text| text.parse().ok());
-            match (number, length) {
-                (None, _) => return Error::e_explain(ErrorType::InvalidHTTPHeader, "invalid Content-Length"),
-                (Some(number), Some(before)) if number != before => {
-                    return Error::e_explain(ErrorType::InvalidHTTPHeader, "conflicting values of Content-Length");
-                }
-                (number, _) => length = number,
+fn merge_length(mut length: Option<u64>, value: &HeaderValue) -> pingora::Result<Option<u64>> {
+    for text in value.as_bytes().split(|byte| *byte == b',') {
+        let text = text.trim_ascii();
+        let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+        let number = str::from_utf8(text).ok().filter(|_| digits).and_then(|text| text.parse().ok());
+        match (number, length) {
+            (None, _) => return Error::e_explain(ErrorType::InvalidHTTPHeader, "invalid Content-Length"),
+            (Some(number), Some(before)) if number != before => {
+                return Error::e_explain(ErrorType::InvalidHTTPHeader, "conflicting values of Content-Length");
             }
+            (number, _) => length = number,
         }
     }
     Ok(length)

@@ -157,6 +157,10 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn both_engines_behave_alike_for_generated_exchanges() {
+    if std::env::var("L7LB_TEST_ENGINE").is_ok() {
+        // That adds a second `engine` to the configuration; the comparison has both anyway.
+        return;
+    }
     let (own, pingora) = (Side::start("own"), Side::start("pingora"));
     let until = number("L7LB_DIFFERENTIAL_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let first = number("L7LB_DIFFERENTIAL_FROM").unwrap_or(0) as usize;
