@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `/fault/none` | none |
 //! | `/fault/slow/10` | every response takes ten times its service time |
+//! | `/fault/delay/200ms` | every response takes 200 ms |
 //! | `/fault/hang` | no response; requests wait until the fault changes |
 //! | `/fault/fail` | every response is a 500, after the usual service time |
 //! | `/fault/pause/300ms/2s` | no response is sent during 300 ms of every 2 s, as in a garbage collection |
@@ -26,6 +27,8 @@ pub(super) enum InjectedFault {
     None,
     /// Every response takes this many times its service time.
     Slow(f64),
+    /// Every response takes this long.
+    Delay(Duration),
     /// No response is sent.
     Hang,
     /// Every response is a 500.
@@ -50,6 +53,7 @@ impl InjectedFault {
                 let factor = factor.parse().ok().filter(|factor| (0.0..=1e6).contains(factor))?;
                 Some(Self::Slow(factor))
             }
+            ["delay", time] => humantime::parse_duration(time).ok().map(Self::Delay),
             ["pause", pause, period] => {
                 let pause = humantime::parse_duration(pause).ok()?;
                 let period = humantime::parse_duration(period).ok()?;
@@ -111,7 +115,9 @@ impl FaultInjector {
         if let InjectedFault::Slow(multiple) = fault {
             factor *= multiple;
         }
-        if !self.service_time.is_zero() {
+        if let InjectedFault::Delay(time) = fault {
+            tokio::time::sleep(time).await;
+        } else if !self.service_time.is_zero() {
             tokio::time::sleep(self.service_time.mul_f64(exponential(fastrand::f64()) * factor)).await;
         }
         if let InjectedFault::Pause { pause, period } = fault {
@@ -138,6 +144,8 @@ mod tests {
         for (segments, fault) in [
             (vec!["none"], Some(InjectedFault::None)),
             (vec!["slow", "10"], Some(InjectedFault::Slow(10.0))),
+            (vec!["delay", "200ms"], Some(InjectedFault::Delay(milliseconds(200)))),
+            (vec!["delay", "long"], None),
             (vec!["pause", "300ms", "2s"], Some(pause)),
             (vec!["pause", "2s", "2s"], None),
             (vec!["slow", "-1"], None),

@@ -91,7 +91,7 @@ impl Responder {
                     self.faults.set(fault);
                     text(StatusCode::OK, "fault set\n")
                 }
-                None => bad_request("/fault takes none, slow/10, hang, fail or pause/300ms/2s"),
+                None => bad_request("/fault takes none, slow/10, delay/200ms, hang, fail or pause/300ms/2s"),
             },
             [.., "count"] => {
                 let count = self.count.load(Ordering::SeqCst);

@@ -41,12 +41,17 @@ fn summary_includes_failures_and_the_worst_second() {
         latency: Duration::from_millis(latency),
         send_delay: Duration::from_micros(latency),
         failure: failure.map(str::to_owned),
+        backend: failure.is_none().then(|| format!("backend-{latency}")),
     };
     let samples = [sample(0, 1, None), sample(0, 2, None), sample(1, 90, Some("502")), sample(1, 3, Some("timeout"))];
     let summary = Summary::of(&samples);
     assert_eq!((summary.requests, summary.errors), (4, 2));
     assert_eq!((summary.p50, summary.p99, summary.worst_second), (2_000, 90_000, 90_000));
     assert_eq!(summary.failures.get("502"), Some(&1));
+    assert_eq!(
+        summary.shares.into_iter().collect::<Vec<_>>(),
+        [("backend-1".to_owned(), 1), ("backend-2".to_owned(), 1)]
+    );
     assert_eq!(summary.send_delay, 90);
     assert_eq!(Summary::of(&[]), Summary::default());
 }

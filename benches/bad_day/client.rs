@@ -39,6 +39,8 @@ struct Response {
     status: u16,
     /// Whether the connection can be reused.
     keep_alive: bool,
+    /// The name of the backend that sent it.
+    backend: Option<String>,
 }
 
 type IdleConnections = Arc<Mutex<Vec<TcpStream>>>;
@@ -67,21 +69,21 @@ pub(crate) async fn run(load: Load, begin: Instant) -> Vec<Sample> {
         requests.spawn(async move {
             let send_delay = due.elapsed();
             let result = tokio::time::timeout_at((due + load.timeout).into(), exchange(load.proxy, &idle)).await;
-            let failure = match result {
-                Ok(Ok(200)) => None,
-                Ok(Ok(status)) => Some(status.to_string()),
-                Ok(Err(error)) => Some(format!("{:?}", error.kind())),
-                Err(_) => Some("timeout".to_owned()),
+            let latency = due.elapsed();
+            let (failure, backend) = match result {
+                Ok(Ok(response)) => ((response.status != 200).then(|| response.status.to_string()), response.backend),
+                Ok(Err(error)) => (Some(format!("{:?}", error.kind())), None),
+                Err(_) => (Some("timeout".to_owned()), None),
             };
-            measured.map(|from_begin| Sample { due: from_begin, latency: due.elapsed(), send_delay, failure })
+            measured.map(|from_begin| Sample { due: from_begin, latency, send_delay, failure, backend })
         });
     }
     // Requests in flight complete or reach their timeout.
     requests.join_all().await.into_iter().flatten().collect()
 }
 
-/// Sends one request and returns the status code. A reusable connection becomes idle again.
-async fn exchange(proxy: SocketAddr, idle: &IdleConnections) -> io::Result<u16> {
+/// Sends one request and returns the response. A reusable connection becomes idle again.
+async fn exchange(proxy: SocketAddr, idle: &IdleConnections) -> io::Result<Response> {
     let mut stream = match take_idle(idle) {
         Some(stream) => stream,
         None => {
@@ -98,7 +100,7 @@ async fn exchange(proxy: SocketAddr, idle: &IdleConnections) -> io::Result<u16> 
             if response.keep_alive && !ended {
                 idle.lock().push(stream);
             }
-            return Ok(response.status);
+            return Ok(response);
         }
     }
 }
@@ -129,7 +131,8 @@ fn parse(received: &[u8], ended: bool) -> io::Result<Option<Response>> {
         matching.and_then(|field| str::from_utf8(field.value).ok())
     };
     let closing = field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-    let response = |keep_alive| Ok(Some(Response { status: head.code.unwrap_or(0), keep_alive }));
+    let backend = || field("x-backend").map(str::to_owned);
+    let response = |keep_alive| Ok(Some(Response { status: head.code.unwrap_or(0), keep_alive, backend: backend() }));
     let content_length = field("content-length").and_then(|value| value.parse::<usize>().ok());
     let chunked = field("transfer-encoding").is_some();
     match content_length {

@@ -112,14 +112,16 @@ async fn compare(flags: &Flags) -> Result<(), Box<dyn Error>> {
                     continue;
                 }
             };
-            let [p50, p99, worst, delay] =
-                [summary.p50, summary.p99, summary.worst_second, summary.send_delay].map(report::milliseconds);
+            let [p50, p99, p999, worst, delay] =
+                [summary.p50, summary.p99, summary.p999, summary.worst_second, summary.send_delay]
+                    .map(report::milliseconds);
             eprintln!(
-                "{:<26} {:<28} p50 {p50:>6}  p99 {p99:>6}  worst second {worst:>6}  failed {:>4} {:?}  (send delay p99 {delay})",
+                "{:<26} {:<28} p50 {p50:>6}  p99 {p99:>6}  p99.9 {p999:>6}  worst second {worst:>6}  failed {:>4} {:?}  {:?} (send delay p99 {delay})",
                 proxy.name(),
                 scenario.title(),
                 summary.errors,
-                summary.failures
+                summary.failures,
+                summary.shares.values().collect::<Vec<_>>()
             );
             results.put(Row { proxy: proxy.name(), scenario: scenario.title().to_owned(), summary });
             results.save(&file)?;

@@ -16,6 +16,8 @@ pub(crate) struct Sample {
     pub(crate) send_delay: Duration,
     /// The cause of the failure, such as `502` or `timeout`; none for a 200.
     pub(crate) failure: Option<String>,
+    /// The name of the backend that responded.
+    pub(crate) backend: Option<String>,
 }
 
 /// The statistics of all requests of a run. Times are in microseconds.
@@ -32,6 +34,9 @@ pub(crate) struct Summary {
     pub(crate) errors: usize,
     /// The number of failed requests for each cause.
     pub(crate) failures: BTreeMap<String, usize>,
+    /// The number of responses of each backend that responded.
+    #[serde(default)]
+    pub(crate) shares: BTreeMap<String, usize>,
     /// The p99 of [`Sample::send_delay`].
     pub(crate) send_delay: u64,
 }
@@ -67,7 +72,11 @@ impl Summary {
         let latencies = sorted(samples.iter().map(|sample| sample.latency));
         let mut seconds: BTreeMap<u64, Vec<Duration>> = BTreeMap::new();
         let mut failures: BTreeMap<String, usize> = BTreeMap::new();
+        let mut shares: BTreeMap<String, usize> = BTreeMap::new();
         for sample in samples {
+            if let Some(backend) = &sample.backend {
+                *shares.entry(backend.clone()).or_default() += 1;
+            }
             seconds.entry(sample.due.as_secs()).or_default().push(sample.latency);
             if let Some(failure) = &sample.failure {
                 *failures.entry(failure.clone()).or_default() += 1;
@@ -82,6 +91,7 @@ impl Summary {
             worst_second: worst.unwrap_or(0),
             errors: failures.values().sum(),
             failures,
+            shares,
             send_delay: percentile(&sorted(samples.iter().map(|sample| sample.send_delay)), 0.99),
         }
     }

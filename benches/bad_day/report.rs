@@ -82,8 +82,8 @@ impl Results {
     }
 
     fn long_table(&self) -> String {
-        let mut text = "| scenario | proxy | p50 | p99 | p99.9 | worst second | errors | causes | send delay, p99 |\n\
-                        |---|---|---|---|---|---|---|---|---|\n"
+        let mut text = "| scenario | proxy | p50 | p99 | p99.9 | worst second | errors | causes | responses per backend | send delay, p99 |\n\
+                        |---|---|---|---|---|---|---|---|---|---|\n"
             .to_owned();
         for scenario in self.scenarios() {
             for proxy in self.proxies() {
@@ -93,10 +93,12 @@ impl Results {
                         .map(milliseconds);
                 let failures: Vec<String> =
                     summary.failures.iter().map(|(failure, count)| format!("{count} × {failure}")).collect();
+                let shares: Vec<String> = summary.shares.values().map(usize::to_string).collect();
+                let shares = shares.join(", ");
                 let (errors, requests, failures) = (summary.errors, summary.requests, failures.join(", "));
                 writeln!(
                     text,
-                    "| {scenario} | {proxy} | {p50} | {p99} | {p999} | {worst} | {errors} of {requests} | {failures} | {delay} |"
+                    "| {scenario} | {proxy} | {p50} | {p99} | {p999} | {worst} | {errors} of {requests} | {failures} | {shares} | {delay} |"
                 )
                 .ok();
             }

@@ -38,6 +38,7 @@ pub(crate) enum Action {
 pub(crate) enum Scenario {
     Healthy,
     Slow,
+    Delay,
     Hang,
     Fail,
     ConnectionRefused,
@@ -49,9 +50,10 @@ pub(crate) enum Scenario {
 
 impl Scenario {
     /// All of them, in the order of the table.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Healthy,
         Self::Slow,
+        Self::Delay,
         Self::Hang,
         Self::Fail,
         Self::ConnectionRefused,
@@ -66,6 +68,7 @@ impl Scenario {
         match self {
             Self::Healthy => "healthy",
             Self::Slow => "one 10× slower",
+            Self::Delay => "one takes 200 ms",
             Self::Hang => "one hangs",
             Self::Fail => "one responds with 500",
             Self::ConnectionRefused => "one refuses connections",
@@ -87,6 +90,7 @@ impl Scenario {
         match self {
             Self::Healthy => Vec::new(),
             Self::Slow => at_start(Action::InjectFault(AFFECTED, "slow/10")),
+            Self::Delay => at_start(Action::InjectFault(AFFECTED, "delay/200ms")),
             Self::Hang => at_start(Action::InjectFault(AFFECTED, "hang")),
             Self::Fail => at_start(Action::InjectFault(AFFECTED, "fail")),
             Self::ConnectionRefused => at_start(Action::Kill(AFFECTED)),

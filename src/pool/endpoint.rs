@@ -319,7 +319,7 @@ impl Endpoint {
         }
     }
 
-    /// Its recent latency. It rises to a peak immediately and decays over 10 s. While requests wait, it is at
+    /// Its recent latency. It rises quickly to peaks and decays over 10 s. While requests wait, it is at
     /// least the time since the last response, so that a hanging backend shows before requests time out. Zero
     /// before the first response.
     #[must_use]

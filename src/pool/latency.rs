@@ -1,11 +1,15 @@
-//! The recent latency of a backend: a moving average that rises to a peak immediately and decays slowly (peak
-//! EWMA).
+//! The recent latency of a backend: a moving average that rises to peaks quickly and decays slowly (peak EWMA).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The time after which an old measurement keeps 1/e of its weight.
 const DECAY: Duration = Duration::from_secs(10);
+
+/// How much of the distance to a higher measurement the average rises. With 1, the average is the last peak, and the
+/// peaks of equal backends differ by a factor of two or more. With a third, a single peak hardly makes a difference
+/// among equal backends, and two or three responses still show that a backend has become slow.
+const RISE: f64 = 1.0 / 3.0;
 
 /// A moving average over time. Lock-free: two concurrent writers may lose one measurement.
 #[derive(Debug, Default)]
@@ -28,7 +32,12 @@ impl Latency {
         let elapsed = now.saturating_sub(self.last_update.swap(now, Ordering::Relaxed));
         let measured = latency.as_secs_f64();
         let factor = decay_factor(elapsed);
-        let after = if measured >= before { measured } else { before * factor + measured * (1.0 - factor) };
+        let rise = if before == 0.0 { 1.0 } else { RISE };
+        let after = if measured >= before {
+            before + (measured - before) * rise
+        } else {
+            before * factor + measured * (1.0 - factor)
+        };
         self.average.store(after.to_bits(), Ordering::Relaxed);
     }
 
@@ -55,12 +64,14 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     #[test]
-    fn peak_counts_immediately_and_decays() {
+    fn average_rises_quickly_and_decays_slowly() {
         let latency = Latency::default();
         assert_eq!(latency.at(5), Duration::ZERO);
         latency.record(Duration::from_millis(2), 0);
-        latency.record(Duration::from_millis(100), 1);
-        assert!(latency.at(1) > Duration::from_millis(99));
+        assert!(latency.at(0) > Duration::from_micros(1999), "the first measurement counts in full");
+        latency.record(Duration::from_millis(302), 1);
+        let peak = latency.at(1);
+        assert!(peak > Duration::from_millis(101) && peak < Duration::from_millis(103), "{peak:?}");
         latency.record(Duration::from_millis(2), SECOND);
         let after = latency.at(SECOND);
         assert!(after > Duration::from_millis(80) && after < Duration::from_millis(95), "{after:?}");

@@ -268,19 +268,19 @@ mod tests {
         assert_eq!(endpoint.latency(at(900)), Duration::from_millis(400), "the longest wait counts");
         let third = waiting(800);
         second.response_started(Outcome::Success, at(1000));
-        assert!(endpoint.latency(at(1000)) > Duration::from_millis(450), "the wait counts as a peak");
+        assert!(endpoint.latency(at(1000)) > Duration::from_millis(150), "the wait raises the average");
         assert_eq!(endpoint.latency(at(3000)), Duration::from_secs(2), "the time since the last response counts");
         drop(third);
     }
 
     #[test]
-    fn abandoned_wait_is_recorded_as_a_latency_peak() {
+    fn abandoned_wait_raises_the_latency() {
         let now = Instant::now();
         let endpoint = endpoint(now);
         endpoint.record_response_start(Some(Duration::from_millis(5)), now);
         endpoint.record_abandoned_wait(Duration::from_millis(1), now);
         assert!(endpoint.latency(now) > Duration::from_millis(4), "a short wait does not lower the latency");
         endpoint.record_abandoned_wait(Duration::from_secs(3), now);
-        assert_eq!(endpoint.latency(now), Duration::from_secs(3));
+        assert!(endpoint.latency(now) > Duration::from_secs(1));
     }
 }

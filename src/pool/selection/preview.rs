@@ -55,7 +55,7 @@ pub struct Candidate {
     pub circuit: Option<CircuitState>,
     /// Its requests in flight, for this process.
     pub in_flight: u32,
-    /// Its recent latency in milliseconds: a moving average that rises to a peak immediately and decays slowly.
+    /// Its recent latency in milliseconds: a moving average that rises quickly and decays slowly.
     /// Missing before its first response.
     pub latency_ms: Option<f64>,
     /// The part of its share that it gets during slow start, from 0 to 1; 1 after slow start.
