@@ -10,7 +10,7 @@ use super::diagnostic::{Diagnostic, Severity, Source};
 use super::positions::Position;
 use super::tree::{Step, Tree, steps_of};
 use super::{Checked, Config};
-use super::{renamed, schema, short_forms};
+use super::{expected, foreign_terms, renamed, schema, short_forms};
 use crate::base::fault::{Fault, Faults, Place, nearest};
 use crate::base::text_file;
 
@@ -62,7 +62,8 @@ pub fn server(path: Option<&Path>) -> Result<ServerConf, Vec<Diagnostic>> {
     load(path).map(|checked| checked.server).or_else(|diagnostics| {
         let config = || -> Option<super::server::Config> {
             let source = Source::new("", &text_file::read(path).ok()?);
-            let tree = tree(&source, &|name| std::env::var(name).ok(), &mut Faults::default()).ok()?;
+            let variable = |name: &str| std::env::var(name).ok();
+            let tree = tree(&source, &schema::types(), &variable, &mut Faults::default()).ok()?;
             let server = tree.get("server").map(Tree::to_value);
             server.map_or_else(|| Some(Default::default()), |it| serde_yaml::from_value(it).ok())
         };
@@ -85,8 +86,9 @@ pub fn parse(text: &str, file: &str, variable: &dyn Fn(&str) -> Option<String>) 
 pub fn read(text: &str, file: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Vec<Diagnostic>> {
     let source = Source::new(file, text);
     let mut faults = Faults::default();
-    let mut tree = tree(&source, variable, &mut faults).map_err(|e| vec![syntax(&source, &e)])?;
-    let config = shape(&mut tree, &mut faults);
+    let schema = schema::types();
+    let mut tree = tree(&source, &schema, variable, &mut faults).map_err(|e| vec![syntax(&source, &e)])?;
+    let config = shape(&mut tree, &schema, &mut faults);
     let misshapen = faults.into_vec();
     match config.map(|config| config.check()) {
         Some(Ok(checked)) if misshapen.is_empty() => Ok(Loaded { checked, source: source.with_tree(tree) }),
@@ -99,15 +101,16 @@ pub fn read(text: &str, file: &str, variable: &dyn Fn(&str) -> Option<String>) -
     }
 }
 
-/// The content of a file with variables replaced and short forms expanded.
+/// The content of a file with variables replaced and short forms expanded, according to the `schema` of the types.
 pub(super) fn tree(
     source: &Source,
+    schema: &serde_json::Value,
     variable: &dyn Fn(&str) -> Option<String>,
     faults: &mut Faults,
 ) -> Result<Tree, serde_yaml::Error> {
     let value = read_yaml(source.content())?;
     let mut tree = Tree::new(value, Place::root(), &source.positions, variable, faults);
-    short_forms::expand(&mut tree, &schema::types(), faults);
+    short_forms::expand(&mut tree, schema, faults);
     Ok(tree)
 }
 
@@ -119,7 +122,7 @@ pub(super) fn read_yaml(text: &str) -> Result<Value, serde_yaml::Error> {
 }
 
 /// Deserializes the tree into a [`Config`]; removes what does not fit and reports it.
-fn shape(tree: &mut Tree, faults: &mut Faults) -> Option<Config> {
+pub(super) fn shape(tree: &mut Tree, schema: &serde_json::Value, faults: &mut Faults) -> Option<Config> {
     for _ in 0..FAULTS_MAX {
         match serde_path_to_error::deserialize::<_, Config>(tree.to_value()) {
             Ok(config) => return Some(config),
@@ -130,7 +133,8 @@ fn shape(tree: &mut Tree, faults: &mut Faults) -> Option<Config> {
                 let missing = problem.starts_with("missing field");
                 // A key that was removed has been reported already.
                 if !(missing && node.damaged) {
-                    let (problem, hint) = explain(&problem);
+                    let (problem, hint) =
+                        expected::wrong_type(&problem, &steps, node, schema).unwrap_or_else(|| explain(&problem));
                     faults.add(node.origin.clone(), problem, hint);
                 }
                 if !tree.cut(&steps) {
@@ -164,6 +168,11 @@ fn explain(message: &str) -> (String, String) {
     {
         return (format!("unknown {kind} `{unknown}`: renamed to `{new}`"), format!("write `{new}`"));
     }
+    if message.starts_with("unknown ")
+        && let Some(advice) = foreign_terms::advice(unknown, &known)
+    {
+        return (format!("unknown {kind} `{unknown}`"), advice);
+    }
     if message.starts_with("unknown field") && unknown.contains(|c: char| !c.is_ascii() && c.is_whitespace()) {
         // Web pages and word processors write them; they look like spaces.
         let problem = format!("the key `{}` contains a no-break space", unknown.trim());
@@ -181,12 +190,7 @@ fn explain(message: &str) -> (String, String) {
     if message.starts_with("missing field") {
         return (format!("the key `{unknown}` is missing"), format!("add `{unknown}: …`"));
     }
-    // Names of Rust types do not help an operator.
-    let message = message.replace("expected struct Config", "expected a block of keys");
-    let message = ["u16", "u32", "u64", "usize"]
-        .iter()
-        .fold(message, |text, rust| text.replace(&format!("expected {rust}"), "expected a non-negative whole number"));
-    (message, String::new())
+    (message.to_owned(), String::new())
 }
 
 /// Maps a fault in the remaining tree back to its place in the file; `None` if it is a consequence of something

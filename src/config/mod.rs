@@ -14,6 +14,8 @@
 pub mod diagnostic;
 pub mod expectation;
 mod environment;
+mod expected;
+mod foreign_terms;
 pub mod listener;
 pub mod load;
 pub mod positions;
