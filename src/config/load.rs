@@ -8,9 +8,9 @@ use serde_yaml::Value;
 
 use super::diagnostic::{Diagnostic, Severity, Source};
 use super::positions::Position;
-use super::tree::{Step, Tree, steps_of};
+use super::tree::{Step, Tree};
 use super::{Checked, Config};
-use super::{expected, foreign_terms, renamed, schema, short_forms};
+use super::{expected, foreign_terms, references, renamed, schema, short_forms};
 use crate::base::fault::{Fault, Faults, Place, nearest};
 use crate::base::text_file;
 
@@ -90,15 +90,34 @@ pub fn read(text: &str, file: &str, variable: &dyn Fn(&str) -> Option<String>) -
     let mut tree = tree(&source, &schema, variable, &mut faults).map_err(|e| vec![syntax(&source, &e)])?;
     let config = shape(&mut tree, &schema, &mut faults);
     let misshapen = faults.into_vec();
-    match config.map(|config| config.check()) {
-        Some(Ok(checked)) if misshapen.is_empty() => Ok(Loaded { checked, source: source.with_tree(tree) }),
-        Some(Err(inconsistent)) => {
-            let further = inconsistent.into_iter().filter_map(|fault| restore(fault, &tree, &misshapen));
-            let all = misshapen.iter().cloned().chain(further).collect();
-            Err(source.diagnostics(Severity::Error, all))
-        }
-        _ => Err(source.diagnostics(Severity::Error, misshapen)),
+    let inconsistent = match config.map(|config| config.check()) {
+        Some(Ok(checked)) if misshapen.is_empty() => return Ok(Loaded { checked, source: source.with_tree(tree) }),
+        Some(Err(inconsistent)) => inconsistent,
+        Some(Ok(_)) | None => Vec::new(),
+    };
+    let inconsistent = inconsistent.into_iter().map(|fault| Fault { place: tree.origin_of(&fault.place), ..fault });
+    if misshapen.is_empty() {
+        return Err(source.diagnostics(Severity::Error, inconsistent.collect()));
     }
+    let all = with_references(misshapen, inconsistent, &source, &schema, variable);
+    Err(source.diagnostics(Severity::Error, all))
+}
+
+/// Faults of form, those of consistency that do not follow from them, and unknown references in the file as written.
+fn with_references(
+    misshapen: Vec<Fault>,
+    inconsistent: impl Iterator<Item = Fault>,
+    source: &Source,
+    schema: &serde_json::Value,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Vec<Fault> {
+    let mut all = misshapen.clone();
+    // The faults of this second reading are known.
+    if let Ok(written) = tree(source, schema, variable, &mut Faults::default()) {
+        all.extend(inconsistent.filter(|fault| !references::is_consequence(fault, &written, &misshapen)));
+        all.extend(references::unknown_pools(&written));
+    }
+    all
 }
 
 /// The content of a file with variables replaced and short forms expanded, according to the `schema` of the types.
@@ -191,23 +210,6 @@ fn explain(message: &str) -> (String, String) {
         return (format!("the key `{unknown}` is missing"), format!("add `{unknown}: …`"));
     }
     (message.to_owned(), String::new())
-}
-
-/// Maps a fault in the remaining tree back to its place in the file; `None` if it is a consequence of something
-/// removed.
-fn restore(fault: Fault, tree: &Tree, misshapen: &[Fault]) -> Option<Fault> {
-    let place = tree.origin_of(&fault.place);
-    if misshapen.is_empty() {
-        return Some(Fault { place, ..fault });
-    }
-    let node = tree.walk(&steps_of(&fault.place));
-    let origin = node.origin.as_str();
-    let consequence =
-        misshapen.iter().map(|cut| cut.place.as_str()).any(|cut| cut.starts_with(origin) || origin.starts_with(cut));
-    // A route may name a pool that could not be parsed.
-    let pool_unread = (origin.ends_with(".pool") || origin.contains(".pool."))
-        && misshapen.iter().any(|cut| cut.place.as_str().starts_with("pools"));
-    (!consequence && !pool_unread).then_some(Fault { place, ..fault })
 }
 
 /// Invalid YAML.

@@ -130,7 +130,7 @@ pub fn check(
         for duplicate in duplicates {
             let index_of = |position: usize| specs.get(position).map_or(position, |(index, _)| *index);
             faults.add(
-                place.index(index_of(duplicate.second)),
+                place.index(index_of(duplicate.second)).key("path"),
                 format!("matches the same requests as routes[{}] ({})", index_of(duplicate.first), duplicate.matcher),
                 "remove one, or give them different hosts, paths or methods",
             );
