@@ -69,7 +69,13 @@ impl Config {
 /// Reports an unknown name.
 fn named<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone, place: &Place, faults: &mut Faults) {
     if known.clone().all(|known| known != name) {
-        let near = nearest(name, known).map_or_else(String::new, |near| format!("did you mean `{near}`?"));
-        faults.add(place.clone(), format!("`{name}` is not used by any route"), near);
+        let (problem, hint) = unused(name, known);
+        faults.add(place.clone(), problem, hint);
     }
+}
+
+/// The problem with a name that is not among the `used` ones, and the hint.
+pub(super) fn unused<'a>(name: &str, used: impl Iterator<Item = &'a str>) -> (String, String) {
+    let near = nearest(name, used).map_or_else(String::new, |near| format!("did you mean `{near}`?"));
+    (format!("`{name}` is not used by any route"), near)
 }

@@ -8,9 +8,9 @@ use serde_yaml::Value;
 
 use super::diagnostic::{Diagnostic, Severity, Source};
 use super::positions::Position;
-use super::tree::{Step, Tree, steps_of};
+use super::tree::{Step, Tree};
 use super::{Checked, Config};
-use super::{renamed, schema, short_forms};
+use super::{expected, foreign_terms, references, renamed, schema, short_forms};
 use crate::base::fault::{Fault, Faults, Place, nearest};
 use crate::base::text_file;
 
@@ -62,7 +62,8 @@ pub fn server(path: Option<&Path>) -> Result<ServerConf, Vec<Diagnostic>> {
     load(path).map(|checked| checked.server).or_else(|diagnostics| {
         let config = || -> Option<super::server::Config> {
             let source = Source::new("", &text_file::read(path).ok()?);
-            let tree = tree(&source, &|name| std::env::var(name).ok(), &mut Faults::default()).ok()?;
+            let variable = |name: &str| std::env::var(name).ok();
+            let tree = tree(&source, &schema::types(), &variable, &mut Faults::default()).ok()?;
             let server = tree.get("server").map(Tree::to_value);
             server.map_or_else(|| Some(Default::default()), |it| serde_yaml::from_value(it).ok())
         };
@@ -85,29 +86,50 @@ pub fn parse(text: &str, file: &str, variable: &dyn Fn(&str) -> Option<String>) 
 pub fn read(text: &str, file: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Vec<Diagnostic>> {
     let source = Source::new(file, text);
     let mut faults = Faults::default();
-    let mut tree = tree(&source, variable, &mut faults).map_err(|e| vec![syntax(&source, &e)])?;
-    let config = shape(&mut tree, &mut faults);
+    let schema = schema::types();
+    let mut tree = tree(&source, &schema, variable, &mut faults).map_err(|e| vec![syntax(&source, &e)])?;
+    let config = shape(&mut tree, &schema, &mut faults);
     let misshapen = faults.into_vec();
-    match config.map(|config| config.check()) {
-        Some(Ok(checked)) if misshapen.is_empty() => Ok(Loaded { checked, source: source.with_tree(tree) }),
-        Some(Err(inconsistent)) => {
-            let further = inconsistent.into_iter().filter_map(|fault| restore(fault, &tree, &misshapen));
-            let all = misshapen.iter().cloned().chain(further).collect();
-            Err(source.diagnostics(Severity::Error, all))
-        }
-        _ => Err(source.diagnostics(Severity::Error, misshapen)),
+    let inconsistent = match config.map(|config| config.check()) {
+        Some(Ok(checked)) if misshapen.is_empty() => return Ok(Loaded { checked, source: source.with_tree(tree) }),
+        Some(Err(inconsistent)) => inconsistent,
+        Some(Ok(_)) | None => Vec::new(),
+    };
+    let inconsistent = inconsistent.into_iter().map(|fault| Fault { place: tree.origin_of(&fault.place), ..fault });
+    if misshapen.is_empty() {
+        return Err(source.diagnostics(Severity::Error, inconsistent.collect()));
     }
+    let all = with_references(misshapen, inconsistent, &source, &schema, variable);
+    Err(source.diagnostics(Severity::Error, all))
 }
 
-/// The content of a file with variables replaced and short forms expanded.
+/// Faults of form, those of consistency that do not follow from them, and unknown references in the file as written.
+fn with_references(
+    misshapen: Vec<Fault>,
+    inconsistent: impl Iterator<Item = Fault>,
+    source: &Source,
+    schema: &serde_json::Value,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Vec<Fault> {
+    let mut all = misshapen.clone();
+    // The faults of this second reading are known.
+    if let Ok(written) = tree(source, schema, variable, &mut Faults::default()) {
+        all.extend(inconsistent.filter(|fault| !references::is_consequence(fault, &written, &misshapen)));
+        all.extend(references::unknown_pools(&written));
+    }
+    all
+}
+
+/// The content of a file with variables replaced and short forms expanded, according to the `schema` of the types.
 pub(super) fn tree(
     source: &Source,
+    schema: &serde_json::Value,
     variable: &dyn Fn(&str) -> Option<String>,
     faults: &mut Faults,
 ) -> Result<Tree, serde_yaml::Error> {
     let value = read_yaml(source.content())?;
     let mut tree = Tree::new(value, Place::root(), &source.positions, variable, faults);
-    short_forms::expand(&mut tree, &schema::types(), faults);
+    short_forms::expand(&mut tree, schema, faults);
     Ok(tree)
 }
 
@@ -119,7 +141,7 @@ pub(super) fn read_yaml(text: &str) -> Result<Value, serde_yaml::Error> {
 }
 
 /// Deserializes the tree into a [`Config`]; removes what does not fit and reports it.
-fn shape(tree: &mut Tree, faults: &mut Faults) -> Option<Config> {
+pub(super) fn shape(tree: &mut Tree, schema: &serde_json::Value, faults: &mut Faults) -> Option<Config> {
     for _ in 0..FAULTS_MAX {
         match serde_path_to_error::deserialize::<_, Config>(tree.to_value()) {
             Ok(config) => return Some(config),
@@ -130,7 +152,8 @@ fn shape(tree: &mut Tree, faults: &mut Faults) -> Option<Config> {
                 let missing = problem.starts_with("missing field");
                 // A key that was removed has been reported already.
                 if !(missing && node.damaged) {
-                    let (problem, hint) = explain(&problem);
+                    let (problem, hint) =
+                        expected::wrong_type(&problem, &steps, node, schema).unwrap_or_else(|| explain(&problem));
                     faults.add(node.origin.clone(), problem, hint);
                 }
                 if !tree.cut(&steps) {
@@ -164,6 +187,11 @@ fn explain(message: &str) -> (String, String) {
     {
         return (format!("unknown {kind} `{unknown}`: renamed to `{new}`"), format!("write `{new}`"));
     }
+    if message.starts_with("unknown ")
+        && let Some(advice) = foreign_terms::advice(unknown, &known)
+    {
+        return (format!("unknown {kind} `{unknown}`"), advice);
+    }
     if message.starts_with("unknown field") && unknown.contains(|c: char| !c.is_ascii() && c.is_whitespace()) {
         // Web pages and word processors write them; they look like spaces.
         let problem = format!("the key `{}` contains a no-break space", unknown.trim());
@@ -181,29 +209,7 @@ fn explain(message: &str) -> (String, String) {
     if message.starts_with("missing field") {
         return (format!("the key `{unknown}` is missing"), format!("add `{unknown}: …`"));
     }
-    // Names of Rust types do not help an operator.
-    let message = message.replace("expected struct Config", "expected a block of keys");
-    let message = ["u16", "u32", "u64", "usize"]
-        .iter()
-        .fold(message, |text, rust| text.replace(&format!("expected {rust}"), "expected a non-negative whole number"));
-    (message, String::new())
-}
-
-/// Maps a fault in the remaining tree back to its place in the file; `None` if it is a consequence of something
-/// removed.
-fn restore(fault: Fault, tree: &Tree, misshapen: &[Fault]) -> Option<Fault> {
-    let place = tree.origin_of(&fault.place);
-    if misshapen.is_empty() {
-        return Some(Fault { place, ..fault });
-    }
-    let node = tree.walk(&steps_of(&fault.place));
-    let origin = node.origin.as_str();
-    let consequence =
-        misshapen.iter().map(|cut| cut.place.as_str()).any(|cut| cut.starts_with(origin) || origin.starts_with(cut));
-    // A route may name a pool that could not be parsed.
-    let pool_unread = (origin.ends_with(".pool") || origin.contains(".pool."))
-        && misshapen.iter().any(|cut| cut.place.as_str().starts_with("pools"));
-    (!consequence && !pool_unread).then_some(Fault { place, ..fault })
+    (message.to_owned(), String::new())
 }
 
 /// Invalid YAML.

@@ -9,15 +9,19 @@
 //!   [`schema`]: the JSON Schema for editors.
 //! - [`redacted`]: the configuration without possible secrets.
 //! - [`server`], [`listener`], [`routes`], [`shares`], [`expectation`], [`reload`]: blocks that belong to no
-//!   other module. `short_forms`: what may be written shorter. [`renamed`]: hints for renamed keys.
+//!   other module. `short_forms`: what may be written shorter.
+//! - `references`: unknown names in a file with other faults. `expected`, `foreign_terms`, `renamed`: hints.
 
 pub mod diagnostic;
 pub mod expectation;
 mod environment;
+mod expected;
+mod foreign_terms;
 pub mod listener;
 pub mod load;
 pub mod positions;
 pub mod reload;
+mod references;
 mod renamed;
 pub mod routes;
 pub mod schema;

@@ -132,7 +132,7 @@ pub fn check(
         for duplicate in duplicates {
             let index_of = |position: usize| specs.get(position).map_or(position, |(index, _)| *index);
             faults.add(
-                place.index(index_of(duplicate.second)),
+                place.index(index_of(duplicate.second)).key("path"),
                 format!("matches the same requests as routes[{}] ({})", index_of(duplicate.first), duplicate.matcher),
                 "remove one, or give them different hosts, paths or methods",
             );
@@ -262,7 +262,7 @@ impl Config {
     /// The path in normalised form: requests never have another form.
     fn path(&self, place: &Place, faults: &mut Faults) -> Option<PathPattern> {
         let pattern = PathPattern::new(self.path.as_str(), self.exact)
-            .map_err(|e| faults.add(place.clone(), e.to_string(), "write for example /api"))
+            .map_err(|e| faults.add(place.clone(), e.to_string(), self.hint_for_path()))
             .ok()?;
         match target::normalise(&self.path) {
             Err(rejection) => {
@@ -281,6 +281,24 @@ impl Config {
             Ok(_) => return Some(pattern),
         }
         None
+    }
+
+    /// What to write instead of an invalid path. Other proxies have signs in front of it: `~`, `^` and `=`.
+    fn hint_for_path(&self) -> String {
+        let bare = self.path.trim_start_matches(['~', '^', '=', '*', ' ']);
+        if self.path.starts_with('=') && bare.starts_with('/') {
+            return format!("write `path: {bare}` and `exact: true`");
+        }
+        let prefix = literal_prefix(bare);
+        if prefix.len() == self.path.len() || !bare.starts_with('/') {
+            return "write for example /api".to_owned();
+        }
+        format!("a path is a prefix by whole segments, not a regular expression; write {prefix}")
+    }
+
+    /// The path to write instead, if this one ends with a wildcard, which is an ordinary character here.
+    pub(super) fn path_without_wildcard(&self) -> Option<&str> {
+        self.path.ends_with(['*', '$']).then(|| literal_prefix(&self.path))
     }
 
     fn methods(&self, place: &Place, faults: &mut Faults) -> Option<Methods> {
@@ -309,5 +327,18 @@ impl Config {
         }
         let hint = "remove the key to match every method";
         Methods::of(methods).map_err(|e| faults.add(place.clone(), e.to_string(), hint)).ok()
+    }
+}
+
+/// The whole segments before the first sign of a wildcard or a regular expression.
+fn literal_prefix(path: &str) -> &str {
+    let literal = path.find(['*', '$', '(', '[', '+', '?', '\\', '^', '{', '|']).map_or(path, |end| {
+        let before = path.get(..end).unwrap_or_default();
+        // `.` and `*` together stand for any text.
+        before.strip_suffix('.').unwrap_or(before)
+    });
+    match literal.trim_end_matches('/') {
+        "" => "/",
+        prefix => prefix,
     }
 }

@@ -42,13 +42,8 @@ impl Shares {
         };
         for (name, weight) in self.iter() {
             if !pools.contains_key(name) {
-                let near = nearest(name.as_str(), pools.keys().map(PoolName::as_str));
-                let known = || pools.keys().map(PoolName::as_str).collect::<Vec<_>>().join(", ");
-                let hint = match near {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("define it under `pools`; known: {}", known()),
-                };
-                faults.add(place_of(name), format!("there is no pool `{name}`"), hint);
+                let (problem, hint) = unknown_pool(name.as_str(), pools.keys().map(PoolName::as_str));
+                faults.add(place_of(name), problem, hint);
             }
             if weight > WEIGHT_MAX {
                 let problem = format!("{weight} is more than {WEIGHT_MAX}");
@@ -59,6 +54,15 @@ impl Shares {
             faults.add(place.clone(), "no pool has a share", "give at least one a share of 1 or more");
         }
     }
+}
+
+/// The problem with a pool that is not among the `known` ones, and the hint.
+pub(super) fn unknown_pool<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> (String, String) {
+    let hint = match nearest(name, known.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("define it under `pools`; known: {}", known.collect::<Vec<_>>().join(", ")),
+    };
+    (format!("there is no pool `{name}`"), hint)
 }
 
 impl JsonSchema for Shares {

@@ -43,7 +43,7 @@ fn is_list(schema: &Json) -> bool {
 }
 
 /// The schema of the value of `key` in a mapping.
-fn schema_of<'a>(schema: &'a Json, key: &str) -> Option<&'a Json> {
+pub(super) fn schema_of<'a>(schema: &'a Json, key: &str) -> Option<&'a Json> {
     let direct = schema["properties"].get(key).or_else(|| schema.get("additionalProperties"));
     direct.filter(|found| found.is_object()).or_else(|| {
         let alternatives = ["anyOf", "oneOf"].into_iter().filter_map(|word| schema[word].as_array()).flatten();

@@ -108,7 +108,7 @@ fn shape(value: Value) -> String {
     let text = serde_yaml::to_string(&value).unwrap();
     let source = crate::config::diagnostic::Source::new("f", &text);
     let mut faults = crate::base::fault::Faults::default();
-    let tree = load::tree(&source, &|_| Some("x".to_owned()), &mut faults).unwrap();
+    let tree = load::tree(&source, &crate::config::schema::types(), &|_| Some("x".to_owned()), &mut faults).unwrap();
     assert!(faults.is_empty(), "{faults:?}");
     format!("{:?}", serde_yaml::from_value::<Config>(tree.to_value()).unwrap_or_else(|e| panic!("{e}: {text}")))
 }

@@ -131,6 +131,24 @@ impl Tree {
     }
 
     /// The elements of a list; none of another node.
+    #[must_use]
+    pub(super) fn items(&self) -> &[Self] {
+        match &self.kind {
+            Kind::Sequence(items) => items,
+            _ => &[],
+        }
+    }
+
+    /// The keys and values of a mapping; none of another node.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (String, &Self)> {
+        let entries = match &self.kind {
+            Kind::Mapping(entries) => entries.as_slice(),
+            _ => &[],
+        };
+        entries.iter().map(|(key, tree)| (key_text(key), tree))
+    }
+
+    /// The elements of a list; none of another node.
     pub(super) fn items_mut(&mut self) -> &mut [Self] {
         match &mut self.kind {
             Kind::Sequence(items) => items,

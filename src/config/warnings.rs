@@ -47,6 +47,13 @@ pub fn warnings(config: &Config, circumstances: &Circumstances) -> Vec<Fault> {
     }
     pools(config, &root.key("pools"), &mut found);
     for (index, route) in config.routes.iter().enumerate() {
+        if let Some(prefix) = route.path_without_wildcard() {
+            found.add(
+                root.key("routes").index(index).key("path"),
+                format!("`{}` matches only this character itself at the end: a path is a prefix", route.path),
+                format!("write {prefix}, which matches {prefix} and everything below it"),
+            );
+        }
         let timeouts = [
             ("connect", route.timeouts.connect),
             ("first_byte", route.timeouts.first_byte),
@@ -259,6 +266,22 @@ mod tests {
              |                                                                ^\n      \
              = list only the networks of the proxies in front of l7lb, such as 10.0.0.0/8\n"
         );
+    }
+
+    #[test]
+    fn path_with_a_wildcard_at_its_end_is_reported_with_the_right_form() {
+        for (path, prefix) in
+            [("/api/*", "/api"), ("/api*", "/api"), ("/*", "/"), ("/**", "/"), ("/api/.*", "/api"), ("/a/(.*)$", "/a")]
+        {
+            let text =
+                format!("listeners: 80\npools: {{ p: {{ backends: 81 }} }}\nroutes: {{ path: '{path}', pool: p }}\n");
+            let told = told(&text, &today());
+            assert_eq!(told.len(), 1, "{path}: {told:?}");
+            assert_eq!((told[0].place.as_str(), told[0].position.unwrap().line), ("routes.path", 3));
+            assert_eq!(told[0].hint, format!("write {prefix}, which matches {prefix} and everything below it"));
+        }
+        let text = "listeners: 80\npools: { p: { backends: 81 } }\nroutes: { path: '/a/*/b', pool: p }\n";
+        assert_eq!(places(text, &today()), [""; 0]);
     }
 
     #[test]

@@ -160,7 +160,7 @@ impl Visitor<'_> for FailureVisitor {
     fn visit_u64<E: de::Error>(self, status: u64) -> Result<AttemptOutcome, E> {
         u16::try_from(status)
             .map(AttemptOutcome::Status)
-            .map_err(|_| E::custom(format!("{status} is not a status code")))
+            .map_err(|_| E::custom(format!("{status} is not a status code; write for example 503")))
     }
 }
 

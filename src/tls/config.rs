@@ -53,7 +53,7 @@ impl<'de> Deserialize<'de> for Version {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // Without quotes YAML parses 1.3 as a number.
         #[derive(Deserialize)]
-        #[serde(untagged)]
+        #[serde(untagged, expecting = "expected a version of TLS, such as 1.3")]
         enum VersionValue {
             Number(f64),
             Text(String),

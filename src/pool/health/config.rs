@@ -74,7 +74,7 @@ impl Default for Config {
 
 /// One status code or a range: `200` or `"200-299"`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a status code such as 200, or a range such as 300-399")]
 pub enum StatusRange {
     /// A single status code.
     One(u16),

@@ -68,13 +68,15 @@ impl<'de> Visitor<'de> for SettingVisitor {
     type Value = Setting;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("`off`, or a mapping of the values that differ from the defaults")
+        f.write_str("`off`, or a block of the keys that differ from the defaults")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Setting, E> {
         match text {
             "off" => Ok(Setting::Off),
-            other => Err(E::custom(format!("`{other}` is not `off`; for other values write a mapping"))),
+            other => Err(E::custom(format!(
+                "`{other}` is not `off`; write `off`, or a block of the keys that differ from the defaults"
+            ))),
         }
     }
 

@@ -1,0 +1,202 @@
+//! Wrong types in the terms of YAML: what was expected, what was found, and an example.
+
+use std::net::IpAddr;
+
+use serde_json::Value as Json;
+
+use super::short_forms::schema_of;
+use super::tree::{Step, Tree};
+
+/// Converts serde's message about a wrong type at `steps` into a problem and a hint; `None` for other messages.
+pub(super) fn wrong_type(message: &str, steps: &[Step], node: &Tree, schema: &Json) -> Option<(String, String)> {
+    if message == "invalid IP address syntax" {
+        return Some(not_an_address(steps, node));
+    }
+    let rest = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "))?;
+    let (found, expected) = rest.rsplit_once(", expected ")?;
+    let found = found_in_yaml(found);
+    let expected = match words(schema, steps).as_slice() {
+        [] => expected_in_yaml(expected),
+        words => format!("one of the words {}", words.join(", ")),
+    };
+    let hint = example(steps).or_else(|| example_of_scalar(&expected, &found, steps)).unwrap_or_default();
+    Some((format!("expected {expected}, found {found}"), hint))
+}
+
+/// What serde found.
+fn found_in_yaml(found: &str) -> String {
+    let (kind, value) = found.split_once(' ').unwrap_or((found, ""));
+    match kind {
+        "string" => format!("the text {value}"),
+        "integer" => format!("the number {}", value.trim_matches('`')),
+        "floating" => format!("the number {}", value.trim_start_matches("point ").trim_matches('`')),
+        "boolean" => format!("the value {}", value.trim_matches('`')),
+        "map" => "a block of keys".to_owned(),
+        "sequence" => "a list".to_owned(),
+        "unit" | "null" | "Option" => "no value".to_owned(),
+        _ => found.to_owned(),
+    }
+}
+
+/// What serde expected. Names of Rust types do not help an operator; visitors of l7lb name what they expect.
+fn expected_in_yaml(expected: &str) -> String {
+    match expected {
+        "a map" | "map" => "a block of keys",
+        "a sequence" => "a list",
+        "a string" | "path string" | "string" | "borrowed string" => "a text",
+        "a boolean" => "true or false",
+        "u8" | "u16" => "a whole number from 0 to 65535",
+        "u32" | "u64" | "usize" => "a non-negative whole number",
+        "a nonzero u64" => "a whole number above 0",
+        "f32" | "f64" => "a number",
+        "IPv4 or IPv6 network address" => "a network such as 10.0.0.0/8",
+        "IP address" | "an IP address" => "an IP address such as 192.0.2.1",
+        other if other.starts_with("struct ") => "a block of keys",
+        other => other,
+    }
+    .to_owned()
+}
+
+/// The words that are the only values at `steps`; empty if there are others.
+fn words<'a>(schema: &'a Json, steps: &[Step]) -> Vec<&'a str> {
+    let place = steps.iter().try_fold(schema, |schema, step| match step {
+        Step::Index(_) => schema.get("items"),
+        Step::Key(key) => schema_of(schema, key),
+    });
+    let Some(schema) = place else { return Vec::new() };
+    let alternatives = ["oneOf", "anyOf"].iter().find_map(|word| schema[word].as_array());
+    let alternatives = alternatives.map_or(std::slice::from_ref(schema), Vec::as_slice);
+    let words = alternatives.iter().filter(|one| one["type"] != "null").map(|one| {
+        let listed = one["enum"].as_array().into_iter().flatten().chain(one.get("const"));
+        let nested = one["oneOf"].as_array().into_iter().flatten().filter_map(|one| one.get("const"));
+        listed.chain(nested).map(Json::as_str).collect::<Option<Vec<_>>>().filter(|words| !words.is_empty())
+    });
+    words.collect::<Option<Vec<_>>>().map(|words| words.concat()).unwrap_or_default()
+}
+
+/// An example for a scalar, by what was expected.
+fn example_of_scalar(expected: &str, found: &str, steps: &[Step]) -> Option<String> {
+    let key = steps.iter().rev().find_map(|step| match step {
+        Step::Key(key) => Some(key.as_str()),
+        Step::Index(_) => None,
+    })?;
+    if expected.contains("number") {
+        return Some(format!("write for example `{key}: 10`"));
+    }
+    let value = found.strip_prefix("the number ").or_else(|| found.strip_prefix("the value "));
+    match (expected, value) {
+        ("true or false", _) => Some(format!("write `{key}: true` or `{key}: false`")),
+        ("a text", Some(value)) => Some(format!("put it in quotes: `{key}: \"{value}\"`")),
+        ("a text", None) => Some(format!("write one text: `{key}: TEXT`")),
+        _ => expected.strip_prefix("one of the words ").map(|words| {
+            let word = words.split(',').next().unwrap_or_default();
+            format!("write for example `{key}: {word}`")
+        }),
+    }
+}
+
+/// A text that is neither a network nor an address.
+fn not_an_address(steps: &[Step], node: &Tree) -> (String, String) {
+    let text = node.scalar().and_then(serde_yaml::Value::as_str).unwrap_or_default();
+    if steps.last() == Some(&Step::Key("from".to_owned())) {
+        return (format!("`{text}` is not an IP address"), "write for example 192.0.2.1".to_owned());
+    }
+    let hint = match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => format!("write {text}/32"),
+        Ok(IpAddr::V6(_)) => format!("write {text}/128"),
+        Err(_) => "write for example 10.0.0.0/8 or 2001:db8::/32".to_owned(),
+    };
+    (format!("`{text}` is not a network"), hint)
+}
+
+/// The example for the block or list at `steps`.
+fn example(steps: &[Step]) -> Option<String> {
+    let pattern = pattern(steps);
+    let (_, example) = EXAMPLES.iter().find(|(key, _)| *key == pattern)?;
+    Some(match steps.last() {
+        Some(Step::Key(key)) => format!("write for example `{key}: {example}`"),
+        _ => format!("write for example `{example}`"),
+    })
+}
+
+/// The steps as the pages of the configuration write them: `pools.NAME.backends[]`.
+fn pattern(steps: &[Step]) -> String {
+    let mut pattern = String::new();
+    for step in steps {
+        let named =
+            ["pools", "headers", "pool"].into_iter().any(|map| pattern == map || pattern.ends_with(&format!(".{map}")));
+        match step {
+            Step::Index(_) => pattern.push_str("[]"),
+            Step::Key(_) if named => pattern.push_str(".NAME"),
+            Step::Key(key) if pattern.is_empty() => pattern.push_str(key),
+            Step::Key(key) => {
+                pattern.push('.');
+                pattern.push_str(key);
+            }
+        }
+    }
+    pattern
+}
+
+/// An example of every block and list.
+const EXAMPLES: &[(&str, &str)] = &[
+    ("access_log", "{ format: json, file: access.log }"),
+    ("client_timeouts", "{ header: 10s }"),
+    ("connection_limits", "{ total: 10000 }"),
+    ("listeners", "0.0.0.0:8080"),
+    ("listeners[]", "{ address: 0.0.0.0:8080 }"),
+    ("listeners[].address", "0.0.0.0:8080"),
+    ("listeners[].health", "{ live: /livez, ready: /readyz }"),
+    ("listeners[].proxy_protocol", "{ trusted: [10.0.0.0/8] }"),
+    ("listeners[].proxy_protocol.trusted", "[10.0.0.0/8]"),
+    ("listeners[].strict_transport_security", "{ max_age: 365d }"),
+    ("listeners[].tls", "{ certificates: [{ certificate: www.pem, key: www-key.pem }] }"),
+    ("listeners[].tls.alpn", "[h2, http/1.1]"),
+    ("listeners[].tls.certificates", "[{ certificate: www.pem, key: www-key.pem }]"),
+    ("listeners[].tls.certificates[]", "{ certificate: www.pem, key: www-key.pem }"),
+    ("listeners[].tls.client_auth", "{ mode: required, ca: clients.pem }"),
+    ("listeners[].tls.client_auth.crl", "[revoked.pem]"),
+    ("pools", "{ api: { backends: [127.0.0.1:8081] } }"),
+    ("pools.NAME", "{ backends: [127.0.0.1:8081, 127.0.0.1:8082] }"),
+    ("pools.NAME.adaptive_concurrency", "{ mode: observe }"),
+    ("pools.NAME.backends", "[127.0.0.1:8081, 127.0.0.1:8082]"),
+    ("pools.NAME.backends[]", "{ address: 127.0.0.1:8081, weight: 2 }"),
+    ("pools.NAME.balance", "round_robin"),
+    ("pools.NAME.circuit_breaker", "{ failure_percent: 50 }"),
+    ("pools.NAME.health_check", "{ type: http, path: /health }"),
+    ("pools.NAME.health_check.headers", "{ X-Probe: l7lb }"),
+    ("pools.NAME.health_check.status", "[200, 300-399]"),
+    ("pools.NAME.max_in_flight", "{ per_backend: 100 }"),
+    ("pools.NAME.passive_health", "{ consecutive_failures: 5 }"),
+    ("pools.NAME.queue", "{ length: 100, timeout: 500ms }"),
+    ("pools.NAME.timeouts", "{ connect: 2s, first_byte: 30s }"),
+    ("pools.NAME.tls", "{ server_name: api.internal }"),
+    ("rate_limit", "{ type: token_bucket, limit: 100, window: 1s }"),
+    ("recent_requests", "{ count: 10000 }"),
+    ("recent_requests.headers", "[X-User]"),
+    ("reload", "{ watch: true }"),
+    ("request_limits", "{ body_size: 10MiB }"),
+    ("routes", "[{ path: /, pool: api }]"),
+    ("routes[]", "{ path: /, pool: api }"),
+    ("routes[].allow_encoded", "[slash]"),
+    ("routes[].methods", "[GET, HEAD]"),
+    ("routes[].pool", "api"),
+    ("routes[].rate_limit", "{ type: token_bucket, limit: 100, window: 1s }"),
+    ("routes[].retry", "{ attempts: 2 }"),
+    ("routes[].retry.on", "[connect, timeout, 503]"),
+    ("routes[].sticky", "{ cookie: { name: sid } }"),
+    ("routes[].sticky.cookie", "{ name: sid }"),
+    ("routes[].timeouts", "{ first_byte: 30s, total: 60s }"),
+    ("server", "{ threads: 4 }"),
+    ("server.client_bind_to_ipv4", "[192.0.2.1]"),
+    ("server.client_bind_to_ipv6", "['2001:db8::1']"),
+    ("tests", "[{ request: GET http://www.example.com/, expect: { pool: api } }]"),
+    ("tests[]", "{ request: GET http://www.example.com/, expect: { pool: api } }"),
+    ("tests[].expect", "{ pool: api }"),
+    ("tests[].headers", "{ X-User: '1' }"),
+    ("trusted_proxies", "[10.0.0.0/8]"),
+];
+
+#[cfg(test)]
+#[path = "expected_tests.rs"]
+mod tests;
