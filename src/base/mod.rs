@@ -2,6 +2,7 @@
 //! process. No I/O beyond reading file metadata and writing to the service manager's socket.
 //!
 //! - [`units`]: durations, sizes, percentages and names, as written in YAML and JSON.
+//! - [`backend_address`]: the address of a backend, which identifies it.
 //! - [`fault`]: a fault in a configuration, with its place and a hint.
 //! - [`event`]: every notable change while the balancer runs, with one wording each.
 //! - [`lifecycle`]: whether the process is starting, serving or draining.
@@ -9,6 +10,7 @@
 //! - [`file_stamps`]: detects changed files.
 
 pub mod units;
+pub mod backend_address;
 pub mod fault;
 pub mod event;
 pub mod lifecycle;
