@@ -4,13 +4,13 @@
 //! keeps the last events for `l7lb events`.
 
 use std::fmt;
-use std::net::SocketAddr;
 
 use log::kv::Value;
 use log::{Level, Record};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::base::backend_address::BackendAddress;
 use crate::base::units::{Period, PoolName, Timestamp};
 
 /// An event for operators.
@@ -22,14 +22,14 @@ pub enum Event {
         /// Its pool.
         pool: PoolName,
         /// Its address.
-        backend: SocketAddr,
+        backend: BackendAddress,
     },
     /// A backend failed its health checks and gets no more requests.
     BackendDown {
         /// Its pool.
         pool: PoolName,
         /// Its address.
-        backend: SocketAddr,
+        backend: BackendAddress,
         /// The result of the last check.
         reason: String,
     },
@@ -38,7 +38,7 @@ pub enum Event {
         /// Its pool.
         pool: PoolName,
         /// Its address.
-        backend: SocketAddr,
+        backend: BackendAddress,
         /// Requests aborted because they took longer than `removal_timeout`.
         aborted: u32,
     },
@@ -47,7 +47,7 @@ pub enum Event {
         /// Its pool.
         pool: PoolName,
         /// Its address.
-        backend: SocketAddr,
+        backend: BackendAddress,
         /// Its state: `enabled`, `draining` or `disabled`.
         state: String,
         /// Its weight.
@@ -58,14 +58,14 @@ pub enum Event {
         /// Its pool.
         pool: PoolName,
         /// Its address.
-        backend: SocketAddr,
+        backend: BackendAddress,
     },
     /// Passive health has ejected a backend.
     BackendEjected {
         /// Its pool.
         pool: PoolName,
         /// Its address.
-        backend: SocketAddr,
+        backend: BackendAddress,
         /// The reason.
         reason: String,
         /// The duration.
@@ -76,21 +76,21 @@ pub enum Event {
         /// Its pool.
         pool: PoolName,
         /// Its address.
-        backend: SocketAddr,
+        backend: BackendAddress,
     },
     /// The circuit breaker of a backend has opened.
     CircuitOpened {
         /// Its pool.
         pool: PoolName,
         /// Its address.
-        backend: SocketAddr,
+        backend: BackendAddress,
     },
     /// The circuit breaker of a backend has closed.
     CircuitClosed {
         /// Its pool.
         pool: PoolName,
         /// Its address.
-        backend: SocketAddr,
+        backend: BackendAddress,
     },
     /// Requests exceeded the adaptive limit of a pool.
     Overload {

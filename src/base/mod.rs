@@ -3,6 +3,7 @@
 //! manager's socket.
 //!
 //! - [`units`]: durations, sizes, percentages and names, as written in YAML and JSON.
+//! - [`backend_address`]: the address of a backend, which identifies it.
 //! - [`fault`]: a fault in a configuration, with its place and a hint.
 //! - [`event`]: every notable change while the balancer runs, with one wording each.
 //! - [`lifecycle`]: whether the process is starting, serving or draining.
@@ -11,6 +12,7 @@
 //! - [`text_file`]: reads text files with a byte-order mark.
 
 pub mod units;
+pub mod backend_address;
 pub mod fault;
 pub mod event;
 pub mod lifecycle;

@@ -1,6 +1,5 @@
 //! `l7lb backends`: lists the backends of a running process, and sets overrides.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
@@ -9,6 +8,7 @@ use http::Method;
 use super::failure::{EXIT_TIMEOUT, Failure};
 use super::process::ProcessArguments;
 use super::table::{self, Table, or_dash};
+use crate::base::backend_address::BackendAddress;
 use crate::base::units::Period;
 use crate::control::api::client::{CallError, segment};
 use crate::control::api::overrides::{NewState, NewWeight};
@@ -70,8 +70,8 @@ enum Action {
 struct BackendArguments {
     /// Its pool.
     pool: String,
-    /// Its address: IP and port.
-    address: SocketAddr,
+    /// Its address: IP and port, or `unix:` and the path of its socket.
+    address: BackendAddress,
 }
 
 #[derive(Args)]

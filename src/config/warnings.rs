@@ -1,15 +1,18 @@
 //! Warnings: valid but unwise settings. A file with warnings is used; `l7lb check --strict` rejects it.
 
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 
 use super::{Config, listener};
+use crate::base::backend_address::BackendAddress;
 use crate::base::fault::{Fault, Faults, Place};
 use crate::base::units::Period;
+use crate::discovery::Target;
 use crate::listener::address::ListenAddress;
-use crate::pool::health;
+use crate::pool::{BackendConfig, health};
 use crate::tls::certificates;
 
 /// The usual keep-alive timeout of backends. A connection that is kept longer may be closed by the backend just
@@ -177,6 +180,7 @@ fn pools(config: &Config, place: &Place, found: &mut Faults) {
                 "use a shorter time than the backends, or they may close a connection as a request is sent (502)",
             );
         }
+        sockets(&pool.backends, &place.key("backends"), found);
         if pool.tls.as_ref().is_some_and(|tls| !tls.verify) {
             found.add(
                 place.key("tls").key("verify"),
@@ -187,6 +191,25 @@ fn pools(config: &Config, place: &Place, found: &mut Faults) {
         let timeouts = &pool.timeouts;
         let all = [("connect", timeouts.connect), ("first_byte", timeouts.first_byte), ("idle", timeouts.idle)];
         endless(all, &place.key("timeouts"), found);
+    }
+}
+
+/// Reports Unix domain sockets that do not exist. A backend may create its socket later.
+fn sockets(backends: &[BackendConfig], place: &Place, found: &mut Faults) {
+    for (index, backend) in backends.iter().enumerate() {
+        let Ok(Target::Address(BackendAddress::Unix(path))) = backend.address.parse() else { continue };
+        if path.is_abstract() {
+            continue;
+        }
+        let (problem, hint) = match std::fs::metadata(path.as_str()) {
+            Ok(file) if file.file_type().is_socket() => continue,
+            Ok(_) => (format!("{path} is not a socket"), "write the path at which the backend listens"),
+            Err(e) => (
+                format!("there is no socket at {path}: {e}"),
+                "start the backend, or correct the path; l7lb needs write permission for the socket",
+            ),
+        };
+        found.add(place.index(index).key("address"), problem, hint);
     }
 }
 
@@ -291,6 +314,26 @@ mod tests {
         assert_eq!(places(&text, &today()), [""; 0]);
         let unknown = Circumstances { connections: None, ..today() };
         assert_eq!(places(&text.replace("total: 1000", "total: 100000"), &unknown), [""; 0]);
+    }
+
+    #[test]
+    fn missing_socket_of_a_backend_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().display();
+        let _listener = std::os::unix::net::UnixListener::bind(folder.path().join("a.sock")).unwrap();
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let text = format!(
+            "listeners: [{{ address: 0.0.0.0:80 }}]\npools: {{ p: {{ backends: [{{ address: 'unix:{at}/a.sock' }}, \
+             {{ address: 'unix:{at}/b.sock' }}, {{ address: 'unix:@abstract' }}, {{ address: 'unix:{at}/file' }}] }} }}\n\
+             routes: [{{ path: /, pool: p }}]\n"
+        );
+        let said = told(&text, &today());
+        let at = |index: usize| (said[index].place.as_str(), said[index].problem.as_str());
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert_eq!(at(0).0, "pools.p.backends[1].address");
+        assert!(at(0).1.ends_with("b.sock: No such file or directory (os error 2)"), "{}", at(0).1);
+        assert_eq!(at(1).0, "pools.p.backends[3].address");
+        assert!(at(1).1.ends_with("file is not a socket"), "{}", at(1).1);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! the state of limits and the likely backend.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use pingora_http::RequestHeader;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::example::{EvaluatedLimit, Outcome};
 use super::host;
+use crate::base::backend_address::BackendAddress;
 use crate::base::units::{PoolName, RouteName};
 use crate::decision::snapshot::{Route, Snapshot};
 use crate::http::rejection::Rejection;
@@ -110,7 +111,7 @@ pub struct Picked {
     /// Its pool.
     pub pool: PoolName,
     /// Its address.
-    pub backend: SocketAddr,
+    pub backend: BackendAddress,
     /// The probability, from 0 to 1.
     pub chance: f64,
 }

@@ -1,7 +1,6 @@
 //! An explanation by a running process: the state of limits for this client, the backends, and the likely pick.
 //! Nothing is counted, and policies do not advance.
 
-use std::net::SocketAddr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use pingora_http::RequestHeader;
@@ -9,6 +8,7 @@ use pingora_http::RequestHeader;
 use super::example::{EvaluatedLimit, ExampleRequest};
 use super::explanation::{Explanation, RejectionDetails};
 use super::request_affinity::RequestAffinity;
+use crate::base::backend_address::BackendAddress;
 use crate::config::listener;
 use crate::decision::snapshot::{Route, Snapshot};
 use crate::http::client_address::ClientKey;
@@ -56,8 +56,8 @@ fn preview_pools(explanation: &mut Explanation, route: &Route, request: &Request
     }
     let is_bound =
         route.sticky.as_ref().is_some_and(|sticky| sticky.scope == Scope::Backend) && affinity != RequestAffinity::None;
-    let score = |address: SocketAddr| affinity.score(address);
-    let bound: Option<&dyn Fn(SocketAddr) -> Option<u64>> = if is_bound { Some(&score) } else { None };
+    let score = |address: BackendAddress| affinity.score(address);
+    let bound: Option<&dyn Fn(BackendAddress) -> Option<u64>> = if is_bound { Some(&score) } else { None };
     let mut rejection = None;
     for (target, share) in route.targets.iter().zip(&mut explanation.pools).filter(|(_, share)| share.chance > 0.0) {
         let preview = target.pool.preview(target.pool.key(explanation.client, request), bound, at.now);

@@ -1,10 +1,11 @@
 //! The session affinity of a request, and the pool that it selects.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::HeaderMap;
 
+use crate::base::backend_address::BackendAddress;
 use crate::decision::snapshot::Route;
 use crate::routing::affinity::cookie::AffinityCookie;
 use crate::routing::affinity::{self, AffinityMethod};
@@ -49,7 +50,7 @@ impl RequestAffinity {
 
     /// The score of the backend at `address`, higher is better; `None` without affinity to it.
     #[must_use]
-    pub fn score(self, address: SocketAddr) -> Option<u64> {
+    pub fn score(self, address: BackendAddress) -> Option<u64> {
         match self {
             Self::None => None,
             Self::Cookie(cookie) => (address == cookie.backend).then_some(0),

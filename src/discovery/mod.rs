@@ -7,7 +7,7 @@
 mod target;
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
+use std::os::unix::net::SocketAddr as UnixAddress;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use pingora_load_balancing::discovery::ServiceDiscovery;
 
 pub use target::Target;
 
+use crate::base::backend_address::BackendAddress;
 use crate::base::event::Event;
 use crate::base::units::PoolName;
 
@@ -40,7 +41,7 @@ pub struct Member {
 }
 
 /// Creates the value attached to a new address.
-type Attach<T> = dyn Fn(SocketAddr, &Member) -> T + Send + Sync;
+type Attach<T> = dyn Fn(BackendAddress, &Member) -> T + Send + Sync;
 
 /// Finds the members of one pool, and attaches the same `T` to the same address each time.
 ///
@@ -50,8 +51,8 @@ pub struct Discovery<T> {
     pool: PoolName,
     members: Vec<Member>,
     attach: Box<Attach<T>>,
-    attached: Mutex<HashMap<SocketAddr, T>>,
-    last_good: Mutex<HashMap<Target, Vec<SocketAddr>>>,
+    attached: Mutex<HashMap<BackendAddress, T>>,
+    last_good: Mutex<HashMap<Target, Vec<BackendAddress>>>,
     unresolved: Mutex<BTreeSet<Target>>,
 }
 
@@ -60,7 +61,7 @@ impl<T: Clone + Send + Sync + 'static> Discovery<T> {
     pub fn new(
         pool: PoolName,
         members: Vec<Member>,
-        attach: impl Fn(SocketAddr, &Member) -> T + Send + Sync + 'static,
+        attach: impl Fn(BackendAddress, &Member) -> T + Send + Sync + 'static,
     ) -> Self {
         Self {
             pool,
@@ -85,7 +86,7 @@ impl<T: Clone + Send + Sync + 'static> Discovery<T> {
 
     /// The addresses found for targets that are no longer in `members`.
     #[must_use]
-    pub fn missing_in(&self, members: &[Member]) -> BTreeSet<SocketAddr> {
+    pub fn missing_in(&self, members: &[Member]) -> BTreeSet<BackendAddress> {
         let stays = |target: &Target| members.iter().any(|member| member.target == *target);
         let found = self.last_good.lock();
         found.iter().filter(|(target, _)| !stays(target)).flat_map(|(_, addresses)| addresses).copied().collect()
@@ -99,7 +100,7 @@ impl<T: Clone + Send + Sync + 'static> Discovery<T> {
 
     /// The member that an address was found for: its position in the configuration and its target.
     #[must_use]
-    pub fn origin(&self, address: SocketAddr) -> Option<(usize, Target)> {
+    pub fn origin(&self, address: BackendAddress) -> Option<(usize, Target)> {
         let found = self.last_good.lock();
         let names = |target: &Target| match target {
             Target::Address(own) => *own == address,
@@ -115,7 +116,7 @@ impl<T: Clone + Send + Sync + 'static> Discovery<T> {
         self.attached.lock().values().cloned().collect()
     }
 
-    async fn addresses(&self, target: &Target) -> Vec<SocketAddr> {
+    async fn addresses(&self, target: &Target) -> Vec<BackendAddress> {
         match target.resolve().await {
             Ok(addresses) => {
                 if self.unresolved.lock().remove(target) {
@@ -133,12 +134,25 @@ impl<T: Clone + Send + Sync + 'static> Discovery<T> {
         }
     }
 
-    fn backend(&self, address: SocketAddr, member: &Member, before: &HashMap<SocketAddr, T>) -> (Backend, T) {
+    fn backend(&self, address: BackendAddress, member: &Member, before: &HashMap<BackendAddress, T>) -> (Backend, T) {
         let attached = before.get(&address).cloned().unwrap_or_else(|| (self.attach)(address, member));
         let mut ext = Extensions::new();
         ext.insert(attached.clone());
         // The configuration check limits a weight to 1,000, so it fits into any usize.
-        (Backend { addr: PingoraAddress::Inet(address), weight: member.weight as usize, ext }, attached)
+        (Backend { addr: identity(address), weight: member.weight as usize, ext }, attached)
+    }
+}
+
+/// The address that identifies a backend for Pingora. Pingora does not support abstract sockets, so their name is
+/// a path here; `pool::peer` connects to them.
+fn identity(address: BackendAddress) -> PingoraAddress {
+    match address {
+        BackendAddress::Inet(address) => PingoraAddress::Inet(address),
+        BackendAddress::Unix(path) => match UnixAddress::from_pathname(path.as_str()) {
+            Ok(path) => PingoraAddress::Unix(path),
+            // A checked path is short enough and has no NUL, so this does not happen.
+            Err(_) => PingoraAddress::Inet(([0, 0, 0, 0], 0).into()),
+        },
     }
 }
 
@@ -191,8 +205,8 @@ mod tests {
             });
         let (first, _) = discovery.discover().await.unwrap();
         let (second, _) = discovery.discover().await.unwrap();
-        let attached = |set: &BTreeSet<Backend>| -> Vec<Arc<SocketAddr>> {
-            set.iter().map(|b| Arc::clone(b.ext.get::<Arc<SocketAddr>>().unwrap())).collect()
+        let attached = |set: &BTreeSet<Backend>| -> Vec<Arc<BackendAddress>> {
+            set.iter().map(|b| Arc::clone(b.ext.get::<Arc<BackendAddress>>().unwrap())).collect()
         };
         assert_eq!(first.len(), 2);
         assert!(attached(&first).iter().zip(&attached(&second)).all(|(a, b)| Arc::ptr_eq(a, b)));

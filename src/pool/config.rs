@@ -9,8 +9,8 @@ use serde::Deserialize;
 use super::admission::{self, circuit, concurrency, gate};
 use super::health;
 use super::passive_health;
+use super::peer::proxy_protocol::{self, ProxyProtocol};
 use super::peer::{Protocol, Template, Timeouts, TimeoutsConfig};
-use super::proxy_protocol::{self, ProxyProtocol};
 use super::selection::group::Threshold;
 use super::selection::policy;
 use crate::base::fault::{Faults, Place};
@@ -88,7 +88,8 @@ fn removal_timeout() -> Period {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackendConfig {
-    /// `address:port`, `name:port`, a URL such as `https://name`, or a port alone. A name is resolved every 30 s.
+    /// `address:port`, `name:port`, `unix:/path` for a Unix domain socket, a URL such as `https://name`, or a port alone. A
+    /// name is resolved every 30 s.
     pub address: String,
     /// Share of the traffic relative to the other backends, at most 1000. A backend with weight 0 gets no requests.
     #[serde(default = "weight")]
@@ -236,7 +237,7 @@ impl Config {
         for (index, backend) in self.backends.iter().enumerate() {
             let place = place.index(index);
             match backend.address.parse::<Target>() {
-                Err(e) => faults.add(place.key("address"), e.to_string(), "write address:port, such as 127.0.0.1:8081"),
+                Err(e) => faults.add(place.key("address"), e.problem, e.hint),
                 Ok(target) if !seen.insert(target.clone()) => {
                     faults.add(
                         place.key("address"),

@@ -3,7 +3,6 @@
 //! An endpoint is attached to Pingora's `Backend` as an extension, so that selection needs no lookup, and is
 //! kept by address across discoveries.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::base::backend_address::BackendAddress;
 use crate::base::event::Event;
 use crate::base::units::{PoolName, Timestamp};
 use crate::pool::admission::circuit::Circuit;
@@ -52,7 +52,7 @@ pub struct PoolShared {
 /// same backend.
 #[derive(Debug)]
 pub struct Endpoint {
-    address: SocketAddr,
+    address: BackendAddress,
     /// The origin of its clock; times are nanoseconds since then.
     clock_start: Instant,
     backup: AtomicBool,
@@ -83,7 +83,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// A backend in its initial state.
     #[must_use]
-    pub fn new(address: SocketAddr, settings: BackendSettings, shared: PoolShared, now: Instant) -> Self {
+    pub fn new(address: BackendAddress, settings: BackendSettings, shared: PoolShared, now: Instant) -> Self {
         let health = if settings.checked { Health::Unknown } else { Health::Up };
         Self {
             address,
@@ -152,7 +152,7 @@ impl Endpoint {
 
     /// Its address.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> BackendAddress {
         self.address
     }
 

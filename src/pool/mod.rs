@@ -5,7 +5,7 @@
 //! state is in [`Endpoint`], which is attached to each Pingora backend.
 //!
 //! - [`config`]: the `pools` block. [`endpoint`]: one backend. [`lease`]: one attempt at a backend.
-//! - [`peer`], [`proxy_protocol`]: how l7lb connects to a backend.
+//! - [`peer`]: how l7lb connects to a backend.
 //! - [`health`]: active health checks. [`passive_health`]: outlier detection on real traffic.
 //! - [`admission`]: limits on requests in flight, queues and circuit breakers.
 //! - [`selection`]: balancing policies, affinity and the selection preview.
@@ -19,7 +19,6 @@ mod latency;
 pub mod lease;
 pub mod live;
 pub mod peer;
-pub mod proxy_protocol;
 
 pub mod health;
 pub mod passive_health;

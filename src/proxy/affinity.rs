@@ -1,6 +1,5 @@
 //! Session affinity: the pool and backend of a client, and the affinity cookie.
 
-use std::net::SocketAddr;
 use std::time::UNIX_EPOCH;
 
 use http::header::SET_COOKIE;
@@ -8,6 +7,7 @@ use pingora_http::ResponseHeader;
 
 use super::client_side::ClientSide;
 use super::exchange::Exchange;
+use crate::base::backend_address::BackendAddress;
 use crate::decision::RequestAffinity;
 use crate::decision::form;
 use crate::decision::request_affinity::age;
@@ -70,7 +70,7 @@ impl Exchange {
     }
 
     /// Whether the client's cookie is already right and valid long enough.
-    fn holds(&self, cookie: &CookieSpec, scope: Scope, pool: u64, backend: SocketAddr) -> bool {
+    fn holds(&self, cookie: &CookieSpec, scope: Scope, pool: u64, backend: BackendAddress) -> bool {
         matches!(self.affinity, RequestAffinity::Cookie(value)
             if value.pool == pool
                 && (scope == Scope::Pool || value.backend == backend)

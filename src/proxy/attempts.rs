@@ -17,7 +17,7 @@ use crate::http::rejection::Rejection;
 use crate::pool::Lease;
 use crate::pool::passive_health::Outcome;
 use crate::pool::peer::Protocol;
-use crate::pool::proxy_protocol::ClientConnection;
+use crate::pool::peer::proxy_protocol::ClientConnection;
 use crate::retry::{self, AttemptOutcome, AttemptState};
 
 /// The proxy's request body timeout is longer than the listener's by this, so that the listener reports the
@@ -130,7 +130,7 @@ impl Exchange {
             peer.options.read_timeout = None;
         }
         if let Some(proxy_protocol) = &target.template.proxy_protocol {
-            proxy_protocol.set_client_header(&mut peer, self.client_connection());
+            proxy_protocol.set_client_header(&mut peer, endpoint.address(), self.client_connection());
         }
         let now = Instant::now();
         let limit = target.template.timeouts.attempt;
@@ -194,8 +194,8 @@ impl Exchange {
     }
 
     fn start_deadline(&mut self, deadlines: &Deadlines, (fd, local): (RawFd, Option<SocketAddr>)) {
-        if let (Some(target), Some(local), Some(endpoint)) = (self.target(), local, self.attempted.last()) {
-            let to = ToBackend { fd, local, endpoint: Arc::clone(endpoint) };
+        let to = self.attempted.last().and_then(|endpoint| ToBackend::new(fd, local, Arc::clone(endpoint)));
+        if let (Some(target), Some(to)) = (self.target(), to) {
             let client = self.connection.clone().filter(|_| !self.http2);
             let limits = Limits { pause: self.current_timeout(target), end: self.attempt_deadline.map(|end| end.at) };
             self.deadline = Some(deadlines.start(to, client, limits));

@@ -13,41 +13,57 @@
 //! The sweep also ends waits at a backend that was ejected as unresponsive, if another backend can be used.
 //!
 //! At the time of the sweep the number of a descriptor may belong to another connection. So the sweep
-//! duplicates the descriptor first, and shuts it down only if both addresses of the duplicate match.
+//! duplicates the descriptor first, and shuts it down only if the duplicate is the same connection.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::base::backend_address::BackendAddress;
 use crate::listener::connection::Connection;
 use crate::pool::Endpoint;
 
 /// The precision of the sweep.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Both addresses of a connection to a backend.
+/// What distinguishes a connection to a backend from any other connection of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Ends {
-    local: SocketAddr,
-    backend: SocketAddr,
+enum Identity {
+    /// Both addresses.
+    Inet { local: SocketAddr, backend: SocketAddr },
+    /// The inode of a Unix domain socket. Its own end has no address.
+    Unix(u64),
 }
 
-/// A connection to a backend: its descriptor, the local address and the backend.
+/// A connection to a backend: its descriptor, its identity and the backend.
 pub(super) struct ToBackend {
-    pub(super) fd: RawFd,
-    pub(super) local: SocketAddr,
-    pub(super) endpoint: Arc<Endpoint>,
+    fd: RawFd,
+    identity: Identity,
+    endpoint: Arc<Endpoint>,
+}
+
+impl ToBackend {
+    /// The connection with this descriptor and local address; `None` if it has no identity.
+    pub(super) fn new(fd: RawFd, local: Option<SocketAddr>, endpoint: Arc<Endpoint>) -> Option<Self> {
+        let identity = match endpoint.address() {
+            BackendAddress::Inet(backend) => Identity::Inet { local: local?, backend },
+            BackendAddress::Unix(_) => Identity::Unix(inode(duplicate(fd)?)?),
+        };
+        Some(Self { fd, identity, endpoint })
+    }
 }
 
 /// A waiting request.
 struct Wait {
     fd: RawFd,
-    ends: Ends,
+    identity: Identity,
     /// The client's connection, whose progress counts too, if it serves only this request.
     client: Option<Arc<Connection>>,
     /// Milliseconds since the epoch of the list.
@@ -128,7 +144,7 @@ impl Deadlines {
         let end = limits.end.map_or(u64::MAX, |end| milliseconds(end.saturating_duration_since(self.0.epoch)));
         let wait = Wait {
             fd: to.fd,
-            ends: Ends { local: to.local, backend: to.endpoint.address() },
+            identity: to.identity,
             endpoint: to.endpoint,
             rescued_until: AtomicU64::new(0),
             taken: AtomicU64::new(client.as_ref().map_or(0, |client| client.bytes_sent())),
@@ -189,7 +205,7 @@ impl Wait {
         };
         if self.expired.load(Ordering::Relaxed) == WAITS {
             self.expired.store(expired, Ordering::Relaxed);
-            shut_down(self.fd, self.ends);
+            shut_down(self.fd, self.identity);
         }
     }
 }
@@ -235,13 +251,24 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX - 1)
 }
 
-/// Shuts down `fd` if it is the connection between `ends`. An error means that it is closed already.
-fn shut_down(fd: RawFd, ends: Ends) {
+/// Shuts down `fd` if it is the connection with this identity. An error means that it is closed already.
+fn shut_down(fd: RawFd, identity: Identity) {
     let Some(connection) = duplicate(fd).map(TcpStream::from) else { return };
-    let is = connection.local_addr().ok().zip(connection.peer_addr().ok());
-    if is == Some((ends.local, ends.backend)) {
+    let is = match identity {
+        Identity::Inet { local, backend } => {
+            connection.local_addr().ok() == Some(local) && connection.peer_addr().ok() == Some(backend)
+        }
+        Identity::Unix(number) => connection.try_clone().ok().and_then(|copy| inode(copy.into())) == Some(number),
+    };
+    if is {
         connection.shutdown(Shutdown::Both).ok();
     }
+}
+
+/// The inode of a socket. The kernel numbers sockets in turn, so that a new socket does not have the number of one
+/// that was closed recently.
+fn inode(socket: OwnedFd) -> Option<u64> {
+    File::from(socket).metadata().ok().map(|metadata| metadata.ino())
 }
 
 /// A duplicate of `fd`, if it is open.
@@ -262,6 +289,7 @@ mod tests {
     use std::io::{ErrorKind, Read};
     use std::net::TcpListener;
     use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
 
     use crate::pool::{BackendSettings, PoolShared};
 
@@ -276,14 +304,17 @@ mod tests {
         let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let theirs = listener.accept().unwrap().0;
         ours.set_nonblocking(true).unwrap();
-        let endpoint =
-            Endpoint::new(ours.peer_addr().unwrap(), BackendSettings::default(), PoolShared::default(), Instant::now());
+        let endpoint = Endpoint::new(
+            ours.peer_addr().unwrap().into(),
+            BackendSettings::default(),
+            PoolShared::default(),
+            Instant::now(),
+        );
         (ours, theirs, Arc::new(endpoint))
     }
 
     fn to(stream: &TcpStream, endpoint: &Arc<Endpoint>) -> ToBackend {
-        let (fd, local) = (stream.as_raw_fd(), stream.local_addr().unwrap());
-        ToBackend { fd, local, endpoint: Arc::clone(endpoint) }
+        ToBackend::new(stream.as_raw_fd(), stream.local_addr().ok(), Arc::clone(endpoint)).unwrap()
     }
 
     fn client() -> Arc<Connection> {
@@ -404,5 +435,27 @@ mod tests {
         deadlines.sweep_once(now);
         deadlines.sweep_once(now + SECOND);
         assert!(!is_shut_down(&innocent));
+    }
+
+    #[test]
+    fn unix_connection_is_identified_by_its_inode() {
+        let now = Instant::now();
+        let deadlines = Deadlines::new(now);
+        let address = "unix:/run/app.sock".parse().unwrap();
+        let backend =
+            Arc::new(Endpoint::new(address, BackendSettings::default(), PoolShared::default(), Instant::now()));
+        let pairs = [(); 2].map(|()| UnixStream::pair().unwrap());
+        let [overdue, innocent] = pairs.each_ref().map(|(ours, _)| {
+            ours.set_nonblocking(true).unwrap();
+            ToBackend::new(ours.as_raw_fd(), None, Arc::clone(&backend)).unwrap()
+        });
+        let reused = ToBackend { fd: innocent.fd, ..ToBackend::new(overdue.fd, None, backend).unwrap() };
+        let waits = [deadlines.start(overdue, None, pause(SECOND)), deadlines.start(reused, None, pause(SECOND))];
+        deadlines.sweep_once(now);
+        deadlines.sweep_once(now + SECOND);
+        assert!(waits.iter().all(|wait| wait.expired() == Some(Expiry::Pause)));
+        let is_shut_down = |mut stream: &UnixStream| stream.read(&mut [0]).ok() == Some(0);
+        assert!(is_shut_down(&pairs[0].0));
+        assert!(!is_shut_down(&pairs[1].0), "the descriptor belongs to another connection");
     }
 }

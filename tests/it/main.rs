@@ -38,6 +38,7 @@ mod strict;
 mod timeouts;
 mod tls;
 mod traffic;
+mod unix_sockets;
 
 use lab::{Backend, Lab};
 

@@ -1,6 +1,5 @@
 //! Endpoints for pools and backends with their current state.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::context::Api;
 use super::input::{Path, Query};
 use super::problem::{Cause, Problem};
+use crate::base::backend_address::BackendAddress;
 use crate::base::units::{PoolName, Timestamp};
 use crate::pool::admission::breaker;
 pub use crate::pool::admission::circuit::CircuitState;
@@ -63,7 +63,7 @@ pub struct Backend {
     /// Its pool.
     pub pool: PoolName,
     /// Its address.
-    pub address: SocketAddr,
+    pub address: BackendAddress,
     /// Whether it may get requests: it is enabled, has a weight, is up, is not ejected, and its circuit is not
     /// open.
     pub available: bool,
@@ -96,7 +96,7 @@ pub struct Backend {
 /// The configured settings of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfiguredSettings {
-    /// `address:port` or `name:port`.
+    /// `address:port`, `name:port` or `unix:/path`.
     pub address: String,
     /// Its weight.
     pub weight: u32,
@@ -121,7 +121,7 @@ pub struct BackendPath {
     /// Its pool.
     pub pool: PoolName,
     /// Its address.
-    pub address: SocketAddr,
+    pub address: BackendAddress,
 }
 
 /// The current time on both clocks.

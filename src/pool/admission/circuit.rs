@@ -1,12 +1,12 @@
 //! The circuit breaker of one live backend, and the `circuit_breaker:` block of a pool.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::base::backend_address::BackendAddress;
 use crate::base::event::Event;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::{Period, PoolName};
@@ -94,14 +94,14 @@ impl From<Passing> for CircuitState {
 #[derive(Debug)]
 pub struct Circuit {
     pool: PoolName,
-    backend: SocketAddr,
+    backend: BackendAddress,
     breaker: Mutex<Breaker>,
 }
 
 impl Circuit {
     /// A closed breaker.
     #[must_use]
-    pub fn new(pool: PoolName, backend: SocketAddr, spec: Spec, now: Instant) -> Self {
+    pub fn new(pool: PoolName, backend: BackendAddress, spec: Spec, now: Instant) -> Self {
         Self { pool, backend, breaker: Mutex::new(Breaker::new(spec, now)) }
     }
 

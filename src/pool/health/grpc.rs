@@ -5,13 +5,14 @@
 //! would need, so it is implemented here. Pingora's connector carries the call, so that TLS, PROXY protocol and
 //! timeouts are those of the pool.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use pingora_core::connectors::http::Connector;
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::protocols::http::v2::client::Http2Session;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::RequestHeader;
-use pingora_load_balancing::Backend;
 
 use crate::pool::health::failure::reason;
 
@@ -24,7 +25,6 @@ pub(in crate::pool) const SERVICE_MAX: usize = 127;
 
 /// The gRPC check of one pool.
 pub(in crate::pool) struct GrpcCheck {
-    peer: HttpPeer,
     header: RequestHeader,
     request: Bytes,
 }
@@ -34,28 +34,23 @@ impl GrpcCheck {
     ///
     /// # Errors
     /// If the header cannot be built, which the configuration check rules out.
-    pub(in crate::pool) fn new(service: &str, mut peer: HttpPeer) -> pingora::Result<Self> {
-        // A new connection for each check: a shared one would hide that no new connection can be established.
-        peer.options.max_h2_streams = 1;
+    pub(in crate::pool) fn new(service: &str, host: &str) -> pingora::Result<Self> {
         let mut header = RequestHeader::build("POST", PATH, Some(5))?;
-        let host = if peer.sni.is_empty() { "localhost".to_owned() } else { peer.sni.clone() };
         header.insert_header(http::header::HOST, host)?;
         header.insert_header(http::header::CONTENT_TYPE, "application/grpc")?;
         header.insert_header(http::header::TE, "trailers")?;
         header.insert_header(http::header::USER_AGENT, "l7lb-health-check")?;
-        Ok(Self { peer, header, request: Bytes::from(request(service)) })
+        Ok(Self { header, request: Bytes::from(request(service)) })
     }
 
     /// Checks the backend.
     ///
     /// # Errors
     /// The reason of the failure in a few words.
-    pub(in crate::pool) async fn run(&self, connector: &Connector, target: &Backend) -> Result<(), String> {
-        let mut peer = self.peer.clone();
-        peer._address = target.addr.clone();
-        let (session, _) = connector.get_http_session(&peer).await.map_err(|e| reason(&e))?;
+    pub(in crate::pool) async fn run(&self, connector: &Connector, peer: &HttpPeer) -> Result<(), String> {
+        let (session, _) = connector.get_http_session(peer).await.map_err(|e| reason(&e))?;
         match session {
-            HttpSession::H2(mut session) => self.call(&mut session).await,
+            HttpSession::H2(mut session) => self.call(&mut session, peer.options.read_timeout).await,
             mut other => {
                 other.shutdown().await;
                 Err("no HTTP/2".to_owned())
@@ -63,8 +58,8 @@ impl GrpcCheck {
         }
     }
 
-    async fn call(&self, session: &mut Http2Session) -> Result<(), String> {
-        session.read_timeout = self.peer.options.read_timeout;
+    async fn call(&self, session: &mut Http2Session, timeout: Option<Duration>) -> Result<(), String> {
+        session.read_timeout = timeout;
         let exchange = async {
             session.write_request_header(Box::new(self.header.clone()), false)?;
             session.write_request_body(self.request.clone(), true).await?;

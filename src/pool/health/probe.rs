@@ -12,6 +12,7 @@ use pingora_load_balancing::Backend;
 use pingora_load_balancing::health_check::HealthCheck;
 use tokio::sync::watch;
 
+use crate::base::backend_address::BackendAddress;
 use crate::base::event::Event;
 use crate::base::units::PoolName;
 use crate::pool::endpoint::Endpoint;
@@ -26,53 +27,46 @@ use crate::pool::peer::Template;
 
 /// The kinds of checks.
 enum Check {
-    Tcp(Box<BasicPeer>),
+    Tcp,
     Http(Box<HttpCheck>),
     Grpc(Box<GrpcCheck>),
 }
 
 impl Check {
-    async fn run(&self, connectors: &Connectors, target: &Backend) -> Result<(), String> {
+    async fn run(&self, connectors: &Connectors, peer: HttpPeer) -> Result<(), String> {
         match self {
-            Self::Tcp(peer) => {
-                let mut peer = BasicPeer::clone(peer);
-                peer._address = target.addr.clone();
+            Self::Tcp => {
+                let peer = tcp_peer(peer);
                 connectors.transport().get_stream(&peer).await.map(drop).map_err(|e| reason(&e))
             }
-            Self::Http(check) => check.run(connectors.http(), target).await.map_err(|e| reason(&e)),
-            Self::Grpc(check) => check.run(connectors.http(), target).await,
+            Self::Http(check) => check.run(connectors.http(), &peer).await.map_err(|e| reason(&e)),
+            Self::Grpc(check) => check.run(connectors.http(), &peer).await,
         }
     }
 }
 
 /// An HTTP request and the status codes that pass.
 struct HttpCheck {
-    peer: HttpPeer,
     header: RequestHeader,
     status: Vec<RangeInclusive<u16>>,
 }
 
 impl HttpCheck {
-    fn new(request: &HttpRequest, peer: HttpPeer) -> pingora::Result<Self> {
-        let host = request
-            .host
-            .clone()
-            .unwrap_or_else(|| if peer.sni.is_empty() { "localhost".to_owned() } else { peer.sni.clone() });
+    fn new(request: &HttpRequest, template: &Template) -> pingora::Result<Self> {
+        let host = request.host.clone().unwrap_or_else(|| template.host().to_owned());
         let mut header = RequestHeader::build("GET", request.path.as_bytes(), Some(request.headers.len() + 2))?;
         header.insert_header(http::header::HOST, host)?;
         header.insert_header(http::header::USER_AGENT, "l7lb-health-check")?;
         for (name, value) in &request.headers {
             header.insert_header(name.clone(), value.as_str())?;
         }
-        Ok(Self { peer, header, status: request.status.clone() })
+        Ok(Self { header, status: request.status.clone() })
     }
 
     /// Checks the backend on a new connection that is not reused: a kept connection would hide that no new one
     /// can be established.
-    async fn run(&self, connector: &Connector, target: &Backend) -> pingora::Result<()> {
-        let mut peer = self.peer.clone();
-        peer._address = target.addr.clone();
-        let (mut session, _) = connector.get_http_session(&peer).await?;
+    async fn run(&self, connector: &Connector, peer: &HttpPeer) -> pingora::Result<()> {
+        let (mut session, _) = connector.get_http_session(peer).await?;
         session.set_write_timeout(peer.options.write_timeout);
         session.write_request_header(Box::new(self.header.clone())).await?;
         session.finish_request_body().await?;
@@ -92,6 +86,7 @@ impl HttpCheck {
 pub(in crate::pool) struct Probe {
     pool: PoolName,
     spec: Spec,
+    template: Template,
     check: Check,
     connectors: Connectors,
     /// Notified after each finished check.
@@ -109,24 +104,18 @@ impl Probe {
         (template, connectors): (&Template, Connectors),
         progress: Arc<watch::Sender<bool>>,
     ) -> pingora::Result<Self> {
-        let mut peer = template.peer(([0, 0, 0, 0], 1).into());
-        peer.options.connection_timeout = Some(spec.timeout);
-        peer.options.total_connection_timeout = Some(spec.timeout);
-        peer.options.read_timeout = Some(spec.timeout);
-        if let Some(proxy_protocol) = &template.proxy_protocol {
-            proxy_protocol.set_local_header(&mut peer);
-        }
         let check = match &spec.request {
-            CheckRequest::Tcp => Check::Tcp(Box::new(tcp_peer(&peer))),
-            CheckRequest::Http(request) => Check::Http(Box::new(HttpCheck::new(request, peer)?)),
-            CheckRequest::Grpc(service) => Check::Grpc(Box::new(GrpcCheck::new(service, peer)?)),
+            CheckRequest::Tcp => Check::Tcp,
+            CheckRequest::Http(request) => Check::Http(Box::new(HttpCheck::new(request, template)?)),
+            CheckRequest::Grpc(service) => Check::Grpc(Box::new(GrpcCheck::new(service, template.host())?)),
         };
-        Ok(Self { pool, spec, check, connectors, progress })
+        Ok(Self { pool, spec, template: template.clone(), check, connectors, progress })
     }
 
     /// Checks the backend within the timeout.
-    async fn run(&self, target: &Backend) -> Result<(), String> {
-        match tokio::time::timeout(self.spec.timeout, self.check.run(&self.connectors, target)).await {
+    async fn run(&self, address: BackendAddress) -> Result<(), String> {
+        let peer = self.template.peer_for_check(address, self.spec.timeout);
+        match tokio::time::timeout(self.spec.timeout, self.check.run(&self.connectors, peer)).await {
             Ok(result) => result,
             Err(_) => Err(format!("no response within {:?}", self.spec.timeout)),
         }
@@ -142,14 +131,15 @@ impl Probe {
     }
 }
 
-fn tcp_peer(peer: &HttpPeer) -> BasicPeer {
+fn tcp_peer(peer: HttpPeer) -> BasicPeer {
     let mut basic = BasicPeer::new("0.0.0.0:1");
+    basic._address = peer._address;
     // This kind of peer cannot have a client certificate. A backend that requires one would reject the
     // handshake, so the TCP connection has to suffice.
     if peer.client_cert_key.is_none() {
-        basic.sni.clone_from(&peer.sni);
+        basic.sni = peer.sni;
     }
-    basic.options = peer.options.clone();
+    basic.options = peer.options;
     basic
 }
 
@@ -166,7 +156,7 @@ impl HealthCheck for Probe {
         let began = std::time::Instant::now();
         let before = endpoint.health();
         if endpoint.schedule.lock().is_due(began, &self.spec.timing) {
-            let failure = self.run(target).await.err();
+            let failure = self.run(endpoint.address()).await.err();
             let result = CheckResult { passed: failure.is_none(), began, jitter: fastrand::f64() };
             let health = endpoint.schedule.lock().observe(before, result, &self.spec.timing);
             endpoint.set_health(health, began);

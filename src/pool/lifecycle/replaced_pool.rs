@@ -1,11 +1,11 @@
 //! The state that a pool takes over from the pool that it replaces.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
+use crate::base::backend_address::BackendAddress;
 use crate::base::event::Event;
 use crate::base::units::PoolName;
 use crate::discovery::{Discovery, Member};
@@ -20,7 +20,7 @@ pub(in crate::pool) struct ReplacedPool {
     /// Its backends, and older removed backends that still have requests in flight.
     endpoints: Vec<Arc<Endpoint>>,
     /// The addresses that are no longer configured.
-    missing: BTreeSet<SocketAddr>,
+    missing: BTreeSet<BackendAddress>,
 }
 
 impl ReplacedPool {
@@ -45,7 +45,7 @@ impl ReplacedPool {
         in_flight: &Arc<AtomicU32>,
         admission: &Admission,
     ) -> Discovery<Arc<Endpoint>> {
-        let known: HashMap<SocketAddr, Arc<Endpoint>> =
+        let known: HashMap<BackendAddress, Arc<Endpoint>> =
             self.endpoints.iter().map(|endpoint| (endpoint.address(), Arc::clone(endpoint))).collect();
         let shared = PoolShared {
             in_flight: Arc::clone(in_flight),

@@ -1,10 +1,10 @@
 //! Lists the backends of a pool for operators, and applies their overrides.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::base::backend_address::BackendAddress;
 use crate::base::event::Event;
 use crate::base::units::Timestamp;
 use crate::discovery::Target;
@@ -64,7 +64,7 @@ impl Pool {
     /// The reason for the rejection. In that case nothing changes.
     pub fn change(
         &self,
-        address: SocketAddr,
+        address: BackendAddress,
         change: Change,
         since: Timestamp,
         now: Instant,

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::base::backend_address::BackendAddress;
 use crate::pool::passive_health::config::Spec;
 use crate::pool::passive_health::histogram::Counts;
 use crate::pool::passive_health::tally::Share;
@@ -33,7 +33,7 @@ const DOUBLINGS_MAX: u32 = 16;
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The backend.
-    pub address: SocketAddr,
+    pub address: BackendAddress,
     /// Whether its health checks pass.
     pub up: bool,
     /// The outcomes of its requests; if the window has not ended, those until now.
@@ -84,7 +84,7 @@ pub enum Change {
     /// The backend is ejected.
     Ejected {
         /// The backend.
-        address: SocketAddr,
+        address: BackendAddress,
         /// The reason.
         reason: Reason,
         /// The duration.
@@ -93,7 +93,7 @@ pub enum Change {
     /// The ejection has ended.
     Returned {
         /// The backend.
-        address: SocketAddr,
+        address: BackendAddress,
     },
 }
 
@@ -132,7 +132,7 @@ impl History {
 #[derive(Debug)]
 pub struct Detector {
     spec: Spec,
-    histories: BTreeMap<SocketAddr, History>,
+    histories: BTreeMap<BackendAddress, History>,
     windows: u32,
 }
 
@@ -159,7 +159,7 @@ impl Detector {
     /// the counts so far.
     pub fn consecutive_failures_reached(
         &mut self,
-        address: SocketAddr,
+        address: BackendAddress,
         (in_a_row, gateway): (u32, bool),
         pool: &[Report],
         now: Instant,
@@ -172,7 +172,7 @@ impl Detector {
 
     /// Whether the median failure rate of the peers is low, with enough requests. Not the mean: two may be
     /// unhealthy at the same time.
-    fn peers_are_healthy(&self, address: SocketAddr, pool: &[Report]) -> bool {
+    fn peers_are_healthy(&self, address: BackendAddress, pool: &[Report]) -> bool {
         let last = |report: &Report| self.histories.get(&report.address).map_or(Share::default(), |s| s.last);
         let peers = pool.iter().filter(|report| report.address != address && self.takes_requests(report));
         let shares: Vec<Share> = peers.map(|report| report.outcomes.plus(last(report))).collect();
@@ -268,7 +268,7 @@ impl Detector {
     }
 
     fn evaluate_success_rates(&mut self, pool: &[Report], now: Instant) -> Vec<Change> {
-        let mut rates: Vec<(SocketAddr, f64)> = Vec::new();
+        let mut rates: Vec<(BackendAddress, f64)> = Vec::new();
         for report in pool {
             let takes = self.takes_requests(report);
             let Some(history) = self.histories.get_mut(&report.address) else { continue };
@@ -295,7 +295,7 @@ impl Detector {
     }
 
     /// Ejects a backend unless `max_ejected_percent` is reached or no other backend takes requests.
-    fn eject(&mut self, address: SocketAddr, reason: Reason, pool: &[Report], now: Instant) -> Option<Change> {
+    fn eject(&mut self, address: BackendAddress, reason: Reason, pool: &[Report], now: Instant) -> Option<Change> {
         let out = pool.iter().filter(|report| self.histories.get(&report.address).is_some_and(History::is_ejected));
         let share = pool.len().saturating_mul(self.spec.max_ejected_percent as usize) / 100;
         let others = pool.iter().any(|report| report.address != address && self.takes_requests(report));

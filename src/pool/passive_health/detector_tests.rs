@@ -1,14 +1,15 @@
 //! The detector without a network: which backends are ejected, for how long, and how many.
 
 use super::*;
+use crate::base::backend_address::BackendAddress;
 use crate::pool::passive_health::config::Setting;
 
 fn spec() -> Spec {
     Setting::default().check(&crate::base::fault::Place::root(), &mut crate::base::fault::Faults::default()).unwrap()
 }
 
-fn address(host: usize) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], u16::try_from(host).unwrap() + 1))
+fn address(host: usize) -> BackendAddress {
+    BackendAddress::from(([127, 0, 0, 1], u16::try_from(host).unwrap() + 1))
 }
 
 fn report(host: usize, millis: u64, count: u32) -> Report {

@@ -4,12 +4,12 @@
 //! threshold, it fires the trigger of the pool, so that the decision does not wait for the end of the window.
 //! Only this task calls the [`Detector`]; the result is one flag that selection reads.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::base::backend_address::BackendAddress;
 use crate::base::event::Event;
 use crate::base::units::{Period, PoolName};
 use crate::pool::endpoint::Endpoint;
@@ -132,7 +132,7 @@ fn evaluate_consecutive_failures(detector: &mut Detector, backends: &[Arc<Endpoi
 }
 
 fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>], now: Instant) {
-    let endpoint = |address: SocketAddr| backends.iter().find(|endpoint| endpoint.address() == address);
+    let endpoint = |address: BackendAddress| backends.iter().find(|endpoint| endpoint.address() == address);
     let pool = pool.clone();
     match change {
         Change::Ejected { address, reason, period } => {

@@ -1,8 +1,8 @@
 //! Picks the backend that session affinity selects.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::base::backend_address::BackendAddress;
 use crate::pool::endpoint::Endpoint;
 use crate::pool::lease::Lease;
 use crate::pool::live::Pool;
@@ -21,7 +21,7 @@ impl Pool {
     pub fn pick_by_affinity(
         &self,
         attempted: &[Arc<Endpoint>],
-        score: impl Fn(SocketAddr) -> Option<u64>,
+        score: impl Fn(BackendAddress) -> Option<u64>,
     ) -> Option<AffinityPick> {
         let (endpoint, is_first_choice) = self.affinity_target(attempted, &score)?;
         let lease = self.admission.lease(&endpoint)?;
@@ -32,7 +32,7 @@ impl Pool {
     pub(in crate::pool) fn affinity_target(
         &self,
         attempted: &[Arc<Endpoint>],
-        score: &dyn Fn(SocketAddr) -> Option<u64>,
+        score: &dyn Fn(BackendAddress) -> Option<u64>,
     ) -> Option<(Arc<Endpoint>, bool)> {
         let mut highest_of_all = None;
         let mut best: Option<(u64, Arc<Endpoint>)> = None;

@@ -6,7 +6,6 @@
 //! only operators can request one.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use fastrand::Rng;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::base::backend_address::BackendAddress;
 use crate::http::rejection::Rejection;
 use crate::pool::admission::breaker::Passing;
 use crate::pool::admission::circuit::CircuitState;
@@ -40,7 +40,7 @@ pub struct SelectionPreview {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Candidate {
     /// Its address.
-    pub address: SocketAddr,
+    pub address: BackendAddress,
     /// Its share of the traffic relative to the others.
     pub weight: u32,
     /// Whether it takes traffic only when too few primary backends are available.
@@ -76,7 +76,7 @@ impl Pool {
     pub fn preview(
         &self,
         key: Key,
-        affinity: Option<&dyn Fn(SocketAddr) -> Option<u64>>,
+        affinity: Option<&dyn Fn(BackendAddress) -> Option<u64>>,
         now: Instant,
     ) -> SelectionPreview {
         let not_ejected = |endpoint: &Endpoint| self.accepts_traffic(endpoint);

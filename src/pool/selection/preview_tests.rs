@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::backend_address::BackendAddress;
 use crate::base::fault::{Faults, Place};
 use crate::pool::admission::circuit::CircuitState;
 use crate::pool::operator::overrides::{Change, State};
 use crate::pool::selection::preview::{Candidate, SelectionPreview};
-use std::net::SocketAddr;
 
 use crate::base::units::Timestamp;
 use std::sync::Arc;
@@ -120,7 +120,7 @@ async fn preview_gives_the_reason_for_each_unavailable_backend() {
 #[tokio::test]
 async fn preview_shows_the_affinity_backend_if_it_is_available() {
     let pool = pool("balance: round_robin", &THREE).await;
-    let score = |address: SocketAddr| (address.port() == 3).then_some(0);
+    let score = |address: BackendAddress| (address.port() == 3).then_some(0);
     let preview = pool.preview(Key::NONE, Some(&score), Instant::now());
     assert_eq!(chances(&preview), BTreeMap::from([(3, 1.0)]));
     drain(&pool, 3);

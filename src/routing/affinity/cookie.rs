@@ -13,6 +13,7 @@ use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
+use crate::base::backend_address::{BackendAddress, NAME_MAX, UNIX};
 use crate::base::text_file;
 
 /// Bytes of a key.
@@ -34,10 +35,10 @@ impl ProcessKey {
 }
 
 const TAG: usize = 16;
-/// Pool, time, address, port.
+/// Pool, time, address, port. The path of a socket follows; its IP address and port are zero.
 const PLAIN: usize = 8 + 8 + 16 + 2;
-/// The length of a cookie value in bytes before base64.
-const SEALED: usize = NONCE_LEN + PLAIN + TAG;
+/// The longest cookie value in bytes before base64.
+const SEALED_MAX: usize = NONCE_LEN + PLAIN + NAME_MAX + TAG;
 
 /// The decrypted content of a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub struct AffinityCookie {
     /// The pool, by [`pool_id`].
     pub pool: u64,
     /// The backend.
-    pub backend: SocketAddr,
+    pub backend: BackendAddress,
     /// When it was issued, in seconds since 1970.
     pub issued_at: u64,
 }
@@ -111,11 +112,15 @@ impl CookieKeys {
     pub fn seal(&self, cookie: &AffinityCookie) -> Option<String> {
         let mut nonce = [0; NONCE_LEN];
         aws_lc_rs::rand::fill(&mut nonce).ok()?;
-        let mut sealed = Vec::with_capacity(SEALED - NONCE_LEN);
+        let mut sealed = Vec::with_capacity(SEALED_MAX);
         sealed.extend_from_slice(&cookie.pool.to_be_bytes());
         sealed.extend_from_slice(&cookie.issued_at.to_be_bytes());
-        sealed.extend_from_slice(&address(cookie.backend.ip()).octets());
-        sealed.extend_from_slice(&cookie.backend.port().to_be_bytes());
+        let inet = cookie.backend.inet().unwrap_or(NO_ADDRESS);
+        sealed.extend_from_slice(&address(inet.ip()).octets());
+        sealed.extend_from_slice(&inet.port().to_be_bytes());
+        if let BackendAddress::Unix(path) = &cookie.backend {
+            sealed.extend_from_slice(path.as_str().as_bytes());
+        }
         let once = Nonce::assume_unique_for_key(nonce);
         self.keys.first()?.seal_in_place_append_tag(once, self.associated_data(), &mut sealed).ok()?;
         Some(URL_SAFE_NO_PAD.encode([nonce.as_slice(), &sealed].concat()))
@@ -124,13 +129,14 @@ impl CookieKeys {
     /// The content of a cookie value; `None` if these keys did not encrypt it.
     #[must_use]
     pub fn open(&self, value: &str) -> Option<AffinityCookie> {
-        let mut bytes = [0; SEALED];
+        let mut bytes = [0; SEALED_MAX];
         let length = URL_SAFE_NO_PAD.decode_slice(value, &mut bytes).ok()?;
         let (nonce, sealed) = bytes.get(..length)?.split_first_chunk::<NONCE_LEN>()?;
         self.keys.iter().find_map(|key| {
-            let mut sealed: [u8; PLAIN + TAG] = sealed.try_into().ok()?;
-            let opened =
-                key.open_in_place(Nonce::assume_unique_for_key(*nonce), self.associated_data(), &mut sealed).ok()?;
+            let mut copy = [0; SEALED_MAX];
+            let copy = copy.get_mut(..sealed.len())?;
+            copy.copy_from_slice(sealed);
+            let opened = key.open_in_place(Nonce::assume_unique_for_key(*nonce), self.associated_data(), copy).ok()?;
             parse(opened)
         })
     }
@@ -144,6 +150,9 @@ fn cipher(secret: &[u8]) -> Option<LessSafeKey> {
     UnboundKey::new(&AES_256_GCM_SIV, secret).map(LessSafeKey::new).ok()
 }
 
+/// Instead of the address of a socket.
+const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+
 /// A fixed length for both families. An IPv4 address is restored as one.
 fn address(ip: IpAddr) -> Ipv6Addr {
     match ip {
@@ -156,8 +165,12 @@ fn parse(plain: &[u8]) -> Option<AffinityCookie> {
     let (pool, rest) = plain.split_first_chunk()?;
     let (issued_at, rest) = rest.split_first_chunk()?;
     let (ip, rest) = rest.split_first_chunk::<16>()?;
-    let port = u16::from_be_bytes(*rest.first_chunk()?);
-    let backend = SocketAddr::new(Ipv6Addr::from(*ip).to_canonical(), port);
+    let (port, path) = rest.split_first_chunk()?;
+    let backend = match (u16::from_be_bytes(*port), std::str::from_utf8(path).ok()?) {
+        (0, path) => format!("{UNIX}{path}").parse().ok()?,
+        (port, "") => SocketAddr::new(Ipv6Addr::from(*ip).to_canonical(), port).into(),
+        (_, _) => return None,
+    };
     Some(AffinityCookie { pool: u64::from_be_bytes(*pool), backend, issued_at: u64::from_be_bytes(*issued_at) })
 }
 
@@ -180,7 +193,7 @@ mod tests {
     #[test]
     fn encrypted_cookie_is_decrypted_and_reveals_nothing() {
         let keys = keys("l7lb", &[1]);
-        for backend in ["127.0.0.1:8081", "[2001:db8::1]:443"] {
+        for backend in ["127.0.0.1:8081", "[2001:db8::1]:443", "unix:/run/app.sock", "unix:@app"] {
             let value = keys.seal(&cookie(backend)).unwrap();
             assert_eq!(keys.open(&value), Some(cookie(backend)));
             assert!(value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'), "{value}");
@@ -198,6 +211,8 @@ mod tests {
         for length in 0..value.len() {
             assert_eq!(ours.open(&value[..length]), None, "{length}");
         }
+        let longest = cookie(&format!("unix:/{}", "x".repeat(NAME_MAX - 1)));
+        assert_eq!(ours.open(&ours.seal(&longest).unwrap()), Some(longest));
         for index in 0..value.len() {
             let mut forged = value.clone().into_bytes();
             forged[index] = if forged[index] == b'A' { b'B' } else { b'A' };

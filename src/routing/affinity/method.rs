@@ -1,12 +1,13 @@
 //! How session affinity identifies a client: by an affinity cookie, or by the hash of a client value.
 
 use std::hash::Hash;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, header};
 
 use super::cookie::CookieKeys;
+use crate::base::backend_address::BackendAddress;
 
 /// How a client is identified.
 #[derive(Debug)]
@@ -70,7 +71,7 @@ impl HashSource {
 
 /// The score of the backend at `address` for a client with this hash; the highest wins.
 #[must_use]
-pub fn score(client: u64, address: SocketAddr) -> u64 {
+pub fn score(client: u64, address: BackendAddress) -> u64 {
     hash((client, address))
 }
 
@@ -123,8 +124,8 @@ mod tests {
 
     #[test]
     fn clients_are_spread_evenly_and_only_those_of_a_removed_backend_move() {
-        let backends: Vec<SocketAddr> = (1..=5).map(|n| format!("192.0.2.{n}:80").parse().unwrap()).collect();
-        let best = |client: u64, among: &[SocketAddr]| *among.iter().max_by_key(|a| score(client, **a)).unwrap();
+        let backends: Vec<BackendAddress> = (1..=5).map(|n| format!("192.0.2.{n}:80").parse().unwrap()).collect();
+        let best = |client: u64, among: &[BackendAddress]| *among.iter().max_by_key(|a| score(client, **a)).unwrap();
         let clients: Vec<u64> = (0..10_000_u64).map(hash).collect();
         for backend in &backends {
             let own = clients.iter().filter(|client| best(**client, &backends) == *backend).count();

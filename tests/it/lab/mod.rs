@@ -1,6 +1,7 @@
 //! Test tools: real processes, clients and load without retries. Traffic stays on the loopback interface.
 
 pub mod authority;
+pub mod bridge;
 pub mod client;
 pub mod frames;
 pub mod grpc;

@@ -6,25 +6,18 @@
 //! that collide with those of another client. When a client has disconnected, its idle connections close after
 //! `keepalive_timeout`, or earlier when the pool of idle connections is full.
 //!
-//! This module establishes the connection itself, because Pingora has no hook between TCP and TLS. Therefore
+//! [`connector`] establishes the connection, because Pingora has no hook between TCP and TLS. Therefore
 //! `server.client_bind_to_ipv4` and `_ipv6` have no effect here, and a configuration with both is rejected.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use ahash::RandomState;
-use async_trait::async_trait;
-use pingora::{Error, ErrorType};
-use pingora_core::connectors::L4Connect;
-use pingora_core::protocols::l4::ext::connect;
-use pingora_core::protocols::l4::socket::SocketAddr as PeerAddress;
-use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::upstreams::peer::HttpPeer;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::io::AsyncWriteExt;
 
+use super::connector;
+use crate::base::backend_address::BackendAddress;
 use crate::http::proxy_protocol::{encode_local, encode_v2};
 
 /// The version of the PROXY protocol that the backends of the pool expect.
@@ -58,60 +51,27 @@ impl ProxyProtocol {
         Self { seed: RandomState::new() }
     }
 
-    /// Makes new connections to `peer` start with the addresses of `connection`, and reuses only connections with
-    /// the same addresses. Set the connection timeout of `peer` before.
-    pub fn set_client_header(&self, peer: &mut HttpPeer, connection: ClientConnection) {
-        peer.group_key = self.seed.hash_one(connection);
-        set_connector(peer, encode_v2(connection.client, connection.local));
+    /// Makes new connections to `peer`, the backend at `address`, start with the addresses of `connection`, and
+    /// reuses only connections with the same addresses. Set the connection timeout of `peer` before.
+    pub fn set_client_header(&self, peer: &mut HttpPeer, address: BackendAddress, connection: ClientConnection) {
+        peer.group_key = self.seed.hash_one((connection, peer.group_key));
+        connector::set(&mut peer.options, address, encode_v2(connection.client, connection.local));
     }
 
-    /// Makes new connections to `peer` start with a LOCAL header, as for health checks: the connection does not
-    /// relay a client.
-    pub fn set_local_header(&self, peer: &mut HttpPeer) {
-        set_connector(peer, encode_local().to_vec());
-    }
-}
-
-fn set_connector(peer: &mut HttpPeer, header: Vec<u8>) {
-    let limit = peer.options.connection_timeout.unwrap_or(Duration::MAX);
-    peer.options.custom_l4 = Some(Arc::new(HeaderConnector { header, limit }));
-}
-
-/// Connects, and writes the header before any other byte.
-#[derive(Debug)]
-struct HeaderConnector {
-    header: Vec<u8>,
-    /// The connection timeout. Pingora does not apply it to a custom connector.
-    limit: Duration,
-}
-
-#[async_trait]
-impl L4Connect for HeaderConnector {
-    async fn connect(&self, address: &PeerAddress) -> pingora::Result<Stream> {
-        let Some(address) = address.as_inet() else {
-            return Error::e_explain(ErrorType::ConnectError, "a backend has an IP address");
-        };
-        match tokio::time::timeout(self.limit, self.open(address)).await {
-            Ok(opened) => opened,
-            Err(e) => Err(Error::because(ErrorType::ConnectTimedout, format!("connecting to {address}"), e)),
-        }
-    }
-}
-
-impl HeaderConnector {
-    async fn open(&self, address: &SocketAddr) -> pingora::Result<Stream> {
-        let mut stream = connect(address, None).await?;
-        // No byte of the request has been sent yet, so this counts as a failed connection.
-        let failed = |e| Error::because(ErrorType::ConnectError, format!("PROXY protocol header to {address}"), e);
-        stream.write_all(&self.header).await.map_err(failed)?;
-        Ok(stream.into())
+    /// Makes new connections to `peer`, the backend at `address`, start with a LOCAL header, as for health checks:
+    /// the connection does not relay a client.
+    pub fn set_local_header(&self, peer: &mut HttpPeer, address: BackendAddress) {
+        connector::set(&mut peer.options, address, encode_local().to_vec());
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use pingora::ErrorType;
     use pingora_core::upstreams::peer::Peer;
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -131,7 +91,8 @@ mod tests {
         let protocol = ProxyProtocol::new(Version::V2);
         let key = |client: &str, local: &str| {
             let mut peer = backend(([127, 0, 0, 1], 1).into());
-            protocol.set_client_header(&mut peer, connection(client, local));
+            let address = ([127, 0, 0, 1], 1);
+            protocol.set_client_header(&mut peer, SocketAddr::from(address).into(), connection(client, local));
             peer.reuse_hash()
         };
         let own = key("192.0.2.1:1000", "192.0.2.9:443");
@@ -150,15 +111,16 @@ mod tests {
     #[tokio::test]
     async fn header_is_written_before_any_other_byte() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut peer = backend(listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
+        let mut peer = backend(address);
         let protocol = ProxyProtocol::new(Version::V2);
         for local in [false, true] {
             let client = connection("192.0.2.1:1000", "192.0.2.9:443");
             let expected = if local {
-                protocol.set_local_header(&mut peer);
+                protocol.set_local_header(&mut peer, address.into());
                 encode_local().to_vec()
             } else {
-                protocol.set_client_header(&mut peer, client);
+                protocol.set_client_header(&mut peer, address.into(), client);
                 encode_v2(client.client, client.local)
             };
             let connector = peer.options.custom_l4.clone().unwrap();
@@ -177,12 +139,12 @@ mod tests {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut peer = backend(closed);
         let protocol = ProxyProtocol::new(Version::V2);
-        protocol.set_local_header(&mut peer);
+        protocol.set_local_header(&mut peer, closed.into());
         let connector = peer.options.custom_l4.clone().unwrap();
         let error = connector.connect(peer.address()).await.unwrap_err();
         assert_eq!(*error.etype(), ErrorType::ConnectRefused);
         peer.options.connection_timeout = Some(Duration::ZERO);
-        protocol.set_local_header(&mut peer);
+        protocol.set_local_header(&mut peer, closed.into());
         let connector = peer.options.custom_l4.clone().unwrap();
         let error = connector.connect(peer.address()).await.unwrap_err();
         assert!(matches!(error.etype(), ErrorType::ConnectTimedout | ErrorType::ConnectRefused), "{error}");

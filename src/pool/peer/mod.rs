@@ -1,6 +1,11 @@
 //! How l7lb connects to backends: protocol, TLS and timeouts.
+//!
+//! - [`connector`]: connections to Unix domain sockets.
+//! - [`proxy_protocol`]: PROXY protocol to backends.
 
-use std::net::SocketAddr;
+mod connector;
+pub mod proxy_protocol;
+
 use std::time::Duration;
 
 use pingora_core::protocols::{ALPN, TcpKeepalive};
@@ -8,9 +13,10 @@ use pingora_core::upstreams::peer::HttpPeer;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use self::proxy_protocol::ProxyProtocol;
+use crate::base::backend_address::BackendAddress;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
-use crate::pool::proxy_protocol::ProxyProtocol;
 use crate::tls::upstream::UpstreamTls;
 
 /// The protocol to the backends.
@@ -150,23 +156,47 @@ pub struct Template {
 impl Template {
     /// The peer for the backend at `address`.
     #[must_use]
-    pub fn peer(&self, address: SocketAddr) -> HttpPeer {
+    pub fn peer(&self, address: BackendAddress) -> HttpPeer {
         let server_name = self.tls.as_ref().map(|tls| tls.server_name.clone()).unwrap_or_default();
-        let mut peer = HttpPeer::new(address, self.tls.is_some(), server_name);
+        let mut peer = HttpPeer::new(connector::NOWHERE, self.tls.is_some(), server_name);
         peer.client_cert_key = self.tls.as_ref().and_then(|tls| tls.client.clone());
         self.apply(&mut peer);
+        connector::direct(&mut peer, address);
+        peer
+    }
+
+    /// The peer for a health check of the backend at `address`, within `timeout`.
+    #[must_use]
+    pub fn peer_for_check(&self, address: BackendAddress, timeout: Duration) -> HttpPeer {
+        let mut peer = self.peer(address);
+        peer.options.connection_timeout = Some(timeout);
+        peer.options.total_connection_timeout = Some(timeout);
+        peer.options.read_timeout = Some(timeout);
+        // A new connection for each check: a shared one would hide that no new connection can be established.
+        peer.options.max_h2_streams = 1;
+        match &self.proxy_protocol {
+            Some(proxy_protocol) => proxy_protocol.set_local_header(&mut peer, address),
+            // Again, with the new timeout.
+            None => connector::direct(&mut peer, address),
+        }
         peer
     }
 
     /// The peer for a request with `Upgrade`. Upgrades need HTTP/1.1, so with `protocol: auto` the connection uses
     /// HTTP/1.1.
     #[must_use]
-    pub fn peer_for_upgrade(&self, address: SocketAddr) -> HttpPeer {
+    pub fn peer_for_upgrade(&self, address: BackendAddress) -> HttpPeer {
         let mut peer = self.peer(address);
         if self.protocol == Protocol::Auto {
             peer.options.alpn = ALPN::H1;
         }
         peer
+    }
+
+    /// The `Host` of health checks: the server name of TLS.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.tls.as_ref().map_or("localhost", |tls| &tls.server_name)
     }
 
     /// The longest timeout of a read.
