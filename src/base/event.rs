@@ -179,6 +179,12 @@ pub enum Event {
         /// The new level: lines of this level and more severe ones are logged.
         log_level: String,
     },
+    /// Connections cannot be accepted, because file descriptors or memory for sockets have run out. Reported again
+    /// at most every minute.
+    AcceptFailed {
+        /// The reason, with the limit and the remedy.
+        reason: String,
+    },
     /// Access log lines were lost because the destination failed or was too slow.
     LogLinesLost {
         /// Lines since the last such event.
@@ -207,7 +213,7 @@ impl Event {
     #[must_use]
     pub fn level(&self) -> Level {
         match self {
-            Self::TlsReloadFailed { .. } | Self::ConfigRejected { .. } => Level::Error,
+            Self::TlsReloadFailed { .. } | Self::ConfigRejected { .. } | Self::AcceptFailed { .. } => Level::Error,
             Self::BackendDown { .. }
             | Self::BackendEjected { .. }
             | Self::CircuitOpened { .. }
@@ -286,10 +292,9 @@ impl fmt::Display for Event {
                 let reason = reason.trim_end();
                 write!(f, "configuration rejected, the previous one stays active: file={file}\n{reason}")
             }
-            Self::NeedsUpgrade { keys } => {
-                write!(f, "changed keys need an upgrade: keys={}", keys.join(","))
-            }
+            Self::NeedsUpgrade { keys } => write!(f, "changed keys need an upgrade: keys={}", keys.join(",")),
             Self::LogLevelChanged { log_level } => write!(f, "log level changed: level={log_level}"),
+            Self::AcceptFailed { reason } => write!(f, "cannot accept connections: reason={reason:?}"),
             Self::LogLinesLost { lines, reason } => {
                 write!(f, "access log lines lost: lines={lines} reason={reason:?}")
             }

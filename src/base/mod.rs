@@ -8,11 +8,13 @@
 //! - [`event`]: every notable change while the balancer runs, with one wording each.
 //! - [`lifecycle`]: whether the process is starting, serving or draining.
 //! - [`systemd`]: notifications to the service manager.
+//! - [`accept_errors`]: reports errors of accept loops without a flood.
 //! - [`file_stamps`]: detects changed files.
 //! - [`text_file`]: reads text files with a byte-order mark.
 
 pub mod units;
 pub mod backend_address;
+pub mod accept_errors;
 pub mod fault;
 pub mod event;
 pub mod lifecycle;

@@ -78,10 +78,7 @@ fn inspect(file: &Path) -> FileReport {
 /// The diagnostics of a valid file: failed tests, then warnings.
 #[expect(clippy::disallowed_methods, reason = "limits need a start time; none is evaluated")]
 fn examine(loaded: &Loaded) -> Vec<Diagnostic> {
-    let circumstances = Circumstances {
-        now: SystemTime::now(),
-        connections: descriptors::raise_limit().ok().map(descriptors::connections_for),
-    };
+    let circumstances = Circumstances { now: SystemTime::now(), descriptors: descriptors::raise_limit().ok() };
     let failed = match Snapshot::build(&loaded.checked, None, Instant::now()) {
         Ok(snapshot) => expectations::failures(&loaded.checked, &snapshot),
         Err(problem) => vec![Fault { place: Place::root(), problem, hint: String::new() }],

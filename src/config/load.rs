@@ -227,8 +227,23 @@ fn syntax(source: &Source, error: &serde_yaml::Error) -> Diagnostic {
     let told = || error.location().map(|at| Position { line: at.line(), column: at.column() });
     // serde_yaml appends the position, which the diagnostic already has.
     let problem = message.split(" at line ").next().unwrap_or(&message).to_owned();
-    let fault = Fault { place: Place::root(), problem, hint: String::new() };
-    source.diagnostic(Severity::Error, position.or_else(told), fault)
+    let position = position.or_else(told);
+    let line = position.and_then(|at| source.content().lines().nth(at.line.saturating_sub(1))).unwrap_or_default();
+    let fault = Fault { place: Place::root(), hint: hint_for_syntax(&problem, line).to_owned(), problem };
+    source.diagnostic(Severity::Error, position, fault)
+}
+
+/// What is probably wrong in `line`: texts of other proxies that YAML reads as something else.
+fn hint_for_syntax(problem: &str, line: &str) -> &'static str {
+    if problem.contains("expected alphabetic or numeric") || problem.contains("unknown anchor") {
+        "put a text that begins with `*` in quotes, for example \"*.example.com\""
+    } else if line.contains("[::") || line.contains("]:") {
+        "put an IPv6 address in quotes, for example \"[::]:8080\""
+    } else if problem.contains("cannot start any token") {
+        "put the text in quotes"
+    } else {
+        ""
+    }
 }
 
 /// The first tab in the indentation around an error in line `line`. The parser may notice it one line later.

@@ -118,6 +118,11 @@ impl Config {
         }
     }
 
+    /// The number of threads.
+    pub(super) fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(cores)
+    }
+
     fn to_server_conf(&self, folder: &Path) -> ServerConf {
         let base = ServerConf::default();
         let in_folder = |name: &str| folder.join(name).display().to_string();
@@ -131,7 +136,7 @@ impl Config {
             user: this.user,
             group: this.group,
             working_directory: this.working_directory,
-            threads: this.threads.unwrap_or_else(cores),
+            threads: self.threads(),
             listener_tasks_per_fd: this.listener_tasks_per_fd.unwrap_or(base.listener_tasks_per_fd),
             work_stealing: this.work_stealing.unwrap_or(false),
             runtime_enable_alt_timer: this.runtime_enable_alt_timer,

@@ -55,3 +55,19 @@ fn key_with_a_no_break_space_is_named() {
         "{said:?}"
     );
 }
+
+#[test]
+fn text_that_yaml_reads_as_something_else_gets_a_hint_to_quote_it() {
+    for (text, hint) in [
+        ("routes:\n  - { host: *.example.com, path: / }\n", "for example \"*.example.com\""),
+        ("routes:\n  - path: /\n    host: *.example.com\n", "for example \"*.example.com\""),
+        ("routes:\n  - host: *\n    path: /\n", "for example \"*.example.com\""),
+        ("listeners: [{ address: [::]:8080 }]\n", "for example \"[::]:8080\""),
+        ("listeners:\n  - address: [::]:8080\n", "for example \"[::]:8080\""),
+        ("routes:\n  - { path: @api }\n", "put the text in quotes"),
+        ("routes:\n  - path: `/api`\n", "put the text in quotes"),
+    ] {
+        let said = problems(text);
+        assert!(said.len() == 1 && said[0].contains(hint), "{text:?}: {said:?}");
+    }
+}

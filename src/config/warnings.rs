@@ -12,6 +12,8 @@ use crate::base::fault::{Fault, Faults, Place};
 use crate::base::units::Period;
 use crate::discovery::Target;
 use crate::listener::address::ListenAddress;
+use crate::listener::descriptors;
+use crate::pool::peer::Protocol;
 use crate::pool::{BackendConfig, health};
 use crate::tls::certificates;
 
@@ -20,6 +22,8 @@ use crate::tls::certificates;
 const USUAL_BACKEND_KEEPALIVE: Duration = Duration::from_secs(60);
 /// A longer timeout has no practical effect.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// File descriptors that every process has: standard streams, logs, control and upgrade sockets, event queues.
+const DESCRIPTORS_OF_THE_PROCESS: usize = 32;
 /// Automatic renewal happens earlier than this before expiry.
 const CERTIFICATE_NEAR_ITS_END: Duration = Duration::from_secs(21 * 24 * 3600);
 
@@ -28,8 +32,8 @@ const CERTIFICATE_NEAR_ITS_END: Duration = Duration::from_secs(21 * 24 * 3600);
 pub struct Circumstances {
     /// The current time, for the expiry of certificates.
     pub now: SystemTime,
-    /// The number of connections that the file descriptor limit allows, if known.
-    pub connections: Option<usize>,
+    /// The file descriptor limit, if known.
+    pub descriptors: Option<u64>,
 }
 
 /// The warnings for a consistent configuration.
@@ -39,7 +43,10 @@ pub fn warnings(config: &Config, circumstances: &Circumstances) -> Vec<Fault> {
     let root = Place::root();
     listeners(config, &root.key("listeners"), circumstances.now, &mut found);
     trusted_networks(&config.trusted_proxies, &root.key("trusted_proxies"), &mut found);
-    connections(config, circumstances.connections, &mut found);
+    if let Some(limit) = circumstances.descriptors {
+        connections(config, limit, &mut found);
+        descriptors(config, limit, &mut found);
+    }
     client_timeouts(config, &root.key("client_timeouts"), &mut found);
     for (index, name) in config.recent_requests.secrets() {
         found.add(
@@ -132,17 +139,46 @@ fn trusted_networks(networks: &[IpNet], place: &Place, found: &mut Faults) {
     }
 }
 
-fn connections(config: &Config, enough_for: Option<usize>, found: &mut Faults) {
-    if let (Some(total), Some(enough_for)) = (config.connection_limits.total, enough_for)
-        && total > enough_for
-    {
+/// Client connections and requests in flight that the file descriptor limit does not allow.
+fn connections(config: &Config, limit: u64, found: &mut Faults) {
+    let enough_for = descriptors::connections_for(limit);
+    let mut check = |place: Place, configured: Option<usize>, what: &str| {
+        if let Some(configured) = configured.filter(|configured| *configured > enough_for) {
+            found.add(
+                place,
+                format!("the file descriptor limit of {limit} allows only {enough_for} {what}"),
+                format!(
+                    "raise the limit (`LimitNOFILE=`, `ulimit -n`) to {}, or lower this value",
+                    configured.saturating_mul(5) / 2
+                ),
+            );
+        }
+    };
+    check(Place::root().key("connection_limits").key("total"), config.connection_limits.total, "connections");
+    for (name, pool) in &config.pools {
+        // Requests over HTTP/2 share connections.
+        let total = pool.max_in_flight.and_then(|bound| bound.total).filter(|_| pool.protocol == Protocol::Http1);
+        let place = Place::root().key("pools").key(name.as_str()).key("max_in_flight").key("total");
+        check(place, total.and_then(|total| usize::try_from(total).ok()), "requests in flight over HTTP/1.1");
+    }
+}
+
+/// Sockets that exist without clients: listeners, health checks, and an idle connection of each thread to each
+/// backend. A fifth of the file descriptors is for them and for files.
+fn descriptors(config: &Config, limit: u64, found: &mut Faults) {
+    let threads = config.server.threads();
+    let addresses: usize = config.listeners.iter().map(|listener| listener.address.texts().len()).sum();
+    let backends: usize = config.pools.values().map(|pool| pool.backends.len()).sum();
+    let needed = (addresses * threads + backends * (threads + 1) + DESCRIPTORS_OF_THE_PROCESS) as u64;
+    let reserved = limit / 5;
+    if needed > reserved {
         found.add(
-            Place::root().key("connection_limits").key("total"),
-            format!("the file descriptor limit allows only {enough_for} connections"),
+            Place::root().key("pools"),
             format!(
-                "raise the limit (`LimitNOFILE=`, `ulimit -n`) to {}, or lower this value",
-                total.saturating_mul(5) / 2
+                "{backends} backends, {addresses} listen addresses and {threads} threads need about {needed} file \
+                 descriptors without clients, and the limit of {limit} reserves {reserved} for them"
             ),
+            format!("raise the limit (`LimitNOFILE=`, `ulimit -n`) to {}, or use fewer `threads`", needed * 5),
         );
     }
 }
@@ -250,7 +286,7 @@ mod tests {
     }
 
     fn today() -> Circumstances {
-        Circumstances { now: SystemTime::now(), connections: Some(1000) }
+        Circumstances { now: SystemTime::now(), descriptors: Some(2500) }
     }
 
     fn places(text: &str, circumstances: &Circumstances) -> Vec<String> {
@@ -312,7 +348,7 @@ mod tests {
         let text =
             format!("listeners: [{{ address: 0.0.0.0:80 }}]\nconnection_limits: {{ total: 1000 }}\n{POOLS_AND_ROUTES}");
         assert_eq!(places(&text, &today()), [""; 0]);
-        let unknown = Circumstances { connections: None, ..today() };
+        let unknown = Circumstances { descriptors: None, ..today() };
         assert_eq!(places(&text.replace("total: 1000", "total: 100000"), &unknown), [""; 0]);
     }
 
@@ -337,6 +373,28 @@ mod tests {
     }
 
     #[test]
+    fn limits_above_the_file_descriptor_limit_are_reported_with_the_limit_that_they_need() {
+        let few = Circumstances { descriptors: Some(500), ..today() };
+        let text = "server: { threads: 8 }\nlisteners: [80, 81]\nconnection_limits: { total: 201 }\n\
+            pools:\n  p: { backends: [1, 2, 3, 4, 5, 6], max_in_flight: { total: 300 } }\n  \
+            q: { backends: [7], protocol: h2c, max_in_flight: { total: 300 } }\nroutes: { path: /, pool: p }\n";
+        let told = |text: &str, circumstances| -> Vec<_> {
+            told(text, circumstances).into_iter().map(|told| (told.place, told.problem, told.hint)).collect()
+        };
+        let said = told(text, &few);
+        let places: Vec<&str> = said.iter().map(|(place, ..)| place.as_str()).collect();
+        assert_eq!(places, ["connection_limits.total", "pools", "pools.p.max_in_flight.total"]);
+        assert!(
+            said[0].1.contains("limit of 500 allows only 200 connections") && said[0].2.contains("to 502"),
+            "{said:?}"
+        );
+        assert!(said[1].1.contains("need about 111 file descriptors"), "{said:?}");
+        assert!(said[1].2.contains("to 555"), "{said:?}");
+        assert!(said[2].2.contains("to 750"), "{said:?}");
+        assert_eq!(told(text, &Circumstances { descriptors: Some(750), ..today() }), []);
+    }
+
+    #[test]
     fn plain_listener_beside_tls_and_expiring_certificates_are_reported() {
         let folder = tempfile::tempdir().unwrap();
         let (pem, certificate) = development::certificate(&["a.test".to_owned()]).unwrap();
@@ -349,7 +407,7 @@ mod tests {
             )
         };
         let day = Duration::from_secs(24 * 3600);
-        let at = |now| Circumstances { now, connections: None };
+        let at = |now| Circumstances { now, descriptors: None };
         let early = at(certificate.expires() - 22 * day);
         let plain = with("{ address: '0.0.0.0:80' }");
         assert_eq!(places(&plain, &early), ["listeners[1].address"]);

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::{GetSocketDigest, Stream};
 use tokio::io::AsyncReadExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::connection_counts::{LimitReached, Slot};
 use super::drain::OpenConnection;
@@ -21,6 +21,7 @@ use super::sockets::AsyncListener;
 use super::stream::ClientStream;
 use super::worker_context::WorkerContext;
 use super::{http1, http2};
+use crate::base::accept_errors::AcceptErrors;
 use crate::http::client_address::{TrustedProxies, canonical};
 use crate::http::proxy_protocol;
 use crate::listener::connection::{Connection, Policy};
@@ -79,7 +80,7 @@ async fn accept_one<E: Engine>(
             let accepted = AcceptedSocket { io, peer, settings: Arc::clone(settings) };
             tokio::spawn(serve(Arc::clone(worker), accepted, open));
         }
-        Err(e) => pause_after(&e).await,
+        Err(e) => pause_after(&e, &worker.accept_errors).await,
     }
 }
 
@@ -95,11 +96,11 @@ const UNIX_CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST),
 
 /// An accept error of a single connection is ignored. After an error of the process the loop pauses, because
 /// the next accept would fail immediately as well.
-async fn pause_after(e: &io::Error) {
+async fn pause_after(e: &io::Error, errors: &AcceptErrors) {
     if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         return;
     }
-    log::error!("cannot accept a connection: {e}");
+    errors.report(e, Instant::now().into_std());
     tokio::time::sleep(EXHAUSTED_PAUSE).await;
 }
 

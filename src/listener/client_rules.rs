@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use super::client_timeouts::ClientTimeouts;
 use super::connection_counts::ConnectionCounts;
 use super::connection_limits::ConnectionLimits;
+use crate::base::accept_errors::AcceptErrors;
 use crate::http::client_address::TrustedProxies;
 use crate::http::request_limits::RequestLimits;
 
@@ -31,6 +32,7 @@ pub struct ClientRules {
 pub struct ActiveClientRules {
     pub(super) current: Arc<ArcSwap<ClientRules>>,
     pub(super) connections: ConnectionCounts,
+    pub(super) accept_errors: Arc<AcceptErrors>,
 }
 
 impl ActiveClientRules {
@@ -38,7 +40,11 @@ impl ActiveClientRules {
     #[must_use]
     pub fn new(rules: ClientRules) -> Self {
         let (total, per_client) = rules.max_connections;
-        Self { current: Arc::new(ArcSwap::from_pointee(rules)), connections: ConnectionCounts::new(total, per_client) }
+        Self {
+            current: Arc::new(ArcSwap::from_pointee(rules)),
+            connections: ConnectionCounts::new(total, per_client),
+            accept_errors: Arc::default(),
+        }
     }
 
     /// Replaces the settings. Request settings apply from the next request on, connection settings from the

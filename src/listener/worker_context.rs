@@ -12,6 +12,7 @@ use super::client_timeouts::ClientTimeouts;
 use super::connection_counts::{ConnectionCounts, LimitReached, Slot};
 use super::connection_limits::ConnectionLimits;
 use super::drain::Drain;
+use crate::base::accept_errors::AcceptErrors;
 use crate::http::client_address::ClientKey;
 use crate::http::request_limits::RequestLimits;
 use crate::observe::AccessLog;
@@ -24,13 +25,14 @@ pub(super) struct WorkerContext<E> {
     /// Whether draining has started. Read for every request.
     pub(super) draining: watch::Receiver<bool>,
     pub(super) connections: ConnectionCounts,
+    pub(super) accept_errors: Arc<AcceptErrors>,
     rules: Arc<ArcSwap<ClientRules>>,
 }
 
 impl<E> WorkerContext<E> {
     pub(super) fn new(engine: E, access_log: AccessLog, drain: Drain, active: ActiveClientRules) -> Self {
-        let ActiveClientRules { current: rules, connections } = active;
-        Self { engine, access_log, draining: drain.started(), drain, connections, rules }
+        let ActiveClientRules { current: rules, connections, accept_errors } = active;
+        Self { engine, access_log, draining: drain.started(), drain, connections, accept_errors, rules }
     }
 
     /// The client timeouts.

@@ -15,6 +15,7 @@ mod lab;
 
 mod affinity;
 mod command;
+mod descriptors;
 mod differential;
 mod control;
 mod errors;

@@ -18,11 +18,13 @@ use parking_lot::Mutex;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::Instant;
 
 use super::client::Client;
 use super::context::Api;
 use super::endpoints::router;
 use super::override_transfer;
+use crate::base::accept_errors::AcceptErrors;
 use crate::base::units::PoolName;
 use crate::pool::Pool;
 
@@ -102,12 +104,12 @@ impl ControlService {
             Ok(listener) => listener,
             Err(e) => return log::error!("cannot accept a connection on the control socket: {e}"),
         };
-        let router = router(self.api.clone());
+        let (router, errors) = (router(self.api.clone()), AcceptErrors::default());
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => drop(tokio::spawn(serve_connection(stream, router.clone()))),
                 Err(e) => {
-                    log::error!("cannot accept a connection on the control socket: {e}");
+                    errors.report(&e, Instant::now().into_std());
                     tokio::time::sleep(PAUSE).await;
                 }
             }

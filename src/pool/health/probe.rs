@@ -12,6 +12,7 @@ use pingora_load_balancing::Backend;
 use pingora_load_balancing::health_check::HealthCheck;
 use tokio::sync::watch;
 
+use crate::base::accept_errors::descriptors_exhausted;
 use crate::base::backend_address::BackendAddress;
 use crate::base::event::Event;
 use crate::base::units::PoolName;
@@ -121,6 +122,16 @@ impl Probe {
         }
     }
 
+    /// The result for Pingora's load balancer.
+    fn result(health: Health) -> pingora::Result<()> {
+        match health {
+            Health::Up => Ok(()),
+            Health::Unknown | Health::Down => {
+                pingora::Error::e_explain(pingora::ErrorType::Custom("unhealthy"), "see the event of the state change")
+            }
+        }
+    }
+
     fn announce(&self, endpoint: &Endpoint, reason: Option<String>) {
         let (pool, backend) = (self.pool.clone(), endpoint.address());
         match reason {
@@ -157,6 +168,10 @@ impl HealthCheck for Probe {
         let before = endpoint.health();
         if endpoint.schedule.lock().is_due(began, &self.spec.timing) {
             let failure = self.run(endpoint.address()).await.err();
+            // Without file descriptors no check can be made, which says nothing about the backend.
+            if failure.is_some() && descriptors_exhausted() {
+                return Self::result(before);
+            }
             let result = CheckResult { passed: failure.is_none(), began, jitter: fastrand::f64() };
             let health = endpoint.schedule.lock().observe(before, result, &self.spec.timing);
             endpoint.set_health(health, began);
@@ -165,12 +180,7 @@ impl HealthCheck for Probe {
             }
             self.progress.send_modify(|_| ());
         }
-        match endpoint.health() {
-            Health::Up => Ok(()),
-            Health::Unknown | Health::Down => {
-                pingora::Error::e_explain(pingora::ErrorType::Custom("unhealthy"), "see the event of the state change")
-            }
-        }
+        Self::result(endpoint.health())
     }
 
     fn health_threshold(&self, _success: bool) -> usize {
