@@ -60,6 +60,13 @@ pub enum Event {
         /// Its address.
         backend: BackendAddress,
     },
+    /// The state file cannot be read or written.
+    StateFileFailed {
+        /// The file.
+        file: String,
+        /// The reason, and its effect.
+        reason: String,
+    },
     /// Passive health has ejected a backend.
     BackendEjected {
         /// Its pool.
@@ -213,7 +220,10 @@ impl Event {
     #[must_use]
     pub fn level(&self) -> Level {
         match self {
-            Self::TlsReloadFailed { .. } | Self::ConfigRejected { .. } | Self::AcceptFailed { .. } => Level::Error,
+            Self::TlsReloadFailed { .. }
+            | Self::ConfigRejected { .. }
+            | Self::AcceptFailed { .. }
+            | Self::StateFileFailed { .. } => Level::Error,
             Self::BackendDown { .. }
             | Self::BackendEjected { .. }
             | Self::CircuitOpened { .. }
@@ -257,6 +267,7 @@ impl fmt::Display for Event {
             Self::OverrideEnded { pool, backend } => {
                 write!(f, "override ended, the configured settings changed: pool={pool} backend={backend}")
             }
+            Self::StateFileFailed { file, reason } => write!(f, "state file: file={file} reason={reason:?}"),
             Self::BackendReturned { pool, backend } => write!(f, "backend returned: pool={pool} backend={backend}"),
             Self::CircuitOpened { pool, backend } => write!(f, "circuit opened: pool={pool} backend={backend}"),
             Self::CircuitClosed { pool, backend } => write!(f, "circuit closed: pool={pool} backend={backend}"),
@@ -289,8 +300,7 @@ impl fmt::Display for Event {
                 write!(f, "configuration reloaded: file={file} changes={changes:?}")
             }
             Self::ConfigRejected { file, reason } => {
-                let reason = reason.trim_end();
-                write!(f, "configuration rejected, the previous one stays active: file={file}\n{reason}")
+                write!(f, "configuration rejected, the previous one stays active: file={file}\n{}", reason.trim_end())
             }
             Self::NeedsUpgrade { keys } => write!(f, "changed keys need an upgrade: keys={}", keys.join(",")),
             Self::LogLevelChanged { log_level } => write!(f, "log level changed: level={log_level}"),

@@ -38,6 +38,7 @@ pub(super) fn main() -> Result<(), Failure> {
     // A separate folder, so that it does not replace another process.
     let sockets = Path::new(&loaded.checked.server.upgrade_sock).with_file_name("demo").join("upgrade.sock");
     loaded.checked.server.upgrade_sock = sockets.display().to_string();
+    loaded.checked.state_file = None;
     explain(tls, plain, &backends, &socket_path(&loaded.checked.server.upgrade_sock));
     let log = logging::start()?;
     server::run(loaded, Start { log, ..Start::default() }).map_err(Failure::runtime)

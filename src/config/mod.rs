@@ -33,6 +33,7 @@ mod tree;
 pub mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -101,6 +102,8 @@ pub struct Checked {
     pub server: ServerConf,
     /// What serves the requests.
     pub engine: server::EngineKind,
+    /// The state file; `None` if it is off.
+    pub state_file: Option<PathBuf>,
     /// The listeners; at least one.
     pub listeners: Vec<listener::Spec>,
     /// The trusted proxies in front of l7lb.
@@ -151,9 +154,11 @@ impl Config {
             .collect();
         self.reload.check(&self.recent_requests, &root.key("reload"), &mut faults);
         self.check_source_addresses(&root.key("pools"), &mut faults);
+        let server = self.server.check(&root.key("server"), &mut faults);
         let checked = Checked {
             written: self.clone(),
-            server: self.server.check(&root.key("server"), &mut faults),
+            state_file: self.server.state_file(&server.upgrade_sock),
+            server,
             engine: self.server.engine,
             listeners: self.check_listeners(&root.key("listeners"), &mut faults),
             trusted_proxies: TrustedProxies::new(self.trusted_proxies.clone()),

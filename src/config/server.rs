@@ -25,7 +25,7 @@ pub enum EngineKind {
     Pingora,
 }
 
-/// The `server:` block. All names and meanings except `engine` are Pingora's (`ServerConf`).
+/// The `server:` block. All names and meanings except `engine` and `state_file` are Pingora's (`ServerConf`).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[expect(missing_docs, reason = "the names and meanings are Pingora's; docs/configuration/server.md describes each")]
@@ -67,6 +67,7 @@ pub struct Config {
     pub daemon_ready_timeout_seconds: Option<NonZeroU64>,
     pub daemon_notify_timeout_seconds: Option<NonZeroU64>,
     pub engine: EngineKind,
+    pub state_file: Option<PathBuf>,
 }
 
 /// Seconds that requests may take to end at a graceful shutdown.
@@ -75,7 +76,20 @@ const GRACE_SECONDS: u64 = 30;
 /// The largest number of idle connections to backends per thread.
 const UPSTREAM_KEEPALIVE_POOL_SIZE: usize = 1024;
 
+/// The value of `state_file` that turns it off.
+const OFF: &str = "off";
+
 impl Config {
+    /// The state file of a process with this upgrade socket; `None` if it is off.
+    #[must_use]
+    pub fn state_file(&self, upgrade_sock: &str) -> Option<PathBuf> {
+        match &self.state_file {
+            None => Some(Path::new(upgrade_sock).with_file_name("state.json")),
+            Some(path) if path == Path::new(OFF) => None,
+            Some(path) => Some(path.clone()),
+        }
+    }
+
     /// Checks the block and applies the defaults.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> ServerConf {
         for (key, value) in [

@@ -2,8 +2,10 @@
 //!
 //! - [`plan`]: what a new configuration would change, as text and for recent requests.
 //! - [`reload`]: replaces the running configuration without affecting requests in flight.
+//! - [`state_file`]: keeps operator overrides for the next process.
 //! - [`api`]: the control API on a Unix-domain socket, and its client.
 
 pub mod plan;
+pub mod state_file;
 pub mod reload;
 pub mod api;

@@ -1,8 +1,8 @@
 //! The access log: standard output or a file, written by a separate thread.
 //!
 //! Request threads format a line and hand it over; they never wait for a disk. If the destination is too slow,
-//! lines are dropped and counted instead of delaying requests, and the count is reported. After log rotation
-//! SIGUSR1 reopens the file by its name.
+//! lines are dropped and counted instead of delaying requests, and the count is reported, at the latest when the
+//! process ends. After log rotation SIGUSR1 reopens the file by its name.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -44,8 +44,13 @@ const GATHER: Duration = Duration::from_millis(10);
 #[derive(Default)]
 struct Waiting {
     lines: String,
-    /// Lines dropped because the buffer was full.
+    /// The number of these lines, and of those that the writer is writing.
+    count: u64,
+    writing: u64,
+    /// Lines lost since the last report.
     lost: u64,
+    /// The last error of the destination; empty if lines were lost because it was too slow.
+    error: String,
     reopen: bool,
     /// A new destination, if it has changed.
     next: Option<Destination>,
@@ -99,7 +104,7 @@ impl AccessLog {
             waiting: Mutex::default(),
             changed: Condvar::default(),
         });
-        let writer = Writer { destination, shared: Arc::clone(&shared), lost: 0, announced: None };
+        let writer = Writer { destination, shared: Arc::clone(&shared), announced: None };
         std::thread::Builder::new().name("access log".to_owned()).spawn(move || writer.run())?;
         Ok(Self(shared))
     }
@@ -125,6 +130,7 @@ impl AccessLog {
         }
         let first = waiting.lines.is_empty();
         waiting.lines.push_str(&line);
+        waiting.count += 1;
         drop(waiting);
         if first {
             shared.changed.notify_all();
@@ -137,7 +143,8 @@ impl AccessLog {
         self.0.changed.notify_all();
     }
 
-    /// Waits until all lines so far are written, or the destination is too slow.
+    /// Waits until all lines so far are written, or the destination is too slow, and reports lost lines. The process
+    /// must end after it.
     pub fn flush(&self) {
         let shared = &self.0;
         let mut waiting = shared.waiting.lock();
@@ -146,6 +153,13 @@ impl AccessLog {
         shared.changed.notify_all();
         let patience = Duration::from_secs(1);
         shared.changed.wait_while_for(&mut waiting, |waiting| waiting.flushed < awaited, patience);
+        if waiting.flushed < awaited {
+            // The writer hangs. What it has written of its lines is unknown.
+            let lines = waiting.lost + waiting.count + waiting.writing;
+            drop(waiting);
+            let reason = "the destination did not take them before the process ended".to_owned();
+            Event::LogLinesLost { lines, reason }.announce();
+        }
     }
 }
 
@@ -184,8 +198,6 @@ const ANNOUNCE_EVERY: Duration = Duration::from_secs(10);
 struct Writer {
     destination: Destination,
     shared: Arc<Shared>,
-    /// Lost lines that were not reported yet.
-    lost: u64,
     announced: Option<Instant>,
 }
 
@@ -194,16 +206,16 @@ struct Taken {
     reopen: bool,
     next: Option<Destination>,
     flushes: u64,
-    lost: u64,
 }
 
 impl Writer {
     fn run(mut self) {
         let mut lines = String::new();
         loop {
-            let Taken { reopen, next, flushes, lost } = self.take(&mut lines);
-            self.put(&lines, lost);
+            let Taken { reopen, next, flushes } = self.take(&mut lines);
+            let result = self.destination.write(lines.as_bytes());
             lines.clear();
+            self.finish(result, flushes);
             if let Some(next) = next {
                 self.destination = next;
             }
@@ -219,30 +231,39 @@ impl Writer {
     fn take(&self, lines: &mut String) -> Taken {
         let mut waiting = self.shared.waiting.lock();
         let urgent = |waiting: &Waiting| waiting.reopen || waiting.next.is_some() || waiting.flushes > waiting.flushed;
-        self.shared.changed.wait_while(&mut waiting, |waiting| waiting.lines.is_empty() && !urgent(waiting));
+        let idle = |waiting: &mut Waiting| waiting.lines.is_empty() && !urgent(waiting);
+        if waiting.lost > 0 {
+            // A report is due even if no further line follows.
+            self.shared.changed.wait_while_for(&mut waiting, idle, ANNOUNCE_EVERY);
+        } else {
+            self.shared.changed.wait_while(&mut waiting, idle);
+        }
         self.shared.changed.wait_while_for(&mut waiting, |waiting| !urgent(waiting), GATHER);
         std::mem::swap(&mut waiting.lines, lines);
-        Taken {
-            reopen: std::mem::take(&mut waiting.reopen),
-            next: waiting.next.take(),
-            flushes: waiting.flushes,
-            lost: std::mem::take(&mut waiting.lost),
-        }
+        waiting.writing = std::mem::take(&mut waiting.count);
+        Taken { reopen: std::mem::take(&mut waiting.reopen), next: waiting.next.take(), flushes: waiting.flushes }
     }
 
+    /// Counts the lines of a failed write, and reports lost lines if that is due, or if `flushes` has changed: then
+    /// the process ends.
     #[expect(clippy::disallowed_methods, reason = "how often to announce is a matter of real time")]
-    fn put(&mut self, lines: &str, lost: u64) {
-        self.lost += lost;
-        let mut reason = "the destination is too slow".to_owned();
-        if let Err(e) = self.destination.write(lines.as_bytes()) {
-            // A count of lines in memory fits into 64 bits.
-            self.lost += lines.bytes().filter(|b| *b == b'\n').count() as u64;
-            reason = e.to_string();
+    fn finish(&mut self, result: io::Result<()>, flushes: u64) {
+        let mut waiting = self.shared.waiting.lock();
+        let written = std::mem::take(&mut waiting.writing);
+        if let Err(e) = result {
+            waiting.lost += written;
+            waiting.error = e.to_string();
         }
-        if self.lost > 0 && self.announced.is_none_or(|announced| announced.elapsed() >= ANNOUNCE_EVERY) {
-            Event::LogLinesLost { lines: std::mem::take(&mut self.lost), reason }.announce();
-            self.announced = Some(Instant::now());
+        let ends = flushes > waiting.flushed;
+        let is_due = ends || self.announced.is_none_or(|announced| announced.elapsed() >= ANNOUNCE_EVERY);
+        if waiting.lost == 0 || !is_due {
+            return;
         }
+        let (lines, error) = (std::mem::take(&mut waiting.lost), std::mem::take(&mut waiting.error));
+        drop(waiting);
+        let reason = if error.is_empty() { "the destination is too slow".to_owned() } else { error };
+        Event::LogLinesLost { lines, reason }.announce();
+        self.announced = Some(Instant::now());
     }
 
     fn reopen(&mut self) {

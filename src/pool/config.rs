@@ -108,7 +108,7 @@ fn weight() -> u32 {
 
 /// The largest weight of a backend, and the largest sum of weights in a pool. Pingora uses one slot for each unit
 /// of weight, and at most 65,535 slots in a pool.
-pub(in crate::pool) const WEIGHT_MAX: u32 = 1000;
+pub const WEIGHT_MAX: u32 = 1000;
 pub(in crate::pool) const WEIGHTS_MAX: u32 = 65_535;
 
 /// A checked pool.

@@ -30,7 +30,7 @@ pub mod lifecycle;
 #[cfg(test)]
 mod tests;
 
-pub use config::{BackendConfig, Config, Spec};
+pub use config::{BackendConfig, Config, Spec, WEIGHT_MAX};
 pub use endpoint::{BackendSettings, Endpoint, PoolShared};
 pub use health::connectors::Connectors;
 pub use health::state::Health;

@@ -30,6 +30,7 @@ use crate::config::server::EngineKind;
 use crate::config::{Checked, listener};
 use crate::control::api::{self, Api, ControlService, ControlSocket};
 use crate::control::reload::{self, ActiveConfiguration, ReloadHandle, Reloader, RuntimeState, Source, UpgradeHandle};
+use crate::control::state_file::StateFile;
 use crate::decision::snapshot::Snapshot;
 use crate::listener::address::ListenAddress;
 use crate::listener::handover::{self, Ready};
@@ -86,6 +87,8 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     let bound = bound.map(|(sockets, (_, settings))| BoundListener { sockets, settings }).collect();
     let rules = ActiveClientRules::new(reload::rules(&checked)?);
     let (access_log, engine) = (checked.access_log.clone(), checked.engine);
+    // A daemon may change its folder.
+    let state_file = checked.state_file.as_deref().map(std::path::absolute).transpose().map_err(|e| e.to_string())?;
     let lifecycle = Lifecycle::new(checked.drain_delay);
     let listeners = checked.listeners.clone().into();
     let build = Build {
@@ -100,6 +103,7 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
         engine,
         rules,
         log: start.log,
+        state_file: StateFile::new(state_file),
     };
     let source = start.source.map(|source| (source, checked));
     serve(build, bound, Handing { named, upgrade_sock, ready, successor }, source);
@@ -136,6 +140,7 @@ struct Build {
     engine: EngineKind,
     rules: ActiveClientRules,
     log: OperatorLog,
+    state_file: StateFile,
 }
 
 /// What is handed over between processes.
@@ -166,6 +171,7 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
         pools: pool_service.running(),
         access_log: Arc::clone(&log_slot),
         listeners: build.listeners,
+        state_file: Arc::new(build.state_file),
         recent_requests: Arc::new(RecentRequests::new(build.begun)),
         lifecycle: lifecycle.clone(),
         upgrades: give_upgrades,
@@ -175,6 +181,7 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
     let api = Api { reload_handle: reload_handle.clone(), live: live.clone(), log: build.log };
     add_control(&mut server, &control, api);
     if handing.ready.is_none() {
+        live.state_file.restore(&live.snapshot.load().pools, |_| true);
         control.open();
     }
     let mut health = background_service("health", pool_service);
@@ -185,7 +192,7 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
         server.add_service(background_service("watchdog", Watchdog { period }));
     }
 
-    let found = Arc::clone(&live.snapshot);
+    let (found, state_file) = (Arc::clone(&live.snapshot), Arc::clone(&live.state_file));
     let logs = (build.access_log, log_slot.clone());
     let prepare = prepare(Arc::clone(&server.configuration), live, logs, (build.workers, build.engine));
     let listening = describe(&listeners);
@@ -193,11 +200,13 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
     let on_ready = move || {
         if let Some(ready) = handing.ready {
             // Until now the control socket belonged to the old process.
-            control.succeed(&found.load().pools);
+            control.succeed(&found.load().pools, &state_file);
             if let Err(e) = ready.report() {
                 log::warn!("the old process has already stopped: {e}");
             }
         }
+        // Without the overrides that no longer apply.
+        state_file.save(&found.load().pools);
         // A reader of the line may send requests immediately.
         served.enter(Phase::Ready);
         log::info!("l7lb {} ready: {listening}", env!("CARGO_PKG_VERSION"));

@@ -69,3 +69,38 @@ fn full_disk_loses_log_lines_but_no_request() {
     }
     assert_eq!(lab.log().matches("access log lines lost").count(), 1, "the operator log is not flooded: {}", lab.log());
 }
+
+#[test]
+fn lost_log_lines_that_were_not_reported_yet_are_reported_when_the_process_ends() {
+    let backend = Backend::start("one");
+    let port = free_port();
+    let mut lab = Lab::start(&one_pool(port, &[&backend], "access_log: { file: /dev/full }"));
+    get(port, "/apiA");
+    lab.wait_for_log("access log lines lost: lines=1 ");
+    for _ in 0..3 {
+        get(port, "/apiA");
+    }
+    lab.signal(Signal::SIGTERM);
+    lab.wait_exit(PATIENCE);
+    lab.wait_for_log("access log lines lost: lines=3 reason=\"No space left on device");
+}
+
+#[test]
+fn log_lines_that_a_blocked_destination_does_not_take_are_reported_when_the_process_ends() {
+    let backend = Backend::start("one");
+    let port = free_port();
+    let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // Open for both directions, so that neither side waits for the other; the lines are never read.
+    let _reader = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    let mut lab = Lab::start_in(folder, &one_pool(port, &[&backend], "access_log: { file: '{folder}/pipe' }"));
+    // Together longer than the buffer of the pipe.
+    let path = format!("/apiA/{}", "x".repeat(7000));
+    for _ in 0..20 {
+        assert_eq!(get(port, &path).status, 200);
+    }
+    lab.signal(Signal::SIGTERM);
+    lab.wait_exit(PATIENCE);
+    lab.wait_for_log("reason=\"the destination did not take them before the process ended\"");
+}

@@ -1,11 +1,12 @@
 //! Takes over operator overrides from the old process in a graceful upgrade.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::pools::{Backend, Backends};
+use crate::base::backend_address::BackendAddress;
 use crate::base::units::PoolName;
 use crate::pool::Pool;
 use crate::pool::operator::overrides::{Change, Override};
@@ -13,13 +14,20 @@ use crate::pool::operator::overrides::{Change, Override};
 /// The timeout for the response of the old process.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The backends of a process.
+pub(super) type Listed = BTreeSet<(PoolName, BackendAddress)>;
+
 /// Reads the overrides of the old process and applies them here. An override is dropped, with a log line, if
-/// the configured settings of its backend differ.
-pub(super) fn take(before: &Client, pools: &BTreeMap<PoolName, Arc<Pool>>) {
+/// the configured settings of its backend differ. Returns the backends of the old process, if it responds.
+pub(super) fn take(before: &Client, pools: &BTreeMap<PoolName, Arc<Pool>>) -> Option<Listed> {
     let Backends { backends } = match before.clone().with_timeout(TIMEOUT).get("/backends") {
         Ok(backends) => backends,
-        Err(e) => return log::warn!("overrides of the old process, if any, are lost: {e}"),
+        Err(e) => {
+            log::warn!("the old process does not list its overrides, those of the state file apply: {e}");
+            return None;
+        }
     };
+    let listed = backends.iter().map(|backend| (backend.pool.clone(), backend.address)).collect();
     for backend in backends {
         let Some(overridden) = backend.overridden else { continue };
         if !pools.get(&backend.pool).is_some_and(|pool| apply(pool, &backend, overridden)) {
@@ -30,6 +38,7 @@ pub(super) fn take(before: &Client, pools: &BTreeMap<PoolName, Arc<Pool>>) {
             );
         }
     }
+    Some(listed)
 }
 
 /// Applies the override if the backend exists with the same configured settings.

@@ -31,23 +31,30 @@ pub(super) async fn state(
     api: Api,
     (Path(which), Body(new)): (Path<BackendPath>, Body<NewState>),
 ) -> Result<Backend, Problem> {
-    change(&api, &which, Change::State(new.state))
+    change(&api, &which, Change::State(new.state)).await
 }
 
 pub(super) async fn weight(
     api: Api,
     (Path(which), Body(new)): (Path<BackendPath>, Body<NewWeight>),
 ) -> Result<Backend, Problem> {
-    change(&api, &which, Change::Weight(new.weight))
+    change(&api, &which, Change::Weight(new.weight)).await
 }
 
 pub(super) async fn end(api: Api, Path(which): Path<BackendPath>) -> Result<Backend, Problem> {
-    change(&api, &which, Change::Clear)
+    change(&api, &which, Change::Clear).await
+}
+
+/// Applies the change and saves it for the next process.
+async fn change(api: &Api, which: &BackendPath, change: Change) -> Result<Backend, Problem> {
+    apply(api, which, change)?;
+    api.live.save_overrides().await;
+    api.backend(which)
 }
 
 /// Applies the change immediately, for all workers.
 #[expect(clippy::disallowed_methods, reason = "slow start begins with the change")]
-fn change(api: &Api, which: &BackendPath, change: Change) -> Result<Backend, Problem> {
+fn apply(api: &Api, which: &BackendPath, change: Change) -> Result<(), Problem> {
     // Reports an unknown backend with the known ones.
     api.backend(which)?;
     let pool = api.pool(&which.pool)?;
@@ -58,5 +65,5 @@ fn change(api: &Api, which: &BackendPath, change: Change) -> Result<Backend, Pro
     if !Arc::ptr_eq(&pool, &now) {
         now.update_weights();
     }
-    api.backend(which)
+    Ok(())
 }

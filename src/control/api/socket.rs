@@ -23,9 +23,10 @@ use tokio::time::Instant;
 use super::client::Client;
 use super::context::Api;
 use super::endpoints::router;
-use super::override_transfer;
+use super::override_transfer::{self, Listed};
 use crate::base::accept_errors::AcceptErrors;
 use crate::base::units::PoolName;
+use crate::control::state_file::StateFile;
 use crate::pool::Pool;
 
 /// The timeout for a request after a connection.
@@ -66,12 +67,17 @@ impl ControlSocket {
         }
     }
 
-    /// Listens, replacing the socket of the old process, and applies its overrides to `pools`. Returns when
-    /// that is done.
-    pub fn succeed(&self, pools: &BTreeMap<PoolName, Arc<Pool>>) {
+    /// Listens, replacing the socket of the old process, and applies its overrides to `pools`. Overrides of backends
+    /// that the old process has not found come from `state_file`. Returns when that is done.
+    pub fn succeed(&self, pools: &BTreeMap<PoolName, Arc<Pool>>, state_file: &StateFile) {
         let before = Client::new(self.path.clone());
         // A separate thread, because the client blocks.
-        std::thread::scope(|scope| drop(scope.spawn(|| override_transfer::take(&before, pools)).join()));
+        let take = || override_transfer::take(&before, pools);
+        let listed = std::thread::scope(|scope| scope.spawn(take).join()).ok().flatten();
+        state_file.restore(pools, |saved| {
+            let is_listed = |listed: &Listed| listed.contains(&(saved.pool.clone(), saved.backend));
+            !listed.as_ref().is_some_and(is_listed)
+        });
         self.open();
     }
 

@@ -226,6 +226,8 @@ impl ReloadTask {
         self.live.recent_requests.configure(&self.current.recent_requests, &checked.recent_requests);
         self.live.lifecycle.set_drain_delay(checked.drain_delay);
         self.current = checked;
+        // The change may have ended overrides.
+        self.live.save_overrides().await;
         Ok(Outcome::Applied(changes))
     }
 

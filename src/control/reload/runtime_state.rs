@@ -8,6 +8,7 @@ use crate::base::lifecycle::Lifecycle;
 use crate::config::{Checked, listener};
 use crate::control::reload::active::ActiveConfiguration;
 use crate::control::reload::requests::UpgradeHandle;
+use crate::control::state_file::StateFile;
 use crate::decision::snapshot::Snapshot;
 use crate::listener::{ActiveClientRules, ClientRules, descriptors};
 use crate::observe::access_log;
@@ -29,12 +30,23 @@ pub struct RuntimeState {
     pub access_log: access_log::Slot,
     /// The listeners as at the start: they change only with the process.
     pub listeners: Arc<[listener::Spec]>,
+    /// Keeps operator overrides for the next process.
+    pub state_file: Arc<StateFile>,
     /// The recent requests.
     pub recent_requests: Arc<RecentRequests>,
     /// The phase of the process.
     pub lifecycle: Lifecycle,
     /// Requests upgrades.
     pub upgrades: UpgradeHandle,
+}
+
+impl RuntimeState {
+    /// Saves the overrides in the state file, on a thread for blocking work.
+    pub async fn save_overrides(&self) {
+        let (state_file, snapshot) = (Arc::clone(&self.state_file), self.snapshot.load_full());
+        // It fails only if the process ends.
+        tokio::task::spawn_blocking(move || state_file.save(&snapshot.pools)).await.ok();
+    }
 }
 
 /// The rules for clients. The default number of connections follows from the file descriptor limit.

@@ -13,6 +13,7 @@ use crate::pool::admission::Admission;
 use crate::pool::config::Spec;
 use crate::pool::endpoint::{BackendSettings, Endpoint, PoolShared};
 use crate::pool::operator::overrides::ConfiguredSettings;
+use crate::pool::operator::saved::Pending;
 
 /// The state of the replaced pool.
 #[derive(Default)]
@@ -21,6 +22,8 @@ pub(in crate::pool) struct ReplacedPool {
     endpoints: Vec<Arc<Endpoint>>,
     /// The addresses that are no longer configured.
     missing: BTreeSet<BackendAddress>,
+    /// Restored overrides of backends that were not found yet.
+    pub(in crate::pool) pending: Pending,
 }
 
 impl ReplacedPool {
@@ -33,7 +36,7 @@ impl ReplacedPool {
         };
         let removed: Vec<_> = older.endpoints.iter().filter(still_in_use).cloned().collect();
         endpoints.extend(removed);
-        Self { endpoints, missing: before.missing_in(&spec.members) }
+        Self { endpoints, missing: before.missing_in(&spec.members), pending: older.pending.clone() }
     }
 
     /// The discovery of the pool's backends. Backends that already existed keep their state.
@@ -53,7 +56,7 @@ impl ReplacedPool {
             changed: Arc::clone(admission.changed()),
         };
         let (checked, set_circuit) = (spec.health_check.is_some(), admission.circuits());
-        let pool = name.clone();
+        let (pool, pending) = (name.clone(), self.pending.clone());
         let attach = move |address, member: &Member| {
             let configured = ConfiguredSettings { backup: member.backup, drain: member.drain, weight: member.weight };
             let settings = BackendSettings { configured, checked };
@@ -67,6 +70,7 @@ impl ReplacedPool {
                 }
                 None => Arc::new(Endpoint::new(address, settings, shared.clone(), now)),
             };
+            pending.apply_to(&endpoint, now);
             endpoint.notify_change();
             set_circuit(&endpoint, now);
             endpoint

@@ -1,4 +1,4 @@
-//! Lists the backends of a pool for operators, and applies their overrides.
+//! Lists the backends of a pool for operators, and applies and restores their overrides.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use crate::pool::config::{WEIGHT_MAX, WEIGHTS_MAX};
 use crate::pool::endpoint::Endpoint;
 use crate::pool::live::Pool;
 use crate::pool::operator::overrides::Change;
+use crate::pool::operator::saved::SavedOverride;
 
 /// A backend and its target in the configuration.
 pub struct ListedBackend {
@@ -93,5 +94,45 @@ impl Pool {
             Event::BackendOverridden { pool: self.name.clone(), backend: address, state, weight }.announce();
         }
         Ok(())
+    }
+}
+
+impl Pool {
+    /// Restores an override: now, or when discovery finds the backend. Returns whether the configuration has such a
+    /// backend, or a name that may resolve to it.
+    pub fn restore(&self, saved: SavedOverride, now: Instant) -> bool {
+        let address = saved.backend;
+        if !self.may_find(address) {
+            return false;
+        }
+        self.replaced.pending.add(saved);
+        let found = self.discovery.attached().into_iter().find(|endpoint| endpoint.address() == address);
+        if let Some(endpoint) = found {
+            self.replaced.pending.apply_to(&endpoint, now);
+            self.balancer.update_weights();
+        }
+        true
+    }
+
+    fn may_find(&self, address: BackendAddress) -> bool {
+        let members = &self.spec.members;
+        members.iter().any(|member| member.target.is_name() || member.target == Target::Address(address))
+    }
+
+    /// All overrides, in the order of addresses, including those of backends that discovery has not found yet.
+    #[must_use]
+    pub fn saved_overrides(&self) -> Vec<SavedOverride> {
+        let of = |endpoint: &Arc<Endpoint>| {
+            Some(SavedOverride {
+                pool: self.name.clone(),
+                backend: endpoint.address(),
+                configured: endpoint.configured(),
+                overridden: endpoint.active_override()?,
+            })
+        };
+        let mut saved: Vec<_> = self.discovery.attached().iter().filter_map(of).collect();
+        saved.extend(self.replaced.pending.all().into_iter().filter(|saved| self.may_find(saved.backend)));
+        saved.sort_by_key(|saved| saved.backend);
+        saved
     }
 }

@@ -38,7 +38,8 @@ impl fmt::Display for State {
 }
 
 /// The settings of a backend in the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConfiguredSettings {
     /// Takes traffic only when too few primary backends are available.
     pub backup: bool,

@@ -4,6 +4,7 @@ mod backends;
 mod commands;
 mod openapi;
 mod protocol;
+mod state_file;
 mod inspection;
 
 use std::io::{Read, Write};
