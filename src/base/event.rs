@@ -85,6 +85,17 @@ pub enum Event {
         /// Its address.
         backend: BackendAddress,
     },
+    /// A backend closes idle connections earlier than `keepalive_timeout`, so l7lb does so before it. Reported once.
+    KeepaliveShortened {
+        /// Its pool.
+        pool: PoolName,
+        /// Its address.
+        backend: BackendAddress,
+        /// How long the backend keeps an idle connection.
+        limit: Period,
+        /// The configured timeout.
+        keepalive_timeout: Period,
+    },
     /// The circuit breaker of a backend has opened.
     CircuitOpened {
         /// Its pool.
@@ -237,6 +248,7 @@ impl Event {
             Self::BackendRemoved { aborted: 0, .. }
             | Self::BackendUp { .. }
             | Self::BackendReturned { .. }
+            | Self::KeepaliveShortened { .. }
             | Self::CircuitClosed { .. }
             | Self::NameResolved { .. }
             | Self::CertificateLoaded { .. }
@@ -269,6 +281,10 @@ impl fmt::Display for Event {
             }
             Self::StateFileFailed { file, reason } => write!(f, "state file: file={file} reason={reason:?}"),
             Self::BackendReturned { pool, backend } => write!(f, "backend returned: pool={pool} backend={backend}"),
+            Self::KeepaliveShortened { pool, backend, limit, keepalive_timeout } => {
+                f.write_str("backend closes idle connections before keepalive_timeout: ")?;
+                write!(f, "pool={pool} backend={backend} limit={limit} keepalive_timeout={keepalive_timeout}")
+            }
             Self::CircuitOpened { pool, backend } => write!(f, "circuit opened: pool={pool} backend={backend}"),
             Self::CircuitClosed { pool, backend } => write!(f, "circuit closed: pool={pool} backend={backend}"),
             Self::Overload { pool, requests, rejected, limit } => {
@@ -284,17 +300,13 @@ impl fmt::Display for Event {
             }
             Self::TlsFileLoaded { listener, file } => write!(f, "TLS file loaded: listener={listener} file={file}"),
             Self::TlsReloadFailed { listener, reason } => {
-                write!(
-                    f,
-                    "TLS files not reloaded, the previous ones stay in use: listener={listener} reason={reason:?}"
-                )
+                f.write_str("TLS files not reloaded, the previous ones stay in use: ")?;
+                write!(f, "listener={listener} reason={reason:?}")
             }
             Self::CertificateExpires { listener, certificate, serial, expires, expired } => {
                 let state = if *expired { "has expired" } else { "expires soon" };
-                write!(
-                    f,
-                    "certificate {state}: listener={listener} certificate={certificate} serial={serial} expires={expires}"
-                )
+                write!(f, "certificate {state}: listener={listener} certificate={certificate} ")?;
+                write!(f, "serial={serial} expires={expires}")
             }
             Self::ConfigReloaded { file, changes } => {
                 write!(f, "configuration reloaded: file={file} changes={changes:?}")

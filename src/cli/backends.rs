@@ -162,7 +162,7 @@ fn show(backend: &Backend, process: &ProcessArguments) -> Result<(), Failure> {
 }
 
 fn rows(backends: &[Backend]) -> Table {
-    let heading = ["pool", "backend", "condition", "weight", "in flight", "latency", "override"];
+    let heading = ["pool", "backend", "condition", "weight", "in flight", "latency", "idle limit", "override"];
     let mut table = Table::new(heading);
     for backend in backends {
         let slow = (backend.effective_weight - f64::from(backend.weight)).abs() > f64::EPSILON;
@@ -174,6 +174,7 @@ fn rows(backends: &[Backend]) -> Table {
             if slow { format!("{weight} (now {})", backend.effective_weight) } else { weight },
             backend.in_flight.to_string(),
             or_dash(backend.latency_ms.map(|latency| format!("{latency:.1} ms"))),
+            or_dash(backend.idle_limit_ms.map(|limit| Period(Duration::from_millis(limit)))),
             or_dash(backend.overridden.map(|overridden| override_words(&overridden))),
         ]);
     }

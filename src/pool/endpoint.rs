@@ -17,7 +17,8 @@ use crate::base::units::{PoolName, Timestamp};
 use crate::pool::admission::circuit::Circuit;
 use crate::pool::health::schedule::Schedule;
 use crate::pool::health::state::Health;
-use crate::pool::latency::Latency;
+use crate::pool::learned::idle_limit::IdleLimit;
+use crate::pool::learned::latency::Latency;
 use crate::pool::operator::overrides::{Change, ConfiguredSettings, OperatorSettings, Override, State};
 use crate::pool::passive_health::state::{PassiveHealth, Trigger};
 use crate::pool::passive_health::tally::Outcome;
@@ -61,6 +62,7 @@ pub struct Endpoint {
     pool_in_flight: Arc<AtomicU32>,
     changed: Arc<Notify>,
     latency: Latency,
+    idle_limit: IdleLimit,
     /// While requests wait for a response: the time of the last response, or the start of the wait if that is
     /// later. In nanoseconds of its clock.
     last_response: AtomicU64,
@@ -94,6 +96,7 @@ impl Endpoint {
             pool_in_flight: shared.in_flight,
             changed: shared.changed,
             latency: Latency::default(),
+            idle_limit: IdleLimit::default(),
             last_response: AtomicU64::new(0),
             up_since: AtomicU64::new(0),
             address_text: address.to_string(),
@@ -229,6 +232,7 @@ impl Endpoint {
         let before = self.health.swap(health as u8, Ordering::Relaxed);
         if before == Health::Down as u8 && health == Health::Up {
             self.begin_slow_start(now);
+            self.idle_limit.forget_observations();
         }
         if before != health as u8 {
             self.notify_change();
@@ -347,6 +351,12 @@ impl Endpoint {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How long it keeps an idle connection.
+    #[must_use]
+    pub fn idle_limit(&self) -> &IdleLimit {
+        &self.idle_limit
     }
 
     /// Its passive health.

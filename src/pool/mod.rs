@@ -5,6 +5,7 @@
 //! state is in [`Endpoint`], which is attached to each Pingora backend.
 //!
 //! - [`config`]: the `pools` block. [`endpoint`]: one backend. [`lease`]: one attempt at a backend.
+//! - [`learned`]: what is learned about a backend: its latency, and how long it keeps an idle connection.
 //! - [`peer`]: how l7lb connects to a backend.
 //! - [`health`]: active health checks. [`passive_health`]: outlier detection on real traffic.
 //! - [`admission`]: limits on requests in flight, queues and circuit breakers.
@@ -15,7 +16,7 @@
 
 pub mod config;
 pub mod endpoint;
-mod latency;
+pub mod learned;
 pub mod lease;
 pub mod live;
 pub mod peer;

@@ -12,6 +12,8 @@ use super::affinity::AFFINITY_LOST;
 use super::client_side::ClientSide;
 use super::deadlines::{Deadline, Deadlines, Expiry, Limits, ToBackend};
 use super::exchange::Exchange;
+use crate::base::event::Event;
+use crate::base::units::Period;
 use crate::decision::snapshot::{Route, Target};
 use crate::http::rejection::Rejection;
 use crate::pool::Lease;
@@ -131,6 +133,13 @@ impl Exchange {
         }
         if let Some(proxy_protocol) = &target.template.proxy_protocol {
             proxy_protocol.set_client_header(&mut peer, endpoint.address(), self.client_connection());
+        }
+        let keepalive_timeout = target.template.keepalive_timeout;
+        peer.options.idle_timeout = Some(endpoint.idle_limit().usable_for(keepalive_timeout));
+        if let Some(limit) = endpoint.idle_limit().newly_exceeded_by(keepalive_timeout) {
+            let (pool, backend) = (target.pool.name().clone(), endpoint.address());
+            let (limit, keepalive_timeout) = (Period(limit), Period(keepalive_timeout));
+            Event::KeepaliveShortened { pool, backend, limit, keepalive_timeout }.announce();
         }
         let now = Instant::now();
         let limit = target.template.timeouts.attempt;

@@ -1,7 +1,7 @@
 //! The phases of a request, which both engines call: Pingora's loop through the hooks of
 //! [`ProxyHttp`](pingora_proxy::ProxyHttp), [`super::engine`] directly.
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora::{Error, ErrorType};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::ResponseHeader;
@@ -13,6 +13,9 @@ use super::{failover, framing, headers, respond};
 use crate::http::grpc_status::GrpcStatus;
 use crate::http::upgrade;
 use crate::pool::passive_health::Outcome;
+
+/// Announces for how long a backend keeps an idle connection.
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 impl Proxy {
     /// Health checks of the balancer, limits and routing. Returns whether a response was sent; otherwise the
@@ -112,6 +115,9 @@ pub(super) fn response_received(
     let (status, verdict) = (response.status, failover::verdict(response));
     failover::after_header(client, exchange, status, verdict)?;
     exchange.response_started(status, verdict);
+    if let (Some(value), Some(backend)) = (response.headers.get(&KEEP_ALIVE), exchange.attempted.last()) {
+        backend.idle_limit().announce(value.as_bytes());
+    }
     headers::from_backend(response);
     Ok(())
 }

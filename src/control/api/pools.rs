@@ -77,9 +77,12 @@ pub struct Backend {
     pub circuit: Option<Circuit>,
     /// Requests in flight at it, for this process.
     pub in_flight: u32,
-    /// Its recent latency in milliseconds: a moving average that rises to peaks immediately. Missing before its
+    /// Its recent latency in milliseconds: a moving average that rises quickly to peaks. Missing before its
     /// first response.
     pub latency_ms: Option<f64>,
+    /// How long it keeps an idle connection, in milliseconds: announced in `Keep-Alive`, or observed. Missing if it
+    /// is not known.
+    pub idle_limit_ms: Option<u64>,
     /// Its share of the traffic relative to the other backends.
     pub weight: u32,
     /// The effective part of `weight` during slow start.
@@ -174,6 +177,10 @@ impl Backend {
             circuit: endpoint.circuit().map(|circuit| Circuit::of(circuit.passing(now.instant), now)),
             in_flight: endpoint.in_flight(),
             latency_ms: (!latency.is_zero()).then(|| (latency.as_secs_f64() * 1e6).round() / 1e3),
+            idle_limit_ms: endpoint
+                .idle_limit()
+                .get()
+                .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
             weight,
             effective_weight: (f64::from(weight) * slow_start_factor * 1e3).round() / 1e3,
             overridden: endpoint.active_override(),

@@ -1,5 +1,6 @@
 //! Connections to backends: new ones and idle ones, of both HTTP versions.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pingora::{Error, ErrorType};
@@ -12,6 +13,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::upstreams::peer::{ALPN, HttpPeer, Peer};
 
 use super::idle::IdleConnections;
+use crate::pool::Endpoint;
 
 /// A connection for one exchange.
 pub(super) enum Connected {
@@ -39,40 +41,46 @@ impl Connectors {
         Self { http1: TransportConnector::new(options()), idle, http2: v2::Connector::new(options()) }
     }
 
-    /// A connection to `peer`, and whether it was used before.
-    pub(super) async fn connect(&self, peer: &HttpPeer) -> pingora::Result<(Connected, bool)> {
+    /// A connection to `peer` at `now`, and for how long it was idle if it was used before. The idle time of an
+    /// HTTP/2 connection is not measured and is zero.
+    pub(super) async fn connect(
+        &self,
+        peer: &HttpPeer,
+        now: Option<Instant>,
+    ) -> pingora::Result<(Connected, Option<Duration>)> {
         if peer.options.alpn == ALPN::H1 {
-            if let Some(stream) = self.idle.take(peer.reuse_hash()) {
-                return Ok((Connected::Http1(stream), true));
+            if let Some((stream, idle)) = self.idle.take(peer.reuse_hash(), now) {
+                return Ok((Connected::Http1(stream), Some(idle)));
             }
             // Boxed: connecting takes much more memory than anything else in an exchange.
             let stream = Box::pin(self.http1.new_stream(peer)).await?;
-            return Ok((Connected::Http1(stream), false));
+            return Ok((Connected::Http1(stream), None));
         }
-        Box::pin(self.negotiate(peer)).await
+        Box::pin(self.negotiate(peer, now)).await
     }
 
     /// A connection to a backend that may use HTTP/2.
-    async fn negotiate(&self, peer: &HttpPeer) -> pingora::Result<(Connected, bool)> {
+    async fn negotiate(&self, peer: &HttpPeer, now: Option<Instant>) -> pingora::Result<(Connected, Option<Duration>)> {
         if let Some(session) = self.http2.reused_http_session(peer).await? {
-            return Ok((Connected::Http2(Box::new(session)), true));
+            return Ok((Connected::Http2(Box::new(session)), Some(Duration::ZERO)));
         }
         if peer.options.alpn != ALPN::H2
-            && let Some(stream) = self.idle.take(peer.reuse_hash())
+            && let Some((stream, idle)) = self.idle.take(peer.reuse_hash(), now)
         {
             // All connections to a backend without HTTP/2 are here.
-            return Ok((Connected::Http1(stream), true));
+            return Ok((Connected::Http1(stream), Some(idle)));
         }
         match self.http2.new_http_session(peer).await? {
-            HttpSession::H2(session) => Ok((Connected::Http2(Box::new(session)), false)),
-            HttpSession::H1(session) => Ok((Connected::Http1(session.into_inner()), false)),
+            HttpSession::H2(session) => Ok((Connected::Http2(Box::new(session)), None)),
+            HttpSession::H1(session) => Ok((Connected::Http1(session.into_inner()), None)),
             HttpSession::Custom(()) => Error::e_explain(ErrorType::InternalError, "a protocol without a connector"),
         }
     }
 
     /// Keeps an HTTP/1.1 connection for the next exchange.
-    pub(super) fn release_http1(&self, stream: Stream, peer: &HttpPeer) {
-        self.idle.put(peer.reuse_hash(), stream, peer.idle_timeout().unwrap_or(Duration::MAX));
+    pub(super) fn release_http1(&self, stream: Stream, peer: &HttpPeer, endpoint: &Arc<Endpoint>) {
+        let timeout = peer.idle_timeout().unwrap_or(Duration::MAX);
+        self.idle.put(peer.reuse_hash(), stream, timeout, Arc::clone(endpoint));
     }
 
     /// Ends a stream, and keeps its connection.

@@ -2,72 +2,128 @@
 //!
 //! Pingora's pool spawns a task and sets a timer for each idle connection, and asks the kernel for the peer's address
 //! before each reuse; together that is a sixth of a short request. Here one sweep looks for connections that the
-//! backend has closed or that were idle for too long. A connection that was closed since then is found when it is
-//! taken.
+//! backend has closed or that were idle for too long. All idle connections have the same waker, which starts a sweep
+//! when a backend closes one. So the sweep knows when that was, and
+//! [`IdleLimit`](crate::pool::learned::idle_limit::IdleLimit) learns how long the backend keeps an idle connection.
 
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pingora_core::protocols::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::Notify;
 
-/// The time between two sweeps, which is also the precision of the keep-alive timeout.
+use crate::pool::Endpoint;
+
+/// The time between two sweeps without a closed connection. A connection that was idle for too long is not used, but
+/// stays open until the next sweep.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
+
+/// From the close of a connection to the sweep, so that one sweep finds many closes.
+const SWEEP_DELAY: Duration = Duration::from_millis(2);
 
 /// The idle connections of a worker. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct IdleConnections {
     idle: Arc<Mutex<Idle>>,
     most: usize,
+    closed: Arc<Closed>,
+    waker: Waker,
 }
 
-/// A connection, until it has been idle for too long.
+/// Notified when a backend closes an idle connection.
+struct Closed(Notify);
+
+impl Wake for Closed {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+}
+
+/// An idle connection.
 struct Connection<S> {
     stream: S,
-    expires_at: Instant,
+    since: Instant,
+    timeout: Duration,
+    endpoint: Arc<Endpoint>,
+}
+
+impl<S: IsOpen> Connection<S> {
+    fn idle(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
+    /// Whether it can be used at `now`. The limit of the backend counts as it is known now.
+    fn is_usable(&mut self, now: Instant, waker: &Waker) -> bool {
+        let idle = self.idle(now);
+        let limit = self.endpoint.idle_limit();
+        match self.stream.is_open(waker) {
+            Ok(open) => open && idle < limit.usable_for(self.timeout),
+            Err(Close) => {
+                limit.observe_close(idle, now);
+                false
+            }
+        }
+    }
 }
 
 /// The connections by the key of their peer, each list in the order of release.
 struct Idle<S = Stream> {
     by_peer: HashMap<u64, Vec<Connection<S>>, ahash::RandomState>,
     count: usize,
-    /// The time of the last sweep. Requests do not read the clock.
+    /// The time of the last sweep.
     now: Instant,
 }
 
-/// Whether an idle connection can still be used.
-trait IsUsable {
-    fn is_usable(&mut self) -> bool;
+/// The backend has closed the connection.
+struct Close;
+
+/// Whether an idle connection is still open.
+trait IsOpen {
+    /// False if it is open but must not be used. `waker` is woken when that changes.
+    fn is_open(&mut self, waker: &Waker) -> Result<bool, Close>;
 }
 
-impl IsUsable for Stream {
-    /// A backend sends nothing on an idle connection: a byte, the end or an error makes it unusable.
-    fn is_usable(&mut self) -> bool {
+impl IsOpen for Stream {
+    /// A backend sends nothing on an idle connection, so bytes make it unusable.
+    fn is_open(&mut self, waker: &Waker) -> Result<bool, Close> {
         let mut byte = [0];
-        Pin::new(self).poll_read(&mut Context::from_waker(Waker::noop()), &mut ReadBuf::new(&mut byte)).is_pending()
+        let mut buffer = ReadBuf::new(&mut byte);
+        match Pin::new(self).poll_read(&mut Context::from_waker(waker), &mut buffer) {
+            Poll::Pending => Ok(true),
+            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => Ok(false),
+            Poll::Ready(_) => Err(Close),
+        }
     }
 }
 
 impl IdleConnections {
     /// At most `most` connections; the sweep runs in the current runtime.
     pub(super) fn new(most: usize, now: Instant) -> Self {
-        let idle = Self { idle: Arc::new(Mutex::new(Idle::new(now))), most };
+        let closed = Arc::new(Closed(Notify::new()));
+        let waker = Arc::clone(&closed).into();
+        let idle = Self { idle: Arc::new(Mutex::new(Idle::new(now))), most, closed, waker };
         tokio::spawn(idle.clone().sweep());
         idle
     }
 
-    /// The last released connection to the peer with this key that can be used.
-    pub(super) fn take(&self, key: u64) -> Option<Stream> {
-        self.idle.lock().take(key)
+    /// The last released connection to the peer with this key that can be used at `now`, and for how long it was idle;
+    /// without `now` at the last sweep.
+    pub(super) fn take(&self, key: u64, now: Option<Instant>) -> Option<(Stream, Duration)> {
+        self.idle.lock().take(key, now)
     }
 
-    /// Keeps a connection for `timeout`. If there are too many, the oldest one is closed.
-    pub(super) fn put(&self, key: u64, stream: Stream, timeout: Duration) {
-        self.idle.lock().put(key, stream, timeout, self.most);
+    /// Keeps a connection to `endpoint` for `timeout`. If there are too many, the oldest one is closed.
+    #[expect(clippy::disallowed_methods, reason = "the idle time of the connection starts here")]
+    pub(super) fn put(&self, key: u64, stream: Stream, timeout: Duration, endpoint: Arc<Endpoint>) {
+        let mut connection = Connection { stream, since: Instant::now(), timeout, endpoint };
+        if connection.is_usable(connection.since, &self.waker) {
+            self.idle.lock().put(key, connection, self.most);
+        }
     }
 
     /// Closes connections until the process ends.
@@ -75,32 +131,35 @@ impl IdleConnections {
     async fn sweep(self) {
         let mut interval = tokio::time::interval(SWEEP_INTERVAL);
         loop {
-            interval.tick().await;
-            self.idle.lock().sweep(Instant::now());
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = self.closed.0.notified() => tokio::time::sleep(SWEEP_DELAY).await,
+            }
+            self.idle.lock().sweep(Instant::now(), &self.waker);
         }
     }
 }
 
-impl<S: IsUsable> Idle<S> {
+impl<S: IsOpen> Idle<S> {
     fn new(now: Instant) -> Self {
         Self { by_peer: HashMap::default(), count: 0, now }
     }
 
-    fn take(&mut self, key: u64) -> Option<S> {
+    fn take(&mut self, key: u64, now: Option<Instant>) -> Option<(S, Duration)> {
+        let now = now.unwrap_or(self.now);
         let connections = self.by_peer.get_mut(&key)?;
         while let Some(mut connection) = connections.pop() {
             self.count -= 1;
-            if connection.stream.is_usable() {
-                return Some(connection.stream);
+            if connection.is_usable(now, Waker::noop()) {
+                let idle = connection.idle(now);
+                return Some((connection.stream, idle));
             }
         }
         None
     }
 
-    fn put(&mut self, key: u64, stream: S, timeout: Duration, most: usize) {
-        // Without an overflow there is practically no timeout.
-        let expires_at = self.now.checked_add(timeout).unwrap_or(self.now + Duration::from_secs(86_400));
-        self.by_peer.entry(key).or_default().push(Connection { stream, expires_at });
+    fn put(&mut self, key: u64, connection: Connection<S>, most: usize) {
+        self.by_peer.entry(key).or_default().push(connection);
         self.count += 1;
         if self.count > most {
             self.remove_oldest();
@@ -109,16 +168,22 @@ impl<S: IsUsable> Idle<S> {
 
     fn remove_oldest(&mut self) {
         let lists = self.by_peer.values_mut().filter(|connections| !connections.is_empty());
-        if let Some(list) = lists.min_by_key(|connections| connections.first().map(|first| first.expires_at)) {
+        if let Some(list) = lists.min_by_key(|connections| connections.first().map(|first| first.since)) {
             list.remove(0);
             self.count -= 1;
         }
     }
 
-    fn sweep(&mut self, now: Instant) {
+    fn sweep(&mut self, now: Instant, waker: &Waker) {
         self.now = now;
         self.by_peer.retain(|_, connections| {
-            connections.retain_mut(|connection| connection.expires_at > now && connection.stream.is_usable());
+            connections.retain_mut(|connection| {
+                let usable = connection.is_usable(now, waker);
+                if usable {
+                    connection.endpoint.idle_limit().observe_open(connection.idle(now));
+                }
+                usable
+            });
             !connections.is_empty()
         });
         self.count = self.by_peer.values().map(Vec::len).sum();
@@ -130,54 +195,93 @@ mod tests {
     #![expect(clippy::disallowed_methods, reason = "a test's own clock starts somewhere")]
 
     use super::*;
+    use crate::pool::{BackendSettings, PoolShared};
 
-    /// A connection with a name, and whether it can be used.
+    /// A connection with a name, and whether it is open.
     #[derive(Debug, PartialEq)]
     struct Fake(&'static str, bool);
 
-    impl IsUsable for Fake {
-        fn is_usable(&mut self) -> bool {
-            self.1
+    impl IsOpen for Fake {
+        fn is_open(&mut self, _: &Waker) -> Result<bool, Close> {
+            if self.1 { Ok(true) } else { Err(Close) }
         }
     }
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    struct Bench {
+        idle: Idle<Fake>,
+        endpoint: Arc<Endpoint>,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let now = Instant::now();
+            let address = "127.0.0.1:1".parse().unwrap();
+            let endpoint = Endpoint::new(address, BackendSettings::default(), PoolShared::default(), now);
+            Self { idle: Idle::new(now), endpoint: Arc::new(endpoint), now }
+        }
+
+        fn put(&mut self, key: u64, fake: Fake, timeout: Duration, most: usize) {
+            let endpoint = Arc::clone(&self.endpoint);
+            self.idle.put(key, Connection { stream: fake, since: self.now, timeout, endpoint }, most);
+        }
+
+        fn take(&mut self, key: u64) -> Option<Fake> {
+            self.idle.take(key, Some(self.now)).map(|(fake, _)| fake)
+        }
+    }
+
     #[test]
     fn last_released_usable_connection_of_the_peer_is_taken() {
-        let mut idle = Idle::new(Instant::now());
+        let mut bench = Bench::new();
         for (key, fake) in
             [(1, Fake("a", true)), (1, Fake("b", true)), (1, Fake("closed", false)), (2, Fake("c", true))]
         {
-            idle.put(key, fake, SECOND, 9);
+            bench.put(key, fake, SECOND, 9);
         }
-        assert_eq!(idle.take(1), Some(Fake("b", true)));
-        assert_eq!((idle.take(1), idle.take(1), idle.take(3)), (Some(Fake("a", true)), None, None));
-        assert_eq!((idle.take(2), idle.count), (Some(Fake("c", true)), 0));
+        assert_eq!(bench.take(1), Some(Fake("b", true)));
+        assert_eq!((bench.take(1), bench.take(1), bench.take(3)), (Some(Fake("a", true)), None, None));
+        assert_eq!((bench.take(2), bench.idle.count), (Some(Fake("c", true)), 0));
     }
 
     #[test]
     fn expired_and_closed_connections_are_swept() {
-        let now = Instant::now();
-        let mut idle = Idle::new(now);
-        idle.put(1, Fake("short", true), SECOND, 9);
-        idle.put(1, Fake("closed", false), SECOND * 9, 9);
-        idle.put(2, Fake("long", true), SECOND * 9, 9);
-        idle.put(3, Fake("endless", true), Duration::MAX, 9);
-        idle.sweep(now + SECOND);
-        assert_eq!((idle.count, idle.by_peer.len()), (2, 2));
-        assert_eq!((idle.take(1), idle.take(2)), (None, Some(Fake("long", true))));
+        let mut bench = Bench::new();
+        bench.put(1, Fake("short", true), SECOND, 9);
+        bench.put(1, Fake("closed", false), SECOND * 9, 9);
+        bench.put(2, Fake("long", true), SECOND * 9, 9);
+        bench.put(3, Fake("endless", true), Duration::MAX, 9);
+        bench.idle.sweep(bench.now + SECOND, Waker::noop());
+        assert_eq!((bench.idle.count, bench.idle.by_peer.len()), (2, 2));
+        assert_eq!((bench.take(1), bench.take(2)), (None, Some(Fake("long", true))));
     }
 
     #[test]
     fn oldest_connection_is_closed_if_there_are_too_many() {
-        let now = Instant::now();
-        let mut idle = Idle::new(now);
-        idle.put(1, Fake("old", true), SECOND, 2);
-        idle.sweep(now + SECOND / 2);
-        idle.put(1, Fake("new", true), SECOND, 2);
-        idle.put(2, Fake("other", true), SECOND, 2);
-        assert_eq!(idle.count, 2);
-        assert_eq!((idle.take(1), idle.take(1)), (Some(Fake("new", true)), None));
+        let mut bench = Bench::new();
+        bench.put(1, Fake("old", true), SECOND, 2);
+        bench.now += SECOND / 2;
+        bench.put(1, Fake("new", true), SECOND, 2);
+        bench.put(2, Fake("other", true), SECOND, 2);
+        assert_eq!(bench.idle.count, 2);
+        assert_eq!((bench.take(1), bench.take(1)), (Some(Fake("new", true)), None));
+    }
+
+    #[test]
+    fn connection_is_not_used_near_the_limit_that_the_backend_has_shown() {
+        let mut bench = Bench::new();
+        bench.put(1, Fake("idle", true), SECOND * 50, 9);
+        for _ in 0..3 {
+            bench.put(2, Fake("closed", false), SECOND * 50, 9);
+            bench.now += SECOND;
+            assert_eq!(bench.take(2), None);
+        }
+        assert_eq!(bench.endpoint.idle_limit().get(), Some(SECOND));
+        assert_eq!(bench.take(1), None, "idle for three seconds");
+        bench.put(1, Fake("recent", true), SECOND * 50, 9);
+        bench.now += SECOND / 2;
+        assert_eq!(bench.idle.take(1, Some(bench.now)), Some((Fake("recent", true), SECOND / 2)));
     }
 }

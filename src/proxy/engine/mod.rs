@@ -26,10 +26,11 @@ mod transfer;
 mod websocket;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use http::Method;
-use pingora::{Error, ErrorType};
+use pingora::{Error, ErrorType, RetryType};
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
@@ -142,13 +143,14 @@ impl Engine {
     /// One attempt.
     async fn attempt(&self, client: &mut impl Client, exchange: &mut Exchange, form: &mut Form) -> pingora::Result<()> {
         let peer = phases::next_peer(exchange).await?;
-        let (connected, reused) = match self.connectors.connect(&peer).await {
+        let (connected, idle) = match self.connectors.connect(&peer, exchange.selected_at).await {
             Ok(connected) => connected,
             Err(mut e) => {
                 e.as_up();
                 return Err(failover::after_connect(client, exchange, e).into_up());
             }
         };
+        let idle_http1 = idle.filter(|_| matches!(connected, Connected::Http1(_)));
         let result = match connected {
             Connected::Http1(stream) => self.over_http1(client, exchange, form, (&peer, stream)).await,
             // Boxed: it is rare, and must not enlarge the memory of every request.
@@ -156,7 +158,12 @@ impl Engine {
                 Box::pin(self.over_http2(client, exchange, form.kind(), (&peer, *session))).await
             }
         };
-        result.map_err(|e| failover::after_broken_connection(client, exchange, e, reused))
+        result.map_err(|e| {
+            if let (Some(idle), RetryType::ReusedOnly) = (idle_http1, &e.retry) {
+                observe_close(exchange, idle);
+            }
+            failover::after_broken_connection(client, exchange, e, idle.is_some())
+        })
     }
 
     /// An attempt on an HTTP/1.1 connection.
@@ -177,8 +184,9 @@ impl Engine {
         std::future::poll_fn(|cx| transfer.poll(cx)).await?;
         if let (backend, true) = transfer.into_backend()
             && let Some(stream) = backend.into_reusable()
+            && let Some(endpoint) = exchange.attempted.last()
         {
-            self.connectors.release_http1(stream, peer);
+            self.connectors.release_http1(stream, peer, endpoint);
         }
         Ok(())
     }
@@ -225,6 +233,14 @@ impl Engine {
         // The stream that Pingora may return is not needed: the connection records whether the response allows
         // keep-alive.
         drop(self.pingora.process_new_http(session, draining).await);
+    }
+}
+
+/// Records that the backend closed a connection that had been idle for `idle`, so that the request on it was lost.
+#[expect(clippy::disallowed_methods, reason = "the connection was closed now")]
+fn observe_close(exchange: &Exchange, idle: Duration) {
+    if let Some(endpoint) = exchange.attempted.last() {
+        endpoint.idle_limit().observe_close(idle, Instant::now());
     }
 }
 

@@ -3,11 +3,12 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use super::{answering, yaml};
-use crate::lab::client::{connect, read_head, read_response};
+use super::{answering, lacks_own_engine, yaml};
+use crate::lab::client::{connect, exchange, read_head, read_response};
 use crate::lab::scripted::Scripted;
-use crate::lab::{Lab, PATIENCE, eventually, free_port};
+use crate::lab::{Lab, PATIENCE, eventually, free_port, run};
 
 #[test]
 fn client_connection_close_keeps_the_backend_connection() {
@@ -77,4 +78,65 @@ fn closed_idle_backend_connection_is_replaced_without_a_failed_request() {
     }
     assert_eq!(served.load(Ordering::Relaxed), 6);
     lab.wait_for_access("attempts=2");
+}
+
+/// A backend that closes connections after 150 ms idle. It loses a request that arrives just before that.
+fn closing_idle_connections(head: &'static str) -> Scripted {
+    const IDLE: Duration = Duration::from_millis(150);
+    Scripted::start(move |mut stream| {
+        let mut lost_from = None;
+        while stream.peek(&mut [0]).is_ok_and(|read| read > 0) {
+            let now = Instant::now();
+            if lost_from.is_some_and(|from| now >= from) {
+                return;
+            }
+            read_head(&mut stream);
+            stream.write_all(head.as_bytes()).unwrap();
+            lost_from = Some(Instant::now() + IDLE * 9 / 10);
+            stream.set_read_timeout(Some(IDLE)).unwrap();
+        }
+    })
+}
+
+#[test]
+fn post_is_not_lost_once_three_closes_have_shown_the_idle_limit_of_the_backend() {
+    let backend = closing_idle_connections("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let port = free_port();
+    let lab = Lab::start(&yaml(port, backend.port, "", ""));
+    let post =
+        || exchange(port, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").status;
+    for _ in 0..3 {
+        assert_eq!(post(), 200);
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    // Pingora's loop has its own idle connections, and learns nothing from them.
+    if lacks_own_engine() {
+        return;
+    }
+    for wait in (126..150).step_by(2) {
+        assert_eq!(post(), 200, "after {wait} ms");
+        std::thread::sleep(Duration::from_millis(wait));
+    }
+    lab.wait_for_log("backend closes idle connections before keepalive_timeout: pool=a");
+    let conf = lab.folder().join("l7lb.yaml");
+    let listed = run(&["backends", "--json", "--conf", conf.to_str().unwrap()]);
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let limit = listed["backends"][0]["idle_limit_ms"].as_u64().unwrap();
+    assert!(limit >= 100, "{limit}");
+}
+
+#[test]
+fn announced_keep_alive_timeout_shortens_the_reuse_of_a_connection() {
+    let backend =
+        closing_idle_connections("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: timeout=0, max=9\r\n\r\nok");
+    let port = free_port();
+    let lab = Lab::start(&yaml(port, backend.port, "", ""));
+    for _ in 0..4 {
+        assert_eq!(
+            exchange(port, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").status,
+            200
+        );
+    }
+    assert_eq!(backend.connections(), 4, "an idle limit of zero allows no reuse");
+    lab.wait_for_log("limit=0s keepalive_timeout=50s");
 }

@@ -6,7 +6,7 @@
 //! latency is better: its recent latency, multiplied by one plus its requests in flight per unit of weight.
 //!
 //! The recent latency is a moving average that rises to peaks quickly and decays slowly (after the algorithm of
-//! Finagle and Linkerd), see `pool/latency.rs`. A failure counts as a very slow response, so that failing fast does
+//! Finagle and Linkerd), see `pool/learned/latency.rs`. A failure counts as a very slow response, so that failing fast does
 //! not attract requests. The time that requests have waited without a response counts as latency, so that a hanging
 //! backend gets one or two requests and no more. A slow backend gets no request until its latency has decayed to
 //! that of the others; then one request measures it again.
