@@ -15,3 +15,8 @@ pub mod tls_backend;
 pub use ports::free_port;
 pub use process::{Backend, Lab, PATIENCE, eventually, run};
 pub use scripted::server_config;
+
+/// Whether all tests run with Pingora's loop, which lacks what this test needs.
+pub fn lacks_own_engine() -> bool {
+    std::env::var("L7LB_TEST_ENGINE").is_ok_and(|engine| engine == "pingora")
+}

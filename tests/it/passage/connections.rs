@@ -100,6 +100,9 @@ fn closing_idle_connections(head: &'static str) -> Scripted {
 
 #[test]
 fn post_is_not_lost_once_three_closes_have_shown_the_idle_limit_of_the_backend() {
+    if crate::lab::lacks_own_engine() {
+        return;
+    }
     let backend = closing_idle_connections("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let port = free_port();
     let lab = Lab::start(&yaml(port, backend.port, "", ""));
@@ -127,6 +130,9 @@ fn post_is_not_lost_once_three_closes_have_shown_the_idle_limit_of_the_backend()
 
 #[test]
 fn announced_keep_alive_timeout_shortens_the_reuse_of_a_connection() {
+    if crate::lab::lacks_own_engine() {
+        return;
+    }
     let backend =
         closing_idle_connections("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: timeout=0, max=9\r\n\r\nok");
     let port = free_port();

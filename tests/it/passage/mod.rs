@@ -15,6 +15,7 @@ mod websocket_http2;
 use std::io::{Read, Write};
 
 use crate::lab::client::read_head;
+use crate::lab::lacks_own_engine;
 use crate::lab::scripted::Scripted;
 
 /// One route and one pool without health checks; `pool` has further keys of the pool.
@@ -24,11 +25,6 @@ fn yaml(port: u16, backend: u16, pool: &str, more: &str) -> String {
          pools:\n  a: {{ health_check: {{ type: none }}, {pool} backends: [{{ address: '127.0.0.1:{backend}' }}] }}\n\
          routes: [{{ path: /, pool: a }}]\n{more}"
     )
-}
-
-/// Whether all tests run with Pingora's loop, which lacks what this test needs.
-fn lacks_own_engine() -> bool {
-    std::env::var("L7LB_TEST_ENGINE").is_ok_and(|engine| engine == "pingora")
 }
 
 /// A backend that responds to each request with these bytes, without waiting for the request body.

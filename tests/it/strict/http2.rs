@@ -169,9 +169,6 @@ fn malformed_http2_headers_are_rejected_before_a_backend() {
         (&[(b"content-length", b"+3")], RESET),
         (&[(b"content-length", b"3 ")], RESET),
         (&[(b"content-length", b"")], MALFORMED),
-        (&[(b"x", b" a")], MALFORMED),
-        (&[(b"x", b"a\t")], MALFORMED),
-        (&[(b"x", b" ")], MALFORMED),
         (&[(b"content-length", b"18446744073709551619")], RESET),
         (&[(b"content-length", b"3"), (b"content-length", b"3")], "more than one Content-Length"),
         (&[(b"content-length", b"3"), (b"content-length", b"4")], RESET),
@@ -183,11 +180,17 @@ fn malformed_http2_headers_are_rejected_before_a_backend() {
 
 #[test]
 fn whitespace_around_an_http2_header_value_resets_the_stream_with_protocol_error() {
+    if crate::lab::lacks_own_engine() {
+        return;
+    }
     let fixture = Fixture::open();
-    let mut frames = Frames::connect(fixture.port);
-    frames.headers(1, true, &[&request(b"GET", b"/x")[..], &[(b"x", b"a ")]].concat());
-    let frame = frames.find(|frame| frame.stream == 1 && matches!(frame.kind, HEADERS | RST_STREAM)).unwrap();
-    assert!(frame.kind == RST_STREAM && frame.code() == PROTOCOL_ERROR, "{frame:?}");
+    for value in [&b" a"[..], b"a ", b"a\t", b" "] {
+        let mut frames = Frames::connect(fixture.port);
+        frames.headers(1, true, &[&request(b"GET", b"/x")[..], &[(b"x", value)]].concat());
+        let frame = frames.find(|frame| frame.stream == 1 && matches!(frame.kind, HEADERS | RST_STREAM)).unwrap();
+        assert!(frame.kind == RST_STREAM && frame.code() == PROTOCOL_ERROR, "{frame:?}");
+    }
+    assert!(fixture.backend.take().is_empty());
 }
 
 #[test]

@@ -153,6 +153,9 @@ fn client_that_reads_below_the_minimum_rate_is_disconnected() {
 
 #[test]
 fn http2_body_below_the_minimum_rate_is_rejected_but_not_a_grpc_stream() {
+    if crate::lab::lacks_own_engine() {
+        return;
+    }
     let backend = Recorder::start();
     let port = free_port();
     let lab = lab(port, backend.port, "client_timeouts: { minimum_rate: 1KiB, minimum_rate_period: 1s }");
