@@ -86,12 +86,6 @@ impl Terminator {
         Ok(Self { listener, config, stamps, state: Mutex::new(state), active: ArcSwap::from_pointee(active) })
     }
 
-    /// The acceptor for the next handshake.
-    #[must_use]
-    pub fn acceptor(&self) -> TlsAcceptor {
-        self.active.load().acceptor.clone()
-    }
-
     /// Does the handshake of a new connection.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::lab::client::{Response, exchange, get_with};
 use crate::lab::frames::{Frames, request};
 use crate::lab::recorder::Recorder;
-use crate::lab::{Backend, Lab, free_port};
+use crate::lab::{Backend, Lab, free_port, yaml};
 use crate::one_pool;
 
 /// The values of a header as the backend received it.
@@ -51,12 +51,7 @@ fn forwarding_headers_of_a_trusted_proxy_are_extended() {
 fn cookies_of_an_http2_client_reach_the_backend_in_one_field() {
     let backend = Recorder::start();
     let port = free_port();
-    let _lab = Lab::start(&format!(
-        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
-         pools: {{ p: {{ health_check: {{ type: none }}, backends: [{{ address: '127.0.0.1:{}' }}] }} }}\n\
-         routes: [{{ path: /, pool: p }}]\n",
-        backend.port
-    ));
+    let _lab = Lab::start(&yaml(port, backend.port, "", ""));
     let cookies: [(&[u8], &[u8]); 3] = [(b"cookie", b"a=b"), (b"cookie", b"c=d; e=f"), (b"cookie", b"g=h")];
     let mut frames = Frames::connect(port);
     frames.headers(1, true, &[&request(b"GET", b"/x")[..], &cookies[..]].concat());

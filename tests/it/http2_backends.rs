@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use h2::server::{Connection, SendResponse};
 use http::{Request, Response};
 use tokio::net::TcpStream;
 
 use crate::lab::client::{connect, exchange, get, read_head, read_response};
 use crate::lab::frames::{DATA, Frames, RST_STREAM, request};
-use crate::lab::scripted::Scripted;
+use crate::lab::scripted::{Scripted, Stream};
 use crate::lab::{Lab, free_port};
 
 /// A balancer in front of these HTTP/2 backends.
@@ -24,25 +23,6 @@ fn lab(port: u16, backends: &[&Scripted]) -> Lab {
          routes: [{{ path: /, pool: a }}]\n",
         backends.join(", ")
     ))
-}
-
-type Stream = (Request<h2::RecvStream>, SendResponse<Bytes>);
-
-/// A backend that passes each stream, its number on the connection, and the connection to `script`.
-fn backend(script: impl Fn(usize, &mut Connection<TcpStream, Bytes>, Stream) + Send + Sync + 'static) -> Scripted {
-    Scripted::start(move |stream| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            stream.set_nonblocking(true).unwrap();
-            let stream = TcpStream::from_std(stream).unwrap();
-            let mut connection = h2::server::handshake(stream).await.unwrap();
-            let mut number = 0;
-            while let Some(Ok(stream)) = connection.accept().await {
-                number += 1;
-                script(number, &mut connection, stream);
-            }
-        });
-    })
 }
 
 /// Echoes the request body.
@@ -65,7 +45,7 @@ fn refused_http2_stream_is_retried_for_every_method() {
     let refused = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&refused);
     // Every second stream is refused, which means that it was not processed (RFC 9113 §8.7).
-    let backend = backend(move |number, _, (request, mut respond)| {
+    let backend = Scripted::start_http2(move |number, _, (request, mut respond)| {
         if number % 2 == 1 {
             counter.fetch_add(1, Ordering::Relaxed);
             respond.send_reset(h2::Reason::REFUSED_STREAM);
@@ -86,7 +66,7 @@ fn refused_http2_stream_is_retried_for_every_method() {
 fn reset_http2_stream_is_retried_only_if_idempotent() {
     let streams = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&streams);
-    let backend = backend(move |_, _, (_, mut respond)| {
+    let backend = Scripted::start_http2(move |_, _, (_, mut respond)| {
         counter.fetch_add(1, Ordering::Relaxed);
         respond.send_reset(h2::Reason::INTERNAL_ERROR);
     });
@@ -100,7 +80,7 @@ fn reset_http2_stream_is_retried_only_if_idempotent() {
 #[test]
 fn backend_goaway_fails_no_request() {
     // Each connection takes three requests and then sends GOAWAY, as servers with an age limit do.
-    let backend = backend(|number, connection, stream| {
+    let backend = Scripted::start_http2(|number, connection, stream| {
         if number == 3 {
             connection.graceful_shutdown();
         }
@@ -119,7 +99,7 @@ fn backend_goaway_fails_no_request() {
 
 #[test]
 fn started_response_completes_after_backend_goaway() {
-    let backend = backend(|_, connection, (_, mut respond)| {
+    let backend = Scripted::start_http2(|_, connection, (_, mut respond)| {
         let mut stream = respond.send_response(Response::new(()), false).unwrap();
         stream.send_data(Bytes::from("before "), false).unwrap();
         connection.graceful_shutdown();
@@ -138,7 +118,7 @@ fn started_response_completes_after_backend_goaway() {
 
 #[test]
 fn reset_after_the_announced_length_keeps_the_clients_connection() {
-    let backend = backend(|_, _, (_, mut respond)| {
+    let backend = Scripted::start_http2(|_, _, (_, mut respond)| {
         let response = Response::builder().header("content-length", 2).body(()).unwrap();
         let mut stream = respond.send_response(response, false).unwrap();
         stream.send_data(Bytes::from("ok"), false).unwrap();
@@ -160,7 +140,7 @@ fn reset_after_the_announced_length_keeps_the_clients_connection() {
 
 #[test]
 fn http2_response_that_differs_from_content_length_is_never_complete() {
-    let backend = backend(|_, _, (request, mut respond)| {
+    let backend = Scripted::start_http2(|_, _, (request, mut respond)| {
         let length = request.uri().path().trim_start_matches('/').to_owned();
         let response = Response::builder().header("content-length", length).body(()).unwrap();
         let mut stream = respond.send_response(response, false).unwrap();
@@ -186,7 +166,7 @@ fn http2_response_that_differs_from_content_length_is_never_complete() {
 
 #[test]
 fn expect_100_continue_is_answered_for_http2_backends() {
-    let backend = backend(|_, _, stream| echo(stream));
+    let backend = Scripted::start_http2(|_, _, stream| echo(stream));
     let port = free_port();
     let _lab = lab(port, &[&backend]);
     // The backend may start its response before or after it has the whole request.
@@ -264,7 +244,7 @@ fn early_response_of_an_http2_backend_reaches_the_client() {
 
 #[test]
 fn response_trailers_are_forwarded_from_http2_to_http2() {
-    let backend = backend(|_, _, (_, mut respond)| {
+    let backend = Scripted::start_http2(|_, _, (_, mut respond)| {
         let mut stream = respond.send_response(Response::new(()), false).unwrap();
         stream.send_data(Bytes::from("body"), false).unwrap();
         let mut trailers = http::HeaderMap::new();
@@ -290,7 +270,7 @@ fn response_trailers_are_forwarded_from_http2_to_http2() {
 
 #[test]
 fn http2_head_response_ends_with_its_header() {
-    let backend = backend(|_, _, (_, mut respond)| {
+    let backend = Scripted::start_http2(|_, _, (_, mut respond)| {
         respond.send_response(Response::builder().header("content-length", "12345").body(()).unwrap(), true).unwrap();
     });
     let port = free_port();

@@ -125,10 +125,7 @@ impl Backend for Http1Backend {
                 && let Some(head) = parse_head(&mut self.received)?
             {
                 if head.status == StatusCode::SWITCHING_PROTOCOLS {
-                    if self.request != RequestKind::Upgrade {
-                        let e = "a protocol switch that was not requested";
-                        return Poll::Ready(Error::e_explain(ErrorType::InvalidHTTPHeader, e));
-                    }
+                    // The phase `response_received` rejects one that was not requested.
                     self.framing = Framing::Close;
                 } else if !head.status.is_informational() {
                     self.framing = Framing::of_response(&head, self.to_head_request)?;

@@ -199,13 +199,13 @@ impl Backend for Http2Backend {
         self.has_response = true;
         let head = self.session.response_header().cloned();
         let mut head = head.ok_or_else(|| Error::explain(ErrorType::InternalError, "no response header"))?;
-        match self.tunnel.take_if(|_| !head.status.is_informational()) {
-            Some(accept) if head.status.is_success() => {
-                websocket::to_switch(&mut head, accept.as_ref())?;
-                self.tunnel = Some(accept);
-                return Poll::Ready(Ok(head));
-            }
-            _ => {}
+        if let Some(accept) = self.tunnel.as_ref().filter(|_| head.status.is_success()) {
+            websocket::to_switch(&mut head, accept.as_ref())?;
+            return Poll::Ready(Ok(head));
+        }
+        if !head.status.is_informational() {
+            // A refusal is a response with a body.
+            self.tunnel = None;
         }
         self.complete = self.session.check_response_end_or_error()?;
         self.check_head(&head, self.complete)?;

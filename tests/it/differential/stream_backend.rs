@@ -17,23 +17,16 @@ impl Cases {
     /// Starts an HTTP/2 backend; returns its port.
     pub fn start_http2(self: &Arc<Self>) -> u16 {
         let cases = Arc::clone(self);
-        Scripted::start(move |stream| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                stream.set_nonblocking(true).unwrap();
-                let stream = tokio::net::TcpStream::from_std(stream).unwrap();
-                let Ok(mut connection) = h2::server::handshake(stream).await else { return };
-                while let Some(Ok((request, respond))) = connection.accept().await {
-                    let number = request.headers().get("x-case").and_then(|number| number.to_str().ok()?.parse().ok());
-                    let Some(number) = number else { continue };
-                    let Some(attempt) = cases.next_stream(number) else { continue };
-                    if attempt.end == StreamEnd::Goaway {
-                        connection.graceful_shutdown();
-                    }
-                    // The balancer may end the stream at any point.
-                    tokio::spawn(Arc::clone(&cases).serve_stream(number, attempt, request, respond));
-                }
-            });
+        Scripted::start_http2(move |_, connection, (request, respond)| {
+            let number = request.headers().get("x-case").and_then(|number| number.to_str().ok()?.parse().ok());
+            let Some((number, attempt)) = number.and_then(|number| Some((number, cases.next_stream(number)?))) else {
+                return;
+            };
+            if attempt.end == StreamEnd::Goaway {
+                connection.graceful_shutdown();
+            }
+            // The balancer may end the stream at any point.
+            tokio::spawn(Arc::clone(&cases).serve_stream(number, attempt, request, respond));
         })
         .port
     }

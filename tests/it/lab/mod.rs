@@ -20,3 +20,12 @@ pub use scripted::server_config;
 pub fn lacks_own_engine() -> bool {
     std::env::var("L7LB_TEST_ENGINE").is_ok_and(|engine| engine == "pingora")
 }
+
+/// One route and one pool without health checks; `pool` has further keys of the pool.
+pub fn yaml(port: u16, backend: u16, pool: &str, more: &str) -> String {
+    format!(
+        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
+         pools:\n  a: {{ health_check: {{ type: none }}, {pool} backends: [{{ address: '127.0.0.1:{backend}' }}] }}\n\
+         routes: [{{ path: /, pool: a }}]\n{more}"
+    )
+}

@@ -5,11 +5,17 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
+use bytes::Bytes;
+use h2::server::{Connection, SendResponse};
+use http::Request;
 use l7lb::tls::development;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::PATIENCE;
+
+/// A request over HTTP/2, and its response.
+pub type Stream = (Request<h2::RecvStream>, SendResponse<Bytes>);
 
 /// A backend that runs a script. Its thread ends with the test process.
 pub struct Scripted {
@@ -32,6 +38,28 @@ impl Scripted {
             }
         });
         Self { port, connections }
+    }
+
+    /// Runs `script` for each HTTP/2 stream, with its number on the connection, and the connection.
+    pub fn start_http2(
+        script: impl Fn(usize, &mut Connection<tokio::net::TcpStream, Bytes>, Stream) + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(move |stream| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                stream.set_nonblocking(true).unwrap();
+                let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+                let mut builder = h2::server::Builder::new();
+                builder.enable_connect_protocol();
+                // The balancer may have closed the connection.
+                let Ok(mut connection) = builder.handshake(stream).await else { return };
+                let mut number = 0;
+                while let Some(Ok(stream)) = connection.accept().await {
+                    number += 1;
+                    script(number, &mut connection, stream);
+                }
+            });
+        })
     }
 
     pub fn connections(&self) -> usize {

@@ -15,17 +15,8 @@ mod websocket_http2;
 use std::io::{Read, Write};
 
 use crate::lab::client::read_head;
-use crate::lab::lacks_own_engine;
 use crate::lab::scripted::Scripted;
-
-/// One route and one pool without health checks; `pool` has further keys of the pool.
-fn yaml(port: u16, backend: u16, pool: &str, more: &str) -> String {
-    format!(
-        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
-         pools:\n  a: {{ health_check: {{ type: none }}, {pool} backends: [{{ address: '127.0.0.1:{backend}' }}] }}\n\
-         routes: [{{ path: /, pool: a }}]\n{more}"
-    )
-}
+use crate::lab::{lacks_own_engine, yaml};
 
 /// A backend that responds to each request with these bytes, without waiting for the request body.
 fn answering(answer: &'static [u8]) -> Scripted {

@@ -70,23 +70,15 @@ fn trailer(name: &'static str, value: &'static str) -> HeaderMap {
 }
 
 fn http2_backend() -> Scripted {
-    Scripted::start(|stream| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            stream.set_nonblocking(true).unwrap();
-            let stream = tokio::net::TcpStream::from_std(stream).unwrap();
-            let mut connection = h2::server::handshake(stream).await.unwrap();
-            while let Some(Ok((request, mut respond))) = connection.accept().await {
-                tokio::spawn(async move {
-                    let mut body = request.into_body();
-                    while body.data().await.is_some() {}
-                    let complete = body.trailers().await.unwrap() == Some(trailer("x-check", "7"));
-                    let response = Response::builder().status(if complete { 200 } else { 400 });
-                    let mut stream = respond.send_response(response.body(()).unwrap(), false).unwrap();
-                    stream.send_data(Bytes::from("abc"), false).unwrap();
-                    stream.send_trailers(trailer("x-sum", "9")).unwrap();
-                });
-            }
+    Scripted::start_http2(|_, _, (request, mut respond)| {
+        tokio::spawn(async move {
+            let mut body = request.into_body();
+            while body.data().await.is_some() {}
+            let complete = body.trailers().await.unwrap() == Some(trailer("x-check", "7"));
+            let response = Response::builder().status(if complete { 200 } else { 400 });
+            let mut stream = respond.send_response(response.body(()).unwrap(), false).unwrap();
+            stream.send_data(Bytes::from("abc"), false).unwrap();
+            stream.send_trailers(trailer("x-sum", "9")).unwrap();
         });
     })
 }

@@ -65,19 +65,7 @@ fn http2_backend() -> Scripted {
             stream.send_data(data, false).unwrap();
         }
     }
-    Scripted::start(|stream| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            stream.set_nonblocking(true).unwrap();
-            let stream = tokio::net::TcpStream::from_std(stream).unwrap();
-            let mut builder = h2::server::Builder::new();
-            builder.enable_connect_protocol();
-            let Ok(mut connection) = builder.handshake(stream).await else { return };
-            while let Some(Ok((request, respond))) = connection.accept().await {
-                tokio::spawn(echo(request, respond));
-            }
-        });
-    })
+    Scripted::start_http2(|_, _, (request, respond)| drop(tokio::spawn(echo(request, respond))))
 }
 
 /// The status of the response on `stream`.

@@ -51,21 +51,13 @@ fn backend_that_truncates_responses_is_ejected() {
 
 /// An HTTP/2 backend. If `resets`, it resets each stream after the response header.
 fn http2_backend(resets: bool) -> Scripted {
-    Scripted::start(move |stream| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            stream.set_nonblocking(true).unwrap();
-            let stream = tokio::net::TcpStream::from_std(stream).unwrap();
-            let mut connection = h2::server::handshake(stream).await.unwrap();
-            while let Some(Ok((_, mut respond))) = connection.accept().await {
-                let mut body = respond.send_response(http::Response::new(()), false).unwrap();
-                body.send_data(Bytes::from("four"), !resets).unwrap();
-                tokio::spawn(async move {
-                    // After the response header, not instead of it.
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                    body.send_reset(h2::Reason::INTERNAL_ERROR);
-                });
-            }
+    Scripted::start_http2(move |_, _, (_, mut respond)| {
+        let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+        body.send_data(Bytes::from("four"), !resets).unwrap();
+        tokio::spawn(async move {
+            // After the response header, not instead of it.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            body.send_reset(h2::Reason::INTERNAL_ERROR);
         });
     })
 }

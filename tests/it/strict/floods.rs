@@ -9,7 +9,7 @@ use crate::lab::frames::{
     WINDOW_UPDATE, block, frame, request,
 };
 use crate::lab::load::Load;
-use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
+use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port, yaml};
 use crate::one_pool;
 
 /// Frames in one flood.
@@ -112,12 +112,7 @@ fn http2_client_that_reads_nothing_costs_a_bounded_amount_of_memory() {
     }
     let backend = super::slow::large();
     let port = free_port();
-    let lab = Lab::start(&format!(
-        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
-         pools: {{ p: {{ health_check: {{ type: none }}, backends: [{{ address: '127.0.0.1:{}' }}] }} }}\n\
-         routes: [{{ path: /, pool: p }}]\n",
-        backend.port
-    ));
+    let lab = Lab::start(&yaml(port, backend.port, "", ""));
     let before = resident(&lab);
     let mut frames = Frames::connect(port);
     frames.send(SETTINGS, 0, 0, &[&[0, 4][..], &0x7fff_ffff_u32.to_be_bytes()].concat());

@@ -6,7 +6,7 @@ use std::io::Read;
 use super::{Fixture, Received, Recorder};
 use crate::lab::frames::{DATA, END_STREAM, Frames, GOAWAY, HEADERS, PROTOCOL_ERROR, RST_STREAM, request};
 use crate::lab::scripted::Scripted;
-use crate::lab::{Lab, PATIENCE, eventually, free_port};
+use crate::lab::{Lab, PATIENCE, eventually, free_port, yaml};
 
 /// How the balancer responded to stream 1.
 #[derive(Debug, PartialEq, Eq)]
@@ -203,12 +203,7 @@ fn malformed_http2_trailers_end_the_request_before_the_backend_has_it() {
         sender.send(bytes).ok();
     });
     let port = free_port();
-    let _lab = Lab::start(&format!(
-        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
-         pools: {{ p: {{ health_check: {{ type: none }}, backends: [{{ address: '127.0.0.1:{}' }}] }} }}\n\
-         routes: [{{ path: /, pool: p }}]\n",
-        backend.port
-    ));
+    let _lab = Lab::start(&yaml(port, backend.port, "", ""));
     for value in [&b"a\r\nb"[..], b"a\nb", b"a\rb", b"a\x00b"] {
         let mut frames = Frames::connect(port);
         frames.headers(1, false, &request(b"POST", b"/x"));
