@@ -45,6 +45,7 @@ pub use routes::RouteSpec;
 
 use crate::base::fault::{Fault, Faults, Place};
 use crate::base::units::{Period, PoolName};
+use crate::cache;
 use crate::http::client_address::TrustedProxies;
 use crate::http::request_limits::{self, RequestLimits};
 use crate::limit;
@@ -83,6 +84,8 @@ pub struct Config {
     pub reload: reload::Config,
     /// The memory of recent requests, for `l7lb plan`.
     pub recent_requests: recent_requests::Config,
+    /// The stores of the HTTP cache.
+    pub cache: cache::StoresConfig,
     /// How long connections are still accepted after a graceful shutdown has started. Default: 5 s if a
     /// listener has `health.ready`, otherwise 0 s, because nothing would notice the shutdown.
     pub drain_delay: Option<Period>,
@@ -122,6 +125,8 @@ pub struct Checked {
     pub access_log: access_log::Config,
     /// The memory of recent requests.
     pub recent_requests: recent_requests::Spec,
+    /// The stores of the HTTP cache.
+    pub cache: cache::StoresConfig,
     /// How long connections are still accepted after a graceful shutdown has started.
     pub drain_delay: Duration,
     /// Pools by name.
@@ -130,6 +135,13 @@ pub struct Checked {
     pub routes: Vec<RouteSpec>,
     /// Configuration tests.
     pub tests: Vec<expectation::Config>,
+}
+
+impl Checked {
+    /// The stores that the routes use.
+    pub fn used_stores(&self) -> BTreeSet<cache::StoreKind> {
+        self.routes.iter().filter_map(|route| Some(route.cache.as_ref()?.store)).collect()
+    }
 }
 
 /// The time in which a readiness check in front of l7lb notices a shutdown.
@@ -168,12 +180,15 @@ impl Config {
             client_timeouts: self.client_timeouts.check(&root.key("client_timeouts"), &mut faults),
             connection_limits: self.connection_limits.check(&root.key("connection_limits"), &mut faults),
             access_log: self.access_log.clone(),
+            cache: self.cache.clone(),
             drain_delay: self.drain_delay(),
             recent_requests: self.recent_requests.check(&root.key("recent_requests"), &mut faults),
             routes: routes::check(&self.routes, &pools, request_limits, &mut faults),
             pools,
             tests: self.tests.clone(),
         };
+        self.cache.check(&root.key("cache"), &mut faults);
+        self.check_cache(&checked, &mut faults);
         self.check_retries(&checked, &mut faults);
         for (index, test) in self.tests.iter().enumerate() {
             test.check(&root.key("tests").index(index), &checked.routes, &mut faults);
@@ -199,6 +214,17 @@ impl Config {
                 "connections with this header cannot have a source address of `server.client_bind_to_ipv4` or `_ipv6`",
                 "remove one of the two",
             );
+        }
+    }
+
+    /// Only the own engine has the cache.
+    fn check_cache(&self, checked: &Checked, faults: &mut Faults) {
+        if checked.engine == server::EngineKind::Own {
+            return;
+        }
+        for (index, _) in self.routes.iter().enumerate().filter(|(_, route)| route.cache.is_some()) {
+            let place = Place::root().key("routes").index(index).key("cache");
+            faults.add(place, "`server.engine: pingora` has no cache", "remove `server.engine`, or the cache");
         }
     }
 

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::shares::Shares;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::{PoolName, RouteName, Size};
+use crate::cache;
 use crate::http::request_limits::RequestLimits;
 use crate::http::target::{self, Encoded};
 use crate::limit;
@@ -46,6 +47,9 @@ pub struct Config {
     /// Retries on other backends.
     #[serde(default)]
     pub retry: retry::Config,
+    /// The cache of responses.
+    #[serde(default)]
+    pub cache: Option<cache::Config>,
     /// A rate limit of this route, counted separately from the global one.
     #[serde(default)]
     pub rate_limit: limit::Config,
@@ -86,6 +90,8 @@ pub struct RouteSpec {
     pub sticky: Option<Arc<Affinity>>,
     /// The retry policy.
     pub retry: retry::Policy,
+    /// The cache of responses, if it is on.
+    pub cache: Option<cache::Spec>,
     /// The rate limit of the route.
     pub rate_limit: Option<limit::Spec>,
     /// The largest request body in bytes.
@@ -191,12 +197,13 @@ impl Config {
         let sticky = self.sticky(around, place, faults);
         let retry = self.retry.check(&place.key("retry"), faults);
         self.check_grpc(&retry, pools, &place.key("retry").key("on"), faults);
+        let cache = self.cache.as_ref().map(|cache| cache.check(&place.key("cache"), faults));
         let rate_limit = self.rate_limit.check(&place.key("rate_limit"), faults);
         let matcher = self.matcher(place, faults)?;
         let name = self.name.clone().unwrap_or_else(|| matcher.to_string().into());
         let body_size = self.body_size.map_or(around.limits.body_size, |size| size.0);
         let allow_encoded = self.allow_encoded();
-        Some(RouteSpec { name, matcher, targets, sticky, retry, rate_limit, body_size, allow_encoded })
+        Some(RouteSpec { name, matcher, targets, sticky, retry, cache, rate_limit, body_size, allow_encoded })
     }
 
     /// A pool without HTTP/2 cannot serve gRPC calls.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::base::units::{PoolName, RouteName};
+use crate::cache::{self, Caches, Counters, RouteCache};
 use crate::config::{Checked, RouteSpec};
 use crate::http::client_address::TrustedProxies;
 use crate::http::request_limits::RequestLimits;
@@ -33,6 +34,8 @@ pub struct Snapshot {
     pub pools: Pools,
     /// The connectors of health checks.
     connectors: Connectors,
+    /// The stores of the HTTP cache, which are the same in all snapshots of a process.
+    pub caches: Arc<Caches>,
     /// The global rate limit.
     pub limiter: Option<Arc<Limiter>>,
     /// Size limits of requests.
@@ -57,6 +60,8 @@ pub struct Route {
     pub sticky: Option<Arc<Affinity>>,
     /// The retry policy.
     pub retry: retry::Policy,
+    /// The cache of responses, if it is on.
+    pub cache: Option<Arc<RouteCache>>,
     /// The rate limit of this route.
     pub limiter: Option<Arc<Limiter>>,
     /// The largest request body in bytes.
@@ -97,9 +102,13 @@ impl Snapshot {
         }
         let mut limiters = Limiters::of(before, now);
         let sealed = sealed(before);
+        let mut caches = RouteCaches::of(before);
         let mut routes = Vec::with_capacity(checked.routes.len());
         for spec in &checked.routes {
-            routes.push((spec.matcher.clone(), Arc::new(Route::build(spec, &pools, &mut limiters, &sealed)?)));
+            routes.push((
+                spec.matcher.clone(),
+                Arc::new(Route::build(spec, &pools, (&mut limiters, &mut caches), &sealed)?),
+            ));
         }
         let routes = Table::build(routes)
             .map_err(|duplicates| duplicates.iter().map(ToString::to_string).collect::<String>())?;
@@ -107,6 +116,7 @@ impl Snapshot {
             routes,
             pools,
             connectors,
+            caches: caches.caches,
             limiter: limiters.overall(checked.rate_limit),
             request_limits: checked.request_limits,
             client_timeouts: checked.client_timeouts,
@@ -125,7 +135,7 @@ impl Route {
     fn build(
         spec: &RouteSpec,
         pools: &Pools,
-        limiters: &mut Limiters,
+        (limiters, caches): (&mut Limiters, &mut RouteCaches),
         sealed: &HashMap<RouteName, Arc<Affinity>>,
     ) -> Result<Self, String> {
         let mut shares = Vec::with_capacity(spec.targets.len());
@@ -147,6 +157,7 @@ impl Route {
                 _ => Arc::clone(new),
             }),
             retry: spec.retry.clone(),
+            cache: spec.cache.as_ref().map(|cache| caches.of_route(&spec.name, cache)),
             limiter: limiters.of_route(&spec.name, spec.rate_limit),
             body_size: spec.body_size,
             allow_encoded: spec.allow_encoded,
@@ -159,6 +170,29 @@ fn sealed(before: Option<&Snapshot>) -> HashMap<RouteName, Arc<Affinity>> {
     let routes = before.into_iter().flat_map(|before| before.routes.iter());
     let sticky = routes.filter_map(|(_, route)| Some((route.name.clone(), Arc::clone(route.sticky.as_ref()?))));
     sticky.filter(|(_, sticky)| sticky.config.key.is_none()).collect()
+}
+
+/// The caches, and the counters of the existing routes.
+struct RouteCaches {
+    caches: Arc<Caches>,
+    counters: HashMap<RouteName, Arc<Counters>>,
+}
+
+impl RouteCaches {
+    fn of(before: Option<&Snapshot>) -> Self {
+        let routes = before.into_iter().flat_map(|before| before.routes.iter());
+        let counters =
+            routes.filter_map(|(_, route)| Some((route.name.clone(), Arc::clone(&route.cache.as_ref()?.counters))));
+        Self {
+            caches: before.map(|before| Arc::clone(&before.caches)).unwrap_or_default(),
+            counters: counters.collect(),
+        }
+    }
+
+    fn of_route(&mut self, name: &RouteName, spec: &cache::Spec) -> Arc<RouteCache> {
+        let counters = self.counters.remove(name).unwrap_or_default();
+        Arc::new(RouteCache::new(name.clone(), spec.clone(), counters, Arc::clone(&self.caches)))
+    }
 }
 
 /// The existing limiters; an unchanged limit keeps its counts.

@@ -80,6 +80,8 @@ pub enum Rejection {
     BackendRemoved,
     /// The client's deadline has expired, or cannot be met.
     DeadlineExpired,
+    /// The client wants a stored response, and the cache has none that it may use.
+    NotCached,
     /// The listener serves HTTPS only, and the request came without TLS.
     HttpsRequired,
     /// The client sends HTTP/2 frames that cost work without being requests.
@@ -120,6 +122,7 @@ impl Rejection {
             Self::TotalTimeout => "total_timeout",
             Self::BackendRemoved => "backend_removed",
             Self::DeadlineExpired => "deadline_expired",
+            Self::NotCached => "not_cached",
             Self::HttpsRequired => "https_required",
             Self::Flood => "flood",
             Self::Internal => "internal",
@@ -156,7 +159,8 @@ impl Rejection {
             | Self::AttemptTimeout
             | Self::TotalTimeout
             | Self::BackendRemoved
-            | Self::DeadlineExpired => 504,
+            | Self::DeadlineExpired
+            | Self::NotCached => 504,
         }
     }
 
@@ -191,6 +195,7 @@ impl Rejection {
             | Self::FirstByteTimeout
             | Self::IdleTimeout
             | Self::BackendRemoved
+            | Self::NotCached
             | Self::AttemptTimeout => 14,
         }
     }
@@ -223,6 +228,7 @@ impl Rejection {
             | Self::TotalTimeout
             | Self::BackendRemoved
             | Self::DeadlineExpired => "The service did not respond in time.",
+            Self::NotCached => "The cache has no response that it may use.",
             Self::HttpsRequired => "HTTPS is required.",
             Self::Flood => "Too many frames.",
             Self::Internal => "An internal error occurred.",

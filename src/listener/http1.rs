@@ -101,6 +101,7 @@ async fn reject<E: Engine>(
         route: None,
         pool: None,
         request_id,
+        cache: "",
         cause: rejection.cause(),
         detail: detailed.detail,
     });

@@ -324,6 +324,7 @@ fn log_rejection<E: Engine>(worker: &WorkerContext<E>, client: &ClientConnection
         attempts: 0,
         route: None,
         pool: None,
+        cache: "",
         request_id: RequestId::random().as_str(),
         cause: detailed.rejection.cause(),
         detail: detailed.detail,

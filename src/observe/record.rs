@@ -53,6 +53,8 @@ pub struct Record<'a> {
     pub pool: Option<&'a str>,
     /// The request id.
     pub request_id: &'a str,
+    /// How the cache of the route was used; empty if the route has none.
+    pub cache: &'static str,
     /// The cause of a rejection or failure; empty otherwise.
     pub cause: &'a str,
     /// The detail of a rejection in a few words; empty if the cause is sufficient.
@@ -84,6 +86,9 @@ impl Record<'_> {
                 Some(name) => fields.text(key, name),
                 None => fields.absent(key),
             }
+        }
+        if !self.cache.is_empty() {
+            fields.plain("cache", self.cache);
         }
         fields.text("request_id", self.request_id);
         match self.cause {
@@ -237,6 +242,7 @@ mod tests {
             route: Some("*/apiA"),
             pool: Some("api-a"),
             request_id: "0123",
+            cache: "",
             cause: "",
             detail: "",
         }

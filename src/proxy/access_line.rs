@@ -59,6 +59,7 @@ impl Exchange {
             attempts: self.attempted.len() as u32,
             route: self.route.as_ref().map(|route| route.name.as_str()),
             pool: self.target().map(|target| target.pool.name().as_str()),
+            cache: self.cache,
             request_id: self.request_id.as_str(),
             cause: if cut { "shutdown" } else { self.cause(e) },
             detail: self.fault().map_or(&*self.detail, |fault| fault.detail),

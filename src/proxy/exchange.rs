@@ -5,10 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderValue;
 use pingora::Error;
 
 use super::client_side::ClientSide;
 use super::deadlines::Deadline;
+use crate::cache::RouteCache;
 use crate::decision::form;
 use crate::decision::snapshot::{Route, Snapshot, Target};
 use crate::decision::{ConnectionFacts, RequestAffinity};
@@ -81,6 +83,14 @@ pub struct Exchange {
     pub(super) upgrade: bool,
     /// Whether the protocol was switched: from here on the bytes are not HTTP.
     pub(super) switched: bool,
+    /// How the cache of the route was used; empty if the route has none.
+    pub(super) cache: &'static str,
+    /// Cache-Status of the response.
+    pub(super) cache_status: Option<HeaderValue>,
+    /// The cache in which the response may change stored responses, although it is not stored itself.
+    pub(super) affects_cache: Option<Arc<RouteCache>>,
+    /// Whether l7lb makes the request on behalf of another one.
+    pub(super) is_fork: bool,
     /// Whether the request is a health check of the balancer itself, which is not counted or logged.
     pub(super) uncounted: bool,
     /// When the exchange ended, if that was before its access log line.
@@ -126,10 +136,30 @@ impl Exchange {
             backend_not_at_fault: false,
             upgrade: false,
             switched: false,
+            cache: "",
+            cache_status: None,
+            affects_cache: None,
+            is_fork: false,
             uncounted: false,
             ended_at: None,
             ended_early: false,
             body_received: 0,
+        }
+    }
+
+    /// The state of a request that l7lb makes on behalf of this one.
+    pub(super) fn fork(&self) -> Self {
+        Self {
+            connection: self.connection.clone(),
+            client: self.client,
+            trusted: self.trusted,
+            request_id: self.request_id.clone(),
+            connection_facts: self.connection_facts,
+            route: self.route.clone(),
+            http2: self.http2,
+            cache: self.cache,
+            is_fork: true,
+            ..Self::begin(Arc::clone(&self.snapshot))
         }
     }
 
@@ -152,6 +182,11 @@ impl Exchange {
                 self.request_id = given;
             }
         }
+    }
+
+    /// The cache of the route, if it has one.
+    pub(super) fn route_cache(&self) -> Option<Arc<RouteCache>> {
+        self.route.as_ref()?.cache.clone()
     }
 
     /// The chosen pool of the route.

@@ -9,7 +9,8 @@ use pingora_http::ResponseHeader;
 use super::client_side::ClientSide;
 use super::exchange::Exchange;
 use super::state::Proxy;
-use super::{failover, framing, headers, respond};
+use super::{cache_effects, failover, framing, headers, respond};
+use crate::cache::cache_status::CACHE_STATUS;
 use crate::http::grpc_status::GrpcStatus;
 use crate::http::upgrade;
 use crate::pool::passive_health::Outcome;
@@ -41,7 +42,9 @@ impl Proxy {
     /// was sent.
     pub(super) async fn reserve(&self, client: &mut impl ClientSide, exchange: &mut Exchange) -> pingora::Result<bool> {
         exchange.bind(client);
-        exchange.note(client, &self.recorder);
+        if !exchange.is_fork && exchange.cache.is_empty() {
+            exchange.note(client, &self.recorder);
+        }
         match exchange.reserve(client).await {
             Ok(()) => {
                 if exchange.may_use_http2() {
@@ -112,6 +115,9 @@ pub(super) fn response_received(
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         complete_switch(client, response, exchange).map_err(Error::into_up)?;
     }
+    if let Some(route) = &exchange.affects_cache {
+        cache_effects::apply(route, client.request(), response);
+    }
     let (status, verdict) = (response.status, failover::verdict(response));
     failover::after_header(client, exchange, status, verdict)?;
     exchange.response_started(status, verdict);
@@ -170,6 +176,9 @@ pub(super) fn response_to_client(
         exchange.response_complete(client);
     }
     headers::to_client(response, exchange)?;
+    if let Some(status) = exchange.cache_status.take() {
+        response.append_header(CACHE_STATUS, status)?;
+    }
     exchange.give_cookie(client, response)
 }
 

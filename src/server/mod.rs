@@ -8,7 +8,7 @@ mod signals;
 mod successor;
 mod watchdog;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,7 @@ use pingora_proxy::HttpProxy;
 
 use crate::base::lifecycle::{Lifecycle, Phase};
 use crate::base::systemd;
+use crate::cache;
 use crate::config::load::Loaded;
 use crate::config::server::EngineKind;
 use crate::config::{Checked, listener};
@@ -69,6 +70,7 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     let checked = loaded.checked;
     let begun = Instant::now();
     let snapshot = Arc::new(Snapshot::build(&checked, None, begun)?);
+    let caches = (checked.cache.clone(), checked.used_stores());
     let acceptor_settings = acceptor_settings(&checked)?;
     let successor = Successor::of_this(start.upgrade);
     let mut conf = ServerConf { daemon: start.daemon || checked.server.daemon, ..clone_of(&checked.server) };
@@ -101,6 +103,7 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
         access_log,
         workers,
         engine,
+        caches,
         rules,
         log: start.log,
         state_file: StateFile::new(state_file),
@@ -138,6 +141,7 @@ struct Build {
     access_log: access_log::Config,
     workers: Workers,
     engine: EngineKind,
+    caches: (cache::StoresConfig, BTreeSet<cache::StoreKind>),
     rules: ActiveClientRules,
     log: OperatorLog,
     state_file: StateFile,
@@ -194,7 +198,7 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
 
     let (found, state_file) = (Arc::clone(&live.snapshot), Arc::clone(&live.state_file));
     let logs = (build.access_log, log_slot.clone());
-    let prepare = prepare(Arc::clone(&server.configuration), live, logs, (build.workers, build.engine));
+    let prepare = prepare(Arc::clone(&server.configuration), (live, build.caches), logs, (build.workers, build.engine));
     let listening = describe(&listeners);
     let served = lifecycle.clone();
     let on_ready = move || {
@@ -256,7 +260,7 @@ fn watch_files(server: &mut Server, listeners: &[BoundListener]) {
 
 fn prepare(
     conf: Arc<ServerConf>,
-    live: RuntimeState,
+    (live, (stores, used_stores)): (RuntimeState, (cache::StoresConfig, BTreeSet<cache::StoreKind>)),
     (log, slot): (access_log::Config, access_log::Slot),
     (workers, engine): (Workers, EngineKind),
 ) -> Prepare<Engine> {
@@ -264,6 +268,8 @@ fn prepare(
     Box::new(move || {
         let access_log = AccessLog::start(&log).map_err(|e| e.to_string())?;
         *slot.lock() = Some(access_log.clone());
+        // The store on disk has a thread, which must not start before the daemon forks.
+        live.snapshot.load().caches.open(&stores, used_stores.iter().copied())?;
         let engine = {
             let access_log = access_log.clone();
             move || {

@@ -23,6 +23,7 @@ const ORDER: &[&str] = &[
     "routing",
     "limit",
     "retry",
+    "cache",
     "discovery",
     "pool",
     "config",

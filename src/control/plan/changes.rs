@@ -47,7 +47,7 @@ impl Changes {
             Config, was, is,
             compare: [
                 trusted_proxies, send_forwarded, rate_limit, request_limits, client_timeouts, connection_limits,
-                access_log, drain_delay, reload, recent_requests,
+                access_log, drain_delay, reload, recent_requests, cache,
             ],
             elsewhere: [server, listeners, pools, routes, tests]
         );

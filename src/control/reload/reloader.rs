@@ -210,6 +210,7 @@ impl ReloadTask {
         } else {
             Some(Opened::of(&checked.access_log).map_err(|e| e.to_string())?)
         };
+        snapshot.caches.open(&checked.cache, checked.used_stores())?;
         let pools: Vec<_> = snapshot.pools.values().cloned().collect();
         self.live.pools.start(&pools).await;
         let before = self.live.snapshot.swap(snapshot);

@@ -8,9 +8,16 @@ use pingora::Error;
 use pingora_http::ResponseHeader;
 
 use crate::proxy::client_side::ClientSide;
+use crate::proxy::exchange::Exchange;
 
 /// The client side of one request.
 pub(super) trait Client: ClientSide {
+    /// Returns the head of a response, to be adapted to the client. A fetch for the cache takes it as the backend sent it
+    /// instead, and returns nothing.
+    fn take_original(&mut self, head: ResponseHeader, _exchange: &Exchange) -> Option<ResponseHeader> {
+        Some(head)
+    }
+
     /// Reads the next part of the request body; `None` at its end.
     fn poll_request_body(&mut self, cx: &mut Context<'_>) -> Poll<pingora::Result<Option<Bytes>>>;
 

@@ -180,7 +180,10 @@ impl<'a> Http1Client<'a> {
             self.keepalive = false;
         }
         let connection = if self.keepalive { "keep-alive" } else { "close" };
-        head.insert_header(header::DATE, get_cached_date())?;
+        // The Date of a backend stays (RFC 9110 §6.6.1).
+        if !head.headers.contains_key(header::DATE) {
+            head.insert_header(header::DATE, get_cached_date())?;
+        }
         head.insert_header(header::CONNECTION, HeaderValue::from_static(connection))?;
         Ok(())
     }

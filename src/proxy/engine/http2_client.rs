@@ -310,7 +310,10 @@ impl Client for Http2Client {
             }
             return Ok(());
         }
-        head.insert_header(header::DATE, get_cached_date())?;
+        // The Date of a backend stays (RFC 9110 §6.6.1).
+        if !head.headers.contains_key(header::DATE) {
+            head.insert_header(header::DATE, get_cached_date())?;
+        }
         self.status = Some(head.status);
         self.head = Some(without_connection_headers(head));
         Ok(())

@@ -7,10 +7,12 @@
 //! - [`client`]: what the engine needs from the client side; [`http1_client`], [`http2_client`]: the client sides.
 //! - [`backend`]: what it needs from a connection to a backend; [`http1_backend`], [`http2_backend`]: the connections;
 //!   [`connectors`]: where they come from; [`idle`]: those that are kept; [`request_head`]: the head of a request to a backend.
+//! - [`cached`]: requests on routes with a cache.
 //! - [`transfer`]: one attempt on a connection; [`websocket`]: its form in both versions of HTTP.
 //! - [`framing`], [`chunked`]: the end of a message; [`replay`]: the request body, for a retry.
 
 mod backend;
+mod cached;
 mod chunked;
 mod client;
 mod connectors;
@@ -63,10 +65,15 @@ const ATTEMPTS_MAX: usize = 16;
 
 /// The engine of a worker.
 pub struct Engine {
-    proxy: Proxy,
+    own: Arc<OwnEngine>,
     pingora: Arc<HttpProxy<Proxy>>,
+    uses_own: bool,
+}
+
+/// What moves requests without Pingora's loop.
+struct OwnEngine {
+    proxy: Proxy,
     connectors: Connectors,
-    own: bool,
 }
 
 /// The form of a request.
@@ -99,16 +106,35 @@ impl Form {
 impl Engine {
     /// An engine that serves requests itself if `own`, otherwise with Pingora's loop only.
     #[must_use]
-    pub fn new(proxy: Proxy, pingora: HttpProxy<Proxy>, conf: &ServerConf, own: bool) -> Self {
-        Self { proxy, pingora: Arc::new(pingora), connectors: Connectors::new(conf), own }
+    pub fn new(proxy: Proxy, pingora: HttpProxy<Proxy>, conf: &ServerConf, uses_own: bool) -> Self {
+        let own = OwnEngine { proxy, connectors: Connectors::new(conf) };
+        Self { own: Arc::new(own), pingora: Arc::new(pingora), uses_own }
     }
 
+    /// Serves a request of an HTTP/1 client with Pingora's loop.
+    async fn with_pingora(&self, stream: &StreamHandle, head: BytesMut, last: bool, draining: &watch::Receiver<bool>) {
+        let mut session = ServerSession::new_http1(Box::new(stream.clone()));
+        session.set_pipelined_prefix(head);
+        if last {
+            session.set_keepalive_reuses_remaining(Some(0));
+        }
+        // The stream that Pingora may return is not needed: the connection records whether the response allows
+        // keep-alive.
+        drop(self.pingora.process_new_http(session, draining).await);
+    }
+}
+
+impl OwnEngine {
     /// Serves a request, with its access log line.
-    async fn serve(&self, client: &mut impl Client) {
+    async fn serve(self: &Arc<Self>, client: &mut impl Client) {
         let mut exchange = Exchange::begin(self.proxy.live.load_full());
         phases::begin(client, &mut exchange);
         let mut result = match self.proxy.admit(client, &mut exchange).await {
-            Ok(false) => self.forward(client, &mut exchange).await,
+            Ok(false) => match exchange.route_cache() {
+                None => self.forward(client, &mut exchange).await,
+                // Boxed: it must not enlarge the memory of other requests.
+                Some(cache) => Box::pin(self.serve_cached(client, &mut exchange, cache)).await,
+            },
             Ok(true) => Ok(()),
             Err(e) => Err(e),
         };
@@ -222,18 +248,6 @@ impl Engine {
         self.connectors.release_http2(transfer.into_backend().0.into_session(), peer);
         result.map_err(|e| self.connectors.downgrade(e, peer))
     }
-
-    /// Serves a request of an HTTP/1 client with Pingora's loop.
-    async fn with_pingora(&self, stream: &StreamHandle, head: BytesMut, last: bool, draining: &watch::Receiver<bool>) {
-        let mut session = ServerSession::new_http1(Box::new(stream.clone()));
-        session.set_pipelined_prefix(head);
-        if last {
-            session.set_keepalive_reuses_remaining(Some(0));
-        }
-        // The stream that Pingora may return is not needed: the connection records whether the response allows
-        // keep-alive.
-        drop(self.pingora.process_new_http(session, draining).await);
-    }
 }
 
 /// Records that the backend closed a connection that had been idle for `idle`, so that the request on it was lost.
@@ -253,7 +267,7 @@ fn http2_limits(exchange: &Exchange) -> Limits {
 impl ListenerEngine for Engine {
     async fn serve_http1(&self, request: Http1Request<'_>, draining: &watch::Receiver<bool>) {
         let Http1Request { stream, head, bytes, last } = request;
-        if !self.own {
+        if !self.uses_own {
             return self.with_pingora(stream, bytes, last, draining).await;
         }
         let bytes = bytes.freeze();
@@ -262,15 +276,15 @@ impl ListenerEngine for Engine {
             return self.with_pingora(stream, bytes.into(), last, draining).await;
         };
         let keepalive = !last && !*draining.borrow();
-        self.serve(&mut Http1Client::new(stream, parsed, head.body, keepalive)).await;
+        self.own.serve(&mut Http1Client::new(stream, parsed, head.body, keepalive)).await;
     }
 
     fn uses_sessions(&self) -> bool {
-        !self.own
+        !self.uses_own
     }
 
     async fn serve_http2(&self, stream: Http2Stream) {
-        self.serve(&mut Http2Client::new(stream)).await;
+        self.own.serve(&mut Http2Client::new(stream)).await;
     }
 
     async fn serve_session(&self, session: HttpSession, draining: &watch::Receiver<bool>) {

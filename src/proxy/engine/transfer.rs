@@ -227,6 +227,11 @@ impl<'a, C: Client, B: Backend> Transfer<'a, C, B> {
         let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let interim = head.status.is_informational() && !switched;
         phases::response_received(self.client, &mut head, self.exchange)?;
+        self.must_flush = true;
+        if !interim {
+            self.download = Download::Body;
+        }
+        let Some(mut head) = self.client.take_original(head, self.exchange) else { return Ok(()) };
         let open = !interim && !switched && !self.client.is_http2() && self.backend.ends_with_connection();
         if open && !head.headers.contains_key(header::TRANSFER_ENCODING) {
             // The client's connection can then stay open.
@@ -234,12 +239,8 @@ impl<'a, C: Client, B: Backend> Transfer<'a, C, B> {
         }
         phases::response_to_client(self.client, &mut head, self.exchange)?;
         self.client.start_response(head)?;
-        self.must_flush = true;
         if switched {
             self.upload = Upload::Tunnel;
-        }
-        if !interim {
-            self.download = Download::Body;
         }
         Ok(())
     }

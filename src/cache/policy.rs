@@ -1,0 +1,191 @@
+//! The decisions of RFC 9111 in the terms of Pingora's `CacheMeta`.
+
+use std::time::SystemTime;
+
+use http::response::Parts;
+use http::{HeaderMap, Method, header};
+use pingora_cache::CacheMeta;
+use pingora_http::ResponseHeader;
+
+use super::freshening;
+use super::freshness::{Source, Times};
+use super::reuse::{self, StaleReason, StoredFacts};
+use super::rules::{Rules, SetCookie};
+use super::shared::Found;
+use super::storable::{self, RequestFacts, Storable};
+use super::store;
+
+/// How a stored response may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// Nothing is stored.
+    Nothing,
+    /// Nothing may be used without a backend, and the client wants no other response (RFC 9111 §5.2.1.7).
+    OnlyIfCached,
+    /// It is fresh.
+    Fresh,
+    /// It is stale, and the client accepts that.
+    StaleAccepted,
+    /// It must be validated.
+    Stale {
+        /// Whether it may be sent while it is validated.
+        while_revalidating: bool,
+        /// Whether it may be sent if the validation fails.
+        on_error: bool,
+        /// Why.
+        reason: StaleReason,
+    },
+}
+
+/// Decides how a response that was found may be used for a request with these headers.
+#[must_use]
+pub fn reuse(found: Option<&Found>, request: &HeaderMap, rules: &Rules, now: SystemTime) -> Reuse {
+    let directives = reuse::request_directives(request, rules);
+    let Some(found) = found.filter(|_| !directives.no_store) else {
+        return if directives.only_if_cached { Reuse::OnlyIfCached } else { Reuse::Nothing };
+    };
+    let facts = facts(&found.meta);
+    match reuse::judge_directives(&facts, &directives, now) {
+        reuse::Reuse::Fresh { .. } if found.expired => stale(false, facts.stale_if_error > 0, StaleReason::Expired),
+        reuse::Reuse::Fresh { .. } => Reuse::Fresh,
+        reuse::Reuse::StaleAccepted { .. } if !found.expired => Reuse::StaleAccepted,
+        reuse::Reuse::Stale { may_serve_while_revalidating, may_serve_on_error, reason, .. }
+            if !directives.only_if_cached || may_serve_while_revalidating =>
+        {
+            stale(may_serve_while_revalidating && !found.expired, may_serve_on_error, reason)
+        }
+        reuse::Reuse::Stale { .. } => Reuse::OnlyIfCached,
+        reuse::Reuse::StaleAccepted { .. } => stale(false, false, StaleReason::Expired),
+    }
+}
+
+const fn stale(while_revalidating: bool, on_error: bool, reason: StaleReason) -> Reuse {
+    Reuse::Stale { while_revalidating, on_error, reason }
+}
+
+/// The facts of a stored response on which its freshness depends.
+#[must_use]
+pub fn facts(meta: &CacheMeta) -> StoredFacts<'_> {
+    StoredFacts {
+        headers: meta.headers(),
+        epoch: meta.epoch(),
+        fresh_until: meta.fresh_until(),
+        stale_while_revalidate: meta.stale_while_revalidate_sec(),
+        stale_if_error: meta.stale_if_error_sec(),
+    }
+}
+
+/// What is stored of a response to a GET request with the headers `request`.
+///
+/// # Errors
+/// The reason why it is not stored.
+pub fn storable(
+    head: &ResponseHeader,
+    request: &HeaderMap,
+    rules: &Rules,
+    times: Times,
+) -> Result<CacheMeta, &'static str> {
+    let facts = RequestFacts { method: &Method::GET, headers: request };
+    let storable = storable::judge(&facts, head.status, &head.headers, rules, times).map_err(|no| no.as_str())?;
+    let stated = !matches!(storable.freshness.source, Source::Heuristic | Source::DefaultTtl | Source::NegativeTtl);
+    if !stated && has_other_cookie(request, &rules.key.cookies) {
+        return Err("cookie");
+    }
+    Ok(meta(head.clone(), &storable, times))
+}
+
+/// Whether the request has a cookie that is not part of the key. If the backend says nothing about caching, its response
+/// may depend on it.
+fn has_other_cookie(request: &HeaderMap, keyed: &[String]) -> bool {
+    let lines = request.get_all(header::COOKIE).iter().map(|line| line.as_bytes());
+    let names = lines.flat_map(|line| line.split(|b| *b == b';')).filter_map(|pair| pair.split(|b| *b == b'=').next());
+    names.map(<[u8]>::trim_ascii).any(|name| !name.is_empty() && !keyed.iter().any(|keyed| keyed.as_bytes() == name))
+}
+
+fn meta(head: ResponseHeader, storable: &Storable, times: Times) -> CacheMeta {
+    let mut parts: Parts = head.into();
+    for name in &storable.removed_fields {
+        parts.headers.remove(name);
+    }
+    // The age is computed from the epoch.
+    parts.headers.remove(header::AGE);
+    let freshness = &storable.freshness;
+    let mut meta = CacheMeta::new(
+        freshness.fresh_until(times.response),
+        // A purge while the response was on its way concerns it.
+        times.request,
+        storable.stale_while_revalidate,
+        storable.stale_if_error,
+        parts.into(),
+    );
+    meta.set_epoch_override(freshness.epoch(times.response));
+    meta
+}
+
+/// A stored response after its validation.
+pub struct Validated {
+    /// Its new header and freshness.
+    pub meta: CacheMeta,
+    /// Why it is not stored any more, if that is so.
+    pub refused: Option<&'static str>,
+}
+
+/// Updates a stored response with the 304 response to its validation (RFC 9111 §4.3.4). `None` if the 304 is not about
+/// it.
+#[must_use]
+pub fn update(
+    stale: &CacheMeta,
+    not_modified: &ResponseHeader,
+    request: &HeaderMap,
+    rules: &Rules,
+    times: Times,
+) -> Option<Validated> {
+    let is_about_it = freshening::selects(stale.headers(), &not_modified.headers);
+    is_about_it.then(|| updated(stale, not_modified, request, rules, times))
+}
+
+/// Updates a stored response with the fields of a response that freshens it (RFC 9111 §3.2).
+#[must_use]
+pub fn updated(
+    stale: &CacheMeta,
+    fresh: &ResponseHeader,
+    request: &HeaderMap,
+    rules: &Rules,
+    times: Times,
+) -> Validated {
+    let mut parts: Parts = stale.response_header_copy().into();
+    let cookies = if rules.set_cookie == SetCookie::Store { &[][..] } else { &[header::SET_COOKIE] };
+    freshening::update_from_304(&mut parts.headers, &fresh.headers, cookies);
+    let head: ResponseHeader = parts.into();
+    match storable(&head, request, rules, times) {
+        Ok(mut meta) => {
+            // Another response may have been stored meanwhile.
+            if let Some(id) = stale.extensions().get::<store::EntryId>() {
+                meta.extensions_mut().insert(*id);
+            }
+            Validated { meta, refused: None }
+        }
+        Err(reason) => {
+            let now = times.request;
+            Validated { meta: CacheMeta::new(now, now, 0, 0, head), refused: Some(reason) }
+        }
+    }
+}
+
+/// A copy of what is stored of a response, which names the stored entry. `CacheMeta` itself cannot be cloned.
+#[must_use]
+pub fn copy(found: &Found) -> CacheMeta {
+    let meta = &found.meta;
+    let mut copy = CacheMeta::new(
+        meta.fresh_until(),
+        meta.created(),
+        meta.stale_while_revalidate_sec(),
+        meta.stale_if_error_sec(),
+        meta.response_header_copy(),
+    );
+    copy.set_epoch_override(meta.epoch());
+    if let Some(id) = found.body.entry_id() {
+        copy.extensions_mut().insert(store::EntryId(id.get()));
+    }
+    copy
+}

@@ -1,0 +1,119 @@
+//! Small bounded memories by key: responses that cannot be stored, and how often a response was requested.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use pingora_cache::key::HashBinary;
+
+/// The parts, so that workers seldom wait for each other.
+const SHARDS: usize = 16;
+
+/// The most keys per part. A full part is emptied, which costs no correctness: a key is only learned again.
+const KEYS_MAX: usize = 8 << 10;
+
+/// How long a key stays known as one whose responses cannot be stored.
+pub const UNSTORABLE_FOR: Duration = Duration::from_secs(10);
+
+/// The time in which uses of a key are counted together.
+const USES_WITHIN: Duration = Duration::from_secs(3600);
+
+/// The keys whose responses cannot be stored. Requests for them do not wait for each other.
+#[derive(Default)]
+pub struct Unstorable(Shards<Instant>);
+
+/// How often responses were requested that are not stored.
+#[derive(Default)]
+pub struct Uses(Shards<(u32, Instant)>);
+
+struct Shards<V>([Mutex<HashMap<HashBinary, V, ahash::RandomState>>; SHARDS]);
+
+impl<V> Default for Shards<V> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::default()))
+    }
+}
+
+impl<V> Shards<V> {
+    fn with<R>(
+        &self,
+        key: &HashBinary,
+        act: impl FnOnce(&mut HashMap<HashBinary, V, ahash::RandomState>) -> R,
+    ) -> Option<R> {
+        // The hash is uniform.
+        let index = usize::from(key.first().copied().unwrap_or_default()) % SHARDS;
+        let mut shard = self.0.get(index)?.lock();
+        if shard.len() >= KEYS_MAX {
+            shard.clear();
+        }
+        Some(act(&mut shard))
+    }
+}
+
+impl Unstorable {
+    /// Remembers that the response of `key` cannot be stored.
+    pub fn remember(&self, key: &HashBinary, now: Instant) {
+        self.0.with(key, |keys| keys.insert(*key, now));
+    }
+
+    /// Forgets the key: its response was stored.
+    pub fn forget(&self, key: &HashBinary) {
+        self.0.with(key, |keys| keys.remove(key));
+    }
+
+    /// Whether the response of `key` could not be stored recently.
+    #[must_use]
+    pub fn contains(&self, key: &HashBinary, now: Instant) -> bool {
+        let recent = |since: &Instant| now.saturating_duration_since(*since) < UNSTORABLE_FOR;
+        self.0.with(key, |keys| keys.get(key).is_some_and(recent)).unwrap_or_default()
+    }
+}
+
+impl Uses {
+    /// Counts a use of `key`, and returns the number of recent ones.
+    pub fn count(&self, key: &HashBinary, now: Instant) -> u32 {
+        let count = |keys: &mut HashMap<HashBinary, (u32, Instant), _>| {
+            let (uses, since) = keys.entry(*key).or_insert((0, now));
+            if now.saturating_duration_since(*since) > USES_WITHIN {
+                (*uses, *since) = (0, now);
+            }
+            *uses = uses.saturating_add(1);
+            *uses
+        };
+        self.0.with(key, count).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: HashBinary = [7; 16];
+
+    #[test]
+    fn unstorable_key_is_forgotten_after_a_while_or_when_it_is_stored() {
+        let (keys, now) = (Unstorable::default(), Instant::now());
+        assert!(!keys.contains(&KEY, now));
+        keys.remember(&KEY, now);
+        assert!(keys.contains(&KEY, now + UNSTORABLE_FOR / 2) && !keys.contains(&[8; 16], now));
+        assert!(!keys.contains(&KEY, now + UNSTORABLE_FOR));
+        keys.forget(&KEY);
+        assert!(!keys.contains(&KEY, now));
+    }
+
+    #[test]
+    fn uses_are_counted_within_an_hour() {
+        let (uses, now) = (Uses::default(), Instant::now());
+        assert_eq!([uses.count(&KEY, now), uses.count(&KEY, now), uses.count(&[8; 16], now)], [1, 2, 1]);
+        assert_eq!(uses.count(&KEY, now + USES_WITHIN * 2), 1);
+    }
+
+    #[test]
+    fn memory_of_keys_is_bounded() {
+        let (uses, now) = (Uses::default(), Instant::now());
+        for n in 0_u64..300_000 {
+            uses.count(&pingora_cache::key::hash_key(n.to_string()), now);
+        }
+        assert!(uses.0.0.iter().all(|shard| shard.lock().len() <= KEYS_MAX));
+    }
+}

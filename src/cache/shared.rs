@@ -1,0 +1,337 @@
+//! The caches of the process: stores, and what the routes that use a store share.
+//!
+//! A store implements Pingora's `Storage`. Pingora's `EvictionManager` is not used: the index of a store decides about
+//! admission and eviction in one step. Pingora's `HttpCache` is not used either, because it lets the client that fetches
+//! a response determine how fast others get it; the states of a request are in `proxy::engine::cached`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use pingora::{Error, ErrorType};
+use pingora_cache::key::CacheHashKey;
+use pingora_cache::lock::{CacheKeyLock, CacheLock, LockStatus, Locked, ReadLock, WritePermit};
+use pingora_cache::storage::{HitHandler, MissHandler, PurgeTarget, PurgeType, Storage};
+use pingora_cache::trace::{Span, SpanHandle};
+use pingora_cache::{CacheKey, CacheMeta};
+use pingora_http::ResponseHeader;
+
+use super::config::{Spec, StoreKind, StoresConfig};
+use super::counters::Counters;
+use super::key::{self, UriParts};
+use super::purge::{self, Generations, Subject, Verdict};
+use super::remembered::{Unstorable, Uses};
+use super::store;
+use super::store::disk::{self, Disk};
+use super::store::memory::Memory;
+use super::vary::{self, VaryNames};
+use crate::base::units::RouteName;
+
+/// A fetch that takes longer no longer keeps others from fetching.
+const LOCK_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// The caches of the process. Empty until they are opened.
+#[derive(Default)]
+pub struct Caches {
+    memory: ArcSwapOption<Cache>,
+    disk: ArcSwapOption<Cache>,
+}
+
+/// A store, and the state around it.
+pub struct Cache {
+    store: Store,
+    lock: CacheLock,
+    /// What was purged.
+    pub purges: Generations,
+    /// The keys whose responses cannot be stored.
+    pub unstorable: Unstorable,
+    /// How often responses were requested.
+    pub uses: Uses,
+}
+
+enum Store {
+    Memory(&'static Memory),
+    Disk(&'static Disk, PathBuf),
+}
+
+/// The cache of a route.
+pub struct RouteCache {
+    /// The route.
+    pub name: RouteName,
+    /// The settings.
+    pub spec: Spec,
+    /// What it did.
+    pub counters: Arc<Counters>,
+    caches: Arc<Caches>,
+}
+
+/// A stored response that was found.
+pub struct Found {
+    /// Its header, and when it was stored.
+    pub meta: CacheMeta,
+    /// Its body.
+    pub body: HitHandler,
+    /// Whether it was purged softly since it was stored: it must be validated.
+    pub expired: bool,
+}
+
+impl Caches {
+    /// Opens the stores that `kinds` names, and applies the sizes.
+    ///
+    /// # Errors
+    /// If the folder of the store on disk cannot be used.
+    pub fn open(&self, config: &StoresConfig, kinds: impl IntoIterator<Item = StoreKind>) -> Result<(), String> {
+        for kind in kinds {
+            let slot = self.slot(kind);
+            let size = config.size(kind).0;
+            let store = match slot.load().as_deref().map(|cache| &cache.store) {
+                Some(store @ Store::Memory(_)) => {
+                    store.resize(size);
+                    continue;
+                }
+                Some(store @ Store::Disk(_, path)) if *path == config.disk.path => {
+                    store.resize(size);
+                    continue;
+                }
+                _ if kind == StoreKind::Memory => Store::Memory(Memory::new(size, size / 4)),
+                _ => {
+                    let path = &config.disk.path;
+                    let options = disk::Options { directory: path.clone(), size, max_object_size: size / 4 };
+                    let opened = Disk::open(&options);
+                    let store = opened.map_err(|e| format!("cannot use {} for the cache: {e}", path.display()))?;
+                    Store::Disk(store, path.clone())
+                }
+            };
+            slot.store(Some(Arc::new(Cache::new(store))));
+        }
+        Ok(())
+    }
+
+    /// The cache with this kind of store, if it is open.
+    #[must_use]
+    pub fn get(&self, kind: StoreKind) -> Option<Arc<Cache>> {
+        self.slot(kind).load_full()
+    }
+
+    fn slot(&self, kind: StoreKind) -> &ArcSwapOption<Cache> {
+        match kind {
+            StoreKind::Memory => &self.memory,
+            StoreKind::Disk => &self.disk,
+        }
+    }
+}
+
+impl RouteCache {
+    /// The cache of the route `name`.
+    #[must_use]
+    pub fn new(name: RouteName, spec: Spec, counters: Arc<Counters>, caches: Arc<Caches>) -> Self {
+        Self { name, spec, counters, caches }
+    }
+
+    /// The store of the route, with the state around it.
+    #[must_use]
+    pub fn shared(&self) -> Option<Arc<Cache>> {
+        self.caches.get(self.spec.store)
+    }
+}
+
+impl Store {
+    fn resize(&self, bytes: u64) {
+        match self {
+            Self::Memory(store) => store.resize(bytes),
+            Self::Disk(store, _) => store.resize(bytes),
+        }
+    }
+
+    fn storage(&self) -> &'static (dyn Storage + Sync) {
+        match self {
+            Self::Memory(store) => *store,
+            Self::Disk(store, _) => *store,
+        }
+    }
+}
+
+/// The right to fetch a response. Dropping it lets another request fetch.
+pub struct FetchPermit {
+    cache: Arc<Cache>,
+    key: CacheKey,
+    permit: Option<WritePermit>,
+}
+
+impl FetchPermit {
+    /// Ends the fetch: requests that wait for it continue.
+    pub fn release(mut self, status: LockStatus) {
+        self.end(status);
+    }
+
+    fn end(&mut self, status: LockStatus) {
+        if let Some(permit) = self.permit.take() {
+            self.cache.lock.release(&self.key, permit, status);
+        }
+    }
+}
+
+impl Drop for FetchPermit {
+    fn drop(&mut self) {
+        self.end(LockStatus::TransientError);
+    }
+}
+
+/// Whether a request may fetch a response.
+pub enum Turn {
+    /// It may.
+    Fetch(FetchPermit),
+    /// Another request is fetching it.
+    Wait(ReadLock),
+}
+
+/// A response that is being stored.
+pub struct Writing {
+    /// Takes the body.
+    pub writer: MissHandler,
+    /// The stored header.
+    pub meta: CacheMeta,
+    /// Reads the body while it arrives.
+    pub body: HitHandler,
+}
+
+impl Cache {
+    fn new(store: Store) -> Self {
+        Self {
+            store,
+            lock: CacheLock::new(LOCK_AGE_MAX),
+            purges: Generations::default(),
+            unstorable: Unstorable::default(),
+            uses: Uses::default(),
+        }
+    }
+
+    /// Looks up the response to a request with these headers. Sets the variant in `key`, if the response has variants.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn lookup(&self, key: &mut CacheKey, request: &HeaderMap) -> pingora::Result<Option<Found>> {
+        let storage = self.store.storage();
+        key.remove_variance_key();
+        let Some((mut meta, mut body)) = storage.lookup(key, &span()).await? else { return Ok(None) };
+        if let Some(names) = variants(&meta) {
+            let Some(variance) = vary::variance(&names, request) else { return Ok(None) };
+            key.set_variance_key(variance);
+            match storage.lookup(key, &span()).await? {
+                Some(variant) => (meta, body) = variant,
+                None => return Ok(None),
+            }
+        }
+        Ok(match self.verdict(key, &meta) {
+            Verdict::Valid => Some(Found { meta, body, expired: false }),
+            Verdict::Soft => Some(Found { meta, body, expired: true }),
+            Verdict::Gone => None,
+        })
+    }
+
+    /// Whether the response was purged since it was stored.
+    fn verdict(&self, key: &CacheKey, meta: &CacheMeta) -> Verdict {
+        if self.purges.is_empty() {
+            return Verdict::Valid;
+        }
+        let UriParts { uri, host, path } = key::uri_parts(key.primary_key());
+        let subject = Subject { key: key.primary_key(), uri, host, path, stored_at: store::updated(meta) };
+        self.purges.verdict(&subject, purge::tags(meta.headers()))
+    }
+
+    /// The turn of a request that needs a fetch.
+    #[must_use]
+    pub fn turn(self: &Arc<Self>, key: &CacheKey, stale: bool) -> Turn {
+        match self.lock.lock(key, stale) {
+            Locked::Write(permit) => {
+                Turn::Fetch(FetchPermit { cache: Arc::clone(self), key: key.clone(), permit: Some(permit) })
+            }
+            Locked::Read(lock) => Turn::Wait(lock),
+        }
+    }
+
+    /// Starts to store a response. Sets the variant in `key` by the Vary of the response.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn store(&self, key: &mut CacheKey, request: &HeaderMap, meta: CacheMeta) -> pingora::Result<Writing> {
+        let storage = self.store.storage();
+        self.set_variant(key, request, &meta).await?;
+        let writer = storage.get_miss_handler(key, &meta, &span()).await?;
+        let reader = storage.lookup_streaming_write(key, writer.streaming_write_tag(), &span()).await?;
+        let (meta, body) = reader.ok_or_else(|| {
+            Error::explain(ErrorType::InternalError, "the store lost a response that is being stored")
+        })?;
+        self.unstorable.forget(&key.primary_bin());
+        Ok(Writing { writer, meta, body })
+    }
+
+    /// Sets the variant of a response in `key`, and stores which headers select variants.
+    async fn set_variant(&self, key: &mut CacheKey, request: &HeaderMap, meta: &CacheMeta) -> pingora::Result<()> {
+        key.remove_variance_key();
+        let names = vary::names(meta.headers());
+        if names == VaryNames::None {
+            return Ok(());
+        }
+        let storage = self.store.storage();
+        let stored = storage.lookup(key, &span()).await?.and_then(|(meta, _)| variants(&meta));
+        let all = stored.as_ref().map_or_else(|| names.clone(), |stored| vary::union(stored, &names));
+        if stored.as_ref() != Some(&all) {
+            let record = variants_record(&all, meta)?;
+            let mut writer = storage.get_miss_handler(key, &record, &span()).await?;
+            writer.write_body(Bytes::new(), true).await?;
+            writer.finish().await?;
+        }
+        match vary::variance(&all, request) {
+            Some(variance) => key.set_variance_key(variance),
+            None => return Error::e_explain(ErrorType::InternalError, "the response has too many variants"),
+        }
+        Ok(())
+    }
+
+    /// Replaces the stored header of `key` after a validation.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn update(&self, key: &CacheKey, meta: &CacheMeta) -> pingora::Result<bool> {
+        self.store.storage().update_meta(key, meta, &span()).await
+    }
+
+    /// Removes the response of `key`.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn remove(&self, key: &CacheKey) -> pingora::Result<()> {
+        let key = key.to_compact();
+        self.store.storage().purge(PurgeTarget::Active(&key), PurgeType::Invalidation, &span()).await.map(drop)
+    }
+}
+
+/// Tracing of Pingora, which is not used.
+fn span() -> SpanHandle {
+    Span::inactive().handle()
+}
+
+/// The status of a record that lists the headers which select variants. No response with it is stored.
+const RECORD: StatusCode = StatusCode::CONTINUE;
+
+/// The headers that select a variant, if `meta` is a record of them.
+fn variants(meta: &CacheMeta) -> Option<VaryNames> {
+    (meta.response_header().status == RECORD).then(|| vary::names(meta.headers()))
+}
+
+/// A record of the headers that select a variant of the response with `meta`.
+fn variants_record(names: &VaryNames, meta: &CacheMeta) -> pingora::Result<CacheMeta> {
+    let mut head = ResponseHeader::build_no_case(RECORD, Some(1))?;
+    let VaryNames::Names(names) = names else {
+        return Error::e_explain(ErrorType::InternalError, "no header selects a variant");
+    };
+    let names: Vec<&str> = names.iter().map(http::HeaderName::as_str).collect();
+    head.insert_header(http::header::VARY, names.join(","))?;
+    // Variants expire by themselves.
+    let fresh_until = meta.created() + Duration::from_secs(365 * 24 * 3600);
+    Ok(CacheMeta::new(fresh_until, meta.created(), 0, 0, head))
+}

@@ -1,0 +1,291 @@
+//! Lookups and readers of a disk store.
+
+use super::super::entries::{check_seek, hash};
+use super::super::flight::{Flight, Progress};
+use super::format::{self, BLOCK, CHECKSUM, Head, PREFIX, Prefix};
+use super::volume::{self, Cached};
+use super::{Disk, DiskEntry, blocking, occupied};
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora_cache::eviction::CacheEntryId;
+use pingora_cache::storage::{HandleHit, HitHandler, Storage};
+use pingora_cache::trace::SpanHandle;
+use pingora_cache::{CacheKey, CacheMeta};
+use pingora_error::{ErrorType, OrErr, Result};
+use rustix::io::Errno;
+use std::any::Any;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Bytes of the first read. A smaller file is read as a whole.
+const FIRST: u64 = 64 * 1024;
+
+/// An open file with the bytes of its first read.
+struct Opened {
+    hash: u128,
+    file: Arc<File>,
+    head: Bytes,
+    prefix: Prefix,
+}
+
+impl Disk {
+    pub(super) async fn find(&'static self, key: &CacheKey) -> Result<Option<(CacheMeta, HitHandler)>> {
+        let hash = hash(key);
+        if let Some(found) = self.stored(hash, |head| head.key.is(key)).await? {
+            return Ok(Some(found));
+        }
+        if let Some(flight) = self.flights.find(hash, key) {
+            return Ok(Some(self.follow(flight)));
+        }
+        // A write may have become an entry between the two lookups; its file is then in the index.
+        if self.index.peek(hash).is_some() { self.stored(hash, |head| head.key.is(key)).await } else { Ok(None) }
+    }
+
+    pub(super) async fn find_id(&'static self, key: &CacheKey, id: u64) -> Result<Option<(CacheMeta, HitHandler)>> {
+        let hash = hash(key);
+        if let Some(flight) = self.flights.find_id(hash, key, id) {
+            return Ok(Some(self.follow(flight)));
+        }
+        self.stored(hash, |head| head.prefix.id == id && head.key.is(key)).await
+    }
+
+    fn follow(&'static self, flight: Arc<Flight>) -> (CacheMeta, HitHandler) {
+        let meta = flight.meta.to_meta();
+        (meta, Box::new(DiskHit { disk: self, source: Source::Flight(flight), position: 0, end: u64::MAX }))
+    }
+
+    async fn stored(
+        &'static self,
+        hash: u128,
+        condition: impl FnOnce(&Head) -> bool + Send,
+    ) -> Result<Option<(CacheMeta, HitHandler)>> {
+        let Some((head, opened)) = self.open_entry(hash).await? else { return Ok(None) };
+        if !condition(&head) {
+            return Ok(None);
+        }
+        let hit = DiskHit { disk: self, source: Source::File(opened), position: 0, end: u64::MAX };
+        Ok(Some((head.meta.into_meta(), Box::new(hit))))
+    }
+
+    /// Opens the file of an entry. `None` if there is none, or if it is damaged.
+    async fn open_entry(&'static self, hash: u128) -> Result<Option<(Head, Opened)>> {
+        let known = self.index.get(hash);
+        if known.is_none() && !self.adopting.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        let Some(file) = self.open_stored(hash).await? else {
+            if let Some(known) = known {
+                self.index.remove_if(hash, |entry| Arc::ptr_eq(entry, &known));
+            }
+            return Ok(None);
+        };
+        let expected = known.as_ref().map_or(FIRST, |entry| entry.size.min(FIRST));
+        let (head, bytes) = match read_head(&file, expected).await? {
+            Ok(read) => read,
+            Err(()) => {
+                self.remove_damaged(hash, file).await?;
+                return Ok(None);
+            }
+        };
+        let entry = match known {
+            Some(entry) if entry.size == head.prefix.file_length() => entry,
+            // Another process wrote the file, or the scan did not reach it yet.
+            _ => {
+                let entry = DiskEntry::new(head.prefix.file_length());
+                self.index.insert(hash, entry.clone());
+                entry
+            }
+        };
+        entry.hits.fetch_add(1, Ordering::Relaxed);
+        let prefix = head.prefix;
+        Ok(Some((head, Opened { hash, file, head: bytes, prefix })))
+    }
+
+    async fn open_stored(&'static self, hash: u128) -> Result<Option<Arc<File>>> {
+        let name = volume::name(hash);
+        let opened = match self.volume.open_cached(&name) {
+            Ok(file) => return Ok(Some(Arc::new(file))),
+            Err(Errno::NOENT) => return Ok(None),
+            // The names are not in memory, or the kernel does not know the call.
+            Err(_) => blocking(move || self.volume.open_file(&name, false)).await?,
+        };
+        match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            result => result.map(Arc::new).map(Some).or_err(ErrorType::FileOpenError, "cannot open a stored file"),
+        }
+    }
+
+    /// Removes a file that failed a checksum, unless another one replaced it.
+    async fn remove_damaged(&'static self, hash: u128, file: Arc<File>) -> Result<()> {
+        self.corrupt.fetch_add(1, Ordering::Relaxed);
+        blocking(move || {
+            let _lock = self.index.lock(hash);
+            if self.volume.is_current(&volume::name(hash), &file) {
+                drop(self.remove(hash));
+            }
+        })
+        .await
+    }
+
+    /// Reads a block and verifies it.
+    async fn block(&'static self, place: Place<'_>, number: u64) -> Result<Bytes> {
+        let length = BLOCK.min(place.length.saturating_sub(number * BLOCK)) + CHECKSUM;
+        let offset = place.start + number * (BLOCK + CHECKSUM);
+        let end = offset + length;
+        let stored = if end <= place.head.len() as u64 {
+            place.head.slice(offset as usize..end as usize)
+        } else {
+            read_at(place.file, offset, length).await.or_err(ErrorType::FileReadError, "cannot read a stored file")?
+        };
+        let complete = stored.len() as u64 == length;
+        let verified = if complete { format::verify(place.id, number, stored) } else { Err(format::corrupt("torn")) };
+        if verified.is_err() {
+            self.remove_damaged(place.hash, place.file.clone()).await?;
+        }
+        verified
+    }
+}
+
+/// Where blocks are.
+struct Place<'a> {
+    hash: u128,
+    file: &'a Arc<File>,
+    /// Bytes of the file that are in memory.
+    head: &'a Bytes,
+    start: u64,
+    /// Bytes of the body.
+    length: u64,
+    id: u64,
+}
+
+/// Reads the head of a file, and as much of its body as the first read may have. `Err` if the file is damaged.
+async fn read_head(file: &Arc<File>, expected: u64) -> Result<Result<(Head, Bytes), ()>> {
+    let failed = "cannot read a stored file";
+    let mut bytes = read_at(file, 0, expected.max(PREFIX)).await.or_err(ErrorType::FileReadError, failed)?;
+    let Ok(prefix) = Prefix::decode(&bytes) else { return Ok(Err(())) };
+    let needed = prefix.file_length().min(FIRST.max(prefix.start()));
+    if (bytes.len() as u64) < needed {
+        bytes = read_at(file, 0, needed).await.or_err(ErrorType::FileReadError, failed)?;
+    }
+    let whole = if prefix.file_length() > bytes.len() as u64 {
+        let length = file.metadata().or_err(ErrorType::FileReadError, failed)?.len();
+        bytes.len() as u64 >= needed && length == prefix.file_length()
+    } else {
+        true
+    };
+    match format::decode_head(prefix, &bytes) {
+        Ok(head) if whole => Ok(Ok((head, bytes))),
+        _ => Ok(Err(())),
+    }
+}
+
+/// Reads without a thread if the page cache has the bytes.
+async fn read_at(file: &Arc<File>, offset: u64, length: u64) -> io::Result<Bytes> {
+    match volume::read_cached(file, offset, length as usize)? {
+        Cached::Done(data) => Ok(data.into()),
+        Cached::Partly(data, filled) => {
+            let file = file.clone();
+            let read = tokio::task::spawn_blocking(move || volume::read_rest(&file, offset, data, filled));
+            Ok(read.await.map_err(io::Error::other)??.into())
+        }
+    }
+}
+
+enum Source {
+    File(Opened),
+    Flight(Arc<Flight>),
+}
+
+/// Reader of a stored file, or of a write in progress.
+pub struct DiskHit {
+    disk: &'static Disk,
+    source: Source,
+    position: u64,
+    /// Exclusive.
+    end: u64,
+}
+
+impl DiskHit {
+    /// Length of the body if it is complete.
+    pub fn complete_length(&self) -> Option<u64> {
+        match &self.source {
+            Source::File(opened) => Some(opened.prefix.body_length),
+            Source::Flight(flight) => flight.complete_length(),
+        }
+    }
+
+    async fn next(&self) -> Result<Option<Bytes>> {
+        let block = match &self.source {
+            Source::File(opened) => {
+                if self.position >= self.end.min(opened.prefix.body_length) {
+                    return Ok(None);
+                }
+                let Opened { hash, file, head, prefix } = opened;
+                let (start, length, id) = (prefix.start(), prefix.body_length, prefix.id);
+                self.disk.block(Place { hash: *hash, file, head, start, length, id }, self.position / BLOCK).await?
+            }
+            Source::Flight(flight) => match flight.read(self.position, self.end).await? {
+                Progress::Data(data) => return Ok(Some(data)),
+                Progress::End => return Ok(None),
+                Progress::Spilled(spill) => {
+                    let (hash, id, length) = (flight.hash, flight.id, spill.written);
+                    let place = Place { hash, file: &spill.file, head: &Bytes::new(), start: spill.start, length, id };
+                    self.disk.block(place, self.position / BLOCK).await?
+                }
+            },
+        };
+        let first = self.position - self.position % BLOCK;
+        let end = self.end.min(first + block.len() as u64);
+        let (from, to) = ((self.position - first) as usize, (end - first) as usize);
+        Ok((from < to).then(|| block.slice(from..to)))
+    }
+}
+
+#[async_trait]
+impl HandleHit for DiskHit {
+    async fn read_body(&mut self) -> Result<Option<Bytes>> {
+        let data = self.next().await?;
+        self.position += data.as_ref().map_or(0, |data| data.len() as u64);
+        Ok(data)
+    }
+
+    async fn finish(self: Box<Self>, _: &'static (dyn Storage + Sync), _: &CacheKey, _: &SpanHandle) -> Result<()> {
+        Ok(())
+    }
+
+    fn can_seek(&self) -> bool {
+        true
+    }
+
+    /// `end` is exclusive. In a write in progress, a range beyond its end is empty.
+    fn seek(&mut self, start: usize, end: Option<usize>) -> Result<()> {
+        check_seek(start as u64, self.complete_length())?;
+        (self.position, self.end) = (start as u64, end.map_or(u64::MAX, |end| end as u64));
+        Ok(())
+    }
+
+    fn get_eviction_weight(&self) -> usize {
+        match &self.source {
+            Source::File(opened) => occupied(opened.prefix.file_length()) as usize,
+            Source::Flight(_) => 0,
+        }
+    }
+
+    fn entry_id(&self) -> Option<CacheEntryId> {
+        let id = match &self.source {
+            Source::File(opened) => opened.prefix.id,
+            Source::Flight(flight) => flight.id,
+        };
+        Some(CacheEntryId::new(id))
+    }
+
+    fn as_any(&self) -> &(dyn Any + Send + Sync) {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut (dyn Any + Send + Sync) {
+        self
+    }
+}

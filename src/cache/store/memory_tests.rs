@@ -1,0 +1,199 @@
+//! Tests of the store in memory.
+
+use super::super::shared_tests::*;
+use super::super::{Order, complete_length};
+use super::*;
+
+fn memory() -> &'static Memory {
+    Memory::new(16 << 20, 1 << 20)
+}
+
+macro_rules! cases {
+    ($($case:ident),* $(,)?) => {
+        $(#[tokio::test]
+        async fn $case() {
+            let store = memory();
+            cases::$case(store).await;
+            assert_eq!(store.flights.len(), 0);
+            let stats = store.stats();
+            assert_eq!(stats.evictions, 0, "a replacement is no eviction");
+            let weights: u64 = store.index.sample(1000).iter().map(|(_, entry)| entry.weight).sum();
+            assert_eq!((stats.bytes, stats.entries), (weights, store.index.sample(1000).len() as u64));
+        })*
+    };
+}
+
+cases!(
+    written_body_is_read_back,
+    readers_follow_a_write,
+    tag_finds_exactly_that_write,
+    waiting_reader_wakes_when_bytes_arrive,
+    truncated_write_never_looks_complete,
+    reader_of_a_replaced_entry_gets_the_old_body,
+    seek_selects_a_range,
+    hash_collision_is_a_miss,
+    variants_are_separate_entries,
+    too_large_body_ends_the_write,
+    purge_removes_the_entry_and_stops_a_write,
+    expired_entry_keeps_its_body,
+    update_meta_changes_the_header_of_that_entry_only,
+);
+
+#[tokio::test]
+async fn bytes_stay_within_the_size_under_a_random_workload() {
+    let store = Memory::new(4 << 20, 1 << 20);
+    let mut random = Random(7);
+    let mut writes = std::collections::VecDeque::new();
+    for _ in 0..5000 {
+        let key = key(&format!("{}", random.below(500)));
+        if random.below(3) == 0 {
+            let mut known = meta();
+            if random.below(2) == 0 {
+                known.response_header_mut().insert_header("Content-Length", "300000").unwrap();
+            }
+            if let Ok(miss) = store.get_miss_handler(&key, &known, &span()).await {
+                writes.push_back(miss);
+            }
+        } else if let Some((_, mut hit)) = lookup(store, &key).await
+            && complete_length(&hit).is_some()
+        {
+            assert!(rest(&mut hit).await.1.is_ok());
+        }
+        for miss in &mut writes {
+            // Fails when writes in progress use up their half.
+            drop(miss.write_body(body(random.below(20_000) as usize), false).await);
+        }
+        if random.below(4) == 0
+            && let Some(miss) = writes.pop_front()
+            && random.below(5) > 0
+        {
+            drop(miss.finish().await);
+        }
+        let stats = store.stats();
+        assert!(stats.bytes <= stats.capacity, "{stats:?}");
+    }
+    writes.clear();
+    let stats = store.stats();
+    assert!(stats.evictions > 100 && stats.write_failures > 0 && stats.incomplete > 0, "{stats:?}");
+    assert_eq!(store.stats().bytes, store.index.sample(10_000).iter().map(|(_, entry)| entry.weight).sum::<u64>());
+}
+
+#[tokio::test]
+async fn resize_evicts_at_once_and_allows_growth_again() {
+    let store = Memory::new(8 << 20, 1 << 20);
+    for number in 0..70 {
+        super::super::shared_tests::store(store, &key(&number.to_string()), body(100_000)).await.unwrap();
+    }
+    assert_eq!(store.stats().entries, 70);
+    store.resize(2 << 20);
+    let stats = store.stats();
+    assert!(stats.bytes <= 2 << 20 && stats.entries < 21 && stats.entries > 10, "{stats:?}");
+    store.resize(8 << 20);
+    for number in 100..150 {
+        super::super::shared_tests::store(store, &key(&number.to_string()), body(100_000)).await.unwrap();
+    }
+    assert!(store.stats().entries > 60);
+}
+
+#[tokio::test]
+async fn often_read_entries_survive_a_scan_of_new_ones() {
+    let store = Memory::new(4 << 20, 64 << 10);
+    for number in 0..100 {
+        super::super::shared_tests::store(store, &key(&format!("hot {number}")), body(4000)).await.unwrap();
+    }
+    for number in 0..4_000 {
+        super::super::shared_tests::store(store, &key(&format!("scan {number}")), body(4000)).await.unwrap();
+        lookup(store, &key(&format!("hot {}", number % 100))).await;
+    }
+    let mut kept = 0;
+    for number in 0..100 {
+        kept += usize::from(lookup(store, &key(&format!("hot {number}"))).await.is_some());
+    }
+    assert!(kept > 90, "{kept}");
+}
+
+#[tokio::test]
+async fn hundred_thousand_small_entries_are_found() {
+    let store = Memory::new(512 << 20, 1 << 20);
+    for number in 0..100_000 {
+        super::super::shared_tests::store(store, &key(&number.to_string()), body(100)).await.unwrap();
+    }
+    let stats = store.stats();
+    assert_eq!((stats.entries, stats.evictions), (100_000, 0));
+    for number in (0..100_000).step_by(997) {
+        assert_eq!(read(store, &key(&number.to_string())).await.unwrap().len(), 100);
+    }
+}
+
+#[tokio::test]
+async fn top_lists_the_most_requested_or_largest_entries() {
+    let store = memory();
+    for number in 0..10_usize {
+        let key = key(&number.to_string());
+        super::super::shared_tests::store(store, &key, body(number * 1000)).await.unwrap();
+        for _ in number..10 {
+            lookup(store, &key).await;
+        }
+    }
+    let keys = |order| store.top(3, order).into_iter().map(|entry| (entry.key, entry.hits)).collect::<Vec<_>>();
+    let expected = |list: [(&str, u64); 3]| list.map(|(key, hits)| (key.as_bytes().to_vec(), hits));
+    assert_eq!(keys(Order::Hits), expected([("0", 10), ("1", 9), ("2", 8)]));
+    assert_eq!(keys(Order::Size), expected([("9", 1), ("8", 2), ("7", 3)]));
+}
+
+#[tokio::test]
+async fn clear_removes_entries_and_stops_writes() {
+    let store = memory();
+    super::super::shared_tests::store(store, &key("a"), body(10)).await.unwrap();
+    let miss = store.get_miss_handler(&key("b"), &meta(), &span()).await.unwrap();
+    store.clear();
+    assert_eq!(store.stats().entries, 0);
+    assert!(miss.finish().await.is_err());
+    assert!(lookup(store, &key("a")).await.is_none() && lookup(store, &key("b")).await.is_none());
+    assert_eq!(store.stats().bytes, 0);
+}
+
+#[tokio::test]
+async fn many_tiny_chunks_are_counted_with_their_overhead() {
+    let store = Memory::new(4 << 20, 1 << 20);
+    let mut miss = store.get_miss_handler(&key("tiny"), &meta(), &span()).await.unwrap();
+    let mut written = 0;
+    while miss.write_body(body(1), false).await.is_ok() {
+        written += 1;
+    }
+    assert!(written < 100_000, "{written} one-byte chunks in 4 MiB");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn concurrent_readers_and_writers_see_whole_bodies() {
+    let store = Memory::new(2 << 20, 512 << 10);
+    let tasks: Vec<_> = (0..8_u64)
+        .map(|task| {
+            tokio::spawn(async move {
+                let mut random = Random(task + 1);
+                for _ in 0..300 {
+                    let number = random.below(20) as usize;
+                    let key = key(&number.to_string());
+                    if let Some((_, mut hit)) = lookup(store, &key).await {
+                        let (read, end) = rest(&mut hit).await;
+                        assert!(end.is_err() || read == body(number * 7000), "{number}");
+                    } else if let Ok(mut miss) = store.get_miss_handler(&key, &meta(), &span()).await {
+                        let whole = body(number * 7000);
+                        for start in (0..whole.len()).step_by(7000) {
+                            drop(miss.write_body(whole.slice(start..start + 7000), false).await);
+                            tokio::task::yield_now().await;
+                        }
+                        if random.below(4) > 0 {
+                            drop(miss.finish().await);
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let stats = store.stats();
+    assert!(stats.bytes <= stats.capacity);
+}

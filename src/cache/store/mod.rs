@@ -1,0 +1,43 @@
+//! Stores of the HTTP cache: in memory and on disk, both behind Pingora's `Storage`.
+//!
+//! Pingora's `EvictionManager` is not used: the index of a store (quick_cache, S3-FIFO-like) decides admission and
+//! eviction in one step, in the shard that it locks anyway.
+//!
+//! Rules that both stores follow:
+//!
+//! - A write is visible to `lookup` while it is in progress, unless a complete entry with the same key exists: then
+//!   lookups get the complete entry until the write finishes.
+//! - A reader of a write in progress receives every byte that was written. It then receives `None` if the write
+//!   finished, or an error with the cause if it did not. A truncated body never looks complete.
+//! - A write that fails leaves an older entry with its key untouched.
+//! - A purge also stops a write in progress with that key from becoming an entry; its readers are not disturbed.
+//! - A hit compares the whole key (primary bytes and variance), never only its hash. The user tag is not compared.
+
+mod entries;
+mod flight;
+mod header;
+mod index;
+mod meta;
+mod pieces;
+
+pub mod disk;
+pub mod memory;
+
+#[cfg(test)]
+#[path = "shared_tests.rs"]
+mod shared_tests;
+
+pub use entries::{
+    CORRUPT, EntryId, INCOMPLETE, NO_ROOM, NOT_STORED, Order, PAUSED, Stats, TOO_LARGE, TopEntry, updated,
+};
+
+use pingora_cache::storage::HitHandler;
+
+/// Length of the body if the entry is complete.
+pub fn complete_length(hit: &HitHandler) -> Option<u64> {
+    let hit = hit.as_any();
+    if let Some(hit) = hit.downcast_ref::<memory::MemoryHit>() {
+        return hit.complete_length();
+    }
+    hit.downcast_ref::<disk::DiskHit>().and_then(disk::DiskHit::complete_length)
+}

@@ -1,0 +1,61 @@
+//! What a response that is not fetched for the cache means for stored responses.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::Method;
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::cache_key;
+use crate::cache::freshening::{self, HeadUpdate};
+use crate::cache::freshness::Times;
+use crate::cache::purge_record::Kind;
+use crate::cache::{RouteCache, invalidation, policy, store};
+
+/// Applies the response to a request: one to an unsafe method makes stored responses invalid (RFC 9111 §4.4), and one to
+/// HEAD updates the stored response (§4.3.5).
+pub(super) fn apply(route: &Arc<RouteCache>, request: &RequestHeader, response: &ResponseHeader) {
+    if request.method == Method::HEAD {
+        let (route, request, response) = (Arc::clone(route), request.clone(), response.clone());
+        tokio::spawn(async move {
+            if let Err(e) = update_from_head(&route, &request, &response).await {
+                log::debug!("cannot update a stored response: {e}");
+            }
+        });
+    } else {
+        invalidate(route, request, response);
+    }
+}
+
+fn invalidate(route: &RouteCache, request: &RequestHeader, response: &ResponseHeader) {
+    let Some(cache) = route.shared() else { return };
+    let target = cache_key::target(request, route);
+    let rules = &route.spec.rules.key;
+    for key in invalidation::targets(&request.method, response.status, &target, rules, &response.headers) {
+        cache.purges.purge_key(&key, Kind::Hard, SystemTime::now());
+    }
+}
+
+async fn update_from_head(
+    route: &RouteCache,
+    request: &RequestHeader,
+    response: &ResponseHeader,
+) -> pingora::Result<()> {
+    let Some(cache) = route.shared() else { return Ok(()) };
+    let mut key = cache_key::of(request, route);
+    let Some(found) = cache.lookup(&mut key, &request.headers).await? else { return Ok(()) };
+    let length = store::complete_length(&found.body);
+    match freshening::update_from_head(found.meta.headers(), length, response.status, &response.headers) {
+        HeadUpdate::Ignore => Ok(()),
+        HeadUpdate::Invalidate => cache.remove(&key).await,
+        HeadUpdate::Freshen => {
+            let now = cache.purges.stamp(SystemTime::now());
+            let times = Times { request: now, response: now };
+            let updated = policy::updated(&policy::copy(&found), response, &request.headers, &route.spec.rules, times);
+            match updated.refused {
+                None => cache.update(&key, &updated.meta).await.map(drop),
+                Some(_) => cache.remove(&key).await,
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Sends a stored response to a client.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use pingora::{Error, ErrorSource, ErrorType};
+use pingora_cache::CacheMeta;
+use pingora_cache::storage::HitHandler;
+use pingora_http::ResponseHeader;
+use tokio::sync::mpsc;
+
+use super::passing::send_rest;
+use super::sink::Event;
+use crate::cache::conditional::StoredResponse;
+use crate::cache::{Outcome, RouteCache, conditional, range, store};
+use crate::proxy::engine::client::Client;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::phases;
+
+/// A stored response for a client.
+pub(super) struct Delivery {
+    /// Its header.
+    pub(super) meta: CacheMeta,
+    /// Its body.
+    pub(super) body: HitHandler,
+    /// How the cache was used.
+    pub(super) outcome: Outcome,
+    /// The rest of the body, if the store cannot hold it.
+    pub(super) rest: Option<mpsc::Receiver<Event>>,
+}
+
+/// The part of the stored response that a client gets.
+enum Selection {
+    /// The head alone.
+    Head,
+    /// The whole body.
+    Whole,
+    /// The bytes from one position to another one, which is included.
+    Range(u64, u64),
+    /// Several ranges, and what follows them.
+    Ranges(Vec<range::Part>, Bytes),
+}
+
+impl Delivery {
+    /// Sends the response.
+    ///
+    /// # Errors
+    /// If the client disconnects, or if the rest of the body is missing.
+    pub(super) async fn send(
+        mut self,
+        client: &mut impl Client,
+        exchange: &mut Exchange,
+        route: &RouteCache,
+    ) -> pingora::Result<()> {
+        let age = self.meta.age();
+        let (mut head, selection) = self.head(client, age)?;
+        phases::response_to_client(client, &mut head, exchange)?;
+        client.start_response(head)?;
+        let mut trailers = None;
+        match selection {
+            Selection::Head => {}
+            Selection::Whole => trailers = self.send_body(client, exchange).await?,
+            Selection::Range(start, end) => {
+                self.seek(start, end)?;
+                self.send_stored(client, exchange).await?;
+            }
+            Selection::Ranges(parts, end) => self.send_ranges(client, exchange, parts, end).await?,
+        }
+        if self.outcome.is_from_cache() {
+            route.counters.add_saved(client.body_sent(), age.as_secs());
+        }
+        client.end_response(trailers)?;
+        phases::response_body_to_client(client, true, exchange);
+        std::future::poll_fn(|cx| client.poll_flush(cx)).await
+    }
+
+    /// The head for the client, and the part of the body that it gets.
+    fn head(&mut self, client: &impl Client, age: Duration) -> pingora::Result<(ResponseHeader, Selection)> {
+        let request = client.request();
+        let nothing = ResponseHeader::build_no_case(StatusCode::OK, Some(0))?;
+        let response_time = self.meta.updated();
+        let mut head = std::mem::replace(self.meta.response_header_mut(), nothing);
+        let stored = StoredResponse { status: head.status, headers: &head.headers, response_time };
+        if conditional::evaluate(&request.method, &request.headers, &stored) == conditional::Outcome::NotModified {
+            let mut parts: Parts = ResponseHeader::build_no_case(StatusCode::NOT_MODIFIED, None)?.into();
+            parts.headers = conditional::not_modified(&head.headers);
+            parts.headers.insert(header::AGE, age.as_secs().into());
+            return Ok((parts.into(), Selection::Head));
+        }
+        head.insert_header(header::AGE, age.as_secs())?;
+        let length = self.length(&head);
+        let mut selection = Selection::Whole;
+        if conditional::range_applies(&request.method, &request.headers, &head.headers) {
+            selection = select(&mut head, &request.headers, length)?;
+        }
+        if matches!(selection, Selection::Whole) {
+            match length {
+                Some(length) => head.insert_header(header::CONTENT_LENGTH, length)?,
+                // The client's connection can then stay open.
+                None if !client.is_http2() => {
+                    head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+                }
+                None => {}
+            }
+        }
+        Ok((head, if request.method == Method::HEAD { Selection::Head } else { selection }))
+    }
+
+    /// The length of the body, if it is known.
+    fn length(&self, head: &ResponseHeader) -> Option<u64> {
+        let announced = || head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+        store::complete_length(&self.body).or_else(announced)
+    }
+
+    /// Moves to the bytes from `start` to `last`.
+    fn seek(&mut self, start: u64, last: u64) -> pingora::Result<()> {
+        let position = |at: u64| {
+            usize::try_from(at).map_err(|_| Error::explain(ErrorType::InternalError, "a position is too large"))
+        };
+        self.body.seek(position(start)?, Some(position(last.saturating_add(1))?))
+    }
+
+    async fn send_ranges(
+        &mut self,
+        client: &mut impl Client,
+        exchange: &mut Exchange,
+        parts: Vec<range::Part>,
+        end: Bytes,
+    ) -> pingora::Result<()> {
+        for part in parts {
+            send(client, exchange, part.head).await?;
+            self.seek(part.start, part.end_inclusive)?;
+            self.send_stored(client, exchange).await?;
+        }
+        send(client, exchange, end).await
+    }
+
+    /// Sends the whole body: from the store, and the rest from the fetch if the store could not take it. Returns the
+    /// trailers.
+    async fn send_body(
+        &mut self,
+        client: &mut impl Client,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<Option<HeaderMap>> {
+        match (self.send_stored(client, exchange).await, &mut self.rest) {
+            (Ok(()), _) => Ok(None),
+            (Err(e), Some(rest)) if *e.esource() == ErrorSource::Upstream => {
+                log::debug!("the rest of a response follows from its fetch: {e}");
+                send_rest(client, exchange, rest).await
+            }
+            (Err(e), _) => Err(e),
+        }
+    }
+
+    /// Sends the selected bytes from the store.
+    async fn send_stored(&mut self, client: &mut impl Client, exchange: &mut Exchange) -> pingora::Result<()> {
+        loop {
+            let mut read = self.body.read_body();
+            let part = std::future::poll_fn(|cx| poll_read(read.as_mut(), client, cx)).await?;
+            drop(read);
+            match part {
+                Some(part) => send(client, exchange, part).await?,
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+type Read<'a> = dyn Future<Output = pingora::Result<Option<Bytes>>> + Send + 'a;
+
+/// Reads the next part of the body. While it has not arrived, the client sees what was written, and may disconnect.
+fn poll_read(
+    read: Pin<&mut Read<'_>>,
+    client: &mut impl Client,
+    cx: &mut Context<'_>,
+) -> Poll<pingora::Result<Option<Bytes>>> {
+    if let Poll::Ready(part) = read.poll(cx) {
+        return Poll::Ready(part.map_err(Error::into_up));
+    }
+    ready!(client.poll_flush(cx))?;
+    let gone = ready!(client.poll_disconnected(cx));
+    Poll::Ready(Err(gone))
+}
+
+/// Sends a part of the body.
+async fn send(client: &mut impl Client, exchange: &mut Exchange, mut part: Bytes) -> pingora::Result<()> {
+    phases::response_body_to_client(client, false, exchange);
+    std::future::poll_fn(|cx| client.poll_send(cx, &mut part, false)).await
+}
+
+/// The part of a stored response that the request asks for. Adapts the head.
+fn select(head: &mut ResponseHeader, request: &HeaderMap, length: Option<u64>) -> pingora::Result<Selection> {
+    let boundary = format!("{:032x}", fastrand::u128(..));
+    let content_type = head.headers.get(header::CONTENT_TYPE).cloned();
+    match range::plan(request, head.status, length, content_type.as_ref(), &boundary) {
+        range::Plan::Whole => Ok(Selection::Whole),
+        range::Plan::One { start, end_inclusive, content_range } => {
+            head.set_status(StatusCode::PARTIAL_CONTENT)?;
+            head.insert_header(header::CONTENT_RANGE, content_range)?;
+            head.insert_header(header::CONTENT_LENGTH, end_inclusive.saturating_sub(start).saturating_add(1))?;
+            Ok(Selection::Range(start, end_inclusive))
+        }
+        range::Plan::Many { content_type, parts, trailer, length, .. } => {
+            head.set_status(StatusCode::PARTIAL_CONTENT)?;
+            head.insert_header(header::CONTENT_TYPE, content_type)?;
+            head.insert_header(header::CONTENT_LENGTH, length)?;
+            Ok(Selection::Ranges(parts, trailer))
+        }
+        range::Plan::Unsatisfiable { content_range } => {
+            head.set_status(StatusCode::RANGE_NOT_SATISFIABLE)?;
+            head.insert_header(header::CONTENT_RANGE, content_range)?;
+            head.insert_header(header::CONTENT_LENGTH, 0)?;
+            Ok(Selection::Head)
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Sends a response that is not stored: its parts come from the fetch.
+
+use http::{HeaderMap, HeaderValue, header};
+use pingora::{Error, ErrorType};
+use pingora_http::ResponseHeader;
+use tokio::sync::mpsc;
+
+use super::sink::Event;
+use crate::proxy::engine::client::Client;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::phases;
+
+/// The next event of a fetch.
+///
+/// # Errors
+/// If the client disconnects, or if the fetch ended without an event.
+pub(super) async fn next(client: &mut impl Client, events: &mut mpsc::Receiver<Event>) -> pingora::Result<Event> {
+    tokio::select! {
+        event = events.recv() => event.ok_or_else(incomplete),
+        gone = std::future::poll_fn(|cx| client.poll_disconnected(cx)) => Err(gone),
+    }
+}
+
+/// Sends a response that is not stored.
+pub(super) async fn pass_on(
+    client: &mut impl Client,
+    exchange: &mut Exchange,
+    mut head: ResponseHeader,
+    mut events: mpsc::Receiver<Event>,
+) -> pingora::Result<()> {
+    let unframed = !head.headers.contains_key(header::CONTENT_LENGTH) && !client.is_http2();
+    if unframed && !head.headers.contains_key(header::TRANSFER_ENCODING) {
+        head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+    }
+    phases::response_to_client(client, &mut head, exchange)?;
+    client.start_response(head)?;
+    let trailers = send_rest(client, exchange, &mut events).await?;
+    client.end_response(trailers)?;
+    phases::response_body_to_client(client, true, exchange);
+    std::future::poll_fn(|cx| client.poll_flush(cx)).await
+}
+
+/// Sends the rest of a body that is not stored. Returns its trailers.
+pub(super) async fn send_rest(
+    client: &mut impl Client,
+    exchange: &mut Exchange,
+    events: &mut mpsc::Receiver<Event>,
+) -> pingora::Result<Option<HeaderMap>> {
+    loop {
+        let event = match events.try_recv() {
+            Ok(event) => event,
+            Err(_) => {
+                std::future::poll_fn(|cx| client.poll_flush(cx)).await?;
+                next(client, events).await?
+            }
+        };
+        match event {
+            Event::Data(mut data) => {
+                phases::response_body_to_client(client, false, exchange);
+                std::future::poll_fn(|cx| client.poll_send(cx, &mut data, false)).await?;
+            }
+            Event::End(trailers) => return Ok(trailers),
+            Event::Failed(failed) => {
+                let (error, report) = *failed;
+                report.apply(exchange);
+                return Err(error.unwrap_or_else(incomplete));
+            }
+            _ => return Err(incomplete()),
+        }
+    }
+}
+
+/// The error of a response that is not complete.
+pub(super) fn incomplete() -> Box<Error> {
+    Error::explain(ErrorType::ConnectionClosed, "the fetch ended before the response").into_up()
+}
