@@ -9,6 +9,8 @@ use crate::pool::admission::gate::Slot;
 use crate::pool::admission::overload::InFlight;
 use crate::pool::endpoint::Endpoint;
 use crate::pool::passive_health::Outcome;
+use crate::pool::passive_health::trials::Verdict;
+use crate::pool::trial::Trial;
 
 /// One request in flight at a backend. When it is dropped, the request is no longer counted, the circuit breaker
 /// gets the outcome, and the next queued request is admitted.
@@ -21,6 +23,10 @@ pub struct Lease {
     outcome: Option<Outcome>,
     /// Whether passive health has already counted its success.
     success_recorded: bool,
+    /// The trial, if the backend is ejected and this request tries it.
+    trial: Option<Trial>,
+    /// The trial of the previous attempt, if it failed with a status that the request may have caused.
+    unconfirmed: Option<Trial>,
     permit: Option<(Arc<Circuit>, Permit)>,
     /// Its slot in the gate, and its count in the adaptive limit. Both belong to the request, so a retry takes
     /// them over.
@@ -38,6 +44,8 @@ impl Lease {
             waiting_since: None,
             outcome: None,
             success_recorded: false,
+            trial: None,
+            unconfirmed: None,
             permit: None,
             slot: None,
             in_flight: None,
@@ -55,8 +63,24 @@ impl Lease {
         (self.slot, self.in_flight) = (slot, in_flight);
     }
 
-    /// Takes over the slot and the count from `before`, the lease of the previous attempt.
+    /// Makes the request a trial of the ejected backend.
+    pub(in crate::pool) fn try_backend(&mut self, trial: Trial) {
+        self.trial = Some(trial);
+    }
+
+    /// Ends the trial, if it is one, without a verdict: the time that a response takes depends on the request.
+    pub fn pause_trial(&mut self, now: Instant) {
+        if let Some(trial) = self.trial.take() {
+            trial.pause(now);
+        }
+    }
+
+    /// Takes over the slot and the count from `before`, the lease of the previous attempt. If that was a trial that
+    /// failed with a server error, this attempt shows whether the request was at fault.
     pub fn take_over(&mut self, before: &mut Self) {
+        if before.outcome == Some(Outcome::ServerError) {
+            self.unconfirmed = before.trial.take();
+        }
         self.hold(before.slot.take(), before.in_flight.take());
     }
 
@@ -80,6 +104,7 @@ impl Lease {
     pub fn response_started(&mut self, outcome: Outcome, now: Instant) {
         let time = self.stop_waiting(now);
         self.outcome = Some(outcome);
+        self.judge_trials(outcome, now);
         match outcome {
             Outcome::Success => self.endpoint.record_response_start(time, now),
             failure => self.endpoint.record(failure, time, now),
@@ -95,6 +120,7 @@ impl Lease {
             self.endpoint.record_abandoned_wait(waited, now);
         }
         self.outcome = Some(Outcome::GatewayFailure);
+        self.judge_trials(Outcome::GatewayFailure, now);
         self.endpoint.record(Outcome::GatewayFailure, None, now);
     }
 
@@ -103,7 +129,24 @@ impl Lease {
     pub fn response_failed(&mut self, failure: Outcome, now: Instant) {
         if self.outcome == Some(Outcome::Success) && failure != Outcome::Success && !self.success_recorded {
             self.outcome = Some(failure);
+            self.judge_trials(Outcome::GatewayFailure, now);
             self.endpoint.record(failure, None, now);
+        }
+    }
+
+    /// Decides trials by the outcome of this attempt. A trial passes only at the end of its response, and fails with a
+    /// server error only if another backend gives a good response.
+    fn judge_trials(&mut self, outcome: Outcome, now: Instant) {
+        if outcome == Outcome::GatewayFailure
+            && let Some(trial) = self.trial.take()
+        {
+            trial.decide(Verdict::Failed);
+        }
+        if let Some(trial) = self.unconfirmed.take() {
+            match outcome {
+                Outcome::Success => trial.decide(Verdict::Failed),
+                _ => trial.pause(now),
+            }
         }
     }
 
@@ -117,6 +160,9 @@ impl Lease {
     fn settle(&mut self, now: impl FnOnce() -> Instant) {
         if self.outcome == Some(Outcome::Success) && !std::mem::replace(&mut self.success_recorded, true) {
             self.endpoint.passive_health().record(Outcome::Success);
+            if let Some(trial) = self.trial.take() {
+                trial.decide(Verdict::Passed);
+            }
         }
         if let Some((circuit, permit)) = self.permit.take() {
             let failed = self.outcome.map(|outcome| outcome != Outcome::Success);
@@ -248,6 +294,57 @@ mod tests {
             "the end of the tunnel does not count"
         );
         assert_eq!(endpoint.passive_health().tally().take().0, Share { succeeded: 1, failed: 1 });
+    }
+
+    /// A trial of an ejected backend whose response has this outcome, and the lease of the retry.
+    fn trial(outcome: Outcome, now: Instant) -> (Arc<Endpoint>, Lease, Lease) {
+        let ejected = endpoint(now);
+        ejected.passive_health().eject(false, now + Duration::from_secs(60));
+        ejected.passive_health().set_trials(Some((now, Duration::from_secs(10))));
+        ejected.passive_health().offer_trial(now);
+        let mut lease = Lease::new(Arc::clone(&ejected));
+        lease.try_backend(Trial::take(&ejected).unwrap());
+        lease.response_started(outcome, now);
+        (ejected, lease, Lease::new(endpoint(now)))
+    }
+
+    #[test]
+    fn trial_passes_only_at_the_end_of_a_good_response() {
+        let now = Instant::now();
+        let (ejected, lease, _) = trial(Outcome::Success, now);
+        assert_eq!(ejected.passive_health().verdict(), None);
+        drop(lease);
+        assert_eq!(ejected.passive_health().verdict(), Some(Verdict::Passed));
+        let (ejected, mut lease, _) = trial(Outcome::Success, now);
+        lease.response_failed(Outcome::GatewayFailure, now);
+        drop(lease);
+        assert_eq!(ejected.passive_health().verdict(), Some(Verdict::Failed), "it was truncated");
+    }
+
+    #[test]
+    fn trial_fails_with_a_server_error_only_if_another_backend_gives_a_good_response() {
+        let now = Instant::now();
+        for (of_retry, verdict) in [(Outcome::Success, Some(Verdict::Failed)), (Outcome::ServerError, None)] {
+            let (ejected, mut lease, mut retry) = trial(Outcome::ServerError, now);
+            retry.take_over(&mut lease);
+            drop(lease);
+            retry.response_started(of_retry, now);
+            assert_eq!(ejected.passive_health().verdict(), verdict);
+            ejected.passive_health().offer_trial(now);
+            assert!(!ejected.passive_health().trials().is_offered(), "the next one follows after a pause");
+        }
+    }
+
+    #[test]
+    fn trial_that_times_out_decides_nothing() {
+        let now = Instant::now();
+        let (ejected, mut lease, _) = trial(Outcome::ServerError, now);
+        lease.pause_trial(now);
+        lease.failed(now);
+        drop(lease);
+        assert_eq!(ejected.passive_health().verdict(), None);
+        ejected.passive_health().offer_trial(now + Duration::from_secs(10));
+        assert!(ejected.passive_health().trials().is_offered());
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod state;
 mod affinity;
 mod timeouts;
 mod attempts;
+mod trial;
 
 use std::os::fd::RawFd;
 use std::time::Duration;
