@@ -294,7 +294,7 @@ impl Exchange {
         self.upstream_latency = self.selected_at.map(|picked| now.saturating_duration_since(picked));
         self.record_at(verdict, now);
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(lease)) = (status, &mut self.lease) {
-            lease.protocol_switched(now);
+            lease.protocol_switched();
         }
         if let Some(deadline) = &self.deadline {
             deadline.set_retryable_until(None);
@@ -316,8 +316,10 @@ impl Exchange {
     /// Records that the response failed after its header had arrived.
     #[expect(clippy::disallowed_methods, reason = "the time of the failure is now")]
     pub(super) fn response_failed(&mut self, failure: Outcome) {
+        let idle = self.target().map_or(Duration::ZERO, |target| target.template.timeouts.idle);
+        let stalled = if self.rejection == Some(Rejection::IdleTimeout) { idle } else { Duration::ZERO };
         if let Some(lease) = &mut self.lease {
-            lease.response_failed(failure, Instant::now());
+            lease.response_failed(failure, stalled, Instant::now());
         }
     }
 

@@ -145,6 +145,18 @@ impl PassiveHealth {
         }
     }
 
+    /// Records the good start of a response. Returns what [`PassiveHealth::retract_success`] needs.
+    pub fn begin_success(&self) -> Option<(u32, u32)> {
+        self.trigger.threshold().map(|_| self.tally.begin_success())
+    }
+
+    /// Removes the success of a response that broke off.
+    pub fn retract_success(&self, begun: Option<(u32, u32)>) {
+        if let Some(before) = begun {
+            self.tally.retract_success(before);
+        }
+    }
+
     /// Records how an attempt ended, and fires the trigger at the threshold of consecutive failures.
     pub fn record(&self, outcome: Outcome) {
         let Some(threshold) = self.trigger.threshold() else { return };
