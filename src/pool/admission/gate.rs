@@ -383,7 +383,7 @@ mod tests {
             attempts += 1;
             if attempts <= 2 { Choice::Busy } else { done() }
         });
-        let (admitted, ()) = tokio::join!(waits, async {
+        let competes = async {
             while gate.waiting() == 0 {
                 tokio::task::yield_now().await;
             }
@@ -395,9 +395,13 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             gate.wake(1);
-            drop(other);
-        });
-        assert!(admitted.is_ok());
+            let _queued = other;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            admitted = waits => assert!(admitted.is_ok(), "its place was lost"),
+            () = competes => {}
+        }
     }
 
     #[tokio::test]
