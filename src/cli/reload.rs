@@ -20,6 +20,10 @@ pub(super) struct Arguments {
     upgrade_if_needed: bool,
 }
 
+/// Why `--max-moved` may have had no effect.
+const WATCHED: &str = "  with `reload: { watch: true }`, the default, a saved file is active before this command, without its limit\n  \
+    = set `reload: { max_moved: … }`, which applies to watched files too, or `watch: false`";
+
 pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
     let mut path = format!("/reload?upgrade_if_needed={}", arguments.upgrade_if_needed);
     if let Some(most) = arguments.max_moved {
@@ -39,6 +43,9 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
     }
     if sentences.is_empty() {
         eprintln!("  nothing changed");
+        if arguments.max_moved.is_some() {
+            eprintln!("{WATCHED}");
+        }
     }
     sentences.iter().for_each(|sentence| eprintln!("  {sentence}"));
     Ok(())

@@ -71,6 +71,8 @@ pub struct Endpoint {
     /// The address as text, for the access log.
     address_text: String,
     health: AtomicU8,
+    /// Whether the last health check failed without a response.
+    silent: AtomicBool,
     in_flight: AtomicU32,
     passive_health: PassiveHealth,
     circuit: ArcSwapOption<Circuit>,
@@ -101,6 +103,7 @@ impl Endpoint {
             up_since: AtomicU64::new(0),
             address_text: address.to_string(),
             health: AtomicU8::new(health as u8),
+            silent: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             passive_health: PassiveHealth::new(shared.trigger),
             circuit: ArcSwapOption::empty(),
@@ -181,6 +184,18 @@ impl Endpoint {
         self.health() == Health::Up
     }
 
+    /// Whether health checks have marked it down because it does not respond. A backend that reports itself as
+    /// unhealthy still responds to the requests that it has.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.health() == Health::Down && self.silent.load(Ordering::Relaxed)
+    }
+
+    /// Records whether the last health check failed without a response.
+    pub fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+    }
+
     /// Whether the first health check has finished. True for a disabled backend, which is not checked.
     #[must_use]
     pub fn is_health_known(&self) -> bool {
@@ -228,7 +243,8 @@ impl Endpoint {
         self.changed.notify_one();
     }
 
-    pub(in crate::pool) fn set_health(&self, health: Health, now: Instant) {
+    /// Applies the health after a check.
+    pub fn set_health(&self, health: Health, now: Instant) {
         let before = self.health.swap(health as u8, Ordering::Relaxed);
         if before == Health::Down as u8 && health == Health::Up {
             self.begin_slow_start(now);

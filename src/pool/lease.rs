@@ -9,9 +9,22 @@ use crate::pool::admission::gate::Slot;
 use crate::pool::admission::overload::InFlight;
 use crate::pool::endpoint::Endpoint;
 use crate::pool::passive_health::Outcome;
+use crate::pool::passive_health::trials::Verdict;
+use crate::pool::trial::Trial;
 
-/// One request in flight at a backend. When it is dropped, the request is no longer counted, the circuit breaker
-/// gets the outcome, and the next queued request is admitted.
+/// How long a response lasts, at least, to count as a success even if it breaks off later. Before, a break shows that
+/// the good start was none.
+const SUCCESS_AFTER: Duration = Duration::from_secs(10);
+
+/// The success of a response that has started well and may still break off.
+#[derive(Clone, Copy, Debug)]
+struct Success {
+    at: Instant,
+    /// What passive health needs to remove it.
+    begun: Option<(u32, u32)>,
+}
+
+/// One request in flight at a backend. When it is dropped, the request is no longer counted, and the next queued request is admitted.
 #[derive(Debug)]
 pub struct Lease {
     endpoint: Arc<Endpoint>,
@@ -19,9 +32,15 @@ pub struct Lease {
     /// has not started.
     waiting_since: Option<Instant>,
     outcome: Option<Outcome>,
-    /// Whether passive health has already counted its success.
-    success_recorded: bool,
+    /// Its success, while the response may still break off.
+    success: Option<Success>,
+    /// The trial, if the backend is ejected and this request tries it.
+    trial: Option<Trial>,
+    /// The trial of the previous attempt, if it failed with a status that the request may have caused.
+    unconfirmed: Option<Trial>,
     permit: Option<(Arc<Circuit>, Permit)>,
+    /// Whether the circuit breaker has the outcome.
+    settled: bool,
     /// Its slot in the gate, and its count in the adaptive limit. Both belong to the request, so a retry takes
     /// them over.
     slot: Option<Slot>,
@@ -37,8 +56,11 @@ impl Lease {
             endpoint,
             waiting_since: None,
             outcome: None,
-            success_recorded: false,
+            success: None,
+            trial: None,
+            unconfirmed: None,
             permit: None,
+            settled: false,
             slot: None,
             in_flight: None,
         }
@@ -55,8 +77,24 @@ impl Lease {
         (self.slot, self.in_flight) = (slot, in_flight);
     }
 
-    /// Takes over the slot and the count from `before`, the lease of the previous attempt.
+    /// Makes the request a trial of the ejected backend.
+    pub(in crate::pool) fn try_backend(&mut self, trial: Trial) {
+        self.trial = Some(trial);
+    }
+
+    /// Ends the trial, if it is one, without a verdict: the time that a response takes depends on the request.
+    pub fn pause_trial(&mut self, now: Instant) {
+        if let Some(trial) = self.trial.take() {
+            trial.pause(now);
+        }
+    }
+
+    /// Takes over the slot and the count from `before`, the lease of the previous attempt. If that was a trial that
+    /// failed with a server error, this attempt shows whether the request was at fault.
     pub fn take_over(&mut self, before: &mut Self) {
+        if before.outcome == Some(Outcome::ServerError) {
+            self.unconfirmed = before.trial.take();
+        }
         self.hold(before.slot.take(), before.in_flight.take());
     }
 
@@ -75,18 +113,23 @@ impl Lease {
         }
     }
 
-    /// Records the start of the response and its outcome so far. A success is counted only at the end of the
-    /// response.
+    /// Records the start of the response and its outcome so far. A success counts from now on, because a stream may
+    /// last for days.
     pub fn response_started(&mut self, outcome: Outcome, now: Instant) {
         let time = self.stop_waiting(now);
         self.outcome = Some(outcome);
+        self.judge_trials(outcome, now);
         match outcome {
-            Outcome::Success => self.endpoint.record_response_start(time, now),
+            Outcome::Success => {
+                self.endpoint.record_response_start(time, now);
+                self.success = Some(Success { at: now, begun: self.endpoint.passive_health().begin_success() });
+            }
             failure => self.endpoint.record(failure, time, now),
         }
         if let (Some(in_flight), Some(time)) = (&self.in_flight, time) {
             in_flight.record(time);
         }
+        self.settle(|| now);
     }
 
     /// Records that the attempt failed without a response, because of the backend.
@@ -95,32 +138,61 @@ impl Lease {
             self.endpoint.record_abandoned_wait(waited, now);
         }
         self.outcome = Some(Outcome::GatewayFailure);
+        self.judge_trials(Outcome::GatewayFailure, now);
         self.endpoint.record(Outcome::GatewayFailure, None, now);
-    }
-
-    /// Records that a response failed after its start, because of the backend: it was truncated, or its
-    /// trailers report an error.
-    pub fn response_failed(&mut self, failure: Outcome, now: Instant) {
-        if self.outcome == Some(Outcome::Success) && failure != Outcome::Success && !self.success_recorded {
-            self.outcome = Some(failure);
-            self.endpoint.record(failure, None, now);
-        }
-    }
-
-    /// Records a protocol switch, which counts as the end of the response. The tunnel may last for days, and its
-    /// end does not indicate a failure of the backend.
-    pub fn protocol_switched(&mut self, now: Instant) {
         self.settle(|| now);
     }
 
-    /// Reports the outcome to passive health and the circuit breaker, once.
-    fn settle(&mut self, now: impl FnOnce() -> Instant) {
-        if self.outcome == Some(Outcome::Success) && !std::mem::replace(&mut self.success_recorded, true) {
-            self.endpoint.passive_health().record(Outcome::Success);
+    /// Records that a response failed after its start, because of the backend: it was truncated, or its
+    /// trailers report an error. `stalled` is the time without progress until now.
+    pub fn response_failed(&mut self, failure: Outcome, stalled: Duration, now: Instant) {
+        if failure == Outcome::Success {
+            return;
         }
-        if let Some((circuit, permit)) = self.permit.take() {
+        let Some(success) = self.success.take() else { return };
+        let corrects = now.saturating_duration_since(success.at).saturating_sub(stalled) < SUCCESS_AFTER;
+        if corrects {
+            self.endpoint.passive_health().retract_success(success.begun);
+        }
+        self.outcome = Some(failure);
+        self.judge_trials(Outcome::GatewayFailure, now);
+        self.endpoint.record(failure, None, now);
+        if let Some((circuit, permit)) = &self.permit
+            && circuit.broke_off(*permit, corrects, now)
+        {
+            self.endpoint.notify_change();
+        }
+    }
+
+    /// Decides trials by the outcome of this attempt. A trial passes only at the end of its response, and fails with a
+    /// server error only if another backend gives a good response.
+    fn judge_trials(&mut self, outcome: Outcome, now: Instant) {
+        if outcome == Outcome::GatewayFailure
+            && let Some(trial) = self.trial.take()
+        {
+            trial.decide(Verdict::Failed);
+        }
+        if let Some(trial) = self.unconfirmed.take() {
+            match outcome {
+                Outcome::Success => trial.decide(Verdict::Failed),
+                _ => trial.pause(now),
+            }
+        }
+    }
+
+    /// Records a protocol switch, which ends the response. The end of the tunnel does not indicate a failure of the
+    /// backend.
+    pub fn protocol_switched(&mut self) {
+        self.success = None;
+    }
+
+    /// Reports the outcome to the circuit breaker, once.
+    fn settle(&mut self, now: impl FnOnce() -> Instant) {
+        if let Some((circuit, permit)) = &self.permit
+            && !std::mem::replace(&mut self.settled, true)
+        {
             let failed = self.outcome.map(|outcome| outcome != Outcome::Success);
-            if circuit.settle(permit, failed, now()) {
+            if circuit.settle(*permit, failed, now()) {
                 self.endpoint.notify_change();
             }
         }
@@ -145,6 +217,11 @@ impl Drop for Lease {
             }
         }
         self.settle(Instant::now);
+        if self.outcome == Some(Outcome::Success)
+            && let Some(trial) = self.trial.take()
+        {
+            trial.decide(Verdict::Passed);
+        }
         // This must precede the release of the slot, which wakes a queued request that reads this count.
         self.endpoint.end();
     }
@@ -199,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn response_is_counted_by_its_outcome_at_the_end() {
+    fn response_counts_as_success_at_its_start_and_as_failure_if_it_breaks_off() {
         let now = Instant::now();
         let endpoint = monitored_endpoint(now);
         let consecutive = || endpoint.passive_health().tally().consecutive_failures();
@@ -211,19 +288,23 @@ mod tests {
         };
         for count in 1..=3 {
             let mut lease = started(Outcome::Success);
-            assert_eq!(consecutive(), (count - 1, count - 1), "a started response does not count as a success yet");
-            lease.response_failed(Outcome::GatewayFailure, now);
-            lease.response_failed(Outcome::ServerError, now);
+            assert_eq!(consecutive(), (0, 0), "a good start counts");
+            lease.response_failed(Outcome::GatewayFailure, Duration::ZERO, now);
+            lease.response_failed(Outcome::ServerError, Duration::ZERO, now);
             drop(lease);
-            assert_eq!(consecutive(), (count, count), "a failure is counted once");
+            assert_eq!(consecutive(), (count, count), "an early break continues the failures before, and counts once");
         }
         let mut failed = started(Outcome::ServerError);
-        failed.response_failed(Outcome::GatewayFailure, now);
+        failed.response_failed(Outcome::GatewayFailure, Duration::ZERO, now);
         drop(failed);
         assert_eq!(consecutive(), (0, 4), "a failure is counted immediately");
-        drop(started(Outcome::Success));
-        assert_eq!(consecutive(), (0, 0));
+        let mut stream = started(Outcome::Success);
         assert_eq!(endpoint.passive_health().tally().take().0, Share { succeeded: 1, failed: 4 });
+        stream.response_failed(Outcome::GatewayFailure, Duration::ZERO, now + SUCCESS_AFTER);
+        assert_eq!(consecutive(), (1, 1), "a stream that breaks off late was a success before");
+        let mut stalls = started(Outcome::Success);
+        stalls.response_failed(Outcome::GatewayFailure, SUCCESS_AFTER, now + SUCCESS_AFTER);
+        assert_eq!(consecutive(), (2, 2), "the time without progress does not count");
     }
 
     #[test]
@@ -234,13 +315,13 @@ mod tests {
         let mut lease = Lease::new(Arc::clone(&endpoint));
         lease.await_response(now);
         lease.response_started(Outcome::Success, now);
-        lease.protocol_switched(now);
+        lease.protocol_switched();
         assert_eq!(
             endpoint.passive_health().tally().consecutive_failures(),
             (0, 0),
             "it resets the consecutive failures"
         );
-        lease.response_failed(Outcome::GatewayFailure, now);
+        lease.response_failed(Outcome::GatewayFailure, Duration::ZERO, now);
         drop(lease);
         assert_eq!(
             endpoint.passive_health().tally().consecutive_failures(),
@@ -248,6 +329,57 @@ mod tests {
             "the end of the tunnel does not count"
         );
         assert_eq!(endpoint.passive_health().tally().take().0, Share { succeeded: 1, failed: 1 });
+    }
+
+    /// A trial of an ejected backend whose response has this outcome, and the lease of the retry.
+    fn trial(outcome: Outcome, now: Instant) -> (Arc<Endpoint>, Lease, Lease) {
+        let ejected = endpoint(now);
+        ejected.passive_health().eject(false, now + Duration::from_secs(60));
+        ejected.passive_health().set_trials(Some((now, Duration::from_secs(10))));
+        ejected.passive_health().offer_trial(now);
+        let mut lease = Lease::new(Arc::clone(&ejected));
+        lease.try_backend(Trial::take(&ejected).unwrap());
+        lease.response_started(outcome, now);
+        (ejected, lease, Lease::new(endpoint(now)))
+    }
+
+    #[test]
+    fn trial_passes_only_at_the_end_of_a_good_response() {
+        let now = Instant::now();
+        let (ejected, lease, _) = trial(Outcome::Success, now);
+        assert_eq!(ejected.passive_health().verdict(), None);
+        drop(lease);
+        assert_eq!(ejected.passive_health().verdict(), Some(Verdict::Passed));
+        let (ejected, mut lease, _) = trial(Outcome::Success, now);
+        lease.response_failed(Outcome::GatewayFailure, Duration::ZERO, now);
+        drop(lease);
+        assert_eq!(ejected.passive_health().verdict(), Some(Verdict::Failed), "it was truncated");
+    }
+
+    #[test]
+    fn trial_fails_with_a_server_error_only_if_another_backend_gives_a_good_response() {
+        let now = Instant::now();
+        for (of_retry, verdict) in [(Outcome::Success, Some(Verdict::Failed)), (Outcome::ServerError, None)] {
+            let (ejected, mut lease, mut retry) = trial(Outcome::ServerError, now);
+            retry.take_over(&mut lease);
+            drop(lease);
+            retry.response_started(of_retry, now);
+            assert_eq!(ejected.passive_health().verdict(), verdict);
+            ejected.passive_health().offer_trial(now);
+            assert!(!ejected.passive_health().trials().is_offered(), "the next one follows after a pause");
+        }
+    }
+
+    #[test]
+    fn trial_that_times_out_decides_nothing() {
+        let now = Instant::now();
+        let (ejected, mut lease, _) = trial(Outcome::ServerError, now);
+        lease.pause_trial(now);
+        lease.failed(now);
+        drop(lease);
+        assert_eq!(ejected.passive_health().verdict(), None);
+        ejected.passive_health().offer_trial(now + Duration::from_secs(10));
+        assert!(ejected.passive_health().trials().is_offered());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! state is in [`Endpoint`], which is attached to each Pingora backend.
 //!
 //! - [`config`]: the `pools` block. [`endpoint`]: one backend. [`lease`]: one attempt at a backend.
+//! - `trial`: one attempt at an ejected backend that passes its health checks again.
 //! - [`learned`]: what is learned about a backend: its latency, and how long it keeps an idle connection.
 //! - [`peer`]: how l7lb connects to a backend.
 //! - [`health`]: active health checks. [`passive_health`]: outlier detection on real traffic.
@@ -18,6 +19,7 @@ pub mod config;
 pub mod endpoint;
 pub mod learned;
 pub mod lease;
+mod trial;
 pub mod live;
 pub mod peer;
 

@@ -33,7 +33,7 @@ impl Exchange {
     /// # Errors
     /// The rejection. If all backends are at their limits, it comes after the wait in the queue.
     #[expect(clippy::disallowed_methods, reason = "a queued request picks its backend when it leaves the queue")]
-    pub(super) async fn reserve(&mut self, side: &impl ClientSide) -> Result<(), Rejection> {
+    pub(super) async fn reserve(&mut self, side: &mut impl ClientSide) -> Result<(), Rejection> {
         let target = self.target().ok_or(Rejection::Internal)?;
         target.pool.budget().deposit(self.began());
         let total = target.template.timeouts.total;
@@ -45,7 +45,8 @@ impl Exchange {
         if moved {
             self.detail = AFFINITY_LOST.into();
         }
-        self.next = Some(reserved?);
+        let first = self.with_trial(side, reserved?, Instant::now());
+        self.next = Some(first);
         Ok(())
     }
 
@@ -59,6 +60,10 @@ impl Exchange {
     pub(super) fn retry_elsewhere(&mut self, side: &impl ClientSide, failure: AttemptOutcome) -> bool {
         let Some(route) = self.route.clone() else { return false };
         let now = Instant::now();
+        if let Some(reserved) = self.end_trial() {
+            self.next = Some(reserved);
+            return true;
+        }
         let attempt = self.attempt(&route, side, now);
         let over = self.request_deadline.is_some_and(|end| end.at <= now);
         let permitted = if over { Err(retry::not_retried::TOTAL) } else { route.retry.permits(failure, attempt) };
@@ -78,10 +83,10 @@ impl Exchange {
     }
 
     /// The state of the attempt, from which the retry policy decides.
-    fn attempt(&self, route: &Route, side: &impl ClientSide, now: Instant) -> AttemptState {
+    pub(super) fn attempt(&self, route: &Route, side: &impl ClientSide, now: Instant) -> AttemptState {
         let request = side.request();
         AttemptState {
-            attempts: self.attempted.len(),
+            attempts: self.attempted.len().saturating_sub(self.trials),
             elapsed: now.saturating_duration_since(self.began()),
             idempotent: request.method.is_idempotent(),
             has_idempotency_key: route.retry.idempotency_key && request.headers.contains_key("idempotency-key"),
@@ -130,6 +135,12 @@ impl Exchange {
         };
         if self.enforces_timeouts() {
             peer.options.read_timeout = None;
+        }
+        if let Some(trial) = &self.trial {
+            let options = &mut peer.options;
+            for timeout in [&mut options.connection_timeout, &mut options.total_connection_timeout] {
+                *timeout = timeout.map(|timeout| timeout.min(trial.wait));
+            }
         }
         if let Some(proxy_protocol) = &target.template.proxy_protocol {
             proxy_protocol.set_client_header(&mut peer, endpoint.address(), self.client_connection());
@@ -191,7 +202,8 @@ impl Exchange {
     }
 
     /// Starts the wait for the response: at `since` the whole request had been sent to the backend. If the backend is
-    /// ejected as unresponsive meanwhile, a request that may be retried stops waiting.
+    /// ejected as unresponsive meanwhile, or stops responding to health checks, a request that may be retried stops
+    /// waiting.
     pub(super) fn start_first_byte_wait(&mut self, side: &impl ClientSide, since: Instant) {
         if let Some(lease) = &mut self.lease {
             lease.await_response(since);
@@ -220,11 +232,17 @@ impl Exchange {
         }
         match (self.has_response(), self.received, self.http2) {
             (true, _, _) => timeouts.idle,
-            (false, true, _) => timeouts.first_byte,
+            (false, true, _) => self.first_byte_timeout(target),
             (false, false, true) => self.snapshot.client_timeouts.body,
             // The listener enforces the body timeout. If it does not expire first, the backend is not reading.
             (false, false, false) => timeouts.idle.max(self.snapshot.client_timeouts.body + BODY_TIMEOUT_MARGIN),
         }
+    }
+
+    /// The timeout for the start of the response.
+    pub(super) fn first_byte_timeout(&self, target: &Target) -> Duration {
+        let configured = target.template.timeouts.first_byte;
+        self.trial.as_ref().map_or(configured, |trial| trial.wait.min(configured))
     }
 
     /// Restarts the timeout: a part of a body moved in either direction.
@@ -271,11 +289,12 @@ impl Exchange {
             return;
         }
         self.rejection = None;
+        self.trial = None;
         let now = Instant::now();
         self.upstream_latency = self.selected_at.map(|picked| now.saturating_duration_since(picked));
         self.record_at(verdict, now);
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(lease)) = (status, &mut self.lease) {
-            lease.protocol_switched(now);
+            lease.protocol_switched();
         }
         if let Some(deadline) = &self.deadline {
             deadline.set_retryable_until(None);
@@ -297,8 +316,10 @@ impl Exchange {
     /// Records that the response failed after its header had arrived.
     #[expect(clippy::disallowed_methods, reason = "the time of the failure is now")]
     pub(super) fn response_failed(&mut self, failure: Outcome) {
+        let idle = self.target().map_or(Duration::ZERO, |target| target.template.timeouts.idle);
+        let stalled = if self.rejection == Some(Rejection::IdleTimeout) { idle } else { Duration::ZERO };
         if let Some(lease) = &mut self.lease {
-            lease.response_failed(failure, Instant::now());
+            lease.response_failed(failure, stalled, Instant::now());
         }
     }
 
@@ -310,10 +331,11 @@ impl Exchange {
         match outcome {
             AttemptOutcome::Status(status) => lease.response_started(Outcome::of_status(status), now),
             AttemptOutcome::Grpc(status) => lease.response_started(Outcome::of_status(status.http()), now),
-            AttemptOutcome::Connect
-            | AttemptOutcome::Reset
-            | AttemptOutcome::Timeout
-            | AttemptOutcome::Unresponsive => lease.failed(now),
+            AttemptOutcome::Connect | AttemptOutcome::Reset => lease.failed(now),
+            AttemptOutcome::Timeout | AttemptOutcome::Unresponsive => {
+                lease.pause_trial(now);
+                lease.failed(now);
+            }
             // The backend did not process it, so there is no outcome.
             AttemptOutcome::RefusedStream => {}
         }

@@ -10,7 +10,8 @@
 //! is not read. On HTTP/2 the client's connection is shared, so its progress means nothing; there each
 //! forwarded part of the response counts, which requires a client to read 64 KiB within the idle timeout.
 //!
-//! The sweep also ends waits at a backend that was ejected as unresponsive, if another backend can be used.
+//! The sweep also ends waits at a backend that was ejected as unresponsive, or whose health checks get no response, if
+//! another backend can be used.
 //!
 //! At the time of the sweep the number of a descriptor may belong to another connection. So the sweep
 //! duplicates the descriptor first, and shuts it down only if the duplicate is the same connection.
@@ -98,7 +99,7 @@ pub(super) enum Expiry {
     Deadline,
     /// The backend was removed, and its removal timeout has expired.
     Removal,
-    /// The backend was ejected as unresponsive.
+    /// The backend was ejected as unresponsive, or does not respond to health checks.
     Unresponsive,
 }
 
@@ -197,7 +198,8 @@ impl Wait {
             REMOVED
         } else if !moved && due != u64::MAX && due <= since {
             PAUSED
-        } else if since < self.rescued_until.load(Ordering::Relaxed) && self.endpoint.passive_health().is_unresponsive()
+        } else if since < self.rescued_until.load(Ordering::Relaxed)
+            && (self.endpoint.passive_health().is_unresponsive() || self.endpoint.is_silent())
         {
             UNRESPONSIVE
         } else {
@@ -291,7 +293,7 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
-    use crate::pool::{BackendSettings, PoolShared};
+    use crate::pool::{BackendSettings, Health, PoolShared};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -421,6 +423,25 @@ mod tests {
         assert!(deadline.expired().is_none() && !is_shut_down(&stream), "it is too late for another attempt");
         deadline.set_retryable_until(Some(now + SECOND * 3));
         deadlines.sweep_once(now + SECOND * 2);
+        assert!(deadline.expired() == Some(Expiry::Unresponsive) && is_shut_down(&stream));
+    }
+
+    #[test]
+    fn wait_for_a_backend_ends_when_health_checks_get_no_response() {
+        let now = Instant::now();
+        let deadlines = Deadlines::new(now);
+        let (stream, _end, backend) = connection();
+        let deadline = deadlines.start(to(&stream, &backend), None, pause(SECOND * 9));
+        deadline.set_retryable_until(Some(now + SECOND * 3));
+        backend.set_health(Health::Down, now);
+        deadlines.sweep_once(now);
+        assert!(deadline.expired().is_none(), "it reports itself as unhealthy and completes its requests");
+        backend.set_silent(true);
+        backend.set_health(Health::Up, now);
+        deadlines.sweep_once(now);
+        assert!(deadline.expired().is_none(), "one check has failed");
+        backend.set_health(Health::Down, now);
+        deadlines.sweep_once(now + SECOND);
         assert!(deadline.expired() == Some(Expiry::Unresponsive) && is_shut_down(&stream));
     }
 

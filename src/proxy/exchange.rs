@@ -27,6 +27,15 @@ pub(super) struct RequestDeadline {
     pub(super) rejection: Rejection,
 }
 
+/// The trial of an ejected backend whose response has not started.
+#[derive(Debug)]
+pub(super) struct RunningTrial {
+    /// The lease on the backend that was reserved first.
+    pub(super) reserved: Lease,
+    /// How long the trial may take to connect, and then to respond.
+    pub(super) wait: Duration,
+}
+
 /// Pingora's context of one request. Dropping it releases everything.
 pub struct Exchange {
     pub(super) snapshot: Arc<Snapshot>,
@@ -65,6 +74,10 @@ pub struct Exchange {
     pub(super) lease: Option<Lease>,
     /// The lease of the next attempt.
     pub(super) next: Option<Lease>,
+    /// The trial of an ejected backend, until its response starts.
+    pub(super) trial: Option<RunningTrial>,
+    /// The number of failed trials, which do not count as attempts of the retry policy.
+    pub(super) trials: usize,
     /// The pause before the next attempt.
     pub(super) backoff: Duration,
     pub(super) selected_at: Option<Instant>,
@@ -126,6 +139,8 @@ impl Exchange {
             attempted: Vec::new(),
             lease: None,
             next: None,
+            trial: None,
+            trials: 0,
             backoff: Duration::ZERO,
             selected_at: None,
             recorded: false,

@@ -32,6 +32,15 @@ pub(super) fn verdict(response: &ResponseHeader) -> AttemptOutcome {
     call.map_or(AttemptOutcome::Status(response.status.as_u16()), AttemptOutcome::Grpc)
 }
 
+/// What the header of a response implies for the health of the backend.
+fn outcome(verdict: AttemptOutcome) -> Outcome {
+    match verdict {
+        AttemptOutcome::Status(status) => Outcome::of_status(status),
+        AttemptOutcome::Grpc(status) => Outcome::of_status(status.http()),
+        _ => Outcome::GatewayFailure,
+    }
+}
+
 /// Decides about a retry when the header has arrived. For a response that is to be retried, returns the error that
 /// makes Pingora start the next attempt.
 pub(super) fn after_header(
@@ -40,7 +49,8 @@ pub(super) fn after_header(
     status: StatusCode,
     failure: AttemptOutcome,
 ) -> pingora::Result<()> {
-    if !exchange.route.as_ref().is_some_and(|route| route.retry.covers(failure)) {
+    let failed_trial = exchange.is_trial() && outcome(failure) != Outcome::Success;
+    if !failed_trial && !exchange.route.as_ref().is_some_and(|route| route.retry.covers(failure)) {
         return Ok(());
     }
     exchange.backend_not_at_fault = false;

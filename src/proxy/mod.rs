@@ -34,6 +34,7 @@ mod timeouts;
 mod attempts;
 mod cache_effects;
 mod cache_key;
+mod trial;
 
 use std::os::fd::RawFd;
 use std::time::Duration;

@@ -126,10 +126,8 @@ impl Policy {
             return Err(not_retried::SAME_RESPONSE);
         }
         // Every gRPC call is a POST, so configuring a gRPC status declares that a retry is safe.
-        let is_safe = attempt.idempotent
+        let is_safe = self.may_repeat(attempt)
             || matches!(failure, AttemptOutcome::Grpc(_))
-            || self.methods == RetryableMethods::Any
-            || (self.idempotency_key && attempt.has_idempotency_key)
             || !failure.may_have_been_processed();
         if !is_safe {
             return Err(not_retried::NOT_IDEMPOTENT);
@@ -141,6 +139,20 @@ impl Policy {
             return Err(not_retried::TOTAL);
         }
         Ok(())
+    }
+
+    /// Whether the request may be the trial of an ejected backend, and repeated after any failure of it. The route must
+    /// allow retries.
+    #[must_use]
+    pub fn permits_trial(&self, attempt: AttemptState) -> bool {
+        self.attempts > 1 && !self.on.is_empty() && self.may_repeat(attempt) && attempt.replayable
+    }
+
+    /// Whether the request may be repeated after a backend has processed it.
+    fn may_repeat(&self, attempt: AttemptState) -> bool {
+        attempt.idempotent
+            || self.methods == RetryableMethods::Any
+            || (self.idempotency_key && attempt.has_idempotency_key)
     }
 }
 
@@ -242,5 +254,15 @@ mod tests {
                 assert!((10..=50).contains(&pause), "{pause}");
             }
         }
+    }
+
+    #[test]
+    fn trial_needs_a_request_that_may_be_repeated_and_a_route_with_retries() {
+        let policy = default();
+        assert!(policy.permits_trial(GET));
+        assert!(!policy.permits_trial(AttemptState { idempotent: false, ..GET }));
+        assert!(!policy.permits_trial(AttemptState { replayable: false, ..GET }));
+        assert!(!Policy { attempts: 1, ..default() }.permits_trial(GET));
+        assert!(!Policy { on: Vec::new(), ..default() }.permits_trial(GET));
     }
 }

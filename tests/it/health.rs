@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::lab::client::get;
+use crate::lab::client::{get, read_head};
 use crate::lab::scripted::Scripted;
 use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
 use crate::one_pool;
@@ -64,4 +64,32 @@ fn backend_gets_no_request_before_its_first_passed_check() {
     assert!((0..10).all(|_| get(port, "/apiA").status == 200));
     open.store(true, Ordering::SeqCst);
     eventually("the late backend is used", PATIENCE, || get(port, "/apiA").status == 299);
+}
+
+#[test]
+fn request_waiting_at_a_backend_that_stops_responding_to_checks_is_retried() {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&stopped);
+    let backend = Scripted::start(move |mut stream| {
+        while !read_head(&mut stream).is_empty() {
+            while stopped.load(Ordering::SeqCst) {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        }
+    });
+    let backup = Backend::start("backup");
+    let port = free_port();
+    let yaml = one_pool(port, &[&backup], "");
+    let both = format!("backends: [{{ address: '127.0.0.1:{}' }}, ", backend.port);
+    let yaml = yaml.replace("backends: [", &both).replace(
+        &format!("{{ address: '127.0.0.1:{}' }}]", backup.port),
+        &format!("{{ address: '127.0.0.1:{}', backup: true }}]", backup.port),
+    );
+    let lab = Lab::start(&yaml);
+    assert_eq!(get(port, "/apiA").header("x-backend"), "", "the backup is not used yet");
+    stop.store(true, Ordering::SeqCst);
+    assert_eq!(get(port, "/apiA").header("x-backend"), "backup");
+    lab.wait_for_access("attempts=2");
+    stop.store(false, Ordering::SeqCst);
 }

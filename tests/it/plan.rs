@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::control::call;
 use crate::lab::client::{get, get_with};
-use crate::lab::{Backend, Lab, free_port, run};
+use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port, run};
 
 /// A lab with two pools of one backend each, with the file watch turned off.
 struct Fixture {
@@ -178,6 +178,35 @@ fn max_moved_in_the_file_rejects_reloads_that_exceed_it() {
     let (status, _) = call(&lab, Method::POST, "/reload?max_moved=100%25", "");
     assert_eq!(status, StatusCode::OK, "the parameter of the request overrides the file");
     assert_eq!(get(port, "/").status, 404);
+}
+
+#[test]
+fn watched_file_that_exceeds_max_moved_is_rejected_until_the_limit_is_overridden() {
+    let (port, backends) = (free_port(), [Backend::start("one"), Backend::start("two")]);
+    let with = |reload: &str, rest: &str| yaml(port, &backends, rest).replace("reload: { watch: false }", reload);
+    let limited = |rest: &str| with("reload: { watch: true, max_moved: 10% }", rest);
+    let lab = Lab::start(&limited(OLD));
+    assert_eq!([get(port, "/api").status, get(port, "/").status], [200, 200]);
+    Lab::configure(lab.folder(), &limited(NEW));
+    lab.wait_for_log("50.0 % of the last 2 requests would have another outcome, more than 10%");
+    assert_eq!(get(port, "/").status, 200);
+    // The new file cannot lift its own limit.
+    Lab::configure(lab.folder(), &with("reload: { watch: true }", &format!("{NEW} # later")));
+    eventually("the second file is rejected", PATIENCE, || lab.log().matches("configuration rejected").count() == 2);
+    assert_eq!(get(port, "/").status, 200);
+    let conf = lab.folder().join("l7lb.yaml").display().to_string();
+    let reload = |limit: &str| {
+        let output = run(&["reload", "--conf", &conf, "--max-moved", limit]);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(reload("10%").0, Some(2));
+    assert_eq!(reload("100%").0, Some(0));
+    assert_eq!(get(port, "/").status, 404);
+    // Without the key, a saved file is active before the command can reject it, and the command reports that.
+    Lab::configure(lab.folder(), &with("reload: { watch: true }", OLD));
+    eventually("the file is active", PATIENCE, || get(port, "/").status == 200);
+    let (code, stderr) = reload("0%");
+    assert!(code == Some(0) && stderr.contains("a saved file is active before this command"), "{stderr}");
 }
 
 #[test]

@@ -65,6 +65,15 @@ struct Step {
     failures: u32,
 }
 
+impl Step {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(other.requests),
+            failures: self.failures.saturating_add(other.failures),
+        }
+    }
+}
+
 #[derive(Debug)]
 enum State {
     Closed { steps: [Step; STEPS], newest: Instant },
@@ -156,19 +165,9 @@ impl Breaker {
             return None;
         }
         match (&mut self.state, failed) {
-            (State::Closed { steps, newest }, Some(failed)) => {
-                advance(steps, newest, self.spec.window, now);
-                if let Some(step) = steps.first_mut() {
-                    step.requests = step.requests.saturating_add(1);
-                    step.failures = step.failures.saturating_add(u32::from(failed));
-                }
-                let all = steps.iter().fold(Step::default(), |all, step| Step {
-                    requests: all.requests.saturating_add(step.requests),
-                    failures: all.failures.saturating_add(step.failures),
-                });
-                let share = u64::from(all.requests) * u64::from(self.spec.failure_percent);
-                let opens = all.requests >= self.spec.minimum_requests && u64::from(all.failures) * 100 >= share;
-                (failed && opens).then(|| self.open(now))
+            (State::Closed { .. }, Some(failed)) => {
+                self.count(Step { requests: 1, failures: u32::from(failed) }, now);
+                (failed && self.must_open()).then(|| self.open(now))
             }
             (State::HalfOpen { .. }, Some(true)) => Some(self.open(now)),
             (State::HalfOpen { probing, passed }, outcome) => {
@@ -182,6 +181,40 @@ impl Breaker {
             }
             (State::Closed { .. }, None) | (State::Open { .. }, _) => None,
         }
+    }
+
+    /// Records that a response broke off after its start had been settled as a success. `corrects` if it broke off so
+    /// early that it was none; otherwise the failure counts in addition.
+    pub fn broke_off(&mut self, permit: Permit, corrects: bool, now: Instant) -> Option<Change> {
+        let is_current = permit.generation == self.generation;
+        // The success of a probe may have closed it.
+        let has_closed = permit.generation + 1 == self.generation;
+        match self.state {
+            State::HalfOpen { .. } if is_current => Some(self.open(now)),
+            State::Closed { .. } if has_closed && corrects => Some(self.open(now)),
+            State::Closed { .. } if is_current || has_closed => {
+                self.count(Step { requests: u32::from(!corrects), failures: 1 }, now);
+                self.must_open().then(|| self.open(now))
+            }
+            _ => None,
+        }
+    }
+
+    /// Counts outcomes in the current step of a closed breaker.
+    fn count(&mut self, outcomes: Step, now: Instant) {
+        let State::Closed { steps, newest } = &mut self.state else { return };
+        advance(steps, newest, self.spec.window, now);
+        if let Some(step) = steps.first_mut() {
+            *step = step.plus(outcomes);
+        }
+    }
+
+    /// Whether the outcomes in the window open a closed breaker.
+    fn must_open(&self) -> bool {
+        let State::Closed { steps, .. } = &self.state else { return false };
+        let all = steps.iter().fold(Step::default(), |all, step| all.plus(*step));
+        let share = u64::from(all.requests) * u64::from(self.spec.failure_percent);
+        all.requests >= self.spec.minimum_requests && u64::from(all.failures) * 100 >= share
     }
 
     fn open(&mut self, now: Instant) -> Change {
@@ -280,6 +313,34 @@ mod tests {
         assert_eq!(breaker.settle(one, Some(true), later), Some(Change::Opened));
         assert_eq!(breaker.settle(two, Some(false), later), None, "an outcome from before the change is dropped");
         assert_eq!(breaker.admit(later), Err(second() * 5));
+    }
+
+    #[test]
+    fn response_that_breaks_off_early_counts_as_one_failure_and_later_as_a_further_request() {
+        let now = Instant::now();
+        for (corrects, opens_at) in [(true, 10), (false, 5)] {
+            let mut breaker = Breaker::new(Spec { failure_percent: 50, ..SPEC }, now);
+            let breaks_off = |breaker: &mut Breaker| {
+                let permit = breaker.admit(now).unwrap();
+                assert_eq!(breaker.settle(permit, Some(false), now), None);
+                breaker.broke_off(permit, corrects, now)
+            };
+            assert!((1..opens_at).all(|_| breaks_off(&mut breaker).is_none()));
+            assert_eq!(breaks_off(&mut breaker), Some(Change::Opened), "{corrects}");
+        }
+    }
+
+    #[test]
+    fn probe_that_breaks_off_early_opens_the_breaker_that_it_has_closed() {
+        let now = Instant::now();
+        let later = now + second() * 6;
+        for (corrects, change) in [(true, Some(Change::Opened)), (false, None)] {
+            let mut breaker = opened(now);
+            let (one, two) = (breaker.admit(later).unwrap(), breaker.admit(later).unwrap());
+            assert_eq!(breaker.settle(one, Some(false), later), None);
+            assert_eq!(breaker.settle(two, Some(false), later), Some(Change::Closed));
+            assert_eq!(breaker.broke_off(one, corrects, later), change);
+        }
     }
 
     #[test]

@@ -142,6 +142,18 @@ impl Circuit {
     /// opened or closed.
     pub fn settle(&self, permit: Permit, failed: Option<bool>, now: Instant) -> bool {
         let change = self.breaker.lock().settle(permit, failed, now);
+        self.announce(change)
+    }
+
+    /// Records that a response broke off after its start had been settled as a success; see [`Breaker::broke_off`].
+    /// Returns whether the breaker has opened.
+    pub fn broke_off(&self, permit: Permit, corrects: bool, now: Instant) -> bool {
+        let change = self.breaker.lock().broke_off(permit, corrects, now);
+        self.announce(change)
+    }
+
+    /// Reports a change. Returns whether there is one.
+    fn announce(&self, change: Option<Change>) -> bool {
         let (pool, backend) = (self.pool.clone(), self.backend);
         match change {
             Some(Change::Opened) => Event::CircuitOpened { pool, backend }.announce(),

@@ -203,10 +203,10 @@ impl Gate {
         mut choose: impl FnMut() -> Choice<T, E>,
     ) -> Result<(T, Slot), NotAdmitted<E>> {
         let mut deadline = None;
-        // A request woken from the queue goes ahead of those still queued.
-        let mut was_woken = false;
+        // A request woken from the queue goes ahead of those still queued, and keeps its ticket.
+        let mut ticket = None;
         loop {
-            let mut waiting = match self.try_admit(&mut choose, was_woken)? {
+            let mut waiting = match self.try_admit(&mut choose, ticket)? {
                 Ok(admitted) => return Ok(admitted),
                 Err(waiting) => waiting,
             };
@@ -216,7 +216,7 @@ impl Gate {
                 return Err(NotAdmitted::TimedOut);
             }
             waiting.received_wake_up = true;
-            was_woken = true;
+            ticket = Some(waiting.ticket);
         }
     }
 
@@ -225,10 +225,10 @@ impl Gate {
     fn try_admit<T, E>(
         self: &Arc<Self>,
         choose: &mut impl FnMut() -> Choice<T, E>,
-        was_woken: bool,
+        ticket: Option<u64>,
     ) -> Result<Result<(T, Slot), Waiting>, NotAdmitted<E>> {
         let mut state = self.state.lock();
-        if (was_woken || state.queue.is_empty()) && state.in_flight < state.spec.total {
+        if (ticket.is_some() || state.queue.is_empty()) && state.in_flight < state.spec.total {
             match choose() {
                 Choice::Chosen(chosen) => {
                     state.in_flight += 1;
@@ -243,7 +243,14 @@ impl Gate {
             }
         }
         let (waker, wake_up) = oneshot::channel();
-        let ticket = state.queue.join(waker, Instant::now()).map_err(|queue::Full| NotAdmitted::Full)?;
+        let now = Instant::now();
+        let ticket = match ticket {
+            Some(ticket) => {
+                state.queue.rejoin(waker, ticket, now);
+                ticket
+            }
+            None => state.queue.join(waker, now).map_err(|queue::Full| NotAdmitted::Full)?,
+        };
         drop(state);
         Ok(Err(Waiting { gate: Arc::clone(self), ticket, wake_up, received_wake_up: false }))
     }
@@ -315,8 +322,8 @@ mod tests {
         let gate = gate(1, 8, Duration::from_secs(3600));
         let (_, first) = gate.admit(done).await.unwrap();
         let mut choose = done;
-        let gone = gate.try_admit(&mut choose, false).unwrap().unwrap_err();
-        let mut next = gate.try_admit(&mut choose, false).unwrap().unwrap_err();
+        let gone = gate.try_admit(&mut choose, None).unwrap().unwrap_err();
+        let mut next = gate.try_admit(&mut choose, None).unwrap().unwrap_err();
         drop(first);
         assert!(next.wake_up.try_recv().is_err(), "the first request was woken");
         drop(gone);
@@ -328,7 +335,7 @@ mod tests {
         let gate = gate(3, 8, Duration::from_secs(3600));
         let (_, _first) = gate.admit(done).await.unwrap();
         let mut busy = || Choice::<(), ()>::Busy;
-        let mut join = || gate.try_admit(&mut busy, false).unwrap().unwrap_err();
+        let mut join = || gate.try_admit(&mut busy, None).unwrap().unwrap_err();
         let mut waiting = [join(), join(), join(), join()];
         let mut woken = || waiting.iter_mut().filter_map(|one| one.wake_up.try_recv().ok()).count();
         gate.wake(0);
@@ -366,6 +373,35 @@ mod tests {
         });
         assert!(admitted.is_ok());
         assert_eq!(attempts, 2);
+    }
+
+    #[tokio::test]
+    async fn woken_request_that_finds_no_room_keeps_its_place_in_a_full_queue() {
+        let gate = gate(u32::MAX, 1, Duration::from_secs(3600));
+        let mut attempts = 0;
+        let waits = gate.admit(|| {
+            attempts += 1;
+            if attempts <= 2 { Choice::Busy } else { done() }
+        });
+        let competes = async {
+            while gate.waiting() == 0 {
+                tokio::task::yield_now().await;
+            }
+            // The only place is taken between the wake-up and the second attempt.
+            gate.wake(1);
+            let mut busy = || Choice::<(), ()>::Busy;
+            let other = gate.try_admit(&mut busy, None).unwrap().unwrap_err();
+            while gate.waiting() < 2 {
+                tokio::task::yield_now().await;
+            }
+            gate.wake(1);
+            let _queued = other;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            admitted = waits => assert!(admitted.is_ok(), "its place was lost"),
+            () = competes => {}
+        }
     }
 
     #[tokio::test]

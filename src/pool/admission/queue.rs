@@ -87,6 +87,14 @@ impl<T> Queue<T> {
         Ok(self.tickets)
     }
 
+    /// Puts a request back that was called but could not be served, to the place of its ticket. It is not rejected
+    /// even if the queue has become full meanwhile.
+    pub fn rejoin(&mut self, who: T, ticket: u64, now: Instant) {
+        let place = self.requests.partition_point(|request| request.ticket < ticket);
+        self.requests.insert(place, Queued { ticket, who });
+        self.busy_since.get_or_insert(now);
+    }
+
     /// Removes the next request.
     pub fn next(&mut self, now: Instant) -> Option<T> {
         let overloaded = self.is_overloaded(now);
@@ -162,6 +170,18 @@ mod tests {
         assert!(queue.join(5, now).is_ok());
         assert_eq!((queue.len(), queue.next(now)), (4, Some(0)));
         assert!(!queue.leave(1), "a served request has left already");
+    }
+
+    #[test]
+    fn called_request_gets_its_place_back_even_in_a_full_queue() {
+        let now = Instant::now();
+        let mut queue = queue(4, now);
+        assert_eq!(queue.next(now), Some(0));
+        assert!(queue.join(4, now).is_ok());
+        queue.rejoin(0, 1, now);
+        assert_eq!((queue.len(), queue.join(5, now)), (5, Err(Full)));
+        assert_eq!((queue.next(now), queue.next(now)), (Some(0), Some(1)));
+        assert!(queue.leave(3), "tickets stay valid");
     }
 
     #[test]

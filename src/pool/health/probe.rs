@@ -19,7 +19,7 @@ use crate::base::units::PoolName;
 use crate::pool::endpoint::Endpoint;
 use crate::pool::health::config::{CheckRequest, HttpRequest, Spec};
 use crate::pool::health::connectors::Connectors;
-use crate::pool::health::failure::reason;
+use crate::pool::health::failure::Failure;
 use crate::pool::health::grpc::GrpcCheck;
 use crate::pool::health::schedule::CheckResult;
 use crate::pool::health::state::Health;
@@ -34,14 +34,15 @@ enum Check {
 }
 
 impl Check {
-    async fn run(&self, connectors: &Connectors, peer: HttpPeer) -> Result<(), String> {
+    async fn run(&self, connectors: &Connectors, peer: HttpPeer) -> Result<(), Failure> {
         match self {
-            Self::Tcp => {
-                let peer = tcp_peer(peer);
-                connectors.transport().get_stream(&peer).await.map(drop).map_err(|e| reason(&e))
+            Self::Tcp => Ok(connectors.transport().get_stream(&tcp_peer(peer)).await.map(drop)?),
+            Self::Http(check) => Ok(check.run(connectors.http(), &peer).await?),
+            // Requests over HTTP/2 do not depend on it.
+            Self::Grpc(check) => {
+                let result = check.run(connectors.http(), &peer).await;
+                result.map_err(|reason| Failure { reason, silent: false })
             }
-            Self::Http(check) => check.run(connectors.http(), &peer).await.map_err(|e| reason(&e)),
-            Self::Grpc(check) => check.run(connectors.http(), &peer).await,
         }
     }
 }
@@ -114,11 +115,11 @@ impl Probe {
     }
 
     /// Checks the backend within the timeout.
-    async fn run(&self, address: BackendAddress) -> Result<(), String> {
+    async fn run(&self, address: BackendAddress) -> Result<(), Failure> {
         let peer = self.template.peer_for_check(address, self.spec.timeout);
         match tokio::time::timeout(self.spec.timeout, self.check.run(&self.connectors, peer)).await {
             Ok(result) => result,
-            Err(_) => Err(format!("no response within {:?}", self.spec.timeout)),
+            Err(_) => Err(Failure { reason: format!("no response within {:?}", self.spec.timeout), silent: true }),
         }
     }
 
@@ -174,9 +175,13 @@ impl HealthCheck for Probe {
             }
             let result = CheckResult { passed: failure.is_none(), began, jitter: fastrand::f64() };
             let health = endpoint.schedule.lock().observe(before, result, &self.spec.timing);
+            endpoint.set_silent(failure.as_ref().is_some_and(|failure| failure.silent));
             endpoint.set_health(health, began);
+            if result.passed {
+                endpoint.passive_health().offer_trial(began);
+            }
             if health != before {
-                self.announce(endpoint, failure);
+                self.announce(endpoint, failure.map(|failure| failure.reason));
             }
             self.progress.send_modify(|_| ());
         }

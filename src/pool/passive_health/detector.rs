@@ -8,6 +8,7 @@ use crate::base::backend_address::BackendAddress;
 use crate::pool::passive_health::config::Spec;
 use crate::pool::passive_health::histogram::Counts;
 use crate::pool::passive_health::tally::Share;
+use crate::pool::passive_health::trials::Verdict;
 
 /// The fewest backends with measured latency among which one can be slow.
 const SLOW_BACKENDS_MIN: usize = 3;
@@ -55,6 +56,8 @@ pub enum Reason {
     Slow(Duration, Duration),
     /// No response for this time, with this many requests waiting.
     Unresponsive(Duration, u32),
+    /// Its health check passed, but then a request failed.
+    TrialFailed,
 }
 
 impl fmt::Display for Reason {
@@ -68,6 +71,7 @@ impl fmt::Display for Reason {
             Self::Unresponsive(time, waiting) => {
                 write!(f, "no response for {} ms, {waiting} requests waiting", time.as_millis())
             }
+            Self::TrialFailed => f.write_str("a request failed after a passed health check"),
         }
     }
 }
@@ -78,10 +82,19 @@ fn millis(time: Duration) -> String {
     if millis < 10.0 { format!("{millis:.1}") } else { format!("{millis:.0}") }
 }
 
+/// When health checks may offer trials during an ejection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrialTimes {
+    /// Before the first trial.
+    pub after: Duration,
+    /// Between trials that decide nothing.
+    pub pause: Duration,
+}
+
 /// A change of state.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Change {
-    /// The backend is ejected.
+    /// The backend is ejected, or its ejection is extended.
     Ejected {
         /// The backend.
         address: BackendAddress,
@@ -89,6 +102,8 @@ pub enum Change {
         reason: Reason,
         /// The duration.
         period: Duration,
+        /// The trials; `None` if it returns only after the period.
+        trials: Option<TrialTimes>,
     },
     /// The ejection has ended.
     Returned {
@@ -206,16 +221,18 @@ impl Detector {
 
     /// Ends expired ejections.
     pub fn returns(&mut self, now: Instant) -> Vec<Change> {
-        let mut changes = Vec::new();
-        for (address, history) in &mut self.histories {
-            if history.ejected_until.is_some_and(|until| until <= now) {
-                history.ejected_until = None;
-                history.restart();
-                history.recovering_since = Some(now);
-                changes.push(Change::Returned { address: *address });
-            }
-        }
-        changes
+        let expired = self.histories.iter_mut();
+        let expired = expired.filter(|(_, history)| history.ejected_until.is_some_and(|until| until <= now));
+        expired.map(|(address, history)| history.end_ejection(*address, now)).collect()
+    }
+
+    /// Ends the ejection of a backend before its time after a passed trial, or extends it after a failed one.
+    pub fn trial_ended(&mut self, address: BackendAddress, verdict: Verdict, now: Instant) -> Option<Change> {
+        let history = self.histories.get_mut(&address).filter(|history| history.is_ejected())?;
+        Some(match verdict {
+            Verdict::Passed => history.end_ejection(address, now),
+            Verdict::Failed => history.begin_ejection((address, Reason::TrialFailed), &self.spec, now),
+        })
     }
 
     /// When the next ejection expires.
@@ -306,16 +323,36 @@ impl Detector {
         if history.is_ejected() {
             return None;
         }
-        let factor = 1_u32 << history.doublings.min(DOUBLINGS_MAX);
-        let period = self.spec.ejection_time.saturating_mul(factor).min(self.spec.max_ejection_time);
-        history.doublings = history.doublings.saturating_add(1).min(DOUBLINGS_MAX);
-        history.restart();
-        history.ejected_until = Some(now + period);
-        Some(Change::Ejected { address, reason, period })
+        Some(history.begin_ejection((address, reason), &self.spec, now))
     }
 }
 
 impl History {
+    /// Begins an ejection, or extends it.
+    fn begin_ejection(&mut self, (address, reason): (BackendAddress, Reason), spec: &Spec, now: Instant) -> Change {
+        let factor = 1_u32 << self.doublings.min(DOUBLINGS_MAX);
+        let period = spec.ejection_time.saturating_mul(factor).min(spec.max_ejection_time);
+        self.doublings = self.doublings.saturating_add(1).min(DOUBLINGS_MAX);
+        self.restart();
+        self.ejected_until = Some(now + period);
+        let after = match reason {
+            Reason::Failures(_) => Some(Duration::ZERO),
+            Reason::TrialFailed => Some(spec.ejection_time),
+            // A slow or hanging backend passes its checks as well.
+            _ => None,
+        };
+        let trials = after.map(|after| TrialTimes { after, pause: spec.ejection_time });
+        Change::Ejected { address, reason, period, trials }
+    }
+
+    /// Ends the ejection. The doublings stay.
+    fn end_ejection(&mut self, address: BackendAddress, now: Instant) -> Change {
+        self.ejected_until = None;
+        self.restart();
+        self.recovering_since = Some(now);
+        Change::Returned { address }
+    }
+
     /// Removes one doubling for each `period` without an ejection.
     fn recover(&mut self, period: Duration, now: Instant) {
         let since = *self.recovering_since.get_or_insert(now);

@@ -178,6 +178,25 @@ fn ejection_time_doubles_up_to_the_maximum_and_recovers_stepwise() {
 }
 
 #[test]
+fn passed_trial_ends_the_ejection_and_failed_trial_doubles_it() {
+    let mut bench = Bench::new();
+    let pool = failing(&[0, 0, 0]);
+    let trial = |bench: &mut Bench, verdict| bench.detector.trial_ended(address(2), verdict, bench.now);
+    assert_eq!(trial(&mut bench, Verdict::Passed), None, "it is not ejected");
+    assert_eq!(period(bench.fails(2, true, &pool)), 10);
+    let extended = trial(&mut bench, Verdict::Failed);
+    let after = Duration::from_secs(10);
+    assert!(
+        matches!(extended, Some(Change::Ejected { reason: Reason::TrialFailed, trials: Some(trials), .. }) if trials.after == after)
+    );
+    assert_eq!(period(extended), 20);
+    assert_eq!(bench.detector.next_return(), Some(bench.now + Duration::from_secs(20)));
+    assert_eq!(trial(&mut bench, Verdict::Passed), Some(Change::Returned { address: address(2) }));
+    assert_eq!(bench.detector.next_return(), None);
+    assert_eq!(period(bench.fails(2, true, &pool)), 40, "the doublings stay");
+}
+
+#[test]
 fn at_most_half_of_a_pool_is_ejected_and_never_the_last_backend() {
     for (hosts, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (10, 5)] {
         let pool = failing(&vec![100; hosts]);

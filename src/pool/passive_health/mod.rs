@@ -18,7 +18,9 @@
 //!   respond.
 //!
 //! An outlier is ejected for 10 s, doubled with each further ejection up to 5 min; each 10 s without an
-//! ejection removes one doubling. At most half of a pool is ejected at a time, and never the last available
+//! ejection removes one doubling. After an ejection because of failures, each passed health check may offer a
+//! trial: one request that can be retried without the client noticing. Its success ends the ejection, and its
+//! failure extends it ([`trials`]). At most half of a pool is ejected at a time, and never the last available
 //! backend: a bad backend is better than none. For the same reason selection uses ejected backends if no others
 //! are left.
 //!
@@ -31,6 +33,7 @@ pub mod histogram;
 pub mod monitor;
 pub mod state;
 pub mod tally;
+pub mod trials;
 
 pub use config::{Config, Setting, Spec};
 pub use tally::{Outcome, Share, Tally};

@@ -67,12 +67,14 @@ impl OutlierMonitor {
         Some(evaluate.detector.next_return().map_or(evaluate.window_ends, |at| at.min(evaluate.window_ends)))
     }
 
-    /// Decides what is due; about consecutive failures if `raised`.
+    /// Decides what is due; about consecutive failures and trials if `raised`.
     fn evaluate(&self, raised: bool, backends: &[Arc<Endpoint>], now: Instant) -> Vec<Change> {
         let mut evaluate = self.evaluate.lock();
         let Some(evaluate) = evaluate.as_mut() else { return Vec::new() };
         if raised {
-            return evaluate_consecutive_failures(&mut evaluate.detector, backends, now);
+            let mut changes = evaluate_trials(&mut evaluate.detector, backends, now);
+            changes.extend(evaluate_consecutive_failures(&mut evaluate.detector, backends, now));
+            return changes;
         }
         if evaluate.window_ends > now {
             return evaluate.detector.returns(now);
@@ -118,6 +120,11 @@ fn reports(backends: &[Arc<Endpoint>], end: End) -> Vec<Report> {
     backends.iter().map(report).collect()
 }
 
+fn evaluate_trials(detector: &mut Detector, backends: &[Arc<Endpoint>], now: Instant) -> Vec<Change> {
+    let verdicts = backends.iter().filter_map(|endpoint| Some((endpoint, endpoint.passive_health().verdict()?)));
+    verdicts.filter_map(|(endpoint, verdict)| detector.trial_ended(endpoint.address(), verdict, now)).collect()
+}
+
 fn evaluate_consecutive_failures(detector: &mut Detector, backends: &[Arc<Endpoint>], now: Instant) -> Vec<Change> {
     let pool = reports(backends, End::Nothing);
     let mut changes = Vec::new();
@@ -135,9 +142,10 @@ fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>], now: Insta
     let endpoint = |address: BackendAddress| backends.iter().find(|endpoint| endpoint.address() == address);
     let pool = pool.clone();
     match change {
-        Change::Ejected { address, reason, period } => {
+        Change::Ejected { address, reason, period, trials } => {
             if let Some(endpoint) = endpoint(address) {
                 endpoint.passive_health().eject(matches!(reason, Reason::Unresponsive(..)), now + period);
+                endpoint.passive_health().set_trials(trials.map(|trials| (now + trials.after, trials.pause)));
                 endpoint.notify_change();
             }
             Event::BackendEjected { pool, backend: address, reason: reason.to_string(), period: Period(period) }

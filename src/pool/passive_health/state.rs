@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::pool::passive_health::detector::Detector;
 use crate::pool::passive_health::tally::{Outcome, Tally};
+use crate::pool::passive_health::trials::{Trials, Verdict};
 
 /// Wakes the outlier monitor of a pool as soon as a backend reaches the threshold of consecutive failures.
 #[derive(Debug, Default)]
@@ -16,6 +17,8 @@ pub struct Trigger {
     /// The threshold; 0 while passive health is off.
     consecutive_failures: AtomicU32,
     fired: Notify,
+    /// Whether a backend may offer a trial.
+    trial_hint: AtomicBool,
 }
 
 impl Trigger {
@@ -28,6 +31,14 @@ impl Trigger {
     fn threshold(&self) -> Option<u32> {
         let threshold = self.consecutive_failures.load(Ordering::Relaxed);
         (threshold > 0).then_some(threshold)
+    }
+
+    pub(in crate::pool) fn may_offer_trial(&self) -> bool {
+        self.trial_hint.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::pool) fn set_trial_hint(&self, offered: bool) {
+        self.trial_hint.store(offered, Ordering::SeqCst);
     }
 
     fn fire(&self) {
@@ -46,6 +57,7 @@ pub struct PassiveHealth {
     tally: Tally,
     ejected: AtomicBool,
     unresponsive: AtomicBool,
+    trials: Trials,
     /// For display; requests read `ejected`.
     ejected_until: Mutex<Option<Instant>>,
     trigger: Arc<Trigger>,
@@ -77,8 +89,39 @@ impl PassiveHealth {
         self.ejected.store(true, Ordering::Relaxed);
     }
 
+    /// The trials during the current ejection.
+    pub(in crate::pool) fn trials(&self) -> &Trials {
+        &self.trials
+    }
+
+    /// Sets the trials of the current ejection: after health checks from `earliest` on, with this pause after one that
+    /// decided nothing.
+    pub(in crate::pool) fn set_trials(&self, trials: Option<(Instant, Duration)>) {
+        self.trials.begin(trials);
+    }
+
+    /// The verdict of a trial since the last call.
+    pub(in crate::pool) fn verdict(&self) -> Option<Verdict> {
+        if self.is_ejected() { self.trials.verdict() } else { None }
+    }
+
+    /// Offers a trial if it is ejected, because a health check that began at `began` has passed.
+    pub(in crate::pool) fn offer_trial(&self, began: Instant) {
+        if self.is_ejected() && self.trials.offer(began) {
+            self.trigger.set_trial_hint(true);
+        }
+    }
+
+    /// Ends the trial of this ejection, and wakes the outlier monitor, which ends or extends the ejection.
+    pub(in crate::pool) fn decide_trial(&self, ejection: u64, verdict: Verdict) {
+        if self.trials.decide(ejection, verdict) {
+            self.trigger.fire();
+        }
+    }
+
     /// Ends the ejection.
     pub(in crate::pool) fn readmit(&self) {
+        self.trials.end();
         self.unresponsive.store(false, Ordering::Relaxed);
         self.ejected.store(false, Ordering::Relaxed);
     }
@@ -99,6 +142,18 @@ impl PassiveHealth {
     pub fn time(&self, time: Duration) {
         if self.trigger.threshold().is_some() {
             self.tally.time(time);
+        }
+    }
+
+    /// Records the good start of a response. Returns what [`PassiveHealth::retract_success`] needs.
+    pub fn begin_success(&self) -> Option<(u32, u32)> {
+        self.trigger.threshold().map(|_| self.tally.begin_success())
+    }
+
+    /// Removes the success of a response that broke off.
+    pub fn retract_success(&self, begun: Option<(u32, u32)>) {
+        if let Some(before) = begun {
+            self.tally.retract_success(before);
         }
     }
 

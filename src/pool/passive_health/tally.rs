@@ -100,6 +100,22 @@ impl Tally {
         (self.gateway_in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1), in_a_row)
     }
 
+    /// Records the good start of a response. Returns the consecutive failures before it, as [`Tally::record`] does.
+    pub fn begin_success(&self) -> (u32, u32) {
+        self.succeeded.fetch_add(1, Ordering::Relaxed);
+        let take = |row: &AtomicU32| if row.load(Ordering::Relaxed) == 0 { 0 } else { row.swap(0, Ordering::Relaxed) };
+        (take(&self.gateway_in_a_row), take(&self.in_a_row))
+    }
+
+    /// Removes the success of a response that broke off: the consecutive failures `before` it continue.
+    pub fn retract_success(&self, (gateway, any): (u32, u32)) {
+        // The window of the success may have ended. The closure always returns `Some`.
+        let less = |count: u32| Some(count.saturating_sub(1));
+        self.succeeded.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok();
+        self.gateway_in_a_row.fetch_add(gateway, Ordering::Relaxed);
+        self.in_a_row.fetch_add(any, Ordering::Relaxed);
+    }
+
     /// Resets the consecutive failures. Reads first, so that healthy backends share the cache line.
     pub fn reset_consecutive_failures(&self) {
         for row in [&self.gateway_in_a_row, &self.in_a_row] {

@@ -13,6 +13,7 @@ pub mod policy;
 pub mod balancer;
 pub mod group;
 pub mod affinity;
+pub mod trial;
 pub mod preview;
 
 #[cfg(test)]

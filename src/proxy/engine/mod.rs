@@ -59,6 +59,7 @@ use super::{failover, phases, respond};
 use crate::http::h1::parse_request;
 use crate::listener::engine::{Engine as ListenerEngine, Http1Request, Http2Stream};
 use crate::listener::stream_handle::StreamHandle;
+use crate::pool::peer::Timeouts;
 
 /// The most attempts of a request. The retry policy allows fewer.
 const ATTEMPTS_MAX: usize = 16;
@@ -260,7 +261,10 @@ fn observe_close(exchange: &Exchange, idle: Duration) {
 
 /// The timeouts of an attempt on an HTTP/2 connection.
 fn http2_limits(exchange: &Exchange) -> Limits {
-    let timeouts = exchange.target().map(|target| target.template.timeouts).unwrap_or_default();
+    let timeouts = exchange.target().map_or_else(Timeouts::default, |target| Timeouts {
+        first_byte: exchange.first_byte_timeout(target),
+        ..target.template.timeouts
+    });
     Limits { timeouts, end: exchange.attempt_deadline.map(|end| end.at.into()) }
 }
 

@@ -1,9 +1,12 @@
 //! Circuit breakers: requests are rejected while the circuit is open, and probes close it.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::{StatusBackend, pool};
 use crate::lab::client::{connect, get, read_head};
+use crate::lab::scripted::Scripted;
 use crate::lab::{Lab, PATIENCE, eventually, free_port};
 
 fn keys(open_for: &str) -> String {
@@ -19,7 +22,6 @@ fn open_circuit_rejects_immediately_with_retry_after() {
     let port = free_port();
     let lab = Lab::start(&pool(port, &[failing.port()], &keys("1h")));
     assert!((0..5).all(|_| get(port, "/").status == 500));
-    // The circuit opens when the last exchange has ended, shortly after its response.
     lab.wait_for_log(&format!("circuit opened: pool=a backend=127.0.0.1:{}", failing.port()));
     let rejected = get(port, "/");
     assert_eq!(rejected.status, 503);
@@ -52,6 +54,38 @@ fn successful_probe_closes_the_circuit() {
     eventually("a probe succeeds", PATIENCE, || get(port, "/").status == 200);
     lab.wait_for_log("circuit closed");
     assert!((0..10).all(|_| get(port, "/").status == 200));
+}
+
+/// A stream may stay open for days, so the probe succeeds when its response starts.
+#[test]
+fn endless_probe_closes_the_circuit_when_its_response_starts() {
+    let status = Arc::new(AtomicU16::new(500));
+    let current = Arc::clone(&status);
+    let backend = Scripted::start(move |mut stream| {
+        while !read_head(&mut stream).is_empty() {
+            let (status, framing) = match current.load(Ordering::SeqCst) {
+                0 => (200, "Transfer-Encoding: chunked\r\n\r\n1\r\nx"),
+                status => (status, "Content-Length: 0\r\n"),
+            };
+            write!(stream, "HTTP/1.1 {status} Scripted\r\n{framing}\r\n").unwrap();
+        }
+    });
+    let port = free_port();
+    let lab = Lab::start(&pool(port, &[backend.port], &keys("100ms")));
+    assert!((0..5).all(|_| get(port, "/").status == 500));
+    lab.wait_for_log("circuit opened");
+    status.store(0, Ordering::SeqCst);
+    let mut streams = Vec::new();
+    eventually("a probe succeeds", PATIENCE, || {
+        let mut stream = connect(port);
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let started = read_head(&mut stream).starts_with("HTTP/1.1 200");
+        streams.push(stream);
+        started
+    });
+    lab.wait_for_log("circuit closed");
+    status.store(200, Ordering::SeqCst);
+    assert!((0..10).all(|_| get(port, "/").status == 200), "the stream is still open");
 }
 
 /// A WebSocket may stay open for days, so the probe succeeds as soon as it is established.

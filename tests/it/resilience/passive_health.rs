@@ -153,6 +153,59 @@ fn at_most_half_of_a_pool_is_ejected() {
 }
 
 #[test]
+fn ejection_ends_early_after_a_passed_check_and_one_good_request() {
+    let peer = Backend::start("healthy");
+    let restarted = StatusBackend::start(200);
+    let port = free_port();
+    let keys = "health_check: { type: http, interval: 100ms, unhealthy_interval: 100ms, path: /health, fall: 1000000, status: [200] }, passive_health: { ejection_time: 5m }";
+    let lab = Lab::start(&pool(port, &[peer.port, restarted.port()], keys));
+    restarted.set(503);
+    request_until_log(&lab, port, "backend ejected");
+    restarted.set(200);
+    request_until_log(&lab, port, "backend returned");
+    let restarted = restarted.port().to_string();
+    eventually("it is used again", PATIENCE, || get(port, "/").header("x-backend") == restarted);
+}
+
+#[test]
+fn failed_trial_of_an_ejected_backend_reaches_no_client_and_extends_the_ejection() {
+    for status in [500, 503] {
+        let healthy = healthy(2);
+        let failing = StatusBackend::start(status);
+        let port = free_port();
+        let keys = "health_check: { type: tcp, interval: 100ms }, passive_health: { ejection_time: 10s }";
+        let mut all = ports(&healthy);
+        all.push(failing.port());
+        let lab = Lab::start(&pool(port, &all, keys));
+        request_until_log(&lab, port, "backend ejected");
+        let extended = "reason=\"a request failed after a passed health check\" for=20s";
+        let seen = request_until_log(&lab, port, extended);
+        assert!(seen.iter().all(|seen| *seen == 200), "{seen:?}");
+        // A request that may not be repeated is no trial, and the ejection lasts.
+        let post = || client::exchange(port, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").status;
+        assert!((0..6).all(|_| post() == 200));
+    }
+}
+
+#[test]
+fn trial_that_gets_no_response_goes_to_another_backend() {
+    let healthy = healthy(2);
+    let hanging = StatusBackend::start(503);
+    let port = free_port();
+    let keys = "health_check: { type: tcp, interval: 100ms }, passive_health: { ejection_time: 10s }";
+    let mut all = ports(&healthy);
+    all.push(hanging.port());
+    let lab = Lab::start(&pool(port, &all, keys));
+    request_until_log(&lab, port, "backend ejected");
+    hanging.set(0);
+    eventually("a request is retried", PATIENCE, || {
+        assert_eq!(get(port, "/").status, 200);
+        lab.access().iter().any(|line| line.contains("attempts=2"))
+    });
+    hanging.set(200);
+}
+
+#[test]
 fn ejected_backend_is_used_when_no_other_backend_is_available() {
     let peer = Backend::start("healthy");
     let ejected = StatusBackend::start(200);
