@@ -9,10 +9,11 @@ use pingora_http::ResponseHeader;
 
 use super::freshening;
 use super::freshness::{Source, Times};
+use super::remembered::Concerns;
 use super::reuse::{self, StaleReason, StoredFacts};
 use super::rules::{Rules, SetCookie};
 use super::shared::Found;
-use super::storable::{self, RequestFacts, Storable};
+use super::storable::{self, Refusal, RequestFacts, Storable};
 use super::store;
 
 /// How a stored response may be used.
@@ -75,23 +76,43 @@ pub fn facts(meta: &CacheMeta) -> StoredFacts<'_> {
     }
 }
 
+/// Why a response is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The reason, for logs and Cache-Status.
+    pub reason: &'static str,
+    /// The requests whose responses are refused for the same reason.
+    pub concerns: Option<Concerns>,
+}
+
 /// What is stored of a response to a GET request with the headers `request`.
 ///
 /// # Errors
 /// The reason why it is not stored.
-pub fn storable(
-    head: &ResponseHeader,
-    request: &HeaderMap,
-    rules: &Rules,
-    times: Times,
-) -> Result<CacheMeta, &'static str> {
+pub fn storable(head: &ResponseHeader, request: &HeaderMap, rules: &Rules, times: Times) -> Result<CacheMeta, Refused> {
     let facts = RequestFacts { method: &Method::GET, headers: request };
-    let storable = storable::judge(&facts, head.status, &head.headers, rules, times).map_err(|no| no.as_str())?;
+    let storable = storable::judge(&facts, head.status, &head.headers, rules, times).map_err(|refusal| Refused {
+        reason: refusal.as_str(),
+        concerns: match refusal {
+            // A failure says nothing about the next response.
+            _ if head.status.is_server_error() => None,
+            Refusal::RequestNoStore | Refusal::Method => None,
+            Refusal::Authorization => Some(Concerns::WithAuthorization),
+            _ => Some(Concerns::All),
+        },
+    })?;
     let stated = !matches!(storable.freshness.source, Source::Heuristic | Source::DefaultTtl | Source::NegativeTtl);
     if !stated && has_other_cookie(request, &rules.key.cookies) {
-        return Err("cookie");
+        return Err(Refused { reason: "cookie", concerns: Some(Concerns::WithCookie) });
     }
     Ok(meta(head.clone(), &storable, times))
+}
+
+/// The kinds of requests that a request belongs to, for [`super::remembered::Unstorable`].
+pub fn concerned(request: &HeaderMap, rules: &Rules) -> impl Iterator<Item = Concerns> {
+    let authorized = request.contains_key(header::AUTHORIZATION).then_some(Concerns::WithAuthorization);
+    let with_cookie = has_other_cookie(request, &rules.key.cookies).then_some(Concerns::WithCookie);
+    [Some(Concerns::All), authorized, with_cookie].into_iter().flatten()
 }
 
 /// Whether the request has a cookie that is not part of the key. If the backend says nothing about caching, its response
@@ -158,18 +179,21 @@ pub fn updated(
     freshening::update_from_304(&mut parts.headers, &fresh.headers, cookies);
     let head: ResponseHeader = parts.into();
     match storable(&head, request, rules, times) {
-        Ok(mut meta) => {
-            // Another response may have been stored meanwhile.
-            if let Some(id) = stale.extensions().get::<store::EntryId>() {
-                meta.extensions_mut().insert(*id);
-            }
-            Validated { meta, refused: None }
-        }
-        Err(reason) => {
+        Ok(meta) => Validated { meta: with_identity(meta, stale), refused: None },
+        Err(Refused { reason, .. }) => {
             let now = times.request;
-            Validated { meta: CacheMeta::new(now, now, 0, 0, head), refused: Some(reason) }
+            let meta = CacheMeta::new(now, now, 0, 0, head);
+            Validated { meta: with_identity(meta, stale), refused: Some(reason) }
         }
     }
+}
+
+/// Adds the identity of the stored response: another one may have been stored meanwhile.
+fn with_identity(mut meta: CacheMeta, stale: &CacheMeta) -> CacheMeta {
+    if let Some(id) = stale.extensions().get::<store::EntryId>() {
+        meta.extensions_mut().insert(*id);
+    }
+    meta
 }
 
 /// A copy of what is stored of a response, which names the stored entry. `CacheMeta` itself cannot be cloned.

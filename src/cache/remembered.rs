@@ -22,6 +22,17 @@ const USES_WITHIN: Duration = Duration::from_secs(3600);
 #[derive(Default)]
 pub struct Unstorable(Shards<Instant>);
 
+/// Which requests for a key get responses that cannot be stored: a client must not keep others from the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concerns {
+    /// All of them.
+    All,
+    /// Those with Authorization.
+    WithAuthorization,
+    /// Those with a cookie that is not part of the key.
+    WithCookie,
+}
+
 /// How often responses were requested that are not stored.
 #[derive(Default)]
 pub struct Uses(Shards<(u32, Instant)>);
@@ -51,9 +62,10 @@ impl<V> Shards<V> {
 }
 
 impl Unstorable {
-    /// Remembers that the response of `key` cannot be stored.
-    pub fn remember(&self, key: &HashBinary, now: Instant) {
-        self.0.with(key, |keys| keys.insert(*key, now));
+    /// Remembers that responses of `key` cannot be stored.
+    pub fn remember(&self, key: &HashBinary, concerns: Concerns, now: Instant) {
+        let key = derived(key, concerns);
+        self.0.with(&key, |keys| keys.insert(key, now));
     }
 
     /// Forgets the key: its response was stored.
@@ -61,12 +73,22 @@ impl Unstorable {
         self.0.with(key, |keys| keys.remove(key));
     }
 
-    /// Whether the response of `key` could not be stored recently.
+    /// Whether a response of `key` to such a request could not be stored recently.
     #[must_use]
-    pub fn contains(&self, key: &HashBinary, now: Instant) -> bool {
+    pub fn contains(&self, key: &HashBinary, concerns: Concerns, now: Instant) -> bool {
         let recent = |since: &Instant| now.saturating_duration_since(*since) < UNSTORABLE_FOR;
-        self.0.with(key, |keys| keys.get(key).is_some_and(recent)).unwrap_or_default()
+        let key = derived(key, concerns);
+        self.0.with(&key, |keys| keys.get(&key).is_some_and(recent)).unwrap_or_default()
     }
+}
+
+/// The key under which this kind of requests is remembered. That of all requests is the key itself.
+fn derived(key: &HashBinary, concerns: Concerns) -> HashBinary {
+    let mut key = *key;
+    if let Some(last) = key.last_mut() {
+        *last ^= concerns as u8;
+    }
+    key
 }
 
 impl Uses {
@@ -93,12 +115,21 @@ mod tests {
     #[test]
     fn unstorable_key_is_forgotten_after_a_while_or_when_it_is_stored() {
         let (keys, now) = (Unstorable::default(), Instant::now());
-        assert!(!keys.contains(&KEY, now));
-        keys.remember(&KEY, now);
-        assert!(keys.contains(&KEY, now + UNSTORABLE_FOR / 2) && !keys.contains(&[8; 16], now));
-        assert!(!keys.contains(&KEY, now + UNSTORABLE_FOR));
+        let all = Concerns::All;
+        assert!(!keys.contains(&KEY, all, now));
+        keys.remember(&KEY, all, now);
+        assert!(keys.contains(&KEY, all, now + UNSTORABLE_FOR / 2) && !keys.contains(&[8; 16], all, now));
+        assert!(!keys.contains(&KEY, all, now + UNSTORABLE_FOR));
         keys.forget(&KEY);
-        assert!(!keys.contains(&KEY, now));
+        assert!(!keys.contains(&KEY, all, now));
+    }
+
+    #[test]
+    fn unstorable_response_to_an_authorized_request_does_not_concern_others() {
+        let (keys, now) = (Unstorable::default(), Instant::now());
+        keys.remember(&KEY, Concerns::WithAuthorization, now);
+        assert!(keys.contains(&KEY, Concerns::WithAuthorization, now));
+        assert!(!keys.contains(&KEY, Concerns::All, now) && !keys.contains(&KEY, Concerns::WithCookie, now));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use pingora::{Error, ErrorType};
+use pingora_cache::eviction::{CacheEntryId, CacheEntryKey};
 use pingora_cache::key::CacheHashKey;
 use pingora_cache::lock::{CacheKeyLock, CacheLock, LockStatus, Locked, ReadLock, WritePermit};
 use pingora_cache::storage::{HitHandler, MissHandler, PurgeTarget, PurgeType, Storage};
@@ -300,13 +301,14 @@ impl Cache {
         self.store.storage().update_meta(key, meta, &span()).await
     }
 
-    /// Removes the response of `key`.
+    /// Removes the response of `key`, if it is still the one with the identity in the extensions of `meta`.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn remove(&self, key: &CacheKey) -> pingora::Result<()> {
-        let key = key.to_compact();
-        self.store.storage().purge(PurgeTarget::Active(&key), PurgeType::Invalidation, &span()).await.map(drop)
+    pub async fn remove(&self, key: &CacheKey, meta: &CacheMeta) -> pingora::Result<()> {
+        let id = meta.extensions().get::<store::EntryId>().map(|id| CacheEntryId::new(id.0));
+        let entry = CacheEntryKey::from_entry_id(key.to_compact(), id);
+        self.store.storage().purge(PurgeTarget::Exact(&entry), PurgeType::Invalidation, &span()).await.map(drop)
     }
 }
 

@@ -47,14 +47,14 @@ async fn update_from_head(
     let length = store::complete_length(&found.body);
     match freshening::update_from_head(found.meta.headers(), length, response.status, &response.headers) {
         HeadUpdate::Ignore => Ok(()),
-        HeadUpdate::Invalidate => cache.remove(&key).await,
+        HeadUpdate::Invalidate => cache.remove(&key, &policy::copy(&found)).await,
         HeadUpdate::Freshen => {
             let now = cache.purges.stamp(SystemTime::now());
             let times = Times { request: now, response: now };
             let updated = policy::updated(&policy::copy(&found), response, &request.headers, &route.spec.rules, times);
             match updated.refused {
                 None => cache.update(&key, &updated.meta).await.map(drop),
-                Some(_) => cache.remove(&key).await,
+                Some(_) => cache.remove(&key, &updated.meta).await,
             }
         }
     }

@@ -8,6 +8,7 @@ use pingora_http::ResponseHeader;
 use super::client_side::ClientSide;
 use super::exchange::Exchange;
 use super::forwarding;
+use crate::cache::cache_status::CACHE_STATUS;
 use crate::decision::form::{CLIENT_CERTIFICATE, X_REQUEST_ID};
 use crate::limit::Verdict;
 
@@ -122,6 +123,9 @@ pub(super) fn to_client(response: &mut ResponseHeader, exchange: &Exchange) -> p
         if let Some(hsts) = exchange.policy().and_then(|policy| policy.strict_transport_security.as_ref()) {
             response.insert_header("Strict-Transport-Security", hsts)?;
         }
+    }
+    if let Some(status) = &exchange.cache_status {
+        response.append_header(CACHE_STATUS, status)?;
     }
     if let Some((verdict, window)) = &exchange.verdict {
         rate_limit(response, verdict, *window)?;

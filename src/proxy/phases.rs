@@ -10,7 +10,6 @@ use super::client_side::ClientSide;
 use super::exchange::Exchange;
 use super::state::Proxy;
 use super::{cache_effects, failover, framing, headers, respond};
-use crate::cache::cache_status::CACHE_STATUS;
 use crate::http::grpc_status::GrpcStatus;
 use crate::http::upgrade;
 use crate::pool::passive_health::Outcome;
@@ -176,9 +175,6 @@ pub(super) fn response_to_client(
         exchange.response_complete(client);
     }
     headers::to_client(response, exchange)?;
-    if let Some(status) = exchange.cache_status.take() {
-        response.append_header(CACHE_STATUS, status)?;
-    }
     exchange.give_cookie(client, response)
 }
 

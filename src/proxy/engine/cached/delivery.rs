@@ -88,10 +88,14 @@ impl Delivery {
         if conditional::evaluate(&request.method, &request.headers, &stored) == conditional::Outcome::NotModified {
             let mut parts: Parts = ResponseHeader::build_no_case(StatusCode::NOT_MODIFIED, None)?.into();
             parts.headers = conditional::not_modified(&head.headers);
-            parts.headers.insert(header::AGE, age.as_secs().into());
+            if self.has_age() {
+                parts.headers.insert(header::AGE, age.as_secs().into());
+            }
             return Ok((parts.into(), Selection::Head));
         }
-        head.insert_header(header::AGE, age.as_secs())?;
+        if self.has_age() {
+            head.insert_header(header::AGE, age.as_secs())?;
+        }
         let length = self.length(&head);
         let mut selection = Selection::Whole;
         if conditional::range_applies(&request.method, &request.headers, &head.headers) {
@@ -108,6 +112,12 @@ impl Delivery {
             }
         }
         Ok((head, if request.method == Method::HEAD { Selection::Head } else { selection }))
+    }
+
+    /// Whether the response has an Age: it says that no backend generated or validated it for this request (RFC 9111
+    /// §5.1).
+    fn has_age(&self) -> bool {
+        !matches!(self.outcome, Outcome::Miss | Outcome::Revalidated)
     }
 
     /// The length of the body, if it is known.

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, Method, header};
 use pingora_http::RequestHeader;
 use tokio::sync::mpsc;
 
@@ -22,13 +22,17 @@ const WAITING: usize = 4;
 
 /// Request fields that a backend may use for its response although they are not part of the key. A client could poison
 /// the cache with them.
-const UNKEYED: [&str; 11] = [
+const UNKEYED: [&str; 15] = [
     "x-original-url",
     "x-rewrite-url",
     "x-original-host",
     "x-host",
     "x-http-host-override",
+    "x-http-method",
     "x-http-method-override",
+    "x-original-uri",
+    "x-forwarded-path",
+    "x-forwarded-uri",
     "x-method-override",
     "x-forwarded-scheme",
     "x-forwarded-port",
@@ -105,6 +109,8 @@ impl OwnEngine {
 /// cache.
 fn prepare(request: &RequestHeader, fetch: &Fetch) -> RequestHeader {
     let mut prepared = request.clone();
+    // A HEAD request may cause a validation in the background.
+    prepared.set_method(Method::GET);
     for name in [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::RANGE, header::IF_RANGE, header::EXPECT] {
         prepared.remove_header(&name);
     }

@@ -1,6 +1,6 @@
 //! Sends a response that is not stored: its parts come from the fetch.
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use pingora::{Error, ErrorType};
 use pingora_http::ResponseHeader;
 use tokio::sync::mpsc;
@@ -28,7 +28,8 @@ pub(super) async fn pass_on(
     mut head: ResponseHeader,
     mut events: mpsc::Receiver<Event>,
 ) -> pingora::Result<()> {
-    let unframed = !head.headers.contains_key(header::CONTENT_LENGTH) && !client.is_http2();
+    let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let unframed = !bodiless && !client.is_http2() && !head.headers.contains_key(header::CONTENT_LENGTH);
     if unframed && !head.headers.contains_key(header::TRANSFER_ENCODING) {
         head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
     }

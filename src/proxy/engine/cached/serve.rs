@@ -80,13 +80,15 @@ impl OwnEngine {
         (route, cache): (Arc<RouteCache>, Arc<Cache>),
     ) -> pingora::Result<()> {
         let mut key = cache_key::of(client.request(), &route);
-        let (mut now, mut waited) = (exchange.time, false);
+        let (mut now, mut waited, mut permit) = (exchange.time, false, None::<FetchPermit>);
         let until = exchange.began().checked_add(route.spec.lock_timeout);
         loop {
             let found = find(&cache, &mut key, client).await;
             let reuse = policy::reuse(found.as_ref(), &client.request().headers, &route.spec.rules, now);
             let (stale, reason) = match (reuse, found) {
                 (Reuse::Fresh, Some(found)) => {
+                    // Another request has stored it just before this one got the permit.
+                    permit.into_iter().for_each(|permit| permit.release(LockStatus::Done));
                     let outcome = if waited { Outcome::Collapsed } else { Outcome::Hit };
                     return deliver(client, exchange, &route, found, Use::hit(outcome)).await;
                 }
@@ -116,18 +118,20 @@ impl OwnEngine {
                 exchange.affects_cache = Some(Arc::clone(&route));
                 return self.pass(client, exchange, &route, (Outcome::Bypass, Forward::Method)).await;
             }
-            if stale.is_none() && cache.unstorable.contains(&key.primary_bin(), exchange.began()) {
+            let mine = (Arc::clone(&route), Arc::clone(&cache), key.clone());
+            if permit.is_some() {
+                return self.fetch_and_deliver(client, exchange, mine, (permit, stale, reason)).await;
+            }
+            if stale.is_none() && is_unstorable(client, exchange, &route, &cache, &key) {
                 return self.pass(client, exchange, &route, (Outcome::Unstored, reason)).await;
             }
-            let mine = (Arc::clone(&route), Arc::clone(&cache), key.clone());
             if waited && stale.is_some() {
                 // The response must be validated for each request; waiting in turn would only take longer.
                 return self.fetch_and_deliver(client, exchange, mine, (None, stale, reason)).await;
             }
             match cache.turn(&key, stale.is_some()) {
-                Turn::Fetch(permit) => {
-                    return self.fetch_and_deliver(client, exchange, mine, (Some(permit), stale, reason)).await;
-                }
+                // Looks again: another fetch may have ended meanwhile.
+                Turn::Fetch(granted) => permit = Some(granted),
                 Turn::Wait(lock) => match wait(client, &lock, until).await? {
                     Waited::Done => (now, waited) = (SystemTime::now(), true),
                     Waited::Alone => {
@@ -162,14 +166,14 @@ impl OwnEngine {
                     let (meta, body, report) = *stored;
                     report.apply(exchange);
                     let found = Found { meta, body, expired: false };
-                    let usage = Use { outcome: Outcome::Miss, forward: Some((reason, true)), rest: Some(events) };
+                    let usage = Use { rest: Some(events), ..Use::forwarded(Outcome::Miss, reason, None, true) };
                     return deliver(client, exchange, &route, found, usage).await;
                 }
                 Event::Validated(validated) => {
                     let (meta, report) = *validated;
                     report.apply(exchange);
                     let Some((found, _)) = stale else { return Err(incomplete()) };
-                    let usage = Use { outcome: Outcome::Revalidated, forward: Some((reason, true)), rest: None };
+                    let usage = Use::forwarded(Outcome::Revalidated, reason, Some(StatusCode::NOT_MODIFIED), true);
                     return deliver(client, exchange, &route, Found { meta, ..found }, usage).await;
                 }
                 // The 304 is about another response (RFC 9111 §4.3.4).
@@ -178,7 +182,7 @@ impl OwnEngine {
                     let (head, report, refusal) = *passed;
                     report.apply(exchange);
                     if let Some((found, _)) = stale.take_if(|(_, on_error)| *on_error && is_failure(head.status)) {
-                        return deliver(client, exchange, &route, found, Use::hit(Outcome::Stale)).await;
+                        return deliver(client, exchange, &route, found, Use::stale(reason, Some(head.status))).await;
                     }
                     tell(exchange, &route, Outcome::Unstored, not_stored(reason, Some(refusal)));
                     return pass_on(client, exchange, head, events).await;
@@ -188,7 +192,7 @@ impl OwnEngine {
                     report.apply(exchange);
                     if let Some((found, true)) = stale {
                         exchange.rejection = None;
-                        return deliver(client, exchange, &route, found, Use::hit(Outcome::Stale)).await;
+                        return deliver(client, exchange, &route, found, Use::stale(reason, None)).await;
                     }
                     tell(exchange, &route, Outcome::Unstored, not_stored(reason, None));
                     return match (error, exchange.rejection) {
@@ -206,16 +210,40 @@ impl OwnEngine {
 /// How a stored response is used for a request.
 struct Use {
     outcome: Outcome,
-    /// Why the request was forwarded, and whether the response is stored; `None` for a response from the cache.
-    forward: Option<(Forward, bool)>,
+    /// How the request was forwarded; `None` for a response from the cache.
+    forward: Option<Forwarded>,
     /// The rest of the body, if it cannot be stored.
     rest: Option<mpsc::Receiver<Event>>,
+}
+
+/// How a request was forwarded.
+struct Forwarded {
+    reason: Forward,
+    /// The status of the backend's response, if it differs from that of the response to the client.
+    status: Option<StatusCode>,
+    stored: bool,
 }
 
 impl Use {
     const fn hit(outcome: Outcome) -> Self {
         Self { outcome, forward: None, rest: None }
     }
+
+    const fn forwarded(outcome: Outcome, reason: Forward, status: Option<StatusCode>, stored: bool) -> Self {
+        Self { outcome, forward: Some(Forwarded { reason, status, stored }), rest: None }
+    }
+
+    /// A stale response instead of an error, which may be a response of the backend.
+    const fn stale(reason: Forward, status: Option<StatusCode>) -> Self {
+        Self::forwarded(Outcome::Stale, reason, status, false)
+    }
+}
+
+/// Whether it is known that a response to this request cannot be stored.
+fn is_unstorable(client: &impl Client, exchange: &Exchange, route: &RouteCache, cache: &Cache, key: &CacheKey) -> bool {
+    let key = key.primary_bin();
+    let mut concerned = policy::concerned(&client.request().headers, &route.spec.rules);
+    concerned.any(|concerns| cache.unstorable.contains(&key, concerns, exchange.began()))
 }
 
 /// The stored response for a request. A store that fails is like one that has no response.
@@ -267,8 +295,7 @@ async fn deliver(
             cache_status::Outcome::Forwarded { reason: Forward::Miss, status: None, stored: false, collapsed: true }
         }
         None => cache_status::Outcome::Hit,
-        Some((reason, stored)) => {
-            let status = (usage.outcome == Outcome::Revalidated).then_some(StatusCode::NOT_MODIFIED);
+        Some(Forwarded { reason, status, stored }) => {
             cache_status::Outcome::Forwarded { reason, status, stored, collapsed: false }
         }
     };

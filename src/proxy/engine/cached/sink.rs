@@ -17,6 +17,7 @@ use super::fetch_client::Part;
 use super::report::Report;
 use crate::cache::freshness::Times;
 use crate::cache::policy::{self, Validated};
+use crate::cache::remembered::Concerns;
 use crate::cache::{Cache, FetchPermit, RouteCache};
 
 /// What a fetch is for.
@@ -43,8 +44,8 @@ impl Fetch {
 
     /// Remembers that the response cannot be stored.
     #[expect(clippy::disallowed_methods, reason = "the response has arrived now")]
-    fn remember_unstorable(&self) {
-        self.cache.unstorable.remember(&self.key.primary_bin(), Instant::now());
+    fn remember_unstorable(&self, concerns: Concerns) {
+        self.cache.unstorable.remember(&self.key.primary_bin(), concerns, Instant::now());
     }
 
     /// Ends the wait of other requests.
@@ -168,12 +169,11 @@ impl Sink {
                     "storage_error"
                 }
             },
-            Err(reason) => {
-                // A failure says nothing about the next response.
-                if !head.status.is_server_error() {
-                    fetch.remember_unstorable();
+            Err(refused) => {
+                if let Some(concerns) = refused.concerns {
+                    fetch.remember_unstorable(concerns);
                 }
-                reason
+                refused.reason
             }
         };
         fetch.release(if stale_is_better { LockStatus::TransientError } else { LockStatus::GiveUp });
@@ -185,7 +185,7 @@ impl Sink {
     async fn validated(&mut self, mut fetch: Fetch, validated: Validated, report: Report) -> bool {
         let stored = match validated.refused {
             None => fetch.cache.update(&fetch.key, &validated.meta).await.map(drop),
-            Some(_) => fetch.cache.remove(&fetch.key).await,
+            Some(_) => fetch.cache.remove(&fetch.key, &validated.meta).await,
         };
         if let Err(e) = stored {
             log::debug!("cannot update a stored response: {e}");
