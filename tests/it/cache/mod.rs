@@ -1,0 +1,24 @@
+//! The HTTP cache: conformance to RFC 9111, collapsed requests, attacks, and random exchanges against a model.
+
+mod conformance;
+mod origin;
+mod wire;
+
+use crate::lab::Lab;
+
+/// The name of the cache in Cache-Status.
+const HIT: &str = "l7lb; hit";
+
+/// A balancer in front of one origin, with these keys in `cache` of its route.
+fn cached(port: u16, origin: u16, keys: &str) -> Lab {
+    Lab::start(&configuration(port, origin, &format!("  - {{ path: /, pool: a, cache: {{ {keys} }} }}\n")))
+}
+
+/// One pool without health checks, and these routes.
+fn configuration(port: u16, origin: u16, routes: &str) -> String {
+    format!(
+        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
+         pools:\n  a: {{ health_check: {{ type: none }}, passive_health: off, backends: [{{ address: '127.0.0.1:{origin}' }}] }}\n\
+         routes:\n{routes}"
+    )
+}
