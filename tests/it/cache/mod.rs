@@ -1,5 +1,6 @@
 //! The HTTP cache: conformance to RFC 9111, collapsed requests, attacks, and random exchanges against a model.
 
+mod attacks;
 mod collapsing;
 mod conformance;
 mod origin;
