@@ -4,6 +4,7 @@ mod attacks;
 mod collapsing;
 mod conformance;
 mod origin;
+mod property;
 mod wire;
 
 use crate::lab::Lab;
