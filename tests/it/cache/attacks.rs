@@ -377,3 +377,30 @@ fn conditional_request_does_not_reveal_private_responses() {
     assert_eq!(probe.status(), 200, "the origin decides, and it ignores conditions");
     assert_eq!(requests.lock().unwrap().len(), 2);
 }
+
+/// Requests whose own responses are not stored must not keep the responses for other clients out of the cache.
+#[test]
+fn client_whose_responses_are_not_stored_does_not_disable_the_cache_for_others() {
+    let origin = reflecting(CACHEABLE);
+    let port = free_port();
+    let _lab = cached(port, origin.port, "");
+    let attacks: [(&str, &str); 5] = [
+        ("Authorization", "Basic YTpi"),
+        ("Cache-Control", "no-store"),
+        ("Range", "bytes=0-0"),
+        ("If-None-Match", "*"),
+        ("If-Match", "\"x\""),
+    ];
+    let mut disabled = Vec::new();
+    for (number, field) in attacks.into_iter().enumerate() {
+        let target = format!("/{number}");
+        for _ in 0..3 {
+            get(port, &target, &[field]);
+        }
+        get(port, &target, &[]);
+        if !get(port, &target, &[]).is_hit() {
+            disabled.push(field);
+        }
+    }
+    assert!(disabled.is_empty(), "{disabled:?}");
+}

@@ -261,6 +261,37 @@ fn body_that_ends_early_is_incomplete_for_all_clients_and_is_not_stored() {
     assert_eq!(count.get(), 2);
 }
 
+/// A body without a known length exceeds the limit while others read it from the cache.
+#[test]
+fn response_that_becomes_too_large_is_complete_for_all_clients() {
+    let (gate, count) = (Gate::default(), Count::default());
+    let (waiting, counted) = (gate.clone(), count.clone());
+    let origin = Origin::start(move |_, stream| {
+        counted.next();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        stream.write_all(b"c\r\nfirst half, \r\n")?;
+        waiting.pass();
+        write!(stream, "2710\r\n{}\r\n0\r\n\r\n", "x".repeat(10_000))
+    });
+    let port = free_port();
+    let _lab = cached(port, origin.port, "max_object_size: 4KiB");
+    let read_whole = |number: usize| {
+        std::thread::spawn(move || {
+            let response = get(port, "/object", &[]);
+            assert!(response.is_complete, "client {number}");
+            assert_eq!(response.body.len(), 10_012, "client {number}");
+        })
+    };
+    let first = read_whole(1);
+    count.wait_for(1);
+    std::thread::sleep(Duration::from_millis(100));
+    let second = read_whole(2);
+    std::thread::sleep(Duration::from_millis(200));
+    gate.open();
+    first.join().unwrap();
+    second.join().unwrap();
+}
+
 #[test]
 fn waiting_request_of_another_variant_gets_its_own_response() {
     let (gate, count) = (Gate::default(), Count::default());
@@ -332,6 +363,35 @@ fn cookie_of_one_response_is_not_sent_to_waiting_clients() {
     cookies.sort();
     cookies.dedup();
     assert_eq!(cookies.len(), 10, "{cookies:?}");
+}
+
+/// A 304 is about the response that was validated, although another one was stored in the meantime.
+#[test]
+fn late_validation_does_not_change_a_response_that_was_stored_meanwhile() {
+    let (gate, count) = (Gate::default(), Count::default());
+    let (waiting, counted) = (gate.clone(), count.clone());
+    let origin = Origin::start(move |_, stream| match counted.next() {
+        1 => stream.write_all(ok("Cache-Control: no-cache\r\nETag: \"old\"\r\n", "old").as_bytes()),
+        2 => {
+            waiting.pass();
+            stream.write_all(b"HTTP/1.1 304 Not Modified\r\nETag: \"old\"\r\nCache-Control: max-age=60\r\n\r\n")
+        }
+        _ => stream.write_all(ok("Cache-Control: max-age=60\r\nETag: \"new\"\r\n", "newer").as_bytes()),
+    });
+    let port = free_port();
+    let _lab = cached(port, origin.port, "lock_timeout: 200ms");
+    assert_eq!(get(port, "/object", &[]).text(), "old");
+    let validating = std::thread::spawn(move || get(port, "/object", &[]));
+    count.wait_for(2);
+    assert_eq!(get(port, "/object", &[]).text(), "newer", "after lock_timeout");
+    gate.open();
+    let late = validating.join().unwrap();
+    assert_eq!((late.field("etag").as_deref(), late.text().as_str()), (Some("\"old\""), "old"));
+    let next = get(port, "/object", &[]);
+    let is_whole = [("\"old\"", "old"), ("\"new\"", "newer")]
+        .into_iter()
+        .any(|(tag, body)| next.field("etag").as_deref() == Some(tag) && next.text() == body);
+    assert!(is_whole, "{next:?}");
 }
 
 /// A client that is not HTTP/1.1 uses the same fill.

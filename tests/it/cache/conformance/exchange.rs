@@ -1,9 +1,9 @@
 //! Runs the exchanges of one case, and responds in the role of the origin.
 
 use std::collections::HashMap;
-use std::io::{Error, Write};
+use std::io::{Error, Read, Write};
 use std::net::TcpStream;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::super::wire::{Client, Kind, Message, read};
@@ -13,7 +13,8 @@ use super::table::{Answer, Body, Case, Exchange, Step};
 /// What the origin sends to the next request of a case, and what it has received.
 #[derive(Default)]
 pub struct Slot {
-    reply: Option<Reply>,
+    /// The responses to the first requests; the last one repeats.
+    replies: Vec<Reply>,
     received: Vec<Message>,
 }
 
@@ -38,7 +39,7 @@ pub fn respond(slots: &Slots, request: Message, stream: &mut TcpStream) -> std::
     let reply = {
         let mut slot = slot.lock().unwrap();
         slot.received.push(request);
-        slot.reply.clone()
+        slot.replies.get(slot.received.len() - 1).or(slot.replies.last()).cloned()
     };
     let Some(reply) = reply else {
         return stream.write_all(b"HTTP/1.1 500 Unexpected\r\nContent-Length: 0\r\nCache-Control: no-store\r\n\r\n");
@@ -74,7 +75,7 @@ fn reply(answer: &Answer, own: &str, dates: &Dates) -> Reply {
     } else if answer.has("close") {
         ("Connection: close".to_owned(), body)
     } else if matches!(answer.status, 204 | 304) {
-        ("X-Empty: 1".to_owned(), String::new())
+        ("Server: origin".to_owned(), String::new())
     } else {
         let missing = if answer.has("truncated") { 5 } else { 0 };
         (format!("Content-Length: {}", body.len() + missing), body)
@@ -95,8 +96,31 @@ fn content(answer: &Answer, own: &str) -> String {
     }
 }
 
+/// Limits the exchanges at one time, so that they do not exceed the accept queue of the origin.
+pub struct Turns {
+    free: Mutex<usize>,
+    returned: Condvar,
+}
+
+impl Turns {
+    pub fn new(count: usize) -> Self {
+        Self { free: Mutex::new(count), returned: Condvar::new() }
+    }
+
+    /// Runs `exchange` when its turn comes.
+    fn take<T>(&self, exchange: impl FnOnce() -> T) -> T {
+        let mut free = self.returned.wait_while(self.free.lock().unwrap(), |free| *free == 0).unwrap();
+        *free -= 1;
+        drop(free);
+        let result = exchange();
+        *self.free.lock().unwrap() += 1;
+        self.returned.notify_one();
+        result
+    }
+}
+
 /// Runs a case. The error has its exchanges up to the failed one.
-pub fn run(case: &Case, slot: &Mutex<Slot>, port: u16) -> Result<(), String> {
+pub fn run(case: &Case, slot: &Mutex<Slot>, port: u16, turns: &Turns) -> Result<(), String> {
     let dates = Dates { start: SystemTime::now(), path: format!("/{}/{}", case.route, case.number) };
     let mut history = History::default();
     let mut log = String::new();
@@ -109,8 +133,9 @@ pub fn run(case: &Case, slot: &Mutex<Slot>, port: u16) -> Result<(), String> {
             Step::Exchange(exchange) => exchange,
         };
         let own = format!("body-{}-{}", case.number, history.bodies.len() + 1);
-        history.bodies.push(exchange.origin.as_ref().map(|answer| content(answer, &own)));
-        let (response, received) = perform(exchange, slot, port, &own, &dates);
+        let last = exchange.second.as_ref().or(exchange.origin.as_ref());
+        history.bodies.push(last.map(|answer| content(answer, &own)));
+        let (response, received) = turns.take(|| perform(exchange, slot, port, &own, &dates));
         log.push_str(&transcript(exchange, response.as_ref(), &received));
         let faults = match &response {
             None => vec!["the connection ended without a response".to_owned()],
@@ -119,7 +144,7 @@ pub fn run(case: &Case, slot: &Mutex<Slot>, port: u16) -> Result<(), String> {
         if !faults.is_empty() {
             return Err(format!("{log}    FAULT {}", faults.join("\n    FAULT ")));
         }
-        if let Some(answer) = &exchange.origin {
+        if let Some(answer) = last {
             history.remember(exchange, answer);
         }
     }
@@ -137,7 +162,8 @@ struct History {
 
 impl History {
     fn remember(&mut self, exchange: &Exchange, answer: &Answer) {
-        if exchange.method == "GET" && ![206, 304].contains(&answer.status) && answer.status < 500 {
+        let is_error = answer.status >= 500 && !self.full.is_empty();
+        if exchange.method == "GET" && ![206, 304].contains(&answer.status) && !is_error {
             self.full.push((exchange.suffix.clone(), self.bodies.len(), answer.status));
         }
     }
@@ -157,8 +183,8 @@ fn perform(
     dates: &Dates,
 ) -> (Option<Message>, Vec<Message>) {
     let background = exchange.origin.as_ref().is_some_and(|answer| answer.is_background);
-    *slot.lock().unwrap() =
-        Slot { reply: exchange.origin.as_ref().map(|answer| reply(answer, own, dates)), received: Vec::new() };
+    let replies = exchange.origin.iter().chain(&exchange.second).map(|answer| reply(answer, own, dates)).collect();
+    *slot.lock().unwrap() = Slot { replies, received: Vec::new() };
     let mut text = format!("{} {}{} HTTP/1.1\r\n", exchange.method, dates.path, exchange.suffix);
     if !exchange.fields.iter().any(|(name, _)| name == "Host") {
         text.push_str("Host: cache.test\r\n");
@@ -173,7 +199,10 @@ fn perform(
     let mut client = Client::connect(port);
     client.send(format!("{text}Connection: close\r\n\r\n{body}").as_bytes());
     let kind = if exchange.method == "HEAD" { Kind::ResponseToHead } else { Kind::Response };
-    let response = read(&mut client.reader, kind);
+    let mut response = read(&mut client.reader, kind);
+    // Bytes behind the response would be the next response for the client.
+    let surplus = response.is_some() && client.reader.read(&mut [0]).is_ok_and(|count| count > 0);
+    response.iter_mut().for_each(|response| response.is_complete &= !surplus);
     if background {
         let until = Instant::now() + Duration::from_secs(5);
         while slot.lock().unwrap().received.is_empty() && Instant::now() < until {
@@ -193,12 +222,13 @@ fn faults(
 ) -> Vec<String> {
     let mut faults = Vec::new();
     let answer = exchange.origin.as_ref();
+    let requests = 1 + usize::from(exchange.second.is_some());
     // A failing origin may get more than one attempt.
     let is_failing = answer.is_some_and(|answer| answer.has("drop"));
     match answer {
         None if !received.is_empty() => faults.push("the request reached the origin".to_owned()),
-        Some(_) if received.is_empty() => faults.push("the request did not reach the origin".to_owned()),
-        Some(_) if received.len() > 1 && !is_failing => {
+        Some(_) if received.len() < requests => faults.push("the request did not reach the origin".to_owned()),
+        Some(_) if received.len() > requests && !is_failing => {
             faults.push(format!("the origin received {} requests", received.len()));
         }
         _ => {}
@@ -223,7 +253,7 @@ fn faults(
         ));
     }
     if answer.is_none_or(|answer| !answer.has("truncated") && !answer.has("cutchunks")) && !response.is_complete {
-        faults.push("the body is incomplete".to_owned());
+        faults.push("the body is incomplete, or bytes follow it".to_owned());
     }
     faults.extend(exchange.expected.iter().filter_map(|check| check.fault(response, dates)));
     faults.extend(cache_status(exchange, response, dates));
@@ -234,7 +264,7 @@ fn faults(
 fn cache_status(exchange: &Exchange, response: &Message, dates: &Dates) -> Option<String> {
     let name = "Cache-Status".to_owned();
     let is_stated = exchange.expected.iter().any(|check| check.name() == name);
-    if is_stated || !["GET", "HEAD"].contains(&exchange.method.as_str()) || exchange.status == Some(504) {
+    if is_stated || !["GET", "HEAD"].contains(&exchange.method.as_str()) || matches!(exchange.status, Some(502 | 504)) {
         return None;
     }
     let is_forwarded = exchange.origin.as_ref().is_some_and(|answer| !answer.is_background);
@@ -245,7 +275,8 @@ fn cache_status(exchange: &Exchange, response: &Message, dates: &Dates) -> Optio
 /// Status and body that the client expects.
 fn expected(exchange: &Exchange, history: &History) -> (u16, Option<Body>) {
     let stored = history.stored(&exchange.suffix);
-    let fresh = exchange.origin.as_ref().filter(|answer| answer.status != 304 && !answer.is_background);
+    let last = exchange.second.as_ref().or(exchange.origin.as_ref());
+    let fresh = last.filter(|answer| answer.status != 304 && !answer.is_background);
     let default = match fresh {
         Some(answer) => Some((answer.status, history.bodies.last().cloned().flatten().unwrap_or_default())),
         None => stored,

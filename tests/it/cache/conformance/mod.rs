@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Without `<` the request must not reach the origin, and the response must be from the cache. `<~` is the response to
-//! a request that l7lb sends by itself, after the client's response. The default of `=` is the response of the origin,
+//! a request that l7lb sends by itself, after the client's response, and `<+` the one to a second request. The default of `=` is the response of the origin,
 //! or the last stored one. `{now-60}` is a date, `{start-60}` one relative to the start of the case; see `fields`.
 //!
 //! `+ SECTION | name | fields` is a case of two GET of which the second must be from the cache; with `-` it must reach
@@ -29,7 +29,7 @@ mod table;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
-use exchange::{Slot, Slots};
+use exchange::{Slot, Slots, Turns};
 use table::Case;
 
 use super::origin::Origin;
@@ -47,14 +47,15 @@ const FILES: [(&str, &str); 8] = [
 ];
 
 /// The routes and their keys in `cache`.
-const ROUTES: [(&str, &str); 21] = [
+const ROUTES: [(&str, &str); 22] = [
     ("default", ""),
     ("ttl", "default_ttl: 60s, negative_ttl: 2s"),
     ("heuristic", "heuristic: true"),
     ("bounded", "max_ttl: 1s"),
     ("stale", "stale_while_revalidate: 60s"),
     ("errors", "stale_if_error: 60s"),
-    ("cookies", "store_set_cookie: true"),
+    ("cookies", "set_cookie: strip"),
+    ("strict", "stale_if_error: 0s"),
     ("ignoring", "client_directives: false"),
     ("small", "max_object_size: 1KiB"),
     ("twice", "minimum_uses: 2"),
@@ -93,22 +94,28 @@ fn run(cases: &[Case], is_cached: bool) -> Vec<(Case, Result<(), String>)> {
         .iter()
         .map(|(name, keys)| {
             let status = if keys.contains("status_header") { "" } else { "status_header: true, " };
-            let cache = if is_cached { format!(", cache: {{ {status}{keys} }}") } else { String::new() };
+            let keys = super::with_store(&format!("{status}{keys}"));
+            let cache = if is_cached { format!(", cache: {{ {keys} }}") } else { String::new() };
             format!("  - {{ path: /{name}, pool: a, retry: {{ attempts: 1 }}{cache} }}\n")
         })
         .collect();
-    let _lab = Lab::start(&super::configuration(port, origin.port, &routes));
+    let lab = Lab::start(&super::configuration(port, origin.port, &routes));
+    let turns = Arc::new(Turns::new(48));
     let running: Vec<_> = cases
         .iter()
         .map(|case| {
-            let (case, slots) = (case.clone(), Arc::clone(&slots));
+            let (case, slots, turns) = (case.clone(), Arc::clone(&slots), Arc::clone(&turns));
             std::thread::spawn(move || {
-                let result = exchange::run(&case, &slots[&case.number], port);
+                let result = exchange::run(&case, &slots[&case.number], port, &turns);
                 (case, result)
             })
         })
         .collect();
-    running.into_iter().map(|thread| thread.join().unwrap()).collect()
+    let results = running.into_iter().map(|thread| thread.join().unwrap()).collect();
+    let log = lab.log();
+    let problems: Vec<&str> = log.lines().filter(|line| line.contains("panicked") || line.contains("ERROR")).collect();
+    assert!(problems.is_empty(), "{problems:#?}\n{log}");
+    results
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub struct Exchange {
     pub body: Option<String>,
     /// `None`: the request does not reach the origin.
     pub origin: Option<Answer>,
+    /// The response to a second request of l7lb for this exchange, if it must send one.
+    pub second: Option<Answer>,
     /// What the origin receives.
     pub received: Vec<Check>,
     pub status: Option<u16>,
@@ -115,6 +117,7 @@ impl Reader<'_> {
                 self.cases.last_mut()?.steps.push(Step::Wait(duration));
             }
             "<" => self.exchange()?.origin = Some(answer(rest)?),
+            "<+" => self.exchange()?.second = Some(answer(rest)?),
             "<~" => self.exchange()?.origin = Some(Answer { is_background: true, ..answer(rest)? }),
             ">" => self.exchange()?.received = checks(rest),
             "=" => expectation(rest, self.exchange()?)?,

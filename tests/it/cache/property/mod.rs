@@ -41,9 +41,13 @@ fn random_exchanges_never_get_a_response_that_the_rfc_forbids() {
     let (shared, rng) = (Arc::clone(&records), Mutex::new(Rng::with_seed(seed)));
     let origin = Origin::start(move |request, stream| generator::respond(&shared, &rng, &request, stream));
     let port = free_port();
-    let routes = "  - { path: /default, pool: a, retry: { attempts: 1 }, cache: {} }\n\
-                  \x20 - { path: /ttl, pool: a, retry: { attempts: 1 }, cache: { default_ttl: 60s, stale_if_error: 5s, stale_while_revalidate: 1s } }\n";
-    let _lab = Lab::start(&configuration(port, origin.port, routes));
+    let route = |path: &str, keys: &str| {
+        let keys = super::with_store(keys);
+        format!("  - {{ path: /{path}, pool: a, retry: {{ attempts: 1 }}, cache: {{ {keys} }} }}\n")
+    };
+    let windows = "default_ttl: 60s, stale_if_error: 5s, stale_while_revalidate: 1s";
+    let routes = route("default", "") + &route("ttl", windows);
+    let _lab = Lab::start(&configuration(port, origin.port, &routes));
     let workers: Vec<_> = (0..WORKERS)
         .map(|worker| {
             let records = Arc::clone(&records);
@@ -54,8 +58,9 @@ fn random_exchanges_never_get_a_response_that_the_rfc_forbids() {
         })
         .collect();
     let mut reused = 0;
-    for worker in workers {
-        match worker.join().unwrap() {
+    let results: Vec<_> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
+    for result in results {
+        match result {
             Ok(count) => reused += count,
             Err(fault) => panic!("L7LB_CACHE_SEED={seed}: {fault}"),
         }

@@ -156,7 +156,11 @@ pub fn check(
             return Ok(false);
         }
     }
-    check_reuse(exchange, record, changed).map_err(|why| format!("response {id} must not be reused: {why}"))?;
+    // The origin failed, and the stored response replaces its response.
+    let mut own = records.values().filter(|own| value(&own.request, SEQUENCE) == Some(request.id.as_str()));
+    let after_error = own.any(|own| own.status >= 500);
+    check_reuse(exchange, record, changed, after_error)
+        .map_err(|why| format!("response {id} must not be reused: {why}"))?;
     Ok(true)
 }
 
@@ -199,7 +203,12 @@ fn check_body(exchange: &Exchange, record: &Record) -> Result<(), String> {
     if is_owner { Ok(()) } else { Err(format!("response {} of {owner} reached {:?}", record.id, request.fields)) }
 }
 
-fn check_reuse(exchange: &Exchange, record: &Record, changed: Option<&Instant>) -> Result<(), String> {
+fn check_reuse(
+    exchange: &Exchange,
+    record: &Record,
+    changed: Option<&Instant>,
+    after_error: bool,
+) -> Result<(), String> {
     let request = &exchange.request;
     if let Some(why) = record.why_not_storable() {
         return Err(why.to_owned());
@@ -219,12 +228,12 @@ fn check_reuse(exchange: &Exchange, record: &Record, changed: Option<&Instant>) 
         return Ok(());
     }
     // The stored response may have an earlier state: a 304 may have been for a client and not for the cache.
-    let mut states = record.states.iter().rev().take(4).map(|state| check_freshness(exchange, state));
-    if states.any(|fresh| fresh.is_ok()) { Ok(()) } else { check_freshness(exchange, last) }
+    let mut states = record.states.iter().rev().take(4).map(|state| check_freshness(exchange, state, after_error));
+    if states.any(|fresh| fresh.is_ok()) { Ok(()) } else { check_freshness(exchange, last, after_error) }
 }
 
 /// Freshness at the earliest possible time, and the directives of the request.
-fn check_freshness(exchange: &Exchange, state: &State) -> Result<(), String> {
+fn check_freshness(exchange: &Exchange, state: &State, after_error: bool) -> Result<(), String> {
     let request = &exchange.request;
     if state.no_cache() {
         return Err("no-cache".to_owned());
@@ -237,21 +246,19 @@ fn check_freshness(exchange: &Exchange, state: &State) -> Result<(), String> {
     let lifetime = state.seconds("s-maxage").or(state.seconds("max-age")).or(default).unwrap_or(0);
     let age = state.age(exchange.sent);
     let lifetime = Duration::from_secs(lifetime);
-    // A response that is reused without a hit follows a failed request.
-    let is_error_window = !exchange.response.is_hit();
     let is_too_old = request.has("max-age=0") || (request.has("max-age=30") && age.as_secs() > 30);
-    if request.has("no-cache") || (is_too_old && !is_error_window) {
+    if request.has("no-cache") || (is_too_old && !after_error) {
         return Err(format!("the request demands a validation, age {age:?}"));
     }
-    if request.has("min-fresh=40") && age + Duration::from_secs(40) > lifetime && !is_error_window {
+    if request.has("min-fresh=40") && age + Duration::from_secs(40) > lifetime && !after_error {
         return Err(format!("it is not fresh for 40 s, age {age:?}"));
     }
     if age < lifetime {
         return Ok(());
     }
-    let if_error = state.seconds("stale-if-error").unwrap_or(if is_ttl { 5 } else { 0 });
+    let if_error = state.seconds("stale-if-error").unwrap_or(if is_ttl { 5 } else { 60 });
     let revalidating = state.seconds("stale-while-revalidate").unwrap_or(if is_ttl { 1 } else { 0 });
-    let window = if is_error_window { if_error.max(revalidating) } else { revalidating };
+    let window = if after_error { if_error.max(revalidating) } else { revalidating };
     let may_be_stale =
         !state.must_revalidate() && (request.has("max-stale") || age <= lifetime + Duration::from_secs(window));
     if may_be_stale { Ok(()) } else { Err(format!("it is stale: age {age:?}, lifetime {lifetime:?}")) }
