@@ -1,5 +1,6 @@
 //! Concurrent requests for one response that is not stored yet: the first is forwarded, the others use its response.
 
+use std::collections::HashMap;
 use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -115,6 +116,36 @@ fn concurrent_requests_cause_one_request_and_get_the_body_while_it_arrives() {
     assert_eq!(count.get(), 1);
     assert!(get(port, "/object", &[]).is_hit());
     assert_eq!(count.get(), 1);
+}
+
+/// Requests that find nothing stored just before the first response begins must not be forwarded just after it.
+#[test]
+fn requests_that_arrive_while_a_response_begins_cause_no_second_request() {
+    const CLIENTS: usize = 12;
+    let counts = Arc::new(Mutex::new(HashMap::<String, usize>::new()));
+    let counted = Arc::clone(&counts);
+    let origin = Origin::responding(move |request| {
+        *counted.lock().unwrap().entry(request.target().to_owned()).or_default() += 1;
+        ok("Cache-Control: max-age=60\r\n", "x")
+    });
+    let port = free_port();
+    let _lab = cached(port, origin.port, "");
+    let start = Arc::new(Barrier::new(CLIENTS));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let start = Arc::clone(&start);
+            std::thread::spawn(move || {
+                let mut client = Client::connect(port);
+                for round in 0..200 {
+                    start.wait();
+                    assert_eq!(client.ask("GET", &format!("/{round}"), &[]).text(), "x");
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    let repeated = counts.lock().unwrap().values().filter(|count| **count > 1).count();
+    assert_eq!(repeated, 0, "of 200 targets");
 }
 
 #[test]
