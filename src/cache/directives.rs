@@ -1,8 +1,8 @@
 //! Cache-Control of requests and responses (RFC 9111 §5.2), and Pragma of requests (§5.4).
 //!
-//! The parser reads all field lines. Each rule below takes the more restrictive reading of an unclear field:
+//! The parser reads all field lines. An unclear field is read as follows:
 //!
-//! - a repeated directive with seconds has its most restrictive value (§4.2.1);
+//! - of a repeated lifetime the first value counts (§4.2.1), of another repeated directive the most restrictive one;
 //! - a lifetime that is not a number is 0, so the response is stale (§4.2.1);
 //! - a quoted string that does not end may hide a directive, so the field counts as `no-store`;
 //! - a malformed argument does not weaken a directive that restricts, and disables one that permits.
@@ -180,8 +180,7 @@ impl CacheControl {
             }
             _ => return,
         };
-        let seconds = seconds.unwrap_or(0);
-        *slot = Some(slot.map_or(seconds, |known| known.min(seconds)));
+        slot.get_or_insert(seconds.unwrap_or(0));
     }
 
     fn accept_stale(&mut self, accepted: MaxStale) {

@@ -108,14 +108,14 @@ fn field_with_a_string_that_does_not_end_counts_as_no_store() {
 }
 
 #[test]
-fn repeated_directive_has_its_most_restrictive_value() {
+fn repeated_lifetime_has_its_first_value_and_others_the_most_restrictive_one() {
     let cases: [(&[&str], CacheControl); 14] = [
-        (&["max-age=3600, max-age=1"], CacheControl { max_age: Some(1), ..Default::default() }),
+        (&["max-age=3600, max-age=1"], CacheControl { max_age: Some(3600), ..Default::default() }),
         (&["max-age=1, max-age=3600"], CacheControl { max_age: Some(1), ..Default::default() }),
-        (&["max-age=3600", "max-age=1800"], CacheControl { max_age: Some(1800), ..Default::default() }),
+        (&["max-age=3600", "max-age=1800"], CacheControl { max_age: Some(3600), ..Default::default() }),
         (&["max-age=1", "max-age=1800"], CacheControl { max_age: Some(1), ..Default::default() }),
-        (&["max-age=60, max-age=x"], CacheControl { max_age: Some(0), ..Default::default() }),
-        (&["s-maxage=5", "s-maxage=3"], CacheControl { s_maxage: Some(3), ..Default::default() }),
+        (&["max-age=60, max-age=x"], CacheControl { max_age: Some(60), ..Default::default() }),
+        (&["s-maxage=5", "s-maxage=3"], CacheControl { s_maxage: Some(5), ..Default::default() }),
         (&["min-fresh=5, min-fresh=9"], CacheControl { min_fresh: Some(9), ..Default::default() }),
         (&["min-fresh=5, min-fresh=x"], CacheControl { min_fresh: Some(5), ..Default::default() }),
         (&["max-stale=5, max-stale"], CacheControl { max_stale: Some(MaxStale::Seconds(5)), ..Default::default() }),

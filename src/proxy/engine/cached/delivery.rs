@@ -88,12 +88,12 @@ impl Delivery {
         if conditional::evaluate(&request.method, &request.headers, &stored) == conditional::Outcome::NotModified {
             let mut parts: Parts = ResponseHeader::build_no_case(StatusCode::NOT_MODIFIED, None)?.into();
             parts.headers = conditional::not_modified(&head.headers);
-            if self.has_age() {
+            if self.has_age(age) {
                 parts.headers.insert(header::AGE, age.as_secs().into());
             }
             return Ok((parts.into(), Selection::Head));
         }
-        if self.has_age() {
+        if self.has_age(age) {
             head.insert_header(header::AGE, age.as_secs())?;
         }
         let length = self.length(&head);
@@ -115,9 +115,13 @@ impl Delivery {
     }
 
     /// Whether the response has an Age: it says that no backend generated or validated it for this request (RFC 9111
-    /// §5.1).
-    fn has_age(&self) -> bool {
-        !matches!(self.outcome, Outcome::Miss | Outcome::Revalidated)
+    /// §5.1), or that it was on its way for long.
+    fn has_age(&self, age: Duration) -> bool {
+        match self.outcome {
+            Outcome::Miss => age.as_secs() > 0,
+            Outcome::Revalidated => false,
+            _ => true,
+        }
     }
 
     /// The length of the body, if it is known.
