@@ -101,11 +101,21 @@ pub fn storable(head: &ResponseHeader, request: &HeaderMap, rules: &Rules, times
             _ => Some(Concerns::All),
         },
     })?;
+    if is_event_stream(&head.headers) {
+        return Err(Refused { reason: "event_stream", concerns: Some(Concerns::All) });
+    }
     let stated = !matches!(storable.freshness.source, Source::Heuristic | Source::DefaultTtl | Source::NegativeTtl);
     if !stated && has_other_cookie(request, &rules.key.cookies) {
         return Err(Refused { reason: "cookie", concerns: Some(Concerns::WithCookie) });
     }
     Ok(meta(head.clone(), &storable, times))
+}
+
+/// Whether the response is a stream of events, which has no end.
+fn is_event_stream(response: &HeaderMap) -> bool {
+    let media_type = |value: &http::HeaderValue| value.as_bytes().split(|b| *b == b';').next().map(<[u8]>::to_vec);
+    let media_type = response.get(header::CONTENT_TYPE).and_then(media_type).unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// The kinds of requests that a request belongs to, for [`super::remembered::Unstorable`].
@@ -212,4 +222,61 @@ pub fn copy(found: &Found) -> CacheMeta {
         copy.extensions_mut().insert(store::EntryId(id.get()));
     }
     copy
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::base::fault::{Faults, Place};
+    use crate::base::units::Period;
+    use crate::cache::Config;
+
+    fn rules(default_ttl: Option<u64>) -> Rules {
+        let config = Config { default_ttl: default_ttl.map(Period::seconds), ..Config::default() };
+        config.check(&Place::root(), &mut Faults::default()).rules
+    }
+
+    fn verdict(response: &[(&'static str, &'static str)], request: &[(&'static str, &'static str)]) -> &'static str {
+        let mut head = ResponseHeader::build_no_case(200, None).unwrap();
+        for (name, value) in response {
+            head.append_header(*name, *value).unwrap();
+        }
+        let request: HeaderMap =
+            request.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let times = Times { request: now, response: now };
+        storable(&head, &request, &rules(Some(60)), times).map_or_else(|refused| refused.reason, |_| "stored")
+    }
+
+    #[test]
+    fn response_whose_lifetime_only_the_route_gives_is_not_stored_for_a_request_with_a_cookie() {
+        let cookie = [("cookie", "session=1")];
+        assert_eq!(verdict(&[], &[]), "stored");
+        assert_eq!(verdict(&[], &cookie), "cookie");
+        assert_eq!(verdict(&[("cache-control", "max-age=60")], &cookie), "stored");
+    }
+
+    #[test]
+    fn stream_of_events_is_not_stored() {
+        for media_type in ["text/event-stream", "Text/Event-Stream; charset=utf-8"] {
+            assert_eq!(verdict(&[("content-type", media_type), ("cache-control", "max-age=60")], &[]), "event_stream");
+        }
+        assert_eq!(verdict(&[("content-type", "text/event-streams")], &[]), "stored");
+    }
+
+    #[test]
+    fn refusal_because_of_the_request_concerns_only_such_requests() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let times = Times { request: now, response: now };
+        let head = ResponseHeader::build_no_case(200, None).unwrap();
+        let concerns = |name: &'static str, value: &'static str| {
+            let request = HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())]);
+            storable(&head, &request, &rules(Some(60)), times).err().and_then(|refused| refused.concerns)
+        };
+        assert_eq!(concerns("authorization", "Basic x"), Some(Concerns::WithAuthorization));
+        assert_eq!(concerns("cookie", "a=1"), Some(Concerns::WithCookie));
+        assert_eq!(concerns("cache-control", "no-store"), None);
+    }
 }

@@ -3,6 +3,7 @@
 mod attacks;
 mod collapsing;
 mod conformance;
+mod framing;
 mod origin;
 mod property;
 mod wire;

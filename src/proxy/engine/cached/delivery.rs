@@ -96,6 +96,8 @@ impl Delivery {
         if self.has_age(age) {
             head.insert_header(header::AGE, age.as_secs())?;
         }
+        // That of the backend; the client's connection has its own.
+        head.remove_header(&header::TRANSFER_ENCODING);
         let length = self.length(&head);
         let mut selection = Selection::Whole;
         if conditional::range_applies(&request.method, &request.headers, &head.headers) {

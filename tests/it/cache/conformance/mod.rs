@@ -51,7 +51,7 @@ const ROUTES: [(&str, &str); 22] = [
     ("default", ""),
     ("ttl", "default_ttl: 60s, negative_ttl: 2s"),
     ("heuristic", "heuristic: true"),
-    ("bounded", "max_ttl: 1s"),
+    ("bounded", "max_ttl: 4s"),
     ("stale", "stale_while_revalidate: 60s"),
     ("errors", "stale_if_error: 60s"),
     ("cookies", "set_cookie: strip"),
