@@ -90,7 +90,9 @@ pub(super) fn from_backend(response: &mut ResponseHeader) {
     let upgrade = response.status != http::StatusCode::UPGRADE_REQUIRED;
     let belongs = |name: &&HeaderName| is_hop_by_hop(name.as_str()) || upgrade && **name == header::UPGRADE;
     let mut names: Vec<HeaderName> = response.headers.keys().filter(belongs).cloned().collect();
-    names.extend(nominated(&response.headers));
+    if response.headers.contains_key(header::CONNECTION) {
+        names.extend(nominated(&response.headers));
+    }
     for name in names {
         response.remove_header(&name);
     }
