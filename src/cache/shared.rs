@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -24,10 +24,10 @@ use super::config::{Spec, StoreKind, StoresConfig};
 use super::counters::Counters;
 use super::key::{self, UriParts};
 use super::purge::{self, Generations, Subject, Verdict};
-use super::remembered::{Unstorable, Uses};
-use super::store;
+use super::remembered::{Concerns, Unstorable, Uses};
 use super::store::disk::{self, Disk};
 use super::store::memory::Memory;
+use super::store::{self, WriteLimit};
 use super::vary::{self, VaryNames};
 use crate::base::units::RouteName;
 
@@ -254,13 +254,25 @@ impl Cache {
         }
     }
 
-    /// Starts to store a response. Sets the variant in `key` by the Vary of the response.
+    /// Starts to store a response of at most `max_object_size` bytes. Sets the variant in `key` by the Vary of the
+    /// response.
+    ///
+    /// If the response becomes too large, or the store has no room for it, the key is remembered as unstorable. Those who
+    /// read the response then already still get all of it.
     ///
     /// # Errors
     /// If the store fails.
-    pub async fn store(&self, key: &mut CacheKey, request: &HeaderMap, meta: CacheMeta) -> pingora::Result<Writing> {
+    pub async fn store(
+        self: &Arc<Self>,
+        key: &mut CacheKey,
+        request: &HeaderMap,
+        mut meta: CacheMeta,
+        max_object_size: u64,
+    ) -> pingora::Result<Writing> {
         let storage = self.store.storage();
         self.set_variant(key, request, &meta).await?;
+        let on_unpublished = self.remembers_unstorable(key);
+        meta.extensions_mut().insert(WriteLimit { max_object_size, on_unpublished });
         let writer = storage.get_miss_handler(key, &meta, &span()).await?;
         let reader = storage.lookup_streaming_write(key, writer.streaming_write_tag(), &span()).await?;
         let (meta, body) = reader.ok_or_else(|| {
@@ -268,6 +280,13 @@ impl Cache {
         })?;
         self.unstorable.forget(&key.primary_bin());
         Ok(Writing { writer, meta, body })
+    }
+
+    /// Remembers the key as one whose response cannot be stored, when it is called.
+    #[expect(clippy::disallowed_methods, reason = "the response is found to be unstorable now")]
+    fn remembers_unstorable(self: &Arc<Self>, key: &CacheKey) -> Arc<dyn Fn() + Send + Sync> {
+        let (cache, key) = (Arc::clone(self), key.primary_bin());
+        Arc::new(move || cache.unstorable.remember(&key, Concerns::All, Instant::now()))
     }
 
     /// Sets the variant of a response in `key`, and stores which headers select variants.

@@ -5,10 +5,11 @@ use pingora_cache::key::{CacheHashKey, HashBinary};
 use pingora_cache::storage::PurgeTarget;
 use pingora_cache::{CacheKey, CacheMeta};
 use pingora_error::{Error, ErrorType, Result};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-/// The body is larger than `max_object_size` of the store. `write_body` returns it; the write is over.
+/// The body is larger than `max_object_size`.
 pub const TOO_LARGE: ErrorType = ErrorType::Custom("CacheTooLarge");
 /// Writes in progress use all the room that the store gives them.
 pub const NO_ROOM: ErrorType = ErrorType::Custom("CacheNoRoom");
@@ -34,7 +35,7 @@ pub struct Stats {
     pub evictions: u64,
     /// Writes that failed because of the store: no room, or an error of the file system.
     pub write_failures: u64,
-    /// Writes that were refused because the body is too large.
+    /// Bodies that were not stored because they are too large.
     pub too_large: u64,
     /// Writes that were dropped before the body was complete.
     pub incomplete: u64,
@@ -73,6 +74,22 @@ pub struct TopEntry {
 /// get the header of the older one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryId(pub u64);
+
+/// The limit of one write. The caller of `get_miss_handler` inserts it into the extensions of the metadata.
+#[derive(Clone)]
+pub struct WriteLimit {
+    /// Largest body in bytes; the store may allow less.
+    pub max_object_size: u64,
+    /// Runs once if the body turns out to be one that cannot be stored, before lookups stop to find the write.
+    pub on_unpublished: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl WriteLimit {
+    /// The largest body of a write in a store that allows `max_object_size`.
+    pub(super) fn within(limit: Option<&Self>, max_object_size: u64) -> u64 {
+        limit.map_or(max_object_size, |limit| limit.max_object_size.min(max_object_size))
+    }
+}
 
 /// `CacheMeta::updated`, in the extensions of a `CacheMeta`, if it differs from `created`.
 #[derive(Clone, Copy)]

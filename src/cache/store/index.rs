@@ -257,6 +257,19 @@ impl<V: Weight + Clone> Reservation<V> {
         true
     }
 
+    /// Gives back what exceeds `wanted` bytes, if that is much.
+    pub(super) fn shrink(&mut self, wanted: u64) {
+        let target = wanted.max(1);
+        if self.bytes < target.saturating_add(STEP) {
+            return;
+        }
+        self.index.cache.insert(self.key, Slot::Reserved(target));
+        if let Some(reserved) = self.index.reserved.get(self.shard) {
+            reserved.fetch_sub(self.bytes - target, Ordering::Relaxed);
+        }
+        self.bytes = target;
+    }
+
     /// Gives the bytes back.
     pub(super) fn release(&mut self) {
         if self.bytes == 0 {

@@ -1,10 +1,10 @@
 //! Store in memory.
 
 use super::entries::{
-    Counters, EntryId, FullKey, INCOMPLETE, NO_ROOM, NOT_STORED, Order, Stats, TOO_LARGE, TopEntry, check_seek,
-    combine, exact_id, hash, rank,
+    Counters, EntryId, FullKey, INCOMPLETE, NO_ROOM, NOT_STORED, Order, Stats, TOO_LARGE, TopEntry, WriteLimit,
+    check_seek, combine, exact_id, hash, rank,
 };
-use super::flight::{Flight, Flights, Progress};
+use super::flight::{Flight, Flights, Progress, Reader, WINDOW};
 use super::index::{Index, Reservation, Weight};
 use super::meta::StoredMeta;
 use super::pieces::Pieces;
@@ -18,7 +18,7 @@ use pingora_cache::storage::{
 };
 use pingora_cache::trace::SpanHandle;
 use pingora_cache::{CacheKey, CacheMeta};
-use pingora_error::{Error, Result};
+use pingora_error::{Error, ErrorType, Result};
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +26,8 @@ use std::time::SystemTime;
 
 /// Memory that an entry needs besides its key, header and body: index, counters, allocations.
 const OVERHEAD: u64 = 320;
+/// The window of an unpublished write if the store has no room for the usual one.
+const SMALL_WINDOW: u64 = 128 * 1024;
 /// Most entries that `top` looks at.
 const SAMPLE: usize = 100_000;
 
@@ -129,8 +131,8 @@ impl Memory {
         if let Some(entry) = self.complete(hash, key) {
             return Some(hit(entry));
         }
-        if let Some(flight) = self.flights.find(hash, key) {
-            return Some(follow(flight));
+        if let Some(found) = self.flights.find(hash, key).as_ref().and_then(follow) {
+            return Some(found);
         }
         // A write may have become an entry between the two lookups.
         self.complete(hash, key).map(hit)
@@ -139,7 +141,7 @@ impl Memory {
     fn find_id(&self, key: &CacheKey, id: u64) -> Option<(CacheMeta, HitHandler)> {
         let hash = hash(key);
         let flight = self.flights.find_id(hash, key, id);
-        flight.map(follow).or_else(|| self.complete(hash, key).filter(|entry| entry.id == id).map(hit))
+        flight.as_ref().and_then(follow).or_else(|| self.complete(hash, key).filter(|entry| entry.id == id).map(hit))
     }
 
     /// Replaces the metadata of the entry that `condition` accepts.
@@ -163,9 +165,9 @@ fn hit(entry: Arc<Entry>) -> (CacheMeta, HitHandler) {
     (meta, Box::new(MemoryHit { source: Source::Entry(entry), position: 0, end: u64::MAX }))
 }
 
-fn follow(flight: Arc<Flight>) -> (CacheMeta, HitHandler) {
-    let meta = flight.meta.to_meta();
-    (meta, Box::new(MemoryHit { source: Source::Flight(flight), position: 0, end: u64::MAX }))
+fn follow(flight: &Arc<Flight>) -> Option<(CacheMeta, HitHandler)> {
+    let reader = flight.reader()?;
+    Some((flight.meta.to_meta(), Box::new(MemoryHit { source: Source::Flight(reader), position: 0, end: u64::MAX })))
 }
 
 #[async_trait]
@@ -186,24 +188,25 @@ impl Storage for Memory {
     }
 
     async fn get_miss_handler(&'static self, key: &CacheKey, meta: &CacheMeta, _: &SpanHandle) -> Result<MissHandler> {
+        let limit = meta.extensions().get::<WriteLimit>().cloned();
         let meta = StoredMeta::new(meta);
         let expected = meta.content_length().unwrap_or(0);
-        if expected > self.max_object_size {
+        let max_object_size = WriteLimit::within(limit.as_ref(), self.max_object_size);
+        if expected > max_object_size {
             Counters::add(&self.counters.too_large);
             return Error::e_explain(TOO_LARGE, format!("Content-Length is {expected}"));
         }
-        let key_facts = FullKey::new(key);
-        let fixed = weight_without_body(&key_facts, &meta);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let flight = Flight::new(key, id, meta, limit);
+        let fixed = weight_without_body(&flight.key, &flight.meta);
         let mut reservation = Reservation::new(&self.index, id);
         // A short body then needs one reservation.
         if !reservation.grow(fixed + expected.clamp(1024, 64 * 1024)) {
             Counters::add(&self.counters.write_failures);
             return Error::e_explain(NO_ROOM, "too many writes in progress");
         }
-        let flight = Flight::new(hash(key), key_facts, id, meta);
         self.flights.add(flight.clone());
-        Ok(Box::new(MemoryMiss { store: self, flight, fixed, reservation, tag: id.into() }))
+        Ok(Box::new(MemoryMiss { store: self, flight, max_object_size, fixed, reservation, tag: id.into() }))
     }
 
     async fn purge(&'static self, target: PurgeTarget<'_>, _: PurgeType, _: &SpanHandle) -> Result<PurgeOutcome> {
@@ -252,7 +255,7 @@ impl Storage for Memory {
 
 enum Source {
     Entry(Arc<Entry>),
-    Flight(Arc<Flight>),
+    Flight(Reader),
 }
 
 /// Reader of an entry, or of a write in progress.
@@ -268,7 +271,7 @@ impl MemoryHit {
     pub fn complete_length(&self) -> Option<u64> {
         match &self.source {
             Source::Entry(entry) => Some(entry.body.length()),
-            Source::Flight(flight) => flight.complete_length(),
+            Source::Flight(reader) => reader.flight().complete_length(),
         }
     }
 }
@@ -276,9 +279,9 @@ impl MemoryHit {
 #[async_trait]
 impl HandleHit for MemoryHit {
     async fn read_body(&mut self) -> Result<Option<Bytes>> {
-        let data = match &self.source {
+        let data = match &mut self.source {
             Source::Entry(entry) => entry.body.read(self.position, self.end),
-            Source::Flight(flight) => match flight.read(self.position, self.end).await? {
+            Source::Flight(reader) => match reader.read(self.position, self.end).await? {
                 Progress::Data(data) => Some(data),
                 Progress::End => None,
                 Progress::Spilled(_) => return Error::e_explain(INCOMPLETE, "part of the body is missing"),
@@ -313,7 +316,7 @@ impl HandleHit for MemoryHit {
     fn entry_id(&self) -> Option<CacheEntryId> {
         let id = match &self.source {
             Source::Entry(entry) => entry.id,
-            Source::Flight(flight) => flight.id,
+            Source::Flight(reader) => reader.flight().id,
         };
         Some(CacheEntryId::new(id))
     }
@@ -331,28 +334,40 @@ impl HandleHit for MemoryHit {
 struct MemoryMiss {
     store: &'static Memory,
     flight: Arc<Flight>,
+    max_object_size: u64,
     /// Bytes of the entry besides its body.
     fixed: u64,
     reservation: Reservation<Arc<Entry>>,
     tag: U64WriteId,
 }
 
+impl MemoryMiss {
+    /// Continues without an entry, within what is reserved.
+    fn unpublish(&mut self, cause: ErrorType) {
+        let reserved = self.reservation.grow(self.fixed + self.flight.footprint().max(WINDOW));
+        self.flight.unpublish(cause, if reserved { WINDOW } else { SMALL_WINDOW });
+    }
+}
+
 #[async_trait]
 impl HandleMiss for MemoryMiss {
     async fn write_body(&mut self, data: Bytes, _: bool) -> Result<()> {
-        let (length, memory) = self.flight.size_with(&data);
-        let counters = &self.store.counters;
-        let (cause, counter) = if length > self.store.max_object_size {
-            (TOO_LARGE, &counters.too_large)
-        } else if !self.reservation.grow(self.fixed + memory) {
-            (NO_ROOM, &counters.write_failures)
-        } else {
-            return self.flight.push(data);
-        };
-        if self.flight.fail(cause.clone()) {
+        if !self.flight.is_unpublished() {
+            let (length, memory) = self.flight.size_with(&data);
+            let counters = &self.store.counters;
+            let (cause, counter) = if length > self.max_object_size {
+                (TOO_LARGE, &counters.too_large)
+            } else if !self.reservation.grow(self.fixed + memory) {
+                (NO_ROOM, &counters.write_failures)
+            } else {
+                return self.flight.push(data);
+            };
             Counters::add(counter);
+            self.unpublish(cause);
         }
-        Error::e_explain(cause, format!("the body has {length} bytes or more"))
+        self.flight.pass(data).await?;
+        self.reservation.shrink(self.fixed + self.flight.footprint().max(WINDOW));
+        Ok(())
     }
 
     async fn finish(mut self: Box<Self>) -> Result<MissFinishType> {
@@ -362,6 +377,9 @@ impl HandleMiss for MemoryMiss {
         let Some(length) = self.flight.complete_length() else {
             return Error::e_explain(NOT_STORED, "the write failed before");
         };
+        if self.flight.is_unpublished() {
+            return Error::e_explain(NOT_STORED, "the body is too large, or there was no room for it");
+        }
         let body = self.flight.merged();
         let entry = Entry::new(self.flight.key.clone(), self.flight.id, self.flight.meta.clone(), body);
         let _lock = self.store.index.lock(self.flight.hash);

@@ -1,6 +1,7 @@
 //! Tests of the store in memory.
 
 use super::super::shared_tests::*;
+use super::super::unpublished_tests::{self as unpublished, PART, fill, long, read_some};
 use super::super::{Order, complete_length};
 use super::*;
 
@@ -9,11 +10,11 @@ fn memory() -> &'static Memory {
 }
 
 macro_rules! cases {
-    ($($case:ident),* $(,)?) => {
+    ($module:ident: $($case:ident),* $(,)?) => {
         $(#[tokio::test]
         async fn $case() {
             let store = memory();
-            cases::$case(store).await;
+            $module::$case(store).await;
             assert_eq!(store.flights.len(), 0);
             let stats = store.stats();
             assert_eq!(stats.evictions, 0, "a replacement is no eviction");
@@ -24,6 +25,7 @@ macro_rules! cases {
 }
 
 cases!(
+    cases:
     written_body_is_read_back,
     readers_follow_a_write,
     tag_finds_exactly_that_write,
@@ -33,10 +35,19 @@ cases!(
     seek_selects_a_range,
     hash_collision_is_a_miss,
     variants_are_separate_entries,
-    too_large_body_ends_the_write,
+    too_large_body_without_readers_ends_the_write,
     purge_removes_the_entry_and_stops_a_write,
     expired_entry_keeps_its_body,
     update_meta_changes_the_header_of_that_entry_only,
+);
+
+cases!(
+    unpublished:
+    unpublished_write_is_complete_for_its_readers_and_never_an_entry,
+    unpublished_write_waits_for_the_slowest_reader,
+    unpublished_write_goes_on_when_the_slowest_reader_leaves,
+    unpublished_write_ends_when_its_last_reader_leaves,
+    limit_of_a_write_replaces_a_larger_one_of_the_store,
 );
 
 #[tokio::test]
@@ -196,4 +207,69 @@ async fn concurrent_readers_and_writers_see_whole_bodies() {
     }
     let stats = store.stats();
     assert!(stats.bytes <= stats.capacity);
+}
+
+#[tokio::test]
+async fn write_for_which_there_is_no_room_is_complete_for_its_reader() {
+    let store = Memory::new(4 << 20, 1 << 20);
+    let mut writes = Vec::new();
+    // They leave no room for a window either.
+    while let Ok(miss) = store.get_miss_handler(&key(&writes.len().to_string()), &meta(), &span()).await {
+        let reader = lookup(store, &key(&writes.len().to_string())).await.unwrap().1;
+        writes.push((miss, reader, 0));
+        for (miss, _, parts) in &mut writes {
+            *parts = fill(miss, *parts, *parts + 2).await;
+        }
+    }
+    let stats = store.stats();
+    assert!(stats.write_failures > 1 && stats.bytes <= stats.capacity, "{stats:?}");
+    for (mut miss, mut reader, mut parts) in writes {
+        let mut read = Vec::new();
+        while parts < 40 {
+            read.extend(read_some(&mut reader, parts * PART - read.len()).await);
+            assert!(waits(&mut reader.read_body()).await);
+            parts = fill(&mut miss, parts, 40).await;
+        }
+        assert!(miss.finish().await.is_err());
+        read.extend(rest(&mut reader).await.0);
+        assert!(read == long(40));
+    }
+    assert_eq!(store.stats().bytes, 0);
+}
+
+#[tokio::test]
+async fn memory_of_an_unpublished_write_is_counted_and_freed_while_its_reader_goes_on() {
+    let store = Memory::new(64 << 20, 8 << 20);
+    let mut miss = store.get_miss_handler(&key("freed"), &meta(), &span()).await.unwrap();
+    let mut reader = lookup(store, &key("freed")).await.unwrap().1;
+    let flight = store.flights.find(hash(&key("freed")), &key("freed")).unwrap();
+    let (mut parts, mut read) = (fill(&mut miss, 0, 1000).await, Vec::new());
+    assert!(parts * PART > 7 << 20 && parts < 200, "the reader has read nothing");
+    while parts < 400 {
+        assert!(flight.footprint() <= store.stats().bytes);
+        read.extend(read_some(&mut reader, PART).await);
+        parts = fill(&mut miss, parts, 400).await;
+    }
+    let window = super::super::flight::WINDOW;
+    assert!(flight.footprint() <= window + 2 * PART as u64);
+    assert!(store.stats().bytes <= window + (512 << 10), "{:?}", store.stats());
+    assert!(miss.finish().await.is_err());
+    read.extend(rest(&mut reader).await.0);
+    assert!(read == long(400));
+    assert_eq!(store.stats().bytes, 0);
+}
+
+#[tokio::test]
+async fn tiny_chunks_of_an_unpublished_write_are_counted_with_their_overhead() {
+    let store = memory();
+    let mut miss = store.get_miss_handler(&key("tiny"), &meta(), &span()).await.unwrap();
+    let mut reader = lookup(store, &key("tiny")).await.unwrap().1;
+    miss.write_body(body((1 << 20) - 1), false).await.unwrap();
+    read_some(&mut reader, (1 << 20) - 1).await;
+    assert!(waits(&mut reader.read_body()).await);
+    let mut written = 0;
+    while !waits(&mut miss.write_body(body(1), false)).await {
+        written += 1;
+    }
+    assert!(written < 20_000, "{written} one-byte chunks in 1 MiB");
 }

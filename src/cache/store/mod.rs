@@ -9,6 +9,9 @@
 //!   lookups get the complete entry until the write finishes.
 //! - A reader of a write in progress receives every byte that was written. It then receives `None` if the write
 //!   finished, or an error with the cause if it did not. A truncated body never looks complete.
+//! - A write whose body cannot be stored any more (it is too large, there is no room, the disk fails) is *unpublished*:
+//!   lookups do not find it, it never becomes an entry, and its readers still receive every byte. What all of them have
+//!   read is freed, and the writer waits for the slowest one. Without readers, the write ends with an error.
 //! - A write that fails leaves an older entry with its key untouched.
 //! - A purge also stops a write in progress with that key from becoming an entry; its readers are not disturbed.
 //! - A hit compares the whole key (primary bytes and variance), never only its hash. The user tag is not compared.
@@ -27,8 +30,12 @@ pub mod memory;
 #[path = "shared_tests.rs"]
 mod shared_tests;
 
+#[cfg(test)]
+#[path = "unpublished_tests.rs"]
+mod unpublished_tests;
+
 pub use entries::{
-    CORRUPT, EntryId, INCOMPLETE, NO_ROOM, NOT_STORED, Order, PAUSED, Stats, TOO_LARGE, TopEntry, updated,
+    CORRUPT, EntryId, INCOMPLETE, NO_ROOM, NOT_STORED, Order, PAUSED, Stats, TOO_LARGE, TopEntry, WriteLimit, updated,
 };
 
 use pingora_cache::storage::HitHandler;

@@ -8,10 +8,10 @@ use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::cached;
 use super::origin::{Origin, ok};
 use super::wire::{Client, Kind, Message, get, head, read, read_head};
-use crate::lab::{PATIENCE, eventually, free_port};
+use super::{cached, configuration, with_store};
+use crate::lab::{Lab, PATIENCE, eventually, free_port};
 
 /// Blocks threads until the test opens it.
 #[derive(Clone, Default)]
@@ -51,16 +51,22 @@ impl Count {
 const FIRST: &[u8] = b"first half, ";
 const SECOND: &[u8] = b"second half";
 const CACHEABLE: &str = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 23\r\n\r\n";
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 /// An origin that sends half of a body, and the rest when the gate opens.
 fn halved() -> (Origin, Gate, Count) {
+    interrupted([CACHEABLE.as_bytes(), FIRST].concat(), SECOND.to_vec())
+}
+
+/// An origin that sends the first bytes, and the others when the gate opens.
+fn interrupted(first: Vec<u8>, others: Vec<u8>) -> (Origin, Gate, Count) {
     let (gate, count) = (Gate::default(), Count::default());
     let (waiting, counted) = (gate.clone(), count.clone());
     let origin = Origin::start(move |_, stream| {
         counted.next();
-        stream.write_all(&[CACHEABLE.as_bytes(), FIRST].concat())?;
+        stream.write_all(&first)?;
         waiting.pass();
-        stream.write_all(SECOND)
+        stream.write_all(&others)
     });
     (origin, gate, count)
 }
@@ -292,18 +298,26 @@ fn body_that_ends_early_is_incomplete_for_all_clients_and_is_not_stored() {
     assert_eq!(count.get(), 2);
 }
 
+#[test]
+fn cause_of_a_body_that_ends_early_is_in_the_log_line_of_the_first_client() {
+    // It waits until the balancer closes the connection.
+    let origin = Origin::start(|_, stream| {
+        stream.write_all(&[CACHEABLE.as_bytes(), FIRST].concat())?;
+        stream.read(&mut [0]).map(drop)
+    });
+    let port = free_port();
+    let route = format!("  - {{ path: /, pool: a, cache: {{ {} }} }}\n", with_store(""));
+    let timeout = "passive_health: off, timeouts: { idle: 300ms }";
+    let lab = Lab::start(&configuration(port, origin.port, &route).replace("passive_health: off", timeout));
+    let _client = first_half(port);
+    lab.wait_for_access("cause=idle_timeout");
+}
+
 /// A body without a known length exceeds the limit while others read it from the cache.
 #[test]
 fn response_that_becomes_too_large_is_complete_for_all_clients() {
-    let (gate, count) = (Gate::default(), Count::default());
-    let (waiting, counted) = (gate.clone(), count.clone());
-    let origin = Origin::start(move |_, stream| {
-        counted.next();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n")?;
-        stream.write_all(b"c\r\nfirst half, \r\n")?;
-        waiting.pass();
-        write!(stream, "2710\r\n{}\r\n0\r\n\r\n", "x".repeat(10_000))
-    });
+    let rest = format!("2710\r\n{}\r\n0\r\n\r\n", "x".repeat(10_000));
+    let (origin, gate, count) = interrupted(format!("{CHUNKED}c\r\nfirst half, \r\n").into(), rest.into());
     let port = free_port();
     let _lab = cached(port, origin.port, "max_object_size: 4KiB");
     let read_whole = |number: usize| {
@@ -319,8 +333,31 @@ fn response_that_becomes_too_large_is_complete_for_all_clients() {
     let second = read_whole(2);
     std::thread::sleep(Duration::from_millis(200));
     gate.open();
-    first.join().unwrap();
-    second.join().unwrap();
+    [first, second].into_iter().for_each(|client| client.join().unwrap());
+}
+
+/// While the response that is too large still arrives, others neither read it nor wait for each other.
+#[test]
+fn requests_after_a_response_became_too_large_are_forwarded_at_once() {
+    const LENGTH: usize = 4 << 20;
+    let start = format!("{CHUNKED}{LENGTH:x}\r\n{}\r\n", "x".repeat(LENGTH));
+    let (origin, gate, count) = interrupted(start.into(), b"3\r\nend\r\n0\r\n\r\n".to_vec());
+    let port = free_port();
+    let _lab = cached(port, origin.port, "max_object_size: 64KiB, lock_timeout: 60s");
+    let mut first = Client::connect(port);
+    first.send(&head("GET", "/object", &[("Connection", "close")]));
+    assert_eq!(read_head(&mut first.reader).expect("a head").status(), 200);
+    // Enough to know that the limit is exceeded.
+    first.reader.read_exact(&mut vec![0; 1 << 20]).unwrap();
+    let others: Vec<_> = (0..3).map(|_| std::thread::spawn(move || get(port, "/object", &[]))).collect();
+    count.wait_for(4);
+    gate.open();
+    for other in others {
+        assert_eq!(other.join().unwrap().body.len(), LENGTH + 3);
+    }
+    let mut body = Vec::new();
+    first.reader.read_to_end(&mut body).unwrap();
+    assert!(body.ends_with(b"3\r\nend\r\n0\r\n\r\n"), "{} bytes", body.len());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Tests of the store on disk.
 
 use super::super::shared_tests::{self as testing, *};
+use super::super::unpublished_tests::{self as unpublished, PART, fill, long, part, read_some};
 use super::super::{CORRUPT, NOT_STORED, PAUSED};
 use super::*;
 use pingora_cache::storage::MissFinishType;
@@ -59,12 +60,12 @@ async fn put(disk: &'static Disk, key: &CacheKey, body: bytes::Bytes) -> Result<
 }
 
 macro_rules! cases {
-    ($($case:ident),* $(,)?) => {
+    ($module:ident: $($case:ident),* $(,)?) => {
         $(#[tokio::test]
         async fn $case() {
             let directory = tempfile::tempdir().unwrap();
             let store = open(directory.path());
-            cases::$case(store).await;
+            $module::$case(store).await;
             assert_eq!(store.flights.len(), 0);
             let stored = settled(store, directory.path());
             let bytes: u64 = stored.iter().map(|path| occupied(path.metadata().unwrap().len())).sum();
@@ -76,6 +77,7 @@ macro_rules! cases {
 }
 
 cases!(
+    cases:
     written_body_is_read_back,
     readers_follow_a_write,
     tag_finds_exactly_that_write,
@@ -85,10 +87,19 @@ cases!(
     seek_selects_a_range,
     hash_collision_is_a_miss,
     variants_are_separate_entries,
-    too_large_body_ends_the_write,
+    too_large_body_without_readers_ends_the_write,
     purge_removes_the_entry_and_stops_a_write,
     expired_entry_keeps_its_body,
     update_meta_changes_the_header_of_that_entry_only,
+);
+
+cases!(
+    unpublished:
+    unpublished_write_is_complete_for_its_readers_and_never_an_entry,
+    unpublished_write_waits_for_the_slowest_reader,
+    unpublished_write_goes_on_when_the_slowest_reader_leaves,
+    unpublished_write_ends_when_its_last_reader_leaves,
+    limit_of_a_write_replaces_a_larger_one_of_the_store,
 );
 
 #[tokio::test]
@@ -254,6 +265,36 @@ async fn reader_gets_spilled_blocks_from_the_file() {
     assert!(rest(&mut early).await.0 == whole && read(disk, &key).await.unwrap() == whole);
 }
 
+#[tokio::test]
+async fn file_of_an_unpublished_write_is_removed_while_its_reader_is_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = open(directory.path());
+    let mut miss = disk.get_miss_handler(&key("a"), &meta(), &span()).await.unwrap();
+    let mut reader = lookup(disk, &key("a")).await.unwrap().1;
+    let flight = disk.flights.find(hash(&key("a")), &key("a")).unwrap();
+    for number in 0..20 {
+        miss.write_body(part(number), false).await.unwrap();
+    }
+    while !flight.is_spilled() {
+        miss.write_body(bytes::Bytes::new(), false).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let mut parts = fill(&mut miss, 20, 1000).await;
+    assert!(parts > 21 && parts < 100, "what is in the file needs no memory: {parts}");
+    assert_eq!(settled(disk, directory.path()).len(), 0);
+    assert!(disk.stats().bytes > 0, "the file still uses space");
+    let mut read = Vec::new();
+    while parts < 100 {
+        read.extend(read_some(&mut reader, PART).await);
+        parts = fill(&mut miss, parts, 100).await;
+    }
+    assert_eq!((flight.is_spilled(), disk.stats().bytes), (false, 0));
+    assert!(miss.finish().await.is_err());
+    read.extend(rest(&mut reader).await.0);
+    assert!(read == long(100));
+    assert_eq!((disk.stats().too_large, disk.stats().write_failures), (1, 0));
+}
+
 /// Writes a body of 900 KiB to a store that fails, and checks that a reader gets all of it.
 async fn assert_readers_survive(disk: &'static Disk, start_failing: impl FnOnce()) {
     let key = key("survive");
@@ -261,13 +302,12 @@ async fn assert_readers_survive(disk: &'static Disk, start_failing: impl FnOnce(
     let mut miss = disk.get_miss_handler(&key, &meta(), &span()).await.unwrap();
     let mut early = lookup(disk, &key).await.unwrap().1;
     miss.write_body(whole.slice(..400_000), false).await.unwrap();
+    let mut late = lookup(disk, &key).await.unwrap().1;
     start_failing();
     for start in (400_000..900_000).step_by(20_000) {
         miss.write_body(whole.slice(start..start + 20_000), false).await.unwrap();
         tokio::task::yield_now().await;
     }
-    let tag = miss.streaming_write_tag().map(<[u8]>::to_vec);
-    let mut late = disk.lookup_streaming_write(&key, tag.as_deref(), &span()).await.unwrap().unwrap().1;
     assert_eq!(miss.finish().await.err().unwrap().etype, NOT_STORED);
     assert!(rest(&mut early).await.0 == whole && rest(&mut late).await.0 == whole);
     assert!(lookup(disk, &key).await.is_none());

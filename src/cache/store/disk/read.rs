@@ -1,7 +1,7 @@
 //! Lookups and readers of a disk store.
 
 use super::super::entries::{check_seek, hash};
-use super::super::flight::{Flight, Progress};
+use super::super::flight::{Flight, Progress, Reader};
 use super::format::{self, BLOCK, CHECKSUM, Head, PREFIX, Prefix};
 use super::volume::{self, Cached};
 use super::{Disk, DiskEntry, blocking, occupied};
@@ -36,8 +36,8 @@ impl Disk {
         if let Some(found) = self.stored(hash, |head| head.key.is(key)).await? {
             return Ok(Some(found));
         }
-        if let Some(flight) = self.flights.find(hash, key) {
-            return Ok(Some(self.follow(flight)));
+        if let Some(found) = self.flights.find(hash, key).and_then(|flight| self.follow(&flight)) {
+            return Ok(Some(found));
         }
         // A write may have become an entry between the two lookups; its file is then in the index.
         if self.index.peek(hash).is_some() { self.stored(hash, |head| head.key.is(key)).await } else { Ok(None) }
@@ -45,15 +45,15 @@ impl Disk {
 
     pub(super) async fn find_id(&'static self, key: &CacheKey, id: u64) -> Result<Option<(CacheMeta, HitHandler)>> {
         let hash = hash(key);
-        if let Some(flight) = self.flights.find_id(hash, key, id) {
-            return Ok(Some(self.follow(flight)));
+        if let Some(found) = self.flights.find_id(hash, key, id).and_then(|flight| self.follow(&flight)) {
+            return Ok(Some(found));
         }
         self.stored(hash, |head| head.prefix.id == id && head.key.is(key)).await
     }
 
-    fn follow(&'static self, flight: Arc<Flight>) -> (CacheMeta, HitHandler) {
-        let meta = flight.meta.to_meta();
-        (meta, Box::new(DiskHit { disk: self, source: Source::Flight(flight), position: 0, end: u64::MAX }))
+    fn follow(&'static self, flight: &Arc<Flight>) -> Option<(CacheMeta, HitHandler)> {
+        let source = Source::Flight(flight.reader()?);
+        Some((flight.meta.to_meta(), Box::new(DiskHit { disk: self, source, position: 0, end: u64::MAX })))
     }
 
     async fn stored(
@@ -195,7 +195,7 @@ async fn read_at(file: &Arc<File>, offset: u64, length: u64) -> io::Result<Bytes
 
 enum Source {
     File(Opened),
-    Flight(Arc<Flight>),
+    Flight(Reader),
 }
 
 /// Reader of a stored file, or of a write in progress.
@@ -212,12 +212,12 @@ impl DiskHit {
     pub fn complete_length(&self) -> Option<u64> {
         match &self.source {
             Source::File(opened) => Some(opened.prefix.body_length),
-            Source::Flight(flight) => flight.complete_length(),
+            Source::Flight(reader) => reader.flight().complete_length(),
         }
     }
 
-    async fn next(&self) -> Result<Option<Bytes>> {
-        let block = match &self.source {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        let block = match &mut self.source {
             Source::File(opened) => {
                 if self.position >= self.end.min(opened.prefix.body_length) {
                     return Ok(None);
@@ -226,11 +226,11 @@ impl DiskHit {
                 let (start, length, id) = (prefix.start(), prefix.body_length, prefix.id);
                 self.disk.block(Place { hash: *hash, file, head, start, length, id }, self.position / BLOCK).await?
             }
-            Source::Flight(flight) => match flight.read(self.position, self.end).await? {
+            Source::Flight(reader) => match reader.read(self.position, self.end).await? {
                 Progress::Data(data) => return Ok(Some(data)),
                 Progress::End => return Ok(None),
                 Progress::Spilled(spill) => {
-                    let (hash, id, length) = (flight.hash, flight.id, spill.written);
+                    let (hash, id, length) = (reader.flight().hash, reader.flight().id, spill.written);
                     let place = Place { hash, file: &spill.file, head: &Bytes::new(), start: spill.start, length, id };
                     self.disk.block(place, self.position / BLOCK).await?
                 }
@@ -276,7 +276,7 @@ impl HandleHit for DiskHit {
     fn entry_id(&self) -> Option<CacheEntryId> {
         let id = match &self.source {
             Source::File(opened) => opened.prefix.id,
-            Source::Flight(flight) => flight.id,
+            Source::Flight(reader) => reader.flight().id,
         };
         Some(CacheEntryId::new(id))
     }

@@ -1,7 +1,7 @@
 //! Writers of a disk store.
 
-use super::super::entries::{Counters, FullKey, INCOMPLETE, NO_ROOM, NOT_STORED, PAUSED, TOO_LARGE, hash};
-use super::super::flight::{Flight, Spill};
+use super::super::entries::{Counters, INCOMPLETE, NO_ROOM, NOT_STORED, PAUSED, TOO_LARGE, WriteLimit};
+use super::super::flight::{Flight, Spill, WINDOW};
 use super::super::index::Reservation;
 use super::super::meta::StoredMeta;
 use super::format::{self, BLOCK, CHECKSUM, Head, PREFIX, Prefix};
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use pingora_cache::eviction::CacheEntryId;
 use pingora_cache::storage::{HandleMiss, MissFinishType, MissHandler, streaming_write::U64WriteId};
 use pingora_cache::{CacheKey, CacheMeta};
-use pingora_error::{Error, Result};
+use pingora_error::{Error, ErrorType, Result};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::sync::Arc;
@@ -29,9 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Starts a write.
 pub(super) fn start(disk: &'static Disk, key: &CacheKey, meta: &CacheMeta) -> Result<MissHandler> {
+    let limit = meta.extensions().get::<WriteLimit>().cloned();
     let meta = StoredMeta::new(meta);
     let expected = meta.content_length().unwrap_or(0);
-    if expected > disk.max_object_size {
+    let max_object_size = WriteLimit::within(limit.as_ref(), disk.max_object_size);
+    if expected > max_object_size {
         Counters::add(&disk.counters.too_large);
         return Error::e_explain(TOO_LARGE, format!("Content-Length is {expected}"));
     }
@@ -39,7 +41,7 @@ pub(super) fn start(disk: &'static Disk, key: &CacheKey, meta: &CacheMeta) -> Re
         return Error::e_explain(PAUSED, "the file system failed a moment ago");
     }
     let id = disk.next_id.fetch_add(1, Ordering::Relaxed);
-    let flight = Flight::new(hash(key), FullKey::new(key), id, meta);
+    let flight = Flight::new(key, id, meta, limit);
     let Some(job) = Job::new(disk, flight.clone()) else {
         return Error::e_explain(NOT_STORED, "the header or the key cannot be stored");
     };
@@ -53,6 +55,7 @@ pub(super) fn start(disk: &'static Disk, key: &CacheKey, meta: &CacheMeta) -> Re
     Ok(Box::new(DiskMiss {
         disk,
         flight,
+        max_object_size,
         stage: Stage::Idle(Box::new(job)),
         handed: 0,
         fixed,
@@ -249,14 +252,15 @@ fn copy(mut from: &File, from_offset: u64, mut to: &File, to_offset: u64) -> io:
 enum Stage {
     Idle(Box<Job>),
     Running(JoinHandle<(Box<Job>, io::Result<()>)>),
-    /// The body is not stored. It stays in memory for the readers of this write.
-    MemoryOnly,
+    /// The body is not stored. The rest of it passes through memory to the readers of this write.
+    Unpublished,
 }
 
 /// Writer of an entry.
 struct DiskMiss {
     disk: &'static Disk,
     flight: Arc<Flight>,
+    max_object_size: u64,
     stage: Stage,
     /// Bytes that were given to a job.
     handed: u64,
@@ -270,7 +274,7 @@ impl DiskMiss {
     /// Hands bytes to a job; waits if too many are in memory.
     async fn advance(&mut self, length: u64) {
         loop {
-            match std::mem::replace(&mut self.stage, Stage::MemoryOnly) {
+            match std::mem::replace(&mut self.stage, Stage::Unpublished) {
                 Stage::Idle(mut job) if length - self.handed >= BATCH => {
                     self.handed = length;
                     self.stage = Stage::Running(tokio::task::spawn_blocking(move || {
@@ -310,13 +314,21 @@ impl DiskMiss {
     /// The file system failed.
     fn give_up(&mut self, error: &io::Error) {
         self.disk.health.report(error, &self.disk.counters, self.disk.volume.path());
-        self.continue_in_memory();
+        self.unpublish(NOT_STORED);
     }
 
-    fn continue_in_memory(&mut self) {
-        self.stage = Stage::MemoryOnly;
-        self.reservation.release();
-        self.flight.hide();
+    /// Removes the temporary file. Readers that are in it have it open.
+    fn unpublish(&mut self, cause: ErrorType) {
+        self.stage = Stage::Unpublished;
+        self.flight.unpublish(cause, WINDOW);
+        self.release_unused();
+    }
+
+    /// The space of a removed file is free when no reader has it open.
+    fn release_unused(&mut self) {
+        if !self.flight.is_spilled() {
+            self.reservation.release();
+        }
     }
 
     /// Space that the file needs with a body of this length.
@@ -330,20 +342,22 @@ impl HandleMiss for DiskMiss {
     /// An error of the file system is not reported here: the write continues in memory for its readers, and `finish`
     /// returns an error.
     async fn write_body(&mut self, data: Bytes, _: bool) -> Result<()> {
-        let length = self.flight.length() + data.len() as u64;
-        if length > self.disk.max_object_size {
-            if self.flight.fail(TOO_LARGE) {
-                Counters::add(&self.disk.counters.too_large);
-            }
-            self.continue_in_memory();
-            return Error::e_explain(TOO_LARGE, format!("the body has {length} bytes or more"));
+        if !matches!(self.stage, Stage::Unpublished) {
+            let length = self.flight.length() + data.len() as u64;
+            let (cause, counter) = if length > self.max_object_size {
+                (TOO_LARGE, &self.disk.counters.too_large)
+            } else if !self.reservation.grow(self.space(length)) {
+                (NO_ROOM, &self.disk.counters.write_failures)
+            } else {
+                self.flight.push(data)?;
+                self.advance(length).await;
+                return Ok(());
+            };
+            Counters::add(counter);
+            self.unpublish(cause);
         }
-        self.flight.push(data)?;
-        if !matches!(self.stage, Stage::MemoryOnly) && !self.reservation.grow(self.space(length)) {
-            Counters::add(&self.disk.counters.write_failures);
-            self.continue_in_memory();
-        }
-        self.advance(length).await;
+        self.flight.pass(data).await?;
+        self.release_unused();
         Ok(())
     }
 
@@ -353,12 +367,12 @@ impl HandleMiss for DiskMiss {
         let Some(length) = self.flight.complete_length() else {
             return Error::e_explain(NOT_STORED, "the write failed before");
         };
-        match std::mem::replace(&mut self.stage, Stage::MemoryOnly) {
+        match std::mem::replace(&mut self.stage, Stage::Unpublished) {
             Stage::Running(handle) => self.settle(handle).await,
             other => self.stage = other,
         }
-        let Stage::Idle(job) = std::mem::replace(&mut self.stage, Stage::MemoryOnly) else {
-            return Error::e_explain(NOT_STORED, "the file system failed");
+        let Stage::Idle(job) = std::mem::replace(&mut self.stage, Stage::Unpublished) else {
+            return Error::e_explain(NOT_STORED, "the body is too large, there was no room for it, or the disk failed");
         };
         let reservation = std::mem::replace(&mut self.reservation, Reservation::new(&self.disk.index, self.flight.id));
         match blocking(move || job.publish(reservation)).await? {

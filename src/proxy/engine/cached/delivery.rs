@@ -13,7 +13,7 @@ use pingora_cache::storage::HitHandler;
 use pingora_http::ResponseHeader;
 use tokio::sync::mpsc;
 
-use super::passing::send_rest;
+use super::passing::failure;
 use super::sink::Event;
 use crate::cache::conditional::StoredResponse;
 use crate::cache::{Outcome, RouteCache, conditional, range, store};
@@ -29,8 +29,8 @@ pub(super) struct Delivery {
     pub(super) body: HitHandler,
     /// How the cache was used.
     pub(super) outcome: Outcome,
-    /// The rest of the body, if the store cannot hold it.
-    pub(super) rest: Option<mpsc::Receiver<Event>>,
+    /// The fetch that this client caused. If the body is not complete, it has the reason.
+    pub(super) fetch: Option<mpsc::Receiver<Event>>,
 }
 
 /// The part of the stored response that a client gets.
@@ -49,7 +49,7 @@ impl Delivery {
     /// Sends the response.
     ///
     /// # Errors
-    /// If the client disconnects, or if the rest of the body is missing.
+    /// If the client disconnects, or if a part of the body is missing.
     pub(super) async fn send(
         mut self,
         client: &mut impl Client,
@@ -60,10 +60,10 @@ impl Delivery {
         let (mut head, selection) = self.head(client, age)?;
         phases::response_to_client(client, &mut head, exchange)?;
         client.start_response(head)?;
-        let mut trailers = None;
         match selection {
-            Selection::Head => {}
-            Selection::Whole => trailers = self.send_body(client, exchange).await?,
+            // A fetch must not wait for a client that reads nothing of it.
+            Selection::Head => drop(self.body),
+            Selection::Whole => self.send_stored(client, exchange).await?,
             Selection::Range(start, end) => {
                 self.seek(start, end)?;
                 self.send_stored(client, exchange).await?;
@@ -73,7 +73,7 @@ impl Delivery {
         if self.outcome.is_from_cache() {
             route.counters.add_saved(client.body_sent(), age.as_secs());
         }
-        client.end_response(trailers)?;
+        client.end_response(None)?;
         phases::response_body_to_client(client, true, exchange);
         std::future::poll_fn(|cx| client.poll_flush(cx)).await
     }
@@ -155,33 +155,25 @@ impl Delivery {
         send(client, exchange, end).await
     }
 
-    /// Sends the whole body: from the store, and the rest from the fetch if the store could not take it. Returns the
-    /// trailers.
-    async fn send_body(
-        &mut self,
-        client: &mut impl Client,
-        exchange: &mut Exchange,
-    ) -> pingora::Result<Option<HeaderMap>> {
-        match (self.send_stored(client, exchange).await, &mut self.rest) {
-            (Ok(()), _) => Ok(None),
-            (Err(e), Some(rest)) if *e.esource() == ErrorSource::Upstream => {
-                log::debug!("the rest of a response follows from its fetch: {e}");
-                send_rest(client, exchange, rest).await
-            }
-            (Err(e), _) => Err(e),
-        }
-    }
-
     /// Sends the selected bytes from the store.
     async fn send_stored(&mut self, client: &mut impl Client, exchange: &mut Exchange) -> pingora::Result<()> {
         loop {
             let mut read = self.body.read_body();
-            let part = std::future::poll_fn(|cx| poll_read(read.as_mut(), client, cx)).await?;
+            let part = std::future::poll_fn(|cx| poll_read(read.as_mut(), client, cx)).await;
             drop(read);
             match part {
-                Some(part) => send(client, exchange, part).await?,
-                None => return Ok(()),
+                Ok(Some(part)) => send(client, exchange, part).await?,
+                Ok(None) => return Ok(()),
+                Err(e) => return Err(self.cause(exchange, e)),
             }
+        }
+    }
+
+    /// The error of the fetch if that is why the body could not be read.
+    fn cause(&mut self, exchange: &mut Exchange, e: Box<Error>) -> Box<Error> {
+        match self.fetch.as_mut().map(mpsc::Receiver::try_recv) {
+            Some(Ok(event)) if *e.esource() == ErrorSource::Upstream => failure(exchange, event),
+            _ => e,
         }
     }
 }

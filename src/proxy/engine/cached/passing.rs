@@ -35,14 +35,14 @@ pub(super) async fn pass_on(
     }
     phases::response_to_client(client, &mut head, exchange)?;
     client.start_response(head)?;
-    let trailers = send_rest(client, exchange, &mut events).await?;
+    let trailers = send_body(client, exchange, &mut events).await?;
     client.end_response(trailers)?;
     phases::response_body_to_client(client, true, exchange);
     std::future::poll_fn(|cx| client.poll_flush(cx)).await
 }
 
-/// Sends the rest of a body that is not stored. Returns its trailers.
-pub(super) async fn send_rest(
+/// Sends the body of a response that is not stored. Returns its trailers.
+async fn send_body(
     client: &mut impl Client,
     exchange: &mut Exchange,
     events: &mut mpsc::Receiver<Event>,
@@ -61,14 +61,17 @@ pub(super) async fn send_rest(
                 std::future::poll_fn(|cx| client.poll_send(cx, &mut data, false)).await?;
             }
             Event::End(trailers) => return Ok(trailers),
-            Event::Failed(failed) => {
-                let (error, report) = *failed;
-                report.apply(exchange);
-                return Err(error.unwrap_or_else(incomplete));
-            }
-            _ => return Err(incomplete()),
+            event => return Err(failure(exchange, event)),
         }
     }
+}
+
+/// The error of a response after which this event came, instead of its rest.
+pub(super) fn failure(exchange: &mut Exchange, event: Event) -> Box<Error> {
+    let Event::Failed(failed) = event else { return incomplete() };
+    let (error, report) = *failed;
+    report.apply(exchange);
+    error.unwrap_or_else(incomplete)
 }
 
 /// The error of a response that is not complete.

@@ -166,7 +166,7 @@ impl OwnEngine {
                     let (meta, body, report) = *stored;
                     report.apply(exchange);
                     let found = Found { meta, body, expired: false };
-                    let usage = Use { rest: Some(events), ..Use::forwarded(Outcome::Miss, reason, None, true) };
+                    let usage = Use { fetch: Some(events), ..Use::forwarded(Outcome::Miss, reason, None, true) };
                     return deliver(client, exchange, &route, found, usage).await;
                 }
                 Event::Validated(validated) => {
@@ -212,8 +212,8 @@ struct Use {
     outcome: Outcome,
     /// How the request was forwarded; `None` for a response from the cache.
     forward: Option<Forwarded>,
-    /// The rest of the body, if it cannot be stored.
-    rest: Option<mpsc::Receiver<Event>>,
+    /// The fetch that this client caused.
+    fetch: Option<mpsc::Receiver<Event>>,
 }
 
 /// How a request was forwarded.
@@ -226,11 +226,11 @@ struct Forwarded {
 
 impl Use {
     const fn hit(outcome: Outcome) -> Self {
-        Self { outcome, forward: None, rest: None }
+        Self { outcome, forward: None, fetch: None }
     }
 
     const fn forwarded(outcome: Outcome, reason: Forward, status: Option<StatusCode>, stored: bool) -> Self {
-        Self { outcome, forward: Some(Forwarded { reason, status, stored }), rest: None }
+        Self { outcome, forward: Some(Forwarded { reason, status, stored }), fetch: None }
     }
 
     /// A stale response instead of an error, which may be a response of the backend.
@@ -301,7 +301,7 @@ async fn deliver(
     };
     let ttl = Some(policy::facts(&found.meta).ttl(SystemTime::now()));
     tell(exchange, route, usage.outcome, CacheStatus { outcome, ttl, key: None, detail: None });
-    let delivery = Delivery { meta: found.meta, body: found.body, outcome: usage.outcome, rest: usage.rest };
+    let delivery = Delivery { meta: found.meta, body: found.body, outcome: usage.outcome, fetch: usage.fetch };
     delivery.send(client, exchange, route).await
 }
 

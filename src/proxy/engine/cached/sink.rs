@@ -68,7 +68,7 @@ pub(super) enum Event {
     Unrelated,
     /// The response is not stored, for this reason: its head, followed by its body.
     Passed(Box<(ResponseHeader, Report, &'static str)>),
-    /// A part of the body of a response that is not stored, or not stored any more.
+    /// A part of the body of a response that is not stored.
     Data(Bytes),
     /// The end of such a response.
     End(Option<HeaderMap>),
@@ -89,8 +89,8 @@ pub(super) struct Sink {
 enum State {
     /// The head has not arrived.
     Waiting,
-    /// The body may have this many more bytes.
-    Storing(MissHandler, u64),
+    /// The body goes to the store, where the clients read it.
+    Storing(MissHandler),
     /// The body goes to the client only.
     Passing,
     Complete,
@@ -155,12 +155,12 @@ impl Sink {
         let reason = match policy::storable(&head, &self.request, rules, times) {
             Ok(_) if stale_is_better => "failure",
             Ok(_) if !fetch.is_used_enough() => "minimum_uses",
-            Ok(meta) => match fetch.cache.store(&mut fetch.key, &self.request, meta).await {
+            Ok(meta) => match fetch.cache.store(&mut fetch.key, &self.request, meta, rules.max_object_size).await {
                 Ok(mut writing) => {
                     fetch.release(LockStatus::Done);
                     // This client also gets the fields that are not stored, such as a cookie for it.
                     *writing.meta.response_header_mut() = head;
-                    self.state = State::Storing(writing.writer, fetch.route.spec.rules.max_object_size);
+                    self.state = State::Storing(writing.writer);
                     self.send(Event::Stored(Box::new((writing.meta, writing.body, report)))).await;
                     return true;
                 }
@@ -199,30 +199,19 @@ impl Sink {
 
     /// Takes a part of the body. Returns whether more is wanted.
     async fn write(&mut self, data: Bytes) -> bool {
-        if let State::Storing(writer, left) = &mut self.state {
-            // A length in memory fits into 64 bits.
-            match left.checked_sub(data.len() as u64) {
-                Some(rest) => match writer.write_body(data.clone(), false).await {
-                    Ok(()) => {
-                        *left = rest;
-                        return true;
-                    }
-                    Err(e) => log::debug!("a response is not stored any more: {e}"),
-                },
-                None => log::debug!("a response is larger than `max_object_size`"),
+        match &mut self.state {
+            State::Storing(writer) => {
+                let written = writer.write_body(data, false).await;
+                written.inspect_err(|e| log::debug!("a response cannot be stored, and no client reads it: {e}")).is_ok()
             }
-            // Its readers get what was written so far; the client that caused the fetch gets the rest from here.
-            self.state = State::Passing;
-        }
-        match self.state {
             State::Passing => self.send(Event::Data(data)).await,
-            _ => true,
+            State::Waiting | State::Complete => true,
         }
     }
 
     async fn finish(&mut self, trailers: Option<HeaderMap>) {
         match std::mem::replace(&mut self.state, State::Complete) {
-            State::Storing(writer, _) => {
+            State::Storing(writer) => {
                 if let Err(e) = writer.finish().await {
                     log::debug!("a response was not stored: {e}");
                 }
