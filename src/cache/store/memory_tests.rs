@@ -92,10 +92,11 @@ async fn bytes_stay_within_the_size_under_a_random_workload() {
 #[tokio::test]
 async fn resize_evicts_at_once_and_allows_growth_again() {
     let store = Memory::new(8 << 20, 1 << 20);
-    for number in 0..70 {
+    // Few enough for any division between two shards.
+    for number in 0..40 {
         super::super::shared_tests::store(store, &key(&number.to_string()), body(100_000)).await.unwrap();
     }
-    assert_eq!(store.stats().entries, 70);
+    assert_eq!(store.stats().entries, 40);
     store.resize(2 << 20);
     let stats = store.stats();
     assert!(stats.bytes <= 2 << 20 && stats.entries < 21 && stats.entries > 10, "{stats:?}");
@@ -103,7 +104,7 @@ async fn resize_evicts_at_once_and_allows_growth_again() {
     for number in 100..150 {
         super::super::shared_tests::store(store, &key(&number.to_string()), body(100_000)).await.unwrap();
     }
-    assert!(store.stats().entries > 60);
+    assert!(store.stats().entries > 40);
 }
 
 #[tokio::test]
