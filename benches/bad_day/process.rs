@@ -34,18 +34,30 @@ impl Process {
     /// Starts the command on a core and discards its output.
     pub(crate) fn start(command: &mut Command, core: usize) -> io::Result<Self> {
         pin(core);
-        let child = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let process = Self::start_here(command);
         pin(LOAD_CORE);
-        child.map(Self)
+        process
+    }
+
+    /// Starts the command on the cores of the calling thread, and discards its output.
+    pub(crate) fn start_here(command: &mut Command) -> io::Result<Self> {
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map(Self)
     }
 
     /// The process id.
-    #[allow(dead_code, reason = "used by one of the two benchmarks that share this file")]
+    #[allow(dead_code, reason = "used by some of the benchmarks that share this file")]
     pub(crate) fn id(&self) -> u32 {
         self.0.id()
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Whether the process has ended.
+    #[allow(dead_code, reason = "used by some of the benchmarks that share this file")]
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
+    }
+
+    /// Sends a signal to the group.
+    pub(crate) fn signal(&self, signal: Signal) {
         if let Ok(group) = i32::try_from(self.0.id()) {
             // An error means that the group has already ended.
             killpg(Pid::from_raw(group), signal).ok();
@@ -53,6 +65,7 @@ impl Process {
     }
 
     /// Sends SIGTERM and waits up to [`STOP_TIMEOUT`]; then drop kills the group.
+    #[allow(dead_code, reason = "used by some of the benchmarks that share this file")]
     pub(crate) fn stop(mut self) {
         self.signal(Signal::SIGTERM);
         let until = Instant::now() + STOP_TIMEOUT;
