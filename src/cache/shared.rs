@@ -44,6 +44,8 @@ pub struct Caches {
 /// A store, and the state around it.
 pub struct Cache {
     store: Store,
+    /// The hashes of keys that only this process uses.
+    hashers: [ahash::RandomState; 2],
     lock: CacheLock,
     /// What was purged.
     pub purges: Generations,
@@ -203,11 +205,25 @@ impl Cache {
     fn new(store: Store) -> Self {
         Self {
             store,
+            hashers: [ahash::RandomState::new(), ahash::RandomState::new()],
             lock: CacheLock::new(LOCK_AGE_MAX),
             purges: Generations::default(),
             unstorable: Unstorable::default(),
             uses: Uses::default(),
         }
+    }
+
+    /// Gives the key its hash; otherwise each use computes the one of Pingora, which costs more than the lookup. Only the
+    /// store on disk needs it, for the names of its files. No store relies on different hashes of different keys.
+    pub fn identify(&self, key: &mut CacheKey) {
+        let hash = match self.store {
+            Store::Memory(_) => {
+                let [high, low] = self.hashers.each_ref().map(|hasher| hasher.hash_one(key.primary_key()));
+                (u128::from(high) << 64 | u128::from(low)).to_be_bytes()
+            }
+            Store::Disk(..) => key.primary_bin(),
+        };
+        key.set_primary_bin_override(hash);
     }
 
     /// Looks up the response to a request with these headers. Sets the variant in `key`, if the response has variants.

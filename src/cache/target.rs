@@ -22,7 +22,8 @@ pub struct Target<'a> {
 /// A host in lower case, without the default port of the scheme (RFC 9110 §4.2.3).
 #[must_use]
 pub fn normal_host<'a>(host: &'a str, scheme: &str) -> Cow<'a, str> {
-    let host = match host.rsplit_once(':') {
+    let colon = memchr::memrchr(b':', host.as_bytes());
+    let host = match colon.and_then(|colon| Some((host.get(..colon)?, host.get(colon + 1..)?))) {
         Some((name, port)) if is_default_port(port, scheme) => name,
         _ => host,
     };

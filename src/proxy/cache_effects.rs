@@ -42,7 +42,7 @@ async fn update_from_head(
     response: &ResponseHeader,
 ) -> pingora::Result<()> {
     let Some(cache) = route.shared() else { return Ok(()) };
-    let mut key = cache_key::of(request, route);
+    let mut key = cache_key::of(request, route, &cache);
     let Some(found) = cache.lookup(&mut key, &request.headers).await? else { return Ok(()) };
     let length = store::complete_length(&found.body);
     match freshening::update_from_head(found.meta.headers(), length, response.status, &response.headers) {

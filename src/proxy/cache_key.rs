@@ -3,14 +3,16 @@
 use pingora_cache::CacheKey;
 use pingora_http::RequestHeader;
 
-use crate::cache::{RouteCache, key};
+use crate::cache::{Cache, RouteCache, key};
 use crate::decision::form::X_FORWARDED_PROTO;
 use crate::decision::host;
 
-/// The key of a request on the route with this cache.
-pub(super) fn of(request: &RequestHeader, route: &RouteCache) -> CacheKey {
+/// The key of a request on the route with this cache, for its store.
+pub(super) fn of(request: &RequestHeader, route: &RouteCache, cache: &Cache) -> CacheKey {
     let key = key::Key::new(&target(request, route), &route.spec.rules.key, &request.headers);
-    CacheKey::new(key.into_bytes(), "")
+    let mut key = CacheKey::new(key.into_bytes(), "");
+    cache.identify(&mut key);
+    key
 }
 
 /// The target of a request, as far as it belongs to the key.

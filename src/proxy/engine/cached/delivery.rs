@@ -63,10 +63,13 @@ impl Delivery {
         match selection {
             // A fetch must not wait for a client that reads nothing of it.
             Selection::Head => drop(self.body),
-            Selection::Whole => self.send_stored(client, exchange).await?,
+            Selection::Whole => {
+                let length = store::complete_length(&self.body);
+                self.send_stored(client, exchange, length).await?;
+            }
             Selection::Range(start, end) => {
                 self.seek(start, end)?;
-                self.send_stored(client, exchange).await?;
+                self.send_stored(client, exchange, Some(end.saturating_sub(start).saturating_add(1))).await?;
             }
             Selection::Ranges(parts, end) => self.send_ranges(client, exchange, parts, end).await?,
         }
@@ -105,6 +108,7 @@ impl Delivery {
         }
         if matches!(selection, Selection::Whole) {
             match length {
+                Some(length) if states(&head, length) => {}
                 Some(length) => head.insert_header(header::CONTENT_LENGTH, length)?,
                 // The client's connection can then stay open.
                 None if !client.is_http2() => {
@@ -128,8 +132,7 @@ impl Delivery {
 
     /// The length of the body, if it is known.
     fn length(&self, head: &ResponseHeader) -> Option<u64> {
-        let announced = || head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
-        store::complete_length(&self.body).or_else(announced)
+        store::complete_length(&self.body).or_else(|| announced(head))
     }
 
     /// Moves to the bytes from `start` to `last`.
@@ -150,23 +153,33 @@ impl Delivery {
         for part in parts {
             send(client, exchange, part.head).await?;
             self.seek(part.start, part.end_inclusive)?;
-            self.send_stored(client, exchange).await?;
+            self.send_stored(client, exchange, None).await?;
         }
         send(client, exchange, end).await
     }
 
-    /// Sends the selected bytes from the store.
-    async fn send_stored(&mut self, client: &mut impl Client, exchange: &mut Exchange) -> pingora::Result<()> {
-        loop {
+    /// Sends the selected bytes from the store: `left`, if their number is known.
+    async fn send_stored(
+        &mut self,
+        client: &mut impl Client,
+        exchange: &mut Exchange,
+        mut left: Option<u64>,
+    ) -> pingora::Result<()> {
+        // With a known number, no read only finds the end.
+        while left != Some(0) {
             let mut read = self.body.read_body();
             let part = std::future::poll_fn(|cx| poll_read(read.as_mut(), client, cx)).await;
             drop(read);
             match part {
-                Ok(Some(part)) => send(client, exchange, part).await?,
-                Ok(None) => return Ok(()),
+                Ok(Some(part)) => {
+                    left = left.map(|left| left.saturating_sub(part.len() as u64));
+                    send(client, exchange, part).await?;
+                }
+                Ok(None) => break,
                 Err(e) => return Err(self.cause(exchange, e)),
             }
         }
+        Ok(())
     }
 
     /// The error of the fetch if that is why the body could not be read.
@@ -176,6 +189,17 @@ impl Delivery {
             _ => e,
         }
     }
+}
+
+/// The length that the stored header states.
+fn announced(head: &ResponseHeader) -> Option<u64> {
+    head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether the header states this length, in its only form.
+fn states(head: &ResponseHeader, length: u64) -> bool {
+    let stated = head.headers.get(header::CONTENT_LENGTH);
+    stated.is_some_and(|stated| stated.as_bytes() == itoa::Buffer::new().format(length).as_bytes())
 }
 
 type Read<'a> = dyn Future<Output = pingora::Result<Option<Bytes>>> + Send + 'a;

@@ -79,7 +79,7 @@ impl OwnEngine {
         exchange: &mut Exchange,
         (route, cache): (Arc<RouteCache>, Arc<Cache>),
     ) -> pingora::Result<()> {
-        let mut key = cache_key::of(client.request(), &route);
+        let mut key = cache_key::of(client.request(), &route, &cache);
         let (mut now, mut waited, mut permit) = (exchange.time, false, None::<FetchPermit>);
         let until = exchange.began().checked_add(route.spec.lock_timeout);
         loop {
