@@ -1,4 +1,4 @@
-//! The `cost` benchmark: CPU instructions per request of l7lb and of bare Pingora, counted by callgrind.
+//! The `cost` benchmark: CPU instructions per request of l7lb, of its cache and of bare Pingora, counted by callgrind.
 //!
 //! Instruction counts do not depend on the load of the machine, so a change of a few percent is visible. One client
 //! sends requests one after the other on one warm connection; the count covers the whole proxy process, without
@@ -74,7 +74,8 @@ fn main() -> Result<(), BoxError> {
         println!("skipped: callgrind is not available; install valgrind");
         return Ok(());
     }
-    let kinds: &[Kind] = if flags.short { &[Kind::L7lb] } else { &[Kind::L7lb, Kind::Bare] };
+    let kinds: &[Kind] =
+        if flags.short { &[Kind::L7lb, Kind::Cached] } else { &[Kind::L7lb, Kind::Cached, Kind::Bare] };
     let mut measured = Figures::default();
     for kind in kinds {
         runtime.block_on(measure(*kind, flags.requests, &mut measured))?;
@@ -95,7 +96,9 @@ fn main() -> Result<(), BoxError> {
 
 /// The instructions per request of one proxy, for every protocol.
 async fn measure(kind: Kind, requests: u32, figures: &mut Figures) -> Result<(), BoxError> {
-    for protocol in client::PROTOCOLS {
+    // The cache does not depend on the protocol of the client.
+    let protocols = if kind == Kind::Cached { &[client::Protocol::Http1][..] } else { &client::PROTOCOLS };
+    for protocol in protocols.iter().copied() {
         let proxy = Proxy::start_in_callgrind(kind)?;
         let mut client = client::Connector::new(protocol, &proxy)?.connect().await?;
         client.requests(requests / 2).await?;

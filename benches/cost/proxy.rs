@@ -20,6 +20,8 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 pub(crate) enum Kind {
     /// l7lb with its defaults, and an access log in a file.
     L7lb,
+    /// The same, with a cache that has the response.
+    Cached,
     /// `examples/bare.rs`.
     Bare,
 }
@@ -28,12 +30,13 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::L7lb => "l7lb",
+            Self::Cached => "cached",
             Self::Bare => "bare",
         }
     }
 
     fn program(self) -> Result<PathBuf, BoxError> {
-        if self == Self::L7lb {
+        if self != Self::Bare {
             return Ok(env!("CARGO_BIN_EXE_l7lb").into());
         }
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -118,6 +121,7 @@ fn arguments<'a>(
         return Ok(command.args([backend, plain, tls, format!("{files}/cert.pem"), format!("{files}/key.pem")]));
     }
     let file = folder.join("l7lb.yaml");
+    let cache = if kind == Kind::Cached { ", cache: { default_ttl: 1h }" } else { "" };
     // Health checks are rare, so that they do not add to the count.
     std::fs::write(
         &file,
@@ -128,7 +132,7 @@ listeners:
   - {{ address: 127.0.0.1:{tls}, tls: {{ certificates: [{{ certificate: {files}/cert.pem, key: {files}/key.pem }}] }} }}
 connection_limits: {{ per_client: 8192 }}
 access_log: {{ file: {files}/access.log }}
-routes: [{{ path: /, pool: cost }}]
+routes: [{{ path: /, pool: cost{cache} }}]
 pools:
   cost: {{ health_check: {{ type: tcp, interval: 1h }}, backends: [{{ address: 127.0.0.1:{backend} }}] }}
 "
