@@ -4,9 +4,9 @@
 //! admission and eviction in one step. Pingora's `HttpCache` is not used either, because it lets the client that fetches
 //! a response determine how fast others get it; the states of a request are in `proxy::engine::cached`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -22,11 +22,12 @@ use pingora_http::ResponseHeader;
 use super::config::{Spec, StoreKind, StoresConfig};
 use super::counters::Counters;
 use super::key::{self, UriParts};
-use super::purge::{self, Generations, Subject, Verdict};
+use super::purge::{self, Generations, Kind, Scope, Subject, Verdict};
+use super::purge_keeper::Keeper;
 use super::remembered::{Unstorable, Uses};
-use super::store;
 use super::store::disk::{self, Disk};
 use super::store::memory::Memory;
+use super::store::{self, Order, Stats, TopEntry};
 use super::vary::{self, VaryNames};
 use crate::base::units::RouteName;
 
@@ -45,11 +46,13 @@ pub struct Cache {
     store: Store,
     lock: CacheLock,
     /// What was purged.
-    pub purges: Generations,
+    pub purges: Arc<Generations>,
     /// The keys whose responses cannot be stored.
     pub unstorable: Unstorable,
     /// How often responses were requested.
     pub uses: Uses,
+    /// Keeps the purges of a store on disk.
+    keeper: Option<Keeper>,
 }
 
 enum Store {
@@ -76,6 +79,15 @@ pub struct Found {
     pub body: HitHandler,
     /// Whether it was purged softly since it was stored: it must be validated.
     pub expired: bool,
+}
+
+/// What became of a purge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purged {
+    /// It concerns responses stored at this time or before.
+    pub at: SystemTime,
+    /// Whether it survives a restart, or the reason why it does not.
+    pub saved: Result<(), String>,
 }
 
 impl Caches {
@@ -105,7 +117,7 @@ impl Caches {
                     Store::Disk(store, path.clone())
                 }
             };
-            slot.store(Some(Arc::new(Cache::new(store))));
+            slot.store(Some(Arc::new(Cache::new(store)?)));
         }
         Ok(())
     }
@@ -199,13 +211,38 @@ pub struct Writing {
 }
 
 impl Cache {
-    fn new(store: Store) -> Self {
-        Self {
+    fn new(store: Store) -> Result<Self, String> {
+        let purges = Arc::new(Generations::default());
+        let keeper = match &store {
+            Store::Memory(_) => None,
+            Store::Disk(_, folder) => Some(Keeper::start(folder, &purges)?),
+        };
+        Ok(Self {
             store,
             lock: CacheLock::new(LOCK_AGE_MAX),
-            purges: Generations::default(),
+            purges,
             unstorable: Unstorable::default(),
             uses: Uses::default(),
+            keeper,
+        })
+    }
+
+    /// Purges responses, and makes sure that a restart does not bring them back. May block.
+    ///
+    /// All purges apply even if they cannot be kept.
+    pub fn purge(&self, scopes: impl IntoIterator<Item = Scope>, kind: Kind, now: SystemTime) -> Purged {
+        let purges: Vec<_> = scopes.into_iter().map(|scope| self.purges.purge(scope, kind, now)).collect();
+        let at = purges.last().map_or(now, |purge| purge.at);
+        let saved = self.keeper.as_ref().map_or(Ok(()), |keeper| keeper.keep(&purges));
+        Purged { at, saved: saved.map_err(|e| e.to_string()) }
+    }
+
+    /// Purges the responses with a key or URI key because of a response to another request. Does not block; the purge is
+    /// kept soon after.
+    pub fn invalidate(&self, key: &[u8], now: SystemTime) {
+        let purge = self.purges.purge_key(key, Kind::Hard, now);
+        if let Some(keeper) = &self.keeper {
+            keeper.keep_later(purge);
         }
     }
 
@@ -225,21 +262,11 @@ impl Cache {
                 None => return Ok(None),
             }
         }
-        Ok(match self.verdict(key, &meta) {
+        Ok(match verdict(&self.purges, key.primary_key(), &meta) {
             Verdict::Valid => Some(Found { meta, body, expired: false }),
             Verdict::Soft => Some(Found { meta, body, expired: true }),
             Verdict::Gone => None,
         })
-    }
-
-    /// Whether the response was purged since it was stored.
-    fn verdict(&self, key: &CacheKey, meta: &CacheMeta) -> Verdict {
-        if self.purges.is_empty() {
-            return Verdict::Valid;
-        }
-        let UriParts { uri, host, path } = key::uri_parts(key.primary_key());
-        let subject = Subject { key: key.primary_key(), uri, host, path, stored_at: store::updated(meta) };
-        self.purges.verdict(&subject, purge::tags(meta.headers()))
     }
 
     /// The turn of a request that needs a fetch.
@@ -292,6 +319,39 @@ impl Cache {
         Ok(())
     }
 
+    /// The first `n` stored responses in `order`, without purged ones, of at most 100,000 entries.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn top(&self, n: usize, order: Order) -> pingora::Result<Vec<TopEntry>> {
+        let purges = Arc::clone(&self.purges);
+        let keep = move |key: &[u8], meta: &CacheMeta| {
+            variants(meta).is_none() && verdict(&purges, key, meta) != Verdict::Gone
+        };
+        match self.store {
+            Store::Memory(store) => Ok(store.top(n, order, keep)),
+            Store::Disk(store, _) => store.top(n, order, keep).await,
+        }
+    }
+
+    /// The counters of the store.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        match self.store {
+            Store::Memory(store) => store.stats(),
+            Store::Disk(store, _) => store.stats(),
+        }
+    }
+
+    /// The folder of a store on disk.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.store {
+            Store::Memory(_) => None,
+            Store::Disk(_, folder) => Some(folder),
+        }
+    }
+
     /// Replaces the stored header of `key` after a validation.
     ///
     /// # Errors
@@ -308,6 +368,16 @@ impl Cache {
         let key = key.to_compact();
         self.store.storage().purge(PurgeTarget::Active(&key), PurgeType::Invalidation, &span()).await.map(drop)
     }
+}
+
+/// Whether the response with this key was purged since it was stored.
+fn verdict(purges: &Generations, key: &[u8], meta: &CacheMeta) -> Verdict {
+    if purges.is_empty() {
+        return Verdict::Valid;
+    }
+    let UriParts { uri, host, path } = key::uri_parts(key);
+    let subject = Subject { key, uri, host, path, stored_at: store::updated(meta) };
+    purges.verdict(&subject, purge::tags(meta.headers()))
 }
 
 /// Tracing of Pingora, which is not used.

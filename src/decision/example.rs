@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::own_response::OwnResponse;
-use super::{ConnectionFacts, Decision, decide};
+use super::{ConnectionFacts, Decision, decide, form};
 use crate::config::listener;
 use crate::decision::snapshot::Snapshot;
 use crate::http::h1::{HeadReader, encode_target, parse_request};
@@ -202,6 +202,17 @@ impl ExampleRequest {
         let mut parsed = HeadReader::default().inspect(&head, limits)?.ok_or(incomplete)?;
         let bytes = if parsed.encode_target { encode_target(&head, &mut parsed)?.freeze() } else { head.into() };
         parse_request(&bytes, &parsed)
+    }
+
+    /// The request with its normalised path, as [`decide`] matches it.
+    ///
+    /// # Errors
+    /// If the request is malformed.
+    pub fn normalised(&self, limits: &RequestLimits) -> Result<RequestHeader, DetailedRejection> {
+        let mut request = self.request(limits)?;
+        form::check(&request)?;
+        form::normalise(&mut request)?;
+        Ok(request)
     }
 
     /// The listener that the request would reach: the one with its port, otherwise the first one with the same

@@ -14,6 +14,7 @@
 mod lab;
 
 mod affinity;
+mod cache;
 mod command;
 mod descriptors;
 mod differential;

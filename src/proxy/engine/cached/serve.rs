@@ -14,22 +14,13 @@ use super::passing::{incomplete, next, pass_on};
 use super::sink::{Event, Fetch};
 use crate::cache::cache_status::{self, CacheStatus, Forward};
 use crate::cache::policy::{self, Reuse};
-use crate::cache::{Cache, FetchPermit, Found, Outcome, RouteCache, Turn, conditional};
+use crate::cache::{Cache, FetchPermit, Found, Outcome, RouteCache, Turn};
+use crate::decision::cache_key::{self, BodyFacts, BypassReason, Usage};
 use crate::http::rejection::Rejection;
 use crate::proxy::engine::OwnEngine;
 use crate::proxy::engine::client::Client;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::{cache_key, phases, respond};
-
-/// How a request uses the cache.
-enum Usage {
-    /// A stored response may serve it.
-    Lookup,
-    /// It goes to a backend.
-    Bypass,
-    /// It goes to a backend, and may change what is stored (RFC 9111 §4.4).
-    Unsafe,
-}
+use crate::proxy::{phases, respond};
 
 /// A request that waits for a response which another request fetches.
 enum Waited {
@@ -53,11 +44,11 @@ impl OwnEngine {
                 exchange.note(client, &self.proxy.recorder);
                 self.look_up(client, exchange, (route, cache)).await
             }
-            Usage::Bypass => self.pass(client, exchange, &route, (Outcome::Bypass, Forward::Bypass)).await,
-            Usage::Unsafe => {
+            Usage::Bypass(BypassReason::UnsafeMethod) => {
                 exchange.affects_cache = Some(Arc::clone(&route));
                 self.pass(client, exchange, &route, (Outcome::Bypass, Forward::Method)).await
             }
+            Usage::Bypass(_) => self.pass(client, exchange, &route, (Outcome::Bypass, Forward::Bypass)).await,
         }
     }
 
@@ -228,17 +219,8 @@ async fn find(cache: &Cache, key: &mut CacheKey, client: &impl Client) -> Option
 
 /// How the request uses the cache.
 fn usage(client: &mut impl Client, exchange: &Exchange, route: &RouteCache) -> Usage {
-    let complete = client.is_request_complete() && client.replay().is_none();
-    let request = client.request();
-    if !request.method.is_safe() {
-        return Usage::Unsafe;
-    }
-    let method = request.method == Method::GET || (route.spec.head && request.method == Method::HEAD);
-    let bypass = exchange.upgrade
-        || !complete
-        || conditional::must_forward(&request.headers)
-        || route.spec.bypass.applies(&request.headers, request.uri.query());
-    if method && !bypass { Usage::Lookup } else { Usage::Bypass }
+    let body = !client.is_request_complete() || client.replay().is_some();
+    cache_key::usage(client.request(), BodyFacts { upgrade: exchange.upgrade, body }, route)
 }
 
 /// Records how the cache was used: for the access log, the counters and Cache-Status.

@@ -1,0 +1,4 @@
+//! The HTTP cache of the real binary.
+
+mod commands;
+mod purge;
