@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -251,22 +251,48 @@ impl Cache {
     /// # Errors
     /// If the store fails.
     pub async fn lookup(&self, key: &mut CacheKey, request: &HeaderMap) -> pingora::Result<Option<Found>> {
+        Ok(self.find(key, request).await?.0)
+    }
+
+    /// Like [`Cache::lookup`], with the request headers that select a variant. Counts as no use of the response.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn look(&self, key: &mut CacheKey, request: &HeaderMap) -> pingora::Result<(Option<Found>, VaryNames)> {
+        let found = self.find(key, request).await?;
+        if let Some(found) = &found.0 {
+            store::uncount(&found.body);
+        }
+        Ok(found)
+    }
+
+    async fn find(&self, key: &mut CacheKey, request: &HeaderMap) -> pingora::Result<(Option<Found>, VaryNames)> {
         let storage = self.store.storage();
         key.remove_variance_key();
-        let Some((mut meta, mut body)) = storage.lookup(key, &span()).await? else { return Ok(None) };
-        if let Some(names) = variants(&meta) {
-            let Some(variance) = vary::variance(&names, request) else { return Ok(None) };
+        let Some((mut meta, mut body)) = storage.lookup(key, &span()).await? else {
+            return Ok((None, VaryNames::None));
+        };
+        let names = variants(&meta).unwrap_or_default();
+        if names != VaryNames::None {
+            let Some(variance) = vary::variance(&names, request) else { return Ok((None, names)) };
             key.set_variance_key(variance);
             match storage.lookup(key, &span()).await? {
                 Some(variant) => (meta, body) = variant,
-                None => return Ok(None),
+                None => return Ok((None, names)),
             }
         }
-        Ok(match verdict(&self.purges, key.primary_key(), &meta) {
+        let found = match verdict(&self.purges, key.primary_key(), &meta) {
             Verdict::Valid => Some(Found { meta, body, expired: false }),
             Verdict::Soft => Some(Found { meta, body, expired: true }),
             Verdict::Gone => None,
-        })
+        };
+        Ok((found, names))
+    }
+
+    /// Whether the response of `key` could not be stored recently.
+    #[must_use]
+    pub fn is_unstorable(&self, key: &CacheKey, now: Instant) -> bool {
+        self.unstorable.contains(&key.primary_bin(), now)
     }
 
     /// The turn of a request that needs a fetch.

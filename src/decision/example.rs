@@ -180,8 +180,20 @@ impl ExampleRequest {
             limits.push(evaluated);
             result
         });
+        self.set_scheme(&mut request, snapshot);
         let own_response = OwnResponse::to_last_recipient(&request).filter(|_| decision.rejection.is_none());
         Outcome { client, request: Some(request), limits, decision, own_response }
+    }
+
+    /// Sets the scheme in the request as it is forwarded: the key of the cache has it.
+    fn set_scheme(&self, request: &mut RequestHeader, snapshot: &Snapshot) {
+        let own = if self.secure { "https" } else { "http" };
+        let proxies = &snapshot.trusted_proxies;
+        let peer = (self.from, proxies.contains(self.from));
+        if let Some(scheme) = form::new_scheme(proxies, peer, &request.headers, own) {
+            // The name and the value are legal.
+            request.insert_header(form::X_FORWARDED_PROTO, scheme).ok();
+        }
     }
 
     /// The client address: the peer, or the client named by a trusted proxy.

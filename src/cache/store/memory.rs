@@ -265,6 +265,13 @@ pub struct MemoryHit {
 }
 
 impl MemoryHit {
+    /// Undoes the count of the hit.
+    pub(super) fn uncount(&self) {
+        if let Source::Entry(entry) = &self.source {
+            entry.hits.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Length of the body if it is complete.
     pub fn complete_length(&self) -> Option<u64> {
         match &self.source {

@@ -1,12 +1,13 @@
 //! `l7lb cache` and `l7lb cache top`.
 
 use http::Method;
+use serde_json::{Value, json};
 
 use super::purge::{FRESH, Origin, yaml};
 use crate::control::call;
 use crate::control::commands::{json_of, run_command, stdout_of};
 use crate::lab::client::{get, get_with};
-use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port, lacks_own_engine};
+use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port, lacks_own_engine, run};
 use crate::one_pool;
 
 #[test]
@@ -26,7 +27,7 @@ fn cache_command_shows_what_the_caches_did_and_the_stores() {
     get_with(port, "/a", "Cache-Control: no-cache\r\n");
     let after = json_of(&lab, &["cache"]);
     let counted = |name: &str| {
-        let count = |state: &serde_json::Value| state["routes"][0]["requests"][name].as_u64().unwrap();
+        let count = |state: &Value| state["routes"][0]["requests"][name].as_u64().unwrap();
         count(&after) - count(&before)
     };
     let names = ["total", "hit", "miss", "bypass", "only_if_cached", "stale", "collapsed"];
@@ -82,4 +83,95 @@ fn cache_commands_without_a_cache_fail_with_the_reason() {
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("no route uses a cache"), "{output:?}");
     }
+}
+
+#[test]
+fn explain_shows_whether_a_request_uses_the_cache_and_what_is_stored() {
+    if lacks_own_engine() {
+        return;
+    }
+    let fields = "Cache-Control: max-age=3600\r\nAge: 100\r\nVary: Accept\r\n";
+    let (origin, port) = (Origin::start(fields), free_port());
+    let rule = "path: /bypass, pool: a, cache: { methods: [GET], bypass: { headers: [X-Preview] } }";
+    let yaml = yaml(port, origin.port) + "  - { " + rule + " }\n  - { path: /none, pool: a }\n";
+    let lab = Lab::start(&yaml);
+    let file = lab.folder().join("l7lb.yaml");
+    let offline = |request: &str, header: &str| {
+        let output = run(&["explain", request, "-H", header, "--json", "--conf", file.to_str().unwrap()]);
+        let explained: Value = serde_json::from_slice(&output.stdout).unwrap();
+        explained["cache"].clone()
+    };
+    for (request, header, bypass) in [
+        ("http://localhost/a", "A: b", Value::Null),
+        ("HEAD http://localhost/a", "A: b", Value::Null),
+        ("POST http://localhost/a", "A: b", json!("unsafe_method")),
+        ("OPTIONS http://localhost/a", "A: b", json!("method")),
+        ("HEAD http://localhost/bypass", "A: b", json!("method")),
+        ("http://localhost/a", "Content-Length: 1", json!("body")),
+        ("http://localhost/a", "Content-Length: 0", Value::Null),
+        ("http://localhost/a", "If-Match: x", json!("precondition")),
+        ("http://localhost/bypass", "X-Preview: 1", json!("rule")),
+        ("http://localhost/a", "X-Preview: 1", Value::Null),
+    ] {
+        let cache = offline(request, header);
+        assert_eq!(
+            (&cache["bypass"], &cache["used"]),
+            (&bypass, &json!(bypass.is_null())),
+            "{request} {header}: {cache}"
+        );
+        assert_eq!(cache["state"], Value::Null);
+    }
+    assert_eq!(offline("http://localhost/none", "A: b"), Value::Null, "the route has no cache");
+    assert_eq!(offline("https://localhost:443/%61?b", "A: b")["key"], "https://localhost/a?b");
+    let live =
+        |request: &str, header: &str| json_of(&lab, &["explain", request, "-H", header, "--live"])["cache"].clone();
+    for path in ["/a", "/disk/a"] {
+        let url = format!("http://localhost{path}");
+        let before = live(&url, "A: b");
+        assert_eq!(
+            before["state"],
+            json!({ "response": null, "variant_headers": [], "unstorable": false, "from": "backend" })
+        );
+        get(port, path);
+        let hit = || get(port, path).header("cache-status").contains("; hit");
+        eventually("the response is stored", PATIENCE, hit);
+        let after = live(&url, "A: b");
+        let (state, response) = (&after["state"], &after["state"]["response"]);
+        assert_eq!((&state["from"], &state["variant_headers"]), (&json!("stored"), &json!(["accept"])), "{after:#}");
+        assert_eq!((&response["status"], &response["size"]), (&json!(200), &json!(1)), "{after:#}");
+        let (age, ttl) = (response["age"].as_u64().unwrap(), response["ttl"].as_u64().unwrap());
+        assert!((100..200).contains(&age) && (3400..=3500).contains(&ttl), "{after:#}");
+        assert_eq!(live(&url, "Accept: text/html")["state"]["response"], Value::Null, "another variant");
+        assert_eq!(live(&url, "Cache-Control: no-cache")["state"]["from"], "validated");
+        assert_eq!(live(&url, "Cache-Control: no-store, only-if-cached")["state"]["from"], "not_cached");
+        let hits = |path: &str| {
+            let top = json_of(&lab, &["cache", "top"]);
+            let objects = top["objects"].as_array().unwrap();
+            objects.iter().find(|object| object["key"] == path).unwrap()["hits"].clone()
+        };
+        let uses = hits(&url);
+        let text = stdout_of(&lab, &["explain", &url, "--live"]);
+        for part in ["cache    used\n  key    http://localhost/", "stored 200, fresh for 34", "varies by accept"] {
+            assert!(text.contains(part), "no {part:?} in:\n{text}");
+        }
+        assert_eq!(hits(&url), uses, "explain is no use of the response");
+        stdout_of(&lab, &["cache", "purge", "--tag", "all", "--soft"]);
+        let purged = live(&url, "A: b");
+        assert_eq!(
+            (&purged["state"]["from"], &purged["state"]["response"]["soft_purged"]),
+            (&json!("validated"), &json!(true))
+        );
+    }
+}
+
+#[test]
+fn explain_reports_a_response_that_cannot_be_stored() {
+    if lacks_own_engine() {
+        return;
+    }
+    let (origin, port) = (Origin::start("Cache-Control: no-store\r\n"), free_port());
+    let lab = Lab::start(&yaml(port, origin.port));
+    get(port, "/a");
+    let cache = json_of(&lab, &["explain", "http://localhost/a", "--live"])["cache"].clone();
+    assert_eq!((&cache["state"]["unstorable"], &cache["state"]["response"]), (&json!(true), &Value::Null), "{cache:#}");
 }

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, StatusCode};
 use pingora_cache::CacheKey;
-use pingora_cache::key::CacheHashKey;
 use pingora_cache::lock::{LockStatus, ReadLock};
 use tokio::sync::mpsc;
 
@@ -107,7 +106,7 @@ impl OwnEngine {
                 exchange.affects_cache = Some(Arc::clone(&route));
                 return self.pass(client, exchange, &route, (Outcome::Bypass, Forward::Method)).await;
             }
-            if stale.is_none() && cache.unstorable.contains(&key.primary_bin(), exchange.began()) {
+            if stale.is_none() && cache.is_unstorable(&key, exchange.began()) {
                 return self.pass(client, exchange, &route, (Outcome::Unstored, reason)).await;
             }
             let mine = (Arc::clone(&route), Arc::clone(&cache), key.clone());
