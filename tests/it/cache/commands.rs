@@ -86,12 +86,11 @@ fn cache_commands_without_a_cache_fail_with_the_reason() {
 }
 
 #[test]
-fn explain_shows_whether_a_request_uses_the_cache_and_what_is_stored() {
+fn explain_shows_whether_a_request_uses_the_cache_and_its_key() {
     if lacks_own_engine() {
         return;
     }
-    let fields = "Cache-Control: max-age=3600\r\nAge: 100\r\nVary: Accept\r\n";
-    let (origin, port) = (Origin::start(fields), free_port());
+    let (origin, port) = (Origin::start(FRESH), free_port());
     let rule = "path: /bypass, pool: a, cache: { methods: [GET], bypass: { headers: [X-Preview] } }";
     let yaml = yaml(port, origin.port) + "  - { " + rule + " }\n  - { path: /none, pool: a }\n";
     let lab = Lab::start(&yaml);
@@ -123,6 +122,16 @@ fn explain_shows_whether_a_request_uses_the_cache_and_what_is_stored() {
     }
     assert_eq!(offline("http://localhost/none", "A: b"), Value::Null, "the route has no cache");
     assert_eq!(offline("https://localhost:443/%61?b", "A: b")["key"], "https://localhost/a?b");
+}
+
+#[test]
+fn live_explain_shows_what_is_stored_before_and_after_a_request() {
+    if lacks_own_engine() {
+        return;
+    }
+    let fields = "Cache-Control: max-age=3600\r\nAge: 100\r\nVary: Accept\r\n";
+    let (origin, port) = (Origin::start(fields), free_port());
+    let lab = Lab::start(&yaml(port, origin.port));
     let live =
         |request: &str, header: &str| json_of(&lab, &["explain", request, "-H", header, "--live"])["cache"].clone();
     for path in ["/a", "/disk/a"] {
