@@ -203,6 +203,24 @@ pub enum Event {
         /// The reason, with the limit and the remedy.
         reason: String,
     },
+    /// An operator has purged stored responses.
+    CachePurged {
+        /// What was purged.
+        purged: Vec<String>,
+        /// Whether the responses are stale instead of gone.
+        soft: bool,
+        /// The stores.
+        stores: Vec<String>,
+        /// Whether the purge survives a restart.
+        saved: bool,
+    },
+    /// The journal of purges of the store on disk cannot be read or written.
+    PurgeJournalFailed {
+        /// The file.
+        file: String,
+        /// The reason, and its effect.
+        reason: String,
+    },
     /// Access log lines were lost because the destination failed or was too slow.
     LogLinesLost {
         /// Lines since the last such event.
@@ -234,7 +252,8 @@ impl Event {
             Self::TlsReloadFailed { .. }
             | Self::ConfigRejected { .. }
             | Self::AcceptFailed { .. }
-            | Self::StateFileFailed { .. } => Level::Error,
+            | Self::StateFileFailed { .. }
+            | Self::PurgeJournalFailed { .. } => Level::Error,
             Self::BackendDown { .. }
             | Self::BackendEjected { .. }
             | Self::CircuitOpened { .. }
@@ -255,6 +274,7 @@ impl Event {
             | Self::TlsFileLoaded { .. }
             | Self::ConfigReloaded { .. }
             | Self::LogLevelChanged { .. }
+            | Self::CachePurged { .. }
             | Self::BackendOverridden { .. } => Level::Info,
         }
     }
@@ -282,14 +302,13 @@ impl fmt::Display for Event {
             Self::StateFileFailed { file, reason } => write!(f, "state file: file={file} reason={reason:?}"),
             Self::BackendReturned { pool, backend } => write!(f, "backend returned: pool={pool} backend={backend}"),
             Self::KeepaliveShortened { pool, backend, limit, keepalive_timeout } => {
-                f.write_str("backend closes idle connections before keepalive_timeout: ")?;
-                write!(f, "pool={pool} backend={backend} limit={limit} keepalive_timeout={keepalive_timeout}")
+                let limits = format_args!("limit={limit} keepalive_timeout={keepalive_timeout}");
+                write!(f, "{IDLE_CLOSED}: pool={pool} backend={backend} {limits}")
             }
             Self::CircuitOpened { pool, backend } => write!(f, "circuit opened: pool={pool} backend={backend}"),
             Self::CircuitClosed { pool, backend } => write!(f, "circuit closed: pool={pool} backend={backend}"),
             Self::Overload { pool, requests, rejected, limit } => {
-                let what = if *rejected { "rejected" } else { "would_reject" };
-                write!(f, "overload: pool={pool} limit={limit} {what}={requests}")
+                write!(f, "overload: pool={pool} limit={limit} {}={requests}", overload(*rejected))
             }
             Self::NameUnresolved { pool, name, reason } => {
                 write!(f, "name unresolved: pool={pool} name={name} reason={reason:?}")
@@ -300,13 +319,11 @@ impl fmt::Display for Event {
             }
             Self::TlsFileLoaded { listener, file } => write!(f, "TLS file loaded: listener={listener} file={file}"),
             Self::TlsReloadFailed { listener, reason } => {
-                f.write_str("TLS files not reloaded, the previous ones stay in use: ")?;
-                write!(f, "listener={listener} reason={reason:?}")
+                write!(f, "{TLS_FILES_KEPT}: listener={listener} reason={reason:?}")
             }
             Self::CertificateExpires { listener, certificate, serial, expires, expired } => {
-                let state = if *expired { "has expired" } else { "expires soon" };
-                write!(f, "certificate {state}: listener={listener} certificate={certificate} ")?;
-                write!(f, "serial={serial} expires={expires}")
+                write!(f, "certificate {}: listener={listener} ", expiry(*expired))?;
+                write!(f, "certificate={certificate} serial={serial} expires={expires}")
             }
             Self::ConfigReloaded { file, changes } => {
                 write!(f, "configuration reloaded: file={file} changes={changes:?}")
@@ -317,9 +334,32 @@ impl fmt::Display for Event {
             Self::NeedsUpgrade { keys } => write!(f, "changed keys need an upgrade: keys={}", keys.join(",")),
             Self::LogLevelChanged { log_level } => write!(f, "log level changed: level={log_level}"),
             Self::AcceptFailed { reason } => write!(f, "cannot accept connections: reason={reason:?}"),
+            Self::CachePurged { purged, soft, stores, saved } => {
+                write!(f, "cache purged: {} saved={saved}", purge(purged, *soft, stores))
+            }
+            Self::PurgeJournalFailed { file, reason } => write!(f, "purge journal: file={file} reason={reason:?}"),
             Self::LogLinesLost { lines, reason } => {
                 write!(f, "access log lines lost: lines={lines} reason={reason:?}")
             }
         }
     }
+}
+
+const TLS_FILES_KEPT: &str = "TLS files not reloaded, the previous ones stay in use";
+const IDLE_CLOSED: &str = "backend closes idle connections before keepalive_timeout";
+
+/// What happened to the requests of an overload.
+const fn overload(rejected: bool) -> &'static str {
+    if rejected { "rejected" } else { "would_reject" }
+}
+
+/// Whether a certificate has expired.
+const fn expiry(expired: bool) -> &'static str {
+    if expired { "has expired" } else { "expires soon" }
+}
+
+/// What was purged, and where.
+fn purge(purged: &[String], soft: bool, stores: &[String]) -> String {
+    let kind = if soft { "soft" } else { "hard" };
+    format!("what={:?} kind={kind} stores={}", purged.join(", "), stores.join(","))
 }

@@ -1,11 +1,12 @@
 //! The `cache:` block of a route, and the `cache:` block of the file with the stores.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::rules::{Bypass, KeyRules, QueryRule, Rules, SetCookie};
 use crate::base::fault::{Faults, Place};
@@ -82,7 +83,7 @@ impl StoresConfig {
 }
 
 /// Which store a route uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StoreKind {
     /// In memory.
@@ -90,6 +91,26 @@ pub enum StoreKind {
     Memory,
     /// On disk.
     Disk,
+}
+
+impl StoreKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Memory, Self::Disk];
+
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+impl fmt::Display for StoreKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Configuration of the cache of a route.

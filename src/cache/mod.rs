@@ -10,7 +10,7 @@
 //! - [`conditional`], [`entity_tag`], [`range`]: the part of a response that a client needs. [`freshening`]: updates by 304
 //!   and HEAD responses. [`invalidation`]: what unsafe methods make invalid.
 //! - [`cache_status`]: the field Cache-Status. [`counters`]: what the cache of a route did.
-//! - [`purge`]: what operators removed. [`remembered`]: small bounded memories.
+//! - [`purge`]: what operators removed; its journal keeps that for a store on disk. [`remembered`]: small bounded memories.
 //! - [`store`]: the stores. [`shared`]: the state around a store, for all routes that use it.
 
 pub mod cache_status;
@@ -26,6 +26,8 @@ pub mod invalidation;
 pub mod key;
 pub mod policy;
 pub mod purge;
+mod purge_journal;
+mod purge_keeper;
 mod purge_marks;
 pub mod purge_record;
 pub mod query;
@@ -43,4 +45,4 @@ pub mod vary;
 
 pub use config::{Config, Spec, StoreKind, StoresConfig};
 pub use counters::{Counters, Outcome};
-pub use shared::{Cache, Caches, FetchPermit, Found, RouteCache, Turn, Writing};
+pub use shared::{Cache, Caches, FetchPermit, Found, Purged, RouteCache, Turn, Writing};

@@ -4,9 +4,9 @@
 //! admission and eviction in one step. Pingora's `HttpCache` is not used either, because it lets the client that fetches
 //! a response determine how fast others get it; the states of a request are in `proxy::engine::cached`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -23,11 +23,14 @@ use pingora_http::ResponseHeader;
 use super::config::{Spec, StoreKind, StoresConfig};
 use super::counters::Counters;
 use super::key::{self, UriParts};
-use super::purge::{self, Generations, Subject, Verdict};
+use super::policy;
+use super::purge::{self, Generations, Kind, Scope, Subject, Verdict};
+use super::purge_keeper::Keeper;
 use super::remembered::{Concerns, Unstorable, Uses};
+use super::rules::Rules;
 use super::store::disk::{self, Disk};
 use super::store::memory::Memory;
-use super::store::{self, WriteLimit};
+use super::store::{self, Order, Stats, TopEntry, WriteLimit};
 use super::vary::{self, VaryNames};
 use crate::base::units::RouteName;
 
@@ -48,11 +51,13 @@ pub struct Cache {
     hashers: [ahash::RandomState; 2],
     lock: CacheLock,
     /// What was purged.
-    pub purges: Generations,
+    pub purges: Arc<Generations>,
     /// The keys whose responses cannot be stored.
     pub unstorable: Unstorable,
     /// How often responses were requested.
     pub uses: Uses,
+    /// Keeps the purges of a store on disk.
+    keeper: Option<Keeper>,
 }
 
 enum Store {
@@ -79,6 +84,15 @@ pub struct Found {
     pub body: HitHandler,
     /// Whether it was purged softly since it was stored: it must be validated.
     pub expired: bool,
+}
+
+/// What became of a purge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purged {
+    /// It concerns responses stored at this time or before.
+    pub at: SystemTime,
+    /// Whether it survives a restart, or the reason why it does not.
+    pub saved: Result<(), String>,
 }
 
 impl Caches {
@@ -108,7 +122,7 @@ impl Caches {
                     Store::Disk(store, path.clone())
                 }
             };
-            slot.store(Some(Arc::new(Cache::new(store))));
+            slot.store(Some(Arc::new(Cache::new(store)?)));
         }
         Ok(())
     }
@@ -202,14 +216,39 @@ pub struct Writing {
 }
 
 impl Cache {
-    fn new(store: Store) -> Self {
-        Self {
+    fn new(store: Store) -> Result<Self, String> {
+        let purges = Arc::new(Generations::default());
+        let keeper = match &store {
+            Store::Memory(_) => None,
+            Store::Disk(_, folder) => Some(Keeper::start(folder, &purges)?),
+        };
+        Ok(Self {
             store,
             hashers: [ahash::RandomState::new(), ahash::RandomState::new()],
             lock: CacheLock::new(LOCK_AGE_MAX),
-            purges: Generations::default(),
+            purges,
             unstorable: Unstorable::default(),
             uses: Uses::default(),
+            keeper,
+        })
+    }
+
+    /// Purges responses, and makes sure that a restart does not bring them back. May block.
+    ///
+    /// All purges apply even if they cannot be kept.
+    pub fn purge(&self, scopes: impl IntoIterator<Item = Scope>, kind: Kind, now: SystemTime) -> Purged {
+        let purges: Vec<_> = scopes.into_iter().map(|scope| self.purges.purge(scope, kind, now)).collect();
+        let at = purges.last().map_or(now, |purge| purge.at);
+        let saved = self.keeper.as_ref().map_or(Ok(()), |keeper| keeper.keep(&purges));
+        Purged { at, saved: saved.map_err(|e| e.to_string()) }
+    }
+
+    /// Purges the responses with a key or URI key because of a response to another request. Does not block; the purge is
+    /// kept soon after.
+    pub fn invalidate(&self, key: &[u8], now: SystemTime) {
+        let purge = self.purges.purge_key(key, Kind::Hard, now);
+        if let Some(keeper) = &self.keeper {
+            keeper.keep_later(purge);
         }
     }
 
@@ -231,32 +270,49 @@ impl Cache {
     /// # Errors
     /// If the store fails.
     pub async fn lookup(&self, key: &mut CacheKey, request: &HeaderMap) -> pingora::Result<Option<Found>> {
+        Ok(self.find(key, request).await?.0)
+    }
+
+    /// Like [`Cache::lookup`], with the request headers that select a variant. Counts as no use of the response.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn look(&self, key: &mut CacheKey, request: &HeaderMap) -> pingora::Result<(Option<Found>, VaryNames)> {
+        let found = self.find(key, request).await?;
+        if let Some(found) = &found.0 {
+            store::uncount(&found.body);
+        }
+        Ok(found)
+    }
+
+    async fn find(&self, key: &mut CacheKey, request: &HeaderMap) -> pingora::Result<(Option<Found>, VaryNames)> {
         let storage = self.store.storage();
         key.remove_variance_key();
-        let Some((mut meta, mut body)) = storage.lookup(key, &span()).await? else { return Ok(None) };
-        if let Some(names) = variants(&meta) {
-            let Some(variance) = vary::variance(&names, request) else { return Ok(None) };
+        let Some((mut meta, mut body)) = storage.lookup(key, &span()).await? else {
+            return Ok((None, VaryNames::None));
+        };
+        let names = variants(&meta).unwrap_or_default();
+        if names != VaryNames::None {
+            let Some(variance) = vary::variance(&names, request) else { return Ok((None, names)) };
             key.set_variance_key(variance);
             match storage.lookup(key, &span()).await? {
                 Some(variant) => (meta, body) = variant,
-                None => return Ok(None),
+                None => return Ok((None, names)),
             }
         }
-        Ok(match self.verdict(key, &meta) {
+        let found = match verdict(&self.purges, key.primary_key(), &meta) {
             Verdict::Valid => Some(Found { meta, body, expired: false }),
             Verdict::Soft => Some(Found { meta, body, expired: true }),
             Verdict::Gone => None,
-        })
+        };
+        Ok((found, names))
     }
 
-    /// Whether the response was purged since it was stored.
-    fn verdict(&self, key: &CacheKey, meta: &CacheMeta) -> Verdict {
-        if self.purges.is_empty() {
-            return Verdict::Valid;
-        }
-        let UriParts { uri, host, path } = key::uri_parts(key.primary_key());
-        let subject = Subject { key: key.primary_key(), uri, host, path, stored_at: store::updated(meta) };
-        self.purges.verdict(&subject, purge::tags(meta.headers()))
+    /// Whether a response of `key` to a request with these headers could not be stored recently.
+    #[must_use]
+    pub fn is_unstorable(&self, key: &CacheKey, request: &HeaderMap, rules: &Rules, now: Instant) -> bool {
+        let key = key.primary_bin();
+        policy::concerned(request, rules).any(|concerns| self.unstorable.contains(&key, concerns, now))
     }
 
     /// The turn of a request that needs a fetch.
@@ -328,6 +384,39 @@ impl Cache {
         Ok(())
     }
 
+    /// The first `n` stored responses in `order`, without purged ones, of at most 100,000 entries.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn top(&self, n: usize, order: Order) -> pingora::Result<Vec<TopEntry>> {
+        let purges = Arc::clone(&self.purges);
+        let keep = move |key: &[u8], meta: &CacheMeta| {
+            variants(meta).is_none() && verdict(&purges, key, meta) != Verdict::Gone
+        };
+        match self.store {
+            Store::Memory(store) => Ok(store.top(n, order, keep)),
+            Store::Disk(store, _) => store.top(n, order, keep).await,
+        }
+    }
+
+    /// The counters of the store.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        match self.store {
+            Store::Memory(store) => store.stats(),
+            Store::Disk(store, _) => store.stats(),
+        }
+    }
+
+    /// The folder of a store on disk.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.store {
+            Store::Memory(_) => None,
+            Store::Disk(_, folder) => Some(folder),
+        }
+    }
+
     /// Replaces the stored header of `key` after a validation.
     ///
     /// # Errors
@@ -345,6 +434,16 @@ impl Cache {
         let entry = CacheEntryKey::from_entry_id(key.to_compact(), id);
         self.store.storage().purge(PurgeTarget::Exact(&entry), PurgeType::Invalidation, &span()).await.map(drop)
     }
+}
+
+/// Whether the response with this key was purged since it was stored.
+fn verdict(purges: &Generations, key: &[u8], meta: &CacheMeta) -> Verdict {
+    if purges.is_empty() {
+        return Verdict::Valid;
+    }
+    let UriParts { uri, host, path } = key::uri_parts(key);
+    let subject = Subject { key, uri, host, path, stored_at: store::updated(meta) };
+    purges.verdict(&subject, purge::tags(meta.headers()))
 }
 
 /// Tracing of Pingora, which is not used.

@@ -3,6 +3,7 @@
 //! [`failure`] defines the exit codes.
 
 mod backends;
+mod cache;
 mod cert;
 mod check;
 mod demo;
@@ -58,6 +59,8 @@ enum Command {
     Routes(process::ProcessArguments),
     /// Show its backends; drain, disable or enable one, or change its weight.
     Backends(backends::Arguments),
+    /// Show what the caches did; list stored responses, or purge them.
+    Cache(cache::Arguments),
     /// Show the last events.
     Events(status::EventArguments),
     /// Show or set the log level.
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Pools(process) => status::pools(&process),
         Command::Routes(process) => status::routes(&process),
         Command::Backends(arguments) => backends::main(&arguments),
+        Command::Cache(arguments) => cache::main(&arguments),
         Command::Events(arguments) => status::events(&arguments),
         Command::LogLevel(arguments) => status::log_level(&arguments),
         Command::Cert(arguments) => cert::main(&arguments),

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::own_response::OwnResponse;
-use super::{ConnectionFacts, Decision, decide};
+use super::{ConnectionFacts, Decision, decide, form};
 use crate::config::listener;
 use crate::decision::snapshot::Snapshot;
 use crate::http::h1::{HeadReader, encode_target, parse_request};
@@ -180,8 +180,20 @@ impl ExampleRequest {
             limits.push(evaluated);
             result
         });
+        self.set_scheme(&mut request, snapshot);
         let own_response = OwnResponse::to_last_recipient(&request).filter(|_| decision.rejection.is_none());
         Outcome { client, request: Some(request), limits, decision, own_response }
+    }
+
+    /// Sets the scheme in the request as it is forwarded: the key of the cache has it.
+    fn set_scheme(&self, request: &mut RequestHeader, snapshot: &Snapshot) {
+        let own = if self.secure { "https" } else { "http" };
+        let proxies = &snapshot.trusted_proxies;
+        let peer = (self.from, proxies.contains(self.from));
+        if let Some(scheme) = form::new_scheme(proxies, peer, &request.headers, own) {
+            // The name and the value are legal.
+            request.insert_header(form::X_FORWARDED_PROTO, scheme).ok();
+        }
     }
 
     /// The client address: the peer, or the client named by a trusted proxy.
@@ -202,6 +214,17 @@ impl ExampleRequest {
         let mut parsed = HeadReader::default().inspect(&head, limits)?.ok_or(incomplete)?;
         let bytes = if parsed.encode_target { encode_target(&head, &mut parsed)?.freeze() } else { head.into() };
         parse_request(&bytes, &parsed)
+    }
+
+    /// The request with its normalised path, as [`decide`] matches it.
+    ///
+    /// # Errors
+    /// If the request is malformed.
+    pub fn normalised(&self, limits: &RequestLimits) -> Result<RequestHeader, DetailedRejection> {
+        let mut request = self.request(limits)?;
+        form::check(&request)?;
+        form::normalise(&mut request)?;
+        Ok(request)
     }
 
     /// The listener that the request would reach: the one with its port, otherwise the first one with the same

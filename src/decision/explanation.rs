@@ -9,6 +9,7 @@ use pingora_http::RequestHeader;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cache_explanation::CacheExplanation;
 use super::example::{EvaluatedLimit, Outcome};
 use super::host;
 use crate::base::backend_address::BackendAddress;
@@ -155,6 +156,9 @@ pub struct Explanation {
     pub picked: Option<Picked>,
     /// The session affinity as text; missing without affinity.
     pub affinity: Option<String>,
+    /// How it uses the cache of the route; missing if the route has none, and if l7lb responds itself.
+    #[serde(default)]
+    pub cache: Option<CacheExplanation>,
     /// The rejection, if there is one.
     pub rejection: Option<RejectionDetails>,
     /// Why l7lb responds itself without a rejection, such as for a health check of the listener; missing if it does not.
@@ -171,6 +175,11 @@ impl Explanation {
             (Some(route), None, None) => shares(route),
             _ => Vec::new(),
         };
+        let forwarded = decision.route.as_ref().filter(|_| decision.rejection.is_none() && own_response.is_none());
+        let cache = match (&request, forwarded.and_then(|route| route.cache.as_deref())) {
+            (Some(request), Some(cache)) => Some(CacheExplanation::new(request, cache)),
+            _ => None,
+        };
         Self {
             client,
             path: request.as_ref().map(|request| request.uri.path().to_owned()),
@@ -180,6 +189,7 @@ impl Explanation {
             pools,
             picked: None,
             affinity: None,
+            cache,
             rejection: decision.rejection.map(|rejection| RejectionDetails::new(rejection.rejection, rejection.detail)),
             own_response: own_response.map(|own| own.words().to_owned()),
         }
@@ -315,6 +325,7 @@ impl fmt::Display for Explanation {
         if let Some(affinity) = &self.affinity {
             writeln!(f, "affinity {affinity}")?;
         }
+        self.cache.as_ref().map_or(Ok(()), |cache| cache.fmt(f))?;
         self.pools.iter().try_for_each(|share| share.fmt(f))?;
         writeln!(f, "outcome  {}", self.outcome())
     }

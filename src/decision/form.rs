@@ -1,12 +1,13 @@
 //! Checks of a request that apply to every HTTP version, and path normalisation.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use http::header::HeaderName;
-use http::{Method, Version, header};
+use http::{HeaderMap, Method, Version, header};
 use pingora_http::RequestHeader;
 
-use crate::http::client_address::X_FORWARDED_FOR;
+use crate::http::client_address::{TrustedProxies, X_FORWARDED_FOR};
 use crate::http::h1::check_authority;
 use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_limits::RequestLimits;
@@ -109,6 +110,27 @@ pub(super) fn normalise(request: &mut RequestHeader) -> Result<Encoded, Detailed
 pub fn host(request: &RequestHeader) -> Option<&str> {
     let authority = request.uri.authority().map(http::uri::Authority::as_str);
     authority.or_else(|| request.headers.get(header::HOST)?.to_str().ok())
+}
+
+/// The scheme that a request is forwarded with. `None` if the one that a trusted proxy has set stays. `own`: the scheme of
+/// the connection; `trusted`: whether the peer is a trusted proxy.
+#[must_use]
+pub fn new_scheme(
+    proxies: &TrustedProxies,
+    (peer, trusted): (IpAddr, bool),
+    headers: &HeaderMap,
+    own: &'static str,
+) -> Option<&'static str> {
+    if !trusted {
+        return Some(own);
+    }
+    if headers.contains_key(X_FORWARDED_PROTO) {
+        return None;
+    }
+    // As in `TrustedProxies::client`.
+    let by_forwarded = !headers.contains_key(X_FORWARDED_FOR) && headers.contains_key(header::FORWARDED);
+    let told = if by_forwarded { proxies.scheme_in_forwarded(peer, headers) } else { None };
+    Some(told.unwrap_or(own))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! An explanation by a running process: the state of limits for this client, the backends, and the likely pick.
+//! An explanation by a running process: the state of limits for this client, the backends, the likely pick, and what the cache has.
 //! Nothing is counted, and policies do not advance.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -26,7 +26,12 @@ pub struct Moment {
 
 /// Explains the current outcome of `example`.
 #[must_use]
-pub fn explain(example: &ExampleRequest, snapshot: &Snapshot, listeners: &[listener::Spec], at: Moment) -> Explanation {
+pub async fn explain(
+    example: &ExampleRequest,
+    snapshot: &Snapshot,
+    listeners: &[listener::Spec],
+    at: Moment,
+) -> Explanation {
     let client = ClientKey::from(example.client(snapshot));
     let outcome = example.outcome_with_limits(snapshot, listeners, |limiter| {
         let verdict = limiter.look(client, at.now);
@@ -42,6 +47,9 @@ pub fn explain(example: &ExampleRequest, snapshot: &Snapshot, listeners: &[liste
     let mut explanation = Explanation::new(outcome, snapshot);
     if let (Some(route), Some(request)) = (matched, request) {
         preview_pools(&mut explanation, &route, &request, at);
+        if let (Some(explained), Some(cache)) = (&mut explanation.cache, &route.cache) {
+            explained.look(&request, cache, at).await;
+        }
     }
     explanation
 }

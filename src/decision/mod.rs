@@ -7,10 +7,13 @@
 //! - [`request_affinity`]: session affinity.
 //! - [`form`]: checks of a request, and the names of headers that l7lb sets.
 //! - [`own_response`]: responses of l7lb itself that are no rejections.
+//! - [`cache_key`]: whether a request uses the cache, and its key; [`cache_explanation`]: explains both.
 //! - [`example`]: example requests of configuration tests and the command line.
 //! - [`expectations`]: configuration tests; [`explanation`]: each route and why it did not match; [`live`]: the
 //!   same in a running process, with the state of limits and backends.
 
+pub mod cache_explanation;
+pub mod cache_key;
 pub mod snapshot;
 pub mod request_affinity;
 pub mod example;

@@ -6,11 +6,10 @@ use std::time::SystemTime;
 use http::Method;
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::cache_key;
 use crate::cache::freshening::{self, HeadUpdate};
 use crate::cache::freshness::Times;
-use crate::cache::purge_record::Kind;
 use crate::cache::{RouteCache, invalidation, policy, store};
+use crate::decision::cache_key;
 
 /// Applies the response to a request: one to an unsafe method makes stored responses invalid (RFC 9111 §4.4), and one to
 /// HEAD updates the stored response (§4.3.5).
@@ -29,10 +28,10 @@ pub(super) fn apply(route: &Arc<RouteCache>, request: &RequestHeader, response: 
 
 fn invalidate(route: &RouteCache, request: &RequestHeader, response: &ResponseHeader) {
     let Some(cache) = route.shared() else { return };
-    let target = cache_key::target(request, route);
+    let target = cache_key::target(request, cache_key::scheme(request), route);
     let rules = &route.spec.rules.key;
     for key in invalidation::targets(&request.method, response.status, &target, rules, &response.headers) {
-        cache.purges.purge_key(&key, Kind::Hard, SystemTime::now());
+        cache.invalidate(&key, SystemTime::now());
     }
 }
 
@@ -42,7 +41,7 @@ async fn update_from_head(
     response: &ResponseHeader,
 ) -> pingora::Result<()> {
     let Some(cache) = route.shared() else { return Ok(()) };
-    let mut key = cache_key::of(request, route, &cache);
+    let mut key = cache_key::in_store(request, route, &cache);
     let Some(found) = cache.lookup(&mut key, &request.headers).await? else { return Ok(()) };
     let length = store::complete_length(&found.body);
     match freshening::update_from_head(found.meta.headers(), length, response.status, &response.headers) {

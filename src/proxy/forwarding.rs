@@ -7,7 +7,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::exchange::Exchange;
-use crate::decision::form::{X_FORWARDED_HOST, X_FORWARDED_PROTO};
+use crate::decision::form::{self, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use crate::http::client_address::X_FORWARDED_FOR;
 use crate::http::forwarded::element;
 use crate::listener::connection::Connection;
@@ -17,6 +17,8 @@ pub(super) fn add(request: &mut Parts, exchange: &Exchange, connection: &Connect
     let (authority, headers) = (request.uri.authority(), &mut request.headers);
     // As in `TrustedProxies::client`.
     let by_forwarded = exchange.trusted && !headers.contains_key(X_FORWARDED_FOR) && headers.contains_key(FORWARDED);
+    let proxies = &exchange.snapshot.trusted_proxies;
+    let new_scheme = form::new_scheme(proxies, (connection.peer.ip(), exchange.trusted), headers, scheme(connection));
     let mut forwarded_for = connection.peer_text.clone();
     if exchange.trusted && headers.contains_key(X_FORWARDED_FOR) {
         forwarded_for = extend(headers, &X_FORWARDED_FOR, forwarded_for);
@@ -25,10 +27,8 @@ pub(super) fn add(request: &mut Parts, exchange: &Exchange, connection: &Connect
         forwarded_for = HeaderValue::try_from(both).unwrap_or(forwarded_for);
     }
     headers.insert(X_FORWARDED_FOR, forwarded_for);
-    if !(exchange.trusted && headers.contains_key(X_FORWARDED_PROTO)) {
-        let proxies = &exchange.snapshot.trusted_proxies;
-        let told = if by_forwarded { proxies.scheme_in_forwarded(connection.peer.ip(), headers) } else { None };
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(told.unwrap_or(scheme(connection))));
+    if let Some(scheme) = new_scheme {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
     if !(exchange.trusted && headers.contains_key(X_FORWARDED_HOST)) {
         match host(authority, headers) {

@@ -9,7 +9,7 @@
 //! - [`admission`]: sizes, limits and the route.
 //! - [`affinity`]: session affinity.
 //! - [`attempts`]: the attempts at backends.
-//! - [`cache_key`]: the key of a request in the cache; [`cache_effects`]: what responses mean for stored ones.
+//! - [`cache_effects`]: what responses mean for stored ones.
 //! - [`framing`]: adapts the response head to the client's version.
 //! - [`headers`]: adds, replaces and removes headers in both directions; [`forwarding`]: the forwarding headers.
 //! - [`failover`]: failures, and whether another backend is attempted.
@@ -33,7 +33,6 @@ mod affinity;
 mod timeouts;
 mod attempts;
 mod cache_effects;
-mod cache_key;
 mod trial;
 
 use std::os::fd::RawFd;

@@ -4,6 +4,9 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+use http::Method;
+
+use super::Table;
 use super::error::PatternError;
 use super::host_name::{LONGEST_HOST, canonical};
 use super::methods::Methods;
@@ -21,6 +24,16 @@ pub struct Matcher {
     pub path: PathPattern,
     /// The methods.
     pub methods: Methods,
+}
+
+impl Matcher {
+    /// Whether it matches a request with this host and path by any of its methods. A table finds the route of a request;
+    /// this is for operators.
+    #[must_use]
+    pub fn selects(&self, host: Option<&str>, path: &str) -> bool {
+        let any_method = Self { methods: Methods::any(), ..self.clone() };
+        Table::build([(any_method, ())]).is_ok_and(|table| table.find(host, path, &Method::GET).is_some())
+    }
 }
 
 impl fmt::Display for Matcher {

@@ -167,8 +167,8 @@ pub(super) fn exact_id(target: PurgeTarget<'_>) -> Option<u64> {
     }
 }
 
-/// Sorts, and keeps the first `n`.
-pub(super) fn rank<T>(mut list: Vec<T>, n: usize, order: Order, facts: impl Fn(&T) -> (u64, u64)) -> Vec<T> {
+/// Sorts entries by size and hits.
+pub(super) fn rank<T>(mut list: Vec<T>, order: Order, facts: impl Fn(&T) -> (u64, u64)) -> Vec<T> {
     list.sort_by_key(|entry| {
         let (size, hits) = facts(entry);
         std::cmp::Reverse(match order {
@@ -176,6 +176,5 @@ pub(super) fn rank<T>(mut list: Vec<T>, n: usize, order: Order, facts: impl Fn(&
             Order::Size => (size, hits),
         })
     });
-    list.truncate(n);
     list
 }

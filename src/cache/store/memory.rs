@@ -112,14 +112,15 @@ impl Memory {
         stats
     }
 
-    /// The first `n` entries in `order`, of at most 100,000.
-    pub fn top(&self, n: usize, order: Order) -> Vec<TopEntry> {
+    /// The first `n` entries in `order` that `keep` accepts by key and metadata, of at most 100,000.
+    pub fn top(&self, n: usize, order: Order, keep: impl Fn(&[u8], &CacheMeta) -> bool) -> Vec<TopEntry> {
         let facts = |(_, entry): &(u128, Arc<Entry>)| (entry.weight, entry.hits.load(Ordering::Relaxed));
         let describe = |found: (u128, Arc<Entry>)| {
             let (size, hits) = facts(&found);
             TopEntry { key: found.1.key.primary.to_vec(), variance: found.1.key.variance, size, hits }
         };
-        rank(self.index.sample(SAMPLE), n, order, facts).into_iter().map(describe).collect()
+        let ranked = rank(self.index.sample(SAMPLE), order, facts).into_iter();
+        ranked.filter(|(_, entry)| keep(&entry.key.primary, &entry.meta.to_meta())).take(n).map(describe).collect()
     }
 
     fn complete(&self, hash: u128, key: &CacheKey) -> Option<Arc<Entry>> {
@@ -267,6 +268,13 @@ pub struct MemoryHit {
 }
 
 impl MemoryHit {
+    /// Undoes the count of the hit.
+    pub(super) fn uncount(&self) {
+        if let Source::Entry(entry) = &self.source {
+            entry.hits.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Length of the body if it is complete.
     pub fn complete_length(&self) -> Option<u64> {
         match &self.source {

@@ -48,3 +48,13 @@ pub fn complete_length(hit: &HitHandler) -> Option<u64> {
     }
     hit.downcast_ref::<disk::DiskHit>().and_then(disk::DiskHit::complete_length)
 }
+
+/// Undoes the count of a hit, for a lookup that is no use of the entry.
+pub fn uncount(hit: &HitHandler) {
+    let hit = hit.as_any();
+    if let Some(hit) = hit.downcast_ref::<memory::MemoryHit>() {
+        hit.uncount();
+    } else if let Some(hit) = hit.downcast_ref::<disk::DiskHit>() {
+        hit.uncount();
+    }
+}

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::context::Api;
 use super::endpoint::Endpoint;
 use super::problem::{Cause, Problem};
-use super::{configuration, evaluation, log, openapi, overrides, pools, process};
+use super::{cache_purge, cache_state, configuration, evaluation, log, openapi, overrides, pools, process};
 
 /// The largest request body in bytes: a configuration with very many routes.
 const BODY_MAX: usize = 16 << 20;
@@ -60,6 +60,9 @@ pub fn endpoints() -> Vec<Endpoint> {
             "Remove the override of a backend.",
             overrides::end,
         ),
+        Endpoint::new(GET, "/cache", "What the caches of routes did, and the stores.", cache_state::state),
+        Endpoint::new(GET, "/cache/top", "The largest or most requested stored responses.", cache_state::top),
+        Endpoint::new(POST, "/cache/purge", "Purge stored responses.", cache_purge::purge),
         Endpoint::new(GET, "/events", "The last events.", log::events),
         Endpoint::new(GET, "/log-level", "The log level.", log::level),
         Endpoint::new(PUT, "/log-level", "Set the log level, until the process ends.", log::set_level),

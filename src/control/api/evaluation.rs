@@ -27,5 +27,5 @@ pub(super) async fn explain(api: Api, Body(question): Body<ExampleQuery>) -> Res
     let example = question.example().map_err(|why| Problem::new(Cause::Malformed, why))?;
     let snapshot = api.live.snapshot.load_full();
     let at = Moment { now: Instant::now(), time: SystemTime::now() };
-    Ok(live::explain(&example, &snapshot, &api.live.listeners, at))
+    Ok(live::explain(&example, &snapshot, &api.live.listeners, at).await)
 }

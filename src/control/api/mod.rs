@@ -8,9 +8,11 @@
 //! - [`process`]: version, readiness, reload. [`configuration`]: the active configuration. [`log`]: events and
 //!   log level. [`pools`]: the state of backends. [`overrides`]: operator overrides; [`override_transfer`]:
 //!   copies them from the old process in an upgrade.
-//! - [`evaluation`]: explain and plan.
+//! - [`cache_state`]: what the caches did. [`cache_purge`]: purges of stored responses. [`evaluation`]: explain and plan.
 //! - [`client`]: the client. [`openapi`]: the OpenAPI document.
 
+pub mod cache_purge;
+pub mod cache_state;
 pub mod client;
 pub mod configuration;
 pub mod context;

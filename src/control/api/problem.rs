@@ -33,6 +33,8 @@ pub enum Cause {
     Draining,
     /// The configuration came from no file.
     NoFile,
+    /// No route uses a cache, this store, or a cache for this URL.
+    NoCache,
     /// The configuration is faulty; the active one stays.
     ConfigurationRejected,
     /// It would move too many requests; the active configuration stays.
@@ -53,7 +55,7 @@ impl Cause {
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Starting | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
-            Self::NoFile => StatusCode::CONFLICT,
+            Self::NoFile | Self::NoCache => StatusCode::CONFLICT,
             Self::ConfigurationRejected => StatusCode::UNPROCESSABLE_ENTITY,
             Self::ExceedsMaxMoved => StatusCode::PRECONDITION_FAILED,
             Self::UpgradeFailed | Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,

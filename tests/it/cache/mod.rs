@@ -1,11 +1,14 @@
-//! The HTTP cache: conformance to RFC 9111, collapsed requests, attacks, and random exchanges against a model.
+//! The HTTP cache: conformance to RFC 9111, collapsed requests, attacks, purges, commands, and random exchanges against a
+//! model.
 
 mod attacks;
 mod collapsing;
+mod commands;
 mod conformance;
 mod framing;
 mod origin;
 mod property;
+mod purge;
 mod wire;
 
 use crate::lab::Lab;

@@ -13,17 +13,17 @@ use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port, run};
 use crate::reload::{UNWATCHED, file};
 use crate::{one_pool, unchecked};
 
-fn run_command(lab: &Lab, arguments: &[&str]) -> Output {
+pub fn run_command(lab: &Lab, arguments: &[&str]) -> Output {
     run(&[arguments, &["--socket", socket(lab).to_str().unwrap()]].concat())
 }
 
-fn stdout_of(lab: &Lab, arguments: &[&str]) -> String {
+pub fn stdout_of(lab: &Lab, arguments: &[&str]) -> String {
     let output = run_command(lab, arguments);
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn json_of(lab: &Lab, arguments: &[&str]) -> Value {
+pub fn json_of(lab: &Lab, arguments: &[&str]) -> Value {
     serde_json::from_str(&stdout_of(lab, &[arguments, &["--json"]].concat())).unwrap()
 }
 

@@ -1,7 +1,7 @@
 //! The API on the control socket of a running process, called as commands and scripts call it.
 
 mod backends;
-mod commands;
+pub mod commands;
 mod openapi;
 mod protocol;
 mod state_file;

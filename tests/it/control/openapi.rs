@@ -22,7 +22,8 @@ fn every_endpoint_responds_according_to_its_openapi_schema() {
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     let port = free_port();
     let yaml = one_pool(port, &[&one, &two], UNWATCHED)
-        .replace("a: { ", "a: { circuit_breaker: {}, max_in_flight: { total: 9 }, ");
+        .replace("a: { ", "a: { circuit_breaker: {}, max_in_flight: { total: 9 }, ")
+        .replace("path: /apiA,", "path: /apiA, cache: { default_ttl: 1m },");
     let lab = Lab::start(&yaml);
     get(port, "/apiA");
     let (_, document) = call(&lab, Method::GET, "/openapi.json", "");
@@ -48,6 +49,9 @@ fn every_endpoint_responds_according_to_its_openapi_schema() {
         ("POST", "/reload", "/reload", ""),
         ("POST", "/plan", "/plan", &draft),
         ("POST", "/explain", "/explain", &format!(r#"{{"request":"GET http://localhost:{port}/apiA"}}"#)),
+        ("GET", "/cache", "/cache", ""),
+        ("GET", "/cache/top", "/cache/top?by=hits&n=1", ""),
+        ("POST", "/cache/purge", "/cache/purge", r#"{"tag":"a"}"#),
         ("GET", "/events", "/events", ""),
     ] {
         let operation = &document["paths"][template][method.to_ascii_lowercase()];

@@ -47,6 +47,8 @@ use volume::Volume;
 const CLUSTER: u64 = 4096;
 /// Most entries that `top` looks at.
 const SAMPLE: usize = 100_000;
+/// Most files that `top` reads for each entry of its result, since some entries are not listed.
+const FILES_PER_ENTRY: usize = 50;
 
 /// Settings of a disk store.
 #[derive(Clone, Debug)]
@@ -164,16 +166,26 @@ impl Disk {
         stats
     }
 
-    /// The first `n` entries in `order`, of at most 100,000. Reads the keys from the files.
-    pub async fn top(&'static self, n: usize, order: Order) -> Result<Vec<TopEntry>> {
+    /// The first `n` entries in `order` that `keep` accepts by key and metadata, of at most 100,000. Reads the keys from
+    /// the files.
+    pub async fn top(
+        &'static self,
+        n: usize,
+        order: Order,
+        keep: impl Fn(&[u8], &CacheMeta) -> bool + Send + 'static,
+    ) -> Result<Vec<TopEntry>> {
         let facts = |(_, entry): &(u128, Arc<DiskEntry>)| (entry.size, entry.hits.load(Ordering::Relaxed));
         let describe = move |found: (u128, Arc<DiskEntry>)| {
             let (size, hits) = facts(&found);
             let (_, head) = self.load(found.0, false).ok()??;
-            Some(TopEntry { key: head.key.primary.to_vec(), variance: head.key.variance, size, hits })
+            let key = head.key.primary.to_vec();
+            keep(&key, &head.meta.into_meta()).then_some(TopEntry { key, variance: head.key.variance, size, hits })
         };
-        blocking(move || rank(self.index.sample(SAMPLE), n, order, facts).into_iter().filter_map(describe).collect())
-            .await
+        blocking(move || {
+            let ranked = rank(self.index.sample(SAMPLE), order, facts).into_iter();
+            ranked.take(n.saturating_mul(FILES_PER_ENTRY)).filter_map(describe).take(n).collect()
+        })
+        .await
     }
 
     /// Opens a file and decodes its head. May block. `InvalidData` if it is damaged.

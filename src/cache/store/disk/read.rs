@@ -25,6 +25,7 @@ const FIRST: u64 = 64 * 1024;
 /// An open file with the bytes of its first read.
 struct Opened {
     hash: u128,
+    entry: Arc<DiskEntry>,
     file: Arc<File>,
     head: Bytes,
     prefix: Prefix,
@@ -100,7 +101,7 @@ impl Disk {
         };
         entry.hits.fetch_add(1, Ordering::Relaxed);
         let prefix = head.prefix;
-        Ok(Some((head, Opened { hash, file, head: bytes, prefix })))
+        Ok(Some((head, Opened { hash, entry, file, head: bytes, prefix })))
     }
 
     async fn open_stored(&'static self, hash: u128) -> Result<Option<Arc<File>>> {
@@ -208,6 +209,13 @@ pub struct DiskHit {
 }
 
 impl DiskHit {
+    /// Undoes the count of the hit.
+    pub(in crate::cache::store) fn uncount(&self) {
+        if let Source::File(opened) = &self.source {
+            opened.entry.hits.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Length of the body if it is complete.
     pub fn complete_length(&self) -> Option<u64> {
         match &self.source {
@@ -222,7 +230,7 @@ impl DiskHit {
                 if self.position >= self.end.min(opened.prefix.body_length) {
                     return Ok(None);
                 }
-                let Opened { hash, file, head, prefix } = opened;
+                let Opened { hash, file, head, prefix, .. } = opened;
                 let (start, length, id) = (prefix.start(), prefix.body_length, prefix.id);
                 self.disk.block(Place { hash: *hash, file, head, start, length, id }, self.position / BLOCK).await?
             }

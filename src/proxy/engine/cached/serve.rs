@@ -5,7 +5,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, StatusCode};
 use pingora_cache::CacheKey;
-use pingora_cache::key::CacheHashKey;
 use pingora_cache::lock::{LockStatus, ReadLock};
 use tokio::sync::mpsc;
 
@@ -14,22 +13,13 @@ use super::passing::{incomplete, next, pass_on};
 use super::sink::{Event, Fetch};
 use crate::cache::cache_status::{self, CacheStatus, Forward};
 use crate::cache::policy::{self, Reuse};
-use crate::cache::{Cache, FetchPermit, Found, Outcome, RouteCache, Turn, conditional};
+use crate::cache::{Cache, FetchPermit, Found, Outcome, RouteCache, Turn};
+use crate::decision::cache_key::{self, BodyFacts, BypassReason, Usage};
 use crate::http::rejection::Rejection;
 use crate::proxy::engine::OwnEngine;
 use crate::proxy::engine::client::Client;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::{cache_key, phases, respond};
-
-/// How a request uses the cache.
-enum Usage {
-    /// A stored response may serve it.
-    Lookup,
-    /// It goes to a backend.
-    Bypass,
-    /// It goes to a backend, and may change what is stored (RFC 9111 §4.4).
-    Unsafe,
-}
+use crate::proxy::{phases, respond};
 
 /// A request that waits for a response which another request fetches.
 enum Waited {
@@ -53,11 +43,11 @@ impl OwnEngine {
                 exchange.note(client, &self.proxy.recorder);
                 self.look_up(client, exchange, (route, cache)).await
             }
-            Usage::Bypass => self.pass(client, exchange, &route, (Outcome::Bypass, Forward::Bypass)).await,
-            Usage::Unsafe => {
+            Usage::Bypass(BypassReason::UnsafeMethod) => {
                 exchange.affects_cache = Some(Arc::clone(&route));
                 self.pass(client, exchange, &route, (Outcome::Bypass, Forward::Method)).await
             }
+            Usage::Bypass(_) => self.pass(client, exchange, &route, (Outcome::Bypass, Forward::Bypass)).await,
         }
     }
 
@@ -79,7 +69,7 @@ impl OwnEngine {
         exchange: &mut Exchange,
         (route, cache): (Arc<RouteCache>, Arc<Cache>),
     ) -> pingora::Result<()> {
-        let mut key = cache_key::of(client.request(), &route, &cache);
+        let mut key = cache_key::in_store(client.request(), &route, &cache);
         let (mut now, mut waited, mut permit) = (exchange.time, false, None::<FetchPermit>);
         let until = exchange.began().checked_add(route.spec.lock_timeout);
         loop {
@@ -96,11 +86,7 @@ impl OwnEngine {
                     return deliver(client, exchange, &route, found, Use::hit(Outcome::Stale)).await;
                 }
                 (Reuse::Stale { while_revalidating: true, .. }, Some(found)) => {
-                    if let Turn::Fetch(permit) = cache.turn(&key, true) {
-                        let stale = Some(policy::copy(&found));
-                        let fetch = Fetch { route: Arc::clone(&route), cache, key, permit: Some(permit), stale };
-                        self.fetch_in_background(client.request(), exchange, fetch);
-                    }
+                    self.validate_in_background(client, exchange, (&route, &cache, &key), &found);
                     return deliver(client, exchange, &route, found, Use::hit(Outcome::Stale)).await;
                 }
                 (Reuse::Stale { on_error, reason, .. }, Some(found)) => {
@@ -122,7 +108,9 @@ impl OwnEngine {
             if permit.is_some() {
                 return self.fetch_and_deliver(client, exchange, mine, (permit, stale, reason)).await;
             }
-            if stale.is_none() && is_unstorable(client, exchange, &route, &cache, &key) {
+            if stale.is_none()
+                && cache.is_unstorable(&key, &client.request().headers, &route.spec.rules, exchange.began())
+            {
                 return self.pass(client, exchange, &route, (Outcome::Unstored, reason)).await;
             }
             if waited && stale.is_some() {
@@ -139,6 +127,21 @@ impl OwnEngine {
                     }
                 },
             }
+        }
+    }
+
+    /// Validates a stored response, unless another request does so already.
+    fn validate_in_background(
+        self: &Arc<Self>,
+        client: &impl Client,
+        exchange: &Exchange,
+        (route, cache, key): (&Arc<RouteCache>, &Arc<Cache>, &CacheKey),
+        found: &Found,
+    ) {
+        if let Turn::Fetch(permit) = cache.turn(key, true) {
+            let (route, cache, key) = (Arc::clone(route), Arc::clone(cache), key.clone());
+            let fetch = Fetch { route, cache, key, permit: Some(permit), stale: Some(policy::copy(found)) };
+            self.fetch_in_background(client.request(), exchange, fetch);
         }
     }
 
@@ -239,13 +242,6 @@ impl Use {
     }
 }
 
-/// Whether it is known that a response to this request cannot be stored.
-fn is_unstorable(client: &impl Client, exchange: &Exchange, route: &RouteCache, cache: &Cache, key: &CacheKey) -> bool {
-    let key = key.primary_bin();
-    let mut concerned = policy::concerned(&client.request().headers, &route.spec.rules);
-    concerned.any(|concerns| cache.unstorable.contains(&key, concerns, exchange.began()))
-}
-
 /// The stored response for a request. A store that fails is like one that has no response.
 async fn find(cache: &Cache, key: &mut CacheKey, client: &impl Client) -> Option<Found> {
     cache.lookup(key, &client.request().headers).await.unwrap_or_else(|e| {
@@ -256,17 +252,8 @@ async fn find(cache: &Cache, key: &mut CacheKey, client: &impl Client) -> Option
 
 /// How the request uses the cache.
 fn usage(client: &mut impl Client, exchange: &Exchange, route: &RouteCache) -> Usage {
-    let complete = client.is_request_complete() && client.replay().is_none();
-    let request = client.request();
-    if !request.method.is_safe() {
-        return Usage::Unsafe;
-    }
-    let method = request.method == Method::GET || (route.spec.head && request.method == Method::HEAD);
-    let bypass = exchange.upgrade
-        || !complete
-        || conditional::must_forward(&request.headers)
-        || route.spec.bypass.applies(&request.headers, request.uri.query());
-    if method && !bypass { Usage::Lookup } else { Usage::Bypass }
+    let body = !client.is_request_complete() || client.replay().is_some();
+    cache_key::usage(client.request(), BodyFacts { upgrade: exchange.upgrade, body }, route)
 }
 
 /// Records how the cache was used: for the access log, the counters and Cache-Status.
