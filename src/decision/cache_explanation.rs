@@ -110,6 +110,12 @@ impl CacheExplanation {
         Self { store: route.spec.store, used: bypass.is_none(), bypass, key, state: None }
     }
 
+    /// Whether the response comes from the store, as far as is known.
+    pub(super) fn sends_stored_response(&self) -> bool {
+        let from = self.state.as_ref().map(|state| state.from);
+        matches!(from, Some(ResponseSource::Stored | ResponseSource::Stale))
+    }
+
     /// Adds what is stored now, if the request uses the cache.
     pub(super) async fn look(&mut self, request: &RequestHeader, route: &RouteCache, at: Moment) {
         let Some(cache) = route.shared().filter(|_| self.used) else { return };

@@ -219,6 +219,9 @@ impl Explanation {
                 let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
                 format!("it is rejected with {status} {cause}{detail}")
             }
+            (None, Some(route)) if self.cache.as_ref().is_some_and(CacheExplanation::sends_stored_response) => {
+                format!("route `{route}` sends its stored response")
+            }
             (None, Some(route)) => {
                 let pools: Vec<&str> = self.pools.iter().map(|share| share.pool.as_str()).collect();
                 let matched = format!("route `{route}` sends it to pool `{}`", pools.join(", "));

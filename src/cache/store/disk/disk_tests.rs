@@ -13,9 +13,7 @@ use std::time::Duration;
 fn open_with(directory: &Path, size: u64) -> &'static Disk {
     let options = Options { directory: directory.to_owned(), size, max_object_size: 1 << 20 };
     let disk = Disk::open(&options).unwrap();
-    while disk.stats().scanning {
-        std::thread::yield_now();
-    }
+    std::iter::repeat_with(std::thread::yield_now).take_while(|()| disk.stats().scanning).for_each(drop);
     disk
 }
 
@@ -437,10 +435,10 @@ async fn concurrent_readers_and_writers_see_whole_bodies() {
                         let (read, end) = rest(&mut hit).await;
                         assert!(whole.starts_with(&read) && (end.is_err() || read == whole), "{number}");
                     } else if let Ok(mut miss) = disk.get_miss_handler(&key, &meta(), &span()).await {
-                        let mut written = true;
-                        for start in (0..whole.len()).step_by(40_000) {
-                            // Without room and without readers, a write ends early.
-                            written = written && miss.write_body(whole.slice(start..start + 40_000), false).await.is_ok();
+                        // Without room and without readers, a write ends early.
+                        let (mut written, mut parts) = (true, (0..whole.len()).step_by(40_000));
+                        while let (true, Some(at)) = (written, parts.next()) {
+                            written = miss.write_body(whole.slice(at..at + 40_000), false).await.is_ok();
                         }
                         if written && random.below(4) > 0 {
                             drop(miss.finish().await);
