@@ -2,7 +2,7 @@
 
 use super::super::shared_tests::{self as testing, *};
 use super::super::unpublished_tests::{self as unpublished, PART, fill, long, part, read_some};
-use super::super::{CORRUPT, NOT_STORED, PAUSED};
+use super::super::{CORRUPT, NO_ROOM, NOT_STORED, PAUSED};
 use super::*;
 use pingora_cache::storage::MissFinishType;
 use rustix::io::Errno;
@@ -23,14 +23,14 @@ fn open(directory: &Path) -> &'static Disk {
     open_with(directory, 64 << 20)
 }
 
-/// Waits until the thread of the store has done its work.
+/// Waits until the threads of the store have done their work.
 fn flush(disk: &'static Disk) {
     let (done, wait) = mpsc::channel();
     disk.janitor.send(Task::Flush(done)).unwrap();
     wait.recv().unwrap();
+    disk.writers.settle();
 }
 
-/// The files of the directory, relative to it.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap().flatten() {
@@ -438,7 +438,10 @@ async fn concurrent_readers_and_writers_see_whole_bodies() {
                         assert!(whole.starts_with(&read) && (end.is_err() || read == whole), "{number}");
                     } else if let Ok(mut miss) = disk.get_miss_handler(&key, &meta(), &span()).await {
                         for start in (0..whole.len()).step_by(40_000) {
-                            miss.write_body(whole.slice(start..start + 40_000), false).await.unwrap();
+                            if let Err(error) = miss.write_body(whole.slice(start..start + 40_000), false).await {
+                                assert_eq!(error.etype, NO_ROOM);
+                                break;
+                            }
                         }
                         if random.below(4) > 0 {
                             drop(miss.finish().await);
