@@ -33,7 +33,7 @@ pub struct Stats {
     pub capacity: u64,
     /// Entries that were removed to make room.
     pub evictions: u64,
-    /// Writes that failed because of the store: no room, or an error of the file system.
+    /// Writes that failed because of the store: no room, too many wait for the disk, or an error of the file system.
     pub write_failures: u64,
     /// Bodies that were not stored because they are too large.
     pub too_large: u64,

@@ -21,14 +21,14 @@ fn open(directory: &Path) -> &'static Disk {
     open_with(directory, 64 << 20)
 }
 
-/// Waits until the thread of the store has done its work.
+/// Waits until the threads of the store have done their work.
 fn flush(disk: &'static Disk) {
     let (done, wait) = mpsc::channel();
     disk.janitor.send(Task::Flush(done)).unwrap();
     wait.recv().unwrap();
+    disk.writers.settle();
 }
 
-/// The files of the directory, relative to it.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap().flatten() {

@@ -17,8 +17,6 @@ const BATCH: usize = 256;
 pub(super) enum Task {
     /// The file of an evicted entry.
     Unlink(u128),
-    /// A temporary file.
-    Discard(String),
     /// Reports that all tasks before it are done.
     #[cfg(test)]
     Flush(std::sync::mpsc::Sender<()>),
@@ -59,15 +57,12 @@ fn perform(disk: &Disk, task: Task) {
             // A new write may have replaced the file meanwhile.
             if disk.index.peek(hash).is_some() { Ok(()) } else { disk.volume.unlink(&volume::name(hash)) }
         }
-        Task::Discard(name) => disk.volume.unlink(&name),
         #[cfg(test)]
         Task::Flush(done) => done.send(()).map_err(io::Error::other),
         #[cfg(test)]
         Task::EndAdoption => Ok(()),
     };
-    if let Err(error) = result {
-        log::debug!("cannot remove a file of the cache in {}: {error}", disk.volume.path().display());
-    }
+    disk.removed(result);
 }
 
 /// Adds the files that the index does not have, and removes temporary files without a writer.

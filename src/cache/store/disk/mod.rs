@@ -6,12 +6,16 @@
 //! previous process may still write to the directory during an upgrade. A second scan then counts its files. Until
 //! then, both processes together may exceed the size.
 //!
+//! A few threads wait for the disk, however many requests there are. What waits for the threads that write is bounded:
+//! beyond the bound, responses are not stored.
+//!
 //! Errors of the file system never reach clients: a write continues in memory for its readers and is not stored, and
 //! further writes are refused for ten seconds.
 
 mod format;
 mod health;
 mod janitor;
+mod pool;
 mod read;
 mod volume;
 mod writer;
@@ -34,6 +38,7 @@ use pingora_cache::storage::{
 use pingora_cache::trace::SpanHandle;
 use pingora_cache::{CacheKey, CacheMeta};
 use pingora_error::{Error, ErrorType, OrErr, Result};
+use pool::{Backlog, Pool};
 use std::any::Any;
 use std::fs::File;
 use std::io;
@@ -49,6 +54,15 @@ const CLUSTER: u64 = 4096;
 const SAMPLE: usize = 100_000;
 /// Most files that `top` reads for each entry of its result, since some entries are not listed.
 const FILES_PER_ENTRY: usize = 50;
+
+/// Threads that open and read files that the page cache does not have, and change single entries.
+const READERS: usize = 8;
+/// Threads that write bodies.
+const WRITERS: usize = 4;
+/// Memory of the bodies that wait for a writer, from which on no more are stored.
+const BACKLOG_BYTES: u64 = 16 << 20;
+/// Bodies that wait for a writer, from which on no more are stored.
+const BACKLOG_WRITES: usize = 1000;
 
 /// Settings of a disk store.
 #[derive(Clone, Debug)]
@@ -98,6 +112,10 @@ pub struct Disk {
     counters: Counters,
     corrupt: AtomicU64,
     health: Health,
+    readers: &'static Pool,
+    writers: &'static Pool,
+    backlog: Backlog,
+    #[cfg_attr(not(test), expect(dead_code, reason = "it keeps the thread alive; tests send more"))]
     janitor: mpsc::Sender<Task>,
     /// Whether files that the index does not have are looked for.
     adopting: AtomicBool,
@@ -109,7 +127,7 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// The directory cannot be created or opened, or the thread of the store cannot be started. A directory that cannot
+    /// The directory cannot be created or opened, or a thread of the store cannot be started. A directory that cannot
     /// be written to is no error.
     pub fn open(options: &Options) -> io::Result<&'static Self> {
         let random = ahash::RandomState::new();
@@ -127,6 +145,9 @@ impl Disk {
             counters: Counters::default(),
             corrupt: AtomicU64::new(0),
             health: Health::new(),
+            readers: Pool::start("cache-read", READERS)?,
+            writers: Pool::start("cache-write", WRITERS)?,
+            backlog: Backlog::new(BACKLOG_BYTES, BACKLOG_WRITES),
             janitor,
             adopting: AtomicBool::new(true),
             scanning: AtomicBool::new(true),
@@ -147,7 +168,7 @@ impl Disk {
     /// A file cannot be removed.
     pub async fn clear(&'static self) -> Result<()> {
         self.flights.purge_all();
-        let cleared = blocking(move || {
+        let cleared = self.blocking(move || {
             self.index.barrier();
             self.index.clear();
             janitor::remove_all(&self.volume)
@@ -181,7 +202,7 @@ impl Disk {
             let key = head.key.primary.to_vec();
             keep(&key, &head.meta.into_meta()).then_some(TopEntry { key, variance: head.key.variance, size, hits })
         };
-        blocking(move || {
+        self.blocking(move || {
             let ranked = rank(self.index.sample(SAMPLE), order, facts).into_iter();
             ranked.take(n.saturating_mul(FILES_PER_ENTRY)).filter_map(describe).take(n).collect()
         })
@@ -206,6 +227,13 @@ impl Disk {
     fn remove(&self, hash: u128) -> io::Result<()> {
         self.index.remove_if(hash, |_| true);
         self.volume.unlink(&volume::name(hash))
+    }
+
+    /// Logs the result of a removal that is not awaited.
+    fn removed(&self, result: io::Result<()>) {
+        if let Err(error) = result {
+            log::debug!("cannot remove a file of the cache in {}: {error}", self.volume.path().display());
+        }
     }
 
     /// Removes the entry that `target` names. May block.
@@ -254,8 +282,13 @@ impl Disk {
         }
     }
 
+    /// Runs code that may wait for the disk.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        self.readers.run(work).await.or_err(ErrorType::InternalError, "a task of the disk store ended early")
+    }
+
     async fn changed(&'static self, change: impl FnOnce() -> io::Result<bool> + Send + 'static) -> Result<bool> {
-        blocking(change).await?.map_err(|error| {
+        self.blocking(change).await?.map_err(|error| {
             // A header that the format cannot hold says nothing about the disk.
             if error.kind() != io::ErrorKind::InvalidInput {
                 self.health.report(&error, &self.counters, self.volume.path());
@@ -263,11 +296,6 @@ impl Disk {
             Error::because(ErrorType::FileWriteError, "cannot update stored metadata", error)
         })
     }
-}
-
-/// Runs code that may wait for the disk.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.or_err(ErrorType::InternalError, "a task of the disk store ended early")
 }
 
 #[async_trait]
@@ -297,7 +325,7 @@ impl Storage for Disk {
     async fn purge(&'static self, target: PurgeTarget<'_>, _: PurgeType, _: &SpanHandle) -> Result<PurgeOutcome> {
         let (variance, id) = (target.key().variance_bin(), exact_id(target));
         let hash = combine(target.key().primary_bin(), variance);
-        let purged = blocking(move || self.purge_target(hash, variance, id)).await?;
+        let purged = self.blocking(move || self.purge_target(hash, variance, id)).await?;
         purged.or_err(ErrorType::FileWriteError, "cannot remove a stored file")
     }
 
@@ -314,7 +342,8 @@ impl Storage for Disk {
             Ok(true) => Ok(PurgeOutcome::Expired),
             Ok(false) => Ok(PurgeOutcome::NotFound),
             // The entry must not stay fresh.
-            Err(_) => blocking(move || self.purge_target(hash, variance, id))
+            Err(_) => self
+                .blocking(move || self.purge_target(hash, variance, id))
                 .await?
                 .or_err(ErrorType::FileWriteError, "cannot expire a stored file"),
         }
@@ -340,3 +369,7 @@ impl Storage for Disk {
 #[cfg(test)]
 #[path = "disk_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "bounds_tests.rs"]
+mod bounds_tests;

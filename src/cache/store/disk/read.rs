@@ -4,7 +4,7 @@ use super::super::entries::{check_seek, hash};
 use super::super::flight::{Flight, Progress, Reader};
 use super::format::{self, BLOCK, CHECKSUM, Head, PREFIX, Prefix};
 use super::volume::{self, Cached};
-use super::{Disk, DiskEntry, blocking, occupied};
+use super::{Disk, DiskEntry, occupied};
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora_cache::eviction::CacheEntryId;
@@ -83,7 +83,7 @@ impl Disk {
             return Ok(None);
         };
         let expected = known.as_ref().map_or(FIRST, |entry| entry.size.min(FIRST));
-        let (head, bytes) = match read_head(&file, expected).await? {
+        let (head, bytes) = match self.read_head(&file, expected).await? {
             Ok(read) => read,
             Err(()) => {
                 self.remove_damaged(hash, file).await?;
@@ -110,7 +110,7 @@ impl Disk {
             Ok(file) => return Ok(Some(Arc::new(file))),
             Err(Errno::NOENT) => return Ok(None),
             // The names are not in memory, or the kernel does not know the call.
-            Err(_) => blocking(move || self.volume.open_file(&name, false)).await?,
+            Err(_) => self.blocking(move || self.volume.open_file(&name, false)).await?,
         };
         match opened {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -121,7 +121,7 @@ impl Disk {
     /// Removes a file that failed a checksum, unless another one replaced it.
     async fn remove_damaged(&'static self, hash: u128, file: Arc<File>) -> Result<()> {
         self.corrupt.fetch_add(1, Ordering::Relaxed);
-        blocking(move || {
+        self.blocking(move || {
             let _lock = self.index.lock(hash);
             if self.volume.is_current(&volume::name(hash), &file) {
                 drop(self.remove(hash));
@@ -138,7 +138,9 @@ impl Disk {
         let stored = if end <= place.head.len() as u64 {
             place.head.slice(offset as usize..end as usize)
         } else {
-            read_at(place.file, offset, length).await.or_err(ErrorType::FileReadError, "cannot read a stored file")?
+            self.read_at(place.file, offset, length)
+                .await
+                .or_err(ErrorType::FileReadError, "cannot read a stored file")?
         };
         let complete = stored.len() as u64 == length;
         let verified = if complete { format::verify(place.id, number, stored) } else { Err(format::corrupt("torn")) };
@@ -146,6 +148,39 @@ impl Disk {
             self.remove_damaged(place.hash, place.file.clone()).await?;
         }
         verified
+    }
+
+    /// Reads the head of a file, and as much of its body as the first read may have. `Err` if the file is damaged.
+    async fn read_head(&self, file: &Arc<File>, expected: u64) -> Result<Result<(Head, Bytes), ()>> {
+        let failed = "cannot read a stored file";
+        let mut bytes = self.read_at(file, 0, expected.max(PREFIX)).await.or_err(ErrorType::FileReadError, failed)?;
+        let Ok(prefix) = Prefix::decode(&bytes) else { return Ok(Err(())) };
+        let needed = prefix.file_length().min(FIRST.max(prefix.start()));
+        if (bytes.len() as u64) < needed {
+            bytes = self.read_at(file, 0, needed).await.or_err(ErrorType::FileReadError, failed)?;
+        }
+        let whole = if prefix.file_length() > bytes.len() as u64 {
+            let length = file.metadata().or_err(ErrorType::FileReadError, failed)?.len();
+            bytes.len() as u64 >= needed && length == prefix.file_length()
+        } else {
+            true
+        };
+        match format::decode_head(prefix, &bytes) {
+            Ok(head) if whole => Ok(Ok((head, bytes))),
+            _ => Ok(Err(())),
+        }
+    }
+
+    /// Reads without a thread if the page cache has the bytes.
+    async fn read_at(&self, file: &Arc<File>, offset: u64, length: u64) -> io::Result<Bytes> {
+        match volume::read_cached(file, offset, length as usize)? {
+            Cached::Done(data) => Ok(data.into()),
+            Cached::Partly(data, filled) => {
+                let file = file.clone();
+                let read = self.readers.run(move || volume::read_rest(&file, offset, data, filled));
+                Ok(read.await.map_err(io::Error::other)??.into())
+            }
+        }
     }
 }
 
@@ -159,39 +194,6 @@ struct Place<'a> {
     /// Bytes of the body.
     length: u64,
     id: u64,
-}
-
-/// Reads the head of a file, and as much of its body as the first read may have. `Err` if the file is damaged.
-async fn read_head(file: &Arc<File>, expected: u64) -> Result<Result<(Head, Bytes), ()>> {
-    let failed = "cannot read a stored file";
-    let mut bytes = read_at(file, 0, expected.max(PREFIX)).await.or_err(ErrorType::FileReadError, failed)?;
-    let Ok(prefix) = Prefix::decode(&bytes) else { return Ok(Err(())) };
-    let needed = prefix.file_length().min(FIRST.max(prefix.start()));
-    if (bytes.len() as u64) < needed {
-        bytes = read_at(file, 0, needed).await.or_err(ErrorType::FileReadError, failed)?;
-    }
-    let whole = if prefix.file_length() > bytes.len() as u64 {
-        let length = file.metadata().or_err(ErrorType::FileReadError, failed)?.len();
-        bytes.len() as u64 >= needed && length == prefix.file_length()
-    } else {
-        true
-    };
-    match format::decode_head(prefix, &bytes) {
-        Ok(head) if whole => Ok(Ok((head, bytes))),
-        _ => Ok(Err(())),
-    }
-}
-
-/// Reads without a thread if the page cache has the bytes.
-async fn read_at(file: &Arc<File>, offset: u64, length: u64) -> io::Result<Bytes> {
-    match volume::read_cached(file, offset, length as usize)? {
-        Cached::Done(data) => Ok(data.into()),
-        Cached::Partly(data, filled) => {
-            let file = file.clone();
-            let read = tokio::task::spawn_blocking(move || volume::read_rest(&file, offset, data, filled));
-            Ok(read.await.map_err(io::Error::other)??.into())
-        }
-    }
 }
 
 enum Source {

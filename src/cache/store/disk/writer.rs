@@ -5,20 +5,20 @@ use super::super::flight::{Flight, Spill, WINDOW};
 use super::super::index::Reservation;
 use super::super::meta::StoredMeta;
 use super::format::{self, BLOCK, CHECKSUM, Head, PREFIX, Prefix};
-use super::janitor::Task;
-use super::{Disk, DiskEntry, blocking, occupied, volume};
+use super::pool::Share;
+use super::{Disk, DiskEntry, occupied, volume};
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora_cache::eviction::CacheEntryId;
 use pingora_cache::storage::{HandleMiss, MissFinishType, MissHandler, streaming_write::U64WriteId};
 use pingora_cache::{CacheKey, CacheMeta};
-use pingora_error::{Error, ErrorType, Result};
+use pingora_error::{Error, ErrorType, OrErr, Result};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 /// Bytes that wait in memory before a task writes them. A smaller body is written at its end, in one call.
 const BATCH: u64 = 256 * 1024;
@@ -90,7 +90,8 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if let Some(name) = self.name.take() {
-            drop(self.disk.janitor.send(Task::Discard(name)));
+            let disk = self.disk;
+            disk.writers.remove(move || disk.removed(disk.volume.unlink(&name)));
         }
     }
 }
@@ -147,7 +148,10 @@ impl Job {
             self.out.extend_from_slice(&self.slot);
             self.out.resize(self.prefix(0).start() as usize, 0);
         }
-        for mut chunk in self.flight.from(self.taken) {
+        let chunks = self.flight.from(self.taken);
+        let length: usize = chunks.iter().map(Bytes::len).sum();
+        self.out.reserve(self.tail.len() + length + (length / BLOCK as usize + 2) * CHECKSUM as usize);
+        for mut chunk in chunks {
             self.taken += chunk.len() as u64;
             while !chunk.is_empty() {
                 let part = chunk.split_to(chunk.len().min(BLOCK as usize - self.tail.len()));
@@ -175,7 +179,8 @@ impl Job {
         self.temporary = Some(temporary);
         self.disk.volume.write(&file, &self.out, self.offset)?;
         self.offset += self.out.len() as u64;
-        self.out.clear();
+        // A write that waits for more of its body needs no memory for it.
+        self.out = Vec::new();
         Ok(file)
     }
 
@@ -249,9 +254,11 @@ fn copy(mut from: &File, from_offset: u64, mut to: &File, to_offset: u64) -> io:
     io::copy(&mut from, &mut to).map(|_| ())
 }
 
+type Running = oneshot::Receiver<(Box<Job>, io::Result<()>)>;
+
 enum Stage {
     Idle(Box<Job>),
-    Running(JoinHandle<(Box<Job>, io::Result<()>)>),
+    Running(Running),
     /// The body is not stored. The rest of it passes through memory to the readers of this write.
     Unpublished,
 }
@@ -276,20 +283,29 @@ impl DiskMiss {
         loop {
             match std::mem::replace(&mut self.stage, Stage::Unpublished) {
                 Stage::Idle(mut job) if length - self.handed >= BATCH => {
+                    let Some(share) = self.queue() else { return self.unpublish(NOT_STORED) };
                     self.handed = length;
-                    self.stage = Stage::Running(tokio::task::spawn_blocking(move || {
+                    self.stage = Stage::Running(self.disk.writers.run(move || {
+                        let _share = share;
                         let result = job.write();
                         (job, result)
                     }));
                     return;
                 }
-                Stage::Running(handle) if handle.is_finished() => self.settle(handle).await,
-                Stage::Running(mut handle) if length - self.handed > BACKLOG => {
-                    match tokio::time::timeout(PATIENCE, &mut handle).await {
-                        Ok(joined) => self.joined(joined),
-                        Err(_) => self.give_up(&io::Error::new(io::ErrorKind::TimedOut, "the disk is too slow")),
+                Stage::Running(mut running) => match running.try_recv() {
+                    Ok(done) => self.ended(Some(done)),
+                    Err(TryRecvError::Closed) => self.ended(None),
+                    Err(TryRecvError::Empty) if length - self.handed > BACKLOG => {
+                        match tokio::time::timeout(PATIENCE, &mut running).await {
+                            Ok(done) => self.ended(done.ok()),
+                            Err(_) => self.give_up(&io::Error::new(io::ErrorKind::TimedOut, "the disk is too slow")),
+                        }
                     }
-                }
+                    Err(TryRecvError::Empty) => {
+                        self.stage = Stage::Running(running);
+                        return;
+                    }
+                },
                 stage => {
                     self.stage = stage;
                     return;
@@ -298,16 +314,21 @@ impl DiskMiss {
         }
     }
 
-    async fn settle(&mut self, handle: JoinHandle<(Box<Job>, io::Result<()>)>) {
-        let joined = handle.await;
-        self.joined(joined);
+    /// A place in the queue of the threads that write. If there is none, the write is counted as failed.
+    fn queue(&self) -> Option<Share> {
+        let share = self.disk.backlog.take(self.flight.footprint());
+        if share.is_none() {
+            Counters::add(&self.disk.counters.write_failures);
+        }
+        share
     }
 
-    fn joined(&mut self, joined: Result<(Box<Job>, io::Result<()>), tokio::task::JoinError>) {
-        match joined {
-            Ok((job, Ok(()))) => self.stage = Stage::Idle(job),
-            Ok((_, Err(error))) => self.give_up(&error),
-            Err(error) => self.give_up(&io::Error::other(error)),
+    /// A job has ended; `None` if it panicked.
+    fn ended(&mut self, done: Option<(Box<Job>, io::Result<()>)>) {
+        match done {
+            Some((job, Ok(()))) => self.stage = Stage::Idle(job),
+            Some((_, Err(error))) => self.give_up(&error),
+            None => self.give_up(&io::Error::other("a job of the disk store ended early")),
         }
     }
 
@@ -368,14 +389,25 @@ impl HandleMiss for DiskMiss {
             return Error::e_explain(NOT_STORED, "the write failed before");
         };
         match std::mem::replace(&mut self.stage, Stage::Unpublished) {
-            Stage::Running(handle) => self.settle(handle).await,
+            Stage::Running(running) => {
+                let done = running.await;
+                self.ended(done.ok());
+            }
             other => self.stage = other,
         }
         let Stage::Idle(job) = std::mem::replace(&mut self.stage, Stage::Unpublished) else {
             return Error::e_explain(NOT_STORED, "the body is too large, there was no room for it, or the disk failed");
         };
+        let Some(share) = self.queue() else {
+            return Error::e_explain(NOT_STORED, "too many bodies wait for the disk");
+        };
         let reservation = std::mem::replace(&mut self.reservation, Reservation::new(&self.disk.index, self.flight.id));
-        match blocking(move || job.publish(reservation)).await? {
+        let published = self.disk.writers.run(move || {
+            let _share = share;
+            job.publish(reservation)
+        });
+        let published = published.await.or_err(NOT_STORED, "a job of the disk store ended early");
+        match published? {
             Ok(true) => {
                 self.disk.health.succeeded(self.disk.volume.path());
                 Ok(MissFinishType::Created(length as usize))
