@@ -6,7 +6,7 @@
 //! - [`directives`], [`targeted`], [`http_date`]: Cache-Control, CDN-Cache-Control and dates.
 //! - [`storable`], [`freshness`], [`reuse`]: whether a response is stored, for how long it is fresh, and whether it may be
 //!   used for a request. [`policy`]: the same in the terms of Pingora's `CacheMeta`.
-//! - [`key`], [`target`], [`query`], [`reference`], [`vary`]: what identifies a response and its variants.
+//! - [`key`], [`target`], [`query`], [`mod@reference`], [`vary`]: what identifies a response and its variants.
 //! - [`conditional`], [`entity_tag`], [`range`]: the part of a response that a client needs. [`freshening`]: updates by 304
 //!   and HEAD responses. [`invalidation`]: what unsafe methods make invalid.
 //! - [`cache_status`]: the field Cache-Status. [`counters`]: what the cache of a route did.
