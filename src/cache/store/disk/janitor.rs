@@ -27,10 +27,8 @@ pub(super) enum Task {
 
 /// Runs until the process ends.
 pub(super) fn run(disk: &'static Disk, tasks: &Receiver<Task>) {
-    // On Linux, this is the priority of the thread alone.
-    if let Err(error) = rustix::process::nice(19) {
-        log::debug!("cannot lower the priority of the scan: {error}");
-    }
+    // At normal priority: on a busy machine, removals would otherwise fall behind the writes, and files would exceed the
+    // size. The scan sleeps instead.
     scan(disk, tasks);
     disk.scanning.store(false, Ordering::Release);
     loop {
