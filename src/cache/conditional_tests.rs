@@ -2,8 +2,9 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
+use super::super::fixtures_tests::headers;
 use super::*;
 
 /// Sat, 01 Jan 2000 00:00:00 GMT.
@@ -12,14 +13,6 @@ const T0: &str = "Sat, 01 Jan 2000 00:00:00 GMT";
 const T1: &str = "Sat, 01 Jan 2000 00:00:01 GMT";
 /// An hour later.
 const T2: &str = "Sat, 01 Jan 2000 01:00:00 GMT";
-
-fn headers(lines: &[(&str, &str)]) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for (name, value) in lines {
-        headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
-    }
-    headers
-}
 
 fn outcome(method: &Method, status: u16, request: &[(&str, &str)], stored: &[(&str, &str)]) -> Outcome {
     let stored = headers(stored);

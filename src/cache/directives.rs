@@ -11,6 +11,8 @@ use std::borrow::Cow;
 
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, PRAGMA};
 
+use super::scanner::Scanner;
+
 /// The largest number of seconds; larger ones count as this one (RFC 9111 §1.2.2).
 pub const MAX_SECONDS: u64 = 1 << 31;
 
@@ -315,37 +317,21 @@ enum Argument<'a> {
 }
 
 /// The elements of one field line.
-struct Elements<'a> {
-    rest: &'a [u8],
-}
+struct Elements<'a>(Scanner<'a>);
 
 impl<'a> Elements<'a> {
     const fn of(line: &'a [u8]) -> Self {
-        Self { rest: line }
-    }
-
-    /// Takes the bytes before the first one that `matches` refuses.
-    fn take_while(&mut self, matches: impl Fn(u8) -> bool) -> &'a [u8] {
-        let length = self.rest.iter().position(|byte| !matches(*byte)).unwrap_or(self.rest.len());
-        let (taken, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, &[]));
-        self.rest = rest;
-        taken
-    }
-
-    fn take_if(&mut self, byte: u8) -> bool {
-        let stripped = self.rest.strip_prefix(&[byte]);
-        self.rest = stripped.unwrap_or(self.rest);
-        stripped.is_some()
+        Self(Scanner { rest: line })
     }
 
     fn argument(&mut self) -> Argument<'a> {
-        if !self.take_if(b'=') {
+        if !self.0.take_if(b'=') {
             return Argument::Missing;
         }
-        if self.take_if(b'"') {
+        if self.0.take_if(b'"') {
             return self.quoted();
         }
-        match self.take_while(is_token) {
+        match self.0.take_while(is_token) {
             [] => Argument::Malformed,
             token => Argument::Value(Cow::Borrowed(token)),
         }
@@ -355,30 +341,30 @@ impl<'a> Elements<'a> {
     fn quoted(&mut self) -> Argument<'a> {
         let mut unescaped: Option<Vec<u8>> = None;
         loop {
-            let plain = self.take_while(|byte| !matches!(byte, b'"' | b'\\'));
+            let plain = self.0.take_while(|byte| !matches!(byte, b'"' | b'\\'));
             if let Some(text) = &mut unescaped {
                 text.extend_from_slice(plain);
             }
-            if self.take_if(b'"') {
+            if self.0.take_if(b'"') {
                 return Argument::Value(unescaped.map_or(Cow::Borrowed(plain), Cow::Owned));
             }
-            let [b'\\', escaped, rest @ ..] = self.rest else {
-                self.rest = &[];
+            let [b'\\', escaped, rest @ ..] = self.0.rest else {
+                self.0.rest = &[];
                 return Argument::Unterminated;
             };
             unescaped.get_or_insert_with(|| plain.to_vec()).push(*escaped);
-            self.rest = rest;
+            self.0.rest = rest;
         }
     }
 
     /// Skips text up to the next comma outside a quoted string. Returns what the text makes of the argument.
     fn skip_excess(&mut self) -> Option<Argument<'a>> {
-        self.take_while(is_space);
+        self.0.take_while(is_space);
         let mut excess = None;
-        while !matches!(self.rest, [] | [b',', ..]) {
+        while !matches!(self.0.rest, [] | [b',', ..]) {
             excess = Some(Argument::Malformed);
-            self.take_while(|byte| !matches!(byte, b',' | b'"'));
-            if self.take_if(b'"') && self.quoted() == Argument::Unterminated {
+            self.0.take_while(|byte| !matches!(byte, b',' | b'"'));
+            if self.0.take_if(b'"') && self.quoted() == Argument::Unterminated {
                 return Some(Argument::Unterminated);
             }
         }
@@ -390,11 +376,11 @@ impl<'a> Iterator for Elements<'a> {
     type Item = Element<'a>;
 
     fn next(&mut self) -> Option<Element<'a>> {
-        self.take_while(|byte| is_space(byte) || byte == b',');
-        if self.rest.is_empty() {
+        self.0.take_while(|byte| is_space(byte) || byte == b',');
+        if self.0.rest.is_empty() {
             return None;
         }
-        let name = self.take_while(is_token);
+        let name = self.0.take_while(is_token);
         let argument = self.argument();
         let argument = self.skip_excess().unwrap_or(argument);
         Some(Element { name, argument })

@@ -1,27 +1,15 @@
 //! Updates of a stored response: by a 304, and by a response to HEAD (RFC 9111 §3.2, §4.3.4, §4.3.5).
 
-use http::header::{
-    AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderName, LAST_MODIFIED,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderName, LAST_MODIFIED, TRAILER};
 use http::{HeaderMap, StatusCode};
 
 use crate::cache::conditional::{date, single, strong_last_modified};
 use crate::cache::entity_tag::EntityTag;
+use crate::http::connection_fields::{NOT_STORED, named_by_connection};
 
-/// Fields of which the stored response keeps its own value, or none.
-const KEPT: [HeaderName; 16] = [
-    // They belong to a connection or a proxy (§3.1).
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    TE,
+/// Fields of which the stored response keeps its own value, or none, besides those of the connection.
+const KEPT: [HeaderName; 7] = [
     TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    PROXY_AUTHENTICATE,
-    HeaderName::from_static("proxy-authentication-info"),
-    PROXY_AUTHORIZATION,
     // They describe the stored body, or the empty one of the 304 (§3.2).
     CONTENT_LENGTH,
     CONTENT_ENCODING,
@@ -73,7 +61,11 @@ pub fn update_from_304(stored: &mut HeaderMap, fresh: &HeaderMap, excluded: &[He
     let has_tag = stored.contains_key(ETAG);
     let of_connection = named_by_connection(fresh);
     let is_kept = |name: &HeaderName| {
-        KEPT.contains(name) || (has_tag && *name == ETAG) || excluded.contains(name) || of_connection.contains(name)
+        NOT_STORED.contains(name)
+            || KEPT.contains(name)
+            || (has_tag && *name == ETAG)
+            || excluded.contains(name)
+            || of_connection.contains(name)
     };
     stored.remove(AGE);
     for name in fresh.keys().filter(|name| **name == AGE || !is_kept(name)) {
@@ -85,12 +77,6 @@ pub fn update_from_304(stored: &mut HeaderMap, fresh: &HeaderMap, excluded: &[He
     for name in excluded {
         stored.remove(name);
     }
-}
-
-/// The fields that Connection names (RFC 9110 §7.6.1).
-fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
-    let members = headers.get_all(CONNECTION).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    members.filter_map(|member| HeaderName::from_bytes(member.trim_ascii()).ok()).collect()
 }
 
 /// What a response to HEAD means for a stored response to GET.

@@ -1,21 +1,14 @@
 //! Tests of updates by 304 and HEAD responses.
 
 use http::header::SET_COOKIE;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, StatusCode};
 
+use super::super::fixtures_tests::headers;
 use super::*;
 
 /// Times of Last-Modified and Date.
 const T0: &str = "Sat, 01 Jan 2000 00:00:00 GMT";
 const T1: &str = "Sat, 01 Jan 2000 00:00:01 GMT";
-
-fn headers(lines: &[(&str, &str)]) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for (name, value) in lines {
-        headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
-    }
-    headers
-}
 
 type Lines<'a> = &'a [(&'a str, &'a str)];
 

@@ -1,8 +1,6 @@
 //! Tests of lifetimes and ages.
 
-use http::{HeaderName, HeaderValue};
-
-use super::super::rules::{KeyRules, QueryRule, SetCookie};
+use super::super::fixtures_tests::{headers as map, rules};
 use super::*;
 
 /// Saturday, November 28, 2026, 00:00:00.
@@ -11,33 +9,6 @@ fn now() -> SystemTime {
 }
 
 const MIDNIGHT: (&str, &str) = ("date", "Sat, 28 Nov 2026 00:00:00 GMT");
-
-fn map(fields: &[(&str, &str)]) -> HeaderMap {
-    let field = |(name, value): &(&str, &str)| {
-        (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap())
-    };
-    let mut headers = HeaderMap::new();
-    for (name, value) in fields.iter().map(field) {
-        headers.append(name, value);
-    }
-    headers
-}
-
-fn rules() -> Rules {
-    Rules {
-        default_ttl: None,
-        max_ttl: None,
-        statuses: vec![200],
-        negative_ttl: None,
-        heuristic: false,
-        set_cookie: SetCookie::Reject,
-        stale_while_revalidate: None,
-        stale_if_error: None,
-        client_directives: true,
-        max_object_size: 1000,
-        key: KeyRules { host: true, query: QueryRule::Whole, headers: vec![], cookies: vec![] },
-    }
-}
 
 fn assess_with(rules: &Rules, status: u16, fields: &[(&str, &str)]) -> Freshness {
     let headers = map(fields);

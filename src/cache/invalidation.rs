@@ -9,12 +9,6 @@ use crate::cache::rules::KeyRules;
 /// More values of Location and Content-Location are ignored.
 const MAX_REFERENCES: usize = 8;
 
-/// Whether a method is safe (RFC 9110 §9.2.1). Unknown methods are not.
-#[must_use]
-pub fn is_safe(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
-}
-
 /// The URI keys that a response invalidates: if the method is unsafe and the response no error, the one of the target,
 /// and those of Location and Content-Location if they have the same origin. Each appears once.
 ///
@@ -28,7 +22,7 @@ pub fn targets(
     rules: &KeyRules,
     response: &HeaderMap,
 ) -> Vec<Vec<u8>> {
-    if is_safe(method) || !(status.is_success() || status.is_redirection()) {
+    if method.is_safe() || !(status.is_success() || status.is_redirection()) {
         return Vec::new();
     }
     let mut keys = vec![uri_key(target, rules)];

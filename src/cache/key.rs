@@ -16,8 +16,8 @@
 //! The key names the rules that it depends on. So a change of the configuration does not change the meaning of a key.
 
 use http::HeaderMap;
-use http::header::COOKIE;
 
+use crate::cache::cookies::cookies;
 use crate::cache::rules::{KeyRules, QueryRule};
 pub use crate::cache::target::{Target, normal_host};
 use crate::cache::{query, reference};
@@ -50,8 +50,8 @@ impl Key {
         }
         for name in &rules.cookies {
             field(&mut bytes, b'c', name.as_bytes());
-            match cookie(headers, name.as_bytes()) {
-                Some(value) => field(&mut bytes, b'v', value),
+            match cookies(headers).find(|(known, _)| *known == name.as_bytes()) {
+                Some((_, value)) => field(&mut bytes, b'v', value),
                 None => absent(&mut bytes, b'v'),
             }
         }
@@ -118,20 +118,6 @@ const fn query_letter(rule: &QueryRule) -> u8 {
         QueryRule::Only(_) => b'O',
         QueryRule::None => b'N',
     }
-}
-
-/// The value of the first cookie with this name, with its quotes (RFC 6265 §4.2). A cookie without `=` has an empty
-/// value.
-fn cookie<'a>(headers: &'a HeaderMap, name: &[u8]) -> Option<&'a [u8]> {
-    let pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
-        let rest = pair.strip_prefix(name)?.trim_ascii_start();
-        match rest {
-            [] => Some(rest),
-            [b'=', value @ ..] => Some(value.trim_ascii_start()),
-            _ => None,
-        }
-    })
 }
 
 fn field(out: &mut Vec<u8>, letter: u8, value: &[u8]) {

@@ -1,23 +1,12 @@
 //! Tests of keys: what two requests must or must not share, the readable form, and random sequences of fields.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
+use super::super::fixtures_tests::{headers, key_rules as rules};
 use super::*;
-
-fn rules() -> KeyRules {
-    KeyRules { host: true, query: QueryRule::Whole, headers: vec![], cookies: vec![] }
-}
 
 fn target<'a>(scheme: &'a str, host: &'a str, path: &'a str, query: Option<&'a str>) -> Target<'a> {
     Target { space: "", scheme, scheme_in_key: false, host, path, query }
-}
-
-fn headers(lines: &[(&str, &str)]) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for (name, value) in lines {
-        headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
-    }
-    headers
 }
 
 type Lines<'a> = &'a [(&'a str, &'a str)];
@@ -141,7 +130,8 @@ fn cookies_of_the_key_are_the_first_with_the_name() {
     for (lines, value, section) in cases {
         let lines: Vec<(&str, &str)> = lines.iter().map(|line| ("cookie", *line)).collect();
         let found = headers(&lines);
-        let found = cookie(&found, b"theme").map(|value| std::str::from_utf8(value).unwrap());
+        let found = cookies(&found).find(|(name, _)| *name == b"theme");
+        let found = found.map(|(_, value)| std::str::from_utf8(value).unwrap());
         assert_eq!(found, *value, "{lines:?} {section}");
     }
     let rules = KeyRules { cookies: vec!["theme".to_owned()], ..rules() };

@@ -16,6 +16,7 @@
 pub mod cache_status;
 pub mod conditional;
 pub mod config;
+mod cookies;
 pub mod counters;
 pub mod directives;
 pub mod entity_tag;
@@ -36,6 +37,7 @@ pub mod reference;
 pub mod remembered;
 pub mod reuse;
 pub mod rules;
+mod scanner;
 pub mod shared;
 pub mod storable;
 pub mod store;
@@ -46,3 +48,6 @@ pub mod vary;
 pub use config::{Config, Spec, StoreKind, StoresConfig};
 pub use counters::{Counters, Outcome};
 pub use shared::{Cache, Caches, FetchPermit, Found, Purged, RouteCache, Turn, Writing};
+
+#[cfg(test)]
+mod fixtures_tests;

@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, header};
 use pingora_cache::CacheMeta;
 use pingora_http::ResponseHeader;
 
+use super::cookies::cookies;
 use super::freshening;
 use super::freshness::{Source, Times};
 use super::remembered::Concerns;
@@ -128,9 +129,7 @@ pub fn concerned(request: &HeaderMap, rules: &Rules) -> impl Iterator<Item = Con
 /// Whether the request has a cookie that is not part of the key. If the backend says nothing about caching, its response
 /// may depend on it.
 fn has_other_cookie(request: &HeaderMap, keyed: &[String]) -> bool {
-    let lines = request.get_all(header::COOKIE).iter().map(|line| line.as_bytes());
-    let names = lines.flat_map(|line| line.split(|b| *b == b';')).filter_map(|pair| pair.split(|b| *b == b'=').next());
-    names.map(<[u8]>::trim_ascii).any(|name| !name.is_empty() && !keyed.iter().any(|keyed| keyed.as_bytes() == name))
+    cookies(request).any(|(name, _)| !name.is_empty() && !keyed.iter().any(|keyed| keyed.as_bytes() == name))
 }
 
 fn meta(head: ResponseHeader, storable: &Storable, times: Times) -> CacheMeta {

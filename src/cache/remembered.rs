@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use pingora_cache::key::HashBinary;
 
 /// The parts, so that workers seldom wait for each other.
@@ -37,7 +37,7 @@ pub enum Concerns {
 #[derive(Default)]
 pub struct Uses(Shards<(u32, Instant)>);
 
-struct Shards<V>([Mutex<HashMap<HashBinary, V, ahash::RandomState>>; SHARDS]);
+struct Shards<V>([Mutex<Keys<V>>; SHARDS]);
 
 impl<V> Default for Shards<V> {
     fn default() -> Self {
@@ -45,19 +45,23 @@ impl<V> Default for Shards<V> {
     }
 }
 
+type Keys<V> = HashMap<HashBinary, V, ahash::RandomState>;
+
 impl<V> Shards<V> {
-    fn with<R>(
-        &self,
-        key: &HashBinary,
-        act: impl FnOnce(&mut HashMap<HashBinary, V, ahash::RandomState>) -> R,
-    ) -> Option<R> {
+    /// The part that may have the key.
+    fn of(&self, key: &HashBinary) -> Option<MutexGuard<'_, Keys<V>>> {
         // The hash is uniform.
         let index = usize::from(key.first().copied().unwrap_or_default()) % SHARDS;
-        let mut shard = self.0.get(index)?.lock();
-        if shard.len() >= KEYS_MAX {
-            shard.clear();
+        self.0.get(index).map(Mutex::lock)
+    }
+
+    /// The part in which the key is remembered. It has room.
+    fn to_change(&self, key: &HashBinary) -> Option<MutexGuard<'_, Keys<V>>> {
+        let mut keys = self.of(key)?;
+        if keys.len() >= KEYS_MAX && !keys.contains_key(key) {
+            keys.clear();
         }
-        Some(act(&mut shard))
+        Some(keys)
     }
 }
 
@@ -65,12 +69,16 @@ impl Unstorable {
     /// Remembers that responses of `key` cannot be stored.
     pub fn remember(&self, key: &HashBinary, concerns: Concerns, now: Instant) {
         let key = derived(key, concerns);
-        self.0.with(&key, |keys| keys.insert(key, now));
+        if let Some(mut keys) = self.0.to_change(&key) {
+            keys.insert(key, now);
+        }
     }
 
     /// Forgets the key: its response was stored.
     pub fn forget(&self, key: &HashBinary) {
-        self.0.with(key, |keys| keys.remove(key));
+        if let Some(mut keys) = self.0.of(key) {
+            keys.remove(key);
+        }
     }
 
     /// Whether a response of `key` to such a request could not be stored recently.
@@ -78,7 +86,7 @@ impl Unstorable {
     pub fn contains(&self, key: &HashBinary, concerns: Concerns, now: Instant) -> bool {
         let recent = |since: &Instant| now.saturating_duration_since(*since) < UNSTORABLE_FOR;
         let key = derived(key, concerns);
-        self.0.with(&key, |keys| keys.get(&key).is_some_and(recent)).unwrap_or_default()
+        self.0.of(&key).is_some_and(|keys| keys.get(&key).is_some_and(recent))
     }
 }
 
@@ -94,15 +102,13 @@ fn derived(key: &HashBinary, concerns: Concerns) -> HashBinary {
 impl Uses {
     /// Counts a use of `key`, and returns the number of recent ones.
     pub fn count(&self, key: &HashBinary, now: Instant) -> u32 {
-        let count = |keys: &mut HashMap<HashBinary, (u32, Instant), _>| {
-            let (uses, since) = keys.entry(*key).or_insert((0, now));
-            if now.saturating_duration_since(*since) > USES_WITHIN {
-                (*uses, *since) = (0, now);
-            }
-            *uses = uses.saturating_add(1);
-            *uses
-        };
-        self.0.with(key, count).unwrap_or(u32::MAX)
+        let Some(mut keys) = self.0.to_change(key) else { return u32::MAX };
+        let (uses, since) = keys.entry(*key).or_insert((0, now));
+        if now.saturating_duration_since(*since) > USES_WITHIN {
+            (*uses, *since) = (0, now);
+        }
+        *uses = uses.saturating_add(1);
+        *uses
     }
 }
 
@@ -137,6 +143,19 @@ mod tests {
         let (uses, now) = (Uses::default(), Instant::now());
         assert_eq!([uses.count(&KEY, now), uses.count(&KEY, now), uses.count(&[8; 16], now)], [1, 2, 1]);
         assert_eq!(uses.count(&KEY, now + USES_WITHIN * 2), 1);
+    }
+
+    #[test]
+    fn full_memory_of_keys_is_not_emptied_by_questions_about_keys() {
+        let (keys, now) = (Unstorable::default(), Instant::now());
+        let same_part = |n: usize| {
+            let mut key = KEY;
+            key[1..9].copy_from_slice(&n.to_be_bytes());
+            key
+        };
+        (0..KEYS_MAX).for_each(|n| keys.remember(&same_part(n), Concerns::All, now));
+        assert!(!keys.contains(&same_part(KEYS_MAX), Concerns::All, now));
+        assert!(keys.contains(&same_part(0), Concerns::All, now));
     }
 
     #[test]

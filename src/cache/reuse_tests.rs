@@ -2,27 +2,11 @@
 
 use http::{HeaderName, HeaderValue};
 
-use super::super::rules::{KeyRules, QueryRule, SetCookie};
+use super::super::fixtures_tests::rules;
 use super::*;
 
 fn start() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_824_000)
-}
-
-fn rules() -> Rules {
-    Rules {
-        default_ttl: None,
-        max_ttl: None,
-        statuses: vec![200],
-        negative_ttl: None,
-        heuristic: false,
-        set_cookie: SetCookie::Reject,
-        stale_while_revalidate: None,
-        stale_if_error: None,
-        client_directives: true,
-        max_object_size: 1000,
-        key: KeyRules { host: true, query: QueryRule::Whole, headers: vec![], cookies: vec![] },
-    }
 }
 
 fn map(name: &'static str, value: &str) -> HeaderMap {

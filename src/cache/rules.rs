@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName};
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use super::cookies::cookies;
 
 /// The checked cache settings of a route.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,9 +97,7 @@ impl Bypass {
     }
 
     fn has_cookie(&self, headers: &HeaderMap) -> bool {
-        let lines = headers.get_all(header::COOKIE).iter().map(|value| value.as_bytes());
-        let mut names = lines.flat_map(|line| line.split(|b| *b == b';')).map(name_of);
-        names.any(|name| self.cookies.iter().any(|cookie| cookie.as_bytes() == name))
+        cookies(headers).any(|(name, _)| self.cookies.iter().any(|cookie| cookie.as_bytes() == name))
     }
 
     fn has_parameter(&self, query: &str) -> bool {

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, ETAG, EXPIRES, HeaderMap, HeaderName, LAST_MODIFIED,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VARY,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, ETAG, EXPIRES, HeaderMap, HeaderName, LAST_MODIFIED, SET_COOKIE, VARY,
 };
 use http::{Method, StatusCode};
 
@@ -12,6 +11,7 @@ use super::directives::{CacheControl, Fields, MAX_SECONDS};
 use super::freshness::{self, Freshness, Source, Times};
 use super::rules::{Rules, SetCookie};
 use super::targeted::{CDN_CACHE_CONTROL, Policy};
+use crate::http::connection_fields::{NOT_STORED, named_by_connection};
 
 /// What decides about a request.
 #[derive(Clone, Copy, Debug)]
@@ -239,36 +239,18 @@ fn states_larger_body(headers: &HeaderMap, limit: u64) -> bool {
 
 /// Whether the origin itself keeps Set-Cookie out of stored copies, so that the rest may be stored.
 fn origin_removes_set_cookie(headers: &HeaderMap, directives: &CacheControl) -> bool {
-    directives.restricted_fields().chain(&connection_options(headers)).any(|name| name == SET_COOKIE)
-}
-
-/// The fields that Connection names.
-fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lines = headers.get_all(CONNECTION).into_iter();
-    let options = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    options.filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok()).collect()
+    directives.restricted_fields().chain(&named_by_connection(headers)).any(|name| name == SET_COOKIE)
 }
 
 /// The fields that the stored copy omits: those of the connection and of proxy authentication (§3.1), those that
 /// `private` and `no-cache` name (§5.2.2.4, §5.2.2.7), and Set-Cookie unless the route stores it.
 fn removed_fields(headers: &HeaderMap, directives: &CacheControl, set_cookie: SetCookie) -> Vec<HeaderName> {
-    const FIXED: [HeaderName; 9] = [
-        CONNECTION,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-        TE,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        PROXY_AUTHENTICATE,
-        HeaderName::from_static("proxy-authentication-info"),
-        PROXY_AUTHORIZATION,
-    ];
-    let mut options = connection_options(headers);
+    let mut options = named_by_connection(headers);
     if set_cookie != SetCookie::Store {
         options.push(SET_COOKIE);
     }
     let mut removed = Vec::new();
-    for name in FIXED.iter().chain(&options).chain(directives.restricted_fields()) {
+    for name in NOT_STORED.iter().chain(&options).chain(directives.restricted_fields()) {
         if headers.contains_key(name) && !controls_reuse(name) && !removed.contains(name) {
             removed.push(name.clone());
         }

@@ -2,37 +2,10 @@
 
 use std::time::SystemTime;
 
-use http::HeaderValue;
-
-use super::super::rules::{KeyRules, QueryRule, SetCookie};
+use super::super::fixtures_tests::{headers as map, rules};
 use super::*;
 
 type Fields<'a> = &'a [(&'a str, &'a str)];
-
-fn map(fields: Fields<'_>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for (name, value) in fields {
-        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-        headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
-    }
-    headers
-}
-
-fn rules() -> Rules {
-    Rules {
-        default_ttl: None,
-        max_ttl: None,
-        statuses: vec![200],
-        negative_ttl: None,
-        heuristic: false,
-        set_cookie: SetCookie::Reject,
-        stale_while_revalidate: None,
-        stale_if_error: None,
-        client_directives: true,
-        max_object_size: 1000,
-        key: KeyRules { host: true, query: QueryRule::Whole, headers: vec![], cookies: vec![] },
-    }
-}
 
 fn judge_with(
     rules: &Rules,

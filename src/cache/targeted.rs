@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::directives::{CacheControl, Directive, Fields, Kind, MAX_SECONDS, field_names, is_token};
+use super::scanner::Scanner;
 
 /// The name of the field.
 pub const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
@@ -40,7 +41,7 @@ pub fn cdn_cache_control(headers: &HeaderMap) -> Option<CacheControl> {
     let first = lines.next()?;
     // The lines form one dictionary (RFC 9651 §4.2).
     let value = lines.fold(Cow::Borrowed(first), |joined, line| Cow::Owned([&joined, line].join(&b',')));
-    let members = Parser { rest: &value }.dictionary()?;
+    let members = Parser(Scanner { rest: &value }).dictionary()?;
     let mut directives = CacheControl::default();
     let mut used = members.has_unknown;
     for (directive, value) in members.known {
@@ -95,64 +96,49 @@ impl Members {
 }
 
 /// A parser of Structured Fields (RFC 9651 §4.2). `None` is a syntax error.
-struct Parser<'a> {
-    rest: &'a [u8],
-}
+struct Parser<'a>(Scanner<'a>);
 
 impl<'a> Parser<'a> {
-    fn take_while(&mut self, matches: impl Fn(u8) -> bool) -> &'a [u8] {
-        let length = self.rest.iter().position(|byte| !matches(*byte)).unwrap_or(self.rest.len());
-        let (taken, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, &[]));
-        self.rest = rest;
-        taken
-    }
-
-    fn take_if(&mut self, byte: u8) -> bool {
-        let stripped = self.rest.strip_prefix(&[byte]);
-        self.rest = stripped.unwrap_or(self.rest);
-        stripped.is_some()
-    }
-
     fn next(&mut self) -> Option<u8> {
-        let (first, rest) = self.rest.split_first()?;
-        self.rest = rest;
+        let (first, rest) = self.0.rest.split_first()?;
+        self.0.rest = rest;
         Some(*first)
     }
 
     /// §4.2.2.
     fn dictionary(mut self) -> Option<Members> {
         let mut members = Members::default();
-        self.take_while(|byte| byte == b' ');
-        if self.rest.is_empty() {
+        self.0.take_while(|byte| byte == b' ');
+        if self.0.rest.is_empty() {
             return Some(members);
         }
         loop {
             let key = self.key()?;
-            let value = if self.take_if(b'=') { self.member()? } else { Value::Boolean(true) };
+            let value = if self.0.take_if(b'=') { self.member()? } else { Value::Boolean(true) };
             self.parameters()?;
             members.insert(key, value);
-            self.take_while(is_optional_space);
-            if self.rest.is_empty() {
+            self.0.take_while(is_optional_space);
+            if self.0.rest.is_empty() {
                 return Some(members);
             }
-            self.take_if(b',').then_some(())?;
+            self.0.take_if(b',').then_some(())?;
             // A comma at the end makes `key` fail.
-            self.take_while(is_optional_space);
+            self.0.take_while(is_optional_space);
         }
     }
 
     /// §4.2.3.3.
     fn key(&mut self) -> Option<&'a [u8]> {
-        matches!(self.rest.first(), Some(b'a'..=b'z' | b'*')).then_some(())?;
-        Some(self.take_while(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.' | b'*')))
+        matches!(self.0.rest.first(), Some(b'a'..=b'z' | b'*')).then_some(())?;
+        Some(self.0.take_while(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.' | b'*')))
     }
 
     /// §4.2.3.2.
     fn parameters(&mut self) -> Option<()> {
-        while self.take_if(b';') {
-            self.take_while(|byte| byte == b' ');
+        while self.0.take_if(b';') {
+            self.0.take_while(|byte| byte == b' ');
             self.key()?;
-            if self.take_if(b'=') {
+            if self.0.take_if(b'=') {
                 self.bare_item()?;
             }
         }
@@ -161,27 +147,27 @@ impl<'a> Parser<'a> {
 
     /// An item or an inner list (§4.2.1.1), without the parameters of the member.
     fn member(&mut self) -> Option<Value> {
-        if !self.take_if(b'(') {
+        if !self.0.take_if(b'(') {
             return self.bare_item();
         }
         loop {
-            self.take_while(|byte| byte == b' ');
-            if self.take_if(b')') {
+            self.0.take_while(|byte| byte == b' ');
+            if self.0.take_if(b')') {
                 return Some(Value::Other);
             }
             self.bare_item()?;
             self.parameters()?;
-            matches!(self.rest.first(), Some(b' ' | b')')).then_some(())?;
+            matches!(self.0.rest.first(), Some(b' ' | b')')).then_some(())?;
         }
     }
 
     /// §4.2.3.1.
     fn bare_item(&mut self) -> Option<Value> {
-        match self.rest.first()? {
+        match self.0.rest.first()? {
             b'-' | b'0'..=b'9' => self.number(),
             b'"' => self.string(),
             b'*' | b'A'..=b'Z' | b'a'..=b'z' => {
-                Some(Value::Text(self.take_while(|byte| is_token(byte) || matches!(byte, b':' | b'/')).to_vec()))
+                Some(Value::Text(self.0.take_while(|byte| is_token(byte) || matches!(byte, b':' | b'/')).to_vec()))
             }
             b'?' => self.boolean(),
             b':' => self.byte_sequence(),
@@ -193,10 +179,10 @@ impl<'a> Parser<'a> {
 
     /// An integer of at most 15 digits, or a decimal of at most 12 digits and 1 to 3 digits (§4.2.4).
     fn number(&mut self) -> Option<Value> {
-        let negative = self.take_if(b'-');
-        let digits = self.take_while(|byte| byte.is_ascii_digit());
-        if self.take_if(b'.') {
-            let fraction = self.take_while(|byte| byte.is_ascii_digit());
+        let negative = self.0.take_if(b'-');
+        let digits = self.0.take_while(|byte| byte.is_ascii_digit());
+        if self.0.take_if(b'.') {
+            let fraction = self.0.take_while(|byte| byte.is_ascii_digit());
             return ((1..=12).contains(&digits.len()) && (1..=3).contains(&fraction.len())).then_some(Value::Other);
         }
         (1..=15).contains(&digits.len()).then_some(())?;
@@ -231,23 +217,23 @@ impl<'a> Parser<'a> {
     /// §4.2.7.
     fn byte_sequence(&mut self) -> Option<Value> {
         self.next()?;
-        self.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='));
-        self.take_if(b':').then_some(Value::Other)
+        self.0.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='));
+        self.0.take_if(b':').then_some(Value::Other)
     }
 
     /// §4.2.9.
     fn date(&mut self) -> Option<Value> {
         self.next()?;
-        let text = self.rest;
+        let text = self.0.rest;
         self.number()?;
-        let used = text.len() - self.rest.len();
+        let used = text.len() - self.0.rest.len();
         (!text.get(..used)?.contains(&b'.')).then_some(Value::Other)
     }
 
     /// §4.2.10.
     fn display_string(&mut self) -> Option<Value> {
         self.next()?;
-        self.take_if(b'"').then_some(())?;
+        self.0.take_if(b'"').then_some(())?;
         let mut text = Vec::new();
         loop {
             match self.next()? {

@@ -1,16 +1,9 @@
 //! Tests of Vary: its names, and which requests share a variance.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderName;
 
+use super::super::fixtures_tests::headers;
 use super::*;
-
-fn headers(lines: &[(&str, &str)]) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for (name, value) in lines {
-        headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
-    }
-    headers
-}
 
 fn listed(text: &str) -> VaryNames {
     VaryNames::Names(text.split(' ').map(|name| HeaderName::try_from(name).unwrap()).collect())

@@ -9,6 +9,7 @@
 //! - [`proxy_protocol`]: HAProxy's PROXY protocol, versions 1 and 2.
 //! - [`grpc_status`]: gRPC status codes.
 //! - [`upgrade`]: protocol upgrades.
+//! - [`connection_fields`]: fields that belong to one connection.
 //! - [`trailers`]: which trailers are forwarded.
 //! - [`request_id`]: the identifier of a request in logs and headers.
 
@@ -21,5 +22,6 @@ pub mod forwarded;
 pub mod proxy_protocol;
 pub mod grpc_status;
 pub mod upgrade;
+pub mod connection_fields;
 pub mod trailers;
 pub mod request_id;

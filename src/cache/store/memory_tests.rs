@@ -24,31 +24,7 @@ macro_rules! cases {
     };
 }
 
-cases!(
-    cases:
-    written_body_is_read_back,
-    readers_follow_a_write,
-    tag_finds_exactly_that_write,
-    waiting_reader_wakes_when_bytes_arrive,
-    truncated_write_never_looks_complete,
-    reader_of_a_replaced_entry_gets_the_old_body,
-    seek_selects_a_range,
-    hash_collision_is_a_miss,
-    variants_are_separate_entries,
-    too_large_body_without_readers_ends_the_write,
-    purge_removes_the_entry_and_stops_a_write,
-    expired_entry_keeps_its_body,
-    update_meta_changes_the_header_of_that_entry_only,
-);
-
-cases!(
-    unpublished:
-    unpublished_write_is_complete_for_its_readers_and_never_an_entry,
-    unpublished_write_waits_for_the_slowest_reader,
-    unpublished_write_goes_on_when_the_slowest_reader_leaves,
-    unpublished_write_ends_when_its_last_reader_leaves,
-    limit_of_a_write_replaces_a_larger_one_of_the_store,
-);
+of_both_stores!(cases);
 
 #[tokio::test]
 async fn bytes_stay_within_the_size_under_a_random_workload() {

@@ -8,6 +8,7 @@ use pingora::{ErrorType, OrErr};
 use pingora_http::RequestHeader;
 
 use super::websocket;
+use crate::http::connection_fields::named_by_connection;
 
 /// The size for which a head has room without growing, in bytes.
 const USUAL_SIZE: usize = 1024;
@@ -95,7 +96,7 @@ pub(super) fn for_http2(request: &RequestHeader, websocket: bool, tls: bool) -> 
 fn strip_hop_by_hop(request: &mut RequestHeader) {
     let found: Vec<HeaderName> = request.headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
     if found.contains(&header::CONNECTION) {
-        for name in nominated(request) {
+        for name in named_by_connection(&request.headers) {
             request.remove_header(&name);
         }
     }
@@ -118,13 +119,6 @@ fn is_hop_by_hop(name: &str) -> bool {
             | "transfer-encoding"
             | "upgrade"
     )
-}
-
-/// The headers that `Connection` names.
-fn nominated(request: &RequestHeader) -> Vec<HeaderName> {
-    let values = request.headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
-    let names = values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    names.filter_map(|name| HeaderName::from_bytes(name).ok()).collect()
 }
 
 /// The bytes of the head.

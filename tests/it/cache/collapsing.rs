@@ -88,6 +88,38 @@ fn second_half(mut client: Client) {
     assert_eq!(half, SECOND);
 }
 
+/// An origin that delays its first response until the gate opens. `respond` gets the number of the request.
+fn first_delayed(
+    respond: impl Fn(usize, Message, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
+) -> (Origin, Gate, Count) {
+    let (gate, count) = (Gate::default(), Count::default());
+    let (waiting, counted) = (gate.clone(), count.clone());
+    let origin = Origin::start(move |request, stream| {
+        let number = counted.next();
+        if number == 1 {
+            waiting.pass();
+        }
+        respond(number, request, stream)
+    });
+    (origin, gate, count)
+}
+
+/// Sends a GET request with the first of these values, and the others while its response is delayed.
+fn behind_the_first(
+    port: u16,
+    (gate, count): (&Gate, &Count),
+    name: &'static str,
+    values: Vec<String>,
+) -> Vec<JoinHandle<Message>> {
+    let mut fields = values.into_iter().map(|value| (name, value));
+    let mut clients = together(port, fields.by_ref().take(1).collect());
+    count.wait_for(1);
+    clients.extend(together(port, fields.collect()));
+    std::thread::sleep(Duration::from_millis(200));
+    gate.open();
+    clients
+}
+
 /// Sends GET requests with these fields at once.
 fn together(port: u16, fields: Vec<(&'static str, String)>) -> Vec<JoinHandle<Message>> {
     fields
@@ -252,13 +284,7 @@ fn first_client_that_leaves_before_the_header_does_not_fail_others() {
 
 #[test]
 fn request_that_waits_longer_than_the_lock_timeout_is_forwarded() {
-    let (gate, count) = (Gate::default(), Count::default());
-    let (waiting, counted) = (gate.clone(), count.clone());
-    let origin = Origin::start(move |_, stream| {
-        let number = counted.next();
-        if number == 1 {
-            waiting.pass();
-        }
+    let (origin, gate, count) = first_delayed(|number, _, stream| {
         stream.write_all(ok("Cache-Control: max-age=60\r\n", &format!("response {number}")).as_bytes())
     });
     let port = free_port();
@@ -362,22 +388,14 @@ fn requests_after_a_response_became_too_large_are_forwarded_at_once() {
 
 #[test]
 fn waiting_request_of_another_variant_gets_its_own_response() {
-    let (gate, count) = (Gate::default(), Count::default());
-    let (waiting, counted) = (gate.clone(), count.clone());
-    let origin = Origin::start(move |request, stream| {
-        if counted.next() == 1 {
-            waiting.pass();
-        }
+    let (origin, gate, count) = first_delayed(|_, request, stream| {
         let variant = request.field("x-variant").unwrap();
         stream.write_all(ok("Cache-Control: max-age=60\r\nVary: X-Variant\r\n", &variant).as_bytes())
     });
     let port = free_port();
     let _lab = cached(port, origin.port, "lock_timeout: 60s");
-    let mut clients = together(port, vec![("X-Variant", "0".to_owned())]);
-    count.wait_for(1);
-    clients.extend(together(port, (1..12).map(|number| ("X-Variant", (number % 3).to_string())).collect()));
-    std::thread::sleep(Duration::from_millis(200));
-    gate.open();
+    let variants = (0..12).map(|number| (number % 3).to_string()).collect();
+    let clients = behind_the_first(port, (&gate, &count), "X-Variant", variants);
     for (number, client) in clients.into_iter().enumerate() {
         assert_eq!(client.join().unwrap().text(), (number % 3).to_string());
     }
@@ -386,22 +404,14 @@ fn waiting_request_of_another_variant_gets_its_own_response() {
 #[test]
 fn waiting_requests_of_other_identities_get_their_own_response() {
     for fields in ["Cache-Control: max-age=60\r\n", "Cache-Control: private, max-age=60\r\n", ""] {
-        let (gate, count) = (Gate::default(), Count::default());
-        let (waiting, counted) = (gate.clone(), count.clone());
-        let origin = Origin::start(move |request, stream| {
-            if counted.next() == 1 {
-                waiting.pass();
-            }
+        let (origin, gate, count) = first_delayed(move |_, request, stream| {
             let identity = request.field("authorization").unwrap();
             stream.write_all(ok(fields, &identity).as_bytes())
         });
         let port = free_port();
         let _lab = cached(port, origin.port, "lock_timeout: 60s");
-        let mut clients = together(port, vec![("Authorization", "user 0".to_owned())]);
-        count.wait_for(1);
-        clients.extend(together(port, (1..10).map(|number| ("Authorization", format!("user {number}"))).collect()));
-        std::thread::sleep(Duration::from_millis(200));
-        gate.open();
+        let users = (0..10).map(|number| format!("user {number}")).collect();
+        let clients = behind_the_first(port, (&gate, &count), "Authorization", users);
         for (number, client) in clients.into_iter().enumerate() {
             assert_eq!(client.join().unwrap().text(), format!("user {number}"), "{fields}");
         }
@@ -410,23 +420,14 @@ fn waiting_requests_of_other_identities_get_their_own_response() {
 
 #[test]
 fn cookie_of_one_response_is_not_sent_to_waiting_clients() {
-    let (gate, count) = (Gate::default(), Count::default());
-    let (waiting, counted) = (gate.clone(), count.clone());
-    let origin = Origin::start(move |_, stream| {
-        let number = counted.next();
-        if number == 1 {
-            waiting.pass();
-        }
+    let (origin, gate, count) = first_delayed(|number, _, stream| {
         let fields = format!("Cache-Control: max-age=60\r\nSet-Cookie: session={number}\r\n");
         stream.write_all(ok(&fields, "x").as_bytes())
     });
     let port = free_port();
     let _lab = cached(port, origin.port, "lock_timeout: 60s");
-    let mut clients = together(port, vec![("X-Client", "0".to_owned())]);
-    count.wait_for(1);
-    clients.extend(together(port, (1..10).map(|number| ("X-Client", number.to_string())).collect()));
-    std::thread::sleep(Duration::from_millis(200));
-    gate.open();
+    let numbers = (0..10).map(|number| number.to_string()).collect();
+    let clients = behind_the_first(port, (&gate, &count), "X-Client", numbers);
     let mut cookies: Vec<_> = clients.into_iter().map(|client| client.join().unwrap().field("set-cookie")).collect();
     cookies.sort();
     cookies.dedup();

@@ -27,6 +27,8 @@ pub(super) struct Delivery {
     pub(super) meta: CacheMeta,
     /// Its body.
     pub(super) body: HitHandler,
+    /// Its age.
+    pub(super) age: Duration,
     /// How the cache was used.
     pub(super) outcome: Outcome,
     /// The fetch that this client caused. If the body is not complete, it has the reason.
@@ -56,8 +58,7 @@ impl Delivery {
         exchange: &mut Exchange,
         route: &RouteCache,
     ) -> pingora::Result<()> {
-        let age = self.meta.age();
-        let (mut head, selection) = self.head(client, age)?;
+        let (mut head, selection) = self.head(client)?;
         phases::response_to_client(client, &mut head, exchange)?;
         client.start_response(head)?;
         match selection {
@@ -74,7 +75,7 @@ impl Delivery {
             Selection::Ranges(parts, end) => self.send_ranges(client, exchange, parts, end).await?,
         }
         if self.outcome.is_from_cache() {
-            route.counters.add_saved(client.body_sent(), age.as_secs());
+            route.counters.add_saved(client.body_sent(), self.age.as_secs());
         }
         client.end_response(None)?;
         phases::response_body_to_client(client, true, exchange);
@@ -82,7 +83,7 @@ impl Delivery {
     }
 
     /// The head for the client, and the part of the body that it gets.
-    fn head(&mut self, client: &impl Client, age: Duration) -> pingora::Result<(ResponseHeader, Selection)> {
+    fn head(&mut self, client: &impl Client) -> pingora::Result<(ResponseHeader, Selection)> {
         let request = client.request();
         let nothing = ResponseHeader::build_no_case(StatusCode::OK, Some(0))?;
         let response_time = self.meta.updated();
@@ -91,13 +92,13 @@ impl Delivery {
         if conditional::evaluate(&request.method, &request.headers, &stored) == conditional::Outcome::NotModified {
             let mut parts: Parts = ResponseHeader::build_no_case(StatusCode::NOT_MODIFIED, None)?.into();
             parts.headers = conditional::not_modified(&head.headers);
-            if self.has_age(age) {
-                parts.headers.insert(header::AGE, age.as_secs().into());
+            if self.has_age() {
+                parts.headers.insert(header::AGE, self.age.as_secs().into());
             }
             return Ok((parts.into(), Selection::Head));
         }
-        if self.has_age(age) {
-            head.insert_header(header::AGE, age.as_secs())?;
+        if self.has_age() {
+            head.insert_header(header::AGE, self.age.as_secs())?;
         }
         // That of the backend; the client's connection has its own.
         head.remove_header(&header::TRANSFER_ENCODING);
@@ -122,9 +123,9 @@ impl Delivery {
 
     /// Whether the response has an Age: it says that no backend generated or validated it for this request (RFC 9111
     /// §5.1), or that it was on its way for long.
-    fn has_age(&self, age: Duration) -> bool {
+    fn has_age(&self) -> bool {
         match self.outcome {
-            Outcome::Miss => age.as_secs() > 0,
+            Outcome::Miss => self.age.as_secs() > 0,
             Outcome::Revalidated => false,
             _ => true,
         }

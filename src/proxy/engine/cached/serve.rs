@@ -104,9 +104,8 @@ impl OwnEngine {
                 exchange.affects_cache = Some(Arc::clone(&route));
                 return self.pass(client, exchange, &route, (Outcome::Bypass, Forward::Method)).await;
             }
-            let mine = (Arc::clone(&route), Arc::clone(&cache), key.clone());
             if permit.is_some() {
-                return self.fetch_and_deliver(client, exchange, mine, (permit, stale, reason)).await;
+                return self.fetch_and_deliver(client, exchange, (route, cache, key), (permit, stale, reason)).await;
             }
             if stale.is_none()
                 && cache.is_unstorable(&key, &client.request().headers, &route.spec.rules, exchange.began())
@@ -115,7 +114,7 @@ impl OwnEngine {
             }
             if waited && stale.is_some() {
                 // The response must be validated for each request; waiting in turn would only take longer.
-                return self.fetch_and_deliver(client, exchange, mine, (None, stale, reason)).await;
+                return self.fetch_and_deliver(client, exchange, (route, cache, key), (None, stale, reason)).await;
             }
             match cache.turn(&key, stale.is_some()) {
                 // Looks again: another fetch may have ended meanwhile.
@@ -123,7 +122,9 @@ impl OwnEngine {
                 Turn::Wait(lock) => match wait(client, &lock, until).await? {
                     Waited::Done => (now, waited) = (SystemTime::now(), true),
                     Waited::Alone => {
-                        return self.fetch_and_deliver(client, exchange, mine, (None, stale, reason)).await;
+                        return self
+                            .fetch_and_deliver(client, exchange, (route, cache, key), (None, stale, reason))
+                            .await;
                     }
                 },
             }
@@ -286,9 +287,10 @@ async fn deliver(
             cache_status::Outcome::Forwarded { reason, status, stored, collapsed: false }
         }
     };
-    let ttl = Some(policy::facts(&found.meta).ttl(SystemTime::now()));
+    let (facts, now) = (policy::facts(&found.meta), SystemTime::now());
+    let (age, ttl) = (facts.age(now), Some(facts.ttl(now)));
     tell(exchange, route, usage.outcome, CacheStatus { outcome, ttl, key: None, detail: None });
-    let delivery = Delivery { meta: found.meta, body: found.body, outcome: usage.outcome, fetch: usage.fetch };
+    let delivery = Delivery { meta: found.meta, body: found.body, age, outcome: usage.outcome, fetch: usage.fetch };
     delivery.send(client, exchange, route).await
 }
 
