@@ -137,6 +137,75 @@ pub enum Event {
         /// `host:port` as configured.
         name: String,
     },
+    /// A source has another list of backends, which applies from now on.
+    DiscoveryChanged {
+        /// The pool.
+        pool: PoolName,
+        /// The source.
+        source: String,
+        /// Backends that are new.
+        added: usize,
+        /// Backends that are removed.
+        removed: usize,
+        /// All backends of the source.
+        total: usize,
+    },
+    /// A source returns no list; the last good one stays in use.
+    DiscoveryFailed {
+        /// The pool.
+        pool: PoolName,
+        /// The source.
+        source: String,
+        /// The reason.
+        reason: String,
+    },
+    /// A source returns lists again.
+    DiscoveryRecovered {
+        /// The pool.
+        pool: PoolName,
+        /// The source.
+        source: String,
+    },
+    /// The list of a source lacks more than half of its backends, or is empty; the missing ones stay for now.
+    DiscoveryHeld {
+        /// The pool.
+        pool: PoolName,
+        /// The source.
+        source: String,
+        /// Backends that stay although the list lacks them.
+        missing: usize,
+        /// The backends before this list.
+        of: usize,
+    },
+    /// Backends in the list of a source are not accepted.
+    DiscoveredBackendsRejected {
+        /// The pool.
+        pool: PoolName,
+        /// The source.
+        source: String,
+        /// How many.
+        count: usize,
+        /// The first one, with the reason.
+        reason: String,
+    },
+    /// A backend was registered through the control API, or its registration has changed.
+    BackendRegistered {
+        /// Its pool.
+        pool: PoolName,
+        /// Its address.
+        backend: BackendAddress,
+        /// Whether it is new in the pool.
+        added: bool,
+    },
+    /// The registration of a backend has ended; the backend is drained, then removed.
+    BackendDeregistered {
+        /// Its pool.
+        pool: PoolName,
+        /// Its address.
+        backend: BackendAddress,
+        /// Whether it was not renewed within its time to live.
+        expired: bool,
+    },
     /// A certificate was reloaded and is used from now on.
     CertificateLoaded {
         /// The listener's address.
@@ -262,6 +331,10 @@ impl Event {
             | Self::CertificateExpires { .. }
             | Self::NeedsUpgrade { .. }
             | Self::OverrideEnded { .. }
+            | Self::DiscoveryFailed { .. }
+            | Self::DiscoveryHeld { .. }
+            | Self::DiscoveredBackendsRejected { .. }
+            | Self::BackendDeregistered { expired: true, .. }
             | Self::LogLinesLost { .. } => Level::Warn,
             Self::BackendRemoved { aborted: 1.., .. } => Level::Warn,
             Self::BackendRemoved { aborted: 0, .. }
@@ -275,6 +348,10 @@ impl Event {
             | Self::ConfigReloaded { .. }
             | Self::LogLevelChanged { .. }
             | Self::CachePurged { .. }
+            | Self::DiscoveryChanged { .. }
+            | Self::DiscoveryRecovered { .. }
+            | Self::BackendRegistered { .. }
+            | Self::BackendDeregistered { expired: false, .. }
             | Self::BackendOverridden { .. } => Level::Info,
         }
     }
@@ -287,9 +364,6 @@ impl fmt::Display for Event {
             Self::BackendDown { pool, backend, reason } => {
                 write!(f, "backend down: pool={pool} backend={backend} reason={reason:?}")
             }
-            Self::BackendRemoved { pool, backend, aborted } => {
-                write!(f, "backend removed: pool={pool} backend={backend} aborted={aborted}")
-            }
             Self::BackendEjected { pool, backend, reason, period } => {
                 write!(f, "backend ejected: pool={pool} backend={backend} reason={reason:?} for={period}")
             }
@@ -301,19 +375,22 @@ impl fmt::Display for Event {
             }
             Self::StateFileFailed { file, reason } => write!(f, "state file: file={file} reason={reason:?}"),
             Self::BackendReturned { pool, backend } => write!(f, "backend returned: pool={pool} backend={backend}"),
-            Self::KeepaliveShortened { pool, backend, limit, keepalive_timeout } => {
-                let limits = format_args!("limit={limit} keepalive_timeout={keepalive_timeout}");
-                write!(f, "{IDLE_CLOSED}: pool={pool} backend={backend} {limits}")
-            }
             Self::CircuitOpened { pool, backend } => write!(f, "circuit opened: pool={pool} backend={backend}"),
             Self::CircuitClosed { pool, backend } => write!(f, "circuit closed: pool={pool} backend={backend}"),
             Self::Overload { pool, requests, rejected, limit } => {
                 write!(f, "overload: pool={pool} limit={limit} {}={requests}", overload(*rejected))
             }
-            Self::NameUnresolved { pool, name, reason } => {
-                write!(f, "name unresolved: pool={pool} name={name} reason={reason:?}")
-            }
-            Self::NameResolved { pool, name } => write!(f, "name resolved: pool={pool} name={name}"),
+            Self::NameUnresolved { .. }
+            | Self::NameResolved { .. }
+            | Self::KeepaliveShortened { .. }
+            | Self::BackendRemoved { .. }
+            | Self::DiscoveryChanged { .. }
+            | Self::DiscoveryFailed { .. }
+            | Self::DiscoveryRecovered { .. }
+            | Self::DiscoveryHeld { .. }
+            | Self::DiscoveredBackendsRejected { .. }
+            | Self::BackendRegistered { .. }
+            | Self::BackendDeregistered { .. } => self.describe_discovery(f),
             Self::CertificateLoaded { listener, certificate, serial } => {
                 write!(f, "certificate loaded: listener={listener} certificate={certificate} serial={serial}")
             }
@@ -345,6 +422,53 @@ impl fmt::Display for Event {
     }
 }
 
+impl Event {
+    /// Describes an event of discovery, or about one backend.
+    fn describe_discovery(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NameUnresolved { pool, name, reason } => {
+                write!(f, "name unresolved: pool={pool} name={name} reason={reason:?}")
+            }
+            Self::NameResolved { pool, name } => write!(f, "name resolved: pool={pool} name={name}"),
+            Self::KeepaliveShortened { pool, backend, limit, keepalive_timeout } => {
+                let limits = format_args!("limit={limit} keepalive_timeout={keepalive_timeout}");
+                write!(f, "{IDLE_CLOSED}: pool={pool} backend={backend} {limits}")
+            }
+            Self::BackendRemoved { pool, backend, aborted } => {
+                write!(f, "backend removed: pool={pool} backend={backend} aborted={aborted}")
+            }
+            Self::DiscoveryChanged { pool, source, added, removed, total } => {
+                let counts = format_args!("added={added} removed={removed} total={total}");
+                write!(f, "discovered backends changed: pool={pool} source={source:?} {counts}")
+            }
+            Self::DiscoveryFailed { pool, source, reason } => {
+                write!(f, "{LIST_KEPT}: pool={pool} source={source:?} reason={reason:?}")
+            }
+            Self::DiscoveryRecovered { pool, source } => {
+                write!(f, "discovery works again: pool={pool} source={source:?}")
+            }
+            Self::DiscoveryHeld { pool, source, missing, of } => {
+                write!(f, "{REMOVAL_HELD}: pool={pool} source={source:?} missing={missing} of={of}")
+            }
+            Self::DiscoveredBackendsRejected { pool, source, count, reason } => {
+                let rest = format_args!("count={count} reason={reason:?}");
+                write!(f, "discovered backends rejected: pool={pool} source={source:?} {rest}")
+            }
+            Self::BackendRegistered { pool, backend, added } => {
+                let what = if *added { "registered" } else { "registration changed" };
+                write!(f, "backend {what}: pool={pool} backend={backend}")
+            }
+            Self::BackendDeregistered { pool, backend, expired } => {
+                let what = if *expired { "expired" } else { "ended" };
+                write!(f, "backend registration {what}: pool={pool} backend={backend}")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+const LIST_KEPT: &str = "discovery failed, the last good list stays in use";
+const REMOVAL_HELD: &str = "discovery lacks too many backends, they stay for now";
 const TLS_FILES_KEPT: &str = "TLS files not reloaded, the previous ones stay in use";
 const IDLE_CLOSED: &str = "backend closes idle connections before keepalive_timeout";
 

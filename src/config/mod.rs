@@ -33,7 +33,9 @@ mod tree;
 pub mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -159,7 +161,7 @@ impl Config {
         let mut faults = Faults::default();
         let root = Place::root();
         let request_limits = self.request_limits.check(&root.key("request_limits"), &mut faults);
-        let pools: BTreeMap<PoolName, pool::Spec> = self
+        let mut pools: BTreeMap<PoolName, pool::Spec> = self
             .pools
             .iter()
             .map(|(name, pool)| (name.clone(), pool.check(&root.key("pools").key(name.as_str()), &mut faults)))
@@ -167,12 +169,15 @@ impl Config {
         self.reload.check(&self.recent_requests, &root.key("reload"), &mut faults);
         self.check_source_addresses(&root.key("pools"), &mut faults);
         let server = self.server.check(&root.key("server"), &mut faults);
+        let listeners = self.check_listeners(&root.key("listeners"), &mut faults);
+        let own = own_addresses(&listeners);
+        pools.values_mut().flat_map(|pool| &mut pool.sources).for_each(|source| source.set_own_addresses(&own));
         let checked = Checked {
             written: self.clone(),
             state_file: self.server.state_file(&server.upgrade_sock),
             server,
             engine: self.server.engine,
-            listeners: self.check_listeners(&root.key("listeners"), &mut faults),
+            listeners,
             trusted_proxies: TrustedProxies::new(self.trusted_proxies.clone()),
             send_forwarded: self.send_forwarded,
             rate_limit: self.rate_limit.check(&root.key("rate_limit"), &mut faults),
@@ -265,6 +270,16 @@ impl Config {
         }
         specs
     }
+}
+
+/// The addresses at which l7lb listens, which no source of backends may name.
+fn own_addresses(listeners: &[listener::Spec]) -> Arc<[SocketAddr]> {
+    let addresses = listeners.iter().flat_map(|listener| &listener.addresses);
+    let inet = |address: &ListenAddress| match address {
+        ListenAddress::Inet(address) => Some(*address),
+        ListenAddress::Unix(_) => None,
+    };
+    addresses.filter_map(inet).collect()
 }
 
 #[cfg(test)]

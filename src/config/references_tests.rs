@@ -18,7 +18,7 @@ fn unknown_pool_is_reported_whatever_else_is_wrong_in_the_file() {
         (POOL, "{ path: /, pool: q }", "drain_delay: 5", &["routes[0].pool", "drain_delay"]),
         ("p: { backends: 8081, bogus: 1 }", "{ path: /, pool: q }", "", &["pools.p.bogus", "routes[0].pool"]),
         ("p: { backends: 8081, protocol: x }", "{ path: /, pool: q }", "", &["pools.p.protocol", "routes[0].pool"]),
-        ("p: { protocol: h2c }", "{ path: /, pool: q }", "", &["pools.p", "routes[0].pool"]),
+        ("p: { protocol: h2c }", "{ path: /, pool: q }", "", &["pools.p.backends", "routes[0].pool"]),
         (POOL, "{ path: /, pool: q, bogus: 1 }", "", &["routes[0].pool", "routes[0].bogus"]),
         (POOL, "{ pool: q }", "", &["routes[0]", "routes[0].pool"]),
         (POOL, "{ path: 5, pool: { q: 1, p: 1 } }", "", &["routes[0].path", "routes[0].pool.q"]),
@@ -45,7 +45,7 @@ fn unknown_pool_is_reported_whatever_else_is_wrong_in_the_file() {
 #[test]
 fn reference_to_a_block_that_could_not_be_read_is_not_reported() {
     for (pools, routes, rest, expected) in [
-        ("p: { protocol: h2c }", "{ path: /, pool: p }", "", &["pools.p"][..]),
+        ("p: { protocol: h2c }", "{ path: /, pool: p }", "", &["pools.p.backends"][..]),
         ("p: 5", "{ path: /, pool: { p: 1 } }", "", &["pools.p"]),
         (
             POOL,

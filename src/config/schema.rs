@@ -8,6 +8,7 @@ use schemars::transform::{RecursiveTransform, Transform};
 use serde_json::{Map, Value, json};
 
 use super::Config;
+use super::short_forms::SHORT_SOURCES;
 
 /// A value may be an environment variable instead.
 const VARIABLE: &str = r"\$\{";
@@ -35,7 +36,7 @@ fn generated() -> Schema {
     settings.into_generator().into_root_schema_for::<Config>()
 }
 
-/// Allows the short forms of listeners and backends: an address instead of a block, and a port as an address. The
+/// Allows the short forms of listeners, backends and sources of backends: an address instead of a block, and a port as an address. The
 /// server name of TLS may follow from `https://` in an address.
 fn allow_addresses(schema: &mut Value) {
     let address = json!(["string", "integer"]);
@@ -46,6 +47,14 @@ fn allow_addresses(schema: &mut Value) {
             written.clone_from(&address);
         }
         *block = json!({ "anyOf": [block.take(), { "type": address }] });
+    }
+    if let Some(source) = schema.pointer_mut(&format!("{pool}/discover/items")) {
+        for (kind, _) in SHORT_SOURCES {
+            if let Some(block) = source.pointer_mut(&format!("/properties/{kind}")) {
+                *block = json!({ "anyOf": [block.take(), { "type": address }] });
+            }
+        }
+        *source = json!({ "anyOf": [source.take(), { "const": "api" }] });
     }
     if let Some(Value::Object(tls)) = schema.pointer_mut(&format!("{pool}/tls")) {
         tls.remove("required");

@@ -17,6 +17,7 @@ pub(super) fn expand(tree: &mut Tree, schema: &Json, faults: &mut Faults) {
     }
     for (_, pool) in tree.get_mut("pools").into_iter().flat_map(Tree::entries_mut) {
         expand_pool(pool, faults);
+        pool.get_mut("discover").into_iter().flat_map(Tree::items_mut).for_each(expand_source);
     }
 }
 
@@ -63,6 +64,25 @@ fn expand_listener(listener: &mut Tree) {
 
 fn is_address(tree: &Tree) -> bool {
     tree.scalar().is_some_and(|value| value.is_string() || value.is_number())
+}
+
+/// Sources of backends for which one value suffices, and its key.
+pub(super) const SHORT_SOURCES: [(&str, &str); 1] = [("file", "path")];
+
+/// `api` and `api:` instead of `api: {}`, and the most important value instead of a block.
+fn expand_source(source: &mut Tree) {
+    if source.scalar().and_then(Value::as_str) == Some("api") {
+        source.set(Value::Null);
+        source.wrap_under("api");
+    }
+    if let Some(api) = source.get_mut("api").filter(|api| api.is_null()) {
+        api.set(Value::Mapping(serde_yaml::Mapping::new()));
+    }
+    for (kind, key) in SHORT_SOURCES {
+        if let Some(block) = source.get_mut(kind).filter(|block| is_address(block)) {
+            block.wrap_under(key);
+        }
+    }
 }
 
 /// Adds the address to a port: `8080`, `:8080` or `*:8080`.

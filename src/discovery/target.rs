@@ -3,8 +3,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::base::backend_address::{BackendAddress, NotAnAddress, UNIX};
+
+/// The interval of resolution. The system resolver does not return a time to live.
+pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The target of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -15,7 +15,7 @@ use super::selection::group::Threshold;
 use super::selection::policy;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
-use crate::discovery::{Member, Target};
+use crate::discovery::{self, Member, Target};
 use crate::tls::upstream;
 
 /// Configuration of a pool.
@@ -68,8 +68,12 @@ pub struct Config {
     /// How long requests in flight may continue after a reload has removed their backend. Then they are aborted.
     #[serde(default = "removal_timeout")]
     pub removal_timeout: Period,
-    /// The backends.
+    /// The backends. A pool with `discover` may have none here.
+    #[serde(default)]
     pub backends: Vec<BackendConfig>,
+    /// Sources of further backends. Without it, the pool has only `backends`.
+    #[serde(default)]
+    pub discover: Vec<discovery::config::Config>,
 }
 
 fn slow_start() -> Period {
@@ -132,6 +136,8 @@ pub struct Spec {
     pub removal_timeout: Duration,
     /// The backends.
     pub members: Vec<Member>,
+    /// The sources of further backends.
+    pub sources: Vec<discovery::config::Spec>,
 }
 
 impl Spec {
@@ -185,6 +191,7 @@ impl Config {
             health_check: self.health_check.check(&place.key("health_check"), faults),
             admission: self.check_admission(place, faults),
             members: self.check_members(&place.key("backends"), faults),
+            sources: discovery::config::check(&self.discover, &place.key("discover"), faults),
         }
     }
 
@@ -212,18 +219,21 @@ impl Config {
         let used = || self.backends.iter().filter(|backend| backend.weight > 0);
         let primaries = used().filter(|backend| !backend.backup).count();
         let backends = place.key("backends");
-        if used().next().is_some() && primaries == 0 {
+        if !self.discover.is_empty() {
+            // Sources may find what is missing here.
+        } else if used().next().is_some() && primaries == 0 {
             faults.add(backends.clone(), "every backend is a backup", "remove `backup` from the primary backends");
         } else if used().next().is_some() && used().all(|backend| backend.drain) {
             faults.add(backends, "every backend is drained", "keep one backend, or route to another pool");
         }
         let Some(threshold) = self.backup_threshold else { return };
         let place = place.key("backup_threshold");
-        if !self.backends.iter().any(|backend| backend.backup) {
+        if !self.backends.iter().any(|backend| backend.backup) && self.discover.is_empty() {
             faults.add(place, "there is no backup", "add `backup: true` to a backend, or remove the key");
         } else if threshold.of(primaries) == 0 {
             faults.add(place, "backups would never take traffic", "write 1 or more");
         } else if self.backends.iter().all(|b| b.address.parse::<Target>().is_ok_and(|target| !target.is_name()))
+            && self.discover.is_empty()
             && threshold.of(primaries) > primaries
         {
             let problem = format!("there are only {primaries} primary backends, so backups would always take traffic");
@@ -261,9 +271,9 @@ impl Config {
             }
         }
         let total: u32 = self.backends.iter().map(|backend| backend.weight.min(WEIGHT_MAX)).sum();
-        if self.backends.is_empty() {
-            faults.add(place.clone(), "the pool has no backend", "give at least one");
-        } else if total == 0 {
+        if self.backends.is_empty() && self.discover.is_empty() {
+            faults.add(place.clone(), "the pool has no backend", "give at least one, or a source in `discover`");
+        } else if total == 0 && self.discover.is_empty() {
             faults.add(place.clone(), "every backend has weight 0", "give at least one a weight of 1 or more");
         } else if total > WEIGHTS_MAX {
             faults.add(

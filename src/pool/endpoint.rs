@@ -80,6 +80,8 @@ pub struct Endpoint {
     abort_at: AtomicU64,
     /// The pool from which it was removed, and the number of requests aborted since.
     removal: Mutex<Option<(PoolName, u32)>>,
+    /// Whether slow start begins when it is up for the first time.
+    joining: AtomicBool,
     /// Locked only by the health check task of the pool; requests read `health`.
     pub(in crate::pool) schedule: Mutex<Schedule>,
 }
@@ -109,7 +111,17 @@ impl Endpoint {
             circuit: ArcSwapOption::empty(),
             abort_at: AtomicU64::new(0),
             removal: Mutex::new(None),
+            joining: AtomicBool::new(false),
             schedule: Mutex::new(Schedule::default()),
+        }
+    }
+
+    /// A new backend in a pool that serves requests: slow start begins when it is up.
+    pub(in crate::pool) fn join(&self, now: Instant) {
+        if self.is_up() {
+            self.begin_slow_start(now);
+        } else {
+            self.joining.store(true, Ordering::Relaxed);
         }
     }
 
@@ -246,7 +258,8 @@ impl Endpoint {
     /// Applies the health after a check.
     pub fn set_health(&self, health: Health, now: Instant) {
         let before = self.health.swap(health as u8, Ordering::Relaxed);
-        if before == Health::Down as u8 && health == Health::Up {
+        let joins = health == Health::Up && self.joining.swap(false, Ordering::Relaxed);
+        if joins || before == Health::Down as u8 && health == Health::Up {
             self.begin_slow_start(now);
             self.idle_limit.forget_observations();
         }

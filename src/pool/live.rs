@@ -7,17 +7,15 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use http::request::Parts;
-use pingora_core::server::ShutdownWatch;
 use tokio::sync::watch;
 
 use crate::base::units::PoolName;
-use crate::discovery::Discovery;
 use crate::http::rejection::Rejection;
 use crate::pool::admission::Admission;
 use crate::pool::config::Spec;
 use crate::pool::endpoint::Endpoint;
 use crate::pool::lease::Lease;
-use crate::pool::lifecycle::replaced_pool::ReplacedPool;
+use crate::pool::lifecycle::replaced_pool::{PoolDiscovery, ReplacedPool};
 use crate::pool::peer::Template;
 use crate::pool::selection::balancer::Balancer;
 use crate::pool::selection::choice::SelectionRequest;
@@ -32,7 +30,7 @@ pub struct Pool {
     /// Retry-After for a pool without a healthy backend.
     pub(in crate::pool) retry_after: Duration,
     pub(in crate::pool) replaced: ReplacedPool,
-    pub(in crate::pool) discovery: Arc<Discovery<Arc<Endpoint>>>,
+    pub(in crate::pool) discovery: Arc<PoolDiscovery>,
     pub(in crate::pool) balancer: Arc<dyn Balancer>,
     pub(in crate::pool) in_flight: Arc<AtomicU32>,
     pub(in crate::pool) budget: Arc<retry::Budget>,
@@ -111,23 +109,6 @@ impl Pool {
     #[must_use]
     pub fn budget(&self) -> &retry::Budget {
         &self.budget
-    }
-
-    /// Runs discovery and health checks until shutdown.
-    pub async fn run(&self, shutdown: ShutdownWatch) {
-        // Pingora's loop does not report when its first discovery ends, so discovery runs once before the loop.
-        // `Discovery` never fails: it keeps the last good result.
-        self.balancer.update().await.ok();
-        self.take_over_state();
-        self.progress.send_replace(true);
-        let mut shutdown_started = shutdown.clone();
-        // Pingora's loop returns immediately if the pool has no name to resolve and no health check. `join!`
-        // keeps outlier detection running in that case.
-        let work = async { tokio::join!(self.balancer.run(shutdown), self.admission.watch(|| self.candidates())) };
-        tokio::select! {
-            _ = shutdown_started.changed() => {}
-            _ = work => {}
-        }
     }
 
     /// Waits until the first discovery has finished, and a backend is up or all backends have been checked once.

@@ -43,7 +43,7 @@ const OWNERS: [(&str, &[&str]); 6] = [
     ("use pingora_load_balancing", &["pool", "discovery"]),
     ("use pingora_limits", &["limit"]),
     ("impl ProxyHttp", &["proxy"]),
-    ("serde_yaml::from_str", &["config"]),
+    ("serde_yaml::from_str", &["config", "discovery"]),
     ("rustls::ServerConfig", &["tls"]),
     ("Server::new_with_opt_and_conf", &["server"]),
 ];

@@ -17,6 +17,9 @@ use crate::pool::operator::overrides::{self, Override, State};
 use crate::pool::selection::policy::Type;
 use crate::pool::{self, Endpoint, Health};
 
+/// The most backends in an error message.
+const KNOWN_MAX: usize = 20;
+
 /// All pools, by name.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Pools {
@@ -204,7 +207,7 @@ impl Circuit {
 /// The configured settings of a backend.
 pub(super) fn configured(found: &pool::ListedBackend) -> ConfiguredSettings {
     let overrides::ConfiguredSettings { backup, drain, weight } = found.endpoint.configured();
-    ConfiguredSettings { address: found.target.to_string(), weight, backup, drain }
+    ConfiguredSettings { address: found.target().to_string(), weight, backup, drain }
 }
 
 fn is_available(endpoint: &Endpoint, now: Moment) -> bool {
@@ -231,15 +234,14 @@ impl Api {
     /// The backend and its state.
     pub(super) fn backend(&self, which: &BackendPath) -> Result<Backend, Problem> {
         let pool = self.pool(&which.pool)?;
-        let backends = pool.backends();
-        let found = backends.iter().find(|found| found.endpoint.address() == which.address);
-        let found = found.ok_or_else(|| {
-            let known: Vec<&str> = backends.iter().map(|found| found.endpoint.address_text()).collect();
+        let found = pool.backend(which.address).ok_or_else(|| {
+            let backends = pool.backends();
+            let known: Vec<&str> = backends.iter().take(KNOWN_MAX).map(|found| found.endpoint.address_text()).collect();
             let problem =
                 format!("the pool `{}` has no backend {}; it has {}", which.pool, which.address, known.join(", "));
             Problem::new(Cause::UnknownBackend, problem)
         })?;
-        Ok(Backend::of(&pool, found, Moment::now()))
+        Ok(Backend::of(&pool, &found, Moment::now()))
     }
 }
 

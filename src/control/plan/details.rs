@@ -58,6 +58,7 @@ fn pool_keys(a: &pool::Config, b: &pool::Config) -> Vec<&'static str> {
         compare: [
             balance, slow_start, backup_threshold, protocol, tls, proxy_protocol, health_check, passive_health,
             circuit_breaker, max_in_flight, queue, adaptive_concurrency, timeouts, keepalive_timeout, removal_timeout,
+            discover,
         ],
         elsewhere: [backends]
     )

@@ -7,7 +7,7 @@ use pingora_load_balancing::Backends;
 use tokio::sync::watch;
 
 use crate::base::units::PoolName;
-use crate::discovery;
+use crate::discovery::{self, Sources};
 use crate::pool::admission::Admission;
 use crate::pool::config::Spec;
 use crate::pool::health::connectors::Connectors;
@@ -43,9 +43,9 @@ impl Pool {
         let in_flight = before.map(|before| Arc::clone(&before.in_flight)).unwrap_or_default();
         let budget = before.map_or_else(|| Arc::new(retry::Budget::new(now)), |before| Arc::clone(&before.budget));
         let admission = Admission::new(name.clone(), &spec.admission, before.map(|before| &before.admission));
-        let replaced =
-            before.map(|before| ReplacedPool::new(&before.discovery, &before.replaced, spec)).unwrap_or_default();
-        let discovery = replaced.discovery(&name, spec, &in_flight, &admission);
+        let replaced = before.map(|before| ReplacedPool::new(&before.discovery, &before.replaced)).unwrap_or_default();
+        let sources = Sources::build(&name, &spec.sources, before.map(|before| before.discovery.sources()));
+        let discovery = replaced.discovery(&name, (spec, sources), &in_flight, &admission);
         let discovery = Arc::new(match before {
             Some(before) => discovery.with_results_of(&before.discovery),
             None => discovery,
@@ -101,6 +101,7 @@ impl Pool {
     pub(in crate::pool) fn take_over_state(&self) {
         let (backends, now) = (self.discovery.attached(), Instant::now());
         self.admission.begin(&backends, now);
+        self.discovery.attach().begin();
         self.replaced.remove_missing(&backends, &self.name, self.spec.removal_timeout, now);
     }
 

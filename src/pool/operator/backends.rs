@@ -7,19 +7,37 @@ use std::time::Instant;
 use crate::base::backend_address::BackendAddress;
 use crate::base::event::Event;
 use crate::base::units::Timestamp;
-use crate::discovery::Target;
+use crate::discovery::source::SourceName;
+use crate::discovery::{Discovered, Origin, Sources, Target};
 use crate::pool::config::{WEIGHT_MAX, WEIGHTS_MAX};
 use crate::pool::endpoint::Endpoint;
 use crate::pool::live::Pool;
 use crate::pool::operator::overrides::Change;
 use crate::pool::operator::saved::SavedOverride;
 
-/// A backend and its target in the configuration.
+/// A backend, and where it comes from.
 pub struct ListedBackend {
     /// The backend.
     pub endpoint: Arc<Endpoint>,
-    /// The address or name in the configuration.
-    pub target: Target,
+    /// Its origin and settings.
+    pub discovered: Discovered,
+}
+
+impl ListedBackend {
+    /// The address or name in the configuration; the address, if a source found it.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.discovered.member.target
+    }
+
+    /// The source that found it; `None` if the configuration names it.
+    #[must_use]
+    pub fn source(&self) -> Option<&SourceName> {
+        match &self.discovered.origin {
+            Origin::Configured(_) => None,
+            Origin::Source(name) => Some(name),
+        }
+    }
 }
 
 /// Why an override is rejected.
@@ -49,14 +67,21 @@ impl Pool {
     /// Every discovered backend in the order of the configuration, including those with weight 0.
     #[must_use]
     pub fn backends(&self) -> Vec<ListedBackend> {
-        let origin = |endpoint: Arc<Endpoint>| {
-            let address = endpoint.address();
-            let (place, target) = self.discovery.origin(address).unwrap_or((usize::MAX, Target::Address(address)));
-            ((place, address), ListedBackend { endpoint, target })
-        };
-        let mut listed: Vec<_> = self.discovery.attached().into_iter().map(origin).collect();
-        listed.sort_by_key(|(place, _)| *place);
-        listed.into_iter().map(|(_, backend)| backend).collect()
+        let listed = |(discovered, endpoint)| ListedBackend { endpoint, discovered };
+        self.discovery.listed().into_iter().map(listed).collect()
+    }
+
+    /// One discovered backend.
+    #[must_use]
+    pub fn backend(&self, address: BackendAddress) -> Option<ListedBackend> {
+        let (discovered, endpoint) = self.discovery.listed_at(address)?;
+        Some(ListedBackend { endpoint, discovered })
+    }
+
+    /// The sources of its backends.
+    #[must_use]
+    pub fn sources(&self) -> &Sources {
+        self.discovery.sources()
     }
 
     /// Applies a change by an operator. It takes effect with the next request, on all workers.
@@ -116,7 +141,9 @@ impl Pool {
 
     fn may_find(&self, address: BackendAddress) -> bool {
         let members = &self.spec.members;
-        members.iter().any(|member| member.target.is_name() || member.target == Target::Address(address))
+        // A source may find any address.
+        !self.spec.sources.is_empty()
+            || members.iter().any(|member| member.target.is_name() || member.target == Target::Address(address))
     }
 
     /// All overrides, in the order of addresses, including those of backends that discovery has not found yet.

@@ -67,7 +67,7 @@ async fn enabled_backend_gets_requests_only_after_a_passed_check() {
     let now = Instant::now();
     let listed = pool.backends();
     assert_eq!(
-        listed.iter().map(|backend| backend.target.to_string()).collect::<Vec<_>>().join(" "),
+        listed.iter().map(|backend| backend.target().to_string()).collect::<Vec<_>>().join(" "),
         "127.0.0.1:1 127.0.0.1:2 127.0.0.1:3"
     );
     let endpoint = Arc::clone(&listed[0].endpoint);

@@ -1,0 +1,179 @@
+//! The `discover:` list of a pool: its sources, and the rules for their lists.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::address_rules::AddressRules;
+use super::kept::{Kept, Rules};
+use super::source::api::Registry;
+use super::source::{Source, SourceName, file};
+use crate::base::fault::{Faults, Place};
+use crate::base::units::{Period, PoolName};
+
+/// How long a list without more than half of the backends must persist.
+const HOLD: Period = Period(Duration::from_secs(30));
+
+/// Configuration of a source of backends: exactly one of the sources, and the rules for its list.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Backends that are registered through the control API.
+    pub api: Option<ApiConfig>,
+    /// Backends in a file, which is read when it changes.
+    pub file: Option<file::Config>,
+    /// Networks that the addresses must belong to. Without it, every address is accepted that `deny` does not contain.
+    #[schemars(with = "Vec<String>")]
+    pub allow: Vec<IpNet>,
+    /// Networks that the addresses must not belong to.
+    #[schemars(with = "Vec<String>")]
+    pub deny: Vec<IpNet>,
+    /// How long a list without more than half of the backends must persist before it applies. 30s by default; not for
+    /// `api`.
+    pub hold: Option<Period>,
+    /// Whether an empty list applies, once it has persisted for `hold`. Otherwise the last backends stay. Not for `api`.
+    pub accept_empty: bool,
+}
+
+/// Configuration of registrations through the control API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApiConfig {}
+
+/// The kind of a source, with its checked settings.
+#[derive(Clone, Debug, PartialEq)]
+enum Kind {
+    Api,
+    File(file::Spec),
+}
+
+/// A checked source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// Its name in events and commands.
+    pub name: SourceName,
+    kind: Kind,
+    rules: Rules,
+}
+
+/// The sources of a pool, with their lists.
+#[derive(Clone, Default)]
+pub struct Sources {
+    /// The specifications with their lists, in the order of the configuration.
+    pub(super) kept: Vec<(Spec, Arc<Kept>)>,
+    /// The registrations, if the pool has them.
+    registry: Option<Arc<Registry>>,
+}
+
+impl Config {
+    /// Checks one source.
+    pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Spec> {
+        let mut kinds = Vec::new();
+        kinds.extend(self.api.map(|_| (Kind::Api, "api".to_owned())));
+        if let Some(file) = &self.file {
+            let spec = file.check(&place.key("file"), faults);
+            kinds.extend(spec.map(|spec| (Kind::File(spec.clone()), format!("file {}", spec.path.display()))));
+        }
+        let given = [self.api.is_some(), self.file.is_some()].into_iter().filter(|given| *given).count();
+        if given != 1 {
+            let problem = if given == 0 { "the source is missing" } else { "an item has one source" };
+            faults.add(place.clone(), problem, format!("write one of {} in each item", Self::SOURCES.join(", ")));
+        }
+        if self.api.is_some() && (self.hold.is_some() || self.accept_empty) {
+            faults.add(place.clone(), "`hold` and `accept_empty` do not apply to `api`", "remove them");
+        }
+        let (kind, name) = kinds.into_iter().next()?;
+        let is_api = kind == Kind::Api;
+        let addresses = AddressRules {
+            allow: self.allow.clone(),
+            deny: self.deny.clone(),
+            accepts_unix: matches!(kind, Kind::Api | Kind::File(_)),
+            own: Arc::default(),
+        };
+        let hold = if is_api { Duration::ZERO } else { self.hold.unwrap_or(HOLD).0 };
+        let rules = Rules { addresses, hold, accepts_empty: is_api || self.accept_empty };
+        Some(Spec { name: SourceName(name.into()), kind, rules })
+    }
+
+    /// The keys of the sources.
+    const SOURCES: [&'static str; 2] = ["api", "file"];
+}
+
+/// Checks the sources of a pool.
+pub fn check(configs: &[Config], place: &Place, faults: &mut Faults) -> Vec<Spec> {
+    let mut names = BTreeSet::new();
+    let mut specs = Vec::with_capacity(configs.len());
+    for (index, config) in configs.iter().enumerate() {
+        let place = place.index(index);
+        let Some(spec) = config.check(&place, faults) else { continue };
+        if names.insert(spec.name.clone()) {
+            specs.push(spec);
+        } else {
+            faults.add(place, format!("`{}` is in this list already", spec.name), "remove one of the two");
+        }
+    }
+    specs
+}
+
+impl Spec {
+    /// Whether backends are registered through the control API.
+    #[must_use]
+    pub fn is_api(&self) -> bool {
+        self.kind == Kind::Api
+    }
+
+    /// Sets the listen addresses of l7lb, which no source may name.
+    pub fn set_own_addresses(&mut self, own: &Arc<[SocketAddr]>) {
+        self.rules.addresses.own = Arc::clone(own);
+    }
+}
+
+impl Sources {
+    /// The sources of `specs` for `pool`. Equal sources of `before` are used again, with their lists; registrations stay
+    /// as long as the pool has them.
+    #[must_use]
+    pub fn build(pool: &PoolName, specs: &[Spec], before: Option<&Self>) -> Self {
+        let before = before.cloned().unwrap_or_default();
+        let api = specs.iter().any(Spec::is_api);
+        let registry = api.then(|| before.registry.clone().unwrap_or_default());
+        let kept = |spec: &Spec| {
+            let known = before.kept.iter().find(|(known, _)| known == spec);
+            let kept = known.map(|(_, kept)| Arc::clone(kept)).unwrap_or_else(|| {
+                let source: Arc<dyn Source + Send + Sync> = match (&spec.kind, &registry) {
+                    (Kind::File(file), _) => Arc::new(file::FileSource::new(file.clone())),
+                    (Kind::Api, registry) => registry.clone().unwrap_or_default(),
+                };
+                let new = Arc::new(Kept::new(pool.clone(), spec.name.clone(), spec.rules.clone(), source));
+                // The same source with other rules starts from its last list.
+                if let Some((_, old)) = before.kept.iter().find(|(known, _)| known.name == spec.name) {
+                    new.restore(old.current(), old.status().listed);
+                }
+                new
+            });
+            (spec.clone(), kept)
+        };
+        Self { kept: specs.iter().map(kept).collect(), registry }
+    }
+
+    /// The registrations, if the pool has them.
+    #[must_use]
+    pub fn registry(&self) -> Option<&Arc<Registry>> {
+        self.registry.as_ref()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// The lists, in the order of the configuration.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Kept>> {
+        self.kept.iter().map(|(_, kept)| kept)
+    }
+}
