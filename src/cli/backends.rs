@@ -162,7 +162,7 @@ fn show(backend: &Backend, process: &ProcessArguments) -> Result<(), Failure> {
 }
 
 fn rows(backends: &[Backend]) -> Table {
-    let heading = ["pool", "backend", "condition", "weight", "in flight", "latency", "idle limit", "override"];
+    let heading = ["pool", "backend", "condition", "zone", "weight", "in flight", "latency", "idle limit", "override"];
     let mut table = Table::new(heading);
     for backend in backends {
         let slow = (backend.effective_weight - f64::from(backend.weight)).abs() > f64::EPSILON;
@@ -171,6 +171,7 @@ fn rows(backends: &[Backend]) -> Table {
             backend.pool.to_string(),
             backend.address.to_string(),
             condition(backend),
+            or_dash(backend.zone.as_ref()),
             if slow { format!("{weight} (now {})", backend.effective_weight) } else { weight },
             backend.in_flight.to_string(),
             or_dash(backend.latency_ms.map(|latency| format!("{latency:.1} ms"))),

@@ -20,7 +20,7 @@ use super::source::{Found, SourceName};
 use super::target::{RESOLVE_INTERVAL, Target};
 use crate::base::backend_address::BackendAddress;
 use crate::base::event::Event;
-use crate::base::units::PoolName;
+use crate::base::units::{PoolName, Zone};
 
 /// A configured backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Member {
     pub backup: bool,
     /// Gets no new requests.
     pub drain: bool,
+    /// Its zone; `None` if it has none.
+    pub zone: Option<Zone>,
 }
 
 /// Where a backend comes from.
@@ -246,7 +248,7 @@ impl<A: Attach> Discovery<A> {
 impl Member {
     /// Whether both have the same settings, whatever names them.
     fn has_settings_of(&self, other: &Self) -> bool {
-        (self.weight, self.backup, self.drain) == (other.weight, other.backup, other.drain)
+        (self.weight, self.backup, self.drain, &self.zone) == (other.weight, other.backup, other.drain, &other.zone)
     }
 }
 
@@ -274,7 +276,7 @@ impl Weights {
 
     /// A backend with its reduced weight. A weight above 0 stays above 0.
     fn apply(&self, found: Found) -> Discovered {
-        let Found { address, weight, backup, drain, labels } = found;
+        let Found { address, weight, backup, drain, zone, labels } = found;
         let reduced = match u64::from(weight) {
             weight if self.sum <= self.most || weight == 0 => weight,
             weight => (weight * self.most / self.sum).max(1),
@@ -282,7 +284,7 @@ impl Weights {
         let weight = u32::try_from(reduced).unwrap_or(u32::MAX);
         let target = Target::Address(address);
         let origin = Origin::Configured(target.clone());
-        Discovered { origin, member: Member { target, weight, backup, drain }, labels }
+        Discovered { origin, member: Member { target, weight, backup, drain, zone }, labels }
     }
 }
 

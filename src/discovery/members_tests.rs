@@ -26,7 +26,7 @@ impl Attach for Noting {
 }
 
 fn member(target: &str, weight: u32) -> Member {
-    Member { target: target.parse().unwrap(), weight, backup: false, drain: false }
+    Member { target: target.parse().unwrap(), weight, backup: false, drain: false, zone: None }
 }
 
 fn discovery(members: Vec<Member>, sources: Sources) -> Discovery<Noting> {

@@ -14,7 +14,7 @@ use super::peer::{Protocol, Template, Timeouts, TimeoutsConfig};
 use super::selection::group::Threshold;
 use super::selection::policy;
 use crate::base::fault::{Faults, Place};
-use crate::base::units::Period;
+use crate::base::units::{Period, Zone};
 use crate::discovery::{self, Member, Target};
 use crate::tls::upstream;
 
@@ -104,6 +104,9 @@ pub struct BackendConfig {
     /// Whether it is drained: it gets no new requests, and requests in flight finish.
     #[serde(default)]
     pub drain: bool,
+    /// Its zone, such as `eu-west-1a`. Without it, the backend is in no zone.
+    #[serde(default)]
+    pub zone: Option<Zone>,
 }
 
 fn weight() -> u32 {
@@ -260,6 +263,7 @@ impl Config {
                     weight: backend.weight,
                     backup: backend.backup,
                     drain: backend.drain,
+                    zone: backend.zone.clone(),
                 }),
             }
             if backend.weight > WEIGHT_MAX {

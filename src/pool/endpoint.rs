@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::base::backend_address::BackendAddress;
 use crate::base::event::Event;
-use crate::base::units::{PoolName, Timestamp};
+use crate::base::units::{PoolName, Timestamp, Zone};
 use crate::pool::admission::circuit::Circuit;
 use crate::pool::health::schedule::Schedule;
 use crate::pool::health::state::Health;
@@ -30,12 +30,14 @@ const FAILURE_LATENCY_MIN: Duration = Duration::from_secs(1);
 const SLOW_START_MIN: f64 = 0.1;
 
 /// The settings of a backend from the configuration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendSettings {
     /// The settings of the backend itself.
     pub configured: ConfiguredSettings,
     /// Whether the pool has a health check. A backend without one counts as healthy.
     pub checked: bool,
+    /// Its zone; `None` if it has none.
+    pub zone: Option<Zone>,
 }
 
 /// State that the backends of a pool share.
@@ -58,6 +60,7 @@ pub struct Endpoint {
     clock_start: Instant,
     backup: AtomicBool,
     checked: AtomicBool,
+    zone: ArcSwapOption<Zone>,
     operator_settings: OperatorSettings,
     pool_in_flight: Arc<AtomicU32>,
     changed: Arc<Notify>,
@@ -96,6 +99,7 @@ impl Endpoint {
             clock_start: now,
             backup: AtomicBool::new(settings.configured.backup),
             checked: AtomicBool::new(settings.checked),
+            zone: ArcSwapOption::from_pointee(settings.zone),
             operator_settings: OperatorSettings::new(settings.configured),
             pool_in_flight: shared.in_flight,
             changed: shared.changed,
@@ -133,6 +137,7 @@ impl Endpoint {
         *self.removal.lock() = None;
         self.backup.store(settings.configured.backup, Ordering::Relaxed);
         self.checked.store(settings.checked, Ordering::Relaxed);
+        self.zone.store(settings.zone.map(Arc::new));
         let before = self.state();
         let ended = self.operator_settings.reconfigure(settings.configured);
         self.apply_state_change(before, now);
@@ -224,6 +229,12 @@ impl Endpoint {
     #[must_use]
     pub fn is_backup(&self) -> bool {
         self.backup.load(Ordering::Relaxed)
+    }
+
+    /// Its zone; `None` if it has none. A new zone takes effect when the members of its pool are prepared again.
+    #[must_use]
+    pub fn zone(&self) -> Option<Zone> {
+        self.zone.load().as_deref().cloned()
     }
 
     /// Its administrative state.

@@ -10,7 +10,7 @@ use super::context::Api;
 use super::input::{Path, Query};
 use super::problem::{Cause, Problem};
 use crate::base::backend_address::BackendAddress;
-use crate::base::units::{PoolName, Timestamp};
+use crate::base::units::{PoolName, Timestamp, Zone};
 use crate::pool::admission::breaker;
 pub use crate::pool::admission::circuit::CircuitState;
 use crate::pool::operator::overrides::{self, Override, State};
@@ -92,6 +92,9 @@ pub struct Backend {
     pub effective_weight: f64,
     /// Whether it takes traffic only when too few primary backends are available.
     pub backup: bool,
+    /// Its zone; missing if it has none.
+    #[serde(default)]
+    pub zone: Option<Zone>,
     /// The operator override; missing without one.
     #[serde(rename = "override")]
     pub overridden: Option<Override>,
@@ -188,6 +191,7 @@ impl Backend {
             effective_weight: (f64::from(weight) * slow_start_factor * 1e3).round() / 1e3,
             overridden: endpoint.active_override(),
             backup: endpoint.is_backup(),
+            zone: endpoint.zone(),
             configured: configured(found),
         }
     }

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use super::changed_keys::changed_keys;
 use super::changes::{Changes, routes};
+use crate::base::units::Zone;
 use crate::config::routes::{Config as RouteConfig, TargetSpec};
 use crate::config::{Checked, RouteSpec};
 use crate::limit;
@@ -80,9 +81,17 @@ fn backends(pool: &str, old: &[BackendConfig], new: &[BackendConfig], sentences:
                 sentences.push(format!("{pool}: `{key}` of {address} {was} → {is}"));
             }
         }
+        if before.zone != backend.zone {
+            let (was, is) = (zone_name(before.zone.as_ref()), zone_name(backend.zone.as_ref()));
+            sentences.push(format!("{pool}: `zone` of {address} {was} → {is}"));
+        }
     }
     let gone = old.iter().filter(|backend| find(new, &backend.address).is_none());
     sentences.extend(gone.map(|backend| format!("{pool}: backend {} removed", backend.address)));
+}
+
+fn zone_name(zone: Option<&Zone>) -> &str {
+    zone.map_or("none", Zone::as_str)
 }
 
 fn routes_of(old: &Checked, new: &Checked, changes: &Changes, sentences: &mut Vec<String>) {
@@ -225,7 +234,7 @@ routes:
 rate_limit: { type: fixed_window, limit: 50, window: 1m }
 access_log: { format: json }
 pools:
-  a: { balance: random, backends: [{ address: 127.0.0.1:2, weight: 3, drain: true }, { address: 127.0.0.1:5 }] }
+  a: { balance: random, backends: [{ address: 127.0.0.1:2, weight: 3, drain: true, zone: z2 }, { address: 127.0.0.1:5 }] }
   b: { backends: [{ address: 127.0.0.1:3 }] }
   d: { backends: [{ address: 127.0.0.1:6 }] }
 routes:
@@ -240,6 +249,7 @@ routes:
                 "the global rate limit tightened: 100 requests in 1m → 50 requests in 1m",
                 "pool `a`: weight of 127.0.0.1:2 1 → 3",
                 "pool `a`: `drain` of 127.0.0.1:2 false → true",
+                "pool `a`: `zone` of 127.0.0.1:2 none → z2",
                 "pool `a`: backend 127.0.0.1:5 added",
                 "pool `a`: backend 127.0.0.1:1 removed",
                 "pool `a`: `balance` changed",

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::{FOUND_MAX, Found, Source, list};
 use crate::base::backend_address::BackendAddress;
-use crate::base::units::Period;
+use crate::base::units::{Period, Zone};
 use crate::discovery::labels::Labels;
 
 /// The settings of a registration.
@@ -30,6 +30,9 @@ pub struct Settings {
     /// Whether it takes traffic only when too few primary backends are available.
     #[serde(default)]
     pub backup: bool,
+    /// Its zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Zone>,
     /// Labels, which operators see.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
@@ -44,7 +47,7 @@ fn weight() -> u32 {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { weight: weight(), backup: false, labels: Labels::default(), ttl: None }
+        Self { weight: weight(), backup: false, zone: None, labels: Labels::default(), ttl: None }
     }
 }
 
@@ -315,6 +318,7 @@ impl ServiceDiscovery for Registry {
             weight: entry.settings.weight,
             backup: entry.settings.backup,
             drain: entry.ended.is_some(),
+            zone: entry.settings.zone.clone(),
             labels: entry.settings.labels.clone(),
         });
         Ok((list(found), HashMap::new()))

@@ -22,6 +22,7 @@ use crate::base::backend_address::NotAnAddress;
 use crate::base::fault::{Faults, Place};
 use crate::base::file_stamps::Stamps;
 use crate::base::text_file;
+use crate::base::units::Zone;
 use crate::discovery::labels::Labels;
 use crate::discovery::target::{RESOLVE_INTERVAL, Target};
 
@@ -81,6 +82,8 @@ struct Mapping {
     #[serde(default)]
     drain: bool,
     #[serde(default)]
+    zone: Option<Zone>,
+    #[serde(default)]
     labels: Labels,
 }
 
@@ -90,6 +93,7 @@ struct Settings {
     weight: u32,
     backup: bool,
     drain: bool,
+    zone: Option<Zone>,
     labels: Labels,
 }
 
@@ -134,13 +138,16 @@ impl<'de> Visitor<'de> for ItemVisitor {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Item, E> {
         let AnyAddress(target) = AnyAddress::deserialize(text.into_deserializer())?;
-        Ok(Item { target, settings: Settings { weight: 1, backup: false, drain: false, labels: Labels::default() } })
+        Ok(Item {
+            target,
+            settings: Settings { weight: 1, backup: false, drain: false, zone: None, labels: Labels::default() },
+        })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Item, A::Error> {
         let mapping = Mapping::deserialize(MapAccessDeserializer::new(map))?;
-        let Mapping { address: AnyAddress(target), weight, backup, drain, labels } = mapping;
-        Ok(Item { target, settings: Settings { weight, backup, drain, labels } })
+        let Mapping { address: AnyAddress(target), weight, backup, drain, zone, labels } = mapping;
+        Ok(Item { target, settings: Settings { weight, backup, drain, zone, labels } })
     }
 }
 
@@ -243,8 +250,8 @@ impl ServiceDiscovery for FileSource {
                 Ok(addresses) => addresses,
                 Err(reason) => return failed(format!("`{target}` has no address: {reason}")),
             };
-            let Settings { weight, backup, drain, labels } = settings;
-            let found = |address| Found { address, weight, backup, drain, labels: labels.clone() };
+            let Settings { weight, backup, drain, zone, labels } = settings;
+            let found = |address| Found { address, weight, backup, drain, zone: zone.clone(), labels: labels.clone() };
             all.extend(addresses.into_iter().map(found));
         }
         Ok((list(all), HashMap::new()))

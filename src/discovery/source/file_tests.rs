@@ -9,19 +9,20 @@ async fn read(text: &str) -> Result<Vec<String>, String> {
     let source = FileSource::new(Spec { path });
     let (found, _) = source.discover().await.map_err(|e| super::super::reason(&e))?;
     let describe = |found: &Found| {
-        let Found { address, weight, backup, drain, labels } = found;
-        format!("{address} {weight} {backup} {drain} {labels}")
+        let Found { address, weight, backup, drain, zone, labels } = found;
+        let zone = zone.as_ref().map_or("-", |zone| zone.as_str());
+        format!("{address} {weight} {backup} {drain} {zone} {labels}")
     };
     Ok(super::super::found(&found).iter().map(describe).collect())
 }
 
 #[tokio::test]
 async fn every_form_of_the_file_is_read() {
-    let expected = ["127.0.0.1:1 1 false false ", "127.0.0.1:2 5 true true team=a"];
+    let expected = ["127.0.0.1:1 1 false false - ", "127.0.0.1:2 5 true true z team=a"];
     for text in [
-        "- 127.0.0.1:1\n- { address: '127.0.0.1:2', weight: 5, backup: true, drain: true, labels: { team: a } }\n",
-        "backends:\n  - address: 127.0.0.1:1\n  - { address: 127.0.0.1:2, weight: 5, backup: true, drain: true, labels: { team: a } }",
-        "\u{feff}[\"127.0.0.1:1\", {\"address\": \"127.0.0.1:2\", \"weight\": 5, \"backup\": true, \"drain\": true, \"labels\": {\"team\": \"a\"}}]",
+        "- 127.0.0.1:1\n- { address: '127.0.0.1:2', weight: 5, backup: true, drain: true, zone: z, labels: { team: a } }\n",
+        "backends:\n  - address: 127.0.0.1:1\n  - { address: 127.0.0.1:2, weight: 5, backup: true, drain: true, zone: z, labels: { team: a } }",
+        "\u{feff}[\"127.0.0.1:1\", {\"address\": \"127.0.0.1:2\", \"weight\": 5, \"backup\": true, \"drain\": true, \"zone\": \"z\", \"labels\": {\"team\": \"a\"}}]",
     ] {
         assert_eq!(read(text).await.as_deref(), Ok(&expected.map(str::to_owned)[..]), "{text}");
     }

@@ -17,6 +17,7 @@ use pingora_load_balancing::Backend;
 use pingora_load_balancing::discovery::ServiceDiscovery;
 
 use crate::base::backend_address::BackendAddress;
+use crate::base::units::Zone;
 use crate::discovery::identity::identity;
 use crate::discovery::labels::Labels;
 
@@ -34,6 +35,8 @@ pub struct Found {
     pub backup: bool,
     /// Gets no new requests.
     pub drain: bool,
+    /// Its zone, if the source knows it.
+    pub zone: Option<Zone>,
     /// Its labels, for operators.
     pub labels: Labels,
 }
@@ -42,7 +45,7 @@ impl Found {
     /// A primary backend with weight 1 and without labels.
     #[must_use]
     pub fn at(address: BackendAddress) -> Self {
-        Self { address, weight: 1, backup: false, drain: false, labels: Labels::default() }
+        Self { address, weight: 1, backup: false, drain: false, zone: None, labels: Labels::default() }
     }
 }
 

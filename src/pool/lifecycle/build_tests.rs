@@ -77,6 +77,23 @@ async fn backends_keep_their_state_when_another_key_changes() {
 }
 
 #[tokio::test]
+async fn backend_keeps_its_state_and_override_when_its_zone_changes() {
+    let now = Instant::now();
+    let zones =
+        |zone: &str| format!("health_check: {{type: none}}, {}", TWO.replace(":1'", &format!(":1', zone: {zone}")));
+    let before = build(&zones("a")).await;
+    let endpoint = backend_at(&before, 1).unwrap();
+    assert_eq!(endpoint.zone().unwrap().as_str(), "a");
+    assert_eq!(backend_at(&before, 2).unwrap().zone(), None);
+    endpoint.record_response_start(Some(Duration::from_millis(40)), now);
+    endpoint.change(Change::Weight(7), Timestamp::now(), now);
+    let same = backend_at(&replace(&before, &zones("b")).await, 1).unwrap();
+    assert!(Arc::ptr_eq(&endpoint, &same));
+    assert_eq!((same.zone().unwrap().as_str(), same.weight()), ("b", 7));
+    assert!(same.latency(now) > Duration::from_millis(39));
+}
+
+#[tokio::test]
 async fn retry_budget_survives_a_reload() {
     let now = Instant::now();
     let before = build(TWO).await;

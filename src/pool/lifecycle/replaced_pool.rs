@@ -109,7 +109,7 @@ impl Attach for AttachEndpoint {
     #[expect(clippy::disallowed_methods, reason = "a backend's own clock starts when discovery finds it")]
     fn attach(&self, address: BackendAddress, member: &Member, known: Option<Arc<Endpoint>>) -> Arc<Endpoint> {
         let configured = ConfiguredSettings { backup: member.backup, drain: member.drain, weight: member.weight };
-        let settings = BackendSettings { configured, checked: self.checked };
+        let settings = BackendSettings { configured, checked: self.checked, zone: member.zone.clone() };
         let now = Instant::now();
         let endpoint = match known.as_ref().or_else(|| self.known.get(&address)) {
             Some(endpoint) => {
