@@ -166,6 +166,7 @@ impl Config {
             .iter()
             .map(|(name, pool)| (name.clone(), pool.check(&root.key("pools").key(name.as_str()), &mut faults)))
             .collect();
+        pools.values_mut().for_each(|pool| pool.local_zone.clone_from(&self.server.zone));
         self.reload.check(&self.recent_requests, &root.key("reload"), &mut faults);
         self.check_source_addresses(&root.key("pools"), &mut faults);
         let server = self.server.check(&root.key("server"), &mut faults);

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::base::fault::{Faults, Place};
 use crate::base::text_file;
+use crate::base::units::Zone;
 use crate::tls::certificates;
 
 /// What serves the requests.
@@ -25,7 +26,7 @@ pub enum EngineKind {
     Pingora,
 }
 
-/// The `server:` block. All names and meanings except `engine` and `state_file` are Pingora's (`ServerConf`).
+/// The `server:` block. All names and meanings except `engine`, `state_file` and `zone` are Pingora's (`ServerConf`).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[expect(missing_docs, reason = "the names and meanings are Pingora's; docs/configuration/server.md describes each")]
@@ -68,6 +69,7 @@ pub struct Config {
     pub daemon_notify_timeout_seconds: Option<NonZeroU64>,
     pub engine: EngineKind,
     pub state_file: Option<PathBuf>,
+    pub zone: Option<Zone>,
 }
 
 /// Seconds that requests may take to end at a graceful shutdown.

@@ -16,7 +16,9 @@ use crate::base::backend_address::BackendAddress;
 use crate::base::units::{PoolName, RouteName};
 use crate::decision::snapshot::{Route, Snapshot};
 use crate::http::rejection::Rejection;
-use crate::pool::selection::preview::{Candidate, percent};
+use crate::pool::selection::choice::percent;
+use crate::pool::selection::preview::Candidate;
+use crate::pool::selection::zone_preference::ZonePreference;
 use crate::routing::{HostPattern, Matcher, Methods, PathPattern, Table};
 
 /// The result for one route.
@@ -104,6 +106,9 @@ pub struct Share {
     pub in_flight: Option<u32>,
     /// Requests queued for `max_in_flight`; missing without that limit.
     pub waiting: Option<usize>,
+    /// Which share of its requests each zone gets; missing without a zone preference or a running process.
+    #[serde(default)]
+    pub zones: Option<ZonePreference>,
 }
 
 /// The backend that is most likely picked.
@@ -270,6 +275,7 @@ fn shares(route: &Route) -> Vec<Share> {
             candidates: None,
             in_flight: None,
             waiting: None,
+            zones: None,
         }
     };
     route.targets.shares().map(share).collect()
@@ -356,6 +362,9 @@ impl fmt::Display for Share {
             write!(f, ", {waiting} waiting")?;
         }
         writeln!(f)?;
+        if let Some(zones) = &self.zones {
+            writeln!(f, "  {zones}")?;
+        }
         match &self.candidates {
             None => self
                 .backends

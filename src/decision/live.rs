@@ -69,7 +69,7 @@ fn preview_pools(explanation: &mut Explanation, route: &Route, request: &Request
     let mut rejection = None;
     for (target, share) in route.targets.iter().zip(&mut explanation.pools).filter(|(_, share)| share.chance > 0.0) {
         let preview = target.pool.preview(target.pool.key(explanation.client, request), bound, at.now);
-        share.candidates = Some(preview.candidates);
+        (share.candidates, share.zones) = (Some(preview.candidates), preview.zones);
         (share.in_flight, share.waiting) = (Some(target.pool.in_flight()), target.pool.queued_requests());
         rejection = rejection.or(preview.rejection);
     }

@@ -137,6 +137,8 @@ pub struct Spec {
     pub backup_threshold: Threshold,
     /// How long requests in flight may continue on a removed backend before they are aborted.
     pub removal_timeout: Duration,
+    /// The zone of this process (`server.zone`).
+    pub local_zone: Option<Zone>,
     /// The backends.
     pub members: Vec<Member>,
     /// The sources of further backends.
@@ -144,10 +146,11 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Whether both describe the same pool: equal configuration, and equal contents of the files that it refers to.
+    /// Whether both describe the same pool: equal configuration, equal contents of the files that it refers to, and
+    /// the same local zone.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        self.config == other.config && self.template.tls == other.template.tls
+        self.config == other.config && self.template.tls == other.template.tls && self.local_zone == other.local_zone
     }
 }
 
@@ -193,6 +196,7 @@ impl Config {
             removal_timeout: self.removal_timeout.0,
             health_check: self.health_check.check(&place.key("health_check"), faults),
             admission: self.check_admission(place, faults),
+            local_zone: None,
             members: self.check_members(&place.key("backends"), faults),
             sources: discovery::config::check(&self.discover, &place.key("discover"), faults),
         }

@@ -87,8 +87,9 @@ impl Pool {
         let not_ejected = |endpoint: &Endpoint| self.accepts_traffic(endpoint);
         let even_ejected = |endpoint: &Endpoint| self.admission.allow(endpoint);
         let choose = |admits: &dyn Fn(&Endpoint) -> bool| {
+            let slow_start = self.spec.slow_start;
             let mut request =
-                SelectionRequest { key, now, attempted, random: Rng::new(), slow_start: self.spec.slow_start, admits };
+                SelectionRequest { key, now, attempted, random: Rng::new(), slow_start, admits, traffic_share: 1.0 };
             self.balancer.choose(&mut request)
         };
         let choose_ejected = || match self.admission.is_worth_waiting(|| self.candidates(), attempted) {

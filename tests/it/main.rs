@@ -41,6 +41,7 @@ mod timeouts;
 mod tls;
 mod traffic;
 mod unix_sockets;
+mod zones;
 
 use lab::{Backend, Lab};
 

@@ -15,6 +15,7 @@ use crate::pool::admission::breaker;
 pub use crate::pool::admission::circuit::CircuitState;
 use crate::pool::operator::overrides::{self, Override, State};
 use crate::pool::selection::policy::Type;
+use crate::pool::selection::zone_preference::ZonePreference;
 use crate::pool::{self, Endpoint, Health};
 
 /// The most backends in an error message.
@@ -42,6 +43,9 @@ pub struct Pool {
     pub in_flight: u32,
     /// Requests queued for `max_in_flight`; missing without that limit.
     pub waiting: Option<usize>,
+    /// Which share of its requests each zone gets; missing without a zone preference.
+    #[serde(default)]
+    pub zones: Option<ZonePreference>,
 }
 
 /// The selection of backends.
@@ -162,6 +166,7 @@ impl Pool {
             available,
             in_flight: pool.in_flight(),
             waiting: pool.queued_requests(),
+            zones: pool.zone_preference(now.instant),
         }
     }
 }

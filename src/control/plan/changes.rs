@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::changed_keys::changed_keys;
-use crate::config::{Checked, Config, RouteSpec, routes};
+use crate::config::{Checked, Config, RouteSpec, routes, server};
 
 /// The largest number of names in a list.
 const NAMES_MAX: usize = 10;
@@ -51,9 +51,13 @@ impl Changes {
             ],
             elsewhere: [server, listeners, pools, routes, tests]
         );
-        let needs_upgrade = [("server", started.server != is.server), ("listeners", started.listeners != is.listeners)];
+        // A pool takes up the zone with a reload.
+        let server = |config: &Config| server::Config { zone: None, ..config.server.clone() };
+        let needs_upgrade =
+            [("server", server(started) != server(is)), ("listeners", started.listeners != is.listeners)];
         let needs_upgrade = needs_upgrade.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned());
-        let settings = settings.into_iter().map(str::to_owned).collect();
+        let zone = (was.server.zone != is.server.zone).then_some("server.zone");
+        let settings = settings.into_iter().chain(zone).map(str::to_owned).collect();
         Self { pools, routes, settings, needs_upgrade: needs_upgrade.collect() }
     }
 
@@ -160,6 +164,18 @@ mod tests {
             "the upgrade is still pending"
         );
         assert!(Changes::between(&new, &old, &old.written).needs_upgrade.is_empty(), "the change was reverted");
+    }
+
+    #[test]
+    fn changed_local_zone_is_a_setting_that_needs_no_upgrade() {
+        let (old, new) = (checked(OLD), checked(&format!("server: {{ zone: a }}\n{OLD}")));
+        assert_eq!(
+            Changes::between(&old, &new, &old.written).sentences(),
+            ["pools changed: a, b", "settings changed: server.zone"],
+            "every pool is replaced"
+        );
+        let threads = checked(&format!("server: {{ threads: 3 }}\n{OLD}"));
+        assert_eq!(Changes::between(&old, &threads, &old.written).sentences(), ["needs an upgrade: server"]);
     }
 
     #[test]

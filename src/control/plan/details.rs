@@ -44,7 +44,9 @@ fn pools(old: &Checked, new: &Checked, changes: &Changes, sentences: &mut Vec<St
             let name = format!("pool `{name}`");
             backends(&name, &before.backends, &pool.backends, sentences);
             sentences.extend(keys(&name, pool_keys(before, pool)));
-        } else if changes.pools.changed.iter().any(|changed| changed == name.as_str()) {
+        } else if old.written.server.zone == new.written.server.zone
+            && changes.pools.changed.iter().any(|changed| changed == name.as_str())
+        {
             sentences.push(format!("pool `{name}`: the content of a file has changed"));
         }
     }

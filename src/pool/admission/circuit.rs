@@ -124,6 +124,12 @@ impl Circuit {
         self.breaker.lock().passing(now)
     }
 
+    /// Whether no request passes at present.
+    #[must_use]
+    pub fn is_open(&self, now: Instant) -> bool {
+        matches!(self.passing(now), Passing::Nothing(_))
+    }
+
     /// How many requests may pass at present.
     #[must_use]
     pub fn room(&self, now: Instant) -> u32 {

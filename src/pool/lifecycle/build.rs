@@ -56,6 +56,7 @@ impl Pool {
             update: discovery.interval(),
             health_check: None,
             backup_threshold: spec.backup_threshold,
+            zone: spec.local_zone.clone(),
         };
         let mut retry_after = Duration::from_secs(1);
         if let Some(check) = &spec.health_check {

@@ -22,13 +22,17 @@ use pingora_core::server::ShutdownWatch;
 use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 use pingora_load_balancing::{Backend, Backends, LoadBalancer};
 
+use crate::base::units::Zone;
 use crate::pool::endpoint::Endpoint;
 use crate::pool::selection::choice::{Member, Policy, PreviewMember, SelectionRequest};
 use crate::pool::selection::group::Threshold;
 use crate::pool::selection::key::Key;
+use crate::pool::selection::prepared_group::PreparedGroup;
+use crate::pool::selection::zone_groups::ZoneGroups;
+use crate::pool::selection::zone_preference::ZonePreference;
 
 /// The settings of the load balancer.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::pool) struct BalancerSettings {
     /// Interval of discovery; `None` to discover once.
     pub(in crate::pool) update: Option<Duration>,
@@ -36,6 +40,8 @@ pub(in crate::pool) struct BalancerSettings {
     pub(in crate::pool) health_check: Option<Duration>,
     /// How many primary backends must be available. Below it, backups take traffic too.
     pub(in crate::pool) backup_threshold: Threshold,
+    /// The zone of this process, whose backends are preferred; `None` without a preference.
+    pub(in crate::pool) zone: Option<Zone>,
 }
 
 /// A load balancer with any policy.
@@ -48,65 +54,56 @@ pub trait Balancer: Send + Sync {
     /// Chooses `draws` times on a copy; returns how often each member was chosen. The state of the policy does not
     /// change.
     fn preview(&self, request: &mut SelectionRequest<'_>, draws: usize) -> Vec<PreviewMember>;
+    /// Which share of the requests each zone gets; `None` without a zone preference.
+    fn zone_preference(&self, now: Instant, slow_start: Duration) -> Option<ZonePreference>;
     /// Runs discovery once.
     async fn update(&self) -> pingora::Result<()>;
     /// Runs discovery and health checks until shutdown.
     async fn run(&self, shutdown: ShutdownWatch);
 }
 
-/// Members and the policy prepared for them.
-struct PreparedGroup<P> {
-    members: Box<[Member]>,
-    policy: P,
-}
-
-impl<P: Policy> PreparedGroup<P> {
-    fn new(config: &P::Config, members: Vec<Member>) -> Self {
-        Self { policy: P::build(config, &members), members: members.into() }
-    }
-
-    fn choose(&self, request: &mut SelectionRequest<'_>) -> Option<usize> {
-        self.policy.choose(&self.members, request).or_else(|| {
-            // If no backend accepts the request because of slow start, slow start is ignored.
-            let slow_start = std::mem::take(&mut request.slow_start);
-            let chosen = if slow_start.is_zero() { None } else { self.policy.choose(&self.members, request) };
-            request.slow_start = slow_start;
-            chosen
-        })
-    }
-
-    fn endpoint(&self, request: &mut SelectionRequest<'_>) -> Option<Arc<Endpoint>> {
-        let index = self.choose(request)?;
-        self.members.get(index).map(|member| Arc::clone(&member.endpoint))
-    }
-}
-
 /// The members and the prepared policy from which requests are served.
 struct SelectionState<P> {
     /// The primary backends; `None` if there are no backups.
     primaries: Option<PreparedGroup<P>>,
+    /// The primary backends by zone; `None` without a zone preference.
+    zones: Option<ZoneGroups<P>>,
     all: PreparedGroup<P>,
 }
 
 impl<P: Policy> SelectionState<P> {
-    fn new(config: &P::Config, backends: &[Backend]) -> Self {
-        Self::of(config, backends.iter().filter_map(member).collect())
+    fn new(config: &P::Config, zone: Option<&Zone>, backends: &[Backend]) -> Self {
+        Self::of(config, zone, backends.iter().filter_map(member).collect())
     }
 
-    fn of(config: &P::Config, members: Vec<Member>) -> Self {
+    fn of(config: &P::Config, zone: Option<&Zone>, members: Vec<Member>) -> Self {
         let primaries: Vec<Member> = members.iter().filter(|member| !member.endpoint.is_backup()).cloned().collect();
         let primaries = (primaries.len() < members.len()).then(|| PreparedGroup::new(config, primaries));
-        Self { primaries, all: PreparedGroup::new(config, members) }
+        let zones = ZoneGroups::new(config, zone, &members);
+        Self { primaries, zones, all: PreparedGroup::new(config, members) }
     }
 
     fn choose(&self, request: &mut SelectionRequest<'_>, threshold: Threshold) -> Option<Arc<Endpoint>> {
-        let primary = self.primaries.as_ref().and_then(|primaries| {
+        if self.has_enough_primaries(threshold) {
+            // A request that no backend of its zone accepts, because it attempted all of them or because they are at
+            // their limits, uses any other primary.
+            let zone = self.zones.as_ref().and_then(|zones| zones.endpoint(request));
+            let primary = zone.or_else(|| self.primaries.as_ref()?.endpoint(request));
+            if primary.is_some() {
+                return primary;
+            }
+        }
+        // A request that has attempted every primary may still use a backup.
+        self.all.endpoint(request)
+    }
+
+    /// Whether backups get no traffic.
+    fn has_enough_primaries(&self, threshold: Threshold) -> bool {
+        self.primaries.as_ref().is_none_or(|primaries| {
             let needed = threshold.of(primaries.members.len());
             let available = primaries.members.iter().filter(|member| member.endpoint.is_available());
-            if available.take(needed).count() < needed { None } else { primaries.endpoint(request) }
-        });
-        // A request that has attempted every primary may still use a backup.
-        primary.or_else(|| self.all.endpoint(request))
+            available.take(needed).count() >= needed
+        })
     }
 }
 
@@ -123,16 +120,17 @@ pub struct PublishedState<P: Policy>(Arc<Published<P>>);
 /// The published state, and the backends it was built for.
 struct Published<P: Policy> {
     policy: P::Config,
+    zone: Option<Zone>,
     current: ArcSwap<SelectionState<P>>,
     /// Locked during preparation, so that states are published in the order in which they were prepared.
     backends: Mutex<Box<[Backend]>>,
 }
 
 impl<P: Policy> Published<P> {
-    fn new() -> Self {
+    fn new(zone: Option<Zone>) -> Self {
         let policy = P::Config::default();
-        let current = ArcSwap::from_pointee(SelectionState::new(&policy, &[]));
-        Self { policy, current, backends: Mutex::default() }
+        let current = ArcSwap::from_pointee(SelectionState::new(&policy, None, &[]));
+        Self { policy, zone, current, backends: Mutex::default() }
     }
 
     /// Prepares and publishes the policy for `backends`; if `None`, for the previous backends with current weights.
@@ -141,7 +139,7 @@ impl<P: Policy> Published<P> {
         if let Some(backends) = backends {
             *last = backends.into();
         }
-        let prepared = Arc::new(SelectionState::new(&self.policy, &last));
+        let prepared = Arc::new(SelectionState::new(&self.policy, self.zone.as_ref(), &last));
         self.current.store(Arc::clone(&prepared));
         prepared
     }
@@ -170,7 +168,7 @@ impl<P: Policy> BackendSelection for Selection<P> {
 
     fn build(backends: &BTreeSet<Backend>) -> Self {
         let backends: Box<[Backend]> = backends.iter().cloned().collect();
-        let prepared = Arc::new(SelectionState::new(&P::Config::default(), &backends));
+        let prepared = Arc::new(SelectionState::new(&P::Config::default(), None, &backends));
         Self { backends: with_weight(backends), prepared }
     }
 
@@ -185,6 +183,7 @@ impl<P: Policy> BackendSelection for Selection<P> {
             random: Rng::new(),
             slow_start: Duration::ZERO,
             admits: &|_| true,
+            traffic_share: 1.0,
         };
         let first = self.prepared.all.choose(&mut request).unwrap_or_default();
         SelectionIter { selection: Arc::clone(self), first, returned: 0, policy: PhantomData }
@@ -219,7 +218,7 @@ pub(in crate::pool) struct PolicyBalancer<P: Policy> {
 
 impl<P: Policy> PolicyBalancer<P> {
     pub(in crate::pool) fn new(backends: Backends, settings: BalancerSettings) -> Self {
-        let published = Arc::new(Published::new());
+        let published = Arc::new(Published::new(settings.zone));
         let published_settings = PublishedState(Arc::clone(&published));
         let mut balancer = LoadBalancer::from_backends_with_config(backends, Some(published_settings));
         balancer.update_frequency = settings.update;
@@ -240,7 +239,8 @@ impl<P: Policy> Balancer for PolicyBalancer<P> {
     }
 
     fn preview(&self, request: &mut SelectionRequest<'_>, draws: usize) -> Vec<PreviewMember> {
-        let copy = SelectionState::<P>::of(&P::Config::default(), self.published.current.load().all.members.to_vec());
+        let members = self.published.current.load().all.members.to_vec();
+        let copy = SelectionState::<P>::of(&P::Config::default(), self.published.zone.as_ref(), members);
         let preview_member = |member: &Member| PreviewMember {
             endpoint: Arc::clone(&member.endpoint),
             weight: member.weight,
@@ -254,6 +254,10 @@ impl<P: Policy> Balancer for PolicyBalancer<P> {
             chosen.into_iter().for_each(|preview_member| preview_member.chosen += 1);
         }
         members
+    }
+
+    fn zone_preference(&self, now: Instant, slow_start: Duration) -> Option<ZonePreference> {
+        self.published.current.load().zones.as_ref()?.preference(now, slow_start)
     }
 
     async fn update(&self) -> pingora::Result<()> {

@@ -50,6 +50,8 @@ pub struct SelectionRequest<'a> {
     pub slow_start: Duration,
     /// Whether passive health and admission allow a backend.
     pub admits: &'a dyn Fn(&Endpoint) -> bool,
+    /// The share of the requests of the pool that the members get together, from 0 to 1. Below 1 with a zone preference.
+    pub traffic_share: f64,
 }
 
 impl SelectionRequest<'_> {
@@ -105,4 +107,14 @@ pub struct PreviewMember {
     pub score: Option<f64>,
     /// The number of draws that chose it.
     pub chosen: usize,
+}
+
+/// A probability in percent. Only exact values are shown as 0 % or 100 %.
+#[must_use]
+pub fn percent(chance: f64) -> String {
+    match chance * 100.0 {
+        percent if percent > 0.0 && percent < 0.5 => "< 1 %".to_owned(),
+        percent if (99.5..100.0).contains(&percent) => "> 99 %".to_owned(),
+        percent => format!("{percent:.0} %"),
+    }
 }

@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::base::backend_address::BackendAddress;
+use crate::base::units::Zone;
 use crate::http::rejection::Rejection;
 use crate::pool::admission::breaker::Passing;
 use crate::pool::admission::circuit::CircuitState;
@@ -21,8 +22,9 @@ use crate::pool::endpoint::Endpoint;
 use crate::pool::health::state::Health;
 use crate::pool::live::Pool;
 use crate::pool::operator::overrides::State;
-use crate::pool::selection::choice::{PreviewMember, SelectionRequest};
+use crate::pool::selection::choice::{PreviewMember, SelectionRequest, percent};
 use crate::pool::selection::key::Key;
+use crate::pool::selection::zone_preference::ZonePreference;
 
 /// The number of draws.
 const DRAWS: usize = 1000;
@@ -34,6 +36,8 @@ pub struct SelectionPreview {
     pub candidates: Vec<Candidate>,
     /// The rejection, if no backend can be picked.
     pub rejection: Option<Rejection>,
+    /// The zone preference; `None` if the pool has none.
+    pub zones: Option<ZonePreference>,
 }
 
 /// A backend in the preview.
@@ -45,6 +49,9 @@ pub struct Candidate {
     pub weight: u32,
     /// Whether it takes traffic only when too few primary backends are available.
     pub backup: bool,
+    /// Its zone; missing if it has none.
+    #[serde(default)]
+    pub zone: Option<Zone>,
     /// Its administrative state.
     pub state: State,
     /// Its health according to health checks.
@@ -70,6 +77,13 @@ pub struct Candidate {
 }
 
 impl Pool {
+    /// Which share of the requests each zone gets at present. `None` if the pool has no zone preference: `server.zone` is
+    /// not set, no primary backend is in that zone, all of them are, or none is available.
+    #[must_use]
+    pub fn zone_preference(&self, now: Instant) -> Option<ZonePreference> {
+        self.balancer.zone_preference(now, self.spec.slow_start)
+    }
+
     /// The preview for a request with this key. `affinity` is the score function of
     /// [`Pool::pick_by_affinity`], for a request with session affinity.
     #[must_use]
@@ -83,10 +97,12 @@ impl Pool {
         let even_ejected = |endpoint: &Endpoint| self.admission.allow(endpoint);
         let draw = |admits: &dyn Fn(&Endpoint) -> bool| {
             let random = Rng::with_seed(0);
+            let slow_start = self.spec.slow_start;
             let mut request =
-                SelectionRequest { key, now, attempted: &[], random, slow_start: self.spec.slow_start, admits };
+                SelectionRequest { key, now, attempted: &[], random, slow_start, admits, traffic_share: 1.0 };
             self.balancer.preview(&mut request, DRAWS)
         };
+        let zones = self.zone_preference(now);
         let mut members = draw(&not_ejected);
         let none_chosen = members.iter().all(|member| member.chosen == 0);
         if none_chosen && !self.admission.is_worth_waiting(|| self.candidates(), &[]) {
@@ -101,21 +117,28 @@ impl Pool {
                 Some(address) => f64::from(u8::from(address == endpoint.address())),
                 None => member.map_or(0.0, |member| member.chosen as f64 / total.max(1) as f64),
             };
-            self.candidate(&endpoint, member, chance, now)
+            self.candidate(&endpoint, member, chance, (zones.as_ref(), now))
         });
         let mut candidates: Vec<Candidate> = candidates.collect();
         candidates.sort_by_key(|candidate| candidate.address);
         let none_available = candidates.iter().all(|candidate| candidate.chance == 0.0);
-        SelectionPreview { candidates, rejection: none_available.then(|| self.no_backend()) }
+        SelectionPreview { candidates, rejection: none_available.then(|| self.no_backend()), zones }
     }
 
-    fn candidate(&self, endpoint: &Endpoint, member: Option<&PreviewMember>, chance: f64, now: Instant) -> Candidate {
+    fn candidate(
+        &self,
+        endpoint: &Endpoint,
+        member: Option<&PreviewMember>,
+        chance: f64,
+        (zones, now): (Option<&ZonePreference>, Instant),
+    ) -> Candidate {
         let latency = endpoint.latency(now);
-        let reason = if chance > 0.0 { String::new() } else { self.reason(endpoint, now) };
+        let reason = if chance > 0.0 { String::new() } else { self.reason(endpoint, zones, now) };
         Candidate {
             address: endpoint.address(),
             weight: member.map_or(0, |member| member.weight),
             backup: endpoint.is_backup(),
+            zone: endpoint.zone(),
             state: endpoint.state(),
             health: endpoint.health(),
             ejected: endpoint.passive_health().is_ejected(),
@@ -134,7 +157,7 @@ impl Pool {
     }
 
     /// The reason why a backend is not picked.
-    fn reason(&self, endpoint: &Endpoint, now: Instant) -> String {
+    fn reason(&self, endpoint: &Endpoint, zones: Option<&ZonePreference>, now: Instant) -> String {
         let passing = self.admission.circuit(endpoint).map(|circuit| circuit.passing(now));
         match endpoint.health() {
             _ if endpoint.state() != State::Enabled => endpoint.state().to_string(),
@@ -151,24 +174,21 @@ impl Pool {
             Health::Up if !self.admission.has_room(endpoint) => "its limit of requests in flight is reached".to_owned(),
             Health::Up if endpoint.passive_health().is_ejected() => "ejected by passive health".to_owned(),
             Health::Up if endpoint.is_backup() => "backup, and enough primary backends are available".to_owned(),
+            Health::Up if zones.is_some_and(|zones| zones.share_of(endpoint.zone().as_ref()) == Some(0.0)) => {
+                "in another zone, which gets no requests of this zone".to_owned()
+            }
             Health::Up => "the policy prefers others, or session affinity selects another".to_owned(),
         }
     }
 }
 
-/// A probability in percent. Only exact values are shown as 0 % or 100 %.
-#[must_use]
-pub fn percent(chance: f64) -> String {
-    match chance * 100.0 {
-        percent if percent > 0.0 && percent < 0.5 => "< 1 %".to_owned(),
-        percent if (99.5..100.0).contains(&percent) => "> 99 %".to_owned(),
-        percent => format!("{percent:.0} %"),
-    }
-}
-
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}  {}, weight {}, {} in flight", self.address, self.health, self.weight, self.in_flight)?;
+        write!(f, "{}  {}", self.address, self.health)?;
+        if let Some(zone) = &self.zone {
+            write!(f, ", zone {zone}")?;
+        }
+        write!(f, ", weight {}, {} in flight", self.weight, self.in_flight)?;
         if let Some(latency) = self.latency_ms {
             write!(f, ", latency {latency:.1} ms")?;
         }

@@ -37,10 +37,10 @@ impl Ring {
         start + offset
     }
 
-    fn has_room(&self, member: &Member) -> bool {
+    fn has_room(&self, member: &Member, traffic_share: f64) -> bool {
         let endpoint = &member.endpoint;
         let in_flight = u64::from(endpoint.in_flight());
-        let all = u64::from(endpoint.pool_in_flight()) + 1;
+        let all = (f64::from(endpoint.pool_in_flight()) * traffic_share) as u64 + 1;
         let (times, of) = BOUND;
         // The bound, rounded up to a whole number of requests.
         let bound = (all * u64::from(member.weight) * times).div_ceil(self.total_weight * of);
@@ -79,7 +79,7 @@ impl Policy for Ring {
             if !request.accepts(member) {
                 continue;
             }
-            if self.has_room(member) {
+            if self.has_room(member, request.traffic_share) {
                 return Some(index);
             }
             first_over_bound.get_or_insert(index);

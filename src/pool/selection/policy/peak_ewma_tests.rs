@@ -65,6 +65,7 @@ fn run(seed: u64, fault: Fault) -> Run {
             random: random.fork(),
             slow_start: Duration::ZERO,
             admits: &|_| true,
+            traffic_share: 1.0,
         };
         let chosen = policy.choose(&members, &mut request).unwrap();
         let healthy = Duration::from_millis(2).mul_f64(-(1.0 - random.f64()).ln());

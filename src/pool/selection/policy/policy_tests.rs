@@ -38,6 +38,7 @@ fn request(now: Instant) -> SelectionRequest<'static> {
         random: Rng::with_seed(7),
         slow_start: Duration::ZERO,
         admits: &|_| true,
+        traffic_share: 1.0,
     }
 }
 
