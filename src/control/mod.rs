@@ -2,9 +2,11 @@
 //!
 //! - [`plan`]: what a new configuration would change, as text and for recent requests.
 //! - [`reload`]: replaces the running configuration without affecting requests in flight.
-//! - [`state_file`]: keeps operator overrides for the next process.
+//! - [`state_file`]: keeps operator overrides, registered backends and discovered lists for the next process, in files of
+//!   [`checked_file`].
 //! - [`api`]: the control API on a Unix-domain socket, and its client.
 
+pub mod checked_file;
 pub mod plan;
 pub mod state_file;
 pub mod reload;

@@ -1,44 +1,58 @@
-//! The state file: operator overrides, so that they outlast the process.
+//! The state file: operator overrides and registered backends, so that they outlast the process. Beside it is a file
+//! with the last good lists of discovery sources.
 //!
-//! It is written after each change, to a new file that then replaces the old one, so that a crash leaves one of the
-//! two. A file that cannot be read, or is not exactly what this module writes, is moved aside and reported; the
-//! process starts without it.
+//! The state file is written after each change. The lists are written by [`ListKeeper`] some seconds after a change: they
+//! may be long, and a source that works returns them anyway.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::services::background::BackgroundService;
 use serde::{Deserialize, Serialize};
 
-use crate::base::event::Event;
-use crate::base::units::PoolName;
+use super::checked_file::{read, report, set_aside, with_ending, write};
+use super::reload::RuntimeState;
+use crate::base::units::{PoolName, Timestamp};
+use crate::discovery::kept::Kept;
+use crate::discovery::source::Found;
+use crate::discovery::source::api::SavedRegistration;
 use crate::pool::operator::saved::SavedOverride;
 use crate::pool::{Pool, WEIGHT_MAX};
 
-/// The version of the format.
-const VERSION: u32 = 1;
-/// The largest file that is read: a hundred thousand overrides have half of it.
-const SIZE_MAX: u64 = 64 << 20;
+/// How often the lists of sources are examined.
+const LIST_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The content of the file.
-#[derive(Default, PartialEq, Serialize, Deserialize)]
+/// The content of the state file.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Content {
-    version: u32,
     overrides: Vec<SavedOverride>,
+    registrations: BTreeMap<PoolName, Vec<SavedRegistration>>,
 }
+
+/// The last good list of a source.
+#[derive(PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedList {
+    pool: PoolName,
+    source: String,
+    listed: Option<Timestamp>,
+    backends: Vec<Found>,
+}
+
+type Pools = BTreeMap<PoolName, Arc<Pool>>;
 
 /// The state file.
 pub struct StateFile {
     /// `None` if it is off.
     path: Option<PathBuf>,
-    /// The overrides in the file, as far as known. Also serialises writes.
-    known: Mutex<Vec<SavedOverride>>,
+    /// The content of the file, as far as known. Also serialises writes.
+    known: Mutex<Content>,
 }
 
 impl StateFile {
@@ -50,14 +64,9 @@ impl StateFile {
 
     /// Reads the file and restores the overrides for which `wanted` returns true.
     #[expect(clippy::disallowed_methods, reason = "slow start begins with the change")]
-    pub fn restore(&self, pools: &BTreeMap<PoolName, Arc<Pool>>, wanted: impl Fn(&SavedOverride) -> bool) {
-        let Some(path) = &self.path else { return };
-        let mut known = self.known.lock();
-        match read(path) {
-            Ok(overrides) => *known = overrides,
-            Err(reason) => return set_aside(path, &reason),
-        }
-        for saved in known.iter().filter(|saved| wanted(saved)) {
+    pub fn restore(&self, pools: &Pools, wanted: impl Fn(&SavedOverride) -> bool) {
+        let Some(content) = self.content() else { return };
+        for saved in content.overrides.iter().filter(|saved| wanted(saved)) {
             let restored = pools.get(&saved.pool).is_some_and(|pool| pool.restore(saved.clone(), Instant::now()));
             if !restored {
                 let (pool, backend) = (&saved.pool, saved.backend);
@@ -66,115 +75,159 @@ impl StateFile {
         }
     }
 
-    /// Writes the overrides of `pools`, unless the file has them already.
-    pub fn save(&self, pools: &BTreeMap<PoolName, Arc<Pool>>) {
+    /// Restores registered backends. Registrations that the file lacks end.
+    #[expect(clippy::disallowed_methods, reason = "the time to live begins with the process")]
+    pub fn restore_registrations(&self, pools: &Pools) {
+        let Some(content) = self.content() else { return };
+        for (name, pool) in pools {
+            if let Some(registry) = pool.sources().registry() {
+                registry.replace(content.registrations.get(name).cloned().unwrap_or_default(), Instant::now());
+            }
+        }
+    }
+
+    /// Reads the file; `None` if it is off or cannot be used.
+    fn content(&self) -> Option<Content> {
+        let path = self.path.as_deref()?;
+        let mut known = self.known.lock();
+        match read(path).and_then(|content: Option<Content>| checked(content.unwrap_or_default())) {
+            Ok(content) => {
+                known.clone_from(&content);
+                Some(content)
+            }
+            Err(reason) => {
+                set_aside(path, &reason);
+                None
+            }
+        }
+    }
+
+    /// Writes the overrides and registrations of `pools`, unless the file has them already.
+    pub fn save(&self, pools: &Pools) {
         let Some(path) = &self.path else { return };
         let mut known = self.known.lock();
-        let overrides: Vec<_> = pools.values().flat_map(|pool| pool.saved_overrides()).collect();
-        if overrides == *known {
+        let overrides = pools.values().flat_map(|pool| pool.saved_overrides()).collect();
+        let registrations = pools.iter().filter_map(|(name, pool)| Some((name, pool.sources().registry()?.saved())));
+        let registrations = registrations.filter(|(_, saved)| !saved.is_empty());
+        let registrations = registrations.map(|(name, saved)| (name.clone(), saved)).collect();
+        let content = Content { overrides, registrations };
+        if content == *known {
             return;
         }
-        match write(path, &Content { version: VERSION, overrides: overrides.clone() }) {
-            Ok(()) => *known = overrides,
-            Err(e) => report(path, format!("cannot be written, overrides end with this process: {e}")),
+        match write(path, &content) {
+            Ok(()) => *known = content,
+            Err(e) => report(path, format!("cannot be written, its content ends with this process: {e}")),
+        }
+    }
+
+    /// The file with the lists of sources.
+    fn lists(&self) -> Option<PathBuf> {
+        self.path.as_deref().map(|path| with_ending(path, "discovered"))
+    }
+
+    /// Starts the sources of `pools` with the last good lists of an earlier process.
+    pub fn restore_lists(&self, pools: &Pools) {
+        let Some(path) = self.lists() else { return };
+        let saved: Vec<SavedList> = match read(&path) {
+            Ok(saved) => saved.unwrap_or_default(),
+            Err(reason) => return set_aside(&path, &reason),
+        };
+        for SavedList { pool, source, listed, backends } in saved {
+            let kept = pools.get(&pool).into_iter().flat_map(|pool| pool.sources().iter());
+            kept.filter(|kept| *kept.name().0 == *source).for_each(|kept| kept.restore(backends.clone(), listed));
+        }
+    }
+
+    /// Writes the lists of the sources.
+    fn save_lists(&self, pools: &Pools) {
+        let Some(path) = self.lists() else { return };
+        let saved = |(name, pool): (&PoolName, &Arc<Pool>)| {
+            let list = |kept: &Arc<Kept>| SavedList {
+                pool: name.clone(),
+                source: kept.name().to_string(),
+                listed: kept.status().listed,
+                backends: kept.current(),
+            };
+            // Registrations are in the state file.
+            let api = |kept: &&Arc<Kept>| &*kept.name().0 != "api";
+            pool.sources().iter().filter(api).map(list).collect::<Vec<_>>()
+        };
+        let saved: Vec<SavedList> = pools.iter().flat_map(saved).filter(|list| !list.backends.is_empty()).collect();
+        if let Err(e) = write(&path, &saved) {
+            report(&path, format!("cannot be written, the next process does not know the last lists: {e}"));
         }
     }
 }
 
-/// Reports a file that cannot be used, and keeps it for the operator under another name.
-fn set_aside(path: &Path, reason: &str) {
-    let aside = with_ending(path, "damaged");
-    let kept = match std::fs::rename(path, &aside) {
-        Ok(()) => format!("kept as {}", aside.display()),
-        Err(e) => format!("and cannot be renamed: {e}"),
-    };
-    report(path, format!("{reason}; its overrides are ignored, the file is {kept}"));
-}
-
-fn report(path: &Path, reason: String) {
-    Event::StateFileFailed { file: path.display().to_string(), reason }.announce();
-}
-
-/// The overrides in the file; none if it does not exist.
-fn read(path: &Path) -> Result<Vec<SavedOverride>, String> {
-    let text = match std::fs::metadata(path) {
-        Ok(file) if file.len() > SIZE_MAX => return Err(format!("it has {} bytes, more than {SIZE_MAX}", file.len())),
-        Ok(_) => std::fs::read(path).map_err(|e| format!("cannot be read: {e}"))?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(format!("cannot be read: {e}")),
-    };
-    parse(&text)
-}
-
-fn parse(text: &[u8]) -> Result<Vec<SavedOverride>, String> {
-    let content: Content = serde_json::from_slice(text).map_err(|e| format!("damaged: {e}"))?;
-    if content.version != VERSION {
-        return Err(format!("its version is {}, not {VERSION}", content.version));
+fn checked(content: Content) -> Result<Content, String> {
+    let overrides = content.overrides.iter().filter_map(|saved| saved.overridden.weight);
+    let registered = content.registrations.values().flatten().map(|saved| saved.settings.weight);
+    match overrides.chain(registered).max() {
+        Some(weight) if weight > WEIGHT_MAX => Err(format!("damaged: a weight of {weight} exceeds {WEIGHT_MAX}")),
+        _ => Ok(content),
     }
-    let weight = content.overrides.iter().filter_map(|saved| saved.overridden.weight).max().unwrap_or_default();
-    if weight > WEIGHT_MAX {
-        return Err(format!("damaged: a weight of {weight} exceeds {WEIGHT_MAX}"));
+}
+
+/// The background service that writes the lists of sources after they have changed.
+pub struct ListKeeper {
+    live: RuntimeState,
+}
+
+impl ListKeeper {
+    /// A service for the pools of `live`.
+    #[must_use]
+    pub fn new(live: RuntimeState) -> Self {
+        Self { live }
     }
-    Ok(content.overrides)
+
+    async fn keep(&self) {
+        let mut saved = Vec::new();
+        loop {
+            tokio::time::sleep(LIST_INTERVAL).await;
+            let snapshot = self.live.snapshot.load_full();
+            let changes: Vec<(String, u64)> = snapshot
+                .pools
+                .values()
+                .flat_map(|pool| pool.sources().iter().map(move |kept| (pool, kept)))
+                .map(|(pool, kept)| (format!("{} {}", pool.name(), kept.name()), *kept.changes().borrow()))
+                .collect();
+            if changes != saved {
+                let state_file = Arc::clone(&self.live.state_file);
+                // It fails only if the process ends.
+                tokio::task::spawn_blocking(move || state_file.save_lists(&snapshot.pools)).await.ok();
+                saved = changes;
+            }
+        }
+    }
 }
 
-/// Replaces the file.
-fn write(path: &Path, content: &Content) -> io::Result<()> {
-    let new = with_ending(path, "new");
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
-    let mut text = serde_json::to_vec_pretty(content)?;
-    text.push(b'\n');
-    file.write_all(&text)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    // The name is on disk once the folder is.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
-}
-
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{ending}"));
-    name.into()
+#[async_trait]
+impl BackgroundService for ListKeeper {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = self.keep() => {}
+            // An error means that the process ends.
+            _ = shutdown.wait_for(|shutdown| *shutdown) => {}
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TEXT: &str = r#"{"version":1,"overrides":[{"pool":"p","backend":"unix:/run/a.sock",
-        "configured":{"backup":false,"drain":false,"weight":1},
-        "override":{"state":"draining","weight":7,"since":"2026-01-02T03:04:05Z"}}]}"#;
-
     #[test]
-    fn written_state_file_is_read_again_and_private() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("state.json");
-        assert_eq!(read(&path), Ok(Vec::new()), "a missing file is empty");
-        let overrides = parse(TEXT.as_bytes()).unwrap();
-        write(&path, &Content { version: VERSION, overrides: overrides.clone() }).unwrap();
-        assert_eq!(read(&path), Ok(overrides));
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no other file stays");
-    }
-
-    #[test]
-    fn damaged_state_file_is_rejected_as_a_whole() {
-        for (text, problem) in [
-            (String::new(), "EOF"),
-            (TEXT[..TEXT.len() - 3].to_owned(), "EOF"),
-            (format!("{TEXT}x"), "trailing characters"),
-            (TEXT.replace("version\":1", "version\":2"), "its version is 2"),
-            (TEXT.replace("\"weight\":7", "\"weight\":1001"), "a weight of 1001 exceeds 1000"),
-            (TEXT.replace("\"weight\":7", "\"weight\":-7"), "damaged"),
-            (TEXT.replace("draining", "drained"), "unknown variant"),
-            (TEXT.replace("unix:/run/a.sock", "a.sock"), "neither an IP address"),
-            (TEXT.replace("\"pool\"", "\"pools\""), "unknown field"),
-            ("\0\0\0\0".to_owned(), "damaged"),
-        ] {
-            let error = parse(text.as_bytes()).unwrap_err();
-            assert!(error.contains(problem), "{text}: {error}");
-        }
+    fn content_with_an_impossible_weight_is_rejected() {
+        let content = |weight: u32| {
+            let text = format!(
+                r#"{{"overrides":[{{"pool":"p","backend":"unix:/run/a.sock",
+                "configured":{{"backup":false,"drain":false,"weight":1}},
+                "override":{{"state":"draining","weight":7,"since":"2026-01-02T03:04:05Z"}}}}],
+                "registrations":{{"p":[{{"address":"127.0.0.1:1","settings":{{"weight":{weight}}},"revision":3}}]}}}}"#
+            );
+            checked(serde_json::from_str(&text).unwrap()).map(|_| ())
+        };
+        assert_eq!(content(1000), Ok(()));
+        assert_eq!(content(1001), Err("damaged: a weight of 1001 exceeds 1000".to_owned()));
     }
 }

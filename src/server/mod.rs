@@ -31,7 +31,7 @@ use crate::config::server::EngineKind;
 use crate::config::{Checked, listener};
 use crate::control::api::{self, Api, ControlService, ControlSocket};
 use crate::control::reload::{self, ActiveConfiguration, ReloadHandle, Reloader, RuntimeState, Source, UpgradeHandle};
-use crate::control::state_file::StateFile;
+use crate::control::state_file::{ListKeeper, StateFile};
 use crate::decision::snapshot::Snapshot;
 use crate::listener::address::ListenAddress;
 use crate::listener::handover::{self, Ready};
@@ -184,6 +184,9 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
     let reload_handle = source.map(|source| add_reloading(&mut server, source, &live));
     let api = Api { reload_handle: reload_handle.clone(), live: live.clone(), log: build.log };
     add_control(&mut server, &control, api);
+    live.state_file.restore_lists(&live.snapshot.load().pools);
+    live.state_file.restore_registrations(&live.snapshot.load().pools);
+    server.add_service(background_service("discovered lists", ListKeeper::new(live.clone())));
     if handing.ready.is_none() {
         live.state_file.restore(&live.snapshot.load().pools, |_| true);
         control.open();

@@ -27,7 +27,7 @@ fn yaml(port: u16, backends: &[Zoned], pool: &str) -> String {
          reload: {{ watch: false }}\n\
          listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
          pools: {{ p: {{ balance: random, {pool}, health_check: {{ type: http, path: /health, \
-         interval: 100ms, unhealthy_interval: 100ms, timeout: 500ms, rise: 1, fall: 2 }}, backends: [{}] }} }}\n\
+         interval: 100ms, unhealthy_interval: 100ms, timeout: 5s, rise: 1, fall: 3 }}, backends: [{}] }} }}\n\
          routes: [{{ path: /, pool: p }}]\n",
         backends.collect::<Vec<_>>().join(", ")
     )
@@ -101,7 +101,8 @@ fn failed_local_zone_moves_its_traffic_and_returns_with_slow_start() {
     // The capacities are 4, 4 and 5: zone a has less than a fair share of 13 / 3.
     eventually("every backend is up", PATIENCE, || is_available(&lab, 6));
     let kept = 4.0 / (13.0 / 3.0);
-    assert!((share(&shares(port), "a") - kept).abs() < WITHIN);
+    let before = shares(port);
+    assert!((share(&before, "a") - kept).abs() < WITHIN, "zone a gets {before:?}, not {kept}");
 
     let load = Load::start(port, "/", 4, 1);
     load.wait_for_more(100);

@@ -78,6 +78,8 @@ impl ControlSocket {
             let is_listed = |listed: &Listed| listed.contains(&(saved.pool.clone(), saved.backend));
             !listed.as_ref().is_some_and(is_listed)
         });
+        // The old process may have changed them since this one started.
+        state_file.restore_registrations(pools);
         self.open();
     }
 

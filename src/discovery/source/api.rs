@@ -258,14 +258,18 @@ impl Registry {
         active.map(saved).collect()
     }
 
-    /// Adds the registrations of an earlier process, unless there are newer ones. Their time to live begins again: they
-    /// could not be renewed while no process was running.
-    pub fn restore(&self, saved: Vec<SavedRegistration>, now: Instant) {
+    /// Takes over the registrations of an earlier process: adds and changes those in `saved`, and ends others. Their time
+    /// to live begins again: they could not be renewed while no process was running.
+    pub fn replace(&self, saved: Vec<SavedRegistration>, now: Instant) {
         let mut entries = self.entries.lock();
+        let kept: BTreeSet<BackendAddress> = saved.iter().map(|saved| saved.address).collect();
+        for (_, entry) in entries.by_address.iter_mut().filter(|(address, _)| !kept.contains(address)) {
+            entry.ended.get_or_insert(now);
+        }
         for SavedRegistration { address, settings, revision } in saved {
             entries.revision = entries.revision.max(revision);
             let expires = settings.ttl.map(|ttl| now + ttl.0);
-            entries.by_address.entry(address).or_insert(Entry { settings, revision, expires, ended: None });
+            entries.by_address.insert(address, Entry { settings, revision, expires, ended: None });
         }
         drop(entries);
         self.notify();

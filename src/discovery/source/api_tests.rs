@@ -84,9 +84,11 @@ fn registration_ends_unless_it_is_renewed_in_time() {
 fn restored_registration_gets_a_new_time_to_live_and_no_revision_is_used_twice() {
     let (registry, now) = (Registry::default(), Instant::now());
     let saved = SavedRegistration { address: at(A), settings: ttl(5), revision: 41 };
-    registry.restore(vec![saved.clone()], now);
+    registry.replace(vec![saved.clone()], now);
     assert_eq!(registry.saved(), [saved]);
     assert_eq!(registry.get(at(A), now).unwrap().remaining, Some(Duration::from_secs(5)));
     registry.register(at("127.0.0.1:2"), Settings::default(), &Condition::Any, now).unwrap();
     assert_eq!(registry.get(at("127.0.0.1:2"), now).unwrap().revision, 42);
+    registry.replace(Vec::new(), now);
+    assert!(registry.get(at(A), now).unwrap().is_draining, "it ended in the other process");
 }

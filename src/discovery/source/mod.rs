@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use http::Extensions;
 use pingora_load_balancing::Backend;
 use pingora_load_balancing::discovery::ServiceDiscovery;
+use serde::{Deserialize, Serialize};
 
 use crate::base::backend_address::BackendAddress;
 use crate::base::units::Zone;
@@ -25,7 +26,7 @@ use crate::discovery::labels::Labels;
 pub const FOUND_MAX: usize = 20_000;
 
 /// A backend that a source found.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Found {
     /// Its address.
     pub address: BackendAddress,

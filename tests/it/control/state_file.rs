@@ -31,7 +31,7 @@ impl Folder {
     }
 
     fn state(&self) -> Value {
-        serde_json::from_slice(&std::fs::read(self.file("state.json")).unwrap()).unwrap()
+        serde_json::from_slice::<Value>(&std::fs::read(self.file("state.json")).unwrap()).unwrap()["content"].clone()
     }
 }
 
