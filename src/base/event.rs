@@ -266,6 +266,41 @@ pub enum Event {
         /// The new level: lines of this level and more severe ones are logged.
         log_level: String,
     },
+    /// A caller of the control API has changed something, or tried to.
+    ApiCall {
+        /// The caller: `token NAME`, `certificate SUBJECT`, or `uid N` at the control socket.
+        caller: String,
+        /// Its IP address, or `control.sock`.
+        from: String,
+        /// The method and the path.
+        call: String,
+        /// The status code of the response.
+        status: u16,
+    },
+    /// A caller of the control API has presented a wrong token. Reported for the first failure of an address in a minute,
+    /// and when the address is blocked.
+    LoginFailed {
+        /// Its IP address.
+        from: String,
+        /// The reason.
+        reason: String,
+        /// Whether calls from this address are rejected for the rest of the minute.
+        blocked: bool,
+    },
+    /// A token was read again and is valid from now on; the previous one is not.
+    TokenLoaded {
+        /// Its name.
+        token: String,
+        /// Its file.
+        file: String,
+    },
+    /// A changed token file cannot be used; the previous token stays valid.
+    TokenReloadFailed {
+        /// Its name.
+        token: String,
+        /// The problem.
+        reason: String,
+    },
     /// Connections cannot be accepted, because file descriptors or memory for sockets have run out. Reported again
     /// at most every minute.
     AcceptFailed {
@@ -319,6 +354,7 @@ impl Event {
     pub fn level(&self) -> Level {
         match self {
             Self::TlsReloadFailed { .. }
+            | Self::TokenReloadFailed { .. }
             | Self::ConfigRejected { .. }
             | Self::AcceptFailed { .. }
             | Self::StateFileFailed { .. }
@@ -335,6 +371,7 @@ impl Event {
             | Self::DiscoveryHeld { .. }
             | Self::DiscoveredBackendsRejected { .. }
             | Self::BackendDeregistered { expired: true, .. }
+            | Self::LoginFailed { .. }
             | Self::LogLinesLost { .. } => Level::Warn,
             Self::BackendRemoved { aborted: 1.., .. } => Level::Warn,
             Self::BackendRemoved { aborted: 0, .. }
@@ -347,6 +384,8 @@ impl Event {
             | Self::TlsFileLoaded { .. }
             | Self::ConfigReloaded { .. }
             | Self::LogLevelChanged { .. }
+            | Self::ApiCall { .. }
+            | Self::TokenLoaded { .. }
             | Self::CachePurged { .. }
             | Self::DiscoveryChanged { .. }
             | Self::DiscoveryRecovered { .. }
@@ -358,6 +397,7 @@ impl Event {
 }
 
 impl fmt::Display for Event {
+    #[expect(clippy::too_many_lines, reason = "one arm for each event")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BackendUp { pool, backend } => write!(f, "backend up: pool={pool} backend={backend}"),
@@ -410,6 +450,16 @@ impl fmt::Display for Event {
             }
             Self::NeedsUpgrade { keys } => write!(f, "changed keys need an upgrade: keys={}", keys.join(",")),
             Self::LogLevelChanged { log_level } => write!(f, "log level changed: level={log_level}"),
+            Self::ApiCall { caller, from, call, status } => {
+                write!(f, "API call: caller={caller:?} from={from} call={call:?} status={status}")
+            }
+            Self::LoginFailed { from, reason, blocked } => {
+                write!(f, "login failed: from={from} reason={reason:?} blocked={blocked}")
+            }
+            Self::TokenLoaded { token, file } => write!(f, "token loaded: token={token} file={file}"),
+            Self::TokenReloadFailed { token, reason } => {
+                write!(f, "token not reloaded, the previous one stays valid: token={token} reason={reason:?}")
+            }
             Self::AcceptFailed { reason } => write!(f, "cannot accept connections: reason={reason:?}"),
             Self::CachePurged { purged, soft, stores, saved } => {
                 write!(f, "cache purged: {} saved={saved}", purge(purged, *soft, stores))

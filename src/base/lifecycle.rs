@@ -113,6 +113,17 @@ impl Lifecycle {
         }
     }
 
+    /// Waits until the process serves.
+    pub async fn started(&self) {
+        // An error means that the process ends.
+        self.0.phase.subscribe().wait_for(|phase| *phase >= Phase::Ready).await.ok();
+    }
+
+    /// Waits until another process serves on the same sockets, or requests are aborted.
+    pub async fn replaced(&self) {
+        self.0.phase.subscribe().wait_for(|phase| matches!(phase, Phase::Replaced | Phase::Aborting)).await.ok();
+    }
+
     /// How long the process still accepts at shutdown.
     #[must_use]
     pub fn drain_delay(&self) -> Duration {

@@ -123,8 +123,9 @@ fn example(steps: &[Step]) -> Option<String> {
 fn pattern(steps: &[Step]) -> String {
     let mut pattern = String::new();
     for step in steps {
-        let named =
-            ["pools", "headers", "pool"].into_iter().any(|map| pattern == map || pattern.ends_with(&format!(".{map}")));
+        let named = ["pools", "headers", "pool", "roles"]
+            .into_iter()
+            .any(|map| pattern == map || pattern.ends_with(&format!(".{map}")));
         match step {
             Step::Index(_) => pattern.push_str("[]"),
             Step::Key(_) if named => pattern.push_str(".NAME"),
@@ -141,6 +142,20 @@ fn pattern(steps: &[Step]) -> String {
 /// An example of every block and list.
 const EXAMPLES: &[(&str, &str)] = &[
     ("access_log", "{ format: json, file: access.log }"),
+    ("admin", "{ listen: 127.0.0.1:9443, tokens: [{ name: deploy, file: deploy.token, role: operate }] }"),
+    ("admin.clients", "{ ca: clients.pem, role: read }"),
+    ("admin.clients.crl", "[revoked.pem]"),
+    ("admin.clients.roles", "{ deploy.example.com: operate }"),
+    ("admin.hosts", "[lb.example.com]"),
+    ("admin.listen", "127.0.0.1:9443"),
+    ("admin.tls", "{ certificates: [{ certificate: admin.pem, key: admin-key.pem }] }"),
+    ("admin.tls.alpn", "[h2, http/1.1]"),
+    ("admin.tls.certificates", "[{ certificate: admin.pem, key: admin-key.pem }]"),
+    ("admin.tls.certificates[]", "{ certificate: admin.pem, key: admin-key.pem }"),
+    ("admin.tls.client_auth", "{ mode: required, ca: clients.pem }"),
+    ("admin.tls.client_auth.crl", "[revoked.pem]"),
+    ("admin.tokens", "[{ name: deploy, file: deploy.token, role: operate }]"),
+    ("admin.tokens[]", "{ name: deploy, file: deploy.token, role: operate }"),
     ("cache", "{ memory: { size: 256MiB } }"),
     ("cache.disk", "{ path: /var/cache/l7lb, size: 10GiB }"),
     ("cache.memory", "{ size: 256MiB }"),

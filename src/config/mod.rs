@@ -8,10 +8,11 @@
 //! - [`diagnostic`], [`positions`]: messages with line and column; [`warnings`]: valid but unwise settings;
 //!   [`schema`]: the JSON Schema for editors.
 //! - [`redacted`]: the configuration without possible secrets.
-//! - [`server`], [`listener`], [`routes`], [`shares`], [`expectation`], [`reload`]: blocks that belong to no
+//! - [`admin`], [`server`], [`listener`], [`routes`], [`shares`], [`expectation`], [`reload`]: blocks that belong to no
 //!   other module. `short_forms`: what may be written shorter.
 //! - `references`: unknown names in a file with other faults. `expected`, `foreign_terms`, `renamed`: hints.
 
+pub mod admin;
 pub mod diagnostic;
 pub mod expectation;
 mod environment;
@@ -67,6 +68,8 @@ pub struct Config {
     pub server: server::Config,
     /// The listeners.
     pub listeners: Vec<listener::Config>,
+    /// The control API at TCP addresses; without it there is only the control socket.
+    pub admin: Option<admin::Config>,
     /// The trusted proxies in front of l7lb, whose `X-Forwarded-For` or `Forwarded` is used.
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
@@ -111,6 +114,8 @@ pub struct Checked {
     pub state_file: Option<PathBuf>,
     /// The listeners; at least one.
     pub listeners: Vec<listener::Spec>,
+    /// The control API at TCP addresses.
+    pub admin: Option<admin::Spec>,
     /// The trusted proxies in front of l7lb.
     pub trusted_proxies: TrustedProxies,
     /// Whether backends receive `Forwarded`.
@@ -179,6 +184,7 @@ impl Config {
             server,
             engine: self.server.engine,
             listeners,
+            admin: self.admin.as_ref().and_then(|admin| admin.check(&root.key("admin"), &mut faults)),
             trusted_proxies: TrustedProxies::new(self.trusted_proxies.clone()),
             send_forwarded: self.send_forwarded,
             rate_limit: self.rate_limit.check(&root.key("rate_limit"), &mut faults),
@@ -195,6 +201,7 @@ impl Config {
         };
         self.cache.check(&root.key("cache"), &mut faults);
         self.check_cache(&checked, &mut faults);
+        check_admin_addresses(&checked, &root.key("admin").key("listen"), &mut faults);
         self.check_retries(&checked, &mut faults);
         for (index, test) in self.tests.iter().enumerate() {
             test.check(&root.key("tests").index(index), &checked.routes, &mut faults);
@@ -281,6 +288,16 @@ fn own_addresses(listeners: &[listener::Spec]) -> Arc<[SocketAddr]> {
         ListenAddress::Unix(_) => None,
     };
     addresses.filter_map(inet).collect()
+}
+
+/// Reports addresses of the admin API that a listener has, too.
+fn check_admin_addresses(checked: &Checked, place: &Place, faults: &mut Faults) {
+    let taken: BTreeSet<&ListenAddress> = checked.listeners.iter().flat_map(|listener| &listener.addresses).collect();
+    for address in checked.admin.iter().flat_map(|admin| &admin.listen) {
+        if address.port() != 0 && taken.contains(&ListenAddress::Inet(*address)) {
+            faults.add(place.clone(), format!("{address} is the address of a listener"), "use another port");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -28,6 +28,9 @@ fn variables(folder: &Path) -> impl Fn(&str) -> Option<String> + use<> {
     let certificate = folder.join("certificate.pem");
     let (key, other_key) = (folder.join("key.pem"), folder.join("other-key.pem"));
     let ticket_keys = folder.join("ticket-keys");
+    let (token, short_token) = (folder.join("token"), folder.join("short-token"));
+    std::fs::write(&token, "0123456789abcdef0123456789abcdef\n").unwrap();
+    std::fs::write(&short_token, "0123456789abcdef0123456789abcde\n").unwrap();
     let names = ["localhost".to_owned()];
     let (pem, _) = development::certificate(&names).unwrap();
     let (other, _) = development::certificate(&names).unwrap();
@@ -41,6 +44,8 @@ fn variables(folder: &Path) -> impl Fn(&str) -> Option<String> + use<> {
             "KEY" | "L7LB_KEY" => &key,
             "OTHER_KEY" => &other_key,
             "TICKET_KEYS" => &ticket_keys,
+            "TOKEN" => &token,
+            "SHORT_TOKEN" => &short_token,
             _ => return None,
         };
         Some(path.display().to_string())

@@ -1,12 +1,12 @@
 //! Warnings: valid but unwise settings. A file with warnings is used; `l7lb check --strict` rejects it.
 
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 
-use super::{Config, listener};
+use super::{Config, admin, listener};
 use crate::base::backend_address::BackendAddress;
 use crate::base::fault::{Fault, Faults, Place};
 use crate::base::units::Period;
@@ -27,6 +27,9 @@ const DESCRIPTORS_OF_THE_PROCESS: usize = 32;
 /// Automatic renewal happens earlier than this before expiry.
 const CERTIFICATE_NEAR_ITS_END: Duration = Duration::from_secs(21 * 24 * 3600);
 
+/// The permission of other users to read a file.
+const OTHERS_READ: u32 = 0o004;
+
 /// Facts outside the file that warnings depend on.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances {
@@ -42,6 +45,9 @@ pub fn warnings(config: &Config, circumstances: &Circumstances) -> Vec<Fault> {
     let mut found = Faults::default();
     let root = Place::root();
     listeners(config, &root.key("listeners"), circumstances.now, &mut found);
+    if let Some(block) = &config.admin {
+        admin(block, &root.key("admin"), circumstances.now, &mut found);
+    }
     trusted_networks(&config.trusted_proxies, &root.key("trusted_proxies"), &mut found);
     if let Some(limit) = circumstances.descriptors {
         connections(config, limit, &mut found);
@@ -94,6 +100,23 @@ fn listeners(config: &Config, place: &Place, now: SystemTime, found: &mut Faults
             let place = place.key("tls").key("certificates").index(index).key("certificate");
             certificate_end(&certificate.certificate, &place, now, found);
         }
+    }
+}
+
+/// Token files that other users can read, and certificates near their end.
+fn admin(config: &admin::Config, place: &Place, now: SystemTime, found: &mut Faults) {
+    for (index, token) in config.tokens.iter().enumerate() {
+        if std::fs::metadata(&token.file).is_ok_and(|file| file.permissions().mode() & OTHERS_READ != 0) {
+            found.add(
+                place.key("tokens").index(index).key("file"),
+                format!("every user of this machine can read {}", token.file.display()),
+                format!("let only l7lb read it: `chmod 600 {}`", token.file.display()),
+            );
+        }
+    }
+    for (index, certificate) in config.tls.iter().flat_map(|tls| tls.certificates.iter().enumerate()) {
+        let place = place.key("tls").key("certificates").index(index).key("certificate");
+        certificate_end(&certificate.certificate, &place, now, found);
     }
 }
 

@@ -4,8 +4,10 @@
 //! - [`reload`]: replaces the running configuration without affecting requests in flight.
 //! - [`state_file`]: keeps operator overrides, registered backends and discovered lists for the next process, in files of
 //!   [`checked_file`].
-//! - [`api`]: the control API on a Unix-domain socket, and its client.
+//! - [`access`]: who may call the control API over TCP.
+//! - [`api`]: the control API, and its client.
 
+pub mod access;
 pub mod checked_file;
 pub mod plan;
 pub mod state_file;

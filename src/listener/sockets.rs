@@ -63,6 +63,12 @@ impl Socket {
         Ok(socket)
     }
 
+    /// The socket with another name.
+    #[must_use]
+    pub fn named(self, name: String) -> Self {
+        Self { name, ..self }
+    }
+
     /// Its address; with the port that the kernel chose for port 0.
     #[must_use]
     pub fn address(&self) -> String {
@@ -77,7 +83,7 @@ impl Socket {
     ///
     /// # Errors
     /// If the runtime cannot register it.
-    pub(super) fn into_async(self) -> io::Result<AsyncListener> {
+    pub fn into_async(self) -> io::Result<AsyncListener> {
         Ok(match self.kind {
             Kind::Inet(listener) => AsyncListener::Inet(tokio::net::TcpListener::from_std(listener)?),
             Kind::Unix(listener) => AsyncListener::Unix(tokio::net::UnixListener::from_std(listener)?),
@@ -95,14 +101,19 @@ impl AsFd for Socket {
 }
 
 /// An acceptor of connections.
-pub(super) enum AsyncListener {
+pub enum AsyncListener {
+    /// TCP.
     Inet(tokio::net::TcpListener),
+    /// A Unix-domain socket.
     Unix(tokio::net::UnixListener),
 }
 
 impl AsyncListener {
     /// The next connection and its peer; no peer for a Unix-domain socket.
-    pub(super) async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+    ///
+    /// # Errors
+    /// If none can be accepted.
+    pub async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match self {
             Self::Inet(listener) => {
                 let (tcp, peer) = listener.accept().await?;

@@ -4,12 +4,14 @@
 //! only then Pingora's server runs (and forks, as a daemon). Threads start after that, because they would not
 //! survive a fork.
 
+mod admin;
 mod signals;
 mod successor;
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +31,8 @@ use crate::cache;
 use crate::config::load::Loaded;
 use crate::config::server::EngineKind;
 use crate::config::{Checked, listener};
+use crate::control::access::ActiveAccess;
+use crate::control::api::admin::AdminListener;
 use crate::control::api::{self, Api, ControlService, ControlSocket};
 use crate::control::reload::{self, ActiveConfiguration, ReloadHandle, Reloader, RuntimeState, Source, UpgradeHandle};
 use crate::control::state_file::{ListKeeper, StateFile};
@@ -82,9 +86,14 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     let workers =
         if conf.work_stealing { Workers::WorkStealing(conf.threads) } else { Workers::SingleThreaded(conf.threads) };
     let addresses: Vec<ListenAddress> = acceptor_settings.iter().map(|(address, _)| address.clone()).collect();
-    let (groups, ready) =
-        sockets(&addresses, workers, start.upgrade.then_some(upgrade_sock.as_path())).map_err(|e| e.to_string())?;
-    let named = groups.iter().flatten().map(|socket| (socket.name.clone(), socket.as_fd().as_raw_fd())).collect();
+    let admin_addresses = checked.admin.as_ref().map(|admin| admin.listen.clone()).unwrap_or_default();
+    let terminator = admin::terminator(checked.admin.as_ref())?;
+    let upgrade_from = start.upgrade.then_some(upgrade_sock.as_path());
+    let Bound { groups, admin, ready } =
+        sockets(&addresses, &admin_addresses, workers, upgrade_from).map_err(|e| e.to_string())?;
+    let all = groups.iter().flatten().chain(&admin);
+    let named = all.map(|socket| (socket.name.clone(), socket.as_fd().as_raw_fd())).collect();
+    let admin = AdminListener { sockets: admin, terminator };
     let bound = groups.into_iter().zip(acceptor_settings);
     let bound = bound.map(|(sockets, (_, settings))| BoundListener { sockets, settings }).collect();
     let rules = ActiveClientRules::new(reload::rules(&checked)?);
@@ -93,6 +102,7 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     let state_file = checked.state_file.as_deref().map(std::path::absolute).transpose().map_err(|e| e.to_string())?;
     let lifecycle = Lifecycle::new(checked.drain_delay);
     let listeners = checked.listeners.clone().into();
+    let access = checked.admin.as_ref().map(|admin| admin.access.clone()).unwrap_or_default();
     let build = Build {
         conf,
         snapshot,
@@ -100,6 +110,8 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
         begun,
         lifecycle,
         listeners,
+        access: ActiveAccess::new(access),
+        admin,
         access_log,
         workers,
         engine,
@@ -138,6 +150,8 @@ struct Build {
     begun: Instant,
     lifecycle: Lifecycle,
     listeners: Arc<[listener::Spec]>,
+    access: ActiveAccess,
+    admin: AdminListener,
     access_log: access_log::Config,
     workers: Workers,
     engine: EngineKind,
@@ -163,8 +177,7 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
     // Notifies a parent that waits for the daemon (`daemon_wait_for_ready`).
     server.bootstrap_as_a_service();
 
-    let (drain, lifecycle) = (Drain::default(), build.lifecycle);
-    let log_slot = access_log::Slot::default();
+    let (drain, lifecycle, log_slot) = (Drain::default(), build.lifecycle, access_log::Slot::default());
     let (give_upgrades, upgrades) = UpgradeHandle::new();
     let pool_service = PoolService::new(build.snapshot.pools.values().cloned().collect());
     let settled = pool_service.settled();
@@ -175,6 +188,7 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
         pools: pool_service.running(),
         access_log: Arc::clone(&log_slot),
         listeners: build.listeners,
+        access: build.access,
         state_file: Arc::new(build.state_file),
         recent_requests: Arc::new(RecentRequests::new(build.begun)),
         lifecycle: lifecycle.clone(),
@@ -183,10 +197,8 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
     let control = ControlSocket::new(api::socket_path(&handing.upgrade_sock.display().to_string()));
     let reload_handle = source.map(|source| add_reloading(&mut server, source, &live));
     let api = Api { reload_handle: reload_handle.clone(), live: live.clone(), log: build.log };
-    add_control(&mut server, &control, api);
-    live.state_file.restore_lists(&live.snapshot.load().pools);
-    live.state_file.restore_registrations(&live.snapshot.load().pools);
-    server.add_service(background_service("discovered lists", ListKeeper::new(live.clone())));
+    let admin_tls = add_control(&mut server, &control, build.admin, api);
+    add_list_keeper(&mut server, &live);
     if handing.ready.is_none() {
         live.state_file.restore(&live.snapshot.load().pools, |_| true);
         control.open();
@@ -194,7 +206,7 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
     let mut health = background_service("health", pool_service);
     health.threads = Some(1);
     server.add_service(health);
-    watch_files(&mut server, &listeners);
+    watch_files(&mut server, &listeners, admin_tls);
     if let Some(period) = systemd::watchdog_period() {
         server.add_service(background_service("watchdog", Watchdog { period }));
     }
@@ -238,16 +250,32 @@ fn add_reloading(server: &mut Server, (source, checked): (Source, Checked), live
     reload_handle
 }
 
-/// Adds the control API on its own thread.
-fn add_control(server: &mut Server, control: &ControlSocket, api: Api) {
+/// Takes over registered backends and discovered lists, and adds the service that keeps the lists for the next process.
+fn add_list_keeper(server: &mut Server, live: &RuntimeState) {
+    let pools = &live.snapshot.load().pools;
+    live.state_file.restore_lists(pools);
+    live.state_file.restore_registrations(pools);
+    server.add_service(background_service("discovered lists", ListKeeper::new(live.clone())));
+}
+
+/// Adds the control API at its socket and at TCP addresses, each on its own thread. Returns the TLS of the latter.
+fn add_control(
+    server: &mut Server,
+    control: &ControlSocket,
+    admin: AdminListener,
+    api: Api,
+) -> Option<Arc<Terminator>> {
+    let terminator = admin.terminator.clone();
+    admin::add(server, admin, &api);
     let mut control_service = background_service("control", ControlService::new(control.clone(), api));
     control_service.threads = Some(1);
     server.add_service(control_service);
+    terminator
 }
 
 /// Adds the service that reloads changed certificates and keys.
-fn watch_files(server: &mut Server, listeners: &[BoundListener]) {
-    let mut terminators: Vec<Arc<Terminator>> = Vec::new();
+fn watch_files(server: &mut Server, listeners: &[BoundListener], admin: Option<Arc<Terminator>>) {
+    let mut terminators: Vec<Arc<Terminator>> = admin.into_iter().collect();
     for tls in listeners.iter().filter_map(|listener| listener.settings.tls.as_ref()) {
         // Several addresses of one listener share it.
         if !terminators.iter().any(|known| Arc::ptr_eq(known, tls)) {
@@ -305,13 +333,25 @@ fn describe(listeners: &[BoundListener]) -> String {
     listeners.iter().filter_map(describe).collect::<Vec<_>>().join(" ")
 }
 
-/// The sockets for `addresses`, one per worker for each: those of the old process if it has them, otherwise new
-/// ones. Sockets of the old process that are no longer configured are closed here, in the new process.
+/// The bound sockets.
+struct Bound {
+    /// One group for each listen address, with one socket for each worker.
+    groups: Vec<Vec<Socket>>,
+    /// One for each address of the admin API.
+    admin: Vec<Socket>,
+    /// Reports readiness to the old process.
+    ready: Option<Ready>,
+}
+
+/// The sockets for `addresses`, one per worker for each, and for the addresses of the admin API: those of the old
+/// process if it has them, otherwise new ones. Sockets of the old process that are no longer configured are closed here,
+/// in the new process.
 fn sockets(
     addresses: &[ListenAddress],
+    admin_addresses: &[SocketAddr],
     workers: Workers,
     upgrade: Option<&Path>,
-) -> io::Result<(Vec<Vec<Socket>>, Option<Ready>)> {
+) -> io::Result<Bound> {
     let mut inherited: BTreeMap<String, Vec<Socket>> = BTreeMap::new();
     let mut ready = None;
     if let Some(path) = upgrade {
@@ -326,8 +366,10 @@ fn sockets(
     let take = |address: &ListenAddress| {
         Socket::group(address, count, inherited.remove(&address.to_string()).unwrap_or_default())
     };
-    match addresses.iter().map(take).collect::<io::Result<Vec<_>>>() {
-        Ok(groups) => Ok((groups, ready)),
+    let groups = addresses.iter().map(take).collect::<io::Result<Vec<_>>>();
+    let bound = groups.and_then(|groups| Ok((groups, admin::sockets(admin_addresses, &mut inherited)?)));
+    match bound {
+        Ok((groups, admin)) => Ok(Bound { groups, admin, ready }),
         Err(e) => {
             if let Some(ready) = ready {
                 ready.fail(&e.to_string());

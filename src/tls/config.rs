@@ -152,10 +152,15 @@ impl Settings {
 impl Config {
     /// Reads every file, and checks that they match.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Settings> {
+        self.check_with(place, &place.key("client_auth"), faults)
+    }
+
+    /// [`Config::check`] for a block whose client certificates are configured at `client_auth_place`.
+    pub fn check_with(&self, place: &Place, client_auth_place: &Place, faults: &mut Faults) -> Option<Settings> {
         let stamps = Stamps::of(self.files());
         self.check_alpn(&place.key("alpn"), faults);
         let certificates = self.check_certificates(&place.key("certificates"), faults);
-        let client_auth = self.client_auth.as_ref().map(|auth| auth.check(&place.key("client_auth"), faults));
+        let client_auth = self.client_auth.as_ref().map(|auth| auth.check(client_auth_place, faults));
         let ticket_keys = self.ticket_keys.as_ref().map(|path| tickets::read(path, &place.key("ticket_keys"), faults));
         let contents = FileContents {
             certificates: certificates?,

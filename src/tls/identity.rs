@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderValue;
+use x509_parser::extensions::GeneralName;
 use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate, X509Name};
 
@@ -43,6 +44,22 @@ impl ClientIdentity {
     pub(super) fn has_expired(&self, now: SystemTime) -> bool {
         self.expires < now
     }
+}
+
+/// The names in a certificate: the common name, and its DNS names, e-mail addresses and URIs.
+pub(super) fn certificate_names(der: &[u8]) -> Vec<String> {
+    let Ok((_, parsed)) = X509Certificate::from_der(der) else { return Vec::new() };
+    let common = parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok().map(str::to_owned));
+    let mut names: Vec<String> = common.collect();
+    if let Ok(Some(alternative)) = parsed.subject_alternative_name() {
+        names.extend(alternative.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => {
+                Some((*name).to_owned())
+            }
+            _ => None,
+        }));
+    }
+    names
 }
 
 /// A name in the format of RFC 4514 §2: the last part first, special characters escaped. Bytes beyond ASCII are

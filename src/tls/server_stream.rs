@@ -17,6 +17,8 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
+use super::identity::certificate_names;
+
 /// The connection. `S` is the stream below TLS.
 #[derive(Debug)]
 pub struct ServerStream<S>(pub(super) TlsStream<S>);
@@ -25,6 +27,14 @@ impl<S> ServerStream<S> {
     /// Whether the client selected HTTP/2.
     pub fn is_http2(&self) -> bool {
         self.0.get_ref().1.alpn_protocol() == Some(b"h2")
+    }
+
+    /// The names in the client's certificate: the common name, and its DNS names, e-mail addresses and URIs. Empty without
+    /// a certificate.
+    #[must_use]
+    pub fn client_names(&self) -> Vec<String> {
+        let chain = self.0.get_ref().1.peer_certificates();
+        chain.and_then(|chain| chain.first()).map(|certificate| certificate_names(certificate)).unwrap_or_default()
     }
 
     fn below(&self) -> &S {

@@ -71,7 +71,8 @@ impl CertificateNames {
         Self(names)
     }
 
-    fn has_certificate_for(&self, host: &str) -> bool {
+    /// Whether a certificate is for `host`, a name in lower case without a port.
+    pub(super) fn has_certificate_for(&self, host: &str) -> bool {
         let has = |name: &str| self.0.binary_search_by(|known| known.as_str().cmp(name)).is_ok();
         has(host) || host.split_once('.').is_some_and(|(_, parent)| has(&format!("*.{parent}")))
     }

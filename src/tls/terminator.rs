@@ -71,6 +71,12 @@ impl HandshakeResult {
     pub fn may_serve(&self, host: &str) -> bool {
         self.names.allow(self.server_name.as_deref(), host)
     }
+
+    /// Whether a certificate is for `host`, a name in lower case without a port.
+    #[must_use]
+    pub fn has_certificate_for(&self, host: &str) -> bool {
+        self.names.has_certificate_for(host)
+    }
 }
 
 impl Terminator {

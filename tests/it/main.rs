@@ -13,6 +13,7 @@
 
 mod lab;
 
+mod admin;
 mod affinity;
 mod cache;
 mod command;

@@ -13,6 +13,7 @@ use super::context::Api;
 use super::description::Description;
 use super::input::Input;
 use super::problem::Problem;
+use crate::config::admin::Role;
 
 /// An endpoint of the control API.
 pub struct Endpoint {
@@ -20,6 +21,8 @@ pub struct Endpoint {
     pub method: Method,
     /// The path, with `{names}` for parameters.
     pub path: &'static str,
+    /// The lowest role that may call it.
+    pub role: Role,
     /// Its purpose in a sentence.
     pub summary: &'static str,
     /// Describes input and response.
@@ -31,7 +34,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// An endpoint with the input and response in the signature of `handler`. `method` is one that axum can
     /// route.
-    pub fn new<H, I, M, F, A>(method: Method, path: &'static str, summary: &'static str, handler: H) -> Self
+    pub fn new<H, I, M, F, A>(method: Method, path: &'static str, role: Role, summary: &'static str, handler: H) -> Self
     where
         H: Fn(Api, I) -> F + Clone + Send + Sync + 'static,
         I: Input + FromRequest<Api, M> + Send + 'static,
@@ -50,6 +53,6 @@ impl Endpoint {
             I::describe(&mut description, schemas);
             description
         };
-        Self { method, path, summary, describe, serve }
+        Self { method, path, role, summary, describe, serve }
     }
 }

@@ -1,18 +1,22 @@
-//! The control API: HTTP with JSON on a Unix-domain socket in a private folder.
+//! The control API: HTTP with JSON on a Unix-domain socket in a private folder, and at TCP addresses.
 //!
 //! [`endpoints()`] is the table of all endpoints. The API has its own thread, so that calls do not delay
 //! requests.
 //!
 //! - [`socket`]: access control and the service. [`endpoint`], [`input`], [`description`], [`problem`]: one
 //!   endpoint, its input, its description and its errors. [`context`]: the state that endpoints use.
+//! - [`caller`]: who calls, the role that an endpoint requires, and the record of changes. [`admin`]: TCP addresses, with
+//!   authentication.
 //! - [`process`]: version, readiness, reload. [`configuration`]: the active configuration. [`log`]: events and
 //!   log level. [`pools`]: the state of backends. [`overrides`]: operator overrides; [`override_transfer`]:
 //!   copies them from the old process in an upgrade.
 //! - [`cache_state`]: what the caches did. [`cache_purge`]: purges of stored responses. [`evaluation`]: explain and plan.
 //! - [`client`]: the client. [`openapi`]: the OpenAPI document.
 
+pub mod admin;
 pub mod cache_purge;
 pub mod cache_state;
+pub mod caller;
 pub mod client;
 pub mod configuration;
 pub mod context;

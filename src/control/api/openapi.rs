@@ -12,6 +12,9 @@ use super::description::Description;
 use super::endpoint::Endpoint;
 use super::problem::Problem;
 
+/// The extension with the lowest role that may call an operation.
+pub const ROLE: &str = "x-role";
+
 /// The document for `endpoints`.
 #[must_use]
 pub fn document(endpoints: Vec<Endpoint>) -> Value {
@@ -56,6 +59,7 @@ fn operation(endpoint: &Endpoint, description: Description, rejection: &Value) -
     let mut operation = Map::from_iter([
         ("operationId".to_owned(), id.join("_").into()),
         ("summary".to_owned(), endpoint.summary.into()),
+        (ROLE.to_owned(), endpoint.role.as_str().into()),
         ("responses".to_owned(), json!({ "200": done, "default": rejection })),
     ]);
     if !description.parameters.is_empty() {

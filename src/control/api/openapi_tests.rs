@@ -2,7 +2,7 @@
 //!
 //! `UPDATE_EXPECTED=1 cargo test openapi` regenerates the document.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -63,6 +63,18 @@ fn api_page_describes_exactly_the_endpoints() {
         .map(|operation| operation["operationId"].as_str().unwrap())
         .collect();
     assert_eq!(ids.len(), documented.len(), "operation ids are unique");
+}
+
+#[test]
+fn api_page_and_document_state_the_role_of_every_endpoint() {
+    let document = document();
+    let sections: BTreeMap<String, String> = sections().into_iter().collect();
+    for endpoint in endpoints() {
+        let heading = format!("{} {}", endpoint.method, endpoint.path);
+        assert!(sections[&heading].starts_with(&format!("\nRole: `{}`.\n", endpoint.role)), "{heading}");
+        let operation = &document["paths"][endpoint.path][endpoint.method.as_str().to_ascii_lowercase()];
+        assert_eq!(operation[openapi::ROLE], endpoint.role.as_str(), "{heading}");
+    }
 }
 
 #[test]

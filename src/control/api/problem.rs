@@ -15,6 +15,18 @@ const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json"
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
+    /// The caller has not authenticated, or its token is not known.
+    Unauthenticated,
+    /// The role of the caller does not suffice.
+    Forbidden,
+    /// Too many failed logins from this address.
+    TooManyFailedLogins,
+    /// The name in `Host` is not one of this API.
+    UnknownHost,
+    /// A page of another site has sent the request.
+    CrossOrigin,
+    /// The body did not arrive in time.
+    BodyTimeout,
     /// There is no such path.
     UnknownPath,
     /// The path does not support the method.
@@ -50,6 +62,11 @@ impl Cause {
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Forbidden | Self::CrossOrigin => StatusCode::FORBIDDEN,
+            Self::TooManyFailedLogins => StatusCode::TOO_MANY_REQUESTS,
+            Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownPath | Self::UnknownPool | Self::UnknownBackend => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Malformed => StatusCode::BAD_REQUEST,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -20,6 +20,7 @@ use pingora_core::services::background::BackgroundService;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::Instant;
 
+use super::caller::Caller;
 use super::client::Client;
 use super::context::Api;
 use super::endpoints::router;
@@ -153,9 +154,11 @@ fn bind(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
 /// Serves a connection, if its user may connect.
 async fn serve_connection(stream: UnixStream, router: Router) {
     let ours = nix::unistd::Uid::effective().as_raw();
-    if !stream.peer_cred().is_ok_and(|peer| peer.uid() == ours || peer.uid() == 0) {
+    let peer = stream.peer_cred().ok().map(|peer| peer.uid()).filter(|uid| *uid == ours || *uid == 0);
+    let Some(uid) = peer else {
         return log::warn!("rejected a connection from another user at the control socket");
-    }
+    };
+    let router = router.layer(Extension(Caller::user(uid)));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(TIMEOUT)

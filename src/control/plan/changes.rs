@@ -46,15 +46,22 @@ impl Changes {
         let settings = changed_keys!(
             Config, was, is,
             compare: [
-                trusted_proxies, send_forwarded, rate_limit, request_limits, client_timeouts, connection_limits,
+                admin, trusted_proxies, send_forwarded, rate_limit, request_limits, client_timeouts, connection_limits,
                 access_log, drain_delay, reload, recent_requests, cache,
             ],
             elsewhere: [server, listeners, pools, routes, tests]
         );
         // A pool takes up the zone with a reload.
         let server = |config: &Config| server::Config { zone: None, ..config.server.clone() };
-        let needs_upgrade =
-            [("server", server(started) != server(is)), ("listeners", started.listeners != is.listeners)];
+        let same_admin = match (&started.admin, &is.admin) {
+            (Some(started), Some(is)) => started.has_same_sockets(is),
+            (started, is) => started.is_none() && is.is_none(),
+        };
+        let needs_upgrade = [
+            ("server", server(started) != server(is)),
+            ("listeners", started.listeners != is.listeners),
+            ("admin", !same_admin),
+        ];
         let needs_upgrade = needs_upgrade.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned());
         let zone = (was.server.zone != is.server.zone).then_some("server.zone");
         let settings = settings.into_iter().chain(zone).map(str::to_owned).collect();

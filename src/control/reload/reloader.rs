@@ -220,6 +220,7 @@ impl ReloadTask {
         self.retired.push(before);
         self.live.active.rcu(|before| before.next(&source));
         self.live.rules.replace(rules);
+        self.live.access.replace(checked.admin.as_ref().map(|admin| admin.access.clone()).unwrap_or_default());
         self.live.pools.retain(pools, Instant::now());
         if let (Some(opened), Some(log)) = (access_log, &*self.live.access_log.lock()) {
             log.replace(opened);

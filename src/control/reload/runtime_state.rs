@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 
 use crate::base::lifecycle::Lifecycle;
 use crate::config::{Checked, listener};
+use crate::control::access::ActiveAccess;
 use crate::control::reload::active::ActiveConfiguration;
 use crate::control::reload::requests::UpgradeHandle;
 use crate::control::state_file::StateFile;
@@ -30,6 +31,8 @@ pub struct RuntimeState {
     pub access_log: access_log::Slot,
     /// The listeners as at the start: they change only with the process.
     pub listeners: Arc<[listener::Spec]>,
+    /// Who may call the control API over TCP.
+    pub access: ActiveAccess,
     /// Keeps operator overrides for the next process.
     pub state_file: Arc<StateFile>,
     /// The recent requests.

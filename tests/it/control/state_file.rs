@@ -113,7 +113,7 @@ fn damaged_state_file_is_reported_kept_aside_and_ignored() {
     // A file that cannot be written is reported, and the change applies.
     std::fs::create_dir(folder.file("state.json.new")).unwrap();
     command(&lab, &["weight", "a", &address(&one), "4"]);
-    lab.wait_for_log("cannot be written, overrides end with this process");
+    lab.wait_for_log("cannot be written, its content ends with this process");
     assert_eq!(overridden(&lab, &one)["weight"], 4);
 }
 
