@@ -42,7 +42,9 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
     }
     let question = ExampleQuery { request: arguments.request.clone(), headers, from: Some(arguments.from) };
     let explanation = match arguments.process.conf() {
-        _ if arguments.live => arguments.process.client()?.send(Method::POST, "/explain", &question)?,
+        _ if arguments.live || arguments.process.has_server() => {
+            arguments.process.client()?.send(Method::POST, "/explain", &question)?
+        }
         Some(conf) => by_file(&question, conf)?,
         None => {
             return Err(Failure::usage("specify a file with `--conf`, or use `--live` for the running process"));

@@ -16,6 +16,7 @@ mod reload;
 mod run;
 mod sample;
 mod schema;
+mod server;
 mod status;
 mod table;
 

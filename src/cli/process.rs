@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::failure::{EXIT_RUNTIME, EXIT_USAGE, Failure};
+use super::server;
 use crate::config::load;
 use crate::control::api::client::CallError;
 use crate::control::api::{Client, socket_path};
@@ -19,6 +20,8 @@ pub(super) struct ProcessSelector {
     /// The path of the control socket.
     #[arg(long, value_name = "PATH", conflicts_with = "conf")]
     socket: Option<PathBuf>,
+    #[command(flatten)]
+    server: server::ServerArguments,
 }
 
 impl ProcessSelector {
@@ -26,6 +29,9 @@ impl ProcessSelector {
     pub(super) fn client(&self) -> Result<Client, Failure> {
         if let Some(socket) = &self.socket {
             return Ok(Client::new(socket.clone()));
+        }
+        if let Some(client) = self.server.client(self.conf.is_some())? {
+            return Ok(client);
         }
         let server = load::server(self.conf.as_deref()).map_err(|diagnostics| {
             Failure::usage(format!(
@@ -51,6 +57,11 @@ impl ProcessArguments {
     /// The configuration file, if given.
     pub(super) fn conf(&self) -> Option<&Path> {
         self.which.conf.as_deref()
+    }
+
+    /// Whether `--server` is given.
+    pub(super) fn has_server(&self) -> bool {
+        self.which.server.is_given()
     }
 
     /// A client of the process.

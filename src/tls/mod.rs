@@ -12,10 +12,12 @@
 //! - [`watch`]: reloads changed files, and warns about expiring certificates.
 //! - [`development`]: a self-signed certificate for development.
 //! - [`upstream`]: TLS to backends.
+//! - [`client`]: TLS of commands.
 //! - [`provider`]: the cryptography provider of the process.
 
 mod acceptor;
 pub mod certificates;
+pub mod client;
 pub mod client_auth;
 pub mod config;
 pub mod development;

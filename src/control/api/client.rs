@@ -16,15 +16,24 @@ use tokio::runtime;
 use tokio::time::timeout;
 
 use super::problem::Problem;
+use super::remote::{self, Remote, Stream};
 
 /// The longest wait for a response: new pools have 5 s to settle, and files may be on slow disks.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest wait for a connection over TCP, with its TLS handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The control socket of a process. Each request uses a new connection.
+/// A process, at its control socket or at an address of its admin API. Each request uses a new connection.
 #[derive(Clone, Debug)]
 pub struct Client {
-    socket: PathBuf,
+    target: Target,
     timeout_after: Duration,
+}
+
+#[derive(Clone, Debug)]
+enum Target {
+    Socket(PathBuf),
+    Remote(Box<Remote>),
 }
 
 /// A name encoded for a path or query.
@@ -47,6 +56,13 @@ pub enum CallError {
         /// The error of the system.
         error: io::Error,
     },
+    /// The server cannot be called.
+    NoServer {
+        /// Its URL.
+        server: String,
+        /// The reason.
+        reason: String,
+    },
     /// The process returned a problem.
     Problem(Problem),
     /// The response is not valid for this version.
@@ -57,6 +73,7 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoProcess { socket, error } => write!(f, "no process responds at {}: {error}", socket.display()),
+            Self::NoServer { server, reason } => write!(f, "cannot call {server}: {reason}"),
             Self::Problem(problem) => problem.fmt(f),
             Self::InvalidResponse(response) => write!(f, "invalid response: {response}"),
         }
@@ -67,7 +84,13 @@ impl Client {
     /// A client for `socket`, which need not exist yet.
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket, timeout_after: RESPONSE_TIMEOUT }
+        Self { target: Target::Socket(socket), timeout_after: RESPONSE_TIMEOUT }
+    }
+
+    /// A client for the admin API of a process.
+    #[must_use]
+    pub fn remote(remote: Remote) -> Self {
+        Self { target: Target::Remote(Box::new(remote)), timeout_after: RESPONSE_TIMEOUT }
     }
 
     /// Sets the timeout for a response.
@@ -110,9 +133,7 @@ impl Client {
     }
 
     fn call<A: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<A, CallError> {
-        let (status, response) = self
-            .exchange(method, path, body)
-            .map_err(|error| CallError::NoProcess { socket: self.socket.clone(), error })?;
+        let (status, response) = self.exchange(method, path, body).map_err(|error| self.failed(error))?;
         let invalid_response = || CallError::InvalidResponse(String::from_utf8_lossy(&response).into_owned());
         if status.is_success() {
             serde_json::from_slice(&response).map_err(|_| invalid_response())
@@ -121,18 +142,43 @@ impl Client {
         }
     }
 
+    fn failed(&self, error: io::Error) -> CallError {
+        match &self.target {
+            Target::Socket(socket) => CallError::NoProcess { socket: socket.clone(), error },
+            Target::Remote(remote) => {
+                CallError::NoServer { server: remote.to_string(), reason: remote::explain(&error) }
+            }
+        }
+    }
+
+    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        match &self.target {
+            Target::Socket(socket) => Ok(Box::new(UnixStream::connect(socket).await?)),
+            Target::Remote(remote) => timeout(CONNECT_TIMEOUT, remote.connect()).await?,
+        }
+    }
+
     /// Sends one request and returns the raw response.
     ///
     /// # Errors
     /// If there is no response.
     pub fn exchange(&self, method: Method, path: &str, body: Bytes) -> io::Result<(StatusCode, Bytes)> {
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "l7lb");
+        let mut request = Request::builder().method(method).uri(path);
+        match &self.target {
+            Target::Socket(_) => request = request.header(header::HOST, "l7lb"),
+            Target::Remote(remote) => {
+                request = request.header(header::HOST, remote.authority());
+                if let Some(token) = remote.token() {
+                    request = request.header(header::AUTHORIZATION, token);
+                }
+            }
+        }
         if !body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         let request = request.body(Full::new(body)).map_err(io::Error::other)?;
         let exchange = async {
-            let stream = TokioIo::new(UnixStream::connect(&self.socket).await?);
+            let stream = TokioIo::new(self.connect().await?);
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(stream).await.map_err(io::Error::other)?;
             tokio::spawn(connection);

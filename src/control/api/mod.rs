@@ -11,7 +11,7 @@
 //!   log level. [`pools`]: the state of backends. [`overrides`]: operator overrides; [`override_transfer`]:
 //!   copies them from the old process in an upgrade.
 //! - [`cache_state`]: what the caches did. [`cache_purge`]: purges of stored responses. [`evaluation`]: explain and plan.
-//! - [`client`]: the client. [`openapi`]: the OpenAPI document.
+//! - [`client`]: the client; [`remote`]: its connection to a TCP address. [`openapi`]: the OpenAPI document.
 
 pub mod admin;
 pub mod cache_purge;
@@ -32,6 +32,7 @@ pub mod overrides;
 pub mod pools;
 pub mod problem;
 pub mod process;
+pub mod remote;
 pub mod socket;
 
 pub use client::Client;

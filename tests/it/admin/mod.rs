@@ -1,6 +1,7 @@
 //! The admin API over TCP: real processes, raw sockets and commands.
 
 mod attacks;
+mod commands;
 mod login;
 mod roles;
 mod tls;
