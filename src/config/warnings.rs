@@ -376,6 +376,21 @@ mod tests {
     }
 
     #[test]
+    fn token_file_that_every_user_can_read_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, "0123456789abcdef0123456789abcdef").unwrap();
+        let token = format!("[{{ name: a, file: '{}', role: read }}]", file.display());
+        let text = format!(
+            "listeners: [{{ address: 0.0.0.0:80 }}]\nadmin: {{ listen: 127.0.0.1:81, tokens: {token} }}\n{POOLS_AND_ROUTES}"
+        );
+        for (mode, expected) in [(0o644, &["admin.tokens[0].file"][..]), (0o640, &[]), (0o600, &[])] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(places(&text, &today()), expected, "{mode:o}");
+        }
+    }
+
+    #[test]
     fn missing_socket_of_a_backend_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().display();

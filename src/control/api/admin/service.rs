@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -24,7 +26,7 @@ use super::super::endpoints::router;
 use super::gate::{Connection, Gate};
 use crate::base::accept_errors::AcceptErrors;
 use crate::base::event::Event;
-use crate::base::lifecycle::Lifecycle;
+use crate::base::lifecycle::{Lifecycle, Phase};
 use crate::control::access::ActiveAccess;
 use crate::http::client_address::ClientKey;
 use crate::listener::Socket;
@@ -43,6 +45,8 @@ const UNAUTHENTICATED_MAX: Duration = Duration::from_secs(30);
 const AGE_MAX: Duration = Duration::from_secs(600);
 /// How long the current requests of a connection may take when it ends.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a connection without a request stays open after another process has taken over.
+const LINGER: Duration = Duration::from_millis(400);
 /// The largest request header in bytes.
 const HEADER_MAX: u16 = 16 << 10;
 /// The most concurrent requests on an HTTP/2 connection.
@@ -171,20 +175,35 @@ where
     let connection = Arc::new(connection);
     let respond = |request| {
         let (shared, connection) = (Arc::clone(shared), Arc::clone(&connection));
-        async move { Ok::<_, Infallible>(shared.gate.respond(request, &connection).await) }
+        async move {
+            let mut response = shared.gate.respond(request, &connection).await;
+            if !is_http2 && shared.lifecycle.phase() > Phase::Ready {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     };
     let builder = builder(is_http2);
     let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service_fn(respond)));
     let is_known = tokio::select! {
         served = serving.as_mut() => return end(connection.peer, served),
         is_known = expiry(&connection) => is_known,
-        () = shared.lifecycle.replaced() => true,
+        () = replaced(&shared.lifecycle, is_http2) => true,
     };
     if is_known {
         serving.as_mut().graceful_shutdown();
         if let Ok(served) = timeout(END_TIMEOUT, serving).await {
             end(connection.peer, served);
         }
+    }
+}
+
+/// Waits until another process serves, and over HTTP/1.1 until a request that was on its way has arrived. HTTP/2 announces
+/// the end to the client.
+async fn replaced(lifecycle: &Lifecycle, is_http2: bool) {
+    lifecycle.replaced().await;
+    if !is_http2 {
+        sleep(LINGER).await;
     }
 }
 
