@@ -118,6 +118,8 @@ fn files_of_examples() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new("clients");
     authority.issue(&["www.example.com"]).write(folder.path(), "www");
+    authority.issue(&["lb.example.com"]).write(folder.path(), "admin");
+    crate::admin::write_token(folder.path(), "deploy", crate::admin::OPERATOR);
     for (name, text) in [("clients.pem", authority.pem()), ("backends-ca.pem", authority.pem())] {
         std::fs::write(folder.path().join(name), text).unwrap();
     }
