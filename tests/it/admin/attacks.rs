@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::{Admin, READER, TOKENS, cause};
+use super::{Admin, OPERATOR, OWNER, READER, TOKENS, cause};
 use crate::lab::client::{self, Response};
 use crate::lab::{Lab, PATIENCE, eventually, free_port, run};
 use crate::one_pool;
@@ -96,6 +96,18 @@ fn large_headers_and_bodies_are_rejected() {
     let response = client::exchange(admin.port, body.replace("Authorization", "X-None").as_bytes());
     assert_eq!(response.status, 401, "the body of an unknown caller is not waited for");
     assert_eq!(admin.call(Some(READER), "GET /version", "").status, 200);
+}
+
+#[test]
+fn only_admins_may_send_bodies_of_more_than_64_kib() {
+    let admin = Admin::start(TOKENS);
+    let question = |spaces: usize| format!(r#"{{"request":"GET http://localhost/apiA"}}{}"#, " ".repeat(spaces));
+    for (token, spaces, status) in [(READER, 65_000, 200), (OPERATOR, 66_000, 413), (OWNER, 66_000, 200)] {
+        let response = admin.call(Some(token), "POST /explain", &question(spaces));
+        assert_eq!(response.status, status, "{token}: {response:?}");
+    }
+    let response = admin.call(Some(READER), "POST /explain", &question(66_000));
+    assert_eq!((response.status, cause(&response).as_str()), (413, "too_large"));
 }
 
 #[test]

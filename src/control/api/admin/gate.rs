@@ -23,13 +23,17 @@ use super::super::problem::{Cause, Problem};
 use super::login_limit::LoginLimit;
 use super::origin;
 use crate::base::event::Event;
-use crate::config::admin::Access;
+use crate::config::admin::{Access, Role};
 use crate::control::access::ActiveAccess;
 use crate::http::client_address::ClientKey;
 use crate::tls::HandshakeResult;
 
 /// The longest time for a body to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The largest body in bytes of a caller who is no admin. Only drafts of configurations are larger, and all bodies are in
+/// memory, as many as there are concurrent requests.
+const SMALL_BODY_MAX: usize = 64 << 10;
 
 /// One connection.
 pub(super) struct Connection {
@@ -101,10 +105,11 @@ impl Gate {
         origin::check_origin(&head, connection.tls.is_some())?;
         let caller = self.authenticate(&head, connection, &access)?;
         connection.authenticated.store(true, Ordering::Relaxed);
+        let body_max = if caller.role == Role::Admin { BODY_MAX } else { SMALL_BODY_MAX };
         head.extensions.insert(caller);
         // It is no longer needed, and must not reach a log.
         head.headers.remove(AUTHORIZATION);
-        let body = read(body).await?;
+        let body = read(body, body_max).await?;
         let served = self.router.call(Request::from_parts(head, Body::from(body))).await;
         Ok(served.unwrap_or_else(|never| match never {}))
     }
@@ -163,14 +168,14 @@ fn bearer(head: &Parts) -> Option<&str> {
     scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
 }
 
-/// Reads a body.
-async fn read(body: Incoming) -> Result<bytes::Bytes, Problem> {
-    let too_large = || Problem::new(Cause::TooLarge, format!("the body is larger than {BODY_MAX} bytes"));
+/// Reads a body of at most `most` bytes.
+async fn read(body: Incoming, most: usize) -> Result<bytes::Bytes, Problem> {
+    let too_large = || Problem::new(Cause::TooLarge, format!("the body is larger than {most} bytes"));
     // An announced length need not arrive first.
     if body.size_hint().lower() > BODY_MAX as u64 {
         return Err(too_large());
     }
-    match timeout(BODY_TIMEOUT, Limited::new(body, BODY_MAX).collect()).await {
+    match timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(e)) if e.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(e)) => Err(Problem::new(Cause::Malformed, format!("the body cannot be read: {e}"))),
