@@ -5,7 +5,7 @@
 //! - [`units`]: durations, sizes, percentages and names, as written in YAML and JSON.
 //! - [`backend_address`]: the address of a backend, which identifies it.
 //! - [`fault`]: a fault in a configuration, with its place and a hint.
-//! - [`event`]: every notable change while the balancer runs, with one wording each.
+//! - [`event`]: every notable change while the balancer runs, with one wording each (`event_text`).
 //! - [`lifecycle`]: whether the process is starting, serving or draining.
 //! - [`systemd`]: notifications to the service manager.
 //! - [`accept_errors`]: reports errors of accept loops without a flood.
@@ -17,6 +17,7 @@ pub mod backend_address;
 pub mod accept_errors;
 pub mod fault;
 pub mod event;
+mod event_text;
 pub mod lifecycle;
 pub mod systemd;
 pub mod file_stamps;

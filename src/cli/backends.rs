@@ -7,17 +7,21 @@ use http::Method;
 
 use super::failure::{EXIT_TIMEOUT, Failure};
 use super::process::ProcessArguments;
+use super::register::SettingArguments;
 use super::table::{self, Table, or_dash};
 use crate::base::backend_address::BackendAddress;
 use crate::base::units::Period;
 use crate::control::api::client::{CallError, segment};
 use crate::control::api::overrides::{NewState, NewWeight};
 use crate::control::api::pools::{Backend, Backends, CircuitState};
+use crate::control::api::registrations::{Deregistered, RegisteredBackend};
 use crate::control::api::{Cause, Client};
 use crate::pool::operator::overrides::{Override, State};
 
 /// The polling interval while waiting.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How much longer than its wait a call may take.
+const RESPONSE_TIME: Duration = Duration::from_secs(10);
 
 /// The command for backends.
 #[derive(Args)]
@@ -42,6 +46,38 @@ struct List {
 enum Action {
     /// List all backends, or those of a pool.
     List(List),
+    /// Register a backend in a pool with `discover: api`, change its registration, or renew it.
+    Add {
+        #[command(flatten)]
+        backend: BackendArguments,
+        #[command(flatten)]
+        settings: SettingArguments,
+        /// The registration ends unless it is renewed within this time; without it, it does not end.
+        #[arg(long, value_name = "PERIOD", value_parser = humantime::parse_duration)]
+        ttl: Option<Duration>,
+        #[command(flatten)]
+        process: ProcessArguments,
+    },
+    /// Renew the registration of a backend.
+    Renew {
+        #[command(flatten)]
+        backend: BackendArguments,
+        #[command(flatten)]
+        process: ProcessArguments,
+    },
+    /// End the registration of a backend: it gets no new requests, and leaves the pool once it has none in flight.
+    Remove {
+        #[command(flatten)]
+        backend: BackendArguments,
+        /// Wait until it has no requests in flight.
+        #[arg(long)]
+        wait: bool,
+        /// The longest wait; then the exit code is 3. The registration has ended.
+        #[arg(long, value_name = "PERIOD", default_value = "30s", value_parser = humantime::parse_duration)]
+        timeout: Duration,
+        #[command(flatten)]
+        process: ProcessArguments,
+    },
     /// Send a backend no new requests; requests in flight finish. Its health is still checked.
     Drain(Change),
     /// As drain, and stop its health checks: for maintenance.
@@ -98,6 +134,14 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
     match arguments.action.as_ref() {
         None => list(&arguments.list),
         Some(Action::List(arguments)) => list(arguments),
+        Some(Action::Add { backend, settings, ttl, process }) => {
+            let settings = settings.settings(*ttl)?;
+            show_registered(&process.client()?.send(Method::PUT, &backend.path(), &settings)?, process)
+        }
+        Some(Action::Renew { backend, process }) => {
+            show_registered(&process.client()?.post(&format!("{}/renew", backend.path()))?, process)
+        }
+        Some(Action::Remove { backend, wait, timeout, process }) => remove(backend, wait.then_some(*timeout), process),
         Some(Action::Drain(change)) => set(change, State::Draining),
         Some(Action::Disable(change)) => set(change, State::Disabled),
         Some(Action::Enable(change)) => set(change, State::Enabled),
@@ -133,6 +177,49 @@ fn set(change: &Change, state: State) -> Result<(), Failure> {
     show(&backend, &change.process)
 }
 
+/// Ends a registration. A backend that is not registered is removed already.
+fn remove(backend: &BackendArguments, wait: Option<Duration>, process: &ProcessArguments) -> Result<(), Failure> {
+    let longest = wait.unwrap_or_default();
+    let query = format!("?wait={}", segment(&Period(longest).to_string()));
+    let client = process.client()?.with_timeout(longest + RESPONSE_TIME);
+    let removed: Deregistered = match client.delete(&format!("{}{query}", backend.path())) {
+        Err(CallError::Problem(problem)) if problem.cause == Cause::UnknownBackend => {
+            return table::print(&format!("{}\n", problem.detail));
+        }
+        removed => removed?,
+    };
+    if process.json {
+        table::json(&removed)?;
+    } else {
+        let in_flight = table::count(removed.in_flight as usize, "request");
+        table::print(&format!("{} is removed from {}, {in_flight} in flight\n", removed.address, removed.pool))?;
+    }
+    if wait.is_some() && removed.in_flight > 0 {
+        let message = format!("{} still has requests in flight after {}", removed.address, Period(longest));
+        return Err(Failure { code: EXIT_TIMEOUT, message });
+    }
+    Ok(())
+}
+
+fn show_registered(registered: &RegisteredBackend, process: &ProcessArguments) -> Result<(), Failure> {
+    if process.json {
+        return table::json(registered);
+    }
+    let mut table = Table::new(["pool", "backend", "weight", "backup", "zone", "labels", "expires", "revision"]);
+    let labels = registered.settings.labels.to_string();
+    table.row([
+        registered.pool.to_string(),
+        registered.address.to_string(),
+        registered.settings.weight.to_string(),
+        if registered.settings.backup { "yes" } else { "no" }.to_owned(),
+        or_dash(registered.settings.zone.as_ref()),
+        or_dash((!labels.is_empty()).then_some(labels)),
+        or_dash(registered.expires),
+        registered.revision.to_string(),
+    ]);
+    table.print()
+}
+
 fn fetch(client: &Client, path: &str) -> Result<Backend, Failure> {
     client.get(path).map_err(|error| match error {
         CallError::Problem(problem) if matches!(problem.cause, Cause::UnknownPool | Cause::UnknownBackend) => {
@@ -162,7 +249,8 @@ fn show(backend: &Backend, process: &ProcessArguments) -> Result<(), Failure> {
 }
 
 fn rows(backends: &[Backend]) -> Table {
-    let heading = ["pool", "backend", "condition", "zone", "weight", "in flight", "latency", "idle limit", "override"];
+    let heading =
+        ["pool", "backend", "condition", "zone", "weight", "in flight", "latency", "idle limit", "source", "override"];
     let mut table = Table::new(heading);
     for backend in backends {
         let slow = (backend.effective_weight - f64::from(backend.weight)).abs() > f64::EPSILON;
@@ -176,6 +264,7 @@ fn rows(backends: &[Backend]) -> Table {
             backend.in_flight.to_string(),
             or_dash(backend.latency_ms.map(|latency| format!("{latency:.1} ms"))),
             or_dash(backend.idle_limit_ms.map(|limit| Period(Duration::from_millis(limit)))),
+            or_dash(backend.source.as_ref()),
             or_dash(backend.overridden.map(|overridden| override_words(&overridden))),
         ]);
     }

@@ -11,6 +11,7 @@ mod explain;
 mod failure;
 mod logging;
 mod plan;
+mod register;
 mod process;
 mod reload;
 mod run;
@@ -58,8 +59,10 @@ enum Command {
     Pools(process::ProcessArguments),
     /// Show its routes.
     Routes(process::ProcessArguments),
-    /// Show its backends; drain, disable or enable one, or change its weight.
+    /// Show its backends; add, remove, drain, disable or enable one, or change its weight.
     Backends(backends::Arguments),
+    /// Start a service, register it as a backend, and drain it before it stops.
+    Register(register::Arguments),
     /// Show what the caches did; list stored responses, or purge them.
     Cache(cache::Arguments),
     /// Show the last events.
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Pools(process) => status::pools(&process),
         Command::Routes(process) => status::routes(&process),
         Command::Backends(arguments) => backends::main(&arguments),
+        Command::Register(arguments) => register::main(&arguments),
         Command::Cache(arguments) => cache::main(&arguments),
         Command::Events(arguments) => status::events(&arguments),
         Command::LogLevel(arguments) => status::log_level(&arguments),

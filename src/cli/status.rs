@@ -110,6 +110,30 @@ pub(super) fn pools(process: &ProcessArguments) -> Result<(), Failure> {
             or_dash(pool.waiting),
         ]);
     }
+    table.print()?;
+    sources(&response)
+}
+
+/// The sources of backends, if there are any.
+fn sources(pools: &Pools) -> Result<(), Failure> {
+    let mut table = Table::new(["pool", "source", "backends", "held", "rejected", "listed", "failure"]);
+    let mut is_empty = true;
+    for (pool, source) in pools.pools.iter().flat_map(|pool| pool.sources.iter().map(move |source| (pool, source))) {
+        is_empty = false;
+        table.row([
+            pool.name.to_string(),
+            source.source.clone(),
+            source.backends.to_string(),
+            source.held.to_string(),
+            source.rejected.to_string(),
+            or_dash(source.listed),
+            or_dash(source.failure.as_ref()),
+        ]);
+    }
+    if is_empty {
+        return Ok(());
+    }
+    table::print("\n")?;
     table.print()
 }
 

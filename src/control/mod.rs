@@ -3,12 +3,13 @@
 //! - [`plan`]: what a new configuration would change, as text and for recent requests.
 //! - [`reload`]: replaces the running configuration without affecting requests in flight.
 //! - [`state_file`]: keeps operator overrides, registered backends and discovered lists for the next process, in files of
-//!   [`checked_file`].
+//!   [`checked_file`]. [`list_keeper`]: writes the lists.
 //! - [`access`]: who may call the control API over TCP.
 //! - [`api`]: the control API, and its client.
 
 pub mod access;
 pub mod checked_file;
+pub mod list_keeper;
 pub mod plan;
 pub mod state_file;
 pub mod reload;

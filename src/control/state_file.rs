@@ -1,31 +1,24 @@
 //! The state file: operator overrides and registered backends, so that they outlast the process. Beside it is a file
 //! with the last good lists of discovery sources.
 //!
-//! The state file is written after each change. The lists are written by [`ListKeeper`] some seconds after a change: they
-//! may be long, and a source that works returns them anyway.
+//! The state file is written after each change. The lists are written some seconds after a change
+//! (`list_keeper`): they may be long, and a source that works returns them anyway.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use async_trait::async_trait;
 use parking_lot::Mutex;
-use pingora_core::server::ShutdownWatch;
-use pingora_core::services::background::BackgroundService;
 use serde::{Deserialize, Serialize};
 
 use super::checked_file::{read, report, set_aside, with_ending, write};
-use super::reload::RuntimeState;
 use crate::base::units::{PoolName, Timestamp};
 use crate::discovery::kept::Kept;
 use crate::discovery::source::Found;
 use crate::discovery::source::api::SavedRegistration;
 use crate::pool::operator::saved::SavedOverride;
 use crate::pool::{Pool, WEIGHT_MAX};
-
-/// How often the lists of sources are examined.
-const LIST_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The content of the state file.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -139,7 +132,7 @@ impl StateFile {
     }
 
     /// Writes the lists of the sources.
-    fn save_lists(&self, pools: &Pools) {
+    pub fn save_lists(&self, pools: &Pools) {
         let Some(path) = self.lists() else { return };
         let saved = |(name, pool): (&PoolName, &Arc<Pool>)| {
             let list = |kept: &Arc<Kept>| SavedList {
@@ -165,50 +158,6 @@ fn checked(content: Content) -> Result<Content, String> {
     match overrides.chain(registered).max() {
         Some(weight) if weight > WEIGHT_MAX => Err(format!("damaged: a weight of {weight} exceeds {WEIGHT_MAX}")),
         _ => Ok(content),
-    }
-}
-
-/// The background service that writes the lists of sources after they have changed.
-pub struct ListKeeper {
-    live: RuntimeState,
-}
-
-impl ListKeeper {
-    /// A service for the pools of `live`.
-    #[must_use]
-    pub fn new(live: RuntimeState) -> Self {
-        Self { live }
-    }
-
-    async fn keep(&self) {
-        let mut saved = Vec::new();
-        loop {
-            tokio::time::sleep(LIST_INTERVAL).await;
-            let snapshot = self.live.snapshot.load_full();
-            let changes: Vec<(String, u64)> = snapshot
-                .pools
-                .values()
-                .flat_map(|pool| pool.sources().iter().map(move |kept| (pool, kept)))
-                .map(|(pool, kept)| (format!("{} {}", pool.name(), kept.name()), *kept.changes().borrow()))
-                .collect();
-            if changes != saved {
-                let state_file = Arc::clone(&self.live.state_file);
-                // It fails only if the process ends.
-                tokio::task::spawn_blocking(move || state_file.save_lists(&snapshot.pools)).await.ok();
-                saved = changes;
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl BackgroundService for ListKeeper {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        tokio::select! {
-            () = self.keep() => {}
-            // An error means that the process ends.
-            _ = shutdown.wait_for(|shutdown| *shutdown) => {}
-        }
     }
 }
 

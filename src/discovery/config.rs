@@ -13,6 +13,7 @@ use super::address_rules::AddressRules;
 use super::kept::{Kept, Rules};
 use super::source::api::Registry;
 use super::source::{Source, SourceName, file};
+use crate::base::backend_address::BackendAddress;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::{Period, PoolName};
 
@@ -164,6 +165,15 @@ impl Sources {
     #[must_use]
     pub fn registry(&self) -> Option<&Arc<Registry>> {
         self.registry.as_ref()
+    }
+
+    /// Whether a registration of `address` would be accepted.
+    ///
+    /// # Errors
+    /// Why it would not.
+    pub fn check_registration(&self, address: BackendAddress) -> Result<(), String> {
+        let api = self.kept.iter().find(|(spec, _)| spec.is_api());
+        api.map_or(Ok(()), |(_, kept)| kept.check(address))
     }
 
     /// Whether there are none.

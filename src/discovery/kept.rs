@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::address_rules::{AddressRules, local_addresses};
 use super::removal::{RemovalLimit, Verdict};
 use super::source::{FOUND_MAX, Found, Source, SourceName, found, reason};
+use crate::base::backend_address::BackendAddress;
 use crate::base::event::Event;
 use crate::base::units::{PoolName, Timestamp};
 
@@ -108,6 +109,14 @@ impl Kept {
     #[must_use]
     pub fn status(&self) -> Status {
         self.state.lock().status.clone()
+    }
+
+    /// Whether an address is accepted.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn check(&self, address: BackendAddress) -> Result<(), String> {
+        self.rules.addresses.check(address, &is_local(&local_addresses()))
     }
 
     /// Notified after each change of the list, which the value counts.

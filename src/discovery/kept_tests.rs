@@ -35,8 +35,6 @@ fn at(port: u16) -> Found {
     Found::at(BackendAddress::Inet(([127, 0, 0, 1], port).into()))
 }
 
-use crate::base::backend_address::BackendAddress;
-
 fn kept(hold: Duration, results: Vec<Result<Vec<u16>, &'static str>>) -> Kept {
     let rules = Rules { addresses: AddressRules::default(), hold, accepts_empty: false };
     Kept::new("p".into(), SourceName("scripted".into()), rules, Arc::new(Scripted(Mutex::new(results))))

@@ -34,8 +34,9 @@ use crate::config::{Checked, listener};
 use crate::control::access::ActiveAccess;
 use crate::control::api::admin::AdminListener;
 use crate::control::api::{self, Api, ControlService, ControlSocket};
+use crate::control::list_keeper::ListKeeper;
 use crate::control::reload::{self, ActiveConfiguration, ReloadHandle, Reloader, RuntimeState, Source, UpgradeHandle};
-use crate::control::state_file::{ListKeeper, StateFile};
+use crate::control::state_file::StateFile;
 use crate::decision::snapshot::Snapshot;
 use crate::listener::address::ListenAddress;
 use crate::listener::handover::{self, Ready};
@@ -207,9 +208,7 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
     health.threads = Some(1);
     server.add_service(health);
     watch_files(&mut server, &listeners, admin_tls);
-    if let Some(period) = systemd::watchdog_period() {
-        server.add_service(background_service("watchdog", Watchdog { period }));
-    }
+    add_watchdog(&mut server);
 
     let (found, state_file) = (Arc::clone(&live.snapshot), Arc::clone(&live.state_file));
     let logs = (build.access_log, log_slot.clone());
@@ -248,6 +247,13 @@ fn add_reloading(server: &mut Server, (source, checked): (Source, Checked), live
     reloading.threads = Some(1);
     server.add_service(reloading);
     reload_handle
+}
+
+/// Adds the watchdog of systemd, if it is configured.
+fn add_watchdog(server: &mut Server) {
+    if let Some(period) = systemd::watchdog_period() {
+        server.add_service(background_service("watchdog", Watchdog { period }));
+    }
 }
 
 /// Takes over registered backends and discovered lists, and adds the service that keeps the lists for the next process.

@@ -19,6 +19,7 @@ mod cache;
 mod command;
 mod descriptors;
 mod differential;
+mod discovery;
 mod control;
 mod errors;
 mod explain;

@@ -9,7 +9,10 @@ use serde_json::Value;
 use super::context::Api;
 use super::endpoint::Endpoint;
 use super::problem::{Cause, Problem};
-use super::{cache_purge, cache_state, caller, configuration, evaluation, log, openapi, overrides, pools, process};
+use super::registrations::{Deregistered, RegisteredBackend};
+use super::{
+    cache_purge, cache_state, caller, configuration, evaluation, log, openapi, overrides, pools, process, registrations,
+};
 use crate::config::admin::Role;
 
 /// The largest request body in bytes: a configuration with very many routes.
@@ -18,13 +21,21 @@ pub(super) const BODY_MAX: usize = 16 << 20;
 /// All endpoints.
 #[must_use]
 pub fn endpoints() -> Vec<Endpoint> {
-    const GET: Method = Method::GET;
-    const POST: Method = Method::POST;
-    const PUT: Method = Method::PUT;
-    const DELETE: Method = Method::DELETE;
-    const READ: Role = Role::Read;
-    const OPERATE: Role = Role::Operate;
-    const ADMIN: Role = Role::Admin;
+    let mut all = of_the_process();
+    all.extend(of_backends());
+    all.extend(of_the_cache_and_the_log());
+    all
+}
+
+const GET: Method = Method::GET;
+const POST: Method = Method::POST;
+const PUT: Method = Method::PUT;
+const DELETE: Method = Method::DELETE;
+const READ: Role = Role::Read;
+const OPERATE: Role = Role::Operate;
+const ADMIN: Role = Role::Admin;
+
+fn of_the_process() -> Vec<Endpoint> {
     vec![
         Endpoint::new(GET, "/version", READ, "The version and the process id.", process::version),
         Endpoint::new(GET, "/live", READ, "Liveness of the process.", process::live),
@@ -48,8 +59,34 @@ pub fn endpoints() -> Vec<Endpoint> {
         Endpoint::new(GET, "/configuration", READ, "The active configuration, without secrets.", configuration::read),
         Endpoint::new(GET, "/routes", READ, "The routes.", configuration::routes),
         Endpoint::new(GET, "/pools", READ, "The pools and their state.", pools::all),
+    ]
+}
+
+fn of_backends() -> Vec<Endpoint> {
+    vec![
         Endpoint::new(GET, "/backends", READ, "The backends and their state.", pools::backends),
         Endpoint::new(GET, "/pools/{pool}/backends/{address}", READ, "One backend and its state.", pools::backend),
+        Endpoint::with_response::<_, _, _, _, _, RegisteredBackend>(
+            PUT,
+            "/pools/{pool}/backends/{address}",
+            OPERATE,
+            "Register a backend, change its registration, or renew it.",
+            registrations::register,
+        ),
+        Endpoint::with_response::<_, _, _, _, _, Deregistered>(
+            DELETE,
+            "/pools/{pool}/backends/{address}",
+            OPERATE,
+            "End the registration of a backend, which is drained.",
+            registrations::deregister,
+        ),
+        Endpoint::with_response::<_, _, _, _, _, RegisteredBackend>(
+            POST,
+            "/pools/{pool}/backends/{address}/renew",
+            OPERATE,
+            "Renew the registration of a backend.",
+            registrations::renew,
+        ),
         Endpoint::new(
             PUT,
             "/pools/{pool}/backends/{address}/state",
@@ -71,6 +108,11 @@ pub fn endpoints() -> Vec<Endpoint> {
             "Remove the override of a backend.",
             overrides::end,
         ),
+    ]
+}
+
+fn of_the_cache_and_the_log() -> Vec<Endpoint> {
+    vec![
         Endpoint::new(GET, "/cache", READ, "What the caches of routes did, and the stores.", cache_state::state),
         Endpoint::new(GET, "/cache/top", READ, "The largest or most requested stored responses.", cache_state::top),
         Endpoint::new(POST, "/cache/purge", OPERATE, "Purge stored responses.", cache_purge::purge),

@@ -8,7 +8,7 @@
 //! - [`caller`]: who calls, the role that an endpoint requires, and the record of changes. [`admin`]: TCP addresses, with
 //!   authentication.
 //! - [`process`]: version, readiness, reload. [`configuration`]: the active configuration. [`log`]: events and
-//!   log level. [`pools`]: the state of backends. [`overrides`]: operator overrides; [`override_transfer`]:
+//!   log level. [`pools`]: the state of backends. [`registrations`]: registered backends. [`overrides`]: operator overrides; [`override_transfer`]:
 //!   copies them from the old process in an upgrade.
 //! - [`cache_state`]: what the caches did. [`cache_purge`]: purges of stored responses. [`evaluation`]: explain and plan.
 //! - [`client`]: the client; [`remote`]: its connection to a TCP address. [`openapi`]: the OpenAPI document.
@@ -31,6 +31,7 @@ mod override_transfer;
 pub mod overrides;
 pub mod pools;
 pub mod problem;
+pub mod registrations;
 pub mod process;
 pub mod remote;
 pub mod socket;

@@ -11,6 +11,8 @@ use super::input::{Path, Query};
 use super::problem::{Cause, Problem};
 use crate::base::backend_address::BackendAddress;
 use crate::base::units::{PoolName, Timestamp, Zone};
+use crate::discovery::kept::{Kept, Status};
+use crate::discovery::labels::Labels;
 use crate::pool::admission::breaker;
 pub use crate::pool::admission::circuit::CircuitState;
 use crate::pool::operator::overrides::{self, Override, State};
@@ -43,9 +45,29 @@ pub struct Pool {
     pub in_flight: u32,
     /// Requests queued for `max_in_flight`; missing without that limit.
     pub waiting: Option<usize>,
+    /// The sources of its backends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Source>,
     /// Which share of its requests each zone gets; missing without a zone preference.
     #[serde(default)]
     pub zones: Option<ZonePreference>,
+}
+
+/// A source of backends.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Source {
+    /// Its name.
+    pub source: String,
+    /// The backends of its last good list, and those that stay although it does not list them any more.
+    pub backends: usize,
+    /// Backends that stay although it does not list them any more.
+    pub held: usize,
+    /// Backends that it lists and the pool does not accept.
+    pub rejected: usize,
+    /// When it last returned a list; missing before the first one.
+    pub listed: Option<Timestamp>,
+    /// Why it returns none; missing if it works.
+    pub failure: Option<String>,
 }
 
 /// The selection of backends.
@@ -99,6 +121,11 @@ pub struct Backend {
     /// Its zone; missing if it has none.
     #[serde(default)]
     pub zone: Option<Zone>,
+    /// The source that found it; missing if the configuration names it.
+    pub source: Option<String>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// The operator override; missing without one.
     #[serde(rename = "override")]
     pub overridden: Option<Override>,
@@ -166,7 +193,22 @@ impl Pool {
             available,
             in_flight: pool.in_flight(),
             waiting: pool.queued_requests(),
+            sources: pool.sources().iter().map(|kept| Source::of(kept)).collect(),
             zones: pool.zone_preference(now.instant),
+        }
+    }
+}
+
+impl Source {
+    fn of(kept: &Kept) -> Self {
+        let Status { listed, failure, held, rejected } = kept.status();
+        Self {
+            source: kept.name().to_string(),
+            backends: kept.current().len(),
+            held,
+            rejected: rejected.map_or(0, |(count, _)| count),
+            listed,
+            failure,
         }
     }
 }
@@ -194,6 +236,8 @@ impl Backend {
                 .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
             weight,
             effective_weight: (f64::from(weight) * slow_start_factor * 1e3).round() / 1e3,
+            source: found.source().map(ToString::to_string),
+            labels: found.discovered.labels.clone(),
             overridden: endpoint.active_override(),
             backup: endpoint.is_backup(),
             zone: endpoint.zone(),

@@ -47,6 +47,16 @@ pub enum Cause {
     NoFile,
     /// No route uses a cache, this store, or a cache for this URL.
     NoCache,
+    /// The pool has no source `api`, so backends cannot be registered.
+    NoRegistrations,
+    /// The configuration names the backend, so it cannot be registered.
+    Configured,
+    /// The pool does not accept this address from its source.
+    AddressRejected,
+    /// The pool has as many registrations as it may have.
+    TooManyBackends,
+    /// `If-Match` or `If-None-Match` does not hold; nothing has changed.
+    ConditionFailed,
     /// The configuration is faulty; the active one stays.
     ConfigurationRejected,
     /// It would move too many requests; the active configuration stays.
@@ -72,8 +82,11 @@ impl Cause {
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Starting | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
-            Self::NoFile | Self::NoCache => StatusCode::CONFLICT,
-            Self::ConfigurationRejected => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NoFile | Self::NoCache | Self::NoRegistrations | Self::Configured | Self::TooManyBackends => {
+                StatusCode::CONFLICT
+            }
+            Self::ConditionFailed => StatusCode::PRECONDITION_FAILED,
+            Self::ConfigurationRejected | Self::AddressRejected => StatusCode::UNPROCESSABLE_ENTITY,
             Self::ExceedsMaxMoved => StatusCode::PRECONDITION_FAILED,
             Self::UpgradeFailed | Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }

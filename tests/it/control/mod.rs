@@ -29,7 +29,7 @@ pub fn call(lab: &Lab, method: Method, path: &str, body: &str) -> (StatusCode, V
 
 /// Sends these bytes and returns the response as it is on the wire. The process may respond before it has read the
 /// whole request, so a thread of its own writes.
-fn raw_exchange(lab: &Lab, request: impl Into<Vec<u8>>) -> String {
+pub fn raw_exchange(lab: &Lab, request: impl Into<Vec<u8>>) -> String {
     let mut stream = UnixStream::connect(socket(lab)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let (mut writer, request) = (stream.try_clone().unwrap(), request.into());

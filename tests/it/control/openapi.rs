@@ -22,7 +22,7 @@ fn every_endpoint_responds_according_to_its_openapi_schema() {
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     let port = free_port();
     let yaml = one_pool(port, &[&one, &two], UNWATCHED)
-        .replace("a: { ", "a: { circuit_breaker: {}, max_in_flight: { total: 9 }, ")
+        .replace("a: { ", "a: { discover: api, circuit_breaker: {}, max_in_flight: { total: 9 }, ")
         .replace("path: /apiA,", "path: /apiA, cache: { default_ttl: 1m },");
     let lab = Lab::start(&yaml);
     get(port, "/apiA");
@@ -30,6 +30,7 @@ fn every_endpoint_responds_according_to_its_openapi_schema() {
     let backend = format!("/pools/a/backends/127.0.0.1:{}", one.port);
     let text = std::fs::read_to_string(file(&lab)).unwrap();
     let draft = json!({ "file": "new.yaml", "text": text.replace("/apiA", "/apiB") }).to_string();
+    let registered = "/pools/a/backends/127.0.0.9:9";
     let mut called = BTreeSet::new();
     for (method, template, path, body) in [
         ("GET", "/openapi.json", "/openapi.json", ""),
@@ -44,6 +45,9 @@ fn every_endpoint_responds_according_to_its_openapi_schema() {
         ("GET", "/backends", "/backends", ""),
         ("GET", "/pools/{pool}/backends/{address}", &backend, ""),
         ("DELETE", "/pools/{pool}/backends/{address}/override", &format!("{backend}/override"), ""),
+        ("PUT", "/pools/{pool}/backends/{address}", registered, r#"{"weight":2,"ttl":"1m","labels":{"a":"b"}}"#),
+        ("POST", "/pools/{pool}/backends/{address}/renew", &format!("{registered}/renew"), ""),
+        ("DELETE", "/pools/{pool}/backends/{address}", &format!("{registered}?wait=1s"), ""),
         ("GET", "/log-level", "/log-level", ""),
         ("PUT", "/log-level", "/log-level", r#"{"level":"debug"}"#),
         ("POST", "/reload", "/reload", ""),
@@ -61,11 +65,8 @@ fn every_endpoint_responds_according_to_its_openapi_schema() {
         assert_eq!(schema_violations(&document, schema, &response), [""; 0], "{method} {path}: {response:#}");
         if !body.is_empty() {
             let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
-            assert_eq!(
-                schema_violations(&document, schema, &serde_json::from_str(body).unwrap()),
-                [""; 0],
-                "{method} {path}"
-            );
+            let sent = serde_json::from_str(body).unwrap();
+            assert_eq!(schema_violations(&document, schema, &sent), [""; 0], "{method} {path}");
         }
         called.insert((method.to_ascii_lowercase(), template.to_owned()));
         // Error responses match the document, too.
