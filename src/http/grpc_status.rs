@@ -3,7 +3,7 @@
 //! They are in the trailers, or in the header if there is no message
 //! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, "Responses").
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 
 /// The status of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,13 @@ impl GrpcStatus {
 /// Whether these fields belong to a gRPC message. gRPC-Web has its own media type.
 #[must_use]
 pub fn is_grpc(fields: &HeaderMap) -> bool {
-    let rest = fields.get(header::CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
+    fields.get(header::CONTENT_TYPE).is_some_and(is_grpc_type)
+}
+
+/// Whether a value of Content-Type is that of gRPC.
+#[must_use]
+pub fn is_grpc_type(value: &HeaderValue) -> bool {
+    let rest = value.as_bytes().strip_prefix(b"application/grpc");
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 

@@ -9,7 +9,7 @@ use pingora_http::ResponseHeader;
 
 use super::client_side::ClientSide;
 use super::exchange::Exchange;
-use crate::http::grpc_status::{GrpcStatus, is_grpc};
+use crate::http::grpc_status::GrpcStatus;
 use crate::http::rejection::Rejection;
 use crate::pool::passive_health::Outcome;
 use crate::retry::AttemptOutcome;
@@ -26,9 +26,9 @@ pub(super) fn after_connect(client: &impl ClientSide, exchange: &mut Exchange, m
     e
 }
 
-/// The outcome in the header of a response: its status code, or the gRPC status of a trailers-only response.
-pub(super) fn verdict(response: &ResponseHeader) -> AttemptOutcome {
-    let call = is_grpc(&response.headers).then(|| GrpcStatus::of(&response.headers)).flatten();
+/// The outcome in the header of a response: its status code, or the gRPC status of a trailers-only response if `grpc`.
+pub(super) fn verdict(response: &ResponseHeader, grpc: bool) -> AttemptOutcome {
+    let call = grpc.then(|| GrpcStatus::of(&response.headers)).flatten();
     call.map_or(AttemptOutcome::Status(response.status.as_u16()), AttemptOutcome::Grpc)
 }
 

@@ -5,6 +5,8 @@ use pingora::{Error, ErrorType};
 use pingora_http::ResponseHeader;
 
 use super::client_side::ClientSide;
+use super::headers::may_be_hop_by_hop;
+use crate::http::grpc_status::is_grpc_type;
 
 /// How many bytes of a request are read after its response to keep the client's connection: bytes that may
 /// already be on their way.
@@ -29,14 +31,24 @@ pub(super) async fn continue_ourselves(client: &mut impl ClientSide) -> pingora:
     Ok(())
 }
 
+/// What [`check`] has found in the fields of a response, so that usual responses need no further look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Whether there may be hop-by-hop fields to remove.
+    pub(super) hop_by_hop: bool,
+    /// Whether it belongs to a gRPC call.
+    pub(super) grpc: bool,
+}
+
 /// Checks how the backend has framed its response, and merges equal values of Content-Length into one (RFC 9110 §8.6).
 /// Each engine has rejected different values.
 ///
 /// # Errors
 /// If there is a transfer coding other than `chunked`, or one in a version that has none. l7lb asks for no other coding, so
 /// a client might not understand it (RFC 9112 §6.1).
-pub(super) fn check(response: &mut ResponseHeader) -> pingora::Result<()> {
+pub(super) fn check(response: &mut ResponseHeader) -> pingora::Result<Found> {
     let (mut codings, mut lengths, mut merged) = (0, 0, None);
+    let (mut hop_by_hop, mut grpc) = (false, None);
     // One pass costs less than a lookup for each name.
     for (name, value) in &response.headers {
         let bytes = value.as_bytes();
@@ -52,12 +64,17 @@ pub(super) fn check(response: &mut ResponseHeader) -> pingora::Result<()> {
             if lengths > 1 || bytes.contains(&b',') {
                 merged = bytes.split(|byte| *byte == b',').next().map(|length| length.trim_ascii().to_vec());
             }
+        } else if *name == header::CONTENT_TYPE {
+            // The first one counts.
+            grpc.get_or_insert_with(|| is_grpc_type(value));
+        } else {
+            hop_by_hop |= may_be_hop_by_hop(name, value);
         }
     }
-    match merged {
-        Some(length) => response.insert_header(header::CONTENT_LENGTH, length),
-        None => Ok(()),
+    if let Some(length) = merged {
+        response.insert_header(header::CONTENT_LENGTH, length)?;
     }
+    Ok(Found { hop_by_hop, grpc: grpc.unwrap_or_default() })
 }
 
 /// Whether the head is an interim response (100, 103).
@@ -130,6 +147,28 @@ mod tests {
             check(&mut head).unwrap();
             assert_eq!(head.headers.get_all("content-length").iter().collect::<Vec<_>>(), ["7"], "{fields:?}");
         }
+    }
+
+    #[test]
+    fn fields_that_need_a_further_look_are_found() {
+        let found = |fields: &[(&'static str, &'static str)]| check(&mut response(Version::HTTP_11, fields)).unwrap();
+        let usual =
+            [("content-type", "text/html"), ("connection", "keep-alive"), ("date", "x"), ("content-length", "1")];
+        assert_eq!(found(&usual), Found::default());
+        assert_eq!(found(&[("connection", "close")]), Found::default());
+        for field in [
+            ("connection", "keep-alive, x"),
+            ("connection", "Close"),
+            ("keep-alive", "timeout=5"),
+            ("upgrade", "h2c"),
+            ("trailer", "x"),
+            ("proxy-connection", "close"),
+            ("proxy-authenticate", "Basic"),
+        ] {
+            assert_eq!(found(&[field]), Found { hop_by_hop: true, grpc: false }, "{field:?}");
+        }
+        assert!(found(&[("content-type", "application/grpc+proto")]).grpc);
+        assert!(!found(&[("content-type", "text/html"), ("content-type", "application/grpc")]).grpc);
     }
 
     #[test]

@@ -22,9 +22,21 @@ fn is_for_proxies_only(name: &str) -> bool {
     )
 }
 
+/// Announces for how long a backend keeps an idle connection.
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
 /// Hop-by-hop headers (RFC 9110 §7.6.1). Pingora handles `Transfer-Encoding` and `Connection`.
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(name, "keep-alive" | "proxy-authenticate" | "proxy-connection" | "trailer")
+}
+
+/// Whether [`from_backend`] may have to do something about a field.
+pub(super) fn may_be_hop_by_hop(name: &HeaderName, value: &HeaderValue) -> bool {
+    if *name == header::CONNECTION {
+        // They name no field.
+        return value != "keep-alive" && value != "close";
+    }
+    *name == header::UPGRADE || is_hop_by_hop(name.as_str())
 }
 
 /// Turns the client's request into the request for backends. Done once, for all attempts.
@@ -81,35 +93,46 @@ fn client_certificate(side: &impl ClientSide, headers: &mut HeaderMap) {
     headers.insert("x-client-cert-verified", HeaderValue::from_static("true"));
 }
 
-/// Removes hop-by-hop headers from a response.
-pub(super) fn from_backend(response: &mut ResponseHeader) {
+/// Removes hop-by-hop headers from a response. Returns the value of `Keep-Alive`, if there is one.
+pub(super) fn from_backend(response: &mut ResponseHeader) -> Option<HeaderValue> {
+    let keep_alive = |headers: &HeaderMap| headers.get(KEEP_ALIVE).cloned();
     if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
-        return;
+        return keep_alive(&response.headers);
     }
     // A 426 response must name the protocol to upgrade to.
     let upgrade = response.status != http::StatusCode::UPGRADE_REQUIRED;
-    let belongs = |name: &&HeaderName| is_hop_by_hop(name.as_str()) || upgrade && **name == header::UPGRADE;
-    let mut names: Vec<HeaderName> = response.headers.keys().filter(belongs).cloned().collect();
-    if response.headers.contains_key(header::CONNECTION) {
-        names.extend(nominated(&response.headers));
+    let mut names = Vec::new();
+    // One pass, which usually finds nothing and allocates nothing.
+    for (name, value) in &response.headers {
+        if *name == header::CONNECTION {
+            nominated(value, &mut names);
+        } else if is_hop_by_hop(name.as_str()) || upgrade && *name == header::UPGRADE {
+            names.push(name.clone());
+        }
     }
+    if names.is_empty() {
+        return None;
+    }
+    let announced = keep_alive(&response.headers);
     for name in names {
         response.remove_header(&name);
     }
+    announced
 }
 
-/// The headers that `Connection` names, which are hop-by-hop as well.
-fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    let listed = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let named = listed.flat_map(|value| value.split(',')).map(str::trim);
-    // Framing headers are never removed by nomination; `close` and `keep-alive` are not header names.
-    let names = named.filter(|name| !name.eq_ignore_ascii_case("close") && !name.eq_ignore_ascii_case("keep-alive"));
-    names
-        .filter_map(|name| name.parse().ok())
-        .filter(|name| {
+/// Adds the headers that a value of `Connection` names, which are hop-by-hop as well.
+fn nominated(value: &HeaderValue, names: &mut Vec<HeaderName>) {
+    let Ok(value) = value.to_str() else { return };
+    for name in value.split(',').map(str::trim) {
+        // `close` and `keep-alive` are not header names.
+        if name.eq_ignore_ascii_case("close") || name.eq_ignore_ascii_case("keep-alive") {
+            continue;
+        }
+        // Framing headers are never removed by nomination.
+        names.extend(name.parse().ok().filter(|name| {
             *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING && *name != header::CONNECTION
-        })
-        .collect()
+        }));
+    }
 }
 
 /// Adds the headers that every response has.
@@ -175,7 +198,7 @@ mod tests {
         ] {
             response.append_header(name, value).unwrap();
         }
-        from_backend(&mut response);
+        assert_eq!(from_backend(&mut response), Some(HeaderValue::from_static("timeout=5")));
         let mut left: Vec<&str> = response.headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["connection", "content-length", "x-kept"]);

@@ -1,7 +1,7 @@
 //! The phases of a request, which both engines call: Pingora's loop through the hooks of
 //! [`ProxyHttp`](pingora_proxy::ProxyHttp), [`super::engine`] directly.
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use pingora::{Error, ErrorType};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::ResponseHeader;
@@ -13,9 +13,6 @@ use super::{cache_effects, failover, framing, headers, respond};
 use crate::http::grpc_status::GrpcStatus;
 use crate::http::upgrade;
 use crate::pool::passive_health::Outcome;
-
-/// Announces for how long a backend keeps an idle connection.
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 impl Proxy {
     /// Health checks of the balancer, limits and routing. Returns whether a response was sent; otherwise the
@@ -110,20 +107,22 @@ pub(super) fn response_received(
     response: &mut ResponseHeader,
     exchange: &mut Exchange,
 ) -> pingora::Result<()> {
-    framing::check(response).map_err(Error::into_up)?;
-    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+    let found = framing::check(response).map_err(Error::into_up)?;
+    let switches = response.status == StatusCode::SWITCHING_PROTOCOLS;
+    if switches {
         complete_switch(client, response, exchange).map_err(Error::into_up)?;
     }
     if let Some(route) = &exchange.affects_cache {
         cache_effects::apply(route, client.request(), response);
     }
-    let (status, verdict) = (response.status, failover::verdict(response));
+    let (status, verdict) = (response.status, failover::verdict(response, found.grpc));
     failover::after_header(client, exchange, status, verdict)?;
     exchange.response_started(status, verdict);
-    if let (Some(value), Some(backend)) = (response.headers.get(&KEEP_ALIVE), exchange.attempted.last()) {
+    if (found.hop_by_hop || switches)
+        && let (Some(value), Some(backend)) = (headers::from_backend(response), exchange.attempted.last())
+    {
         backend.idle_limit().announce(value.as_bytes());
     }
-    headers::from_backend(response);
     Ok(())
 }
 
@@ -171,7 +170,7 @@ pub(super) fn response_to_client(
     if framing::is_interim(response) {
         return Ok(());
     }
-    if framing::is_without_body(response) {
+    if !client.is_request_complete() && framing::is_without_body(response) {
         exchange.response_complete(client);
     }
     headers::to_client(response, exchange)?;

@@ -16,7 +16,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::backend::Backend;
 use super::chunked::{Decoder, Piece, SizeLine, write_end};
-use super::framing::{Framing, connection_options};
+use super::framing::{ConnectionOptions, Framing};
 use super::request_head::RequestKind;
 
 /// Bytes per read. Pingora's stream has a buffer of this size and bypasses it for reads that are as large, which
@@ -128,8 +128,9 @@ impl Backend for Http1Backend {
                     // The phase `response_received` rejects one that was not requested.
                     self.framing = Framing::Close;
                 } else if !head.status.is_informational() {
-                    self.framing = Framing::of_response(&head, self.to_head_request)?;
-                    self.keepalive = self.framing != Framing::Close && stays_open(&head);
+                    let (framing, stays_open) = end_of_message(&head, self.to_head_request)?;
+                    self.framing = framing;
+                    self.keepalive = framing != Framing::Close && stays_open;
                 }
                 return Poll::Ready(Ok(head));
             }
@@ -146,7 +147,12 @@ impl Backend for Http1Backend {
                 let closed = Error::explain(ErrorType::ConnectionClosed, "before the response");
                 return Poll::Ready(Err(broken(closed)));
             }
-            self.received.extend_from_slice(buffer.filled());
+            if self.received.capacity() == 0 {
+                // Costs less than growing an empty buffer.
+                self.received = BytesMut::from(buffer.filled());
+            } else {
+                self.received.extend_from_slice(buffer.filled());
+            }
         }
     }
 
@@ -167,6 +173,10 @@ impl Backend for Http1Backend {
                     self.framing.consume(length);
                     if self.framing == Framing::Length(0) {
                         self.framing = Framing::None;
+                        if length == self.received.len() {
+                            // Nothing more is read, so that the buffer need not be shared.
+                            return Poll::Ready(Ok(Some(std::mem::take(&mut self.received).freeze())));
+                        }
                     }
                     return Poll::Ready(Ok(Some(self.received.split_to(length).freeze())));
                 }
@@ -216,15 +226,23 @@ fn broken(mut e: Box<Error>) -> Box<Error> {
     e
 }
 
-/// Whether the backend keeps the connection open after the response.
-fn stays_open(head: &ResponseHeader) -> bool {
+/// The framing of the body, and whether the backend keeps the connection open after the response.
+fn end_of_message(head: &ResponseHeader, to_head_request: bool) -> pingora::Result<(Framing, bool)> {
+    let (mut options, mut coded) = (ConnectionOptions::default(), false);
+    let framing = Framing::of_response(head, to_head_request, |name, value| {
+        if *name == header::CONNECTION {
+            options.add(value);
+        } else if *name == header::TRANSFER_ENCODING {
+            coded = true;
+        }
+    })?;
     // RFC 9112 §6.1: HTTP/1.0 has no transfer codings, so the end of such a body is not reliable.
-    let unreliable = head.version == Version::HTTP_10 && head.headers.contains_key(header::TRANSFER_ENCODING);
-    !unreliable && connection_options(&head.headers).keepalive(head.version)
+    let unreliable = coded && head.version == Version::HTTP_10;
+    Ok((framing, !unreliable && options.keepalive(head.version)))
 }
 
-/// Parses a head and takes it from `bytes`; `None` if it is incomplete. The values share the memory of the received
-/// bytes.
+/// Parses a head and takes it from `bytes`; `None` if it is incomplete. The values share one copy of the head: the body
+/// stays where it is.
 fn parse_head(bytes: &mut BytesMut) -> pingora::Result<Option<ResponseHeader>> {
     let mut config = httparse::ParserConfig::default();
     config.allow_spaces_after_header_name_in_responses(true);
@@ -232,31 +250,32 @@ fn parse_head(bytes: &mut BytesMut) -> pingora::Result<Option<ResponseHeader>> {
     let invalid = |e| Error::because(ErrorType::InvalidHTTPHeader, "invalid response header", e);
     let mut fields = [MaybeUninit::uninit(); FIELDS_MAX];
     let mut response = httparse::Response::new(&mut []);
-    let received = std::mem::take(bytes).freeze();
-    let parsed = config.parse_response_with_uninit_headers(&mut response, &received, &mut fields);
-    let Status::Complete(length) = parsed.map_err(invalid)? else {
-        *bytes = received.into();
-        return Ok(None);
-    };
+    let parsed = config.parse_response_with_uninit_headers(&mut response, bytes, &mut fields);
+    let Status::Complete(length) = parsed.map_err(invalid)? else { return Ok(None) };
+    let copy = Bytes::copy_from_slice(bytes.get(..length).unwrap_or_default());
+    let start = bytes.as_ptr().addr();
     let mut parts = http::Response::new(()).into_parts().0;
     let status = StatusCode::from_u16(response.code.unwrap_or_default());
     parts.status = status.or_err(ErrorType::InvalidHTTPHeader, "invalid status code")?;
     parts.version = if response.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
     parts.headers = HeaderMap::with_capacity(response.headers.len() + ADDED_FIELDS);
+    let mut coded = false;
     for field in response.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes());
         let name = name.or_err(ErrorType::InvalidHTTPHeader, "invalid name of a response header")?;
-        parts.headers.append(name, header_value_from_raw(received.slice_ref(field.value)));
+        coded |= name == header::TRANSFER_ENCODING;
+        // A value is a part of the head, unless it is empty.
+        let offset = field.value.as_ptr().addr().saturating_sub(start);
+        let part = if field.value.is_empty() { 0..0 } else { offset..offset + field.value.len() };
+        parts.headers.append(name, header_value_from_raw(copy.slice(part)));
     }
     let mut head = ResponseHeader::from(parts);
     head.set_reason_phrase(response.reason)?;
-    if head.headers.contains_key(header::TRANSFER_ENCODING) {
+    if coded {
         // It overrides Content-Length (RFC 9112 §6.3).
         head.remove_header(&header::CONTENT_LENGTH);
     }
-    if length < received.len() {
-        *bytes = received.slice(length..).into();
-    }
+    bytes.advance(length);
     Ok(Some(head))
 }
 
@@ -272,10 +291,12 @@ mod tests {
 
     #[test]
     fn response_head_is_parsed_and_taken_from_the_bytes() {
-        let (head, rest) = parse("HTTP/1.1 299 Very Fine\r\nA: 1\r\na:2 \r\nB : x\r\n y\r\n\r\nbody").unwrap();
+        let text = "HTTP/1.1 299 Very Fine\r\nA: 1\r\na:2 \r\nB : x\r\n y\r\nC:\r\nD: \r\n\r\nbody";
+        let (head, rest) = parse(text).unwrap();
         assert_eq!((head.status.as_u16(), head.get_reason_phrase()), (299, Some("Very Fine")));
         let values = |name: &str| head.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
         assert_eq!((values("a"), values("b")), (vec!["1", "2"], vec!["x y"]));
+        assert_eq!((values("c"), values("d")), (vec![""], vec![""]));
         assert_eq!(&rest[..], b"body");
         assert_eq!(parse("HTTP/1.0 200\r\n\r\n").unwrap().0.version, Version::HTTP_10);
     }
@@ -307,10 +328,9 @@ mod tests {
         let (head, _) =
             parse("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n").unwrap();
         assert!(!head.headers.contains_key("content-length"));
-        assert_eq!(Framing::of_response(&head, false).unwrap(), Framing::Chunked);
-        assert!(stays_open(&head));
+        assert_eq!(end_of_message(&head, false).unwrap(), (Framing::Chunked, true));
         let (head, _) =
             parse("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n").unwrap();
-        assert!(!stays_open(&head));
+        assert_eq!(end_of_message(&head, false).unwrap(), (Framing::Chunked, false));
     }
 }

@@ -31,6 +31,9 @@ const READ_SIZE: usize = 64 << 10;
 /// A part of a request body smaller than this goes into the rest of the last buffer.
 const READ_MIN: usize = 4 << 10;
 
+/// The value of `Connection` in a response after which the connection stays open.
+const KEEP_ALIVE: &str = "keep-alive";
+
 /// A client that closes its sending side within this time after its request still gets its response. Later it
 /// counts as disconnected: a client that gives up looks the same.
 const HALF_CLOSE: Duration = Duration::from_secs(1);
@@ -175,16 +178,28 @@ impl<'a> Http1Client<'a> {
         if self.close_if_incomplete && !self.body.complete {
             self.keepalive = false;
         }
-        self.framing = Framing::of_response(head, self.request.method == Method::HEAD)?;
+        let (mut has_date, mut connections, mut says_keepalive) = (false, 0, false);
+        let to_head_request = self.request.method == Method::HEAD;
+        self.framing = Framing::of_response(head, to_head_request, |name, value| {
+            if *name == header::DATE {
+                has_date = true;
+            } else if *name == header::CONNECTION {
+                connections += 1;
+                says_keepalive = value == KEEP_ALIVE;
+            }
+        })?;
         if self.framing == Framing::Close {
             self.keepalive = false;
         }
-        let connection = if self.keepalive { "keep-alive" } else { "close" };
         // The Date of a backend stays (RFC 9110 §6.6.1).
-        if !head.headers.contains_key(header::DATE) {
+        if !has_date {
             head.insert_header(header::DATE, get_cached_date())?;
         }
-        head.insert_header(header::CONNECTION, HeaderValue::from_static(connection))?;
+        // Many backends send what the client gets.
+        if !(self.keepalive && says_keepalive && connections == 1) {
+            let connection = if self.keepalive { KEEP_ALIVE } else { "close" };
+            head.insert_header(header::CONNECTION, HeaderValue::from_static(connection))?;
+        }
         Ok(())
     }
 

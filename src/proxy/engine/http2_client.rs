@@ -305,17 +305,18 @@ impl Client for Http2Client {
         if head.status.is_informational() {
             if head.status != StatusCode::CONTINUE || self.expects_continue {
                 self.status = Some(head.status);
-                let parts: http::response::Parts = without_connection_headers(head).into();
+                remove_connection_headers(&mut head);
+                let parts: http::response::Parts = head.into();
                 self.respond.send_informational(Response::from_parts(parts, ())).map_err(write_error)?;
             }
             return Ok(());
         }
+        self.status = Some(head.status);
         // The Date of a backend stays (RFC 9110 §6.6.1).
-        if !head.headers.contains_key(header::DATE) {
+        if !remove_connection_headers(&mut head) {
             head.insert_header(header::DATE, get_cached_date())?;
         }
-        self.status = Some(head.status);
-        self.head = Some(without_connection_headers(head));
+        self.head = Some(head);
         Ok(())
     }
 
@@ -368,12 +369,29 @@ impl Client for Http2Client {
     }
 }
 
-/// HTTP/2 does not have them (RFC 9113 §8.2.2).
-fn without_connection_headers(mut head: ResponseHeader) -> ResponseHeader {
-    head.remove_header(&header::TRANSFER_ENCODING);
-    head.remove_header(&header::CONNECTION);
-    head.remove_header(&header::UPGRADE);
-    head.remove_header("keep-alive");
-    head.remove_header("proxy-connection");
-    head
+/// Removes headers that HTTP/2 does not have (RFC 9113 §8.2.2). Returns whether there is a Date.
+fn remove_connection_headers(head: &mut ResponseHeader) -> bool {
+    let (mut has_date, mut has_connection, mut others) = (false, false, Vec::new());
+    // One pass costs less than a lookup for each name.
+    for name in head.headers.keys() {
+        if *name == header::DATE {
+            has_date = true;
+        } else if *name == header::CONNECTION {
+            has_connection = true;
+        } else if is_connection_header(name.as_str()) {
+            others.push(name.clone());
+        }
+    }
+    if has_connection {
+        head.remove_header(&header::CONNECTION);
+    }
+    for name in others {
+        head.remove_header(&name);
+    }
+    has_date
+}
+
+/// Whether it is a header of the connection other than Connection itself.
+fn is_connection_header(name: &str) -> bool {
+    matches!(name, "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection")
 }
