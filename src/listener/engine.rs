@@ -1,6 +1,7 @@
 //! What the listener needs from the proxy: an engine that serves requests.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
@@ -21,6 +22,8 @@ pub struct Http1Request<'a> {
     pub head: Head,
     /// The bytes of the head, from the request line to the empty line.
     pub bytes: BytesMut,
+    /// When it was complete.
+    pub arrived: Instant,
     /// Whether it is the last request on the connection.
     pub last: bool,
 }

@@ -43,8 +43,9 @@ pub(super) async fn serve<E: Engine>(worker: &WorkerContext<E>, stream: ClientSt
         };
         requests += 1;
         let limits = worker.limits();
-        let last = requests >= limits.requests || start.elapsed() >= limits.age;
-        let request = Http1Request { stream: &handle, head, bytes, last };
+        let arrived = Instant::now();
+        let last = requests >= limits.requests || arrived.duration_since(start) >= limits.age;
+        let request = Http1Request { stream: &handle, head, bytes, arrived: arrived.into_std(), last };
         // Boxed, so that an idle connection does not keep the memory of a request.
         Box::pin(worker.engine.serve_http1(request, &worker.draining)).await;
         if last || !connection.is_keepalive() || !poll_fn(|cx| handle.stream().poll_rest(cx)).await {

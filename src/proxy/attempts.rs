@@ -41,12 +41,17 @@ impl Exchange {
         self.set_deadlines(&side.request().headers, total)?;
         let target = self.target().ok_or(Rejection::Internal)?;
         let mut moved = false;
-        let reserved = target.pool.reserve(|| self.pick(&mut moved, Instant::now())).await;
+        let mut picked_at = self.began();
+        let pick = || {
+            picked_at = Instant::now();
+            self.pick(&mut moved, picked_at)
+        };
+        let reserved = target.pool.reserve(pick).await;
         if moved {
             self.detail = AFFINITY_LOST.into();
         }
-        let first = self.with_trial(side, reserved?, Instant::now());
-        self.next = Some(first);
+        let first = self.with_trial(side, reserved?, picked_at);
+        (self.next, self.reserved_at) = (Some(first), Some(picked_at));
         Ok(())
     }
 
@@ -152,10 +157,11 @@ impl Exchange {
             let (limit, keepalive_timeout) = (Period(limit), Period(keepalive_timeout));
             Event::KeepaliveShortened { pool, backend, limit, keepalive_timeout }.announce();
         }
-        let now = Instant::now();
+        let now = self.reserved_at.unwrap_or_else(Instant::now);
         let limit = target.template.timeouts.attempt;
         self.set_attempt_deadline(&mut peer, limit, now)?;
         (self.selected_at, self.recorded, self.rejection) = (Some(now), false, None);
+        self.reserved_at = None;
         self.attempted.push(endpoint);
         Ok(Box::new(peer))
     }

@@ -80,6 +80,8 @@ pub struct Exchange {
     pub(super) trials: usize,
     /// The pause before the next attempt.
     pub(super) backoff: Duration,
+    /// When the first backend was reserved, until its attempt starts.
+    pub(super) reserved_at: Option<Instant>,
     pub(super) selected_at: Option<Instant>,
     /// Whether the outcome of the attempt was recorded.
     pub(super) recorded: bool,
@@ -114,13 +116,12 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// The state of a new request.
-    #[expect(clippy::disallowed_methods, reason = "the request's own clock starts here")]
-    pub(super) fn begin(snapshot: Arc<Snapshot>) -> Self {
+    /// The state of a request that arrived at `began`.
+    pub(super) fn begin(snapshot: Arc<Snapshot>, began: Instant) -> Self {
         let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         Self {
             snapshot,
-            began: Instant::now(),
+            began,
             time: SystemTime::now(),
             connection: None,
             client: unknown,
@@ -142,6 +143,7 @@ impl Exchange {
             trial: None,
             trials: 0,
             backoff: Duration::ZERO,
+            reserved_at: None,
             selected_at: None,
             recorded: false,
             upstream_latency: None,
@@ -162,8 +164,8 @@ impl Exchange {
         }
     }
 
-    /// The state of a request that l7lb makes on behalf of this one.
-    pub(super) fn fork(&self) -> Self {
+    /// The state of a request that l7lb makes on behalf of this one, from `now` on.
+    pub(super) fn fork(&self, now: Instant) -> Self {
         Self {
             connection: self.connection.clone(),
             client: self.client,
@@ -174,7 +176,7 @@ impl Exchange {
             http2: self.http2,
             cache: self.cache,
             is_fork: true,
-            ..Self::begin(Arc::clone(&self.snapshot))
+            ..Self::begin(Arc::clone(&self.snapshot), now)
         }
     }
 
@@ -229,10 +231,10 @@ impl Exchange {
         }
     }
 
-    /// Marks the end of the exchange; its access log line follows later.
+    /// Marks the end of the exchange, which is now and is returned; its access log line follows later.
     #[expect(clippy::disallowed_methods, reason = "the exchange ends now")]
-    pub(super) fn mark_end(&mut self) {
-        self.ended_at = Some(Instant::now());
+    pub(super) fn mark_end(&mut self) -> Instant {
+        *self.ended_at.insert(Instant::now())
     }
 
     /// The time from the arrival of the request to its end, or to now.

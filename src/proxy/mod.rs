@@ -36,7 +36,7 @@ mod cache_effects;
 mod trial;
 
 use std::os::fd::RawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -56,8 +56,9 @@ impl ProxyHttp for Proxy {
     type CTX = Exchange;
 
     /// A request keeps the snapshot that is active at its start.
+    #[expect(clippy::disallowed_methods, reason = "the request's own clock starts here")]
     fn new_ctx(&self) -> Exchange {
-        Exchange::begin(self.live.load_full())
+        Exchange::begin(self.live.load_full(), Instant::now())
     }
 
     /// Nothing is compressed, so Pingora's module is not installed: it costs an allocation per request.

@@ -45,6 +45,8 @@ impl Proxy {
             Ok(()) => {
                 if exchange.may_use_http2() {
                     framing::continue_ourselves(client).await?;
+                    // Sending it may have taken time.
+                    exchange.reserved_at = None;
                 }
                 Ok(true)
             }

@@ -45,14 +45,16 @@ impl Wake for Closed {
 }
 
 /// An idle connection.
-struct Connection<S> {
-    stream: S,
-    since: Instant,
-    timeout: Duration,
-    endpoint: Arc<Endpoint>,
+pub(super) struct IdleConnection<S = Stream> {
+    pub(super) stream: S,
+    /// When the last exchange on it ended.
+    pub(super) since: Instant,
+    /// How long it may be idle.
+    pub(super) timeout: Duration,
+    pub(super) endpoint: Arc<Endpoint>,
 }
 
-impl<S: IsOpen> Connection<S> {
+impl<S: IsOpen> IdleConnection<S> {
     fn idle(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)
     }
@@ -73,17 +75,21 @@ impl<S: IsOpen> Connection<S> {
 
 /// The connections by the key of their peer, each list in the order of release.
 struct Idle<S = Stream> {
-    by_peer: HashMap<u64, Vec<Connection<S>>, ahash::RandomState>,
+    by_peer: HashMap<u64, Vec<IdleConnection<S>>, ahash::RandomState>,
     count: usize,
-    /// The time of the last sweep.
-    now: Instant,
+}
+
+impl<S> Default for Idle<S> {
+    fn default() -> Self {
+        Self { by_peer: HashMap::default(), count: 0 }
+    }
 }
 
 /// The backend has closed the connection.
-struct Close;
+pub(super) struct Close;
 
 /// Whether an idle connection is still open.
-trait IsOpen {
+pub(super) trait IsOpen {
     /// False if it is open but must not be used. `waker` is woken when that changes.
     fn is_open(&mut self, waker: &Waker) -> Result<bool, Close>;
 }
@@ -103,24 +109,21 @@ impl IsOpen for Stream {
 
 impl IdleConnections {
     /// At most `most` connections; the sweep runs in the current runtime.
-    pub(super) fn new(most: usize, now: Instant) -> Self {
+    pub(super) fn new(most: usize) -> Self {
         let closed = Arc::new(Closed(Notify::new()));
         let waker = Arc::clone(&closed).into();
-        let idle = Self { idle: Arc::new(Mutex::new(Idle::new(now))), most, closed, waker };
+        let idle = Self { idle: Arc::new(Mutex::new(Idle::default())), most, closed, waker };
         tokio::spawn(idle.clone().sweep());
         idle
     }
 
-    /// The last released connection to the peer with this key that can be used at `now`, and for how long it was idle;
-    /// without `now` at the last sweep.
-    pub(super) fn take(&self, key: u64, now: Option<Instant>) -> Option<(Stream, Duration)> {
+    /// The last released connection to the peer with this key that can be used at `now`, and for how long it was idle.
+    pub(super) fn take(&self, key: u64, now: Instant) -> Option<(Stream, Duration)> {
         self.idle.lock().take(key, now)
     }
 
-    /// Keeps a connection to `endpoint` for `timeout`. If there are too many, the oldest one is closed.
-    #[expect(clippy::disallowed_methods, reason = "the idle time of the connection starts here")]
-    pub(super) fn put(&self, key: u64, stream: Stream, timeout: Duration, endpoint: Arc<Endpoint>) {
-        let mut connection = Connection { stream, since: Instant::now(), timeout, endpoint };
+    /// Keeps a connection that has just become idle. If there are too many, the oldest one is closed.
+    pub(super) fn put(&self, key: u64, mut connection: IdleConnection) {
         if connection.is_usable(connection.since, &self.waker) {
             self.idle.lock().put(key, connection, self.most);
         }
@@ -141,12 +144,7 @@ impl IdleConnections {
 }
 
 impl<S: IsOpen> Idle<S> {
-    fn new(now: Instant) -> Self {
-        Self { by_peer: HashMap::default(), count: 0, now }
-    }
-
-    fn take(&mut self, key: u64, now: Option<Instant>) -> Option<(S, Duration)> {
-        let now = now.unwrap_or(self.now);
+    fn take(&mut self, key: u64, now: Instant) -> Option<(S, Duration)> {
         let connections = self.by_peer.get_mut(&key)?;
         while let Some(mut connection) = connections.pop() {
             self.count -= 1;
@@ -158,7 +156,7 @@ impl<S: IsOpen> Idle<S> {
         None
     }
 
-    fn put(&mut self, key: u64, connection: Connection<S>, most: usize) {
+    fn put(&mut self, key: u64, connection: IdleConnection<S>, most: usize) {
         self.by_peer.entry(key).or_default().push(connection);
         self.count += 1;
         if self.count > most {
@@ -175,7 +173,6 @@ impl<S: IsOpen> Idle<S> {
     }
 
     fn sweep(&mut self, now: Instant, waker: &Waker) {
-        self.now = now;
         self.by_peer.retain(|_, connections| {
             connections.retain_mut(|connection| {
                 let usable = connection.is_usable(now, waker);
@@ -220,16 +217,16 @@ mod tests {
             let now = Instant::now();
             let address = "127.0.0.1:1".parse().unwrap();
             let endpoint = Endpoint::new(address, BackendSettings::default(), PoolShared::default(), now);
-            Self { idle: Idle::new(now), endpoint: Arc::new(endpoint), now }
+            Self { idle: Idle::default(), endpoint: Arc::new(endpoint), now }
         }
 
         fn put(&mut self, key: u64, fake: Fake, timeout: Duration, most: usize) {
             let endpoint = Arc::clone(&self.endpoint);
-            self.idle.put(key, Connection { stream: fake, since: self.now, timeout, endpoint }, most);
+            self.idle.put(key, IdleConnection { stream: fake, since: self.now, timeout, endpoint }, most);
         }
 
         fn take(&mut self, key: u64) -> Option<Fake> {
-            self.idle.take(key, Some(self.now)).map(|(fake, _)| fake)
+            self.idle.take(key, self.now).map(|(fake, _)| fake)
         }
     }
 
@@ -282,6 +279,6 @@ mod tests {
         assert_eq!(bench.take(1), None, "idle for three seconds");
         bench.put(1, Fake("recent", true), SECOND * 50, 9);
         bench.now += SECOND / 2;
-        assert_eq!(bench.idle.take(1, Some(bench.now)), Some((Fake("recent", true), SECOND / 2)));
+        assert_eq!(bench.idle.take(1, bench.now), Some((Fake("recent", true), SECOND / 2)));
     }
 }

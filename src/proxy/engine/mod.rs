@@ -45,7 +45,7 @@ use pingora_proxy::HttpProxy;
 use tokio::sync::watch;
 
 use client::Client;
-use connectors::{Connected, Connectors};
+use connectors::{Connected, Connectors, ReuseKey};
 use http1_backend::Http1Backend;
 use http1_client::Http1Client;
 use http2_backend::{Http2Backend, Limits};
@@ -126,9 +126,9 @@ impl Engine {
 }
 
 impl OwnEngine {
-    /// Serves a request, with its access log line.
-    async fn serve(self: &Arc<Self>, client: &mut impl Client) {
-        let mut exchange = Exchange::begin(self.proxy.live.load_full());
+    /// Serves a request that arrived at `began`, with its access log line.
+    async fn serve(self: &Arc<Self>, client: &mut impl Client, began: Instant) {
+        let mut exchange = Exchange::begin(self.proxy.live.load_full(), began);
         phases::begin(client, &mut exchange);
         let mut result = match self.proxy.admit(client, &mut exchange).await {
             Ok(false) => match exchange.route_cache() {
@@ -170,7 +170,9 @@ impl OwnEngine {
     /// One attempt.
     async fn attempt(&self, client: &mut impl Client, exchange: &mut Exchange, form: &mut Form) -> pingora::Result<()> {
         let peer = phases::next_peer(exchange).await?;
-        let (connected, idle) = match self.connectors.connect(&peer, exchange.selected_at).await {
+        let key = ReuseKey::of(&peer);
+        let now = exchange.selected_at.unwrap_or(exchange.began());
+        let (connected, idle) = match self.connectors.connect(&peer, key, now).await {
             Ok(connected) => connected,
             Err(mut e) => {
                 e.as_up();
@@ -179,7 +181,7 @@ impl OwnEngine {
         };
         let idle_http1 = idle.filter(|_| matches!(connected, Connected::Http1(_)));
         let result = match connected {
-            Connected::Http1(stream) => self.over_http1(client, exchange, form, (&peer, stream)).await,
+            Connected::Http1(stream) => self.over_http1(client, exchange, form, (&peer, key, stream)).await,
             // Boxed: it is rare, and must not enlarge the memory of every request.
             Connected::Http2(session) => {
                 Box::pin(self.over_http2(client, exchange, form.kind(), (&peer, *session))).await
@@ -199,7 +201,7 @@ impl OwnEngine {
         client: &mut impl Client,
         exchange: &mut Exchange,
         form: &mut Form,
-        (peer, stream): (&HttpPeer, Stream),
+        (peer, key, stream): (&HttpPeer, ReuseKey, Stream),
     ) -> pingora::Result<()> {
         let local = stream.get_socket_digest().and_then(|digest| digest.local_addr()?.as_inet().copied());
         exchange.await_response(client, Some(&self.proxy.deadlines), (stream.id(), local));
@@ -211,9 +213,11 @@ impl OwnEngine {
         std::future::poll_fn(|cx| transfer.poll(cx)).await?;
         if let (backend, true) = transfer.into_backend()
             && let Some(stream) = backend.into_reusable()
-            && let Some(endpoint) = exchange.attempted.last()
         {
-            self.connectors.release_http1(stream, peer, endpoint);
+            let now = exchange.mark_end();
+            if let Some(endpoint) = exchange.attempted.last() {
+                self.connectors.release_http1((stream, key), peer, endpoint, now);
+            }
         }
         Ok(())
     }
@@ -270,7 +274,7 @@ fn http2_limits(exchange: &Exchange) -> Limits {
 
 impl ListenerEngine for Engine {
     async fn serve_http1(&self, request: Http1Request<'_>, draining: &watch::Receiver<bool>) {
-        let Http1Request { stream, head, bytes, last } = request;
+        let Http1Request { stream, head, bytes, arrived, last } = request;
         if !self.uses_own {
             return self.with_pingora(stream, bytes, last, draining).await;
         }
@@ -280,15 +284,16 @@ impl ListenerEngine for Engine {
             return self.with_pingora(stream, bytes.into(), last, draining).await;
         };
         let keepalive = !last && !*draining.borrow();
-        self.own.serve(&mut Http1Client::new(stream, parsed, head.body, keepalive)).await;
+        self.own.serve(&mut Http1Client::new(stream, parsed, head.body, keepalive), arrived).await;
     }
 
     fn uses_sessions(&self) -> bool {
         !self.uses_own
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the request's own clock starts here")]
     async fn serve_http2(&self, stream: Http2Stream) {
-        self.own.serve(&mut Http2Client::new(stream)).await;
+        self.own.serve(&mut Http2Client::new(stream), Instant::now()).await;
     }
 
     async fn serve_session(&self, session: HttpSession, draining: &watch::Receiver<bool>) {

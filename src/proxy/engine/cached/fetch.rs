@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use http::{HeaderName, HeaderValue, Method, header};
 use pingora_http::RequestHeader;
@@ -58,6 +58,7 @@ impl OwnEngine {
         self.spawn_fetch(request, exchange, fetch, None);
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the clock of the request of the fetch starts here")]
     fn spawn_fetch(
         self: &Arc<Self>,
         request: &RequestHeader,
@@ -66,7 +67,7 @@ impl OwnEngine {
         events: Option<mpsc::Sender<Event>>,
     ) {
         let sink = Sink::new(request.headers.clone(), events, fetch.cache.purges.stamp(SystemTime::now()));
-        let mut exchange = exchange.fork();
+        let mut exchange = exchange.fork(Instant::now());
         let (client, parts) = FetchClient::new(prepare(request, &fetch), exchange.connection.clone());
         let engine = Arc::clone(self);
         // Boxed: tokio copies a task several times.
@@ -100,6 +101,8 @@ impl OwnEngine {
         sink.end(forwarded.and_then(Result::err), Report::of(exchange)).await;
         if background {
             exchange.cache = "background";
+            // The response was stored.
+            exchange.mark_end();
             self.proxy.finish(&mut client, None, exchange);
         }
     }
