@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::header::HeaderName;
-use http::{HeaderMap, Method, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Version, header};
 use pingora_http::RequestHeader;
 
 use crate::http::client_address::{TrustedProxies, X_FORWARDED_FOR};
@@ -109,7 +109,14 @@ pub(super) fn normalise(request: &mut RequestHeader) -> Result<Encoded, Detailed
 #[must_use]
 pub fn host(request: &RequestHeader) -> Option<&str> {
     let authority = request.uri.authority().map(http::uri::Authority::as_str);
-    authority.or_else(|| request.headers.get(header::HOST)?.to_str().ok())
+    authority.or_else(|| host_field(&request.headers)?.to_str().ok())
+}
+
+/// The field `Host`. Most clients send it first (RFC 9110 §7.2), where no lookup is needed.
+#[must_use]
+pub fn host_field(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let first = headers.iter().next().filter(|(name, _)| **name == header::HOST);
+    first.map_or_else(|| headers.get(header::HOST), |(_, value)| Some(value))
 }
 
 /// The scheme that a request is forwarded with. `None` if the one that a trusted proxy has set stays. `own`: the scheme of

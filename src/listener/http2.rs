@@ -4,6 +4,7 @@
 //! closed, a limit of malformed requests per connection, an access log line for each of them, and GOAWAY on a
 //! flood (see [`super::flood`]).
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
@@ -232,12 +233,15 @@ async fn accept<E: Engine>(
     active: &Arc<ActiveRequests>,
 ) -> ConnectionEnd {
     let expires_at = Instant::now() + worker.limits().age;
-    let mut drain_started = worker.drain.started();
+    let mut started = worker.drain.started();
+    // `wait_for` fails once the sender is dropped at process end; then the connection must close too. One future for
+    // all requests: another one for each request costs more than the rest of this loop.
+    let mut drain_started = pin!(async move { drop(started.wait_for(|started| *started).await) });
     let (mut requests, mut malformed, mut draining) = (0, 0, false);
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = drain_started.wait_for(|started| *started), if !draining => {
+            () = &mut drain_started, if !draining => {
                 connection.graceful_shutdown();
                 draining = true;
                 continue;
@@ -260,7 +264,7 @@ async fn accept<E: Engine>(
                     connection.graceful_shutdown();
                     draining = true;
                 }
-                pass(worker, *request, ActiveRequest::new(active));
+                pass(worker, request, ActiveRequest::new(active));
             }
             Ok(Some(Accepted::Malformed)) => {
                 let detailed =
@@ -295,12 +299,12 @@ fn connection_fault(e: &h2::Error) -> Option<DetailedRejection> {
 }
 
 /// Passes one request to the engine, next to the others.
-fn pass<E: Engine>(worker: &Arc<WorkerContext<E>>, request: Request, active: ActiveRequest) {
+fn pass<E: Engine>(worker: &Arc<WorkerContext<E>>, request: Box<Request>, active: ActiveRequest) {
     let worker = Arc::clone(worker);
     // Boxed: tokio copies a task several times, and this one is large.
     tokio::spawn(Box::pin(async move {
         let _active = active;
-        match request {
+        match *request {
             Request::Stream(stream) => worker.engine.serve_http2(stream).await,
             Request::Session(session) => worker.engine.serve_session(session, &worker.draining).await,
         }

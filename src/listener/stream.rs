@@ -184,7 +184,12 @@ impl ClientStream {
         let mut space = [MaybeUninit::uninit(); READ_SIZE];
         let mut buffer = ReadBuf::uninit(&mut space);
         ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
-        self.unread.extend_from_slice(buffer.filled());
+        if self.unread.capacity() == 0 {
+            // Costs less than growing an empty buffer.
+            self.unread = BytesMut::from(buffer.filled());
+        } else {
+            self.unread.extend_from_slice(buffer.filled());
+        }
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
@@ -325,7 +330,8 @@ impl ClientStream {
     /// The bytes that wait to be written.
     pub fn unsent(&mut self) -> &mut BytesMut {
         if self.unsent.is_empty() {
-            self.unsent.reserve(WRITE_BUFFER);
+            // There is no buffer yet, so nothing is to be grown.
+            self.unsent = BytesMut::with_capacity(WRITE_BUFFER);
         }
         &mut self.unsent
     }
@@ -383,10 +389,7 @@ impl AsyncRead for ClientStream {
 impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.unsent.len() + bytes.len() <= WRITE_BUFFER {
-            if self.unsent.is_empty() {
-                self.unsent.reserve(WRITE_BUFFER);
-            }
-            self.unsent.extend_from_slice(bytes);
+            self.push(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
         loop {

@@ -30,13 +30,15 @@ pub(super) fn add(request: &mut Parts, exchange: &Exchange, connection: &Connect
     if let Some(scheme) = new_scheme {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
+    let requested = host(authority, headers);
+    let has_host = requested.is_some();
     if !(exchange.trusted && headers.contains_key(X_FORWARDED_HOST)) {
-        match host(authority, headers) {
+        match requested {
             Some(host) => drop(headers.insert(X_FORWARDED_HOST, host)),
             None => drop(headers.remove(X_FORWARDED_HOST)),
         }
     }
-    if host(authority, headers).is_none() {
+    if !has_host {
         // HTTP/1.0 may lack Host, but is forwarded as HTTP/1.1, which requires it: the address that the client
         // connected to is the best value (RFC 9112 §3.3).
         let local = connection.local.and_then(|local| HeaderValue::try_from(local.to_string()).ok());
@@ -92,6 +94,6 @@ fn extend(headers: &HeaderMap, name: &HeaderName, last: HeaderValue) -> HeaderVa
 fn host(authority: Option<&Authority>, headers: &HeaderMap) -> Option<HeaderValue> {
     match authority {
         Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
-        None => headers.get(header::HOST).cloned(),
+        None => form::host_field(headers).cloned(),
     }
 }

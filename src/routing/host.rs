@@ -42,13 +42,15 @@ impl Hosts {
 
     /// The route that matches the request.
     pub(super) fn find(&self, host: Option<&str>, path: &str, method: &Method) -> Option<usize> {
-        host.and_then(|host| {
-            with_canonical(host, |name| {
-                let exact = self.exact.get(name).and_then(|trie| trie.find(path, method));
-                exact.or_else(|| self.wildcards.visit(name, &mut |trie| trie.find(path, method)))
+        // Without routes for hosts, the host need not be looked at.
+        host.filter(|_| !(self.exact.is_empty() && self.wildcards.is_empty()))
+            .and_then(|host| {
+                with_canonical(host, |name| {
+                    let exact = self.exact.get(name).and_then(|trie| trie.find(path, method));
+                    exact.or_else(|| self.wildcards.visit(name, &mut |trie| trie.find(path, method)))
+                })
             })
-        })
-        .or_else(|| self.any.find(path, method))
+            .or_else(|| self.any.find(path, method))
     }
 
     /// The tries of all patterns that match the host, the most specific first.
@@ -69,6 +71,11 @@ impl Hosts {
 }
 
 impl Label {
+    /// Whether no wildcard was added.
+    fn is_empty(&self) -> bool {
+        self.children.is_empty() && self.trie.is_none()
+    }
+
     /// Calls `visitor` with the tries of matching wildcards, the longest first, until it returns a result.
     /// `rest` is the part of the host in front of this node's suffix.
     ///

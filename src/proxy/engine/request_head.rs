@@ -39,7 +39,8 @@ impl RequestKind {
 
 /// Turns a request into the form for HTTP/1.1 backends. To be called once, for all attempts.
 pub(super) fn prepare_for_http1(request: &mut RequestHeader, kind: RequestKind) -> pingora::Result<()> {
-    let protocol = request.headers.get(header::UPGRADE).filter(|_| kind == RequestKind::Upgrade).cloned();
+    let is_upgrade = kind == RequestKind::Upgrade;
+    let protocol = if is_upgrade { request.headers.get(header::UPGRADE).cloned() } else { None };
     strip_hop_by_hop(request);
     if let Some(authority) = request.uri.authority()
         && !request.headers.contains_key(header::HOST)
