@@ -370,7 +370,11 @@ impl Cache {
         }
         let storage = self.store.storage();
         let stored = storage.lookup(key, &span()).await?.and_then(|(meta, _)| variants(&meta));
-        let all = stored.as_ref().map_or_else(|| names.clone(), |stored| vary::union(stored, &names));
+        let all = match stored.as_ref().map(|stored| vary::union(stored, &names)) {
+            // The responses before cannot be selected any more: a variance has the names.
+            Some(VaryNames::Any) | None => names,
+            Some(all) => all,
+        };
         if stored.as_ref() != Some(&all) {
             let record = variants_record(&all, meta)?;
             let mut writer = storage.get_miss_handler(key, &record, &span()).await?;
@@ -379,7 +383,7 @@ impl Cache {
         }
         match vary::variance(&all, request) {
             Some(variance) => key.set_variance_key(variance),
-            None => return Error::e_explain(ErrorType::InternalError, "the response has too many variants"),
+            None => return Error::e_explain(ErrorType::InternalError, "no request selects the response"),
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use super::directives::{CacheControl, Fields, MAX_SECONDS};
 use super::freshness::{self, Freshness, Source, Times};
 use super::rules::{Rules, SetCookie};
 use super::targeted::{CDN_CACHE_CONTROL, Policy};
+use super::vary::{self, VaryNames};
 use crate::http::connection_fields::{NOT_STORED, named_by_connection};
 
 /// What decides about a request.
@@ -60,7 +61,7 @@ pub enum Refusal {
     Authorization,
     /// The response has Set-Cookie.
     SetCookie,
-    /// `Vary: *`.
+    /// `Vary` that no later request matches (§4.1): `*`, more names than are compared, or something that is no name.
     VaryAny,
     /// Content-Length is above the limit.
     TooLarge,
@@ -116,7 +117,7 @@ pub fn judge(
     if rejects_cookies && headers.contains_key(SET_COOKIE) && !origin_removes_set_cookie(headers, directives) {
         return Err(Refusal::SetCookie);
     }
-    if has_vary_any(headers) {
+    if vary::names(headers) == VaryNames::Any {
         return Err(Refusal::VaryAny);
     }
     if states_larger_body(headers, rules.max_object_size) {
@@ -224,12 +225,6 @@ const fn is_understood(status: u16) -> bool {
 /// RFC 9110 §15.1, without 206.
 const fn is_heuristically_cacheable(status: u16) -> bool {
     matches!(status, 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
-}
-
-/// `Vary: *` is never selected by a later request (§4.1).
-fn has_vary_any(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(VARY).into_iter();
-    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).any(|member| member.trim_ascii() == b"*")
 }
 
 fn states_larger_body(headers: &HeaderMap, limit: u64) -> bool {

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::super::fixtures_tests::{headers as map, rules};
+use super::super::vary::MAX_NAMES;
 use super::*;
 
 type Fields<'a> = &'a [(&'a str, &'a str)];
@@ -152,8 +153,13 @@ fn set_cookie_is_stored_only_if_enabled_or_excluded_by_the_origin_and_never_kept
 }
 
 #[test]
-fn vary_with_an_asterisk_is_refused() {
+fn vary_that_no_later_request_can_match_is_refused() {
+    let names = |count: usize| (1..count).map(|number| format!("x-{number}")).collect::<Vec<_>>().join(",");
+    let (most, more) = (names(MAX_NAMES), names(MAX_NAMES + 1));
     let cases = [
+        (most.as_str(), None),
+        (more.as_str(), Some(Refusal::VaryAny)),
+        ("a b", Some(Refusal::VaryAny)),
         ("*", Some(Refusal::VaryAny)),
         ("a, *", Some(Refusal::VaryAny)),
         ("* , a", Some(Refusal::VaryAny)),

@@ -240,6 +240,35 @@ fn responses_whose_vary_grows_are_never_mixed() {
 }
 
 #[test]
+fn response_with_too_many_names_in_vary_is_unstored_with_a_cause_and_remembered() {
+    let names: String = (0..17).map(|number| format!("X-{number},")).collect();
+    let origin = Origin::responding(move |_| ok(&format!("{CACHEABLE}Vary: {names}\r\n"), "x"));
+    let port = free_port();
+    let _lab = cached(port, origin.port, "");
+    let status = || get(port, "/", &[]).field("cache-status").unwrap();
+    assert_eq!(status(), "l7lb; fwd=uri-miss; detail=vary_any");
+    // A response that is known as one that cannot be stored is forwarded without a fetch, which has no detail.
+    assert_eq!(status(), "l7lb; fwd=uri-miss");
+}
+
+/// Each response names few fields, but all of them together are too many.
+#[test]
+fn response_whose_vary_names_others_than_those_of_before_is_stored() {
+    let origin = Origin::responding(|request| {
+        let first = request.field("x-first").unwrap_or_default();
+        let names: String = (0..10).map(|number| format!("X-{first}-{number},")).collect();
+        ok(&format!("{CACHEABLE}Vary: X-First, {names}\r\n"), &first)
+    });
+    let port = free_port();
+    let _lab = cached(port, origin.port, "");
+    for first in ["a", "b", "c"] {
+        let responses = [(); 2].map(|()| get(port, "/", &[("X-First", first)]));
+        assert_eq!(responses.each_ref().map(Message::text), [first, first]);
+        assert!(responses[1].is_hit(), "{first}: {:?}", responses[1]);
+    }
+}
+
+#[test]
 fn large_response_header_is_the_same_from_the_cache() {
     let value = "v".repeat(6000);
     let origin = Origin::responding(move |_| ok(&format!("{CACHEABLE}X-A: {value}\r\nX-B: {value}\r\n"), "x"));
