@@ -2,9 +2,10 @@
 
 use super::entries::{
     Counters, EntryId, FullKey, INCOMPLETE, NO_ROOM, NOT_STORED, Order, Stats, TOO_LARGE, TopEntry, WriteLimit,
-    check_seek, combine, exact_id, hash, rank,
+    combine, exact_id, hash, rank,
 };
 use super::flight::{Flight, Flights, Progress, Reader, WINDOW};
+use super::hit::{Hit, Source};
 use super::index::{Index, Reservation, Weight};
 use super::meta::StoredMeta;
 use super::pieces::Pieces;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use pingora_cache::eviction::CacheEntryId;
 use pingora_cache::key::CacheHashKey;
 use pingora_cache::storage::{
-    HandleHit, HandleMiss, HitHandler, MissFinishType, MissHandler, PurgeOutcome, PurgeTarget, PurgeType, Storage,
+    HandleMiss, HitHandler, MissFinishType, MissHandler, PurgeOutcome, PurgeTarget, PurgeType, Storage,
     streaming_write::U64WriteId,
 };
 use pingora_cache::trace::SpanHandle;
@@ -32,7 +33,7 @@ const SMALL_WINDOW: u64 = 128 * 1024;
 const SAMPLE: usize = 100_000;
 
 /// A complete entry.
-struct Entry {
+pub(super) struct Entry {
     key: FullKey,
     id: u64,
     meta: StoredMeta,
@@ -163,12 +164,12 @@ impl Memory {
 fn hit(entry: Arc<Entry>) -> (CacheMeta, HitHandler) {
     entry.hits.fetch_add(1, Ordering::Relaxed);
     let meta = entry.meta.to_meta();
-    (meta, Box::new(MemoryHit { source: Source::Entry(entry), position: 0, end: u64::MAX }))
+    (meta, Hit::boxed(Body::Entry(entry)))
 }
 
 fn follow(flight: &Arc<Flight>) -> Option<(CacheMeta, HitHandler)> {
     let reader = flight.reader()?;
-    Some((flight.meta.to_meta(), Box::new(MemoryHit { source: Source::Flight(reader), position: 0, end: u64::MAX })))
+    Some((flight.meta.to_meta(), Hit::boxed(Body::Flight(reader))))
 }
 
 #[async_trait]
@@ -254,87 +255,49 @@ impl Storage for Memory {
     }
 }
 
-enum Source {
+/// Where a reader finds the body.
+pub(super) enum Body {
     Entry(Arc<Entry>),
     Flight(Reader),
 }
 
-/// Reader of an entry, or of a write in progress.
-pub struct MemoryHit {
-    source: Source,
-    position: u64,
-    /// Exclusive.
-    end: u64,
-}
+impl Source for Body {
+    async fn read(&mut self, start: u64, end: u64) -> Result<Option<Bytes>> {
+        match self {
+            Self::Entry(entry) => Ok(entry.body.read(start, end)),
+            Self::Flight(reader) => match reader.read(start, end).await? {
+                Progress::Data(data) => Ok(Some(data)),
+                Progress::End => Ok(None),
+                Progress::Spilled(_) => Error::e_explain(INCOMPLETE, "part of the body is missing"),
+            },
+        }
+    }
 
-impl MemoryHit {
-    /// Undoes the count of the hit.
-    pub(super) fn uncount(&self) {
-        if let Source::Entry(entry) = &self.source {
+    fn complete_length(&self) -> Option<u64> {
+        match self {
+            Self::Entry(entry) => Some(entry.body.length()),
+            Self::Flight(reader) => reader.flight().complete_length(),
+        }
+    }
+
+    fn weight(&self) -> u64 {
+        match self {
+            Self::Entry(entry) => entry.weight,
+            Self::Flight(_) => 0,
+        }
+    }
+
+    fn id(&self) -> u64 {
+        match self {
+            Self::Entry(entry) => entry.id,
+            Self::Flight(reader) => reader.flight().id,
+        }
+    }
+
+    fn uncount(&self) {
+        if let Self::Entry(entry) = self {
             entry.hits.fetch_sub(1, Ordering::Relaxed);
         }
-    }
-
-    /// Length of the body if it is complete.
-    pub fn complete_length(&self) -> Option<u64> {
-        match &self.source {
-            Source::Entry(entry) => Some(entry.body.length()),
-            Source::Flight(reader) => reader.flight().complete_length(),
-        }
-    }
-}
-
-#[async_trait]
-impl HandleHit for MemoryHit {
-    async fn read_body(&mut self) -> Result<Option<Bytes>> {
-        let data = match &mut self.source {
-            Source::Entry(entry) => entry.body.read(self.position, self.end),
-            Source::Flight(reader) => match reader.read(self.position, self.end).await? {
-                Progress::Data(data) => Some(data),
-                Progress::End => None,
-                Progress::Spilled(_) => return Error::e_explain(INCOMPLETE, "part of the body is missing"),
-            },
-        };
-        self.position += data.as_ref().map_or(0, |data| data.len() as u64);
-        Ok(data)
-    }
-
-    async fn finish(self: Box<Self>, _: &'static (dyn Storage + Sync), _: &CacheKey, _: &SpanHandle) -> Result<()> {
-        Ok(())
-    }
-
-    fn can_seek(&self) -> bool {
-        true
-    }
-
-    /// `end` is exclusive. In a write in progress, a range beyond its end is empty.
-    fn seek(&mut self, start: usize, end: Option<usize>) -> Result<()> {
-        check_seek(start as u64, self.complete_length())?;
-        (self.position, self.end) = (start as u64, end.map_or(u64::MAX, |end| end as u64));
-        Ok(())
-    }
-
-    fn get_eviction_weight(&self) -> usize {
-        match &self.source {
-            Source::Entry(entry) => entry.weight as usize,
-            Source::Flight(_) => 0,
-        }
-    }
-
-    fn entry_id(&self) -> Option<CacheEntryId> {
-        let id = match &self.source {
-            Source::Entry(entry) => entry.id,
-            Source::Flight(reader) => reader.flight().id,
-        };
-        Some(CacheEntryId::new(id))
-    }
-
-    fn as_any(&self) -> &(dyn Any + Send + Sync) {
-        self
-    }
-
-    fn as_any_mut(&mut self) -> &mut (dyn Any + Send + Sync) {
-        self
     }
 }
 

@@ -19,6 +19,7 @@
 mod entries;
 mod flight;
 mod header;
+mod hit;
 mod index;
 mod meta;
 mod pieces;
@@ -38,23 +39,24 @@ pub use entries::{
     CORRUPT, EntryId, INCOMPLETE, NO_ROOM, NOT_STORED, Order, PAUSED, Stats, TOO_LARGE, TopEntry, WriteLimit, updated,
 };
 
+use hit::{Hit, Source};
 use pingora_cache::storage::HitHandler;
 
 /// Length of the body if the entry is complete.
 pub fn complete_length(hit: &HitHandler) -> Option<u64> {
     let hit = hit.as_any();
-    if let Some(hit) = hit.downcast_ref::<memory::MemoryHit>() {
-        return hit.complete_length();
+    if let Some(hit) = hit.downcast_ref::<Hit<memory::Body>>() {
+        return hit.source().complete_length();
     }
-    hit.downcast_ref::<disk::DiskHit>().and_then(disk::DiskHit::complete_length)
+    hit.downcast_ref::<Hit<disk::Body>>()?.source().complete_length()
 }
 
 /// Undoes the count of a hit, for a lookup that is no use of the entry.
 pub fn uncount(hit: &HitHandler) {
     let hit = hit.as_any();
-    if let Some(hit) = hit.downcast_ref::<memory::MemoryHit>() {
-        hit.uncount();
-    } else if let Some(hit) = hit.downcast_ref::<disk::DiskHit>() {
-        hit.uncount();
+    if let Some(hit) = hit.downcast_ref::<Hit<memory::Body>>() {
+        hit.source().uncount();
+    } else if let Some(hit) = hit.downcast_ref::<Hit<disk::Body>>() {
+        hit.source().uncount();
     }
 }

@@ -20,7 +20,7 @@ mod read;
 mod volume;
 mod writer;
 
-pub use read::DiskHit;
+pub(super) use read::Body;
 
 use super::entries::{Counters, EntryId, FullKey, Order, Stats, TopEntry, combine, exact_id, hash, rank};
 use super::flight::Flights;

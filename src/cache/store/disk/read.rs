@@ -1,19 +1,16 @@
 //! Lookups and readers of a disk store.
 
-use super::super::entries::{check_seek, hash};
+use super::super::entries::hash;
 use super::super::flight::{Flight, Progress, Reader};
+use super::super::hit::{Hit, Source};
 use super::format::{self, BLOCK, CHECKSUM, Head, PREFIX, Prefix};
 use super::volume::{self, Cached};
 use super::{Disk, DiskEntry, occupied};
-use async_trait::async_trait;
 use bytes::Bytes;
-use pingora_cache::eviction::CacheEntryId;
-use pingora_cache::storage::{HandleHit, HitHandler, Storage};
-use pingora_cache::trace::SpanHandle;
+use pingora_cache::storage::HitHandler;
 use pingora_cache::{CacheKey, CacheMeta};
 use pingora_error::{ErrorType, OrErr, Result};
 use rustix::io::Errno;
-use std::any::Any;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -53,8 +50,8 @@ impl Disk {
     }
 
     fn follow(&'static self, flight: &Arc<Flight>) -> Option<(CacheMeta, HitHandler)> {
-        let source = Source::Flight(flight.reader()?);
-        Some((flight.meta.to_meta(), Box::new(DiskHit { disk: self, source, position: 0, end: u64::MAX })))
+        let stored = Stored::Flight(flight.reader()?);
+        Some((flight.meta.to_meta(), Hit::boxed(Body { disk: self, stored })))
     }
 
     async fn stored(
@@ -66,8 +63,7 @@ impl Disk {
         if !condition(&head) {
             return Ok(None);
         }
-        let hit = DiskHit { disk: self, source: Source::File(opened), position: 0, end: u64::MAX };
-        Ok(Some((head.meta.into_meta(), Box::new(hit))))
+        Ok(Some((head.meta.into_meta(), Hit::boxed(Body { disk: self, stored: Stored::File(opened) }))))
     }
 
     /// Opens the file of an entry. `None` if there is none, or if it is damaged.
@@ -196,106 +192,68 @@ struct Place<'a> {
     id: u64,
 }
 
-enum Source {
+/// Where a reader finds the body.
+pub(in crate::cache::store) struct Body {
+    disk: &'static Disk,
+    stored: Stored,
+}
+
+enum Stored {
     File(Opened),
     Flight(Reader),
 }
 
-/// Reader of a stored file, or of a write in progress.
-pub struct DiskHit {
-    disk: &'static Disk,
-    source: Source,
-    position: u64,
-    /// Exclusive.
-    end: u64,
-}
-
-impl DiskHit {
-    /// Undoes the count of the hit.
-    pub(in crate::cache::store) fn uncount(&self) {
-        if let Source::File(opened) = &self.source {
-            opened.entry.hits.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Length of the body if it is complete.
-    pub fn complete_length(&self) -> Option<u64> {
-        match &self.source {
-            Source::File(opened) => Some(opened.prefix.body_length),
-            Source::Flight(reader) => reader.flight().complete_length(),
-        }
-    }
-
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        let block = match &mut self.source {
-            Source::File(opened) => {
-                if self.position >= self.end.min(opened.prefix.body_length) {
+impl Source for Body {
+    async fn read(&mut self, start: u64, end: u64) -> Result<Option<Bytes>> {
+        let number = start / BLOCK;
+        let block = match &mut self.stored {
+            Stored::File(opened) => {
+                if start >= end.min(opened.prefix.body_length) {
                     return Ok(None);
                 }
                 let Opened { hash, file, head, prefix, .. } = opened;
                 let (start, length, id) = (prefix.start(), prefix.body_length, prefix.id);
-                self.disk.block(Place { hash: *hash, file, head, start, length, id }, self.position / BLOCK).await?
+                self.disk.block(Place { hash: *hash, file, head, start, length, id }, number).await?
             }
-            Source::Flight(reader) => match reader.read(self.position, self.end).await? {
+            Stored::Flight(reader) => match reader.read(start, end).await? {
                 Progress::Data(data) => return Ok(Some(data)),
                 Progress::End => return Ok(None),
                 Progress::Spilled(spill) => {
                     let (hash, id, length) = (reader.flight().hash, reader.flight().id, spill.written);
                     let place = Place { hash, file: &spill.file, head: &Bytes::new(), start: spill.start, length, id };
-                    self.disk.block(place, self.position / BLOCK).await?
+                    self.disk.block(place, number).await?
                 }
             },
         };
-        let first = self.position - self.position % BLOCK;
-        let end = self.end.min(first + block.len() as u64);
-        let (from, to) = ((self.position - first) as usize, (end - first) as usize);
+        let first = number * BLOCK;
+        let (from, to) = ((start - first) as usize, (end.min(first + block.len() as u64) - first) as usize);
         Ok((from < to).then(|| block.slice(from..to)))
     }
-}
 
-#[async_trait]
-impl HandleHit for DiskHit {
-    async fn read_body(&mut self) -> Result<Option<Bytes>> {
-        let data = self.next().await?;
-        self.position += data.as_ref().map_or(0, |data| data.len() as u64);
-        Ok(data)
-    }
-
-    async fn finish(self: Box<Self>, _: &'static (dyn Storage + Sync), _: &CacheKey, _: &SpanHandle) -> Result<()> {
-        Ok(())
-    }
-
-    fn can_seek(&self) -> bool {
-        true
-    }
-
-    /// `end` is exclusive. In a write in progress, a range beyond its end is empty.
-    fn seek(&mut self, start: usize, end: Option<usize>) -> Result<()> {
-        check_seek(start as u64, self.complete_length())?;
-        (self.position, self.end) = (start as u64, end.map_or(u64::MAX, |end| end as u64));
-        Ok(())
-    }
-
-    fn get_eviction_weight(&self) -> usize {
-        match &self.source {
-            Source::File(opened) => occupied(opened.prefix.file_length()) as usize,
-            Source::Flight(_) => 0,
+    fn complete_length(&self) -> Option<u64> {
+        match &self.stored {
+            Stored::File(opened) => Some(opened.prefix.body_length),
+            Stored::Flight(reader) => reader.flight().complete_length(),
         }
     }
 
-    fn entry_id(&self) -> Option<CacheEntryId> {
-        let id = match &self.source {
-            Source::File(opened) => opened.prefix.id,
-            Source::Flight(reader) => reader.flight().id,
-        };
-        Some(CacheEntryId::new(id))
+    fn weight(&self) -> u64 {
+        match &self.stored {
+            Stored::File(opened) => occupied(opened.prefix.file_length()),
+            Stored::Flight(_) => 0,
+        }
     }
 
-    fn as_any(&self) -> &(dyn Any + Send + Sync) {
-        self
+    fn id(&self) -> u64 {
+        match &self.stored {
+            Stored::File(opened) => opened.prefix.id,
+            Stored::Flight(reader) => reader.flight().id,
+        }
     }
 
-    fn as_any_mut(&mut self) -> &mut (dyn Any + Send + Sync) {
-        self
+    fn uncount(&self) {
+        if let Stored::File(opened) = &self.stored {
+            opened.entry.hits.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
