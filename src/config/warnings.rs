@@ -10,6 +10,8 @@ use super::{Config, admin, listener};
 use crate::base::backend_address::BackendAddress;
 use crate::base::fault::{Fault, Faults, Place};
 use crate::base::units::Period;
+use crate::cache::StoreKind;
+use crate::cache::store::disk::check_folder;
 use crate::discovery::Target;
 use crate::listener::address::ListenAddress;
 use crate::listener::descriptors;
@@ -62,6 +64,7 @@ pub fn warnings(config: &Config, circumstances: &Circumstances) -> Vec<Fault> {
         );
     }
     pools(config, &root.key("pools"), &mut found);
+    cache_folder(config, &root.key("cache").key("disk").key("path"), &mut found);
     for (index, route) in config.routes.iter().enumerate() {
         if let Some(prefix) = route.path_without_wildcard() {
             found.add(
@@ -253,6 +256,19 @@ fn pools(config: &Config, place: &Place, found: &mut Faults) {
     }
 }
 
+/// Reports a folder for the cache on disk that cannot be used, if a route uses it.
+fn cache_folder(config: &Config, place: &Place, found: &mut Faults) {
+    let is_used = config.routes.iter().flat_map(|route| &route.cache).any(|cache| cache.store == StoreKind::Disk);
+    let folder = &config.cache.disk.path;
+    if is_used && let Err(e) = check_folder(folder) {
+        found.add(
+            place.clone(),
+            format!("the folder of the cache, {}, cannot be used: {e}", folder.display()),
+            "write the path of a folder that l7lb may create or write to; check as the user that runs l7lb",
+        );
+    }
+}
+
 /// Reports Unix domain sockets that do not exist. A backend may create its socket later.
 fn sockets(backends: &[BackendConfig], place: &Place, found: &mut Faults) {
     for (index, backend) in backends.iter().enumerate() {
@@ -408,6 +424,27 @@ mod tests {
         assert!(at(0).1.ends_with("b.sock: No such file or directory (os error 2)"), "{}", at(0).1);
         assert_eq!(at(1).0, "pools.p.backends[3].address");
         assert!(at(1).1.ends_with("file is not a socket"), "{}", at(1).1);
+    }
+
+    #[test]
+    fn folder_of_the_cache_that_cannot_be_used_is_reported_and_none_is_created() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let text = |path: &str, store: &str| {
+            format!(
+                "listeners: [{{ address: '127.0.0.1:80' }}]\ncache: {{ disk: {{ path: '{}/{path}' }} }}\n{}",
+                folder.path().display(),
+                POOLS_AND_ROUTES.replace("pool: p }", &format!("pool: p, cache: {{ store: {store} }} }}"))
+            )
+        };
+        assert_eq!(places(&text("new/cache", "disk"), &today()), [""; 0]);
+        assert!(!folder.path().join("new").exists());
+        assert_eq!(places(&text("file", "memory"), &today()), [""; 0], "no route uses it");
+        for path in ["file", "file/cache"] {
+            assert_eq!(places(&text(path, "disk"), &today()), ["cache.disk.path"], "{path}");
+        }
+        let said = told(&text("file", "disk"), &today()).remove(0).to_string();
+        assert!(said.contains("/file, cannot be used: not a directory"), "{said}");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! Errors of the file system never reach clients: a write continues in memory for its readers and is not stored, and
 //! further writes are refused for ten seconds.
 
+mod folder;
 mod format;
 mod health;
 mod janitor;
@@ -20,6 +21,7 @@ mod read;
 mod volume;
 mod writer;
 
+pub use folder::check_folder;
 pub(super) use read::Body;
 
 use super::entries::{Counters, EntryId, FullKey, Order, Stats, TopEntry, combine, exact_id, hash, rank};
