@@ -41,18 +41,20 @@ impl Key {
             match (lines.next(), lines.next()) {
                 (None, _) => absent(&mut bytes, b'v'),
                 (Some(only), None) => field(&mut bytes, b'v', only),
-                (Some(first), Some(second)) => {
-                    // Several field lines mean the same as one with their values, separated by commas (RFC 9110 §5.3).
-                    let all: Vec<&[u8]> = [first, second].into_iter().chain(lines).collect();
-                    field(&mut bytes, b'v', &all.join(&b", "[..]));
-                }
+                // A backend may use only one of several lines, even if they mean the same as one line with all values (RFC
+                // 9110 §5.3). No value has a line end.
+                (Some(first), Some(second)) => several(&mut bytes, first, second, lines, b'\n'),
             }
         }
         for name in &rules.cookies {
             field(&mut bytes, b'c', name.as_bytes());
-            match cookies(headers).find(|(known, _)| *known == name.as_bytes()) {
-                Some((_, value)) => field(&mut bytes, b'v', value),
-                None => absent(&mut bytes, b'v'),
+            let named = cookies(headers).filter(|(known, _)| *known == name.as_bytes());
+            let mut values = named.map(|(_, value)| value);
+            match (values.next(), values.next()) {
+                (None, _) => absent(&mut bytes, b'v'),
+                (Some(only), None) => field(&mut bytes, b'v', only),
+                // Backends differ in which of them they use. No value has a semicolon.
+                (Some(first), Some(second)) => several(&mut bytes, first, second, values, b';'),
             }
         }
         Self { bytes, uri_length }
@@ -125,6 +127,12 @@ fn field(out: &mut Vec<u8>, letter: u8, value: &[u8]) {
     decimal(out, value.len());
     out.push(b':');
     out.extend_from_slice(value);
+}
+
+/// A field with all values, separated by a byte that none of them has.
+fn several<'a>(out: &mut Vec<u8>, first: &'a [u8], second: &'a [u8], rest: impl Iterator<Item = &'a [u8]>, by: u8) {
+    let all: Vec<&[u8]> = [first, second].into_iter().chain(rest).collect();
+    field(out, b'v', &all.join(&by));
 }
 
 fn absent(out: &mut Vec<u8>, letter: u8) {

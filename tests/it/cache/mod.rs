@@ -6,6 +6,7 @@ mod collapsing;
 mod commands;
 mod conformance;
 mod framing;
+mod keys;
 mod origin;
 mod property;
 mod purge;
