@@ -9,6 +9,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::cache::entity_tag::{self, EntityTag};
+use crate::cache::http_date;
 
 /// The directives of RFC 9213 for caches like this one; caches between it and the client use them too.
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
@@ -50,7 +51,8 @@ pub fn evaluate(method: &Method, request: &HeaderMap, stored: &StoredResponse<'_
     let is_unchanged = if request.contains_key(IF_NONE_MATCH) {
         some_tag_matches(request, stored.headers)
     } else {
-        single(request, &IF_MODIFIED_SINCE).and_then(date).is_some_and(|since| is_unmodified(stored, since))
+        let since = single(request, &IF_MODIFIED_SINCE).and_then(|value| date(value, stored.response_time));
+        since.is_some_and(|since| is_unmodified(stored, since))
     };
     if is_unchanged { Outcome::NotModified } else { Outcome::Full }
 }
@@ -70,10 +72,11 @@ fn some_tag_matches(request: &HeaderMap, stored: &HeaderMap) -> bool {
 /// If-Modified-Since against Last-Modified; or Date, or the time of the response, if it has no Last-Modified (RFC 9111
 /// §4.3.2). A response with an unreadable Last-Modified counts as modified.
 fn is_unmodified(stored: &StoredResponse<'_>, since: SystemTime) -> bool {
+    let date_of = |name| single(stored.headers, name).and_then(|value| date(value, stored.response_time));
     let changed = if stored.headers.contains_key(LAST_MODIFIED) {
-        single(stored.headers, &LAST_MODIFIED).and_then(date)
+        date_of(&LAST_MODIFIED)
     } else {
-        Some(single(stored.headers, &DATE).and_then(date).unwrap_or(stored.response_time))
+        Some(date_of(&DATE).unwrap_or(stored.response_time))
     };
     changed.is_some_and(|changed| changed <= since)
 }
@@ -81,7 +84,7 @@ fn is_unmodified(stored: &StoredResponse<'_>, since: SystemTime) -> bool {
 /// Whether Range applies to a request (RFC 9110 §14.2, §13.1.5): the method is GET, and If-Range is missing or has
 /// the strong validator of the stored response. Evaluate the other conditions first.
 #[must_use]
-pub fn range_applies(method: &Method, request: &HeaderMap, stored: &HeaderMap) -> bool {
+pub fn range_applies(method: &Method, request: &HeaderMap, stored: &StoredResponse<'_>) -> bool {
     if *method != Method::GET || !request.contains_key(RANGE) {
         return false;
     }
@@ -89,18 +92,18 @@ pub fn range_applies(method: &Method, request: &HeaderMap, stored: &HeaderMap) -
         return true;
     }
     let Some(condition) = single(request, &IF_RANGE) else { return false };
-    match date(condition) {
-        Some(date) => strong_last_modified(stored) == Some(date),
-        None => single(stored, &ETAG).is_some_and(|stored| {
+    match date(condition, stored.response_time) {
+        Some(date) => strong_last_modified(stored.headers, stored.response_time) == Some(date),
+        None => single(stored.headers, &ETAG).is_some_and(|stored| {
             EntityTag::read(condition.as_bytes()).matches_strongly(&EntityTag::read(stored.as_bytes()))
         }),
     }
 }
 
 /// Last-Modified, if it is a strong validator: Date is at least a second later (RFC 9110 §8.8.2.2).
-pub(crate) fn strong_last_modified(headers: &HeaderMap) -> Option<SystemTime> {
-    let modified = single(headers, &LAST_MODIFIED).and_then(date)?;
-    let sent = single(headers, &DATE).and_then(date)?;
+pub(crate) fn strong_last_modified(headers: &HeaderMap, now: SystemTime) -> Option<SystemTime> {
+    let modified = date(single(headers, &LAST_MODIFIED)?, now)?;
+    let sent = date(single(headers, &DATE)?, now)?;
     (sent >= modified.checked_add(Duration::from_secs(1))?).then_some(modified)
 }
 
@@ -137,9 +140,9 @@ pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'
     lines.next().is_none().then_some(first)
 }
 
-/// An HTTP-date in one of the three formats (RFC 9110 §5.6.7).
-pub(crate) fn date(value: &HeaderValue) -> Option<SystemTime> {
-    httpdate::parse_http_date(value.to_str().ok()?).ok()
+/// An HTTP-date in one of the three formats (RFC 9110 §5.6.7). `now` selects the century of a two-digit year.
+pub(crate) fn date(value: &HeaderValue, now: SystemTime) -> Option<SystemTime> {
+    http_date::parse(value.as_bytes(), now)
 }
 
 #[cfg(test)]

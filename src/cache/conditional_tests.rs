@@ -16,9 +16,13 @@ const T2: &str = "Sat, 01 Jan 2000 01:00:00 GMT";
 
 fn outcome(method: &Method, status: u16, request: &[(&str, &str)], stored: &[(&str, &str)]) -> Outcome {
     let stored = headers(stored);
-    let response_time = UNIX_EPOCH + Duration::from_secs(946_688_400); // T2
+    evaluate(method, &headers(request), &response(status, &stored))
+}
+
+/// A response that arrived at T2.
+fn response(status: u16, headers: &HeaderMap) -> StoredResponse<'_> {
     let status = StatusCode::from_u16(status).unwrap();
-    evaluate(method, &headers(request), &StoredResponse { status, headers: &stored, response_time })
+    StoredResponse { status, headers, response_time: UNIX_EPOCH + Duration::from_secs(946_688_400) }
 }
 
 type Lines<'a> = &'a [(&'a str, &'a str)];
@@ -79,6 +83,13 @@ fn if_modified_since_gets_304_if_the_response_is_not_newer() {
         (&[(ims, T0)], at_t1, false, "RFC 9110 §13.1.3: earlier"),
         (&[(ims, "Saturday, 01-Jan-00 00:00:01 GMT")], at_t1, true, "RFC 9110 §5.6.7: rfc850-date"),
         (&[(ims, "Sat Jan  1 00:00:01 2000")], at_t1, true, "RFC 9110 §5.6.7: asctime-date"),
+        (&[(ims, "sat, 01 jan 2000 00:00:01 gmt")], at_t1, true, "RFC 9111 §4.2: any case"),
+        (
+            &[(ims, "Friday, 01-Jan-60 00:00:01 GMT")],
+            at_t1,
+            false,
+            "RFC 9110 §5.6.7: 1960, more than 50 years before 2060",
+        ),
         (&[(ims, "0")], at_t1, false, "RFC 9110 §13.1.3: not a date"),
         (&[(ims, "")], at_t1, false, "RFC 9110 §13.1.3: not a date"),
         (&[(ims, "Sat, 01 Jan 2000 00:00:01")], at_t1, false, "RFC 9110 §13.1.3: not a date"),
@@ -163,6 +174,7 @@ fn range_applies_if_if_range_is_missing_or_a_strong_match() {
         (&[("if-range", "\"a\""), ("if-range", "\"a\"")], stored, false, "RFC 9110 §5.3"),
         (&[("if-range", "\"a\"")], &[("last-modified", T0), ("date", T1)], false, "RFC 9110 §13.1.5"),
         (&[("if-range", T0)], stored, true, "RFC 9110 §13.1.5"),
+        (&[("if-range", "sat, 01 jan 2000 00:00:00 gmt")], stored, true, "RFC 9111 §4.2: any case"),
         (&[("if-range", T1)], stored, false, "RFC 9110 §13.1.5: later is not exact"),
         (&[("if-range", T0)], &[("last-modified", T1), ("date", T2)], false, "RFC 9110 §13.1.5: earlier"),
         (&[("if-range", T0)], &[("last-modified", T0), ("date", T0)], false, "RFC 9110 §8.8.2.2: not strong"),
@@ -172,12 +184,14 @@ fn range_applies_if_if_range_is_missing_or_a_strong_match() {
     for (fields, stored, expected, section) in cases {
         let mut request = headers(fields);
         request.insert(range.0, HeaderValue::from_static(range.1));
-        let applies = range_applies(&Method::GET, &request, &headers(stored));
+        let applies = range_applies(&Method::GET, &request, &response(200, &headers(stored)));
         assert_eq!(applies, *expected, "{fields:?} {stored:?} {section}");
     }
-    assert!(!range_applies(&Method::GET, &headers(&[("if-range", "\"a\"")]), &headers(stored)), "no Range");
+    let stored = headers(stored);
+    let stored = response(200, &stored);
+    assert!(!range_applies(&Method::GET, &headers(&[("if-range", "\"a\"")]), &stored), "no Range");
     for method in [Method::HEAD, Method::POST] {
-        assert!(!range_applies(&method, &headers(&[range]), &headers(stored)), "RFC 9110 §14.2: only GET");
+        assert!(!range_applies(&method, &headers(&[range]), &stored), "RFC 9110 §14.2: only GET");
     }
 }
 

@@ -1,5 +1,7 @@
 //! Updates of a stored response: by a 304, and by a response to HEAD (RFC 9111 §3.2, §4.3.4, §4.3.5).
 
+use std::time::SystemTime;
+
 use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderName, LAST_MODIFIED, TRAILER};
 use http::{HeaderMap, StatusCode};
 
@@ -21,7 +23,7 @@ const KEPT: [HeaderName; 7] = [
 ];
 
 /// Whether a 304 to a validation request that had only the validators of the stored response is about it (§4.3.4). If
-/// not, the response has to be requested again without conditions.
+/// not, the response has to be requested again without conditions. `now` selects the century of a two-digit year.
 ///
 /// - If both have an ETag, these decide: strongly if the 304 has a strong one, weakly otherwise.
 /// - Otherwise, a Last-Modified of the 304 must be that of the stored response, and a strong ETag that the stored
@@ -29,25 +31,27 @@ const KEPT: [HeaderName; 7] = [
 /// - A 304 without validators is about the stored response, because the request named no other. Several servers omit
 ///   Last-Modified.
 #[must_use]
-pub fn selects(stored: &HeaderMap, fresh: &HeaderMap) -> bool {
+pub fn selects(stored: &HeaderMap, fresh: &HeaderMap, now: SystemTime) -> bool {
     let tags = (single(stored, &ETAG), single(fresh, &ETAG));
     if let (Some(stored), Some(fresh)) = tags {
         let (stored, fresh) = (EntityTag::read(stored.as_bytes()), EntityTag::read(fresh.as_bytes()));
         return if fresh.is_strong() { fresh.matches_strongly(&stored) } else { fresh.matches_weakly(&stored) };
     }
-    let same_date = has_same_last_modified(stored, fresh);
+    let same_date = has_same_last_modified(stored, fresh, now);
     match tags {
         (None, Some(tag)) => {
             let is_strong = EntityTag::read(tag.as_bytes()).is_strong();
-            same_date && (!is_strong || strong_last_modified(fresh).is_some())
+            same_date && (!is_strong || strong_last_modified(fresh, now).is_some())
         }
         _ => same_date || !fresh.contains_key(LAST_MODIFIED),
     }
 }
 
-fn has_same_last_modified(stored: &HeaderMap, fresh: &HeaderMap) -> bool {
+fn has_same_last_modified(stored: &HeaderMap, fresh: &HeaderMap, now: SystemTime) -> bool {
     match (single(stored, &LAST_MODIFIED), single(fresh, &LAST_MODIFIED)) {
-        (Some(stored), Some(fresh)) => stored == fresh || date(stored).is_some_and(|time| date(fresh) == Some(time)),
+        (Some(stored), Some(fresh)) => {
+            stored == fresh || date(stored, now).is_some_and(|time| date(fresh, now) == Some(time))
+        }
         _ => false,
     }
 }
@@ -91,19 +95,21 @@ pub enum HeadUpdate {
 }
 
 /// Compares a response to HEAD with the stored response to GET that the request would select (§4.3.5): each validator
-/// and the Content-Length that it has must be the same. `stored_length` is the length of the stored body in bytes.
+/// and the Content-Length that it has must be the same. `stored_length` is the length of the stored body in bytes;
+/// `now` selects the century of a two-digit year.
 #[must_use]
 pub fn update_from_head(
     stored: &HeaderMap,
     stored_length: Option<u64>,
     status: StatusCode,
     head: &HeaderMap,
+    now: SystemTime,
 ) -> HeadUpdate {
     if status != StatusCode::OK {
         return HeadUpdate::Ignore;
     }
     let same_tag = !head.contains_key(ETAG) || same_tag(stored, head);
-    let same_date = !head.contains_key(LAST_MODIFIED) || has_same_last_modified(stored, head);
+    let same_date = !head.contains_key(LAST_MODIFIED) || has_same_last_modified(stored, head, now);
     let same_length = !head.contains_key(CONTENT_LENGTH) || {
         let length = content_length(stored).or(stored_length);
         length.is_some() && content_length(head) == length

@@ -170,7 +170,7 @@ pub fn update(
     rules: &Rules,
     times: Times,
 ) -> Option<Validated> {
-    let is_about_it = freshening::selects(stale.headers(), &not_modified.headers);
+    let is_about_it = freshening::selects(stale.headers(), &not_modified.headers, times.response);
     is_about_it.then(|| updated(stale, not_modified, request, rules, times))
 }
 

@@ -44,11 +44,11 @@ async fn update_from_head(
     let mut key = cache_key::in_store(request, route, &cache);
     let Some(found) = cache.lookup(&mut key, &request.headers).await? else { return Ok(()) };
     let length = store::complete_length(&found.body);
-    match freshening::update_from_head(found.meta.headers(), length, response.status, &response.headers) {
+    let now = cache.purges.stamp(SystemTime::now());
+    match freshening::update_from_head(found.meta.headers(), length, response.status, &response.headers, now) {
         HeadUpdate::Ignore => Ok(()),
         HeadUpdate::Invalidate => cache.remove(&key, &policy::copy(&found)).await,
         HeadUpdate::Freshen => {
-            let now = cache.purges.stamp(SystemTime::now());
             let times = Times { request: now, response: now };
             let updated = policy::updated(&policy::copy(&found), response, &request.headers, &route.spec.rules, times);
             match updated.refused {

@@ -89,6 +89,7 @@ impl Delivery {
         let response_time = self.meta.updated();
         let mut head = std::mem::replace(self.meta.response_header_mut(), nothing);
         let stored = StoredResponse { status: head.status, headers: &head.headers, response_time };
+        let range_applies = conditional::range_applies(&request.method, &request.headers, &stored);
         if conditional::evaluate(&request.method, &request.headers, &stored) == conditional::Outcome::NotModified {
             let mut parts: Parts = ResponseHeader::build_no_case(StatusCode::NOT_MODIFIED, None)?.into();
             parts.headers = conditional::not_modified(&head.headers);
@@ -104,7 +105,7 @@ impl Delivery {
         head.remove_header(&header::TRANSFER_ENCODING);
         let length = self.length(&head);
         let mut selection = Selection::Whole;
-        if conditional::range_applies(&request.method, &request.headers, &head.headers) {
+        if range_applies {
             selection = select(&mut head, &request.headers, length)?;
         }
         if matches!(selection, Selection::Whole) {
