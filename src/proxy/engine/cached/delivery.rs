@@ -61,12 +61,14 @@ impl Delivery {
         let (mut head, selection) = self.head(client)?;
         phases::response_to_client(client, &mut head, exchange)?;
         client.start_response(head)?;
+        let mut trailers = None;
         match selection {
             // A fetch must not wait for a client that reads nothing of it.
             Selection::Head => drop(self.body),
             Selection::Whole => {
                 let length = store::complete_length(&self.body);
                 self.send_stored(client, exchange, length).await?;
+                trailers = self.trailers();
             }
             Selection::Range(start, end) => {
                 self.seek(start, end)?;
@@ -77,9 +79,17 @@ impl Delivery {
         if self.outcome.is_from_cache() {
             route.counters.add_saved(client.body_sent(), self.age.as_secs());
         }
-        client.end_response(None)?;
+        client.end_response(trailers)?;
         phases::response_body_to_client(client, true, exchange);
         std::future::poll_fn(|cx| client.poll_flush(cx)).await
+    }
+
+    /// The trailers of the response that was fetched for this client.
+    fn trailers(&mut self) -> Option<HeaderMap> {
+        match self.fetch.as_mut()?.try_recv() {
+            Ok(Event::End(trailers)) => trailers,
+            _ => None,
+        }
     }
 
     /// The head for the client, and the part of the body that it gets.
@@ -109,6 +119,8 @@ impl Delivery {
             selection = select(&mut head, &request.headers, length)?;
         }
         if matches!(selection, Selection::Whole) {
+            // Trailers may follow the response to the client that caused the fetch, so it gets the framing of the backend.
+            let length = if self.fetch.is_some() { announced(&head) } else { length };
             match length {
                 Some(length) if states(&head, length) => {}
                 Some(length) => head.insert_header(header::CONTENT_LENGTH, length)?,

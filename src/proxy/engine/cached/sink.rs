@@ -70,7 +70,8 @@ pub(super) enum Event {
     Passed(Box<(ResponseHeader, Report, &'static str)>),
     /// A part of the body of a response that is not stored.
     Data(Bytes),
-    /// The end of such a response.
+    /// The end of a response. The trailers of one that is stored are only for this client, and arrive before the end of
+    /// its body in the store.
     End(Option<HeaderMap>),
     /// There is no response, or its rest is missing. Without an error l7lb rejected the request.
     Failed(Box<(Option<Box<Error>>, Report)>),
@@ -212,6 +213,10 @@ impl Sink {
     async fn finish(&mut self, trailers: Option<HeaderMap>) {
         match std::mem::replace(&mut self.state, State::Complete) {
             State::Storing(writer) => {
+                // The client may be slow, or be gone.
+                if let (Some(client), Some(trailers)) = (&self.client, trailers) {
+                    client.try_send(Event::End(Some(trailers))).ok();
+                }
                 if let Err(e) = writer.finish().await {
                     log::debug!("a response was not stored: {e}");
                 }
