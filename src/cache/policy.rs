@@ -47,21 +47,18 @@ pub fn reuse(found: Option<&Found>, request: &HeaderMap, rules: &Rules, now: Sys
         return if directives.only_if_cached { Reuse::OnlyIfCached } else { Reuse::Nothing };
     };
     let facts = facts(&found.meta);
-    match reuse::judge_directives(&facts, &directives, now) {
-        reuse::Reuse::Fresh { .. } if found.expired => stale(false, facts.stale_if_error > 0, StaleReason::Expired),
-        reuse::Reuse::Fresh { .. } => Reuse::Fresh,
-        reuse::Reuse::StaleAccepted { .. } if !found.expired => Reuse::StaleAccepted,
-        reuse::Reuse::Stale { may_serve_while_revalidating, may_serve_on_error, reason, .. }
-            if !directives.only_if_cached || may_serve_while_revalidating =>
-        {
-            stale(may_serve_while_revalidating && !found.expired, may_serve_on_error, reason)
+    let (while_revalidating, on_error, reason) = match reuse::judge_directives(&facts, &directives, now) {
+        reuse::Reuse::Fresh { .. } if !found.expired => return Reuse::Fresh,
+        reuse::Reuse::StaleAccepted { .. } if !found.expired => return Reuse::StaleAccepted,
+        reuse::Reuse::Fresh { .. } => (false, facts.stale_if_error > 0, StaleReason::Expired),
+        reuse::Reuse::StaleAccepted { .. } => (false, false, StaleReason::Expired),
+        reuse::Reuse::Stale { may_serve_while_revalidating, may_serve_on_error, reason, .. } => {
+            (may_serve_while_revalidating && !found.expired, may_serve_on_error, reason)
         }
-        reuse::Reuse::Stale { .. } => Reuse::OnlyIfCached,
-        reuse::Reuse::StaleAccepted { .. } => stale(false, false, StaleReason::Expired),
+    };
+    if directives.only_if_cached && !while_revalidating {
+        return Reuse::OnlyIfCached;
     }
-}
-
-const fn stale(while_revalidating: bool, on_error: bool, reason: StaleReason) -> Reuse {
     Reuse::Stale { while_revalidating, on_error, reason }
 }
 

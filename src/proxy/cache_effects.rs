@@ -12,12 +12,17 @@ use crate::cache::{RouteCache, invalidation, policy, store};
 use crate::decision::cache_key;
 
 /// Applies the response to a request: one to an unsafe method makes stored responses invalid (RFC 9111 §4.4), and one to
-/// HEAD updates the stored response (§4.3.5).
-pub(super) fn apply(route: &Arc<RouteCache>, request: &RequestHeader, response: &ResponseHeader) {
+/// HEAD updates the stored response (§4.3.5). `requested_at` is when the request arrived.
+pub(super) fn apply(
+    route: &Arc<RouteCache>,
+    request: &RequestHeader,
+    response: &ResponseHeader,
+    requested_at: SystemTime,
+) {
     if request.method == Method::HEAD {
         let (route, request, response) = (Arc::clone(route), request.clone(), response.clone());
         tokio::spawn(async move {
-            if let Err(e) = update_from_head(&route, &request, &response).await {
+            if let Err(e) = update_from_head(&route, &request, &response, requested_at).await {
                 log::debug!("cannot update a stored response: {e}");
             }
         });
@@ -39,17 +44,20 @@ async fn update_from_head(
     route: &RouteCache,
     request: &RequestHeader,
     response: &ResponseHeader,
+    requested_at: SystemTime,
 ) -> pingora::Result<()> {
     let Some(cache) = route.shared() else { return Ok(()) };
     let mut key = cache_key::in_store(request, route, &cache);
     let Some(found) = cache.lookup(&mut key, &request.headers).await? else { return Ok(()) };
     let length = store::complete_length(&found.body);
     let now = cache.purges.stamp(SystemTime::now());
-    match freshening::update_from_head(found.meta.headers(), length, response.status, &response.headers, now) {
+    // A purge while the response was on its way concerns it. After the stamp, this time is comparable with purges.
+    let times = Times { request: requested_at.min(now), response: now };
+    match freshening::update_from_head(found.meta.headers(), length, response.status, &response.headers, times.response)
+    {
         HeadUpdate::Ignore => Ok(()),
         HeadUpdate::Invalidate => cache.remove(&key, &policy::copy(&found)).await,
         HeadUpdate::Freshen => {
-            let times = Times { request: now, response: now };
             let updated = policy::updated(&policy::copy(&found), response, &request.headers, &route.spec.rules, times);
             match updated.refused {
                 None => cache.update(&key, &updated.meta).await.map(drop),

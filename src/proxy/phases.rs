@@ -115,7 +115,7 @@ pub(super) fn response_received(
         complete_switch(client, response, exchange).map_err(Error::into_up)?;
     }
     if let Some(route) = &exchange.affects_cache {
-        cache_effects::apply(route, client.request(), response);
+        cache_effects::apply(route, client.request(), response, exchange.time);
     }
     let (status, verdict) = (response.status, failover::verdict(response, found.grpc));
     failover::after_header(client, exchange, status, verdict)?;

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use nix::sys::signal::Signal;
@@ -161,6 +162,8 @@ fn soft_purge_makes_responses_stale_and_a_failed_validation_sends_them() {
     assert!(text.starts_with("purged softly: tag none\n"), "{text}");
     assert!(is_hit(port, "/a"));
     stdout_of(&lab, &["cache", "purge", "--url", "localhost/a", "--soft"]);
+    let only_if_cached = client::get_with(port, "/a", "Cache-Control: only-if-cached\r\n");
+    assert_eq!(only_if_cached.status, 504, "it needs a validation");
     fails.store(1, Ordering::SeqCst);
     let response = get(port, "/a");
     assert_eq!((response.status, response.body.as_str()), (200, "ok"));
@@ -208,6 +211,50 @@ fn response_that_is_on_its_way_during_a_purge_is_not_reused() {
             is_hit(port, path)
         });
         while arrives.try_recv().is_ok() {}
+    }
+}
+
+/// A response to HEAD makes a stored response fresh again, unless the backend sent it before the purge.
+#[test]
+fn response_to_head_that_is_on_its_way_during_a_soft_purge_does_not_undo_it() {
+    if lacks_own_engine() {
+        return;
+    }
+    let port = free_port();
+    let (arrived, arrives) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (arrived, released) = (Mutex::new(arrived), Mutex::new(released));
+    let backend = Scripted::start(move |mut stream| {
+        loop {
+            let head = read_head(&mut stream);
+            let body = match head.get(..4) {
+                Some("GET ") => "ok",
+                Some(_) => {
+                    arrived.lock().unwrap().send(()).unwrap();
+                    released.lock().unwrap().recv().unwrap();
+                    ""
+                }
+                None => return,
+            };
+            let response = format!(
+                "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nETag: \"1\"\r\nContent-Length: 2\r\n\r\n{body}"
+            );
+            stream.write_all(response.as_bytes()).unwrap();
+        }
+    });
+    let lab = Lab::start(&yaml(port, backend.port));
+    for path in ["/a", "/disk/a"] {
+        fill(port, &[path]);
+        let mut stream = client::connect(port);
+        let request = format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\nCache-Control: no-cache\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        arrives.recv_timeout(PATIENCE).unwrap();
+        stdout_of(&lab, &["cache", "purge", "--url", &format!("localhost{path}"), "--soft"]);
+        release.send(()).unwrap();
+        assert!(read_head(&mut stream).starts_with("HTTP/1.1 200 "));
+        // The stored response is updated after the response to HEAD.
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!is_hit(port, path), "{path}");
     }
 }
 

@@ -12,6 +12,7 @@ use fastrand::Rng;
 use super::super::wire::Message;
 use super::Records;
 use super::model::{Record, Request, State};
+use super::operator::tag;
 
 /// The header with the id of the request, which l7lb forwards.
 pub const SEQUENCE: &str = "X-Sequence";
@@ -61,6 +62,7 @@ pub fn respond(records: &Records, rng: &Mutex<Rng>, request: &Message, stream: &
     if rng.bool() {
         fields.push(("ETag".to_owned(), format!("\"{id}\"")));
     }
+    fields.push(("Cache-Tag".to_owned(), tags(request.target())));
     let truncated = rng.usize(..100) < 3;
     let identity = identity.filter(|_| personal).unwrap_or_else(|| "-".to_owned());
     let body = body(&id, request.target(), &identity, rng.usize(..3000));
@@ -102,6 +104,12 @@ fn validates(records: &Records, rng: &mut Rng, request: &Message, stream: &mut T
     record.update(&fields);
     stream.write_all(head(304, &fields, "").as_bytes())?;
     Ok(true)
+}
+
+/// The tags of the responses to `/route/worker/number`.
+fn tags(target: &str) -> String {
+    let parts: Vec<&str> = target.split('/').collect();
+    format!("all, {}", tag(parts[1], parts[2].parse().unwrap()))
 }
 
 fn status(rng: &mut Rng) -> u16 {

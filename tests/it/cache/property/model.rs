@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::super::wire::Message;
 use super::Exchange;
 use super::generator::{SEQUENCE, hash};
+use super::operator::Purged;
 
 /// A request of a client.
 #[derive(Clone, Debug)]
@@ -129,13 +130,9 @@ impl Record {
     }
 }
 
-/// Checks a response. `Ok(true)`: it was made for another request, and may be reused for this one. `changed` is the
-/// time of the last successful unsafe request to this target.
-pub fn check(
-    exchange: &Exchange,
-    records: &HashMap<String, Record>,
-    changed: Option<&Instant>,
-) -> Result<bool, String> {
+/// Checks a response. `Ok(true)`: it was made for another request, and may be reused for this one. `purged`: what purges
+/// and successful unsafe requests before this request concern.
+pub fn check(exchange: &Exchange, records: &HashMap<String, Record>, purged: Purged) -> Result<bool, String> {
     let (request, response) = (&exchange.request, &exchange.response);
     if response.status() == 504 && request.has("only-if-cached") {
         return Ok(false);
@@ -144,7 +141,11 @@ pub fn check(
     let record = records.get(&id).ok_or_else(|| format!("response {id} does not exist: {response:?}"))?;
     check_body(exchange, record)?;
     let is_shared_cut = record.truncated && !response.is_complete;
-    if value(&record.request, SEQUENCE) == Some(request.id.as_str()) || is_shared_cut {
+    let is_own = value(&record.request, SEQUENCE) == Some(request.id.as_str());
+    if is_own && request.has("only-if-cached") && !request.is_unsafe() {
+        return Err(format!("response {id} is not from the cache"));
+    }
+    if is_own || is_shared_cut {
         return Ok(false);
     }
     if response.status() == 304 {
@@ -159,7 +160,7 @@ pub fn check(
     // The origin failed, and the stored response replaces its response.
     let mut own = records.values().filter(|own| value(&own.request, SEQUENCE) == Some(request.id.as_str()));
     let after_error = own.any(|own| own.status >= 500);
-    check_reuse(exchange, record, changed, after_error)
+    check_reuse(exchange, record, purged, after_error)
         .map_err(|why| format!("response {id} must not be reused: {why}"))?;
     Ok(true)
 }
@@ -203,12 +204,7 @@ fn check_body(exchange: &Exchange, record: &Record) -> Result<(), String> {
     if is_owner { Ok(()) } else { Err(format!("response {} of {owner} reached {:?}", record.id, request.fields)) }
 }
 
-fn check_reuse(
-    exchange: &Exchange,
-    record: &Record,
-    changed: Option<&Instant>,
-    after_error: bool,
-) -> Result<(), String> {
+fn check_reuse(exchange: &Exchange, record: &Record, purged: Purged, after_error: bool) -> Result<(), String> {
     let request = &exchange.request;
     if let Some(why) = record.why_not_storable() {
         return Err(why.to_owned());
@@ -220,20 +216,21 @@ fn check_reuse(
         return Err(format!("{name} differs"));
     }
     let last = record.states.last().ok_or("it has no state")?;
-    if changed.is_some_and(|changed| last.sent < *changed) {
-        return Err("an unsafe request invalidated it".to_owned());
+    if purged.hard.is_some_and(|purged| last.sent < purged) {
+        return Err("it was purged, or an unsafe request invalidated it".to_owned());
     }
     // Sent after the request of this exchange: validated for it, or shared with a concurrent request.
     if last.sent >= exchange.sent {
         return Ok(());
     }
     // The stored response may have an earlier state: a 304 may have been for a client and not for the cache.
-    let mut states = record.states.iter().rev().take(4).map(|state| check_freshness(exchange, state, after_error));
-    if states.any(|fresh| fresh.is_ok()) { Ok(()) } else { check_freshness(exchange, last, after_error) }
+    let mut states =
+        record.states.iter().rev().take(4).map(|state| check_freshness(exchange, state, purged, after_error));
+    if states.any(|fresh| fresh.is_ok()) { Ok(()) } else { check_freshness(exchange, last, purged, after_error) }
 }
 
 /// Freshness at the earliest possible time, and the directives of the request.
-fn check_freshness(exchange: &Exchange, state: &State, after_error: bool) -> Result<(), String> {
+fn check_freshness(exchange: &Exchange, state: &State, purged: Purged, after_error: bool) -> Result<(), String> {
     let request = &exchange.request;
     if state.no_cache() {
         return Err("no-cache".to_owned());
@@ -253,22 +250,27 @@ fn check_freshness(exchange: &Exchange, state: &State, after_error: bool) -> Res
     if request.has("min-fresh=40") && age + Duration::from_secs(40) > lifetime && !after_error {
         return Err(format!("it is not fresh for 40 s, age {age:?}"));
     }
-    if age < lifetime {
+    // After a soft purge, only a response that replaces an error may be used without validation.
+    let is_purged = purged.soft.is_some_and(|purged| state.sent < purged);
+    if is_purged && !after_error {
+        return Err("it was purged softly, and not validated since".to_owned());
+    }
+    if age < lifetime && !is_purged {
         return Ok(());
     }
     let if_error = state.seconds("stale-if-error").unwrap_or(if is_ttl { 5 } else { 60 });
     let revalidating = state.seconds("stale-while-revalidate").unwrap_or(if is_ttl { 1 } else { 0 });
     let window = if after_error { if_error.max(revalidating) } else { revalidating };
-    let may_be_stale =
-        !state.must_revalidate() && (request.has("max-stale") || age <= lifetime + Duration::from_secs(window));
+    let accepts_stale = request.has("max-stale") && !is_purged;
+    let may_be_stale = !state.must_revalidate() && (accepts_stale || age <= lifetime + Duration::from_secs(window));
     if may_be_stale { Ok(()) } else { Err(format!("it is stale: age {age:?}, lifetime {lifetime:?}")) }
 }
 
 /// The model itself: what it must refuse, and what it must accept.
 #[test]
-fn model_refuses_private_stale_and_varying_responses() {
+fn model_refuses_private_stale_varying_and_purged_responses() {
     let now = Instant::now();
-    let verdict = |control: &str, vary: &str, request_control: &str| {
+    let purged_verdict = |control: &str, vary: &str, request_control: &str, purged: Purged| {
         let text = "1|/default/1|-|";
         let body = format!("{text}|{:016x}", hash(text));
         let fields = vec![("Cache-Control".to_owned(), control.to_owned()), ("Vary".to_owned(), vary.to_owned())];
@@ -287,8 +289,18 @@ fn model_refuses_private_stale_and_varying_responses() {
             Message { start: "HTTP/1.1 200 OK".to_owned(), body: body.into(), is_complete: true, ..Message::default() };
         let sent = now + Duration::from_secs(10);
         let exchange = Exchange { request, sent, response };
-        check(&exchange, &HashMap::from([("1".to_owned(), record)]), None)
+        check(&exchange, &HashMap::from([("1".to_owned(), record)]), purged)
     };
+    let verdict = |control: &str, vary: &str, request: &str| purged_verdict(control, vary, request, Purged::default());
+    let (before, after) = (now - Duration::from_secs(1), now + Duration::from_secs(1));
+    for (purged, expected) in [
+        (Purged::hard(before), true),
+        (Purged::hard(after), false),
+        (Purged { hard: None, soft: Some(before) }, true),
+        (Purged { hard: None, soft: Some(after) }, false),
+    ] {
+        assert_eq!(purged_verdict("max-age=60", "X-Other", "", purged).is_ok(), expected, "{purged:?}");
+    }
     assert_eq!(verdict("max-age=60", "X-Other", ""), Ok(true));
     for (control, vary, request) in [
         ("private, max-age=60", "X-Other", ""),
