@@ -5,6 +5,7 @@ mod attacks;
 mod collapsing;
 mod commands;
 mod conformance;
+mod disk;
 mod framing;
 mod keys;
 mod origin;

@@ -131,11 +131,26 @@ impl Lab {
     }
 
     fn spawn_with(folder: Arc<tempfile::TempDir>, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(program())
+        let mut command = Command::new(program());
+        command.envs(environment.iter().copied());
+        Self::spawn_command(folder, command, arguments)
+    }
+
+    /// Like [`Lab::start_in`], with a shell script that ends with `exec "$0" "$@"`, in mount points of its own.
+    pub fn start_in_own_mounts(folder: Arc<tempfile::TempDir>, yaml: &str, script: &str) -> Self {
+        Self::configure(folder.path(), yaml);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(program());
+        let lab = Self::spawn_command(folder, command, &[]);
+        lab.wait_until_ready();
+        lab
+    }
+
+    fn spawn_command(folder: Arc<tempfile::TempDir>, mut command: Command, arguments: &[&str]) -> Self {
+        let mut child = command
             .args(["run", "--conf"])
             .arg(folder.path().join("l7lb.yaml"))
             .args(arguments)
-            .envs(environment.iter().copied())
             .current_dir(folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
