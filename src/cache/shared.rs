@@ -475,3 +475,7 @@ fn variants_record(names: &VaryNames, meta: &CacheMeta) -> pingora::Result<Cache
     let fresh_until = meta.created() + Duration::from_secs(365 * 24 * 3600);
     Ok(CacheMeta::new(fresh_until, meta.created(), 0, 0, head))
 }
+
+#[cfg(test)]
+#[path = "shared_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! Purges by `l7lb cache purge`: what they concern, and that they outlast the process.
 
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -26,8 +26,10 @@ impl Origin {
     pub fn start(fields: &'static str) -> Self {
         let count = Arc::new(AtomicUsize::new(0));
         let backend = Scripted::start(move |mut stream| {
+            stream.set_nodelay(true).unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
             loop {
-                let head = read_head(&mut stream);
+                let head = read_head(&mut reader);
                 let Some(path) = head.split(' ').nth(1) else { return };
                 let tag = path.split(['/', '?']).nth(1).unwrap_or_default().to_owned();
                 let body = count.fetch_add(1, Ordering::SeqCst).to_string();
@@ -349,27 +351,28 @@ fn purge_that_cannot_be_saved_applies_and_reports_that() {
     lab.wait_for_log("cache purged: what=\"all\" kind=hard stores=memory,disk saved=false");
 }
 
+/// `one_purge_of_a_tag_concerns_each_of_many_responses_with_it_and_no_other` does this with more responses, without HTTP.
 #[test]
-fn hundred_thousand_responses_are_purged_by_one_tag() {
+fn thousands_of_responses_are_purged_by_one_tag() {
     if lacks_own_engine() {
         return;
     }
-    const COUNT: usize = 100_000;
+    const COUNT: usize = 4_000;
     let (origin, port) = (Origin::start(FRESH), free_port());
     let lab = Lab::start(&yaml(port, origin.port));
     let connections: Vec<_> = (0..4)
         .map(|part| {
             std::thread::spawn(move || {
                 for numbers in (part..COUNT).step_by(4).collect::<Vec<_>>().chunks(100) {
-                    // Pipelined, so that the test takes seconds.
                     let mut stream = client::connect(port);
                     let requests: String = numbers
                         .iter()
                         .map(|number| format!("GET /many/{number} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
                         .collect();
                     stream.write_all(requests.as_bytes()).unwrap();
+                    let mut reader = BufReader::new(stream);
                     for _ in numbers {
-                        assert_eq!(read_response(&mut stream).status, 200);
+                        assert_eq!(read_response(&mut reader).status, 200);
                     }
                 }
             })
@@ -381,7 +384,7 @@ fn hundred_thousand_responses_are_purged_by_one_tag() {
     fill(port, &["/other/1"]);
     let (status, purged) = call(&lab, Method::POST, "/cache/purge", r#"{"tag":"many"}"#);
     assert_eq!(status, StatusCode::OK, "{purged}");
-    for number in (0..COUNT).step_by(997) {
+    for number in 0..COUNT {
         assert!(!is_hit(port, &format!("/many/{number}")), "{number}");
     }
     assert!(is_hit(port, "/other/1"));
