@@ -433,3 +433,22 @@ fn client_whose_responses_are_not_stored_does_not_disable_the_cache_for_others()
     }
     assert!(disabled.is_empty(), "{disabled:?}");
 }
+
+/// RFC 9111 §4.1 lets a cache treat several lines as one. A backend that uses only one of them must not see several.
+#[test]
+fn repeated_lines_of_a_header_in_vary_do_not_poison_the_responses_of_others() {
+    let origin = Origin::responding(|request| {
+        let last = |name: &str| request.values(name).last().copied().unwrap_or_default().to_owned();
+        let fields = format!("{CACHEABLE}Vary: Accept-Language, Cookie\r\n");
+        ok(&fields, &format!("{} {}", last("accept-language"), last("cookie")))
+    });
+    let port = free_port();
+    let _lab = cached(port, origin.port, "");
+    let attack =
+        [("Accept-Language", "de"), ("Accept-Language", "evil"), ("Cookie", "theme=dark"), ("Cookie", "theme=evil")];
+    get(port, "/", &attack);
+    let fields = [("Accept-Language", "de, evil"), ("Cookie", "theme=dark; theme=evil")];
+    for _ in 0..2 {
+        assert_eq!(get(port, "/", &fields).text(), "de, evil theme=dark; theme=evil");
+    }
+}

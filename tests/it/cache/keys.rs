@@ -48,3 +48,23 @@ fn repeated_header_cookie_or_parameter_of_the_key_does_not_poison_the_responses_
         }
     }
 }
+
+/// No backend gets a field that Connection names. So it must not select the stored response either.
+#[test]
+fn fields_named_by_connection_do_not_poison_the_responses_of_others() {
+    let origin = Origin::responding(|request| {
+        let used = ["x-group", "cookie", "x-variant"].map(|name| request.field(name).unwrap_or_default());
+        ok("Cache-Control: public, max-age=60\r\nVary: X-Variant, Cookie\r\n", &used.join("|"))
+    });
+    let port = free_port();
+    let _lab = cached(port, origin.port, "key: { headers: [X-Group], cookies: [theme] }");
+    let fields = [("X-Group", "a"), ("Cookie", "theme=dark"), ("X-Variant", "1")];
+    for named in ["X-Group", "Cookie", "x-variant", "keep-alive, X-GROUP,cookie ,X-Variant"] {
+        let attack = [&fields[..], &[("Connection", named)]].concat();
+        assert_ne!(get(port, "/", &attack).text(), "a|theme=dark|1", "{named}");
+    }
+    for _ in 0..2 {
+        assert_eq!(get(port, "/", &fields).text(), "a|theme=dark|1");
+    }
+    assert!(get(port, "/", &fields).is_hit());
+}

@@ -117,6 +117,7 @@ fn prepare(request: &RequestHeader, fetch: &Fetch) -> RequestHeader {
     for name in [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::RANGE, header::IF_RANGE, header::EXPECT] {
         prepared.remove_header(&name);
     }
+    join_lines(&mut prepared);
     let keyed = &fetch.route.spec.rules.key.headers;
     for name in UNKEYED.iter().map(|name| HeaderName::from_static(name)).filter(|name| !keyed.contains(name)) {
         prepared.remove_header(&name);
@@ -130,4 +131,22 @@ fn prepare(request: &RequestHeader, fetch: &Fetch) -> RequestHeader {
         prepared.insert_header(name, value).ok();
     }
     prepared
+}
+
+/// Makes one field line of several with the same name. Vary does not distinguish them (RFC 9111 §4.1), but a backend may
+/// use only one of several lines, and a client could then store its response for requests with one line.
+fn join_lines(request: &mut RequestHeader) {
+    if request.headers.keys_len() == request.headers.len() {
+        return;
+    }
+    let names: Vec<HeaderName> = request.headers.keys().cloned().collect();
+    for name in names {
+        let lines: Vec<&[u8]> = request.headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+        if lines.len() > 1 {
+            let separator: &[u8] = if name == header::COOKIE { b"; " } else { b", " };
+            if let Ok(joined) = HeaderValue::from_bytes(&lines.join(separator)) {
+                request.insert_header(name, joined).ok();
+            }
+        }
+    }
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, header};
 use pingora_cache::CacheKey;
 use pingora_cache::lock::{LockStatus, ReadLock};
+use pingora_http::RequestHeader;
 use tokio::sync::mpsc;
 
 use super::delivery::Delivery;
@@ -15,6 +16,7 @@ use crate::cache::cache_status::{self, CacheStatus, Forward};
 use crate::cache::policy::{self, Reuse};
 use crate::cache::{Cache, FetchPermit, Found, Outcome, RouteCache, Turn};
 use crate::decision::cache_key::{self, BodyFacts, BypassReason, Usage};
+use crate::http::connection_fields::{NOT_STORED, named_by_connection};
 use crate::http::rejection::Rejection;
 use crate::proxy::engine::OwnEngine;
 use crate::proxy::engine::client::Client;
@@ -38,6 +40,7 @@ impl OwnEngine {
         route: Arc<RouteCache>,
     ) -> pingora::Result<()> {
         let Some(cache) = route.shared() else { return self.forward(client, exchange).await };
+        remove_connection_fields(client.request_mut());
         match usage(client, exchange, &route) {
             Usage::Lookup => {
                 exchange.note(client, &self.proxy.recorder);
@@ -240,6 +243,19 @@ impl Use {
     /// A stale response instead of an error, which may be a response of the backend.
     const fn stale(reason: Forward, status: Option<StatusCode>) -> Self {
         Self::forwarded(Outcome::Stale, reason, status, false)
+    }
+}
+
+/// Removes the fields that Connection names, which no backend gets. If they selected a stored response, a client could
+/// store the response to a request without them for requests that have them.
+fn remove_connection_fields(request: &mut RequestHeader) {
+    let is_usual = |value: &HeaderValue| [&b"keep-alive"[..], b"close"].contains(&value.as_bytes());
+    if request.headers.get_all(header::CONNECTION).iter().all(is_usual) {
+        return;
+    }
+    // Fields that are always of the connection are removed when the request is forwarded.
+    for name in named_by_connection(&request.headers).iter().filter(|name| !NOT_STORED.contains(name)) {
+        request.remove_header(name);
     }
 }
 
