@@ -434,6 +434,41 @@ fn client_whose_responses_are_not_stored_does_not_disable_the_cache_for_others()
     assert!(disabled.is_empty(), "{disabled:?}");
 }
 
+/// A cache behind l7lb could store the error, and send it to clients that want the whole response.
+#[test]
+fn error_for_a_range_has_neither_the_lifetime_nor_the_validators_of_the_response() {
+    let fields = "Cache-Control: max-age=60\r\nETag: \"1\"\r\nExpires: Sat, 01 Jan 2050 00:00:00 GMT\r\nX-Field: 1\r\n";
+    let origin = Origin::responding(move |_| ok(fields, "body"));
+    let port = free_port();
+    let _lab = cached(port, origin.port, "");
+    get(port, "/", &[]);
+    let error = get(port, "/", &[("Range", "bytes=10-")]);
+    assert_eq!((error.status(), error.field("content-range").as_deref()), (416, Some("bytes */4")));
+    for name in ["cache-control", "expires", "etag", "age"] {
+        assert_eq!(error.field(name), None, "{name}");
+    }
+    assert_eq!(error.field("x-field").as_deref(), Some("1"));
+    assert!(get(port, "/", &[]).is_hit());
+}
+
+#[test]
+fn range_of_a_response_that_is_too_large_is_forwarded_as_a_range() {
+    let origin = Origin::responding(|request| match request.field("range") {
+        Some(_) => {
+            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-3/5000\r\nContent-Length: 4\r\n\r\nxxxx".to_owned()
+        }
+        None => ok(CACHEABLE, &"x".repeat(5000)),
+    });
+    let port = free_port();
+    let _lab = cached(port, origin.port, "max_object_size: 4KiB");
+    for detail in ["; detail=too_large", ""] {
+        let response = get(port, "/", &[("Range", "bytes=0-3")]);
+        assert_eq!((response.status(), response.text().as_str()), (206, "xxxx"));
+        assert_eq!(response.field("cache-status").unwrap(), format!("l7lb; fwd=uri-miss{detail}"));
+    }
+    assert_eq!(get(port, "/", &[]).body.len(), 5000);
+}
+
 /// RFC 9111 §4.1 lets a cache treat several lines as one. A backend that uses only one of them must not see several.
 #[test]
 fn repeated_lines_of_a_header_in_vary_do_not_poison_the_responses_of_others() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::response::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora::{Error, ErrorSource, ErrorType};
 use pingora_cache::CacheMeta;
 use pingora_cache::storage::HitHandler;
@@ -20,6 +20,20 @@ use crate::cache::{Outcome, RouteCache, conditional, range, store};
 use crate::proxy::engine::client::Client;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::phases;
+
+/// Fields of a stored response that an error which replaces it does not have: they are about its content, its validators
+/// and its lifetime.
+const NOT_OF_AN_ERROR: [HeaderName; 9] = [
+    header::CACHE_CONTROL,
+    HeaderName::from_static("cdn-cache-control"),
+    header::EXPIRES,
+    header::AGE,
+    header::ETAG,
+    header::LAST_MODIFIED,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_DISPOSITION,
+];
 
 /// A stored response for a client.
 pub(super) struct Delivery {
@@ -258,6 +272,10 @@ fn select(head: &mut ResponseHeader, request: &HeaderMap, length: Option<u64>) -
         }
         range::Plan::Unsatisfiable { content_range } => {
             head.set_status(StatusCode::RANGE_NOT_SATISFIABLE)?;
+            // What the stored response states does not hold for this error: another cache could store the error.
+            for name in NOT_OF_AN_ERROR {
+                head.remove_header(&name);
+            }
             head.insert_header(header::CONTENT_RANGE, content_range)?;
             head.insert_header(header::CONTENT_LENGTH, 0)?;
             Ok(Selection::Head)

@@ -14,6 +14,7 @@ use super::passing::{incomplete, next, pass_on};
 use super::sink::{Event, Fetch};
 use crate::cache::cache_status::{self, CacheStatus, Forward};
 use crate::cache::policy::{self, Reuse};
+use crate::cache::storable::Refusal;
 use crate::cache::{Cache, FetchPermit, Found, Outcome, RouteCache, Turn};
 use crate::decision::cache_key::{self, BodyFacts, BypassReason, Usage};
 use crate::http::connection_fields::{NOT_STORED, named_by_connection};
@@ -187,6 +188,12 @@ impl OwnEngine {
                 Event::Unrelated => events = self.fetch(client.request(), exchange, fetch(None, None)),
                 Event::Passed(passed) => {
                     let (head, report, refusal) = *passed;
+                    if refusal == Refusal::TooLarge.as_str() && client.request().headers.contains_key(header::RANGE) {
+                        // The client wants a part of what the fetch would pass on as a whole. The fetch ends.
+                        drop(events);
+                        tell(exchange, &route, Outcome::Unstored, not_stored(reason, Some(refusal)));
+                        return self.forward(client, exchange).await;
+                    }
                     report.apply(exchange);
                     if let Some((found, _)) = stale.take_if(|(_, on_error)| *on_error && is_failure(head.status)) {
                         return deliver(client, exchange, &route, found, Use::stale(reason, Some(head.status))).await;
