@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::address_rules::AddressRules;
 use super::kept::{Kept, Rules};
 use super::source::api::Registry;
-use super::source::{Source, SourceName, file};
+use super::source::{Source, SourceName, etcd, file};
 use crate::base::backend_address::BackendAddress;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::{Period, PoolName};
@@ -28,6 +28,8 @@ pub struct Config {
     pub api: Option<ApiConfig>,
     /// Backends in a file, which is read when it changes.
     pub file: Option<file::Config>,
+    /// Backends in etcd, one key for each.
+    pub etcd: Option<etcd::config::Config>,
     /// Networks that the addresses must belong to. Without it, every address is accepted that `deny` does not contain.
     #[schemars(with = "Vec<String>")]
     pub allow: Vec<IpNet>,
@@ -51,6 +53,7 @@ pub struct ApiConfig {}
 enum Kind {
     Api,
     File(file::Spec),
+    Etcd(Box<etcd::config::Spec>),
 }
 
 /// A checked source.
@@ -80,7 +83,15 @@ impl Config {
             let spec = file.check(&place.key("file"), faults);
             kinds.extend(spec.map(|spec| (Kind::File(spec.clone()), format!("file {}", spec.path.display()))));
         }
-        let given = [self.api.is_some(), self.file.is_some()].into_iter().filter(|given| *given).count();
+        if let Some(etcd) = &self.etcd {
+            let spec = etcd.check(&place.key("etcd"), faults);
+            kinds.extend(spec.map(|spec| {
+                let name = format!("etcd {}", spec.name());
+                (Kind::Etcd(Box::new(spec)), name)
+            }));
+        }
+        let given =
+            [self.api.is_some(), self.file.is_some(), self.etcd.is_some()].into_iter().filter(|given| *given).count();
         if given != 1 {
             let problem = if given == 0 { "the source is missing" } else { "an item has one source" };
             faults.add(place.clone(), problem, format!("write one of {} in each item", Self::SOURCES.join(", ")));
@@ -102,7 +113,7 @@ impl Config {
     }
 
     /// The keys of the sources.
-    const SOURCES: [&'static str; 2] = ["api", "file"];
+    const SOURCES: [&'static str; 3] = ["api", "file", "etcd"];
 }
 
 /// Checks the sources of a pool.
@@ -147,6 +158,7 @@ impl Sources {
             let kept = known.map(|(_, kept)| Arc::clone(kept)).unwrap_or_else(|| {
                 let source: Arc<dyn Source + Send + Sync> = match (&spec.kind, &registry) {
                     (Kind::File(file), _) => Arc::new(file::FileSource::new(file.clone())),
+                    (Kind::Etcd(etcd), _) => Arc::new(etcd::EtcdSource::new((**etcd).clone())),
                     (Kind::Api, registry) => registry.clone().unwrap_or_default(),
                 };
                 let new = Arc::new(Kept::new(pool.clone(), spec.name.clone(), spec.rules.clone(), source));

@@ -197,7 +197,11 @@ impl Kept {
         if listed.len() > FOUND_MAX {
             return Err(format!("the list has {} backends, more than {FOUND_MAX}", listed.len()));
         }
-        let (accepted, rejected) = self.filter(listed);
+        let (accepted, refused) = self.filter(listed);
+        let rejected = match (self.source.rejected(), refused) {
+            (Some((invalid, reason)), refused) => Some((invalid + refused.map_or(0, |(count, _)| count), reason)),
+            (None, refused) => refused,
+        };
         let mut state = self.state.lock();
         let recovered = state.status.failure.take().is_some();
         state.status.listed = Some(wall);

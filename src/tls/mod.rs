@@ -12,12 +12,13 @@
 //! - [`watch`]: reloads changed files, and warns about expiring certificates.
 //! - [`development`]: a self-signed certificate for development.
 //! - [`upstream`]: TLS to backends.
-//! - [`client`]: TLS of commands.
+//! - [`client`]: TLS of commands. [`service`]: TLS to services that l7lb asks.
 //! - [`provider`]: the cryptography provider of the process.
 
 mod acceptor;
 pub mod certificates;
 pub mod client;
+pub mod service;
 pub mod client_auth;
 pub mod config;
 pub mod development;

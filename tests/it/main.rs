@@ -22,6 +22,7 @@ mod differential;
 mod discovery;
 mod control;
 mod errors;
+mod etcd;
 mod explain;
 mod front;
 mod grpc;

@@ -15,23 +15,19 @@ use pingora_load_balancing::discovery::ServiceDiscovery;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::{FOUND_MAX, Found, Source, failed, list};
-use crate::base::backend_address::NotAnAddress;
+use super::item::Item;
+use super::{FOUND_MAX, Source, failed, list};
 use crate::base::fault::{Faults, Place};
 use crate::base::file_stamps::Stamps;
 use crate::base::text_file;
-use crate::base::units::Zone;
-use crate::discovery::labels::Labels;
-use crate::discovery::target::{RESOLVE_INTERVAL, Target};
+use crate::discovery::target::RESOLVE_INTERVAL;
 
 /// How often the file is examined.
 const POLL: Duration = Duration::from_millis(250);
 /// The largest file in bytes.
 const SIZE_MAX: u64 = 16 << 20;
-/// The largest weight of a backend.
-const WEIGHT_MAX: u32 = 1000;
 
 /// Configuration of a file with backends.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -62,94 +58,6 @@ pub struct Spec {
 /// The content of the file.
 #[derive(Debug)]
 struct Listed(Vec<Item>);
-
-/// A backend in the file.
-#[derive(Debug)]
-struct Item {
-    target: Target,
-    settings: Settings,
-}
-
-/// The long form of an item.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Mapping {
-    address: AnyAddress,
-    #[serde(default = "one", deserialize_with = "weight")]
-    weight: u32,
-    #[serde(default)]
-    backup: bool,
-    #[serde(default)]
-    drain: bool,
-    #[serde(default)]
-    zone: Option<Zone>,
-    #[serde(default)]
-    labels: Labels,
-}
-
-/// The settings of a backend.
-#[derive(Debug)]
-struct Settings {
-    weight: u32,
-    backup: bool,
-    drain: bool,
-    zone: Option<Zone>,
-    labels: Labels,
-}
-
-fn one() -> u32 {
-    1
-}
-
-fn weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    match u32::deserialize(deserializer)? {
-        weight if weight > WEIGHT_MAX => {
-            Err(D::Error::custom(format!("the weight {weight} is more than {WEIGHT_MAX}")))
-        }
-        weight => Ok(weight),
-    }
-}
-
-/// An address, as a text.
-struct AnyAddress(Target);
-
-impl<'de> Deserialize<'de> for AnyAddress {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(Self).map_err(|e: NotAnAddress| D::Error::custom(format!("{}; {}", e.problem, e.hint)))
-    }
-}
-
-impl<'de> Deserialize<'de> for Item {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ItemVisitor)
-    }
-}
-
-/// Reads both forms of an item. Unlike an untagged enum it keeps the line and column of a fault.
-struct ItemVisitor;
-
-impl<'de> Visitor<'de> for ItemVisitor {
-    type Value = Item;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an address such as 10.0.0.7:8080, or a block with `address`")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Item, E> {
-        let AnyAddress(target) = AnyAddress::deserialize(text.into_deserializer())?;
-        Ok(Item {
-            target,
-            settings: Settings { weight: 1, backup: false, drain: false, zone: None, labels: Labels::default() },
-        })
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Item, A::Error> {
-        let mapping = Mapping::deserialize(MapAccessDeserializer::new(map))?;
-        let Mapping { address: AnyAddress(target), weight, backup, drain, zone, labels } = mapping;
-        Ok(Item { target, settings: Settings { weight, backup, drain, zone, labels } })
-    }
-}
 
 impl<'de> Deserialize<'de> for Listed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -245,14 +153,11 @@ impl ServiceDiscovery for FileSource {
             Err(reason) => return failed(reason),
         };
         let mut all = Vec::with_capacity(items.len());
-        for Item { target, settings } in items {
-            let addresses = match target.resolve().await {
-                Ok(addresses) => addresses,
-                Err(reason) => return failed(format!("`{target}` has no address: {reason}")),
-            };
-            let Settings { weight, backup, drain, zone, labels } = settings;
-            let found = |address| Found { address, weight, backup, drain, zone: zone.clone(), labels: labels.clone() };
-            all.extend(addresses.into_iter().map(found));
+        for item in items {
+            match item.target.resolve().await {
+                Ok(addresses) => all.extend(item.found(addresses)),
+                Err(reason) => return failed(format!("`{}` has no address: {reason}", item.target)),
+            }
         }
         Ok((list(all), HashMap::new()))
     }

@@ -1,5 +1,6 @@
 //! Files with backends: their forms and their faults.
 
+use super::super::Found;
 use super::*;
 
 async fn read(text: &str) -> Result<Vec<String>, String> {

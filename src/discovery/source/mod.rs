@@ -5,7 +5,9 @@
 //! backends disappear at once, and reports failures. So a source may simply fail.
 
 pub mod api;
+pub mod etcd;
 pub mod file;
+mod item;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -71,6 +73,11 @@ pub trait Source: ServiceDiscovery {
     /// the connection has been lost. It may return without a change. It is called only after `discover` has succeeded,
     /// and may be dropped before it returns.
     async fn changed(&self);
+
+    /// How many entries `discover` left out of its last list because they are invalid, and the reason for one of them.
+    fn rejected(&self) -> Option<(usize, String)> {
+        None
+    }
 }
 
 /// The result of [`ServiceDiscovery::discover`] with these backends. Of backends with the same address, the first

@@ -1,0 +1,155 @@
+//! TLS of l7lb as a client of a service that it asks, such as a registry of backends. The certificate of the service
+//! is always verified.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::certificates::{self, FileError};
+use crate::base::fault::{Faults, Place};
+
+/// The `tls:` block of a service.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// PEM file with the authorities that may sign the certificate of the service.
+    pub ca: PathBuf,
+    /// PEM file with the client certificate, followed by its intermediates.
+    #[serde(default)]
+    pub client_certificate: Option<PathBuf>,
+    /// PEM file with its private key.
+    #[serde(default)]
+    pub client_key: Option<PathBuf>,
+    /// The name that the certificate of the service must have. By default, the host of the endpoint.
+    #[serde(default)]
+    pub server_name: Option<String>,
+}
+
+/// A client certificate with its chain, and its key.
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// The checked TLS settings of a service.
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    /// The settings of connections.
+    pub config: Arc<ClientConfig>,
+    /// The name that the certificate must have instead of the host.
+    pub server_name: Option<ServerName<'static>>,
+    /// The contents of the files, to detect changes.
+    contents: Vec<Vec<u8>>,
+}
+
+/// Equal if the settings and the contents of the files are equal.
+impl PartialEq for ClientTls {
+    fn eq(&self, other: &Self) -> bool {
+        self.server_name == other.server_name && self.contents == other.contents
+    }
+}
+
+impl Config {
+    /// Checks the block and reads its files.
+    pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<ClientTls> {
+        let server_name = match self.server_name.clone().map(ServerName::try_from) {
+            None => None,
+            Some(Ok(name)) => Some(name),
+            Some(Err(_)) => {
+                faults.add(place.key("server_name"), "this is not a DNS name", "give the name in the certificate");
+                return None;
+            }
+        };
+        let mut add = |key: &str, error: FileError| faults.add(place.key(key), error.problem, error.hint);
+        let authorities = certificates::read_chain(&self.ca).map_err(|e| add("ca", e)).ok()?;
+        let mut roots = RootCertStore::empty();
+        if roots.add_parsable_certificates(authorities.iter().cloned()).1 > 0 {
+            let problem = format!("{} contains an invalid certificate", self.ca.display());
+            add("ca", FileError { problem, hint: "give a PEM file with certificates of authorities" });
+            return None;
+        }
+        let mut contents: Vec<Vec<u8>> = authorities.iter().map(|der| der.to_vec()).collect();
+        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| faults.add(place.clone(), e.to_string(), "report this as a fault of l7lb"))
+            .ok()?
+            .with_root_certificates(roots);
+        let Some((chain, key)) = self.read_client(place, faults)? else {
+            let config = Arc::new(builder.with_no_client_auth());
+            return Some(ClientTls { config, server_name, contents });
+        };
+        // The empty entry separates authorities from client certificates.
+        contents.push(Vec::new());
+        contents.extend(chain.iter().map(|der| der.to_vec()));
+        contents.push(key.secret_der().to_vec());
+        let config = builder.with_client_auth_cert(chain, key).map_err(|e| {
+            let problem = format!("the client certificate cannot be used with this key: {e}");
+            faults.add(place.key("client_key"), problem, "give the key of this certificate");
+        });
+        Some(ClientTls { config: Arc::new(config.ok()?), server_name, contents })
+    }
+
+    /// The client certificate and its key, if there is one. `None` after a fault.
+    fn read_client(&self, place: &Place, faults: &mut Faults) -> Option<Option<Identity>> {
+        let (certificate, key) = match (&self.client_certificate, &self.client_key) {
+            (None, None) => return Some(None),
+            (Some(certificate), Some(key)) => (certificate, key),
+            (Some(_), None) => {
+                faults.add(place.key("client_certificate"), "the key is missing", "add `client_key: FILE`");
+                return None;
+            }
+            (None, Some(_)) => {
+                faults.add(place.key("client_key"), "the certificate is missing", "add `client_certificate: FILE`");
+                return None;
+            }
+        };
+        let mut add = |key: &str, error: FileError| faults.add(place.key(key), error.problem, error.hint);
+        let chain = certificates::read_chain(certificate).map_err(|e| add("client_certificate", e)).ok()?;
+        let key = certificates::read_key(key).map_err(|e| add("client_key", e)).ok()?;
+        Some(Some((chain, key)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(config: &Config) -> Result<ClientTls, String> {
+        let mut faults = Faults::default();
+        let checked = config.check(&Place::root(), &mut faults);
+        let problems: Vec<String> = faults.into_vec().into_iter().map(|fault| fault.problem).collect();
+        assert_eq!(checked.is_some(), problems.is_empty());
+        checked.ok_or_else(|| problems.join("; "))
+    }
+
+    #[test]
+    fn key_that_does_not_belong_to_the_client_certificate_is_a_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| Some(folder.path().join(name));
+        for name in ["a", "b"] {
+            let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+            std::fs::write(path(&format!("{name}.pem")).unwrap(), made.cert.pem()).unwrap();
+            std::fs::write(path(&format!("{name}-key.pem")).unwrap(), made.signing_key.serialize_pem()).unwrap();
+        }
+        let of = |certificate: Option<&str>, key: Option<&str>| Config {
+            ca: path("a.pem").unwrap(),
+            client_certificate: certificate.and_then(path),
+            client_key: key.and_then(path),
+            server_name: None,
+        };
+        let (plain, own) = (of(None, None), of(Some("b.pem"), Some("b-key.pem")));
+        assert_eq!(check(&plain), check(&plain));
+        assert_ne!(check(&plain), check(&own), "the client certificate is a difference");
+        for (config, problem) in [
+            (of(Some("b.pem"), Some("a-key.pem")), "cannot be used with this key"),
+            (of(Some("b.pem"), None), "the key is missing"),
+            (of(None, Some("b-key.pem")), "the certificate is missing"),
+            (Config { server_name: Some("a b".to_owned()), ..plain.clone() }, "not a DNS name"),
+            (Config { ca: path("a-key.pem").unwrap(), ..plain }, "contains no certificate"),
+        ] {
+            let error = check(&config).unwrap_err();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+}
