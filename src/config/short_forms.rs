@@ -67,7 +67,7 @@ fn is_address(tree: &Tree) -> bool {
 }
 
 /// Sources of backends for which one value suffices, and its key.
-pub(super) const SHORT_SOURCES: [(&str, &str); 1] = [("file", "path")];
+pub(super) const SHORT_SOURCES: [(&str, &str); 2] = [("dns", "name"), ("file", "path")];
 
 /// `api` and `api:` instead of `api: {}`, and the most important value instead of a block.
 fn expand_source(source: &mut Tree) {
@@ -78,11 +78,26 @@ fn expand_source(source: &mut Tree) {
     if let Some(api) = source.get_mut("api").filter(|api| api.is_null()) {
         api.set(Value::Mapping(serde_yaml::Mapping::new()));
     }
+    if let Some(dns) = source.get_mut("dns") {
+        expand_name(dns);
+    }
     for (kind, key) in SHORT_SOURCES {
         if let Some(block) = source.get_mut(kind).filter(|block| is_address(block)) {
             block.wrap_under(key);
         }
     }
+}
+
+/// `NAME:PORT` instead of a block with both.
+fn expand_name(dns: &mut Tree) {
+    let Some((name, port)) = dns.scalar().and_then(Value::as_str).and_then(|text| text.rsplit_once(':')) else {
+        return;
+    };
+    let (name, Ok(port)) = (name.to_owned(), port.parse::<u16>()) else { return };
+    let place = dns.origin.clone();
+    dns.set(Value::String(name));
+    dns.wrap_under("name");
+    dns.insert("port", Some(Value::Number(port.into())), place);
 }
 
 /// Adds the address to a port: `8080`, `:8080` or `*:8080`.

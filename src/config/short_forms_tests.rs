@@ -56,6 +56,21 @@ fn short_forms_mean_the_same_as_the_long_ones() {
     }
 }
 
+#[test]
+fn short_form_of_a_source_means_the_same_as_the_long_one() {
+    for (short, long) in [
+        ("dns: api.internal:8080", "dns: { name: api.internal, port: 8080 }"),
+        ("dns: 'api.internal.:80'", "dns: { name: api.internal., port: 80 }"),
+        ("file: /a.yaml", "file: { path: /a.yaml }"),
+        ("api:", "api: {}"),
+    ] {
+        let of = |source: &str| written(&with_pool(&format!("{{ discover: [{{ {source} }}] }}")).unwrap());
+        assert_eq!(of(short), of(long), "{short}");
+    }
+    let faults = with_pool("{ discover: { dns: api.internal } }").unwrap_err();
+    assert!(faults[0].contains("pools.p.discover.dns: the port is missing"), "{faults:?}");
+}
+
 /// Every list in `value` by its keys and indexes, the outer ones first.
 fn lists(value: &Value, path: &mut Vec<Value>, found: &mut Vec<Vec<Value>>) {
     match value {

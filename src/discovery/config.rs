@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::address_rules::AddressRules;
 use super::kept::{Kept, Rules};
 use super::source::api::Registry;
-use super::source::{Source, SourceName, etcd, file};
+use super::source::{Source, SourceName, dns, etcd, file};
 use crate::base::backend_address::BackendAddress;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::{Period, PoolName};
@@ -26,6 +26,8 @@ const HOLD: Period = Period(Duration::from_secs(30));
 pub struct Config {
     /// Backends that are registered through the control API.
     pub api: Option<ApiConfig>,
+    /// The addresses of a name, or its SRV records.
+    pub dns: Option<dns::Config>,
     /// Backends in a file, which is read when it changes.
     pub file: Option<file::Config>,
     /// Backends in etcd, one key for each.
@@ -52,6 +54,7 @@ pub struct ApiConfig {}
 #[derive(Clone, Debug, PartialEq)]
 enum Kind {
     Api,
+    Dns(dns::Spec),
     File(file::Spec),
     Etcd(Box<etcd::config::Spec>),
 }
@@ -79,6 +82,10 @@ impl Config {
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Spec> {
         let mut kinds = Vec::new();
         kinds.extend(self.api.map(|_| (Kind::Api, "api".to_owned())));
+        if let Some(dns) = &self.dns {
+            let spec = dns.check(self.accept_empty, &place.key("dns"), faults);
+            kinds.extend(spec.map(|spec| (Kind::Dns(spec), dns.source_name())));
+        }
         if let Some(file) = &self.file {
             let spec = file.check(&place.key("file"), faults);
             kinds.extend(spec.map(|spec| (Kind::File(spec.clone()), format!("file {}", spec.path.display()))));
@@ -90,8 +97,8 @@ impl Config {
                 (Kind::Etcd(Box::new(spec)), name)
             }));
         }
-        let given =
-            [self.api.is_some(), self.file.is_some(), self.etcd.is_some()].into_iter().filter(|given| *given).count();
+        let given = [self.api.is_some(), self.dns.is_some(), self.file.is_some(), self.etcd.is_some()];
+        let given = given.into_iter().filter(|given| *given).count();
         if given != 1 {
             let problem = if given == 0 { "the source is missing" } else { "an item has one source" };
             faults.add(place.clone(), problem, format!("write one of {} in each item", Self::SOURCES.join(", ")));
@@ -113,7 +120,7 @@ impl Config {
     }
 
     /// The keys of the sources.
-    const SOURCES: [&'static str; 3] = ["api", "file", "etcd"];
+    const SOURCES: [&'static str; 4] = ["api", "dns", "file", "etcd"];
 }
 
 /// Checks the sources of a pool.
@@ -157,6 +164,7 @@ impl Sources {
             let known = before.kept.iter().find(|(known, _)| known == spec);
             let kept = known.map(|(_, kept)| Arc::clone(kept)).unwrap_or_else(|| {
                 let source: Arc<dyn Source + Send + Sync> = match (&spec.kind, &registry) {
+                    (Kind::Dns(dns), _) => Arc::new(dns::DnsSource::new(dns.clone())),
                     (Kind::File(file), _) => Arc::new(file::FileSource::new(file.clone())),
                     (Kind::Etcd(etcd), _) => Arc::new(etcd::EtcdSource::new((**etcd).clone())),
                     (Kind::Api, registry) => registry.clone().unwrap_or_default(),

@@ -2,7 +2,7 @@
 //!
 //! - [`members`]: combines them, and attaches the state of a backend to its address. [`target`]: what a configured
 //!   address names.
-//! - [`config`]: the sources of a pool. [`source`]: their interface, with a file for each.
+//! - [`config`]: the sources of a pool. [`source`]: their interface, with a file or folder for each.
 //! - [`kept`]: the last good list of a source. [`removal`]: how many backends disappear at once. [`address_rules`]: which
 //!   addresses are accepted. [`labels`]: labels of a backend. `identity`: its address for Pingora.
 

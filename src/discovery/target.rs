@@ -91,7 +91,7 @@ fn not_a_target(problem: String, hint: &'static str) -> NotAnAddress {
 }
 
 /// Labels of letters, digits, `-` and `_` (Docker service names contain it), not only digits and dots.
-fn is_host_name(host: &str) -> bool {
+pub(in crate::discovery) fn is_host_name(host: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63

@@ -20,6 +20,7 @@ mod command;
 mod descriptors;
 mod differential;
 mod discovery;
+mod dns;
 mod control;
 mod errors;
 mod etcd;

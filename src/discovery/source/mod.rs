@@ -5,6 +5,7 @@
 //! backends disappear at once, and reports failures. So a source may simply fail.
 
 pub mod api;
+pub mod dns;
 pub mod etcd;
 pub mod file;
 mod item;

@@ -255,8 +255,12 @@ impl Backend {
     }
 
     pub fn start_with(name: &str, arguments: &[&str]) -> Self {
+        Self::start_at(free_port(), name, arguments)
+    }
+
+    /// Starts it at this port; `arguments` may have another address than 127.0.0.1.
+    pub fn start_at(port: u16, name: &str, arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        let port = free_port();
         let child = Self::spawn(port, name, &arguments);
         Self { port, name: name.to_owned(), arguments, child }
     }
