@@ -133,7 +133,8 @@ fn every_health_check_detects_a_closed_and_reopened_socket() {
         assert_eq!(get(port, "/").status, 200);
         drop(bridge);
         let line = lab.wait_for_log(&format!("backend down: pool=p backend={address}"));
-        assert!(line.contains("reason=\"Connection refused"), "{line}");
+        // A check that was on its way when the socket closed is reset.
+        assert!(line.contains("reason=\"Connection re"), "{line}");
         std::fs::remove_file(folder.path("a.sock")).unwrap();
         let _bridge = folder.bridge("a.sock", backend.port);
         eventually("the backend returns", PATIENCE, || get(port, "/").status == 200);
