@@ -4,14 +4,14 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::ServerName;
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::{CertificateError, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::certificates::{self, FileError};
+use super::client_files;
 
 /// TLS settings of a client.
 #[derive(Clone)]
@@ -32,17 +32,13 @@ impl ClientTls {
         if roots.is_empty() {
             return Err("there is no certificate authority; name one with `--ca FILE`".to_owned());
         }
-        let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| e.to_string())?
-            .with_root_certificates(roots);
         let mut config = match certificate {
-            None => builder.with_no_client_auth(),
+            None => client_files::config(roots, None).map_err(|e| e.to_string())?,
             Some((chain, key)) => {
                 let read = certificates::read_chain(chain).map_err(problem)?;
                 let secret = certificates::read_key(key).map_err(problem)?;
                 let pair = |e| format!("{} and {}: {e}", chain.display(), key.display());
-                builder.with_client_auth_cert(read, secret).map_err(pair)?
+                client_files::config(roots, Some((read, secret))).map_err(pair)?
             }
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -12,7 +12,8 @@
 //! - [`watch`]: reloads changed files, and warns about expiring certificates.
 //! - [`development`]: a self-signed certificate for development.
 //! - [`upstream`]: TLS to backends.
-//! - [`client`]: TLS of commands. [`service`]: TLS to services that l7lb asks.
+//! - [`client`]: TLS of commands. [`service`]: TLS to services that l7lb asks. `client_files`: the certificate
+//!   that l7lb presents.
 //! - [`provider`]: the cryptography provider of the process.
 
 mod acceptor;
@@ -20,6 +21,7 @@ pub mod certificates;
 pub mod client;
 pub mod service;
 pub mod client_auth;
+mod client_files;
 pub mod config;
 pub mod development;
 pub mod identity;

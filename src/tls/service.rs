@@ -4,12 +4,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::certificates::{self, FileError};
+use super::client_files::{self, Identity};
 use crate::base::fault::{Faults, Place};
 
 /// The `tls:` block of a service.
@@ -29,12 +30,9 @@ pub struct Config {
     pub server_name: Option<String>,
 }
 
-/// A client certificate with its chain, and its key.
-type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
 /// The checked TLS settings of a service.
 #[derive(Clone, Debug)]
-pub struct ClientTls {
+pub struct ServiceTls {
     /// The settings of connections.
     pub config: Arc<ClientConfig>,
     /// The name that the certificate must have instead of the host.
@@ -44,7 +42,7 @@ pub struct ClientTls {
 }
 
 /// Equal if the settings and the contents of the files are equal.
-impl PartialEq for ClientTls {
+impl PartialEq for ServiceTls {
     fn eq(&self, other: &Self) -> bool {
         self.server_name == other.server_name && self.contents == other.contents
     }
@@ -52,7 +50,7 @@ impl PartialEq for ClientTls {
 
 impl Config {
     /// Checks the block and reads its files.
-    pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<ClientTls> {
+    pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<ServiceTls> {
         let server_name = match self.server_name.clone().map(ServerName::try_from) {
             None => None,
             Some(Ok(name)) => Some(name),
@@ -70,40 +68,24 @@ impl Config {
             return None;
         }
         let mut contents: Vec<Vec<u8>> = authorities.iter().map(|der| der.to_vec()).collect();
-        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| faults.add(place.clone(), e.to_string(), "report this as a fault of l7lb"))
-            .ok()?
-            .with_root_certificates(roots);
-        let Some((chain, key)) = self.read_client(place, faults)? else {
-            let config = Arc::new(builder.with_no_client_auth());
-            return Some(ClientTls { config, server_name, contents });
-        };
-        // The empty entry separates authorities from client certificates.
-        contents.push(Vec::new());
-        contents.extend(chain.iter().map(|der| der.to_vec()));
-        contents.push(key.secret_der().to_vec());
-        let config = builder.with_client_auth_cert(chain, key).map_err(|e| {
+        let identity = self.read_client(place, faults)?;
+        if let Some((chain, key)) = &identity {
+            // The empty entry separates authorities from client certificates.
+            contents.push(Vec::new());
+            contents.extend(chain.iter().map(|der| der.to_vec()));
+            contents.push(key.secret_der().to_vec());
+        }
+        let config = client_files::config(roots, identity).map_err(|e| {
             let problem = format!("the client certificate cannot be used with this key: {e}");
             faults.add(place.key("client_key"), problem, "give the key of this certificate");
         });
-        Some(ClientTls { config: Arc::new(config.ok()?), server_name, contents })
+        Some(ServiceTls { config: Arc::new(config.ok()?), server_name, contents })
     }
 
     /// The client certificate and its key, if there is one. `None` after a fault.
     fn read_client(&self, place: &Place, faults: &mut Faults) -> Option<Option<Identity>> {
-        let (certificate, key) = match (&self.client_certificate, &self.client_key) {
-            (None, None) => return Some(None),
-            (Some(certificate), Some(key)) => (certificate, key),
-            (Some(_), None) => {
-                faults.add(place.key("client_certificate"), "the key is missing", "add `client_key: FILE`");
-                return None;
-            }
-            (None, Some(_)) => {
-                faults.add(place.key("client_key"), "the certificate is missing", "add `client_certificate: FILE`");
-                return None;
-            }
-        };
+        let files = client_files::pair(self.client_certificate.as_ref(), self.client_key.as_ref(), place, faults)?;
+        let Some((certificate, key)) = files else { return Some(None) };
         let mut add = |key: &str, error: FileError| faults.add(place.key(key), error.problem, error.hint);
         let chain = certificates::read_chain(certificate).map_err(|e| add("client_certificate", e)).ok()?;
         let key = certificates::read_key(key).map_err(|e| add("client_key", e)).ok()?;
@@ -115,7 +97,7 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn check(config: &Config) -> Result<ClientTls, String> {
+    fn check(config: &Config) -> Result<ServiceTls, String> {
         let mut faults = Faults::default();
         let checked = config.check(&Place::root(), &mut faults);
         let problems: Vec<String> = faults.into_vec().into_iter().map(|fault| fault.problem).collect();

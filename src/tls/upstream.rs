@@ -12,6 +12,7 @@ use serde::Deserialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::certificates::{self, Certificate};
+use super::client_files;
 use crate::base::fault::{Faults, Place};
 
 /// The `tls:` block of a pool.
@@ -90,18 +91,8 @@ impl Config {
 
     /// Reads the client certificate and its key, and checks that they match.
     fn check_client(&self, place: &Place, contents: &mut Vec<Vec<u8>>, faults: &mut Faults) -> Option<Arc<CertKey>> {
-        let (certificate, key) = match (&self.client_certificate, &self.client_key) {
-            (None, None) => return None,
-            (Some(certificate), Some(key)) => (certificate, key),
-            (Some(_), None) => {
-                faults.add(place.key("client_certificate"), "the key is missing", "add `client_key: FILE`");
-                return None;
-            }
-            (None, Some(_)) => {
-                faults.add(place.key("client_key"), "the certificate is missing", "add `client_certificate: FILE`");
-                return None;
-            }
-        };
+        let files = client_files::pair(self.client_certificate.as_ref(), self.client_key.as_ref(), place, faults);
+        let (certificate, key) = files??;
         let chain = certificates::read_chain(certificate)
             .map_err(|e| faults.add(place.key("client_certificate"), e.problem, e.hint))
             .ok();

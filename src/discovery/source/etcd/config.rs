@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
-use crate::tls::service::{self, ClientTls};
+use crate::tls::service::{self, ServiceTls};
 
 /// The port of etcd for clients.
 const PORT: u16 = 2379;
@@ -72,7 +72,7 @@ pub struct Spec {
     /// The user, if there is one.
     pub credentials: Option<Credentials>,
     /// TLS for endpoints with https.
-    pub tls: Option<ClientTls>,
+    pub tls: Option<ServiceTls>,
     /// The longest wait for a connection or a response.
     pub timeout: Duration,
 }
