@@ -32,7 +32,7 @@ impl ListKeeper {
             let changes: Vec<(String, u64)> = snapshot
                 .pools
                 .values()
-                .flat_map(|pool| pool.sources().iter().map(move |kept| (pool, kept)))
+                .flat_map(|pool| pool.sources().external().map(move |kept| (pool, kept)))
                 .map(|(pool, kept)| (format!("{} {}", pool.name(), kept.name()), *kept.changes().borrow()))
                 .collect();
             if changes != saved {

@@ -55,26 +55,21 @@ impl StateFile {
         Self { path, known: Mutex::default() }
     }
 
-    /// Reads the file and restores the overrides for which `wanted` returns true.
-    #[expect(clippy::disallowed_methods, reason = "slow start begins with the change")]
+    /// Reads the file and restores the registered backends, and the overrides for which `wanted` returns true.
+    /// Registrations that the file lacks end.
+    #[expect(clippy::disallowed_methods, reason = "slow start and times to live begin with the call")]
     pub fn restore(&self, pools: &Pools, wanted: impl Fn(&SavedOverride) -> bool) {
-        let Some(content) = self.content() else { return };
+        let Some(mut content) = self.content() else { return };
+        for (name, pool) in pools {
+            if let Some(registry) = pool.sources().registry() {
+                registry.replace(content.registrations.remove(name).unwrap_or_default(), Instant::now());
+            }
+        }
         for saved in content.overrides.iter().filter(|saved| wanted(saved)) {
             let restored = pools.get(&saved.pool).is_some_and(|pool| pool.restore(saved.clone(), Instant::now()));
             if !restored {
                 let (pool, backend) = (&saved.pool, saved.backend);
                 log::warn!("override dropped, the backend is not configured any more: pool={pool} backend={backend}");
-            }
-        }
-    }
-
-    /// Restores registered backends. Registrations that the file lacks end.
-    #[expect(clippy::disallowed_methods, reason = "the time to live begins with the process")]
-    pub fn restore_registrations(&self, pools: &Pools) {
-        let Some(content) = self.content() else { return };
-        for (name, pool) in pools {
-            if let Some(registry) = pool.sources().registry() {
-                registry.replace(content.registrations.get(name).cloned().unwrap_or_default(), Instant::now());
             }
         }
     }
@@ -142,8 +137,7 @@ impl StateFile {
                 backends: kept.current(),
             };
             // Registrations are in the state file.
-            let api = |kept: &&Arc<Kept>| &*kept.name().0 != "api";
-            pool.sources().iter().filter(api).map(list).collect::<Vec<_>>()
+            pool.sources().external().map(list).collect::<Vec<_>>()
         };
         let saved: Vec<SavedList> = pools.iter().flat_map(saved).filter(|list| !list.backends.is_empty()).collect();
         if let Err(e) = write(&path, &saved) {

@@ -97,11 +97,17 @@ impl Config {
                 (Kind::Etcd(Box::new(spec)), name)
             }));
         }
-        let given = [self.api.is_some(), self.dns.is_some(), self.file.is_some(), self.etcd.is_some()];
-        let given = given.into_iter().filter(|given| *given).count();
+        let sources = [
+            ("api", self.api.is_some()),
+            ("dns", self.dns.is_some()),
+            ("file", self.file.is_some()),
+            ("etcd", self.etcd.is_some()),
+        ];
+        let given = sources.iter().filter(|(_, is_given)| *is_given).count();
         if given != 1 {
             let problem = if given == 0 { "the source is missing" } else { "an item has one source" };
-            faults.add(place.clone(), problem, format!("write one of {} in each item", Self::SOURCES.join(", ")));
+            let names = sources.map(|(name, _)| name).join(", ");
+            faults.add(place.clone(), problem, format!("write one of {names} in each item"));
         }
         if self.api.is_some() && (self.hold.is_some() || self.accept_empty) {
             faults.add(place.clone(), "`hold` and `accept_empty` do not apply to `api`", "remove them");
@@ -118,9 +124,6 @@ impl Config {
         let rules = Rules { addresses, hold, accepts_empty: is_api || self.accept_empty };
         Some(Spec { name: SourceName(name.into()), kind, rules })
     }
-
-    /// The keys of the sources.
-    const SOURCES: [&'static str; 4] = ["api", "dns", "file", "etcd"];
 }
 
 /// Checks the sources of a pool.
@@ -200,6 +203,11 @@ impl Sources {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
+    }
+
+    /// The lists of other systems: all but the registrations, which are state of l7lb itself.
+    pub fn external(&self) -> impl Iterator<Item = &Arc<Kept>> {
+        self.kept.iter().filter(|(spec, _)| !spec.is_api()).map(|(_, kept)| kept)
     }
 
     /// The lists, in the order of the configuration.

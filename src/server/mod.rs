@@ -200,8 +200,10 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
     let api = Api { reload_handle: reload_handle.clone(), live: live.clone(), log: build.log };
     let admin_tls = add_control(&mut server, &control, build.admin, api);
     add_list_keeper(&mut server, &live);
-    if handing.ready.is_none() {
-        live.state_file.restore(&live.snapshot.load().pools, |_| true);
+    // In an upgrade, the overrides of the old process apply, which change until it ends.
+    let is_upgrade = handing.ready.is_some();
+    live.state_file.restore(&live.snapshot.load().pools, |_| !is_upgrade);
+    if !is_upgrade {
         control.open();
     }
     let mut health = background_service("health", pool_service);
@@ -256,11 +258,10 @@ fn add_watchdog(server: &mut Server) {
     }
 }
 
-/// Takes over registered backends and discovered lists, and adds the service that keeps the lists for the next process.
+/// Takes over discovered lists, and adds the service that keeps the lists for the next process.
 fn add_list_keeper(server: &mut Server, live: &RuntimeState) {
     let pools = &live.snapshot.load().pools;
     live.state_file.restore_lists(pools);
-    live.state_file.restore_registrations(pools);
     server.add_service(background_service("discovered lists", ListKeeper::new(live.clone())));
 }
 

@@ -69,7 +69,8 @@ impl ControlSocket {
     }
 
     /// Listens, replacing the socket of the old process, and applies its overrides to `pools`. Overrides of backends
-    /// that the old process has not found come from `state_file`. Returns when that is done.
+    /// that the old process has not found come from `state_file`, as do
+    /// registered backends, which the old process may have changed since this one started. Returns when that is done.
     pub fn succeed(&self, pools: &BTreeMap<PoolName, Arc<Pool>>, state_file: &StateFile) {
         let before = Client::new(self.path.clone());
         // A separate thread, because the client blocks.
@@ -79,8 +80,6 @@ impl ControlSocket {
             let is_listed = |listed: &Listed| listed.contains(&(saved.pool.clone(), saved.backend));
             !listed.as_ref().is_some_and(is_listed)
         });
-        // The old process may have changed them since this one started.
-        state_file.restore_registrations(pools);
         self.open();
     }
 

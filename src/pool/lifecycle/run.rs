@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pingora_core::server::ShutdownWatch;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
@@ -36,6 +36,8 @@ impl Pool {
             }
         };
         timeout(FIRST_LISTS, attempts).await.ok();
+        // From here on no change of a list is missed.
+        let changes = self.discovery.sources().iter().map(|kept| kept.changes()).collect();
         // Pingora's loop does not report when its first discovery ends, so discovery runs once before the loop.
         // `Discovery` never fails: it keeps the last good result.
         self.balancer.update().await.ok();
@@ -44,7 +46,7 @@ impl Pool {
         // Pingora's loop returns immediately if the pool has no name to resolve and no health check. `join!`
         // keeps outlier detection running in that case.
         let detection = self.admission.watch(|| self.candidates());
-        tokio::join!(self.balancer.run(shutdown), detection, self.follow_lists());
+        tokio::join!(self.balancer.run(shutdown), detection, self.follow_lists(changes));
     }
 
     /// Keeps the lists of the sources current. Each has its own task, because a list may be large.
@@ -59,27 +61,23 @@ impl Pool {
 
     /// Applies each change of a list. It runs in one task with Pingora's loop, so that two discoveries never overlap
     /// between the lists and their effect.
-    async fn follow_lists(&self) {
+    async fn follow_lists(&self, lists: Vec<watch::Receiver<u64>>) {
         let changed = Arc::new(Notify::new());
         let mut tasks = JoinSet::new();
-        for kept in self.discovery.sources().iter() {
-            let (mut changes, changed) = (kept.changes(), Arc::clone(&changed));
+        for mut list in lists {
+            let changed = Arc::clone(&changed);
             tasks.spawn(async move {
-                while changes.changed().await.is_ok() {
+                while list.changed().await.is_ok() {
                     changed.notify_one();
                 }
             });
         }
-        if tasks.is_empty() {
-            return;
-        }
         loop {
-            // First without a change: a list may have changed since the first discovery.
+            changed.notified().await;
             self.balancer.update().await.ok();
             // Pingora notices other addresses and weights, but not other settings.
             self.balancer.update_weights();
             self.progress.send_modify(|_| ());
-            changed.notified().await;
         }
     }
 
