@@ -69,7 +69,7 @@ pub struct Kept {
     rules: Rules,
     source: Arc<dyn Source + Send + Sync>,
     state: Mutex<State>,
-    /// Counts changes of the list. Its lowest bit is meaningless; only differences matter.
+    /// Counts changes of the list.
     changes: watch::Sender<u64>,
     /// Whether the first attempt has ended, or there is a list of an earlier process.
     attempted: watch::Sender<bool>,

@@ -208,8 +208,10 @@ impl<A: Attach> Discovery<A> {
         for (index, (name, list)) in lists.into_iter().enumerate() {
             let place = self.members.len() + index;
             all.extend(list.into_iter().map(|found| {
-                let discovered = Discovered { origin: Origin::Source(name.clone()), ..weights.apply(found) };
-                (discovered.address(), place, discovered)
+                let Found { address, weight, backup, drain, zone, labels } = found;
+                let target = Target::Address(address);
+                let member = Member { target, weight: weights.reduce(weight), backup, drain, zone };
+                (address, place, Discovered { origin: Origin::Source(name.clone()), member, labels })
             }));
         }
         let mut seen = BTreeSet::new();
@@ -252,16 +254,6 @@ impl Member {
     }
 }
 
-impl Discovered {
-    fn address(&self) -> BackendAddress {
-        match self.member.target {
-            Target::Address(address) => address,
-            // Sources find addresses.
-            Target::Name { .. } => BackendAddress::Inet(([0, 0, 0, 0], 0).into()),
-        }
-    }
-}
-
 /// Reduces weights in proportion, so that their sum has a limit.
 struct Weights {
     sum: u64,
@@ -274,17 +266,12 @@ impl Weights {
         Self { sum, most }
     }
 
-    /// A backend with its reduced weight. A weight above 0 stays above 0.
-    fn apply(&self, found: Found) -> Discovered {
-        let Found { address, weight, backup, drain, zone, labels } = found;
-        let reduced = match u64::from(weight) {
-            weight if self.sum <= self.most || weight == 0 => weight,
-            weight => (weight * self.most / self.sum).max(1),
-        };
-        let weight = u32::try_from(reduced).unwrap_or(u32::MAX);
-        let target = Target::Address(address);
-        let origin = Origin::Configured(target.clone());
-        Discovered { origin, member: Member { target, weight, backup, drain, zone }, labels }
+    /// The reduced weight. A weight above 0 stays above 0.
+    fn reduce(&self, weight: u32) -> u32 {
+        if self.sum <= self.most || weight == 0 {
+            return weight;
+        }
+        u32::try_from((u64::from(weight) * self.most / self.sum).max(1)).unwrap_or(u32::MAX)
     }
 }
 

@@ -113,9 +113,9 @@ fn weight() -> u32 {
     1
 }
 
-/// The largest weight of a backend, and the largest sum of weights in a pool. Pingora uses one slot for each unit
-/// of weight, and at most 65,535 slots in a pool.
-pub const WEIGHT_MAX: u32 = 1000;
+pub use crate::discovery::source::WEIGHT_MAX;
+
+/// The largest sum of weights in a pool. Pingora uses at most 65,535 slots in a pool.
 pub(in crate::pool) const WEIGHTS_MAX: u32 = 65_535;
 
 /// A checked pool.

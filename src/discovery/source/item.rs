@@ -6,14 +6,11 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 
-use super::Found;
+use super::{Found, WEIGHT_MAX};
 use crate::base::backend_address::{BackendAddress, NotAnAddress};
 use crate::base::units::Zone;
 use crate::discovery::labels::Labels;
 use crate::discovery::target::Target;
-
-/// The largest weight of a backend.
-const WEIGHT_MAX: u32 = 1000;
 
 /// A backend with its settings.
 #[derive(Clone, Debug, PartialEq)]

@@ -25,6 +25,9 @@ use crate::base::units::Zone;
 use crate::discovery::identity::identity;
 use crate::discovery::labels::Labels;
 
+/// The largest weight of a backend. Pingora uses one slot for each unit of weight.
+pub const WEIGHT_MAX: u32 = 1000;
+
 /// The most backends of one source. Longer lists are rejected as a whole.
 pub const FOUND_MAX: usize = 20_000;
 

@@ -10,13 +10,11 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use super::super::Found;
+use super::super::{Found, WEIGHT_MAX};
 use crate::base::backend_address::BackendAddress;
 
 /// The most CNAME records between a name and its records.
 const ALIASES_MAX: usize = 16;
-/// The largest weight of a backend.
-const WEIGHT_MAX: u32 = 1000;
 
 /// The records of a name.
 #[derive(Clone, Debug, PartialEq)]
