@@ -66,18 +66,7 @@ enum Action {
         process: ProcessArguments,
     },
     /// End the registration of a backend: it gets no new requests, and leaves the pool once it has none in flight.
-    Remove {
-        #[command(flatten)]
-        backend: BackendArguments,
-        /// Wait until it has no requests in flight.
-        #[arg(long)]
-        wait: bool,
-        /// The longest wait; then the exit code is 3. The registration has ended.
-        #[arg(long, value_name = "PERIOD", default_value = "30s", value_parser = humantime::parse_duration)]
-        timeout: Duration,
-        #[command(flatten)]
-        process: ProcessArguments,
-    },
+    Remove(Change),
     /// Send a backend no new requests; requests in flight finish. Its health is still checked.
     Drain(Change),
     /// As drain, and stop its health checks: for maintenance.
@@ -141,7 +130,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
         Some(Action::Renew { backend, process }) => {
             show_registered(&process.client()?.post(&format!("{}/renew", backend.path()))?, process)
         }
-        Some(Action::Remove { backend, wait, timeout, process }) => remove(backend, wait.then_some(*timeout), process),
+        Some(Action::Remove(change)) => remove(change),
         Some(Action::Drain(change)) => set(change, State::Draining),
         Some(Action::Disable(change)) => set(change, State::Disabled),
         Some(Action::Enable(change)) => set(change, State::Enabled),
@@ -178,8 +167,8 @@ fn set(change: &Change, state: State) -> Result<(), Failure> {
 }
 
 /// Ends a registration. A backend that is not registered is removed already.
-fn remove(backend: &BackendArguments, wait: Option<Duration>, process: &ProcessArguments) -> Result<(), Failure> {
-    let longest = wait.unwrap_or_default();
+fn remove(Change { backend, wait, timeout, process }: &Change) -> Result<(), Failure> {
+    let longest = if *wait { *timeout } else { Duration::ZERO };
     let query = format!("?wait={}", segment(&Period(longest).to_string()));
     let client = process.client()?.with_timeout(longest + RESPONSE_TIME);
     let removed: Deregistered = match client.delete(&format!("{}{query}", backend.path())) {
@@ -194,7 +183,7 @@ fn remove(backend: &BackendArguments, wait: Option<Duration>, process: &ProcessA
         let in_flight = table::count(removed.in_flight as usize, "request");
         table::print(&format!("{} is removed from {}, {in_flight} in flight\n", removed.address, removed.pool))?;
     }
-    if wait.is_some() && removed.in_flight > 0 {
+    if *wait && removed.in_flight > 0 {
         let message = format!("{} still has requests in flight after {}", removed.address, Period(longest));
         return Err(Failure { code: EXIT_TIMEOUT, message });
     }
