@@ -158,8 +158,7 @@ fn sticky_clients_lose_no_request_when_their_backend_fails_under_load() {
     backends[index].kill();
     lab.wait_for_log(&format!("backend down: pool=p backend=127.0.0.1:{}", backends[index].port));
     load.wait_for_more(100);
-    let report = load.stop();
-    assert_eq!((report.failed, report.statuses.keys().copied().collect::<Vec<_>>()), (Vec::<String>::new(), vec![200]));
+    load.stop_without_failure();
 }
 
 /// Starts l7lb with two pools of one backend each and a route with these keys.

@@ -165,9 +165,7 @@ fn backends_are_replaced_one_after_the_other_through_dns_without_a_failed_reques
     }
     let names: Vec<String> = (0..20).map(|_| get(port, "/").header("x-backend").to_owned()).collect();
     assert!(names.iter().any(|name| name == "b1") && names.iter().any(|name| name == "b4"), "{names:?}");
-    let report = load.stop();
-    assert_eq!(report.failed, [""; 0]);
-    assert_eq!(report.statuses.keys().collect::<Vec<_>>(), [&200], "{report:?}");
+    load.stop_without_failure();
 }
 
 /// Stops the server under traffic, lets a backend leave the list meanwhile, and resumes the server.
@@ -196,9 +194,7 @@ fn outage(stop: impl FnOnce(&mut Dnsmasq), resume: impl FnOnce(&mut Dnsmasq)) {
     assert!(noticed < RECOVERY, "noticed after {noticed:?}");
     wait_for_backends(&lab, at, &["127.0.0.2", "127.0.0.3"]);
     load.wait_for_more(100);
-    let report = load.stop();
-    assert_eq!(report.failed, [""; 0]);
-    assert_eq!(report.statuses.keys().collect::<Vec<_>>(), [&200], "{report:?}");
+    load.stop_without_failure();
     assert_eq!(lab.log().matches("discovery failed").count(), 1, "{}", lab.log());
 }
 

@@ -1,14 +1,14 @@
 //! The store on disk across processes: an upgrade while both processes use the folder, and a folder that is read-only.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 
 use super::purge::{FRESH, Origin, yaml};
 use crate::control::commands::stdout_of;
 use crate::lab::client::{self, get, read_head, read_response};
-use crate::lab::scripted::Scripted;
+use crate::lab::scripted::Held;
 use crate::lab::{Lab, PATIENCE, eventually, free_port, lacks_own_engine};
 
 fn is_hit(port: u16, path: &str) -> bool {
@@ -22,42 +22,29 @@ fn fill(port: u16, path: &str) {
     eventually("the response is stored", PATIENCE, || is_hit(port, path));
 }
 
-/// A backend whose responses to paths with `slow` end when the test releases them.
-struct SlowOrigin {
-    backend: Scripted,
-    arrives: mpsc::Receiver<()>,
-    release: mpsc::Sender<()>,
+/// A backend whose responses to requests with `slow` end when the test releases them.
+fn slow_origin() -> Held {
+    Held::start_with(|mut stream, hold| {
+        loop {
+            let head = read_head(&mut stream);
+            if head.is_empty() {
+                return;
+            }
+            if head.contains("slow") {
+                hold();
+            }
+            let response = "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: 2\r\n\r\nok";
+            stream.write_all(response.as_bytes()).unwrap();
+        }
+    })
 }
 
-impl SlowOrigin {
-    fn start() -> Self {
-        let (arrived, arrives) = mpsc::channel();
-        let (release, released) = mpsc::channel::<()>();
-        let (arrived, released) = (Mutex::new(arrived), Mutex::new(released));
-        let backend = Scripted::start(move |mut stream| {
-            loop {
-                let head = read_head(&mut stream);
-                if head.is_empty() {
-                    return;
-                }
-                if head.contains("slow") {
-                    arrived.lock().unwrap().send(()).unwrap();
-                    released.lock().unwrap().recv().unwrap();
-                }
-                let response = "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: 2\r\n\r\nok";
-                stream.write_all(response.as_bytes()).unwrap();
-            }
-        });
-        Self { backend, arrives, release }
-    }
-
-    /// Sends a request through a new connection, and waits until it is at the backend.
-    fn send(&self, port: u16, request: &str) -> std::net::TcpStream {
-        let mut stream = client::connect(port);
-        stream.write_all(request.as_bytes()).unwrap();
-        self.arrives.recv_timeout(PATIENCE).unwrap();
-        stream
-    }
+/// Sends a request through a new connection, and waits until it is at the backend.
+fn send(origin: &Held, port: u16, request: &str) -> std::net::TcpStream {
+    let mut stream = client::connect(port);
+    stream.write_all(request.as_bytes()).unwrap();
+    origin.arrived();
+    stream
 }
 
 #[test]
@@ -65,15 +52,15 @@ fn purges_and_invalidations_of_both_processes_apply_during_an_upgrade() {
     if lacks_own_engine() {
         return;
     }
-    let (origin, port) = (SlowOrigin::start(), free_port());
-    let mut old = Lab::start(&yaml(port, origin.backend.port));
+    let (origin, port) = (slow_origin(), free_port());
+    let mut old = Lab::start(&yaml(port, origin.port));
     for path in ["/disk/1", "/disk/2", "/disk/3", "/disk/4"] {
         fill(port, path);
     }
     // Requests that stay with the old process: one that is stored, and one that makes a stored response invalid.
-    let mut fetch = origin.send(port, "GET /disk/slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut fetch = send(&origin, port, "GET /disk/slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let post = "POST /disk/3 HTTP/1.1\r\nHost: localhost\r\nX-Is: slow\r\nContent-Length: 0\r\n\r\n";
-    let mut post = origin.send(port, post);
+    let mut post = send(&origin, port, post);
     let new = old.successor();
     stdout_of(&old, &["cache", "purge", "--url", "localhost/disk/1"]);
     old.signal(Signal::SIGQUIT);
@@ -85,11 +72,11 @@ fn purges_and_invalidations_of_both_processes_apply_during_an_upgrade() {
     assert!(!is_hit(port, "/disk/2"), "the new process purged it");
     assert!(old.is_running());
     // The old process stores a response that it requested before the purge, and invalidates another one.
-    (0..2).for_each(|_| origin.release.send(()).unwrap());
+    (0..2).for_each(|_| origin.release());
     assert_eq!((read_response(&mut fetch).status, read_response(&mut post).status), (200, 200));
     assert!(old.wait_exit(PATIENCE).success());
     eventually("the invalidation by the old process applies", PATIENCE, || !is_hit(port, "/disk/3"));
-    origin.release.send(()).unwrap();
+    origin.release();
     assert!(!is_hit(port, "/disk/slow"), "the old process requested it before the purge");
     assert!(is_hit(port, "/disk/4"));
     assert!(!new.log().contains("purge journal"), "{}", new.log());

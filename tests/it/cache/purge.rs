@@ -1,8 +1,8 @@
 //! Purges by `l7lb cache purge`: what they concern, and that they outlast the process.
 
 use std::io::{BufReader, Read, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::control::call;
 use crate::control::commands::{json_of, run_command, stdout_of};
 use crate::lab::client::{get, get_with, read_head, read_response};
-use crate::lab::scripted::Scripted;
+use crate::lab::scripted::{Held, Scripted};
 use crate::lab::{Lab, PATIENCE, client, eventually, free_port, lacks_own_engine};
 
 /// A backend whose responses to `/a/…` have the tags `a` and `all`, and so on, and count the requests in their body.
@@ -183,14 +183,10 @@ fn response_that_is_on_its_way_during_a_purge_is_not_reused() {
         return;
     }
     let port = free_port();
-    let (arrived, arrives) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let (arrived, released) = (Mutex::new(arrived), Mutex::new(released));
-    let backend = Scripted::start(move |mut stream| {
+    let backend = Held::start_with(|mut stream, hold| {
         while !read_head(&mut stream).is_empty() {
             stream.write_all(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\no").unwrap();
-            arrived.lock().unwrap().send(()).unwrap();
-            released.lock().unwrap().recv().unwrap();
+            hold();
             stream.write_all(b"k").unwrap();
         }
     });
@@ -198,21 +194,21 @@ fn response_that_is_on_its_way_during_a_purge_is_not_reused() {
     for path in ["/a", "/disk/a"] {
         let mut stream = client::connect(port);
         stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
-        arrives.recv_timeout(PATIENCE).unwrap();
+        backend.arrived();
         let mut first = [0; 1];
         stream.read_exact(&mut first).unwrap();
         stdout_of(&lab, &["cache", "purge", "--all"]);
-        release.send(()).unwrap();
+        backend.release();
         let rest = read_response(&mut std::io::Cursor::new(first).chain(&mut stream));
         assert_eq!(rest.body, "ok", "the client of the fetch gets the whole response");
-        release.send(()).unwrap();
+        backend.release();
         assert!(!is_hit(port, path), "{path}");
-        arrives.recv_timeout(PATIENCE).unwrap();
+        backend.arrived();
         eventually("the later response is stored", PATIENCE, || {
-            release.send(()).unwrap();
+            backend.release();
             is_hit(port, path)
         });
-        while arrives.try_recv().is_ok() {}
+        backend.forget_arrived();
     }
 }
 
@@ -223,17 +219,13 @@ fn response_to_head_that_is_on_its_way_during_a_soft_purge_does_not_undo_it() {
         return;
     }
     let port = free_port();
-    let (arrived, arrives) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let (arrived, released) = (Mutex::new(arrived), Mutex::new(released));
-    let backend = Scripted::start(move |mut stream| {
+    let backend = Held::start_with(|mut stream, hold| {
         loop {
             let head = read_head(&mut stream);
             let body = match head.get(..4) {
                 Some("GET ") => "ok",
                 Some(_) => {
-                    arrived.lock().unwrap().send(()).unwrap();
-                    released.lock().unwrap().recv().unwrap();
+                    hold();
                     ""
                 }
                 None => return,
@@ -250,9 +242,9 @@ fn response_to_head_that_is_on_its_way_during_a_soft_purge_does_not_undo_it() {
         let mut stream = client::connect(port);
         let request = format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\nCache-Control: no-cache\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
-        arrives.recv_timeout(PATIENCE).unwrap();
+        backend.arrived();
         stdout_of(&lab, &["cache", "purge", "--url", &format!("localhost{path}"), "--soft"]);
-        release.send(()).unwrap();
+        backend.release();
         assert!(read_head(&mut stream).starts_with("HTTP/1.1 200 "));
         // The stored response is updated after the response to HEAD.
         std::thread::sleep(Duration::from_millis(300));

@@ -48,8 +48,7 @@ fn rolling_change_of_the_file_under_load_fails_no_request() {
         lab.wait_for_log(&format!("backend removed: pool=p backend={} aborted=0", address(&left)));
         load.wait_for_more(50);
     }
-    let report = load.stop();
-    assert!(report.failed.is_empty() && report.statuses.keys().all(|status| *status == 200), "{report:?}");
+    load.stop_without_failure();
     assert!(get(port, "/").header("x-backend").starts_with("new"));
 }
 

@@ -79,8 +79,7 @@ fn rolling_deployment_of_services_that_register_themselves_fails_no_request() {
         count(5);
         load.wait_for_more(50);
     }
-    let report = load.stop();
-    assert!(report.failed.is_empty() && report.statuses.keys().all(|status| *status == 200), "{report:?}");
+    load.stop_without_failure();
     assert!(get(port, "/").header("x-backend").starts_with("new"));
 }
 

@@ -60,6 +60,13 @@ impl Load {
         super::eventually("more requests are answered", super::PATIENCE, || self.answered() >= until);
     }
 
+    /// Stops; every request has got a response with status 200.
+    pub fn stop_without_failure(self) -> Report {
+        let report = self.stop();
+        assert!(report.failed.is_empty() && report.statuses.keys().eq([&200]), "{report:?}");
+        report
+    }
+
     pub fn stop(self) -> Report {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {

@@ -76,16 +76,30 @@ pub struct Held {
 
 impl Held {
     pub fn start() -> Self {
+        Self::start_with(|mut stream, hold| {
+            assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+            hold();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        })
+    }
+
+    /// Serves each connection by `script`, which calls its second argument where the test releases it.
+    pub fn start_with(script: impl Fn(TcpStream, &dyn Fn()) + Send + Sync + 'static) -> Self {
         let (arrived, arrives) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         let released = Mutex::new(released);
-        let backend = Scripted::start(move |mut stream| {
-            assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
-            arrived.send(()).unwrap();
-            released.lock().unwrap().recv().unwrap();
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        let backend = Scripted::start(move |stream| {
+            script(stream, &|| {
+                arrived.send(()).unwrap();
+                released.lock().unwrap().recv().unwrap();
+            });
         });
         Self { port: backend.port, arrives, release }
+    }
+
+    /// Forgets the requests that have arrived.
+    pub fn forget_arrived(&self) {
+        while self.arrives.try_recv().is_ok() {}
     }
 
     /// Waits until a request has arrived.

@@ -60,8 +60,7 @@ fn upgrade_adds_a_listener_under_load_without_a_failed_request() {
     assert!(lab.wait_exit(PATIENCE).success());
     load.wait_for_more(100);
     assert_eq!(reloaded(&lab), "l7lb: reloaded\n  nothing changed\n", "the new process handles the reload");
-    let report = load.stop();
-    assert_eq!((report.failed, report.statuses.keys().copied().collect::<Vec<_>>()), (Vec::new(), vec![200]));
+    load.stop_without_failure();
     // The new process is not a child of the test, so `NewProcess` must end it. It can be replaced in turn.
     let third = free_port();
     replace(&lab, &with_listener(&one_pool(port, &[&one], UNWATCHED), third));
