@@ -21,7 +21,7 @@ const CA: &str = "L7LB_CA";
 /// A server, and the files to authenticate to it.
 #[derive(Args)]
 pub(super) struct ServerArguments {
-    /// The admin API of a process, such as https://lb.example.com:9443 [env: L7LB_SERVER].
+    /// The URL of the admin API of a process [env: L7LB_SERVER].
     #[arg(long, value_name = "URL", conflicts_with_all = ["conf", "socket"])]
     server: Option<String>,
     /// The file with the token for the server [env: L7LB_TOKEN_FILE].

@@ -19,7 +19,7 @@ const PORT: u16 = 2379;
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// URLs of the members, such as http://10.0.0.2:2379. They are used in turn until one works.
+    /// URLs of the members, such as `http://10.0.0.2:2379`. They are used in turn until one works.
     pub endpoints: Vec<String>,
     /// The start of the keys, one key for each backend. Its last character separates it from the rest of a key.
     pub prefix: String,
