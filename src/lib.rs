@@ -8,7 +8,7 @@
 //! - [`tls`]: certificates and handshakes. [`observe`]: logs and recent requests. [`listener`]: downstream
 //!   connections.
 //! - [`routing`]: which route matches a request. [`limit`], [`retry`]: rate limits, retry policy.
-//!   [`cache`]: stored responses. [`discovery`], [`pool`]: backends, their health, and the choice among them.
+//!   [`cache`]: stored responses. [`filter`]: filters of requests and responses. [`discovery`], [`pool`]: backends, their health, and the choice among them.
 //! - [`config`]: the configuration file. [`decision`]: the snapshot built from it, and what it decides about a
 //!   request. [`proxy`]: the life of a request.
 //! - [`control`]: reload, plan and the control API. [`server`]: the process. [`cli`]: the command line.
@@ -27,6 +27,7 @@ pub mod routing;
 pub mod limit;
 pub mod retry;
 pub mod cache;
+pub mod filter;
 pub mod discovery;
 pub mod pool;
 

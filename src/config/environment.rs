@@ -1,13 +1,17 @@
 //! `${NAME}` and `${NAME:-default}` in values, replaced from the environment.
 //!
 //! Substitution applies to parsed values, never to text, so a variable cannot add keys. `$$` is a literal
-//! dollar sign.
+//! dollar sign. In filters, `${name}` with a small letter at its start is a variable of the filter, and stays.
 
-/// Replaces the variables in `text`; `None` if there are none.
+/// Replaces the variables in `text`; `None` if there are none. `is_of_filter`: whether it is a value of a filter.
 ///
 /// # Errors
 /// The name of an unset variable, or the problem with the notation.
-pub(super) fn substitute(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
+pub(super) fn substitute(
+    text: &str,
+    is_of_filter: bool,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Option<String>, String> {
     if !text.contains('$') {
         return Ok(None);
     }
@@ -15,6 +19,12 @@ pub(super) fn substitute(text: &str, variable: impl Fn(&str) -> Option<String>) 
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
         filled.push_str(before);
+        if is_of_filter && let Some(kept) = variable_of_filter(after) {
+            filled.push('$');
+            filled.push_str(kept);
+            rest = after.get(kept.len()..).unwrap_or_default();
+            continue;
+        }
         if let Some(after) = after.strip_prefix('$') {
             filled.push('$');
             rest = after;
@@ -30,6 +40,14 @@ pub(super) fn substitute(text: &str, variable: impl Fn(&str) -> Option<String>) 
     }
     filled.push_str(rest);
     Ok(Some(filled))
+}
+
+/// The start of the text after a dollar sign, if it is a variable of filters such as `${client.ip}`, or its literal form
+/// `$${client.ip}`. These have small letters at their start, unlike the variables of most environments.
+fn variable_of_filter(after: &str) -> Option<&str> {
+    let name = after.strip_prefix('$').unwrap_or(after).strip_prefix('{')?;
+    name.starts_with(|first: char| first.is_ascii_lowercase()).then_some(())?;
+    after.get(..=after.find('}')?)
 }
 
 fn value_of(inside: &str, variable: impl Fn(&str) -> Option<String>) -> Result<String, String> {
@@ -51,7 +69,7 @@ mod tests {
     use super::*;
 
     fn filled(text: &str) -> Result<Option<String>, String> {
-        substitute(text, |name| match name {
+        substitute(text, false, |name| match name {
             "PORT" => Some("8080".to_owned()),
             "EMPTY" => Some(String::new()),
             _ => None,
@@ -66,6 +84,23 @@ mod tests {
         assert_eq!(filled("${EMPTY:-x}${EMPTY}").unwrap().unwrap(), "x");
         assert_eq!(filled("${UNSET:-}").unwrap().unwrap(), "");
         assert_eq!(filled("$$5 and $5 and $").unwrap().unwrap(), "$5 and $5 and $");
+    }
+
+    #[test]
+    fn variables_of_filters_stay() {
+        let filled = |text: &str| substitute(text, true, |name| (name == "PORT").then(|| "80".to_owned()));
+        for (text, wanted) in [
+            ("${client.ip}:${PORT}", "${client.ip}:80"),
+            ("$${client.ip} $$5 ${PORT:-1}", "$${client.ip} $5 80"),
+            ("${route", "is not closed"),
+        ] {
+            match filled(text) {
+                Ok(filled) => assert_eq!(filled.unwrap(), wanted),
+                Err(problem) => {
+                    assert!(wanted == "is not closed" && problem.contains("without a closing"), "{problem}")
+                }
+            }
+        }
     }
 
     #[test]

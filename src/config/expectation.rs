@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::RouteSpec;
+use super::Checked;
 use crate::base::fault::{Faults, Place, nearest};
 use crate::base::units::{PoolName, RouteName};
 
@@ -34,19 +34,36 @@ pub struct Expect {
     pub route: Option<RouteName>,
     /// The pool that gets the request.
     pub pool: Option<PoolName>,
-    /// The status code of the rejection.
+    /// The status code of a response by l7lb itself: a rejection, or the response of a filter.
     pub status: Option<u16>,
-    /// The cause of the rejection, such as `no_route`.
+    /// The cause of the response by l7lb itself, such as `no_route` or `redirect`.
     pub cause: Option<String>,
+    /// The target of the redirect.
+    pub location: Option<String>,
+    /// The body of the response by a filter.
+    pub body: Option<String>,
+    /// Header fields of the response, as far as l7lb and its filters set them.
+    pub response_headers: BTreeMap<String, String>,
+    /// The path and query that the backend gets.
+    pub path: Option<String>,
+    /// The host that the backend gets.
+    pub host: Option<String>,
+    /// Header fields that the backend gets.
+    pub request_headers: BTreeMap<String, String>,
 }
 
 impl Config {
     /// Reports tests without expectation or with unknown names.
-    pub(super) fn check(&self, place: &Place, routes: &[RouteSpec], faults: &mut Faults) {
+    pub(super) fn check(&self, place: &Place, checked: &Checked, faults: &mut Faults) {
+        let routes = &checked.routes;
         let place = place.key("expect");
         let Expect { route, pool, status, .. } = &self.expect;
         if self.expect == Expect::default() {
-            faults.add(place, "no outcome is expected", "give `route`, `pool`, `status` or `cause`");
+            faults.add(
+                place,
+                "no outcome is expected",
+                "give for example `route`, `pool`, `status`, `location` or `path`",
+            );
             return;
         }
         if let Some(route) = route {
@@ -56,7 +73,8 @@ impl Config {
             let known = routes.iter().flat_map(|spec| &spec.targets).map(|target| target.pool.as_str());
             named(pool.as_str(), known, &place.key("pool"), faults);
         }
-        if status.is_some_and(|status| !(300..600).contains(&status)) {
+        let lowest = if checked.has_filters() { 200 } else { 300 };
+        if status.is_some_and(|status| !(lowest..600).contains(&status)) {
             faults.add(
                 place.key("status"),
                 "l7lb itself responds with 308 or 400 to 599; other status codes come from backends",

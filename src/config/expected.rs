@@ -123,9 +123,13 @@ fn example(steps: &[Step]) -> Option<String> {
 fn pattern(steps: &[Step]) -> String {
     let mut pattern = String::new();
     for step in steps {
-        let named = ["pools", "headers", "pool", "roles"]
-            .into_iter()
-            .any(|map| pattern == map || pattern.ends_with(&format!(".{map}")));
+        // As a filter, `headers` is a block.
+        let named = !pattern.ends_with("[].headers") || pattern.ends_with("tests[].headers");
+        let named = named
+            && ["pools", "headers", "pool", "roles", "chains", "set", "set_if_absent", "add"]
+                .into_iter()
+                .chain(["request_headers", "response_headers"])
+                .any(|map| pattern == map || pattern.ends_with(&format!(".{map}")));
         match step {
             Step::Index(_) => pattern.push_str("[]"),
             Step::Key(_) if named => pattern.push_str(".NAME"),
@@ -134,6 +138,16 @@ fn pattern(steps: &[Step]) -> String {
                 pattern.push('.');
                 pattern.push_str(key);
             }
+        }
+    }
+    of_filter(pattern)
+}
+
+/// The pattern of a place in a chain of filters, which is the same wherever the chain is.
+fn of_filter(pattern: String) -> String {
+    for chain in ["listeners[].filters", "routes[].filters", "chains.NAME"] {
+        if let Some(rest) = pattern.strip_prefix(chain) {
+            return format!("filters{rest}");
         }
     }
     pattern
@@ -161,6 +175,25 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("cache.memory", "{ size: 256MiB }"),
     ("client_timeouts", "{ header: 10s }"),
     ("connection_limits", "{ total: 10000 }"),
+    ("chains", "{ browser: [{ security_headers: default }] }"),
+    ("tests[].expect.request_headers", "{ X-Tenant: a }"),
+    ("tests[].expect.response_headers", "{ X-Frame-Options: DENY }"),
+    ("filters", "[{ security_headers: default }]"),
+    ("filters[]", "{ security_headers: default }"),
+    ("filters[].headers", "{ response: { set: { X-Frame-Options: DENY } } }"),
+    ("filters[].headers.request", "{ remove: X-Debug }"),
+    ("filters[].headers.request.add", "{ X-Tag: a }"),
+    ("filters[].headers.request.remove", "[X-Debug]"),
+    ("filters[].headers.request.set", "{ X-Real-IP: \"${client.ip}\" }"),
+    ("filters[].headers.request.set_if_absent", "{ X-Tenant: none }"),
+    ("filters[].headers.response", "{ set: { X-Frame-Options: DENY } }"),
+    ("filters[].headers.response.add", "{ Link: </a.css> }"),
+    ("filters[].headers.response.remove", "[Server]"),
+    ("filters[].headers.response.set", "{ X-Frame-Options: DENY }"),
+    ("filters[].headers.response.set_if_absent", "{ Cache-Control: no-store }"),
+    ("filters[].redirect", "{ scheme: https, status: 308 }"),
+    ("filters[].respond", "{ status: 200, body: ok }"),
+    ("filters[].respond.headers", "{ Content-Type: text/html }"),
     ("listeners", "0.0.0.0:8080"),
     ("listeners[]", "{ address: 0.0.0.0:8080 }"),
     ("listeners[].address", "0.0.0.0:8080"),

@@ -36,9 +36,8 @@ fn snake_case(term: &str) -> String {
 }
 
 const NO_REWRITE: &str = "remove it: l7lb forwards the path unchanged; let the backend serve it";
-const NO_HEADERS: &str =
-    "remove it: l7lb forwards headers unchanged, and adds `X-Forwarded-*`; there is no key for others";
-const NO_FILTERS: &str = "remove it: there are no middlewares; `rate_limit`, `retry` and `sticky` are keys of a route";
+const HEADERS: &str = "write `filters: [{ headers: { request: { set: { X-Tenant: a } } } }]`";
+const FILTERS: &str = "write `filters`, for example `filters: [{ security_headers: default }]`";
 const HEALTH_CHECK: &str = "write `health_check: { type: http, path: /health }` in the pool";
 const PASSIVE_HEALTH: &str = "write `passive_health: { consecutive_failures: 5, ejection_time: 10s }` in the pool";
 const CONSISTENT_HASH: &str = "write `balance: { type: consistent_hash, by: client_ip }` in the pool";
@@ -281,8 +280,8 @@ const BLOCKS: &[Block] = &[
                  add_prefix",
                 NO_REWRITE,
             ),
-            ("middlewares middleware filters plugins", NO_FILTERS),
-            ("headers add_header proxy_set_header header_up request_headers_to_add cors", NO_HEADERS),
+            ("middlewares middleware plugins", FILTERS),
+            ("headers add_header proxy_set_header header_up request_headers_to_add cors", HEADERS),
             (
                 "regex path_regexp path_reg safe_regex",
                 "remove it: a `path` is a prefix by whole segments, without regular expressions",
@@ -379,8 +378,8 @@ const BLOCKS: &[Block] = &[
             ("hash uri", METHODS_OF_HASH),
             ("proxy_pass upstream reverse_proxy", "write `pool: NAME` in a route, and `backends` in that pool"),
             ("strip_prefix strip_path_prefix rewrite", NO_REWRITE),
-            ("add_header proxy_set_header header_up", NO_HEADERS),
-            ("middlewares", NO_FILTERS),
+            ("add_header proxy_set_header header_up", HEADERS),
+            ("middlewares", FILTERS),
             ("health_uri", HEALTH_CHECK),
             ("max_fails fail_timeout outlier_detection", PASSIVE_HEALTH),
             ("max_conns maxconn", IN_FLIGHT),

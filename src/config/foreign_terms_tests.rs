@@ -60,6 +60,9 @@ fn advice_names_only_existing_keys_and_values() {
         "127.0.0.1",
         "0.0.0.0",
         "365d",
+        "X-Tenant",
+        "a",
+        "default",
     ]);
     for (terms, advice) in BLOCKS.iter().flat_map(|block| block.terms) {
         let quoted = advice.split('`').skip(1).step_by(2);
@@ -102,7 +105,7 @@ fn terms_of_other_proxies_get_a_hint_with_the_term_of_l7lb() {
         (base(", max_fails: 3", "", ""), "write `passive_health: { consecutive_failures: 5, ejection_time: 10s }`"),
         (base("", ", proxy_pass: http://p", ""), "write `pool: NAME`"),
         (base("", ", strip_prefix: /api", ""), "l7lb forwards the path unchanged"),
-        (base("", ", middlewares: [a]", ""), "there are no middlewares"),
+        (base("", ", middlewares: [a]", ""), "write `filters`"),
         (base("", ", rule: Host(`a`)", ""), "write `path: /api`"),
         (base("", "", "upstream: { a: {} }\n"), "write `pools`"),
         (base("", "", "ssl_certificate: /a.pem\n"), "write `tls: { certificates"),

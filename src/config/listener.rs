@@ -12,6 +12,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
+use crate::filter::config::Surroundings;
+use crate::filter::{self, Chain};
 use crate::http::client_address::TrustedProxies;
 use crate::listener::address::ListenAddress;
 use crate::listener::connection::{HealthPaths, Policy};
@@ -38,6 +40,9 @@ pub struct Config {
     /// Paths at which the listener reports the health of the balancer itself; without it there are none.
     #[serde(default)]
     pub health: Option<Health>,
+    /// Filters of the requests at this listener.
+    #[serde(default)]
+    pub filters: Vec<filter::config::Config>,
 }
 
 /// The `health:` block of a listener.
@@ -172,11 +177,13 @@ pub struct Spec {
     pub proxy_protocol: TrustedProxies,
     /// The settings for every request.
     pub policy: Arc<Policy>,
+    /// The filters of its requests.
+    pub filters: Chain,
 }
 
 impl Config {
     /// Checks the listener and reads its files.
-    pub fn check(&self, place: &Place, faults: &mut Faults) -> Spec {
+    pub fn check(&self, place: &Place, around: &Surroundings<'_>, faults: &mut Faults) -> Spec {
         let tls = self.tls.as_ref().map(|tls| tls.check(&place.key("tls"), faults));
         self.check_policy(place, faults);
         let health = self.health.as_ref().map(|health| health.check(&place.key("health"), faults));
@@ -193,7 +200,9 @@ impl Config {
             // Faulty TLS must not become plain HTTP; the faults prevent its use.
             tls: tls.flatten(),
             proxy_protocol: TrustedProxies::new(trusted),
+            filters: filter::config::check(&self.filters, &place.key("filters"), around, faults),
             policy: Arc::new(Policy {
+                listener: self.address.0.first().map(String::as_str).unwrap_or_default().into(),
                 redirect_to_https: self.redirect_to_https,
                 strict_transport_security: self.strict_transport_security.and_then(StrictTransportSecurity::to_value),
                 health: health.unwrap_or_default(),

@@ -49,6 +49,8 @@ pub use routes::RouteSpec;
 use crate::base::fault::{Fault, Faults, Place};
 use crate::base::units::{Period, PoolName};
 use crate::cache;
+use crate::filter::config::Surroundings;
+use crate::filter::{self, Chain};
 use crate::http::client_address::TrustedProxies;
 use crate::http::request_limits::{self, RequestLimits};
 use crate::limit;
@@ -96,6 +98,10 @@ pub struct Config {
     pub drain_delay: Option<Period>,
     /// Pools of backends by name.
     pub pools: BTreeMap<PoolName, pool::Config>,
+    /// Filters of all requests.
+    pub filters: Vec<filter::config::Config>,
+    /// Chains of filters by name, for use in `filters` lists.
+    pub chains: BTreeMap<String, Vec<filter::config::Config>>,
     /// The routes: which requests go to which pool.
     pub routes: Vec<routes::Config>,
     /// Configuration tests, run by `l7lb check`.
@@ -138,6 +144,8 @@ pub struct Checked {
     pub drain_delay: Duration,
     /// Pools by name.
     pub pools: BTreeMap<PoolName, pool::Spec>,
+    /// The filters of all requests.
+    pub filters: Chain,
     /// The routes; their pools exist.
     pub routes: Vec<RouteSpec>,
     /// Configuration tests.
@@ -145,6 +153,13 @@ pub struct Checked {
 }
 
 impl Checked {
+    /// Whether there are filters.
+    pub fn has_filters(&self) -> bool {
+        let listeners = self.listeners.iter().map(|listener| &listener.filters);
+        let chains = self.routes.iter().map(|route| &route.filters).chain(listeners);
+        !self.filters.is_empty() || chains.into_iter().any(|chain| !chain.is_empty())
+    }
+
     /// The stores that the routes use.
     pub fn used_stores(&self) -> BTreeSet<cache::StoreKind> {
         self.routes.iter().filter_map(|route| Some(route.cache.as_ref()?.store)).collect()
@@ -175,7 +190,10 @@ impl Config {
         self.reload.check(&self.recent_requests, &root.key("reload"), &mut faults);
         self.check_source_addresses(&root.key("pools"), &mut faults);
         let server = self.server.check(&root.key("server"), &mut faults);
-        let listeners = self.check_listeners(&root.key("listeners"), &mut faults);
+        let names: Vec<&PoolName> = self.pools.keys().collect();
+        let around = Surroundings { pools: &names, chains: Some(&self.chains) };
+        filter::config::check_chains(&self.chains, &around, &mut faults);
+        let listeners = self.check_listeners(&around, &root.key("listeners"), &mut faults);
         let own = own_addresses(&listeners);
         pools.values_mut().flat_map(|pool| &mut pool.sources).for_each(|source| source.set_own_addresses(&own));
         let checked = Checked {
@@ -195,7 +213,8 @@ impl Config {
             cache: self.cache.clone(),
             drain_delay: self.drain_delay(),
             recent_requests: self.recent_requests.check(&root.key("recent_requests"), &mut faults),
-            routes: routes::check(&self.routes, &pools, request_limits, &mut faults),
+            filters: filter::config::check(&self.filters, &root.key("filters"), &around, &mut faults),
+            routes: routes::check(&self.routes, &pools, (request_limits, &around), &mut faults),
             pools,
             tests: self.tests.clone(),
         };
@@ -204,7 +223,7 @@ impl Config {
         check_admin_addresses(&checked, &root.key("admin").key("listen"), &mut faults);
         self.check_retries(&checked, &mut faults);
         for (index, test) in self.tests.iter().enumerate() {
-            test.check(&root.key("tests").index(index), &checked.routes, &mut faults);
+            test.check(&root.key("tests").index(index), &checked, &mut faults);
         }
         if faults.is_empty() { Ok(checked) } else { Err(faults.into_vec()) }
     }
@@ -254,7 +273,7 @@ impl Config {
         }
     }
 
-    fn check_listeners(&self, place: &Place, faults: &mut Faults) -> Vec<listener::Spec> {
+    fn check_listeners(&self, around: &Surroundings<'_>, place: &Place, faults: &mut Faults) -> Vec<listener::Spec> {
         if self.listeners.is_empty() {
             faults.add(place.clone(), "there is no listener", "add for example `listeners: 0.0.0.0:8080`");
         }
@@ -262,7 +281,7 @@ impl Config {
         let mut specs = Vec::with_capacity(self.listeners.len());
         for (index, listener) in self.listeners.iter().enumerate() {
             let place = place.index(index);
-            let spec = listener.check(&place, faults);
+            let spec = listener.check(&place, around, faults);
             for address in &spec.addresses {
                 let any_port = matches!(address, ListenAddress::Inet(inet) if inet.port() == 0);
                 if !any_port && !seen.insert(address.clone()) {

@@ -11,6 +11,7 @@ use super::shares::Shares;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::{PoolName, RouteName, Size};
 use crate::cache;
+use crate::filter::{self, Chain};
 use crate::http::request_limits::RequestLimits;
 use crate::http::target::{self, Encoded};
 use crate::limit;
@@ -39,8 +40,12 @@ pub struct Config {
     /// The methods; default: any.
     #[serde(default)]
     pub methods: Option<Vec<String>>,
-    /// The pool, or several pools with their shares.
-    pub pool: Shares,
+    /// The pool, or several pools with their shares. Required, unless a filter responds.
+    #[serde(default)]
+    pub pool: Option<Shares>,
+    /// Filters of the requests on this route.
+    #[serde(default)]
+    pub filters: Vec<filter::config::Config>,
     /// Session affinity.
     #[serde(default)]
     pub sticky: Option<affinity::Config>,
@@ -99,6 +104,8 @@ pub struct RouteSpec {
     /// Encoded characters that paths may contain; see [`Encoded::permits`]. `None`: those with which no path can be that
     /// of another route.
     pub allow_encoded: Option<Encoded>,
+    /// The filters of its requests.
+    pub filters: Chain,
 }
 
 /// One of the pools of a route, checked.
@@ -116,7 +123,7 @@ pub struct TargetSpec {
 pub fn check(
     routes: &[Config],
     pools: &BTreeMap<PoolName, pool::Spec>,
-    limits: RequestLimits,
+    (limits, filters): (RequestLimits, &filter::config::Surroundings<'_>),
     faults: &mut Faults,
 ) -> Vec<RouteSpec> {
     let place = Place::root().key("routes");
@@ -130,7 +137,7 @@ pub fn check(
             return Vec::new();
         }
     };
-    let around = Surroundings { pools, limits, own: &own };
+    let around = Surroundings { pools, limits, own: &own, filters };
     let check = |(index, route): (usize, &Config)| Some((index, route.check(&place.index(index), &around, faults)?));
     let specs: Vec<(usize, RouteSpec)> = routes.iter().enumerate().filter_map(check).collect();
     check_cookies(&specs, &place, faults);
@@ -152,6 +159,7 @@ struct Surroundings<'a> {
     pools: &'a BTreeMap<PoolName, pool::Spec>,
     limits: RequestLimits,
     own: &'a ProcessKey,
+    filters: &'a filter::config::Surroundings<'a>,
 }
 
 /// Two routes of one host with the same cookie name for different pools would overwrite each other's cookie.
@@ -187,9 +195,11 @@ impl RouteSpec {
 impl Config {
     fn check(&self, place: &Place, around: &Surroundings<'_>, faults: &mut Faults) -> Option<RouteSpec> {
         let pools = around.pools;
-        self.pool.check(&place.key("pool"), pools, faults);
+        if let Some(shares) = &self.pool {
+            shares.check(&place.key("pool"), pools, faults);
+        }
         let mut targets = Vec::new();
-        for (pool, weight) in self.pool.iter() {
+        for (pool, weight) in self.pools() {
             let base = pools.get(pool).map_or_else(Timeouts::default, |pool| pool.template.timeouts);
             let timeouts = self.timeouts.check(base, &place.key("timeouts"), faults);
             targets.push(TargetSpec { pool: pool.clone(), weight, timeouts });
@@ -199,11 +209,20 @@ impl Config {
         self.check_grpc(&retry, pools, &place.key("retry").key("on"), faults);
         let cache = self.cache.as_ref().map(|cache| cache.check(&place.key("cache"), faults));
         let rate_limit = self.rate_limit.check(&place.key("rate_limit"), faults);
+        let filters = filter::config::check(&self.filters, &place.key("filters"), around.filters, faults);
+        if self.pool.is_none() && !filters.0.iter().any(|item| item.filter.may_respond()) {
+            faults.add(place.clone(), "the route has no `pool`, and no filter responds", "write `pool: NAME`");
+        }
         let matcher = self.matcher(place, faults)?;
         let name = self.name.clone().unwrap_or_else(|| matcher.to_string().into());
         let body_size = self.body_size.map_or(around.limits.body_size, |size| size.0);
         let allow_encoded = self.allow_encoded();
-        Some(RouteSpec { name, matcher, targets, sticky, retry, cache, rate_limit, body_size, allow_encoded })
+        Some(RouteSpec { name, matcher, targets, sticky, retry, cache, rate_limit, body_size, allow_encoded, filters })
+    }
+
+    /// The pools with their weights.
+    fn pools(&self) -> impl Iterator<Item = (&PoolName, u32)> {
+        self.pool.iter().flat_map(Shares::iter)
     }
 
     /// A pool without HTTP/2 cannot serve gRPC calls.
@@ -219,7 +238,7 @@ impl Config {
         let Some(index) = retry.on.iter().position(|outcome| matches!(outcome, retry::AttemptOutcome::Grpc(_))) else {
             return;
         };
-        if let Some((pool, _)) = self.pool.iter().find(|(pool, _)| speaks_http1(pool)) {
+        if let Some((pool, _)) = self.pools().find(|(pool, _)| speaks_http1(pool)) {
             let problem = format!("gRPC needs HTTP/2, and pool {pool} uses HTTP/1.1");
             let hint = "write `protocol: h2c`, or `protocol: http2` with `tls`, in the pool";
             faults.add(place.index(index), problem, hint);
@@ -229,13 +248,13 @@ impl Config {
     fn sticky(&self, around: &Surroundings<'_>, place: &Place, faults: &mut Faults) -> Option<Arc<Affinity>> {
         let place = place.key("sticky");
         let config = self.sticky.as_ref()?;
-        if config.keep == affinity::Scope::Pool && self.pool.iter().count() == 1 {
+        if config.keep == affinity::Scope::Pool && self.pools().count() == 1 {
             let hint = "remove it, or list several pools with their shares";
             faults.add(place.key("keep"), "the route has only one pool", hint);
         }
         let bound = |pool: &PoolName| around.pools.get(pool).is_some_and(|spec| spec.balance.key.is_some());
         if config.keep == affinity::Scope::Backend
-            && let Some((pool, _)) = self.pool.iter().find(|(pool, _)| bound(pool))
+            && let Some((pool, _)) = self.pools().find(|(pool, _)| bound(pool))
         {
             let problem = format!("pool {pool} already selects backends by a key: consistent_hash");
             faults.add(place.clone(), problem, "remove `sticky`, or choose another `balance` for the pool");

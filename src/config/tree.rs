@@ -295,6 +295,11 @@ fn key_text(key: &Value) -> String {
     }
 }
 
+/// Whether the place belongs to a filter, whose texts have variables of their own.
+fn is_of_filter(place: &Place) -> bool {
+    place.as_str().starts_with("chains.") || place.as_str().contains("filters")
+}
+
 /// A text with its variables replaced. Unquoted, it may become a number or a boolean.
 fn filled(
     text: String,
@@ -303,7 +308,7 @@ fn filled(
     variable: &dyn Fn(&str) -> Option<String>,
     faults: &mut Faults,
 ) -> Value {
-    match environment::substitute(&text, variable) {
+    match environment::substitute(&text, is_of_filter(origin), variable) {
         Ok(None) => Value::String(text),
         Ok(Some(filled)) if positions.is_plain(origin) => scalar(filled),
         Ok(Some(filled)) => Value::String(filled),

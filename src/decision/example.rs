@@ -2,16 +2,19 @@
 //! its outcome.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora_http::RequestHeader;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::filter_explanation::{FilterEffect, FilterEffects};
 use super::own_response::OwnResponse;
-use super::{ConnectionFacts, Decision, decide, form};
+use super::{ConnectionFacts, Decision, Origin, decide_observed, filter_explanation, form};
 use crate::config::listener;
 use crate::decision::snapshot::Snapshot;
+use crate::filter::LocalResponse;
 use crate::http::h1::{HeadReader, encode_target, parse_request};
 use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_limits::RequestLimits;
@@ -75,6 +78,53 @@ pub struct Outcome {
     pub decision: Decision,
     /// The response of l7lb itself, if it is no rejection.
     pub own_response: Option<OwnResponse>,
+    /// The filters that run, in order.
+    pub filters: Vec<FilterEffect>,
+    /// The header of the response as far as filters determine it: that of a response by l7lb itself, or what filters set
+    /// in an empty one of a backend.
+    pub response: Option<(StatusCode, HeaderMap)>,
+}
+
+impl Outcome {
+    /// The outcome of a request from `client` before any decision.
+    fn of(client: IpAddr) -> Self {
+        let decision = Decision { route: None, rejection: None, filtered: None };
+        let (limits, filters) = (Vec::new(), Vec::new());
+        Self { client, request: None, limits, decision, own_response: None, filters, response: None }
+    }
+
+    /// The response of a filter.
+    #[must_use]
+    pub fn local_response(&self) -> Option<&LocalResponse> {
+        self.decision.filtered.as_ref()?.response.as_deref()
+    }
+
+    /// The request as backends get it, as far as filters determine it; `None` if it is not forwarded.
+    #[must_use]
+    pub fn forwarded(&self) -> Option<RequestHeader> {
+        let mut request = self.request.clone()?;
+        if self.decision.rejection.is_some() || self.own_words().is_some() {
+            return None;
+        }
+        if let Some(filtered) = &self.decision.filtered {
+            let mut changes = filtered.changes.clone();
+            let mut parts: http::request::Parts = request.into();
+            changes.apply_fields(&mut parts.headers);
+            parts.uri = changes.uri(&parts.uri);
+            if let Some(host) = changes.host.and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
+                parts.headers.insert(header::HOST, host);
+            }
+            request = parts.into();
+        }
+        Some(request)
+    }
+
+    /// The response of l7lb itself that is no rejection, as part of a sentence.
+    #[must_use]
+    pub fn own_words(&self) -> Option<String> {
+        let local = self.local_response().map(LocalResponse::words);
+        local.or_else(|| self.own_response.map(|own| own.words().to_owned()))
+    }
 }
 
 /// A limit that counts an example request.
@@ -162,27 +212,51 @@ impl ExampleRequest {
     ) -> Outcome {
         let client = self.client(snapshot);
         let mut limits = Vec::new();
-        let nothing = Decision { route: None, rejection: None };
+        let listener = self.listener(listeners);
+        let name = listener.map(|listener| Arc::clone(&listener.policy.listener)).unwrap_or_default();
         let mut request = match self.request(&snapshot.request_limits) {
             Ok(request) => request,
             Err(rejection) => {
-                let decision = Decision { rejection: Some(rejection), ..nothing };
-                return Outcome { client, request: None, limits, decision, own_response: None };
+                let decision = Decision { route: None, rejection: Some(rejection), filtered: None };
+                return Outcome { decision, ..Outcome::of(client) };
             }
         };
-        let listener = self.listener(listeners);
         let health = listener.and_then(|listener| OwnResponse::to_health_check(&listener.policy.health, &request));
         if health.is_some() {
-            return Outcome { client, request: Some(request), limits, decision: nothing, own_response: health };
+            return Outcome { request: Some(request), own_response: health, ..Outcome::of(client) };
         }
-        let decision = decide(snapshot, &mut request, self.connection_facts(listener), |limiter| {
+        let origin = self.origin(snapshot, &name);
+        let facts = (self.connection_facts(listener), &origin);
+        let count = |limiter: &Limiter| {
             let (evaluated, result) = evaluate(limiter);
             limits.push(evaluated);
             result
+        };
+        let mut effects = FilterEffects::default();
+        let decision = decide_observed(snapshot, &mut request, facts, count, &mut |level, item, step, changes| {
+            effects.add(level, item, step, changes);
         });
+        let response = filter_explanation::response(snapshot, &request, &origin, &decision);
         self.set_scheme(&mut request, snapshot);
-        let own_response = OwnResponse::to_last_recipient(&request).filter(|_| decision.rejection.is_none());
-        Outcome { client, request: Some(request), limits, decision, own_response }
+        let responds = decision.filtered.as_ref().is_some_and(|filtered| filtered.response.is_some());
+        let is_forwarded = decision.rejection.is_none() && !responds;
+        let own_response = OwnResponse::to_last_recipient(&request).filter(|_| is_forwarded);
+        let (request, filters) = (Some(request), effects.list);
+        Outcome { client, request, limits, decision, own_response, filters, response }
+    }
+
+    /// Where the request comes from.
+    pub(super) fn origin<'a>(&'a self, snapshot: &Snapshot, listener: &'a str) -> Origin<'a> {
+        Origin {
+            client: self.client(snapshot),
+            peer: (self.from, snapshot.trusted_proxies.contains(self.from)),
+            is_tls: self.secure,
+            listener,
+            request_id: "example",
+            server_name: self.server_name.as_deref().filter(|_| self.secure),
+            client_certificate: None,
+            is_example: true,
+        }
     }
 
     /// Sets the scheme in the request as it is forwarded: the key of the cache has it.

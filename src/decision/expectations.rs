@@ -39,7 +39,9 @@ fn example(test: &expectation::Config) -> Result<ExampleRequest, String> {
 fn compare(expect: &expectation::Expect, outcome: &Outcome, place: &Place, faults: &mut Faults) {
     let rejection = outcome.decision.rejection.map(|rejection| rejection.rejection);
     // A request that l7lb responds to itself is not routed, even if a route matches.
-    let route = outcome.decision.route.as_ref().filter(|_| rejection.is_none() && outcome.own_response.is_none());
+    let local = outcome.local_response();
+    let is_forwarded = rejection.is_none() && outcome.own_words().is_none();
+    let route = outcome.decision.route.as_ref().filter(|_| is_forwarded);
     let pairs = [
         (
             "route",
@@ -54,18 +56,64 @@ fn compare(expect: &expectation::Expect, outcome: &Outcome, place: &Place, fault
         (
             "status",
             expect.status.map(|status| status.to_string()),
-            rejection.map(|rejection| rejection.status().to_string()),
+            rejection
+                .map(|rejection| rejection.status().to_string())
+                .or_else(|| Some(local?.status.as_u16().to_string())),
         ),
-        ("cause", expect.cause.clone(), rejection.map(|rejection| rejection.cause().to_owned())),
+        (
+            "cause",
+            expect.cause.clone(),
+            rejection.map(|rejection| rejection.cause().to_owned()).or_else(|| Some(local?.cause.to_owned())),
+        ),
     ];
     for (key, expected, real) in pairs {
         if let Some(expected) = expected.filter(|expected| Some(expected) != real.as_ref()) {
-            faults.add(
-                place.key(key),
-                format!("expected the {key} `{expected}`, but {}", outcome.words()),
-                "run `l7lb explain` for the reason; correct the routes or the test",
-            );
+            faults.add(place.key(key), format!("expected the {key} `{expected}`, but {}", outcome.words()), CORRECT);
         }
+    }
+    compare_details(expect, outcome, place, faults);
+}
+
+const CORRECT: &str = "run `l7lb explain` for the reason; correct the routes or the test";
+
+/// Compares what filters determine.
+fn compare_details(expect: &expectation::Expect, outcome: &Outcome, place: &Place, faults: &mut Faults) {
+    let mut compare = |place: Place, what: String, expected: &str, real: Option<String>| {
+        if real.as_deref() != Some(expected) {
+            let real = real.map_or_else(|| "there is none".to_owned(), |real| format!("it is `{real}`"));
+            faults.add(place, format!("expected {what} `{expected}`, but {real}"), CORRECT);
+        }
+    };
+    let response = |name: &str| {
+        let (_, headers) = outcome.response.as_ref()?;
+        headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    if let Some(location) = &expect.location {
+        compare(place.key("location"), "the location".to_owned(), location, response("location"));
+    }
+    if let Some(body) = &expect.body {
+        let real = outcome.local_response().map(|local| String::from_utf8_lossy(&local.body).into_owned());
+        compare(place.key("body"), "the body".to_owned(), body, real);
+    }
+    for (name, value) in &expect.response_headers {
+        let what = format!("the response header {name}");
+        compare(place.key("response_headers").key(name), what, value, response(name));
+    }
+    let forwarded = outcome.forwarded();
+    if let Some(path) = &expect.path {
+        let real =
+            forwarded.as_ref().map(|request| request.uri.path_and_query().map_or("/", |it| it.as_str()).to_owned());
+        compare(place.key("path"), "the path".to_owned(), path, real);
+    }
+    if let Some(host) = &expect.host {
+        let real = forwarded.as_ref().and_then(|request| super::host(request)).map(str::to_owned);
+        compare(place.key("host"), "the host".to_owned(), host, real);
+    }
+    for (name, value) in &expect.request_headers {
+        let real = forwarded.as_ref().and_then(|request| request.headers.get(name));
+        let real = real.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let what = format!("the request header {name}");
+        compare(place.key("request_headers").key(name), what, value, real);
     }
 }
 
@@ -85,8 +133,8 @@ impl Outcome {
     /// The outcome as a clause.
     #[must_use]
     pub fn words(&self) -> String {
-        if let Some(own) = self.own_response {
-            return format!("l7lb responds itself: {}", own.words());
+        if let (None, Some(own)) = (&self.decision.rejection, self.own_words()) {
+            return format!("l7lb responds itself: {own}");
         }
         match (&self.decision.rejection, &self.decision.route) {
             (Some(rejection), _) => {

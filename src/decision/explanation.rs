@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cache_explanation::CacheExplanation;
 use super::example::{EvaluatedLimit, Outcome};
+use super::filter_explanation::FilterEffect;
 use super::host;
 use crate::base::backend_address::BackendAddress;
 use crate::base::units::{PoolName, RouteName};
@@ -155,6 +156,9 @@ pub struct Explanation {
     pub route: Option<RouteName>,
     /// The limits that count it, in order.
     pub limits: Vec<Limit>,
+    /// Its filters, in order, up to the one that ends it.
+    #[serde(default)]
+    pub filters: Vec<FilterEffect>,
     /// The pools that may get it; empty if l7lb responds itself.
     pub pools: Vec<Share>,
     /// The backend that is most likely picked; missing without a running process or an available backend.
@@ -175,8 +179,9 @@ impl Explanation {
     /// Examines every route of the snapshot of the outcome.
     #[must_use]
     pub fn new(outcome: Outcome, snapshot: &Snapshot) -> Self {
-        let Outcome { client, request, limits, decision, own_response } = outcome;
-        let pools = match (&decision.route, &decision.rejection, own_response) {
+        let own_response = outcome.own_words();
+        let Outcome { client, request, limits, decision, filters, .. } = outcome;
+        let pools = match (&decision.route, &decision.rejection, &own_response) {
             (Some(route), None, None) => shares(route),
             _ => Vec::new(),
         };
@@ -191,12 +196,13 @@ impl Explanation {
             routes: considered(request.as_ref(), decision.route.as_ref(), snapshot),
             route: decision.route.as_ref().map(|route| route.name.clone()),
             limits: limits.iter().map(Limit::new).collect(),
+            filters,
             pools,
             picked: None,
             affinity: None,
             cache,
             rejection: decision.rejection.map(|rejection| RejectionDetails::new(rejection.rejection, rejection.detail)),
-            own_response: own_response.map(|own| own.words().to_owned()),
+            own_response,
         }
     }
 
@@ -331,6 +337,7 @@ impl fmt::Display for Explanation {
         }
         let limits: Vec<String> = self.limits.iter().map(ToString::to_string).collect();
         writeln!(f, "limits   {}", if limits.is_empty() { "none".to_owned() } else { limits.join("; ") })?;
+        self.filters.iter().try_for_each(|filter| writeln!(f, "filter   {filter}"))?;
         if let Some(affinity) = &self.affinity {
             writeln!(f, "affinity {affinity}")?;
         }

@@ -41,7 +41,7 @@ pub async fn explain(
             if verdict.admitted { Ok(()) } else { Err(rejected) },
         )
     });
-    let is_forwarded = outcome.decision.rejection.is_none() && outcome.own_response.is_none();
+    let is_forwarded = outcome.decision.rejection.is_none() && outcome.own_words().is_none();
     let matched = outcome.decision.route.clone().filter(|_| is_forwarded);
     let request = outcome.request.clone();
     let mut explanation = Explanation::new(outcome, snapshot);

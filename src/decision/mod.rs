@@ -5,6 +5,7 @@
 //! routing, so that requests without a route count too.
 //!
 //! - [`request_affinity`]: session affinity.
+//! - [`filtering`]: the filters of a request; [`filter_explanation`]: explains them.
 //! - [`form`]: checks of a request, and the names of headers that l7lb sets.
 //! - [`own_response`]: responses of l7lb itself that are no rejections.
 //! - [`cache_key`]: whether a request uses the cache, and its key; [`cache_explanation`]: explains both.
@@ -14,6 +15,8 @@
 
 pub mod cache_explanation;
 pub mod cache_key;
+pub mod filter_explanation;
+pub mod filtering;
 pub mod snapshot;
 pub mod request_affinity;
 pub mod example;
@@ -28,11 +31,13 @@ use std::sync::Arc;
 use http::{Version, header};
 use pingora_http::RequestHeader;
 
+use crate::decision::filtering::Observer;
 use crate::decision::snapshot::{Route, Snapshot};
 use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::target::{self, Encoded};
 use crate::limit::Limiter;
 
+pub use filtering::{Filtered, Origin};
 pub use form::host;
 pub use request_affinity::RequestAffinity;
 
@@ -51,20 +56,68 @@ pub struct Decision {
     pub route: Option<Arc<Route>>,
     /// The rejection; its detail is empty if there is nothing to add.
     pub rejection: Option<DetailedRejection>,
+    /// What the filters have decided; `None` if there are none.
+    pub filtered: Option<Box<Filtered>>,
 }
 
 /// Decides, and normalises the request path. `count` counts the request in a rate limit.
 ///
-/// Allocates nothing for a request whose path is already normalised.
+/// Allocates nothing for a request without filters whose path is already normalised.
 pub fn decide(
     snapshot: &Snapshot,
     request: &mut RequestHeader,
-    connection_facts: ConnectionFacts,
-    mut count: impl FnMut(&Limiter) -> Result<(), Rejection>,
+    (connection_facts, origin): (ConnectionFacts, &Origin<'_>),
+    count: impl FnMut(&Limiter) -> Result<(), Rejection>,
 ) -> Decision {
-    let mut route = None;
-    let rejection = admit(snapshot, request, connection_facts, &mut count, &mut route).err();
-    Decision { route, rejection }
+    decide_observed(snapshot, request, (connection_facts, origin), count, &mut |_, _, _, _| {})
+}
+
+/// Decides like [`decide`], and shows each filter to `observe`.
+pub fn decide_observed(
+    snapshot: &Snapshot,
+    request: &mut RequestHeader,
+    (connection_facts, origin): (ConnectionFacts, &Origin<'_>),
+    mut count: impl FnMut(&Limiter) -> Result<(), Rejection>,
+    observe: &mut Observer<'_>,
+) -> Decision {
+    let mut decision = Decision { route: None, rejection: None, filtered: None };
+    let admitted = admit(snapshot, request, connection_facts, &mut count, &mut decision.route);
+    let result = match admitted {
+        Err(DetailedRejection { rejection: Rejection::NoRoute, .. }) | Ok(()) => {
+            filter(snapshot, request, origin, &mut decision, observe)
+        }
+        Err(rejection) => Err(rejection),
+    };
+    decision.rejection = result.err();
+    decision
+}
+
+/// Runs the filters, which may respond although no route matches, and then checks what they may change.
+fn filter(
+    snapshot: &Snapshot,
+    request: &RequestHeader,
+    origin: &Origin<'_>,
+    decision: &mut Decision,
+    observe: &mut Observer<'_>,
+) -> Result<(), DetailedRejection> {
+    decision.filtered = filtering::run(snapshot, request, origin, decision.route.as_ref(), observe)?;
+    let responds = |filtered: &Filtered| filtered.response.is_some() || filtered.pending.is_some();
+    if decision.filtered.as_deref().is_some_and(responds) {
+        return Ok(());
+    }
+    check_forwardable(request, decision.route.as_deref())
+}
+
+/// Checks a request that no filter responds to.
+///
+/// # Errors
+/// If no route or no pool serves it, or its body is too large.
+pub fn check_forwardable(request: &RequestHeader, route: Option<&Route>) -> Result<(), DetailedRejection> {
+    let route = route.filter(|route| !route.targets.is_empty()).ok_or(without_detail(Rejection::NoRoute))?;
+    if announced_body(request).is_some_and(|bytes| bytes > route.body_size) {
+        return Err(without_detail(Rejection::BodyTooLarge));
+    }
+    Ok(())
 }
 
 impl Decision {
@@ -108,9 +161,6 @@ fn admit(
     }
     if let Some(limiter) = &route.limiter {
         count(limiter).map_err(without_detail)?;
-    }
-    if announced_body(request).is_some_and(|bytes| bytes > route.body_size) {
-        return Err(without_detail(Rejection::BodyTooLarge));
     }
     Ok(())
 }

@@ -10,6 +10,8 @@ use std::time::Instant;
 use crate::base::units::{PoolName, RouteName};
 use crate::cache::{self, Caches, Counters, RouteCache};
 use crate::config::{Checked, RouteSpec};
+use crate::filter::Chain;
+use crate::filter::chain::Chains;
 use crate::http::client_address::TrustedProxies;
 use crate::http::request_limits::RequestLimits;
 use crate::http::target::Encoded;
@@ -46,6 +48,10 @@ pub struct Snapshot {
     pub trusted_proxies: TrustedProxies,
     /// Whether backends receive `Forwarded`.
     pub send_forwarded: bool,
+    /// The filters of all requests.
+    pub filters: Chain,
+    /// The filters of the listeners that have some, by the first address of the listener.
+    pub listener_filters: Vec<(Arc<str>, Chain)>,
     /// The settings for recent requests.
     pub recent_requests: recent_requests::Spec,
 }
@@ -68,6 +74,8 @@ pub struct Route {
     pub body_size: u64,
     /// Encoded characters that paths may contain; `None`: those with which no path can be that of another route.
     pub allow_encoded: Option<Encoded>,
+    /// The filters of its requests.
+    pub filters: Chain,
 }
 
 /// A pool as used by one route.
@@ -102,12 +110,14 @@ impl Snapshot {
         }
         let mut limiters = Limiters::of(before, now);
         let sealed = sealed(before);
+        let old_routes = before.into_iter().flat_map(|before| before.routes.iter());
+        let filters = old_routes.map(|(_, route)| (route.name.clone(), &route.filters)).collect();
         let mut caches = RouteCaches::of(before);
         let mut routes = Vec::with_capacity(checked.routes.len());
         for spec in &checked.routes {
             routes.push((
                 spec.matcher.clone(),
-                Arc::new(Route::build(spec, &pools, (&mut limiters, &mut caches), &sealed)?),
+                Arc::new(Route::build(spec, &pools, (&mut limiters, &mut caches), (&sealed, &filters))?),
             ));
         }
         let routes = Table::build(routes)
@@ -122,9 +132,34 @@ impl Snapshot {
             client_timeouts: checked.client_timeouts,
             trusted_proxies: checked.trusted_proxies.clone(),
             send_forwarded: checked.send_forwarded,
+            filters: checked.filters.with_state_of(before.map(|before| &before.filters)),
+            listener_filters: listener_filters(checked, before),
             recent_requests: checked.recent_requests.clone(),
         })
     }
+
+    /// The chains of filters of a request at the listener with this first address.
+    #[must_use]
+    pub fn chains<'a>(&'a self, listener: &str, route: Option<&'a Arc<Route>>) -> Chains<'a> {
+        let of_listener = self.listener_filters.iter().find(|(known, _)| **known == *listener);
+        Chains {
+            file: &self.filters,
+            listener: of_listener.map(|(_, chain)| chain),
+            route: route.map(|route| &route.filters),
+        }
+    }
+}
+
+/// The chains of the listeners that have filters, with the state of those before.
+fn listener_filters(checked: &Checked, before: Option<&Snapshot>) -> Vec<(Arc<str>, Chain)> {
+    let with_filters = checked.listeners.iter().filter(|listener| !listener.filters.is_empty());
+    let chain = |listener: &crate::config::listener::Spec| {
+        let name = Arc::clone(&listener.policy.listener);
+        let old = before.into_iter().flat_map(|before| &before.listener_filters).find(|(known, _)| *known == name);
+        let chain = listener.filters.with_state_of(old.map(|(_, chain)| chain));
+        (name, chain)
+    };
+    with_filters.map(chain).collect()
 }
 
 fn unbuilt(name: &PoolName, e: &pingora::Error) -> String {
@@ -136,7 +171,7 @@ impl Route {
         spec: &RouteSpec,
         pools: &Pools,
         (limiters, caches): (&mut Limiters, &mut RouteCaches),
-        sealed: &HashMap<RouteName, Arc<Affinity>>,
+        (sealed, filters): (&HashMap<RouteName, Arc<Affinity>>, &HashMap<RouteName, &Chain>),
     ) -> Result<Self, String> {
         let mut shares = Vec::with_capacity(spec.targets.len());
         for target in &spec.targets {
@@ -147,7 +182,10 @@ impl Route {
             let (pool, id) = (Arc::clone(pool), pool_id(target.pool.as_str()));
             shares.push((target.weight, Target { pool, template, id }));
         }
-        let targets = Split::new(shares).ok_or_else(|| format!("route {}: no pool has a share", spec.name))?;
+        let targets = match shares.is_empty() {
+            true => Split::empty(),
+            false => Split::new(shares).ok_or_else(|| format!("route {}: no pool has a share", spec.name))?,
+        };
         Ok(Self {
             name: spec.name.clone(),
             targets,
@@ -161,6 +199,7 @@ impl Route {
             limiter: limiters.of_route(&spec.name, spec.rate_limit),
             body_size: spec.body_size,
             allow_encoded: spec.allow_encoded,
+            filters: spec.filters.with_state_of(filters.get(&spec.name).copied()),
         })
     }
 }

@@ -163,6 +163,14 @@ pub fn encode(path_and_query: &[u8]) -> String {
     encoded
 }
 
+/// A URL for Location: bytes that a URL must not have are percent-encoded. Escapes are kept.
+#[must_use]
+pub fn encode_url(url: &[u8]) -> String {
+    let mut encoded = String::with_capacity(url.len() + 16);
+    encode_into(&mut encoded, url, |byte| byte == b'#' || is_in_queries(byte));
+    encoded
+}
+
 /// A query without bytes beyond ASCII, `"`, `<` and `>`, which are percent-encoded.
 #[must_use]
 pub fn encode_query(query: &str) -> Cow<'_, str> {

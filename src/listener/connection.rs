@@ -19,6 +19,8 @@ use crate::tls::HandshakeResult;
 /// The settings of a listener for every request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
+    /// The first address of the listener as configured, by which its filters are found.
+    pub listener: Arc<str>,
     /// Redirects to the same URL with HTTPS at this port.
     pub redirect_to_https: Option<u16>,
     /// The value of `Strict-Transport-Security` in every response.

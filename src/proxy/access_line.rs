@@ -8,6 +8,7 @@ use pingora::Error;
 use super::client_side::ClientSide;
 use super::exchange::Exchange;
 use super::failover;
+use super::requested_target::RequestedTarget;
 use crate::base::lifecycle::{AbortedRequest, Lifecycle, Phase};
 use crate::decision::host;
 use crate::http::rejection::Rejection;
@@ -37,8 +38,9 @@ impl Exchange {
             endpoint.count_aborted();
         }
         let request = side.request();
+        let requested = self.requested.as_deref();
         let status = side.response_status().map_or(0, |status| status.as_u16());
-        let host = host(request);
+        let host = requested.map_or_else(|| host(request), RequestedTarget::host);
         let client = match &self.connection {
             Some(connection) if !self.trusted => Cow::Borrowed(connection.peer_text()),
             _ => Cow::Owned(self.client.to_string()),
@@ -48,7 +50,7 @@ impl Exchange {
             client: &client,
             method: request.method.as_str(),
             host: host.unwrap_or_default(),
-            path: request.uri.path(),
+            path: requested.map_or_else(|| request.uri.path(), |requested| requested.uri.path()),
             protocol: protocol(request.version),
             status,
             bytes: side.body_sent(),
@@ -78,7 +80,7 @@ impl Exchange {
             (None, Some(_)) if self.has_ended_early() => "",
             (None, Some(e)) if failover::client_has_disconnected(e) => "client_closed",
             (None, Some(e)) => failover::classify(self, e).cause(),
-            (None, None) => "",
+            (None, None) => self.filter_cause,
         }
     }
 }

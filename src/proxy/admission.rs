@@ -8,8 +8,10 @@ use pingora_http::RequestHeader;
 
 use super::client_side::ClientSide;
 use super::exchange::Exchange;
+use super::origin::origin;
 use crate::decision::{ConnectionFacts, RequestAffinity, announced_body, decide, host};
 use crate::http::client_address::ClientKey;
+use crate::http::rejection::DetailedRejection;
 use crate::http::rejection::Rejection;
 use crate::http::upgrade;
 use crate::limit::Limiter;
@@ -31,13 +33,20 @@ impl Exchange {
             *verdict = Some((told, limiter.spec().window));
             if told.admitted { Ok(()) } else { Err(Rejection::RateLimited { retry_after: told.retry_after }) }
         };
-        let decision = decide(&self.snapshot, request, self.connection_facts, count);
+        let origin = origin(self.connection.as_deref(), (self.client, self.trusted), self.request_id.as_str());
+        let decision = decide(&self.snapshot, request, (self.connection_facts, &origin), count);
         let depends = decision.depends_on_configuration();
         self.route = decision.route;
+        self.filtered = decision.filtered;
         let Some(rejection) = decision.rejection else { return Ok(()) };
         if depends {
             self.note(side, recorder);
         }
+        Err(self.explain_rejection(side, rejection))
+    }
+
+    /// The rejection; its detail is kept for the access log.
+    pub(super) fn explain_rejection(&mut self, side: &impl ClientSide, rejection: DetailedRejection) -> Rejection {
         let request = side.request();
         self.detail = match rejection.rejection {
             Rejection::NoRoute => {
@@ -46,7 +55,7 @@ impl Exchange {
             }
             _ => Cow::Borrowed(rejection.detail),
         };
-        Err(rejection.rejection)
+        rejection.rejection
     }
 
     /// Records the request, so that `l7lb plan` can replay it.

@@ -10,10 +10,11 @@ use pingora::Error;
 
 use super::client_side::ClientSide;
 use super::deadlines::Deadline;
+use super::requested_target::RequestedTarget;
 use crate::cache::RouteCache;
 use crate::decision::form;
 use crate::decision::snapshot::{Route, Snapshot, Target};
-use crate::decision::{ConnectionFacts, RequestAffinity};
+use crate::decision::{ConnectionFacts, Filtered, RequestAffinity};
 use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_id::RequestId;
 use crate::limit::Verdict;
@@ -51,6 +52,12 @@ pub struct Exchange {
     /// What the connection implies for the request.
     pub(super) connection_facts: ConnectionFacts,
     pub(super) route: Option<Arc<Route>>,
+    /// What the filters have decided; `None` if there are none.
+    pub(super) filtered: Option<Box<Filtered>>,
+    /// The target that the client requested, if filters have rewritten it.
+    pub(super) requested: Option<Box<RequestedTarget>>,
+    /// The cause of a response by a filter.
+    pub(super) filter_cause: &'static str,
     /// The decision of the rate limiter and the window of the limit, for the response headers. If the route has its
     /// own limit, they are those of the route.
     pub(super) verdict: Option<(Verdict, Duration)>,
@@ -129,6 +136,9 @@ impl Exchange {
             request_id: RequestId::random(),
             connection_facts: ConnectionFacts::default(),
             route: None,
+            filtered: None,
+            requested: None,
+            filter_cause: "",
             verdict: None,
             rejection: None,
             detail: Cow::Borrowed(""),
@@ -173,6 +183,7 @@ impl Exchange {
             request_id: self.request_id.clone(),
             connection_facts: self.connection_facts,
             route: self.route.clone(),
+            filtered: self.filtered.as_ref().map(|filtered| filtered.for_fetch()),
             http2: self.http2,
             cache: self.cache,
             is_fork: true,

@@ -7,7 +7,7 @@ use pingora_http::ResponseHeader;
 
 use super::client_side::ClientSide;
 use super::exchange::Exchange;
-use super::forwarding;
+use super::{forwarding, response_filters};
 use crate::cache::cache_status::CACHE_STATUS;
 use crate::decision::form::{CLIENT_CERTIFICATE, X_REQUEST_ID};
 use crate::limit::Verdict;
@@ -40,20 +40,23 @@ pub(super) fn may_be_hop_by_hop(name: &HeaderName, value: &HeaderValue) -> bool 
 }
 
 /// Turns the client's request into the request for backends. Done once, for all attempts.
-pub(super) fn to_backend(side: &mut impl ClientSide, exchange: &Exchange) {
-    let Some(connection) = &exchange.connection else { return };
+pub(super) fn to_backend(side: &mut impl ClientSide, exchange: &mut Exchange) {
+    let Some(connection) = exchange.connection.clone() else { return };
     // Pingora's header keeps the original case of names in a second map, which doubles the cost of every
     // change. Names are case-insensitive, so that map is dropped.
     let nothing = http::Request::new(()).into_parts().0.into();
     let mut request: Parts = std::mem::replace(side.request_mut(), nothing).into();
     remove_forbidden(&mut request.headers, exchange.trusted);
-    forwarding::add(&mut request, exchange, connection);
+    forwarding::add(&mut request, exchange, &connection);
     let headers = &mut request.headers;
     if exchange.http2 {
         join_cookies(headers);
     }
     headers.insert(X_REQUEST_ID, exchange.request_id.to_value());
     client_certificate(side, headers);
+    if let Some(filtered) = &mut exchange.filtered {
+        filtered.changes.apply_fields(headers);
+    }
     *side.request_mut() = request.into();
 }
 
@@ -136,7 +139,11 @@ fn nominated(value: &HeaderValue, names: &mut Vec<HeaderName>) {
 }
 
 /// Adds the headers that every response has.
-pub(super) fn to_client(response: &mut ResponseHeader, exchange: &Exchange) -> pingora::Result<()> {
+pub(super) fn to_client(
+    client: &impl ClientSide,
+    response: &mut ResponseHeader,
+    exchange: &Exchange,
+) -> pingora::Result<()> {
     if response.get_reason_phrase() == response.status.canonical_reason() {
         // As for requests: without the map of the original case.
         let nothing = http::Response::new(()).into_parts().0.into();
@@ -155,6 +162,7 @@ pub(super) fn to_client(response: &mut ResponseHeader, exchange: &Exchange) -> p
     if let Some((verdict, window)) = &exchange.verdict {
         rate_limit(response, verdict, *window)?;
     }
+    response_filters::change_response(client, response, exchange);
     Ok(())
 }
 

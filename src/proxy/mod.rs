@@ -10,6 +10,8 @@
 //! - [`affinity`]: session affinity.
 //! - [`attempts`]: the attempts at backends.
 //! - [`cache_effects`]: what responses mean for stored ones.
+//! - [`filters`], [`response_filters`]: apply what filters decide; [`origin`]: where a request comes from;
+//!   [`requested_target`]: what the client requested.
 //! - [`framing`]: adapts the response head to the client's version.
 //! - [`headers`]: adds, replaces and removes headers in both directions; [`forwarding`]: the forwarding headers.
 //! - [`failover`]: failures, and whether another backend is attempted.
@@ -23,6 +25,10 @@ mod deadlines;
 pub mod engine;
 mod exchange;
 mod failover;
+mod filters;
+mod origin;
+mod requested_target;
+mod response_filters;
 mod forwarding;
 mod framing;
 mod headers;

@@ -8,8 +8,9 @@ use pingora_http::ResponseHeader;
 
 use super::client_side::ClientSide;
 use super::exchange::Exchange;
+use super::requested_target::as_requested;
 use super::state::Proxy;
-use super::{cache_effects, failover, framing, headers, respond};
+use super::{cache_effects, failover, filters, framing, headers, respond};
 use crate::http::grpc_status::GrpcStatus;
 use crate::http::upgrade;
 use crate::pool::passive_health::Outcome;
@@ -22,6 +23,7 @@ impl Proxy {
             return Ok(true);
         }
         match exchange.admit(client, &self.recorder) {
+            Ok(()) if filters::respond(client, exchange, &self.recorder).await? => Ok(true),
             Ok(()) if respond::last_recipient(client, exchange).await? => Ok(true),
             Ok(()) => {
                 headers::to_backend(client, exchange);
@@ -41,6 +43,7 @@ impl Proxy {
         if !exchange.is_fork && exchange.cache.is_empty() {
             exchange.note(client, &self.recorder);
         }
+        filters::rewrite(client, exchange)?;
         match exchange.reserve(client).await {
             Ok(()) => {
                 if exchange.may_use_http2() {
@@ -115,7 +118,8 @@ pub(super) fn response_received(
         complete_switch(client, response, exchange).map_err(Error::into_up)?;
     }
     if let Some(route) = &exchange.affects_cache {
-        cache_effects::apply(route, client.request(), response, exchange.time);
+        let request = as_requested(client.request(), exchange.requested.as_deref());
+        cache_effects::apply(route, &request, response, exchange.time);
     }
     let (status, verdict) = (response.status, failover::verdict(response, found.grpc));
     failover::after_header(client, exchange, status, verdict)?;
@@ -175,7 +179,7 @@ pub(super) fn response_to_client(
     if !client.is_request_complete() && framing::is_without_body(response) {
         exchange.response_complete(client);
     }
-    headers::to_client(response, exchange)?;
+    headers::to_client(client, response, exchange)?;
     exchange.give_cookie(client, response)
 }
 

@@ -71,7 +71,7 @@ pub(super) async fn last_recipient(client: &mut impl ClientSide, exchange: &mut 
     framing::decide_on_unread_body(client);
     let mut response = ResponseHeader::build(StatusCode::OK, Some(4))?;
     response.insert_header(header::CONTENT_LENGTH, 0)?;
-    headers::to_client(&mut response, exchange)?;
+    headers::to_client(client, &mut response, exchange)?;
     client.respond(response, None).await?;
     exchange.response_complete(client);
     Ok(true)
@@ -125,7 +125,7 @@ async fn write(client: &mut impl ClientSide, exchange: &Exchange, rejection: Rej
     {
         response.insert_header(header::LOCATION, location)?;
     }
-    finish_head(&mut response, exchange, rejection)?;
+    finish_head(client, &mut response, exchange, rejection)?;
     let has_body = client.request().method != http::Method::HEAD;
     client.respond(response, has_body.then(|| Bytes::from(body))).await
 }
@@ -137,16 +137,21 @@ async fn write_grpc(client: &mut impl ClientSide, exchange: &Exchange, rejection
     response.insert_header(header::CONTENT_TYPE, "application/grpc")?;
     response.insert_header("grpc-status", u16::from(rejection.grpc_status()))?;
     response.insert_header("grpc-message", rejection.cause())?;
-    finish_head(&mut response, exchange, rejection)?;
+    finish_head(client, &mut response, exchange, rejection)?;
     client.respond(response, None).await
 }
 
-fn finish_head(response: &mut ResponseHeader, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {
+fn finish_head(
+    client: &impl ClientSide,
+    response: &mut ResponseHeader,
+    exchange: &Exchange,
+    rejection: Rejection,
+) -> pingora::Result<()> {
     if let Some(retry_after) = rejection.retry_after() {
         // "0" would make the client retry immediately.
         response.insert_header(header::RETRY_AFTER, headers::whole_seconds(retry_after).max(1))?;
     }
-    headers::to_client(response, exchange)
+    headers::to_client(client, response, exchange)
 }
 
 /// Whether the request is a gRPC call. gRPC needs HTTP/2; gRPC-Web has its own media type and uses HTTP status

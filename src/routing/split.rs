@@ -15,6 +15,18 @@ impl<T> Split<T> {
         (total > 0).then_some(Self { shares, total })
     }
 
+    /// A split without values.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { shares: Vec::new(), total: 0 }
+    }
+
+    /// Whether there are no values.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.shares.is_empty()
+    }
+
     /// The values.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.shares.iter().map(|(_, target)| target)

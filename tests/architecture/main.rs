@@ -24,6 +24,7 @@ const ORDER: &[&str] = &[
     "limit",
     "retry",
     "cache",
+    "filter",
     "discovery",
     "pool",
     "config",

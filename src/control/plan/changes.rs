@@ -36,6 +36,11 @@ pub struct Difference {
     pub changed: Vec<String>,
 }
 
+/// The listeners without their filters, which a reload replaces.
+fn without_filters(config: &Config) -> Vec<crate::config::listener::Config> {
+    config.listeners.iter().map(|one| crate::config::listener::Config { filters: Vec::new(), ..one.clone() }).collect()
+}
+
 impl Changes {
     /// The changes from `old` to `new` in a process that was started with `started`.
     #[must_use]
@@ -47,7 +52,7 @@ impl Changes {
             Config, was, is,
             compare: [
                 admin, trusted_proxies, send_forwarded, rate_limit, request_limits, client_timeouts, connection_limits,
-                access_log, drain_delay, reload, recent_requests, cache,
+                access_log, drain_delay, reload, recent_requests, cache, filters, chains,
             ],
             elsewhere: [server, listeners, pools, routes, tests]
         );
@@ -59,12 +64,14 @@ impl Changes {
         };
         let needs_upgrade = [
             ("server", server(started) != server(is)),
-            ("listeners", started.listeners != is.listeners),
+            ("listeners", without_filters(started) != without_filters(is)),
             ("admin", !same_admin),
         ];
         let needs_upgrade = needs_upgrade.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned());
         let zone = (was.server.zone != is.server.zone).then_some("server.zone");
-        let settings = settings.into_iter().chain(zone).map(str::to_owned).collect();
+        let filters_differ = without_filters(was) == without_filters(is) && was.listeners != is.listeners;
+        let filters = filters_differ.then_some("listeners.filters");
+        let settings = settings.into_iter().chain(zone).chain(filters).map(str::to_owned).collect();
         Self { pools, routes, settings, needs_upgrade: needs_upgrade.collect() }
     }
 

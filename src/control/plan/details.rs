@@ -168,7 +168,7 @@ fn pools_of(targets: &[TargetSpec]) -> String {
 fn route_keys(a: &RouteConfig, b: &RouteConfig) -> Vec<&'static str> {
     changed_keys!(
         RouteConfig, a, b,
-        compare: [sticky, retry, cache, timeouts, body_size, allow_encoded],
+        compare: [sticky, retry, cache, timeouts, body_size, allow_encoded, filters],
         elsewhere: [name, path, exact, host, methods, pool, rate_limit]
     )
 }

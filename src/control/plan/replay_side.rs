@@ -11,7 +11,7 @@ use pingora_http::RequestHeader;
 use crate::base::units::PoolName;
 use crate::decision::request_affinity::{self, RequestAffinity};
 use crate::decision::snapshot::{Route, Snapshot};
-use crate::decision::{ConnectionFacts, decide};
+use crate::decision::{ConnectionFacts, Origin, decide};
 use crate::http::client_address::ClientKey;
 use crate::http::rejection::Rejection;
 use crate::limit::{Limiter, ReplayLimiter};
@@ -65,13 +65,32 @@ impl<'a> ReplaySide<'a> {
             limited |= !verdict.admitted;
             if verdict.admitted { Ok(()) } else { Err(Rejection::RateLimited { retry_after: verdict.retry_after }) }
         };
-        let decision = decide(self.snapshot, &mut request, connection_facts, count);
+        let origin = origin(recorded);
+        let decision = decide(self.snapshot, &mut request, (connection_facts, &origin), count);
+        let responds = decision.filtered.as_ref().and_then(|filtered| filtered.response.as_deref());
         let destinations = match (&decision.rejection, &decision.route) {
             (Some(rejection), _) => rejected(rejection.rejection),
+            (None, _) if let Some(response) = responds => {
+                vec![(Destination::Rejected(response.status.as_u16(), response.cause), 1.0)]
+            }
             (None, None) => rejected(Rejection::NoRoute),
             (None, Some(route)) => pools(route, share(route, recorded, &request, before)),
         };
         RequestOutcome { route: decision.route, destinations, limited }
+    }
+}
+
+/// Where a recorded request came from, as far as it is known: the listener is not recorded.
+fn origin<'a>(recorded: &RecordedRequest<'_>) -> Origin<'a> {
+    Origin {
+        client: recorded.key.client,
+        peer: (recorded.key.client, false),
+        is_tls: false,
+        listener: "",
+        request_id: "",
+        server_name: None,
+        client_certificate: None,
+        is_example: true,
     }
 }
 

@@ -1,0 +1,116 @@
+//! Explains the filters of a request: what each does to it, and the header of the response that results.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, StatusCode};
+use pingora_http::RequestHeader;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::snapshot::Snapshot;
+use super::{Decision, Origin, host};
+use crate::filter::chain::Item;
+use crate::filter::changes::FieldChange;
+use crate::filter::{Changes, Level, Response, Step};
+use crate::http::rejection::Rejection;
+
+/// What a filter does to a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FilterEffect {
+    /// Where it is configured.
+    pub level: Level,
+    /// Its key.
+    pub filter: String,
+    /// What it is configured to do.
+    pub settings: String,
+    /// What it does to this request.
+    pub effect: String,
+}
+
+impl fmt::Display for FilterEffect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}: {})  {}", self.filter, self.level, self.settings, self.effect)
+    }
+}
+
+/// Collects the effects of filters while they run.
+#[derive(Default)]
+pub(super) struct FilterEffects {
+    before: Changes,
+    pub(super) list: Vec<FilterEffect>,
+}
+
+impl FilterEffects {
+    /// Adds a filter that has run.
+    pub(super) fn add(&mut self, level: Level, item: &Item, step: &Step, changes: &Changes) {
+        let effect = match step {
+            Step::Continue => differences(&self.before, changes),
+            Step::Respond(response) => format!("responds with {}", response.words()),
+            Step::Reject(rejected) => {
+                format!("rejects it with {} {}", rejected.rejection.status(), rejected.rejection.cause())
+            }
+            Step::Wait(pending) => format!("waits: {}", pending.describe()),
+        };
+        self.before.clone_from(changes);
+        let (filter, settings) = (item.name.to_owned(), item.filter.describe());
+        self.list.push(FilterEffect { level, filter, settings, effect });
+    }
+}
+
+/// The changes of one filter.
+fn differences(before: &Changes, after: &Changes) -> String {
+    let mut words = Vec::new();
+    if let (true, Some(target)) = (before.target != after.target, &after.target) {
+        words.push(format!("path {target}"));
+    }
+    if let (true, Some(host)) = (before.host != after.host, &after.host) {
+        words.push(format!("host {host}"));
+    }
+    let new = after.fields.iter().skip(before.fields.len());
+    words.extend(new.map(|change| match change {
+        FieldChange::Set(name, value) => format!("sets {name}: {}", shown(name, value)),
+        FieldChange::Add(name, value) => format!("adds {name}: {}", shown(name, value)),
+        FieldChange::Remove(name) => format!("removes {name}"),
+    }));
+    if words.is_empty() { "passes".to_owned() } else { words.join("; ") }
+}
+
+/// The value of a field, unless it may be a secret.
+fn shown(name: &HeaderName, value: &http::HeaderValue) -> String {
+    let is_secret = ["authorization", "cookie", "token", "secret", "key", "password"];
+    if is_secret.iter().any(|word| name.as_str().contains(word)) {
+        return "(hidden)".to_owned();
+    }
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+/// The header of the response as far as filters determine it: that of a response by l7lb itself, or what they set in an
+/// empty response of a backend.
+pub(super) fn response(
+    snapshot: &Snapshot,
+    request: &RequestHeader,
+    origin: &Origin<'_>,
+    decision: &Decision,
+) -> Option<(StatusCode, HeaderMap)> {
+    let chains = snapshot.chains(origin.listener, decision.route.as_ref());
+    let local = decision.filtered.as_ref().and_then(|filtered| filtered.response.as_ref());
+    let (mut status, mut headers) = match (&decision.rejection, local) {
+        (Some(rejection), _) => (StatusCode::from_u16(rejection.rejection.status()).ok()?, HeaderMap::new()),
+        (None, Some(local)) => (local.status, local.headers.clone()),
+        (None, None) => (StatusCode::OK, HeaderMap::new()),
+    };
+    if decision.rejection.is_some_and(|rejection| rejection.rejection == Rejection::Flood) {
+        return None;
+    }
+    let facts = origin.facts(snapshot, request, host(request).unwrap_or_default(), decision.route.as_ref());
+    chains.change_response(&mut Response {
+        status: &mut status,
+        headers: &mut headers,
+        request,
+        path_and_query: request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
+        facts: &facts,
+        upstream: "",
+        pool: "",
+    });
+    Some((status, headers))
+}

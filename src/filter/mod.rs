@@ -1,0 +1,78 @@
+//! Filters: what l7lb changes in requests and responses, checks, and responds to itself.
+//!
+//! A chain of filters belongs to the file, a listener or a route. The chains of a request run in this order, and the
+//! filters of a chain in the order in which they are written. This applies to both halves: a later filter sees what an
+//! earlier one has changed, and its own change wins.
+//!
+//! The request half runs after strict parsing and routing, as part of [`crate::decision::decide`]; so `l7lb check`,
+//! `explain`, `plan` and configuration tests run it too. It does not change the request itself, but records [`Changes`],
+//! which apply when the request is forwarded: the route, the cache and the access log use the request of the client. The
+//! response half runs for every final response, also for one of l7lb itself.
+//!
+//! - [`config`]: the item of a `filters:` list; adding a filter takes a field and a row there, and a file here.
+//! - [`chain`]: chains, and how they run. [`request`], [`changes`], [`response`]: what a filter sees and changes.
+//! - [`local_response`]: responses of filters. [`pending`]: what a request waits for.
+//! - [`variables`]: texts with variables such as `${client.ip}`. [`field_names`]: which header fields filters may change.
+//! - [`headers`], [`redirect`], [`respond`], [`security_headers`]: the filters.
+
+pub mod chain;
+pub mod changes;
+pub mod config;
+pub mod field_names;
+pub mod headers;
+pub mod local_response;
+pub mod pending;
+pub mod redirect;
+pub mod request;
+pub mod respond;
+pub mod response;
+pub mod security_headers;
+pub mod variables;
+
+use std::fmt;
+
+pub use chain::{Chain, Level};
+pub use changes::Changes;
+pub use local_response::LocalResponse;
+pub use pending::{Pending, Resolution};
+pub use request::{Facts, Request};
+pub use response::Response;
+
+use crate::http::rejection::DetailedRejection;
+
+/// What follows the request half of a filter.
+pub enum Step {
+    /// The next filter.
+    Continue,
+    /// This response, without a backend.
+    Respond(Box<LocalResponse>),
+    /// This rejection.
+    Reject(DetailedRejection),
+    /// A wait, whose result decides.
+    Wait(Box<dyn Pending>),
+}
+
+/// A filter with its checked settings.
+pub trait Filter: fmt::Debug + Send + Sync {
+    /// The request half: reads the request, and records changes to it.
+    fn request(&self, _request: &mut Request<'_>) -> Step {
+        Step::Continue
+    }
+
+    /// The response half: changes the header of a final response.
+    fn response(&self, _response: &mut Response<'_>) {}
+
+    /// What the filter does, in a few words for `l7lb explain`.
+    fn describe(&self) -> String;
+
+    /// Whether the request half may respond, so that a route needs no pool.
+    fn may_respond(&self) -> bool {
+        false
+    }
+
+    /// A number that changes with the contents of the files that the filter has read. A reload keeps the filter, with its
+    /// state, as long as this and the configuration are equal.
+    fn files(&self) -> u64 {
+        0
+    }
+}

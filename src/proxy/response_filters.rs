@@ -1,0 +1,44 @@
+//! Runs the response halves of filters.
+
+use pingora_http::ResponseHeader;
+
+use super::client_side::ClientSide;
+use super::exchange::Exchange;
+use super::origin::origin;
+use super::requested_target::RequestedTarget;
+use crate::decision::host;
+use crate::filter::Response;
+
+/// Runs the response halves of the filters.
+pub(super) fn change_response(client: &impl ClientSide, response: &mut ResponseHeader, exchange: &Exchange) {
+    let who = (exchange.client, exchange.trusted);
+    let origin = origin(exchange.connection.as_deref(), who, exchange.request_id.as_str());
+    let chains = exchange.snapshot.chains(origin.listener, exchange.route.as_ref());
+    if chains.is_empty() {
+        return;
+    }
+    let request = client.request();
+    let requested = exchange.requested.as_deref();
+    let host = requested.map_or_else(|| host(request), RequestedTarget::host).unwrap_or_default();
+    let uri = requested.map_or(&request.uri, |requested| &requested.uri);
+    let facts = origin.facts(&exchange.snapshot, request, host, exchange.route.as_ref());
+    // Pingora's header keeps names in their original case in a second map, which would no longer fit.
+    let reason = response.get_reason_phrase().map(str::to_owned);
+    let nothing = http::Response::new(()).into_parts().0.into();
+    let mut parts: http::response::Parts = std::mem::replace(response, nothing).into();
+    chains.change_response(&mut Response {
+        status: &mut parts.status,
+        headers: &mut parts.headers,
+        request,
+        path_and_query: uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
+        facts: &facts,
+        upstream: exchange.attempted.last().map_or("", |endpoint| endpoint.address_text()),
+        pool: exchange.target().map_or("", |target| target.pool.name().as_str()),
+    });
+    let canonical = parts.status.canonical_reason();
+    *response = parts.into();
+    if reason.as_deref() != canonical {
+        // It was legal before.
+        response.set_reason_phrase(reason.as_deref()).ok();
+    }
+}
