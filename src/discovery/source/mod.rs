@@ -5,7 +5,9 @@
 //! backends disappear at once, and reports failures. So a source may simply fail.
 
 pub mod api;
+mod connection;
 pub mod dns;
+pub mod endpoint;
 pub mod etcd;
 pub mod file;
 mod item;

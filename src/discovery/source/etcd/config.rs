@@ -1,15 +1,14 @@
 //! The `etcd:` block of a source: endpoints, prefix and credentials.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
+use crate::discovery::source::endpoint::Endpoint;
 use crate::tls::service::{self, ServiceTls};
 
 /// The port of etcd for clients.
@@ -40,17 +39,6 @@ pub struct Config {
 /// Long enough for the election of a leader.
 fn timeout() -> Period {
     Period(Duration::from_secs(2))
-}
-
-/// An endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Whether it uses TLS.
-    pub tls: bool,
-    /// A host name or an IP address.
-    pub host: String,
-    /// The TCP port.
-    pub port: u16,
 }
 
 /// A user with the file of the password.
@@ -128,7 +116,7 @@ impl Config {
         let mut endpoints = Vec::with_capacity(self.endpoints.len());
         for (index, text) in self.endpoints.iter().enumerate() {
             let place = place.index(index);
-            match Endpoint::parse(text) {
+            match parse(text) {
                 Err(problem) => faults.add(place, problem, "write for example http://127.0.0.1:2379"),
                 Ok(endpoint) if endpoint.tls && self.tls.is_none() => {
                     faults.add(place, "the endpoint uses TLS, and `tls` is missing", "add `tls: { ca: FILE }`");
@@ -148,37 +136,14 @@ impl Spec {
     }
 }
 
-impl Endpoint {
-    /// Reads a URL with scheme, host and optionally a port. The message has no part of a password.
-    fn parse(text: &str) -> Result<Self, String> {
-        if text.contains('@') {
-            return Err("an endpoint has no user; use `user` and `password_file`".to_owned());
-        }
-        let not_a_url = || format!("`{text}` is not the URL of an endpoint");
-        let url: http::Uri = text.parse().map_err(|_| not_a_url())?;
-        let tls = match url.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err(not_a_url()),
-        };
-        let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        if !matches!(url.path(), "" | "/") || url.query().is_some() || ServerName::try_from(host.as_str()).is_err() {
-            return Err(not_a_url());
-        }
-        Ok(Self { tls, host, port: url.port_u16().unwrap_or(PORT) })
+/// Reads the URL of an endpoint. The message has no part of a password.
+fn parse(text: &str) -> Result<Endpoint, String> {
+    if text.contains('@') {
+        return Err("an endpoint has no user; use `user` and `password_file`".to_owned());
     }
-
-    /// The host and the port, as in the header `Host`.
-    #[must_use]
-    pub fn authority(&self) -> String {
-        let Self { host, port, .. } = self;
-        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.authority())
+    match Endpoint::parse(text, |_| PORT)? {
+        (endpoint, path) if path.is_empty() => Ok(endpoint),
+        _ => Err(format!("`{text}` is not the URL of an endpoint")),
     }
 }
 
@@ -187,17 +152,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoint_is_a_url_with_a_scheme_and_a_host() {
-        for (text, expected) in [
-            ("http://127.0.0.1:2379", "http://127.0.0.1:2379"),
-            ("https://etcd-1.internal/", "https://etcd-1.internal:2379"),
-            ("http://[::1]:1", "http://[::1]:1"),
-        ] {
-            assert_eq!(Endpoint::parse(text).unwrap().to_string(), expected);
-        }
-        for text in ["127.0.0.1:2379", "ftp://a:1", "http://", "http://a/v3", "http://a?b", "http://a b", "etcd"] {
-            assert!(Endpoint::parse(text).unwrap_err().contains("is not the URL"), "{text}");
-        }
-        assert!(!Endpoint::parse("http://root:secret@a:1").unwrap_err().contains("secret"));
+    fn endpoint_of_etcd_has_neither_a_path_nor_a_user() {
+        assert_eq!(parse("https://etcd-1.internal/").unwrap().to_string(), "https://etcd-1.internal:2379");
+        assert!(parse("http://a/v3").unwrap_err().contains("is not the URL"));
+        assert!(!parse("http://root:secret@a:1").unwrap_err().contains("secret"));
     }
 }

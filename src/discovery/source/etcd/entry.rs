@@ -1,12 +1,11 @@
 //! The value of a key in etcd: nothing, an address, or a JSON object with settings.
 
+use crate::discovery::source::connection::shorten;
 use crate::discovery::source::item::{Block, Item};
 use crate::discovery::target::Target;
 
 /// The longest value in bytes; the largest labels need a quarter of it.
 const VALUE_MAX: usize = 64 << 10;
-/// The longest reason in characters. A reason may quote a part of the value.
-const REASON_MAX: usize = 200;
 
 /// The backend of a key.
 ///
@@ -32,14 +31,6 @@ fn item(segment: &str, value: &[u8]) -> Result<Item, String> {
 
 fn target(text: &str) -> Result<Target, String> {
     text.parse().map_err(|e: crate::base::backend_address::NotAnAddress| e.problem)
-}
-
-/// The start of a reason that quotes a response or a value.
-pub(super) fn shorten(reason: &str) -> String {
-    match reason.char_indices().nth(REASON_MAX) {
-        Some((end, _)) => format!("{}…", reason.get(..end).unwrap_or_default()),
-        None => reason.to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -87,7 +78,7 @@ mod tests {
         ] {
             let error = describe(key, value).unwrap_err();
             assert!(error.contains(problem), "{error}");
-            assert!(error.chars().count() <= REASON_MAX + 1, "{error}");
+            assert!(error.chars().count() <= 201, "{error}");
         }
     }
 }

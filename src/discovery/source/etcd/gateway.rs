@@ -1,69 +1,30 @@
-//! A connection to etcd's JSON gateway: requests with one response, and the stream of a watch.
+//! Calls to etcd's JSON gateway: requests with one response, and the stream of a watch.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use bytes::{Bytes, BytesMut};
-use http::{Request, Response, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::Full;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 
-use super::config::{Endpoint, Spec};
+use super::config::Spec;
 use super::messages::{WatchMessage, error_message, watch_message};
+use crate::discovery::source::connection::{Connection, Lines};
+use crate::discovery::source::endpoint::Endpoint;
 
-/// The largest response in bytes.
-const RESPONSE_MAX: usize = 64 << 20;
 /// The longest message of a watch in bytes. Longer ones cause a complete read.
 const LINE_MAX: usize = 16 << 20;
-/// The longest wait for a TCP connection. A lost packet delays it by 1 s.
-const CONNECT_MAX: Duration = Duration::from_secs(1);
 
 /// A connection.
-pub(super) struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
-    host: String,
-    timeout: Duration,
-    task: Task,
-}
+pub(super) struct Gateway(Connection);
 
-/// The task of a connection, which ends with it.
-struct Task(JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl Connection {
+impl Gateway {
     /// Connects to an endpoint.
     ///
     /// # Errors
     /// Why this is not possible.
     pub(super) async fn open(endpoint: &Endpoint, spec: &Spec) -> Result<Self, String> {
-        let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
-        let tcp = within(spec.timeout.min(CONNECT_MAX), "connection", tcp).await?;
-        keep_alive(&tcp).map_err(|e| e.to_string())?;
-        let (host, timeout) = (endpoint.authority(), spec.timeout);
-        let (sender, task) = match spec.tls.as_ref().filter(|_| endpoint.tls) {
-            None => handshake(tcp).await?,
-            Some(tls) => {
-                let host = || ServerName::try_from(endpoint.host.clone()).map_err(|e| e.to_string());
-                let name = tls.server_name.clone().map_or_else(host, Ok)?;
-                let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config));
-                handshake(within(timeout, "TLS handshake", connector.connect(name, tcp)).await?).await?
-            }
-        };
-        Ok(Self { sender, host, timeout, task })
+        let tls = spec.tls.as_ref().filter(|_| endpoint.tls).map(|tls| (&tls.config, tls.server_name.clone()));
+        Connection::open(endpoint, tls, spec.timeout).await.map(Self)
     }
 
     /// Sends a request, and reads its response.
@@ -76,13 +37,13 @@ impl Connection {
         token: Option<&str>,
         request: &impl Serialize,
     ) -> Result<T, String> {
-        let timeout = self.timeout;
-        let call = async {
-            let response = self.send(path, token, request).await?;
-            let body = read(response).await?;
-            serde_json::from_slice(&body).map_err(|e| format!("the response to {path} is invalid: {e}"))
-        };
-        tokio::time::timeout(timeout, call).await.map_err(|_| format!("no response to {path} within {timeout:?}"))?
+        let request = self.request(path, token, request)?;
+        match self.0.fetch(request).await? {
+            (status, body) if status.is_success() => {
+                serde_json::from_slice(&body).map_err(|e| format!("the response to {path} is invalid: {e}"))
+            }
+            (status, body) => Err(refusal(status, &body)),
+        }
     }
 
     /// Starts a watch, which ends the use of this connection for anything else.
@@ -90,48 +51,37 @@ impl Connection {
     /// # Errors
     /// Why the watch did not start.
     pub(super) async fn watch(mut self, token: Option<&str>, request: &impl Serialize) -> Result<Watch, String> {
-        let timeout = self.timeout;
-        let start = async {
-            let response = self.send("/v3/watch", token, request).await?;
-            if !response.status().is_success() {
-                return Err(read(response).await.err().unwrap_or_default());
-            }
-            let mut watch =
-                Watch { body: response.into_body(), line: BytesMut::new(), searched: 0, _connection: self.task };
-            match watch.next().await? {
-                WatchMessage::Created => Ok(watch),
-                WatchMessage::Events(..) => Err("the watch started without a confirmation".to_owned()),
-            }
-        };
-        tokio::time::timeout(timeout, start).await.map_err(|_| format!("the watch did not start within {timeout:?}"))?
+        let request = self.request("/v3/watch", token, request)?;
+        let lines = self.0.stream(request, LINE_MAX).await?.map_err(|(status, body)| refusal(status, &body))?;
+        let timeout = self.0.timeout();
+        let mut watch = Watch { lines, _connection: self };
+        match tokio::time::timeout(timeout, watch.next()).await {
+            Ok(Ok(WatchMessage::Created)) => Ok(watch),
+            Ok(Ok(WatchMessage::Events(..))) => Err("the watch started without a confirmation".to_owned()),
+            Ok(Err(reason)) => Err(reason),
+            Err(_) => Err(format!("the watch did not start within {timeout:?}")),
+        }
     }
 
-    async fn send(
-        &mut self,
+    fn request(
+        &self,
         path: &str,
         token: Option<&str>,
         request: &impl Serialize,
-    ) -> Result<Response<Incoming>, String> {
+    ) -> Result<Request<Full<Bytes>>, String> {
         let body = serde_json::to_vec(request).map_err(|e| e.to_string())?;
-        let mut request = Request::post(path).header(header::HOST, &self.host);
-        request = request.header(header::CONTENT_TYPE, "application/json");
+        let mut request = self.0.request(Method::POST, path).header(header::CONTENT_TYPE, "application/json");
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, token);
         }
-        let request = request.body(Full::from(body)).map_err(|e| e.to_string())?;
-        self.sender.ready().await.map_err(|e| describe(&e))?;
-        self.sender.send_request(request).await.map_err(|e| describe(&e))
+        request.body(Full::from(body)).map_err(|e| e.to_string())
     }
 }
 
 /// The stream of a watch.
 pub(super) struct Watch {
-    body: Incoming,
-    /// What has been received of the next messages.
-    line: BytesMut,
-    /// How many bytes of `line` contain no line end.
-    searched: usize,
-    _connection: Task,
+    lines: Lines,
+    _connection: Gateway,
 }
 
 impl Watch {
@@ -140,70 +90,11 @@ impl Watch {
     /// # Errors
     /// Why there are no further messages.
     pub(super) async fn next(&mut self) -> Result<WatchMessage, String> {
-        loop {
-            let unsearched = self.line.get(self.searched..).unwrap_or_default();
-            if let Some(end) = memchr::memchr(b'\n', unsearched) {
-                let line = self.line.split_to(self.searched + end + 1);
-                self.searched = 0;
-                return watch_message(&line);
-            }
-            self.searched = self.line.len();
-            if self.searched > LINE_MAX {
-                return Err(format!("a message of the watch has more than {LINE_MAX} bytes"));
-            }
-            match self.body.frame().await {
-                None => return Err("etcd closed the watch".to_owned()),
-                Some(Err(e)) => return Err(describe(&e)),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.line.extend_from_slice(&data);
-                    }
-                }
-            }
-        }
+        watch_message(&self.lines.next().await.map_err(|ended| ended.to_string())?)
     }
 }
 
-/// Detects a dead connection within 4 s, even while nothing is sent.
-fn keep_alive(tcp: &TcpStream) -> std::io::Result<()> {
-    tcp.set_nodelay(true)?;
-    let second = Duration::from_secs(1);
-    SockRef::from(tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(second).with_interval(second).with_retries(3))
-}
-
-async fn handshake<S>(stream: S) -> Result<(http1::SendRequest<Full<Bytes>>, Task), String>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| describe(&e))?;
-    let task = tokio::spawn(async {
-        // The request or the body reports the error.
-        connection.await.ok();
-    });
-    Ok((sender, Task(task)))
-}
-
-/// The body of a response with a status of success.
-async fn read(response: Response<Incoming>) -> Result<Bytes, String> {
-    let status = response.status();
-    let body = Limited::new(response.into_body(), RESPONSE_MAX).collect().await.map_err(|e| e.to_string())?.to_bytes();
-    if status.is_success() {
-        return Ok(body);
-    }
-    Err(error_message(&body).unwrap_or_else(|| format!("the response has the status {status}")))
-}
-
-async fn within<T>(timeout: Duration, what: &str, work: impl Future<Output = std::io::Result<T>>) -> Result<T, String> {
-    match tokio::time::timeout(timeout, work).await {
-        Ok(result) => result.map_err(|e| e.to_string()),
-        Err(_) => Err(format!("no {what} within {timeout:?}")),
-    }
-}
-
-/// The error with its cause.
-fn describe(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
+/// The reason in a response with another status than success.
+fn refusal(status: StatusCode, body: &[u8]) -> String {
+    error_message(body).unwrap_or_else(|| format!("the response has the status {status}"))
 }

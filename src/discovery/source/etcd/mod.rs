@@ -23,13 +23,15 @@ use pingora_load_balancing::Backend;
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use tokio::task::JoinSet;
 
+use super::connection::shorten;
+use super::endpoint::Endpoint;
 use super::item::Item;
 use super::{FOUND_MAX, Found, Source, failed, list};
 use crate::base::backend_address::BackendAddress;
 use crate::base::text_file;
 use crate::discovery::target::{RESOLVE_INTERVAL, Target};
-use config::{Endpoint, Spec};
-use gateway::{Connection, Watch};
+use config::Spec;
+use gateway::{Gateway, Watch};
 use messages::{
     AuthenticateRequest, AuthenticateResponse, CreateRequest, Event, RangeRequest, RangeResponse, WatchMessage,
     WatchRequest, encode, range_end,
@@ -66,7 +68,7 @@ struct Session {
     /// The revision of the entries.
     revision: u64,
     watch: Watch,
-    probes: Connection,
+    probes: Gateway,
     token: Option<String>,
     /// Whether it has been of use since its first read.
     is_proven: bool,
@@ -75,7 +77,7 @@ struct Session {
 impl Session {
     /// Reads all keys from `endpoint`, and starts to watch them.
     async fn open(endpoint: &Endpoint, spec: &Spec) -> Result<Self, String> {
-        let mut connection = Connection::open(endpoint, spec).await?;
+        let mut connection = Gateway::open(endpoint, spec).await?;
         let token = authenticate(&mut connection, spec).await?;
         let request = RangeRequest { limit: FOUND_MAX + 1, ..range(spec) };
         let range: RangeResponse = connection.call(RANGE, token.as_deref(), &request).await?;
@@ -89,7 +91,7 @@ impl Session {
         let start_revision = (revision + 1).to_string();
         let request = WatchRequest { create_request: CreateRequest { key, range_end, start_revision } };
         let watch = connection.watch(token.as_deref(), &request).await?;
-        let probes = Connection::open(endpoint, spec).await?;
+        let probes = Gateway::open(endpoint, spec).await?;
         Ok(Self { entries, revision, watch, probes, token, is_proven: false })
     }
 
@@ -172,7 +174,7 @@ fn range(spec: &Spec) -> RangeRequest {
 }
 
 /// The token of the user, if there is one.
-async fn authenticate(connection: &mut Connection, spec: &Spec) -> Result<Option<String>, String> {
+async fn authenticate(connection: &mut Gateway, spec: &Spec) -> Result<Option<String>, String> {
     let Some(credentials) = &spec.credentials else { return Ok(None) };
     let path = credentials.password_file.clone();
     let read = tokio::task::spawn_blocking(move || text_file::read(&path)).await.map_err(|e| e.to_string())?;
@@ -214,7 +216,7 @@ impl EtcdSource {
                     self.next.store(index, Ordering::Relaxed);
                     return Ok(session);
                 }
-                Err(reason) => reasons.push(format!("{endpoint}: {}", entry::shorten(&reason))),
+                Err(reason) => reasons.push(format!("{endpoint}: {}", shorten(&reason))),
             }
         }
         Err(reasons.join("; "))
