@@ -225,6 +225,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("pools.NAME.discover[].etcd.endpoints", "[http://127.0.0.1:2379]"),
     ("pools.NAME.discover[].etcd.tls", "{ ca: /etc/l7lb/ca.pem }"),
     ("pools.NAME.discover[].file", "/etc/l7lb/api.yaml"),
+    ("pools.NAME.discover[].kubernetes", "{ service: api, port: http }"),
     ("pools.NAME.health_check", "{ type: http, path: /health }"),
     ("pools.NAME.health_check.headers", "{ X-Probe: l7lb }"),
     ("pools.NAME.health_check.status", "[200, 300-399]"),

@@ -67,7 +67,7 @@ fn is_address(tree: &Tree) -> bool {
 }
 
 /// Sources of backends for which one value suffices, and its key.
-pub(super) const SHORT_SOURCES: [(&str, &str); 2] = [("dns", "name"), ("file", "path")];
+pub(super) const SHORT_SOURCES: [(&str, &str); 3] = [("dns", "name"), ("file", "path"), ("kubernetes", "service")];
 
 /// `api` and `api:` instead of `api: {}`, and the most important value instead of a block.
 fn expand_source(source: &mut Tree) {

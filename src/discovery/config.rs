@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::address_rules::AddressRules;
 use super::kept::{Kept, Rules};
 use super::source::api::Registry;
-use super::source::{Source, SourceName, dns, etcd, file};
+use super::source::{Source, SourceName, dns, etcd, file, kubernetes};
 use crate::base::backend_address::BackendAddress;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::{Period, PoolName};
@@ -32,6 +32,8 @@ pub struct Config {
     pub file: Option<file::Config>,
     /// Backends in etcd, one key for each.
     pub etcd: Option<etcd::config::Config>,
+    /// The endpoints of a Kubernetes Service.
+    pub kubernetes: Option<kubernetes::config::Config>,
     /// Networks that the addresses must belong to. Without it, every address is accepted that `deny` does not contain.
     #[schemars(with = "Vec<String>")]
     pub allow: Vec<IpNet>,
@@ -57,6 +59,7 @@ enum Kind {
     Dns(dns::Spec),
     File(file::Spec),
     Etcd(Box<etcd::config::Spec>),
+    Kubernetes(Box<kubernetes::config::Spec>),
 }
 
 /// A checked source.
@@ -97,11 +100,19 @@ impl Config {
                 (Kind::Etcd(Box::new(spec)), name)
             }));
         }
+        if let Some(kubernetes) = &self.kubernetes {
+            let spec = kubernetes.check(&place.key("kubernetes"), faults);
+            kinds.extend(spec.map(|spec| {
+                let name = format!("kubernetes {}", spec.name());
+                (Kind::Kubernetes(Box::new(spec)), name)
+            }));
+        }
         let sources = [
             ("api", self.api.is_some()),
             ("dns", self.dns.is_some()),
             ("file", self.file.is_some()),
             ("etcd", self.etcd.is_some()),
+            ("kubernetes", self.kubernetes.is_some()),
         ];
         let given = sources.iter().filter(|(_, is_given)| *is_given).count();
         if given != 1 {
@@ -170,6 +181,7 @@ impl Sources {
                     (Kind::Dns(dns), _) => Arc::new(dns::DnsSource::new(dns.clone())),
                     (Kind::File(file), _) => Arc::new(file::FileSource::new(file.clone())),
                     (Kind::Etcd(etcd), _) => Arc::new(etcd::EtcdSource::new((**etcd).clone())),
+                    (Kind::Kubernetes(spec), _) => Arc::new(kubernetes::KubernetesSource::new((**spec).clone())),
                     (Kind::Api, registry) => registry.clone().unwrap_or_default(),
                 };
                 let new = Arc::new(Kept::new(pool.clone(), spec.name.clone(), spec.rules.clone(), source));

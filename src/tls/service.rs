@@ -4,7 +4,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -91,6 +92,41 @@ impl Config {
         let key = certificates::read_key(key).map_err(|e| add("client_key", e)).ok()?;
         Some(Some((chain, key)))
     }
+}
+
+/// The settings of connections to a service whose certificate is signed by an authority in `ca`, or by one of the
+/// system. `identity` is the client certificate with its key. All are in PEM. `protocols` are those of ALPN.
+///
+/// # Errors
+/// A sentence without any part of a key.
+pub fn client_config(
+    ca: Option<&[u8]>,
+    identity: Option<(&[u8], &[u8])>,
+    protocols: &[&str],
+) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    let authorities = match ca {
+        Some(pem) => chain(pem, "the certificate authority")?,
+        None => rustls_native_certs::load_native_certs().map_err(|e| format!("no system authorities: {e}"))?,
+    };
+    roots.add_parsable_certificates(authorities);
+    if roots.is_empty() {
+        return Err("there is no certificate authority".to_owned());
+    }
+    let identity = identity.map(|(certificate, key)| {
+        let key =
+            PrivateKeyDer::from_pem_slice(key).map_err(|_| "the client key is no private key in PEM".to_owned())?;
+        Ok::<_, String>((chain(certificate, "the client certificate")?, key))
+    });
+    let mut config = client_files::config(roots, identity.transpose()?)
+        .map_err(|e| format!("the client certificate cannot be used with its key: {e}"))?;
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+fn chain(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| format!("{what} is not in PEM"))
 }
 
 #[cfg(test)]

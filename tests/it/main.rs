@@ -30,6 +30,7 @@ mod grpc;
 mod headers;
 mod health;
 mod http2_backends;
+mod kubernetes;
 mod lifecycle;
 mod limits;
 mod log;

@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod etcd;
 pub mod file;
 mod item;
+pub mod kubernetes;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 use http::Extensions;
 use pingora_load_balancing::Backend;
 use pingora_load_balancing::discovery::ServiceDiscovery;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::base::backend_address::BackendAddress;
@@ -56,6 +58,19 @@ impl Found {
     pub fn at(address: BackendAddress) -> Self {
         Self { address, weight: 1, backup: false, drain: false, zone: None, labels: Labels::default() }
     }
+}
+
+/// Which addresses of a source are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Family {
+    /// All addresses.
+    #[default]
+    Any,
+    /// IPv4 addresses.
+    Ipv4,
+    /// IPv6 addresses.
+    Ipv6,
 }
 
 /// The name of a source in events and commands, such as `dns api.internal:8080`.

@@ -6,6 +6,7 @@ pub mod client;
 pub mod etcd;
 pub mod frames;
 pub mod grpc;
+pub mod kubernetes;
 pub mod load;
 mod ports;
 mod process;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
+use crate::discovery::source::Family;
 use crate::discovery::target::is_host_name;
 
 /// The port of resolvers.
@@ -53,19 +54,6 @@ pub enum Type {
     Address,
     /// SRV records, with port, weight and priority.
     Srv,
-}
-
-/// Which addresses are used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Family {
-    /// All addresses.
-    #[default]
-    Any,
-    /// IPv4 addresses (A).
-    Ipv4,
-    /// IPv6 addresses (AAAA).
-    Ipv6,
 }
 
 fn yes() -> bool {

@@ -25,10 +25,10 @@ use self::answer::Answer;
 use self::client::Resolvers;
 use self::config::Records;
 use self::system::System;
-use super::{Found, Source, failed, list};
+use super::{Family, Found, Source, failed, list};
 use crate::base::backend_address::BackendAddress;
 
-pub use self::config::{Config, Family, Spec};
+pub use self::config::{Config, Spec};
 
 /// The most targets of SRV records that are resolved at the same time.
 const CONCURRENT: usize = 16;
