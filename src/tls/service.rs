@@ -170,4 +170,27 @@ mod tests {
             assert!(error.contains(problem), "{error}");
         }
     }
+
+    #[test]
+    fn settings_from_pem_need_an_authority_and_a_pair_that_belongs_together() {
+        let made = |name: &str| {
+            let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+            (made.cert.pem(), made.signing_key.serialize_pem())
+        };
+        let ((one, one_key), (_, other_key)) = (made("one"), made("other"));
+        let (one, one_key, other_key) = (one.as_bytes(), one_key.as_bytes(), other_key.as_bytes());
+        let config = client_config(Some(one), Some((one, one_key)), &["h2", "http/1.1"]).unwrap();
+        assert!(config.client_auth_cert_resolver.has_certs());
+        assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+        for (ca, identity, reason) in [
+            (one_key, None, "the certificate authority is not in PEM"),
+            (&b""[..], None, "the certificate authority is not in PEM"),
+            (one, Some((one, one)), "the client key is no private key in PEM"),
+            (one, Some((one_key, one_key)), "the client certificate is not in PEM"),
+            (one, Some((one, other_key)), "the client certificate cannot be used with its key"),
+        ] {
+            let error = client_config(Some(ca), identity, &[]).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
 }
