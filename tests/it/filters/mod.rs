@@ -1,0 +1,5 @@
+//! Filters: each with real requests over HTTP/1.1 and HTTP/2.
+
+mod frame;
+mod headers;
+mod redirect;
