@@ -32,7 +32,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// The longest pause within a line of a stream.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest reason in characters. A reason may quote a part of a response.
-const REASON_MAX: usize = 200;
+pub(super) const REASON_MAX: usize = 200;
 
 /// A connection.
 pub(super) struct Connection {
@@ -70,7 +70,7 @@ impl Connection {
         let tcp = within(timeout.min(CONNECT_MAX), "connection", tcp).await?;
         keep_alive(&tcp).map_err(|e| e.to_string())?;
         let (sender, task) = match tls {
-            None => handshake(tcp).await?,
+            None => return Self::over(tcp, endpoint.authority(), timeout).await,
             Some((config, name)) => {
                 let host = || ServerName::try_from(endpoint.host.clone()).map_err(|e| e.to_string());
                 let name = name.map_or_else(host, Ok)?;
@@ -83,6 +83,18 @@ impl Connection {
             }
         };
         Ok(Self { sender, authority: endpoint.authority(), timeout, _task: task })
+    }
+
+    /// A connection by HTTP/1.1 over a stream. Requests name `authority` as the host.
+    ///
+    /// # Errors
+    /// Why this is not possible.
+    pub(super) async fn over<S>(stream: S, authority: String, timeout: Duration) -> Result<Self, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, task) = handshake(stream).await?;
+        Ok(Self { sender, authority, timeout, _task: task })
     }
 
     /// The longest wait for a response.
@@ -99,15 +111,15 @@ impl Connection {
         }
     }
 
-    /// Sends a request, and reads its response. Returns its status and its body.
+    /// Sends a request, and reads its response.
     ///
     /// # Errors
     /// Why there is none.
-    pub(super) async fn fetch(&mut self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String> {
+    pub(super) async fn fetch(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, String> {
         let (timeout, path) = (self.timeout, request.uri().path().to_owned());
         let fetch = async {
-            let response = self.send(request).await?;
-            Ok((response.status(), body(response).await?))
+            let (head, body) = self.send(request).await?.into_parts();
+            Ok(Response::from_parts(head, read(body).await?))
         };
         tokio::time::timeout(timeout, fetch).await.map_err(|_| format!("no response to {path} within {timeout:?}"))?
     }
@@ -126,7 +138,7 @@ impl Connection {
             let response = self.send(request).await?;
             match response.status() {
                 StatusCode::OK => Ok(Ok(Lines::new(response.into_body(), line_max))),
-                status => Ok(Err((status, body(response).await?))),
+                status => Ok(Err((status, read(response.into_body()).await?))),
             }
         };
         tokio::time::timeout(timeout, start).await.map_err(|_| format!("the watch did not start within {timeout:?}"))?
@@ -251,12 +263,20 @@ fn run(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) -> 
     }))
 }
 
-async fn body(response: Response<Incoming>) -> Result<Bytes, String> {
-    let limited = Limited::new(response.into_body(), RESPONSE_MAX).collect().await;
+async fn read(body: Incoming) -> Result<Bytes, String> {
+    let limited = Limited::new(body, RESPONSE_MAX).collect().await;
     Ok(limited.map_err(|e| e.to_string())?.to_bytes())
 }
 
-async fn within<T>(timeout: Duration, what: &str, work: impl Future<Output = io::Result<T>>) -> Result<T, String> {
+/// The result of `work`, if it ends in time.
+///
+/// # Errors
+/// Its error, or that there is no `what` in time.
+pub(super) async fn within<T>(
+    timeout: Duration,
+    what: &str,
+    work: impl Future<Output = io::Result<T>>,
+) -> Result<T, String> {
     match tokio::time::timeout(timeout, work).await {
         Ok(result) => result.map_err(|e| e.to_string()),
         Err(_) => Err(format!("no {what} within {timeout:?}")),

@@ -99,11 +99,12 @@ impl Api {
                 next => format!("limit={PAGE}&continue={}", encode(next)),
             };
             let request = self.request(&query).await?;
-            let List { metadata, items } = match self.connection.fetch(request).await.map_err(|e| self.describe(&e))? {
-                (StatusCode::OK, body) => serde_json::from_slice(&body)
-                    .map_err(|e| self.describe(&format!("the list of endpointslices is invalid: {e}")))?,
-                (status, body) => return Err(self.refusal("list", status, &body)),
-            };
+            let response = self.connection.fetch(request).await.map_err(|e| self.describe(&e))?;
+            if response.status() != StatusCode::OK {
+                return Err(self.refusal("list", response.status(), response.body()));
+            }
+            let List { metadata, items } = serde_json::from_slice(response.body())
+                .map_err(|e| self.describe(&format!("the list of endpointslices is invalid: {e}")))?;
             endpoints += items.iter().map(|slice| slice.endpoints.len()).sum::<usize>();
             slices.extend(items.into_iter().map(|slice| (slice.metadata.name.clone(), slice)));
             // A pod may be listed once for each family.
