@@ -291,10 +291,33 @@ fn describe(error: &hyper::Error) -> String {
     }
 }
 
+/// A value of a query, with escapes for all but letters, digits, `-`, `_`, `.` and `~` (RFC 3986 §2.3).
+pub(super) fn encode(value: &str) -> String {
+    let mut encoded = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(char::from(byte)),
+            other => encoded.push_str(&format!("%{other:02X}")),
+        }
+    }
+    encoded
+}
+
 /// The start of a reason that quotes a response or a value.
 pub(super) fn shorten(reason: &str) -> String {
     match reason.char_indices().nth(REASON_MAX) {
         Some((end, _)) => format!("{}…", reason.get(..end).unwrap_or_default()),
         None => reason.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn value_of_a_query_is_encoded_except_for_unreserved_characters() {
+        assert_eq!(encode("a-b_c.d~E9"), "a-b_c.d~E9");
+        assert_eq!(encode("a/b=c &é"), "a%2Fb%3Dc%20%26%C3%A9");
     }
 }

@@ -14,7 +14,7 @@ use super::is_label;
 use super::kubeconfig::{Access, Content};
 use super::messages::{List, Slice, Status};
 use crate::discovery::source::FOUND_MAX;
-use crate::discovery::source::connection::{Connection, Lines, shorten};
+use crate::discovery::source::connection::{Connection, Lines, encode, shorten};
 use crate::discovery::source::endpoint::Endpoint;
 use crate::tls::service;
 
@@ -208,18 +208,6 @@ fn settings(access: &Access) -> Result<Arc<ClientConfig>, String> {
     service::client_config(ca.as_deref(), identity, &["h2", "http/1.1"])
 }
 
-/// A value of a query, with escapes for all but letters, digits, `-`, `_`, `.` and `~` (RFC 3986 §2.3).
-fn encode(value: &str) -> String {
-    let mut encoded = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(char::from(byte)),
-            other => encoded.push_str(&format!("%{other:02X}")),
-        }
-    }
-    encoded
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,6 +237,5 @@ mod tests {
         for token in [&b"\n"[..], b"a\nb", &[b'a'; TOKEN_MAX + 1]] {
             assert!(bearer(token).is_err());
         }
-        assert_eq!(encode("a/b=c &é"), "a%2Fb%3Dc%20%26%C3%A9");
     }
 }
