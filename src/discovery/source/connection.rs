@@ -25,8 +25,9 @@ use super::endpoint::Endpoint;
 
 /// The largest response in bytes.
 const RESPONSE_MAX: usize = 64 << 20;
-/// The longest wait for a TCP connection. A lost packet delays it by 1 s.
-const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// The longest wait for a TCP connection. A lost packet is sent again after 1 s, as late as by the next attempt. So a
+/// service that can be reached again is noticed within this time and the longest pause after a failure, 2 s in all.
+const CONNECT_MAX: Duration = Duration::from_millis(900);
 /// The interval of PING frames over HTTP/2.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// The longest pause within a line of a stream.
