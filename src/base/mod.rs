@@ -11,6 +11,7 @@
 //! - [`accept_errors`]: reports errors of accept loops without a flood.
 //! - [`file_stamps`]: detects changed files.
 //! - [`text_file`]: reads text files with a byte-order mark.
+//! - [`vital`]: ends the process if a task fails without which it must not continue.
 
 pub mod units;
 pub mod backend_address;
@@ -22,3 +23,4 @@ pub mod lifecycle;
 pub mod systemd;
 pub mod file_stamps;
 pub mod text_file;
+pub mod vital;

@@ -221,6 +221,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("pools.NAME.discover[].deny", "[169.254.0.0/16]"),
     ("pools.NAME.discover[].dns", "api.internal:8080"),
     ("pools.NAME.discover[].dns.resolvers", "[10.0.0.53, 127.0.0.1:5353]"),
+    ("pools.NAME.discover[].docker", "{ labels: [app=shop] }"),
+    ("pools.NAME.discover[].docker.labels", "[app=shop]"),
     ("pools.NAME.discover[].etcd", "{ endpoints: [http://127.0.0.1:2379], prefix: /l7lb/api/ }"),
     ("pools.NAME.discover[].etcd.endpoints", "[http://127.0.0.1:2379]"),
     ("pools.NAME.discover[].etcd.tls", "{ ca: /etc/l7lb/ca.pem }"),

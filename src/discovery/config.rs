@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::address_rules::AddressRules;
 use super::kept::{Kept, Rules};
 use super::source::api::Registry;
-use super::source::{Source, SourceName, dns, etcd, file, kubernetes};
+use super::source::{Source, SourceName, dns, docker, etcd, file, kubernetes};
 use crate::base::backend_address::BackendAddress;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::{Period, PoolName};
@@ -28,6 +28,8 @@ pub struct Config {
     pub api: Option<ApiConfig>,
     /// The addresses of a name, or its SRV records.
     pub dns: Option<dns::Config>,
+    /// Containers of a Docker Engine, selected by their labels.
+    pub docker: Option<docker::Config>,
     /// Backends in a file, which is read when it changes.
     pub file: Option<file::Config>,
     /// Backends in etcd, one key for each.
@@ -57,6 +59,7 @@ pub struct ApiConfig {}
 enum Kind {
     Api,
     Dns(dns::Spec),
+    Docker(docker::Spec),
     File(file::Spec),
     Etcd(Box<etcd::config::Spec>),
     Kubernetes(Box<kubernetes::config::Spec>),
@@ -89,6 +92,13 @@ impl Config {
             let spec = dns.check(self.accept_empty, &place.key("dns"), faults);
             kinds.extend(spec.map(|spec| (Kind::Dns(spec), dns.source_name())));
         }
+        if let Some(docker) = &self.docker {
+            let spec = docker.check(&place.key("docker"), faults);
+            kinds.extend(spec.map(|spec| {
+                let name = spec.name();
+                (Kind::Docker(spec), name)
+            }));
+        }
         if let Some(file) = &self.file {
             let spec = file.check(&place.key("file"), faults);
             kinds.extend(spec.map(|spec| (Kind::File(spec.clone()), format!("file {}", spec.path.display()))));
@@ -110,6 +120,7 @@ impl Config {
         let sources = [
             ("api", self.api.is_some()),
             ("dns", self.dns.is_some()),
+            ("docker", self.docker.is_some()),
             ("file", self.file.is_some()),
             ("etcd", self.etcd.is_some()),
             ("kubernetes", self.kubernetes.is_some()),
@@ -179,6 +190,7 @@ impl Sources {
             let kept = known.map(|(_, kept)| Arc::clone(kept)).unwrap_or_else(|| {
                 let source: Arc<dyn Source + Send + Sync> = match (&spec.kind, &registry) {
                     (Kind::Dns(dns), _) => Arc::new(dns::DnsSource::new(dns.clone())),
+                    (Kind::Docker(docker), _) => Arc::new(docker::DockerSource::new(docker.clone(), pool)),
                     (Kind::File(file), _) => Arc::new(file::FileSource::new(file.clone())),
                     (Kind::Etcd(etcd), _) => Arc::new(etcd::EtcdSource::new((**etcd).clone())),
                     (Kind::Kubernetes(spec), _) => Arc::new(kubernetes::KubernetesSource::new((**spec).clone())),

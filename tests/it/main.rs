@@ -21,6 +21,7 @@ mod descriptors;
 mod differential;
 mod discovery;
 mod dns;
+mod docker;
 mod control;
 mod errors;
 mod etcd;

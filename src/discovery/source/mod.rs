@@ -7,6 +7,7 @@
 pub mod api;
 mod connection;
 pub mod dns;
+pub mod docker;
 pub mod endpoint;
 pub mod etcd;
 pub mod file;
