@@ -35,7 +35,7 @@ fn snake_case(term: &str) -> String {
     snake
 }
 
-const NO_REWRITE: &str = "remove it: l7lb forwards the path unchanged; let the backend serve it";
+const REWRITE: &str = "write `filters: [{ rewrite: { strip_prefix: /api } }]`";
 const HEADERS: &str = "write `filters: [{ headers: { request: { set: { X-Tenant: a } } } }]`";
 const FILTERS: &str = "write `filters`, for example `filters: [{ security_headers: default }]`";
 const HEALTH_CHECK: &str = "write `health_check: { type: http, path: /health }` in the pool";
@@ -278,7 +278,7 @@ const BLOCKS: &[Block] = &[
             (
                 "strip_prefix strip_path_prefix prefix_rewrite regex_rewrite rewrite replace_path handle_path \
                  add_prefix",
-                NO_REWRITE,
+                REWRITE,
             ),
             ("middlewares middleware plugins", FILTERS),
             ("headers add_header proxy_set_header header_up request_headers_to_add cors", HEADERS),
@@ -377,7 +377,7 @@ const BLOCKS: &[Block] = &[
             ("ip_hash", CONSISTENT_HASH),
             ("hash uri", METHODS_OF_HASH),
             ("proxy_pass upstream reverse_proxy", "write `pool: NAME` in a route, and `backends` in that pool"),
-            ("strip_prefix strip_path_prefix rewrite", NO_REWRITE),
+            ("strip_prefix strip_path_prefix rewrite", REWRITE),
             ("add_header proxy_set_header header_up", HEADERS),
             ("middlewares", FILTERS),
             ("health_uri", HEALTH_CHECK),
