@@ -10,6 +10,7 @@
 //! - [`systemd`]: notifications to the service manager.
 //! - [`accept_errors`]: reports errors of accept loops without a flood.
 //! - [`file_stamps`]: detects changed files.
+//! - [`regular_expression`]: regular expressions of the configuration.
 //! - [`text_file`]: reads text files with a byte-order mark.
 
 pub mod units;
@@ -21,4 +22,5 @@ mod event_text;
 pub mod lifecycle;
 pub mod systemd;
 pub mod file_stamps;
+pub mod regular_expression;
 pub mod text_file;

@@ -6,18 +6,14 @@
 
 use std::fmt;
 
-use regex::{Captures, Regex, RegexBuilder};
+use regex::{Captures, Regex};
 
 use super::variables::{Scope, Template};
 use crate::base::fault::{Faults, Place};
+use crate::base::regular_expression;
 use crate::http::rejection::DetailedRejection;
 use crate::http::target;
 use crate::routing::PathPattern;
-
-/// The largest compiled regular expression in bytes.
-const COMPILED_MAX: usize = 262_144;
-/// The longest regular expression in bytes.
-const PATTERN_MAX: usize = 4096;
 
 /// Checks a prefix and returns it without a slash at its end; `None` with a fault.
 pub(super) fn check_prefix(text: &str, place: &Place, faults: &mut Faults) -> Option<String> {
@@ -117,7 +113,7 @@ enum Part {
 impl Pattern {
     /// Compiles a regular expression and parses its replacement.
     pub(super) fn check((pattern, replace): (&str, &str), place: &Place, faults: &mut Faults) -> Option<Self> {
-        let regex = compile(pattern).map_err(|(problem, hint)| faults.add(place.key("match"), problem, hint)).ok();
+        let regex = regular_expression::compile(pattern, &place.key("match"), faults);
         if replace.contains(['?', '#']) {
             let hint = "use `query: { set: { NAME: VALUE } }`";
             faults.add(place.key("replace"), "a path has no query", hint);
@@ -153,26 +149,6 @@ impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
-}
-
-/// Compiles a regular expression; otherwise the problem and a hint. Matching takes linear time in the length of the path.
-pub(super) fn compile(pattern: &str) -> Result<Regex, (String, &'static str)> {
-    const SIMPLER: &str = "write a shorter one, with smaller repetitions";
-    if pattern.is_empty() {
-        return Err(("the regular expression is empty".to_owned(), "write for example ^/user/([0-9]+)$"));
-    }
-    if pattern.len() > PATTERN_MAX {
-        return Err((format!("the regular expression has more than {PATTERN_MAX} bytes"), SIMPLER));
-    }
-    let built = RegexBuilder::new(pattern).size_limit(COMPILED_MAX).dfa_size_limit(COMPILED_MAX).nest_limit(50).build();
-    built.map_err(|e| match e {
-        regex::Error::CompiledTooBig(_) => ("the regular expression is too large".to_owned(), SIMPLER),
-        e => {
-            let text = e.to_string();
-            let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            (format!("`{pattern}` is not a regular expression: {reason}"), "write for example ^/user/([0-9]+)$")
-        }
-    })
 }
 
 /// The parts of a replacement.

@@ -52,8 +52,8 @@ impl Query {
         }
         let before = query.unwrap_or_default();
         let goes = |pair: &str| {
-            let name = decode(pair.split_once('=').map_or(pair, |(name, _)| name));
-            let is_name = |known: &String| known.as_bytes() == name;
+            let name = target::decode_component(pair.split_once('=').map_or(pair, |(name, _)| name));
+            let is_name = |known: &String| *known.as_bytes() == *name;
             self.remove.iter().any(is_name) || self.set.iter().any(|(known, _)| is_name(known))
         };
         // Only pairs that are named are removed: an empty pair stays.
@@ -63,9 +63,9 @@ impl Query {
             if !after.is_empty() {
                 after.push('&');
             }
-            encode(name.as_bytes(), &mut after);
+            after.push_str(&target::encode_component(name.as_bytes()));
             after.push('=');
-            encode(&value.render(values), &mut after);
+            after.push_str(&target::encode_component(&value.render(values)));
         }
         if query.is_some_and(|query| query == after) || query.is_none() && after.is_empty() {
             return None;
@@ -80,43 +80,5 @@ impl Query {
         let parts = [("query sets", set), ("query removes", removed)];
         let parts = parts.iter().filter(|(_, names)| !names.is_empty()).map(|(verb, names)| format!("{verb} {names}"));
         Some(parts.collect::<Vec<_>>().join(", ")).filter(|words| !words.is_empty())
-    }
-}
-
-/// The bytes of a name or a value of a query: `%XX` and `+` decoded. An incomplete escape stays.
-pub(crate) fn decode(text: &str) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.as_bytes();
-    while let [first, rest @ ..] = bytes {
-        bytes = rest;
-        match (first, escape(rest)) {
-            (b'%', Some(byte)) => {
-                decoded.push(byte);
-                bytes = rest.get(2..).unwrap_or_default();
-            }
-            (b'+', _) => decoded.push(b' '),
-            (byte, _) => decoded.push(*byte),
-        }
-    }
-    decoded
-}
-
-/// The byte of the two hexadecimal digits at the start.
-fn escape(digits: &[u8]) -> Option<u8> {
-    let digits = digits.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
-    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-}
-
-/// Appends a name or a value: bytes that separate parameters or end a query are percent-encoded. Escapes are kept.
-fn encode(text: &[u8], to: &mut String) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for (at, byte) in text.iter().enumerate() {
-        let is_escape = || text.get(at.saturating_add(1)..).and_then(escape).is_some();
-        if target::is_unreserved(*byte) || b"/:@!$'()*,?".contains(byte) || *byte == b'%' && is_escape() {
-            to.push(char::from(*byte));
-        } else {
-            let digit = |value: u8| DIGITS.get(usize::from(value)).map_or('0', |digit| char::from(*digit));
-            to.extend(['%', digit(byte >> 4), digit(byte & 15)]);
-        }
     }
 }

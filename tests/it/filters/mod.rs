@@ -1,0 +1,3 @@
+//! Filters: each with real requests over HTTP/1.1 and HTTP/2.
+
+mod rewrite;
