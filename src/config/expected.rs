@@ -198,7 +198,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("filters[].rewrite.query", "{ remove: debug }"),
     ("filters[].rewrite.query.remove", "[debug]"),
     ("filters[].rewrite.query.set", "{ lang: en }"),
-    ("filters[].rewrite.regex", "{ match: ^/user/([0-9]+)$, replace: /u/$1 }"),
+    ("filters[].rewrite.regex", "{ match: \"^/user/([0-9]+)$\", replace: /u/$1 }"),
     ("listeners", "0.0.0.0:8080"),
     ("listeners[]", "{ address: 0.0.0.0:8080 }"),
     ("listeners[].address", "0.0.0.0:8080"),

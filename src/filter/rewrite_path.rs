@@ -48,7 +48,7 @@ pub(super) fn check_template(text: &str, place: &Place, faults: &mut Faults) -> 
         faults.add(place.clone(), format!("`{text}` is not a path"), "start it with a slash");
     } else if template.literals().any(|literal| literal.contains(['?', '#'])) || text.contains("${request.uri}") {
         faults.add(place.clone(), "a path has no query", "use `query: { set: { NAME: VALUE } }`, and `${request.path}`");
-    } else if template.literal().is_some() && normalise(&encode(first.as_bytes()), first).is_err() {
+    } else if template.literal().is_some() && normalise(&encode(first.as_bytes()), "").is_err() {
         let problem = format!("`{text}` never is a valid path");
         faults.add(place.clone(), problem, "remove dot segments, controls and incomplete percent-encodings");
     } else {
