@@ -10,9 +10,8 @@ use super::tree::Tree;
 use crate::base::fault::{Fault, Faults, Place};
 
 /// The keys that decide which requests a route matches.
-const MATCHER: [&str; 10] = [
-    "path", "host", "methods", "exact", "headers", "query", "cookies", "clients", "except_clients", "priority",
-];
+const MATCHER: [&str; 10] =
+    ["path", "host", "methods", "exact", "headers", "query", "cookies", "clients", "except_clients", "priority"];
 
 /// The faults of references to pools, in a file as written.
 pub(super) fn unknown_pools(tree: &Tree) -> Vec<Fault> {
@@ -78,7 +77,10 @@ fn names_a_route(fault: &Fault, written: &Tree) -> bool {
 }
 
 fn is_duplicate(fault: &Fault) -> bool {
-    fault.place.as_str().starts_with("routes") && ["matches the same requests", "a request may match both"].iter().any(|start| fault.problem.starts_with(start))
+    fault.place.as_str().starts_with("routes")
+        && ["matches the same requests", "a request may match both"]
+            .iter()
+            .any(|start| fault.problem.starts_with(start))
 }
 
 /// Whether the removed part, or the key that was probably meant, decides which requests a route matches.

@@ -50,13 +50,15 @@ fn check_cached(checked: &Checked, faults: &mut Faults) {
         let chains = [("the file", &checked.filters), ("the route", &route.filters)].into_iter().chain(listeners);
         for (whose, chain) in chains {
             if let Some(variable) = of(chain).find_map(rewrite::Config::beyond_the_url) {
-                let problem = format!("`rewrite` of {whose} uses `${{{variable}}}`, which is not in the key of the cache");
+                let problem =
+                    format!("`rewrite` of {whose} uses `${{{variable}}}`, which is not in the key of the cache");
                 faults.add(place.clone(), problem, "remove the cache or the variable");
             }
         }
         let differs = checked.listeners.iter().any(|listener| of(&listener.filters).next().is_some());
         if differs && checked.listeners.len() > 1 {
-            let problem = "`rewrite` of a listener changes requests, but the key of the cache is the same for all listeners";
+            let problem =
+                "`rewrite` of a listener changes requests, but the key of the cache is the same for all listeners";
             faults.add(place, problem, "write the filter in the route, or remove the cache");
         }
     }

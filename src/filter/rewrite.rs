@@ -60,9 +60,8 @@ impl Config {
     #[must_use]
     pub fn beyond_the_url(&self) -> Option<String> {
         let texts = self.path.iter().chain(&self.host).chain(self.query.set.values());
-        let mut templates = texts.filter_map(|text| {
-            Template::check(text, Scope::Request, &Place::root(), &mut Faults::default())
-        });
+        let mut templates =
+            texts.filter_map(|text| Template::check(text, Scope::Request, &Place::root(), &mut Faults::default()));
         templates.find_map(|template| template.beyond_the_url())
     }
 

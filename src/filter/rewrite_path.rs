@@ -47,7 +47,11 @@ pub(super) fn check_template(text: &str, place: &Place, faults: &mut Faults) -> 
     if !starts_with_path {
         faults.add(place.clone(), format!("`{text}` is not a path"), "start it with a slash");
     } else if template.literals().any(|literal| literal.contains(['?', '#'])) || text.contains("${request.uri}") {
-        faults.add(place.clone(), "a path has no query", "use `query: { set: { NAME: VALUE } }`, and `${request.path}`");
+        faults.add(
+            place.clone(),
+            "a path has no query",
+            "use `query: { set: { NAME: VALUE } }`, and `${request.path}`",
+        );
     } else if template.literal().is_some() && normalise(&encode(first.as_bytes()), "").is_err() {
         let problem = format!("`{text}` never is a valid path");
         faults.add(place.clone(), problem, "remove dot segments, controls and incomplete percent-encodings");

@@ -1,8 +1,8 @@
 //! Tests of the filter `rewrite`.
 
 use super::*;
-use crate::filter::{Changes, Facts};
 use crate::filter::variables::tests::{facts, request};
+use crate::filter::{Changes, Facts};
 
 fn filter(config: &str) -> Arc<dyn Filter> {
     let config: Config = serde_json::from_str(config).unwrap();
@@ -99,7 +99,8 @@ fn value_of_a_client_cannot_leave_the_path_or_break_the_request_line() {
 #[test]
 fn host_of_a_client_is_checked() {
     let config = r#"{"host":"${request.header.x-site}.internal:8080"}"#;
-    let host = |value: &str| changes(config, "/", &[("x-site", value)]).map(|changes| changes.host.unwrap().to_string());
+    let host =
+        |value: &str| changes(config, "/", &[("x-site", value)]).map(|changes| changes.host.unwrap().to_string());
     assert_eq!(host("a"), Ok("a.internal:8080".to_owned()));
     for value in ["u@evil.test/", "a b", "a:1", "a/b", "a,b", "a%00", "[::1]"] {
         assert_eq!(host(value), Err("the rewritten Host is invalid"), "{value}");
@@ -168,7 +169,8 @@ fn invalid_settings_are_faults() {
 #[test]
 fn rewritten_path_of_any_value_is_normalised_and_stays_in_its_folder() {
     const PIECES: [&str; 20] = [
-        "/", "/", "..", ".", "%2e", "%2E", "%2f", "%5c", "\\", "%00", "%", "a", "?", "#", " ", ";", "%252e", "\t", "|", "//",
+        "/", "/", "..", ".", "%2e", "%2E", "%2f", "%5c", "\\", "%00", "%", "a", "?", "#", " ", ";", "%252e", "\t", "|",
+        "//",
     ];
     let mut random = fastrand::Rng::with_seed(11);
     let filter = filter(r#"{"path":"/t/${request.header.x}/x"}"#);

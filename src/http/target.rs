@@ -268,8 +268,7 @@ const fn is_in_queries(byte: u8) -> bool {
 
 /// Whether a name or a value of a query may have a byte.
 const fn is_in_components(byte: u8) -> bool {
-    is_unreserved(byte)
-        || matches!(byte, b'!' | b'$' | b'\'' | b'(' | b')' | b'*' | b',' | b'/' | b':' | b'?' | b'@')
+    is_unreserved(byte) || matches!(byte, b'!' | b'$' | b'\'' | b'(' | b')' | b'*' | b',' | b'/' | b':' | b'?' | b'@')
 }
 
 /// Whether a path may have a byte: a slash, or a character of RFC 3986 §3.3 other than `%`.

@@ -135,7 +135,8 @@ fn find(table: &Table<usize>, path: &str, method: &Method, fields: &[(&str, &str
 
 #[test]
 fn route_with_fulfilled_conditions_comes_first_and_the_others_are_its_fallback() {
-    let x = |value: &str, priority: i32| format!(r#"{{"headers":{{"x":{{"exact":"{value}"}}}},"priority":{priority}}}"#);
+    let x =
+        |value: &str, priority: i32| format!(r#"{{"headers":{{"x":{{"exact":"{value}"}}}},"priority":{priority}}}"#);
     let routes = [
         matcher("* * /"),
         with("* * /p", &x("1", 0)),
@@ -230,4 +231,54 @@ fn invalid_conditions_are_faults() {
         let faults = faults.into_vec();
         assert!(faults.len() == 1 && faults[0].problem.contains(problem), "{header} {json}: {faults:?}");
     }
+}
+
+const MEASURED: usize = 1_000;
+
+/// Lookups in a table whose routes have one path and a value of a header field each.
+#[inline(never)]
+fn measured_lookups_by_header(table: &Table<usize>, facts: &RequestFacts<'_>) {
+    for _ in 0..MEASURED {
+        assert_eq!(table.find_for(Some("a"), facts.uri.path(), &Method::GET, facts), Some(&7));
+    }
+}
+
+/// Lookups in a table whose routes have a path and a condition each.
+#[inline(never)]
+fn measured_lookups_by_path_with_conditions(table: &Table<usize>, facts: &RequestFacts<'_>) {
+    for _ in 0..MEASURED {
+        assert_eq!(table.find_for(Some("a"), facts.uri.path(), &Method::GET, facts), Some(&7));
+    }
+}
+
+/// Lookups in a table without conditions.
+#[inline(never)]
+fn measured_lookups_without_conditions(table: &Table<usize>, facts: &RequestFacts<'_>) {
+    for _ in 0..MEASURED {
+        assert_eq!(table.find_for(Some("a"), facts.uri.path(), &Method::GET, facts), Some(&7));
+    }
+}
+
+fn lookups_among(count: usize) {
+    let condition = |number: usize| format!(r#"{{"headers":{{"x-tenant":{{"exact":"t{number}"}}}}}}"#);
+    let table = |of: &dyn Fn(usize) -> Matcher| Table::build((0..count).map(|number| (of(number), number))).unwrap();
+    let headers = HeaderMap::from_iter([(HeaderName::from_static("x-tenant"), HeaderValue::from_static("t7"))]);
+    let uri = Uri::from_static("/p7/x");
+    let facts = RequestFacts { headers: &headers, uri: &uri, client: IpAddr::from([192, 0, 2, 1]) };
+    measured_lookups_by_header(&table(&|number| with("* * /", &condition(number))), &facts);
+    let by_path = |number: usize| with(&format!("* * /p{number}"), &condition(number));
+    measured_lookups_by_path_with_conditions(&table(&by_path), &facts);
+    measured_lookups_without_conditions(&table(&|number| matcher(&format!("* * /p{number}"))), &facts);
+}
+
+#[test]
+#[ignore = "for callgrind: instructions of lookups among 10 routes"]
+fn lookups_among_ten_routes_find_the_same_route() {
+    lookups_among(10);
+}
+
+#[test]
+#[ignore = "for callgrind: instructions of lookups among 10,000 routes"]
+fn lookups_among_ten_thousand_routes_find_the_same_route() {
+    lookups_among(10_000);
 }

@@ -218,8 +218,8 @@ impl Conditions {
             return false;
         }
         let apart = |a: &IpNet, b: &IpNet| !a.contains(b) && !b.contains(a);
-        let none_in_common = !other.clients.is_empty()
-            && self.clients.iter().all(|one| other.clients.iter().all(|two| apart(one, two)));
+        let none_in_common =
+            !other.clients.is_empty() && self.clients.iter().all(|one| other.clients.iter().all(|two| apart(one, two)));
         let all_excepted = self.clients.iter().all(|one| other.except_clients.iter().any(|two| two.contains(one)));
         none_in_common || all_excepted
     }

@@ -20,7 +20,8 @@ const ROUTES: &str = "routes:\n\
   - { path: /client, pool: special, name: client, clients: 192.0.2.0/24, except_clients: 192.0.2.128/25 }\n";
 
 fn yaml(port: u16, plain: u16, special: u16, rest: &str) -> String {
-    let pool = |port: u16| format!("{{ health_check: {{ type: none }}, backends: [{{ address: '127.0.0.1:{port}' }}] }}");
+    let pool =
+        |port: u16| format!("{{ health_check: {{ type: none }}, backends: [{{ address: '127.0.0.1:{port}' }}] }}");
     format!(
         "listeners: [{{ address: '127.0.0.1:{port}' }}]\ntrusted_proxies: [127.0.0.0/8]\n\
          pools: {{ plain: {}, special: {} }}\naccess_log: {{ format: json }}\n{rest}",
@@ -28,6 +29,9 @@ fn yaml(port: u16, plain: u16, special: u16, rest: &str) -> String {
         pool(special)
     )
 }
+
+/// A target, the header fields, and the route that it gets.
+type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
 
 /// The route of the last request in the access log.
 fn logged(lab: &Lab, path: &str) -> String {
@@ -40,7 +44,7 @@ fn conditions_select_routes_over_both_versions_of_http_and_explain_agrees() {
     let (backend, port) = (Recorder::start(), free_port());
     let lab = Lab::start(&yaml(port, backend.port, backend.port, ROUTES));
     let file = lab.folder().join("l7lb.yaml");
-    let cases: [(&str, &[(&str, &str)], &str); 10] = [
+    let cases: [Case; 10] = [
         ("/1", &[], "plain"),
         ("/2", &[("x-version", "2")], "header"),
         ("/3", &[("x-version", "3")], "plain"),
@@ -61,7 +65,8 @@ fn conditions_select_routes_over_both_versions_of_http_and_explain_agrees() {
         let by_http2 = format!("/h2{target}").replace("/h2/c", "/c");
         let by_http2 = by_http2.replacen("/cookie/", "/cookie/h", 1).replacen("/client/", "/client/h", 1);
         let mut frames = Frames::connect(port);
-        let pairs: Vec<(&[u8], &[u8])> = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        let pairs: Vec<(&[u8], &[u8])> =
+            fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         frames.headers(1, true, &[&request(b"GET", by_http2.as_bytes())[..], &pairs].concat());
         assert_eq!(frames.find(|frame| frame.stream == 1).unwrap().status(), 200);
         let path = by_http2.split('?').next().unwrap();
@@ -86,7 +91,9 @@ fn stored_responses_of_routes_with_conditions_are_separate() {
     let plain = Recorder::answering(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 5\r\n\r\nplain");
     let special = Recorder::answering(b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 4\r\n\r\nbeta");
     let port = free_port();
-    let routes = ROUTES.replace("pool: plain,", "pool: plain, cache: {},").replace("pool: special,", "pool: special, cache: {},");
+    let routes = ROUTES
+        .replace("pool: plain,", "pool: plain, cache: {},")
+        .replace("pool: special,", "pool: special, cache: {},");
     let _lab = Lab::start(&yaml(port, plain.port, special.port, &routes));
     for _ in 0..2 {
         assert_eq!(get_with(port, "/x", "X-Version: 2\r\n").body, "beta");
@@ -130,7 +137,8 @@ fn plan_replays_recorded_header_fields_and_notes_conditions_on_others() {
     let text = std::fs::read_to_string(&file).unwrap();
     let text = text.replace(&next.path().display().to_string(), &lab.folder().display().to_string());
     std::fs::write(&file, text).unwrap();
-    let output = run(&["plan", file.to_str().unwrap(), "--json", "--conf", lab.folder().join("l7lb.yaml").to_str().unwrap()]);
+    let output =
+        run(&["plan", file.to_str().unwrap(), "--json", "--conf", lab.folder().join("l7lb.yaml").to_str().unwrap()]);
     let plan: Plan = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
     let replay = plan.replay;

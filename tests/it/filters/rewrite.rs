@@ -137,7 +137,9 @@ fn request_keeps_its_rewrite_when_a_reload_replaces_it_meanwhile() {
             head.push(byte[0]);
         }
         arrived();
-        stream.write_all(b"HTTP/1.1 302 Found\r\nLocation: /in\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+        stream
+            .write_all(b"HTTP/1.1 302 Found\r\nLocation: /in\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .unwrap();
     });
     let port = free_port();
     let prefix = |prefix: &str| format!("{{ strip_prefix: /{prefix}, map_back: true }}");
