@@ -11,6 +11,7 @@
 //! - [`admin`], [`server`], [`listener`], [`routes`], [`shares`], [`expectation`], [`reload`]: blocks that belong to no
 //!   other module. `short_forms`: what may be written shorter.
 //! - `references`: unknown names in a file with other faults. `expected`, `foreign_terms`, `renamed`: hints.
+//! - `rewrites`: the `rewrite` filters of all chains that a request passes.
 
 pub mod admin;
 pub mod diagnostic;
@@ -24,6 +25,7 @@ pub mod positions;
 pub mod reload;
 mod references;
 mod renamed;
+mod rewrites;
 pub mod routes;
 pub mod schema;
 pub mod server;
@@ -222,6 +224,10 @@ impl Config {
         };
         self.cache.check(&root.key("cache"), &mut faults);
         self.check_cache(&checked, &mut faults);
+        if faults.is_empty() {
+            // With other faults, routes may be missing, and positions would be wrong.
+            rewrites::check(&checked, &mut faults);
+        }
         check_admin_addresses(&checked, &root.key("admin").key("listen"), &mut faults);
         self.check_retries(&checked, &mut faults);
         for (index, test) in self.tests.iter().enumerate() {

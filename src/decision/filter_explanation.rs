@@ -66,6 +66,9 @@ fn differences(before: &Changes, after: &Changes) -> String {
     if let (true, Some(host)) = (before.host != after.host, &after.host) {
         words.push(format!("host {host}"));
     }
+    if let (true, Some(prefix)) = (before.removed_prefix != after.removed_prefix, &after.removed_prefix) {
+        words.push(format!("prefix {}", String::from_utf8_lossy(prefix.as_bytes())));
+    }
     let new = after.fields.iter().skip(before.fields.len());
     words.extend(new.map(|change| match change {
         FieldChange::Set(name, value) => format!("sets {name}: {}", shown(name, value)),
@@ -109,6 +112,7 @@ pub(super) fn response(
         request,
         path_and_query: request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
         facts: &facts,
+        is_of_backend: decision.rejection.is_none() && local.is_none(),
         upstream: "",
         pool: "",
     });

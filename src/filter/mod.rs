@@ -13,7 +13,8 @@
 //! - [`chain`]: chains, and how they run. [`request`], [`changes`], [`response`]: what a filter sees and changes.
 //! - [`local_response`]: responses of filters. [`pending`]: what a request waits for.
 //! - [`variables`]: texts with variables such as `${client.ip}`. [`field_names`]: which header fields filters may change.
-//! - [`headers`], [`redirect`], [`respond`], [`security_headers`]: the filters.
+//! - [`headers`], [`redirect`], [`respond`], [`rewrite`], [`security_headers`]: the filters. [`rewrite_path`],
+//!   [`rewrite_query`], [`rewrite_back`]: the parts of `rewrite`.
 
 pub mod chain;
 pub mod changes;
@@ -26,6 +27,10 @@ pub mod redirect;
 pub mod request;
 pub mod respond;
 pub mod response;
+pub mod rewrite;
+mod rewrite_back;
+mod rewrite_path;
+pub mod rewrite_query;
 pub mod security_headers;
 pub mod variables;
 

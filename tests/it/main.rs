@@ -17,6 +17,7 @@ mod admin;
 mod affinity;
 mod cache;
 mod command;
+mod conditions;
 mod descriptors;
 mod differential;
 mod discovery;

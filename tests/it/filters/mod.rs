@@ -3,3 +3,4 @@
 mod frame;
 mod headers;
 mod redirect;
+mod rewrite;
