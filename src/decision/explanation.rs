@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cache_explanation::CacheExplanation;
 use super::example::{EvaluatedLimit, Outcome};
-use super::filter_explanation::FilterEffect;
+use super::filter_explanation::{FilterEffect, write_filters};
 use super::host;
 use crate::base::backend_address::BackendAddress;
 use crate::base::units::{PoolName, RouteName};
@@ -375,7 +375,7 @@ impl fmt::Display for Explanation {
         }
         let limits: Vec<String> = self.limits.iter().map(ToString::to_string).collect();
         writeln!(f, "limits   {}", if limits.is_empty() { "none".to_owned() } else { limits.join("; ") })?;
-        self.filters.iter().try_for_each(|filter| writeln!(f, "filter   {filter}"))?;
+        write_filters(&self.filters, f)?;
         if let Some(affinity) = &self.affinity {
             writeln!(f, "affinity {affinity}")?;
         }

@@ -27,10 +27,17 @@ pub struct FilterEffect {
     pub effect: String,
 }
 
-impl fmt::Display for FilterEffect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}: {})  {}", self.filter, self.level, self.settings, self.effect)
+/// Writes the filters as a table; nothing if there are none.
+pub(super) fn write_filters(filters: &[FilterEffect], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if filters.is_empty() {
+        return Ok(());
     }
+    writeln!(f, "filters")?;
+    let width = filters.iter().map(|filter| filter.filter.len()).max().unwrap_or_default();
+    for FilterEffect { level, filter, settings, effect } in filters {
+        writeln!(f, "  {:8}  {filter:width$}  {effect}  ({settings})", level.to_string())?;
+    }
+    Ok(())
 }
 
 /// Collects the effects of filters while they run.
