@@ -32,6 +32,7 @@ impl fmt::Display for Event {
             | Self::NameResolved { .. }
             | Self::KeepaliveShortened { .. }
             | Self::BackendRemoved { .. }
+            | Self::BackendsChanged { .. }
             | Self::DiscoveryChanged { .. }
             | Self::DiscoveryFailed { .. }
             | Self::DiscoveryRecovered { .. }
@@ -94,6 +95,9 @@ impl Event {
             }
             Self::BackendRemoved { pool, backend, aborted } => {
                 write!(f, "backend removed: pool={pool} backend={backend} aborted={aborted}")
+            }
+            Self::BackendsChanged { pool, up, down, removed } => {
+                write!(f, "further backends changed: pool={pool} up={up} down={down} removed={removed}")
             }
             Self::DiscoveryChanged { pool, source, added, removed, total } => {
                 let counts = format_args!("added={added} removed={removed} total={total}");

@@ -24,7 +24,8 @@ pub struct CheckResult {
     pub passed: bool,
     /// When the check started.
     pub began: Instant,
-    /// A number in 0..1 that shifts the next check by up to 10 % in either direction.
+    /// A number in 0..1 that shifts the next check by up to 10 % in either direction; the second one to any part of the
+    /// interval, so that backends that were found together are not checked together.
     pub jitter: f64,
 }
 
@@ -63,7 +64,8 @@ impl Schedule {
             self.against = 0;
         }
         let interval = if health == Health::Up && passed { timing.interval } else { timing.unhealthy_interval };
-        self.due = Some(result.began + interval.mul_f64(0.9 + 0.2 * result.jitter));
+        let part = if self.due.is_none() { result.jitter } else { 0.9 + 0.2 * result.jitter };
+        self.due = Some(result.began + interval.mul_f64(part));
         health
     }
 }
@@ -116,6 +118,7 @@ mod tests {
         let next = |health, passed, jitter| {
             let mut schedule = Schedule::default();
             assert!(schedule.is_due(began, &TIMING));
+            schedule.due = Some(began);
             schedule.observe(health, CheckResult { passed, began, jitter }, &TIMING);
             schedule.due.unwrap() - began
         };
@@ -127,9 +130,22 @@ mod tests {
     }
 
     #[test]
+    fn second_checks_of_backends_that_were_found_together_spread_over_the_interval() {
+        let began = Instant::now();
+        let second = |jitter| {
+            let mut schedule = Schedule::default();
+            schedule.observe(Health::Unknown, CheckResult { passed: true, began, jitter }, &TIMING);
+            schedule.due.unwrap() - began
+        };
+        assert_eq!(second(0.0), Duration::ZERO);
+        assert_eq!(second(0.25), Duration::from_secs(5));
+        assert_eq!(second(0.75), Duration::from_secs(15));
+    }
+
+    #[test]
     fn check_is_due_after_its_interval() {
         let began = Instant::now();
-        let mut schedule = Schedule::default();
+        let mut schedule = Schedule { due: Some(began), ..Schedule::default() };
         schedule.observe(Health::Unknown, CheckResult { passed: true, began, jitter: 0.5 }, &TIMING);
         assert!(!schedule.is_due(began + Duration::from_secs(19), &TIMING));
         assert!(schedule.is_due(began + Duration::from_secs(20), &TIMING));
