@@ -31,6 +31,17 @@ pub enum Event {
         /// The result of the last check.
         reason: String,
     },
+    /// A list of a source is held back, because it would move more requests than `max_moved` allows.
+    DiscoveryHeldBack {
+        /// The pool.
+        pool: PoolName,
+        /// The source.
+        source: String,
+        /// The share of the requests to the backends of the source that it would move, such as `25.0%`.
+        moved: String,
+        /// The allowed share.
+        max_moved: String,
+    },
     /// Further backends came up, went down or were removed in the same second: more than 50 of a pool are only counted.
     BackendsChanged {
         /// Their pool.
@@ -378,6 +389,7 @@ impl Event {
             | Self::OverrideEnded { .. }
             | Self::DiscoveryFailed { .. }
             | Self::DiscoveryHeld { .. }
+            | Self::DiscoveryHeldBack { .. }
             | Self::DiscoveredBackendsRejected { .. }
             | Self::BackendDeregistered { expired: true, .. }
             | Self::LoginFailed { .. }

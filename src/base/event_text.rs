@@ -37,6 +37,7 @@ impl fmt::Display for Event {
             | Self::DiscoveryFailed { .. }
             | Self::DiscoveryRecovered { .. }
             | Self::DiscoveryHeld { .. }
+            | Self::DiscoveryHeldBack { .. }
             | Self::DiscoveredBackendsRejected { .. }
             | Self::BackendRegistered { .. }
             | Self::BackendDeregistered { .. } => self.describe_discovery(f),
@@ -95,6 +96,11 @@ impl Event {
             }
             Self::BackendRemoved { pool, backend, aborted } => {
                 write!(f, "backend removed: pool={pool} backend={backend} aborted={aborted}")
+            }
+            Self::DiscoveryHeldBack { pool, source, moved, max_moved } => {
+                let shares = format_args!("moved={moved} max_moved={max_moved}");
+                write!(f, "discovered backends held back, they would move too many requests: pool={pool} ")?;
+                write!(f, "source={source:?} {shares}")
             }
             Self::BackendsChanged { pool, up, down, removed } => {
                 write!(f, "further backends changed: pool={pool} up={up} down={down} removed={removed}")

@@ -184,6 +184,12 @@ impl Endpoint {
         self.address
     }
 
+    /// How long this process has known it.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.clock_start)
+    }
+
     /// Its address as text.
     #[must_use]
     pub fn address_text(&self) -> &str {
