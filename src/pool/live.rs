@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use http::request::Parts;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::base::units::PoolName;
 use crate::http::rejection::Rejection;
@@ -41,6 +41,8 @@ pub struct Pool {
     pub(in crate::pool) budget: Arc<retry::Budget>,
     /// The health check; `None` without one.
     pub(in crate::pool) probe: Option<Arc<Probe>>,
+    /// Notified when a list of a source has changed the backends.
+    pub(in crate::pool) members_changed: Notify,
     /// Announces events about single backends.
     pub(in crate::pool) events: Arc<EventLimit>,
     /// Whether the first discovery has finished; notified after each health check.

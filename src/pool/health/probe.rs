@@ -127,9 +127,10 @@ impl Probe {
         self.spec.timing.tick_interval()
     }
 
-    /// Whether a check of the backend is due. A disabled backend is not checked.
-    pub(in crate::pool) fn is_due(&self, endpoint: &Endpoint, now: Instant) -> bool {
-        endpoint.state() != State::Disabled && endpoint.schedule.lock().is_due(now, &self.spec.timing)
+    /// When the next check of the backend is due, at the earliest `now`. `None` for a disabled backend, which is not checked.
+    pub(in crate::pool) fn next_check(&self, endpoint: &Endpoint, now: Instant) -> Option<Instant> {
+        let is_checked = endpoint.state() != State::Disabled;
+        is_checked.then(|| endpoint.schedule.lock().next(now, &self.spec.timing))
     }
 
     /// Checks the backend, and applies the result.

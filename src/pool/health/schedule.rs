@@ -38,12 +38,12 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Whether a check is due. The first check is always due, and so is one that is further away than `timing`
-    /// allows, after the intervals have changed.
+    /// When the next check is due, at the earliest `now`. The first check is due now, and so is one that is further away
+    /// than `timing` allows, after the intervals have changed.
     #[must_use]
-    pub fn is_due(&self, now: Instant, timing: &CheckTiming) -> bool {
+    pub fn next(&self, now: Instant, timing: &CheckTiming) -> Instant {
         let furthest = now + timing.interval.max(timing.unhealthy_interval).mul_f64(1.1);
-        self.due.is_none_or(|due| due <= now || due > furthest)
+        self.due.filter(|due| (now..=furthest).contains(due)).unwrap_or(now)
     }
 
     /// Applies the result of a check and returns the resulting health.
@@ -117,7 +117,7 @@ mod tests {
         let began = Instant::now();
         let next = |health, passed, jitter| {
             let mut schedule = Schedule::default();
-            assert!(schedule.is_due(began, &TIMING));
+            assert_eq!(schedule.next(began, &TIMING), began);
             schedule.due = Some(began);
             schedule.observe(health, CheckResult { passed, began, jitter }, &TIMING);
             schedule.due.unwrap() - began
@@ -147,9 +147,11 @@ mod tests {
         let began = Instant::now();
         let mut schedule = Schedule { due: Some(began), ..Schedule::default() };
         schedule.observe(Health::Unknown, CheckResult { passed: true, began, jitter: 0.5 }, &TIMING);
-        assert!(!schedule.is_due(began + Duration::from_secs(19), &TIMING));
-        assert!(schedule.is_due(began + Duration::from_secs(20), &TIMING));
+        let at = |seconds| began + Duration::from_secs(seconds);
+        assert_eq!(schedule.next(at(19), &TIMING), at(20));
+        assert_eq!(schedule.next(at(20), &TIMING), at(20));
+        assert_eq!(schedule.next(at(21), &TIMING), at(21));
         let quicker = CheckTiming { interval: Duration::from_secs(5), ..TIMING };
-        assert!(schedule.is_due(began + Duration::from_secs(1), &quicker), "the intervals have changed");
+        assert_eq!(schedule.next(at(1), &quicker), at(1), "the intervals have changed");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pingora_load_balancing::Backends;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::base::units::PoolName;
 use crate::discovery::{self, Sources};
@@ -85,6 +85,7 @@ impl Pool {
             in_flight,
             budget,
             probe,
+            members_changed: Notify::new(),
             events,
             progress,
             admission,

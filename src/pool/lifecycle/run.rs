@@ -54,7 +54,7 @@ impl Pool {
 
     async fn check_health(&self) {
         if let Some(probe) = &self.probe {
-            runner::run(Arc::clone(probe), || self.discovery.attached()).await;
+            runner::run(Arc::clone(probe), || self.discovery.attached(), &self.members_changed).await;
         }
     }
 
@@ -84,6 +84,7 @@ impl Pool {
         loop {
             changed.notified().await;
             self.balancer.update_all().await.ok();
+            self.members_changed.notify_one();
             self.progress.send_modify(|_| ());
         }
     }

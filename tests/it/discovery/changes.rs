@@ -85,3 +85,22 @@ fn plan_shows_which_discovered_backends_stay_and_explain_shows_source_and_age() 
     eventually("nothing has changed", PATIENCE, || get(port, "/").status == 200);
     wait_until_available(&lab, &[a, b]);
 }
+
+#[test]
+fn many_backends_that_go_down_together_are_counted_in_one_event() {
+    let backend = Backend::start("a");
+    let port = free_port();
+    let lab = Lab::start(&yaml(port, "{ file: '{folder}/list.json' }"));
+    // Nothing listens at the other addresses.
+    let others = (1..=300).map(|number| format!("127.2.{}.{}:{}", number / 250, number % 250 + 1, backend.port));
+    let text: Vec<String> = others.chain([address(&backend)]).collect();
+    std::fs::write(lab.folder().join("new"), json!(text).to_string()).unwrap();
+    std::fs::rename(lab.folder().join("new"), lab.folder().join("list.json")).unwrap();
+    let line = lab.wait_for_log("further backends changed");
+    assert!(line.contains("pool=p up=0 down=") || line.contains("pool=p up=1 down="), "{line}");
+    eventually("all have been checked", PATIENCE, || {
+        super::backends(&lab).iter().filter(|backend| backend["health"] == "down").count() == 300
+    });
+    assert!(lab.log().matches("backend down: ").count() < 300, "{}", lab.log());
+    assert_eq!(get(port, "/").status, 200);
+}
