@@ -13,7 +13,7 @@ use crate::{BoxError, Flags, callgrind};
 /// The measured policies, in YAML.
 const POLICIES: [&str; 3] = ["round_robin", "least_requests", "{ type: consistent_hash, by: header, name: x-key }"];
 /// A health check that does not add to the figures.
-const RARE: &str = "{ type: tcp, interval: 1h }";
+const RARE: &str = "{ type: tcp, interval: 1h, unhealthy_interval: 10s }";
 /// The default health check.
 const DEFAULT: &str = "{ type: tcp }";
 /// Requests to each backend before a measurement, so that connections exist.
