@@ -15,7 +15,7 @@ use super::source::api::Registry;
 use super::source::{Source, SourceName, dns, docker, etcd, file, kubernetes};
 use crate::base::backend_address::BackendAddress;
 use crate::base::fault::{Faults, Place};
-use crate::base::units::{Period, PoolName};
+use crate::base::units::{Percent, Period, PoolName};
 
 /// How long a list without more than half of the backends must persist.
 const HOLD: Period = Period(Duration::from_secs(30));
@@ -45,6 +45,10 @@ pub struct Config {
     /// How long a list without more than half of the backends must persist before it applies. 30s by default; not for
     /// `api`.
     pub hold: Option<Period>,
+    /// The largest share of the requests to the backends of the source that a list may move to other backends. A list
+    /// that moves more applies once it has persisted for `hold`, or when an operator accepts it. No limit by default; not
+    /// for `api`.
+    pub max_moved: Option<Percent>,
     /// Whether an empty list applies, once it has persisted for `hold`. Otherwise the last backends stay. Not for `api`.
     pub accept_empty: bool,
 }
@@ -84,6 +88,12 @@ pub struct Sources {
 }
 
 impl Config {
+    /// Whether its lists may have zones.
+    #[must_use]
+    pub fn knows_zones(&self) -> bool {
+        self.api.is_some() || self.file.is_some() || self.etcd.is_some()
+    }
+
     /// Checks one source.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Spec> {
         let mut kinds = Vec::new();
@@ -131,8 +141,8 @@ impl Config {
             let names = sources.map(|(name, _)| name).join(", ");
             faults.add(place.clone(), problem, format!("write one of {names} in each item"));
         }
-        if self.api.is_some() && (self.hold.is_some() || self.accept_empty) {
-            faults.add(place.clone(), "`hold` and `accept_empty` do not apply to `api`", "remove them");
+        if self.api.is_some() && (self.hold.is_some() || self.accept_empty || self.max_moved.is_some()) {
+            faults.add(place.clone(), "`hold`, `max_moved` and `accept_empty` do not apply to `api`", "remove them");
         }
         let (kind, name) = kinds.into_iter().next()?;
         let is_api = kind == Kind::Api;
@@ -143,7 +153,7 @@ impl Config {
             own: Arc::default(),
         };
         let hold = if is_api { Duration::ZERO } else { self.hold.unwrap_or(HOLD).0 };
-        let rules = Rules { addresses, hold, accepts_empty: is_api || self.accept_empty };
+        let rules = Rules { addresses, hold, max_moved: self.max_moved, accepts_empty: is_api || self.accept_empty };
         Some(Spec { name: SourceName(name.into()), kind, rules })
     }
 }
