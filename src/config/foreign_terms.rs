@@ -284,9 +284,9 @@ const BLOCKS: &[Block] = &[
             ("add_header proxy_set_header header_up request_headers_to_add cors", HEADERS),
             (
                 "header header_regexp hdr match_headers",
-                "write `headers: { X-Version: { exact: VALUE } }`, or `prefix`, `regex`, `present`",
+                "write `headers: { X-Tenant: { exact: a } }`, or `prefix`, `regex`, `present`",
             ),
-            ("query_regexp query_params query_parameters", "write `query: { NAME: { exact: VALUE } }`"),
+            ("query_regexp query_params query_parameters", "write `query: { NAME: { exact: a } }`"),
             ("client_ip remote_ip source_ip src", "write `clients: [10.0.0.0/8]`"),
             (
                 "regex path_regexp path_reg safe_regex",

@@ -61,7 +61,7 @@ pub struct Config {
     pub except_clients: Vec<IpNet>,
     /// The order among routes with conditions of the same host and path: the highest comes first; default: 0.
     #[serde(default)]
-    pub priority: Option<i32>,
+    pub priority: Option<u16>,
     /// The pool, or several pools with their shares. Required, unless a filter responds.
     #[serde(default)]
     pub pool: Option<Shares>,

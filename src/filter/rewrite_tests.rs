@@ -151,7 +151,7 @@ fn invalid_settings_are_faults() {
         (r#"{"regex":{"match":"((a{100}){100}){100}","replace":"/"}}"#, "is too large"),
         (r#"{"regex":{"match":"(a)","replace":"/$2"}}"#, "has no group `2`"),
         (r#"{"regex":{"match":"(a)","replace":"/$1_x$name"}}"#, "has no group `name`"),
-        (r#"{"regex":{"match":"a","replace":"/$"}}"#, "has no group ``"),
+        (r#"{"regex":{"match":"a","replace":"/$"}}"#, "ends with a single $"),
         (r#"{"regex":{"match":"a","replace":"/?a"}}"#, "a path has no query"),
         (r#"{"query":{"set":{"":"a"}}}"#, "the name of the parameter is empty"),
         (r#"{"host":"a b"}"#, "`a b` is not a host"),

@@ -41,7 +41,7 @@ pub struct Given<'a> {
     /// The networks of clients that do not match.
     pub except_clients: &'a [IpNet],
     /// The order among routes with conditions.
-    pub priority: Option<i32>,
+    pub priority: Option<u16>,
 }
 
 impl Config {
@@ -71,7 +71,7 @@ impl Config {
 
 impl Given<'_> {
     /// Checks the conditions of a route at `place`, and returns them with the priority.
-    pub fn check(&self, place: &Place, faults: &mut Faults) -> (Conditions, i32) {
+    pub fn check(&self, place: &Place, faults: &mut Faults) -> (Conditions, u16) {
         let mut named = Vec::new();
         for (key, configs) in [("headers", self.headers), ("query", self.query), ("cookies", self.cookies)] {
             for (name, config) in configs {

@@ -10,7 +10,7 @@ use super::{Conditions, Duplicate, Matcher, RequestFacts, Table};
 use crate::base::fault::{Faults, Place};
 
 /// Conditions from YAML with the keys of a route.
-fn conditions(text: &str) -> (Conditions, i32) {
+fn conditions(text: &str) -> (Conditions, u16) {
     #[derive(serde::Deserialize, Default)]
     #[serde(default, deny_unknown_fields)]
     struct Keys {
@@ -19,7 +19,7 @@ fn conditions(text: &str) -> (Conditions, i32) {
         cookies: std::collections::BTreeMap<String, Config>,
         clients: Vec<ipnet::IpNet>,
         except_clients: Vec<ipnet::IpNet>,
-        priority: Option<i32>,
+        priority: Option<u16>,
     }
     let keys: Keys = serde_json::from_str(text).unwrap();
     let given = Given {
@@ -136,7 +136,7 @@ fn find(table: &Table<usize>, path: &str, method: &Method, fields: &[(&str, &str
 #[test]
 fn route_with_fulfilled_conditions_comes_first_and_the_others_are_its_fallback() {
     let x =
-        |value: &str, priority: i32| format!(r#"{{"headers":{{"x":{{"exact":"{value}"}}}},"priority":{priority}}}"#);
+        |value: &str, priority: u16| format!(r#"{{"headers":{{"x":{{"exact":"{value}"}}}},"priority":{priority}}}"#);
     let routes = [
         matcher("* * /"),
         with("* * /p", &x("1", 0)),

@@ -13,12 +13,12 @@ struct Entry {
     route: usize,
     methods: Methods,
     conditions: Conditions,
-    priority: i32,
+    priority: u16,
 }
 
 impl Entry {
     /// The order among the routes that match a request: the highest comes first.
-    fn rank(&self) -> (i32, bool) {
+    fn rank(&self) -> (u16, bool) {
         (self.priority, !self.methods.is_any())
     }
 
@@ -55,7 +55,7 @@ impl Conditional {
     /// Adds a route, and returns the routes that clash with it.
     pub(super) fn insert(
         &mut self,
-        (methods, conditions, priority): (&Methods, &Conditions, i32),
+        (methods, conditions, priority): (&Methods, &Conditions, u16),
         route: usize,
     ) -> Vec<usize> {
         let new = Entry { route, methods: methods.clone(), conditions: conditions.clone(), priority };

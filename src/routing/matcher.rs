@@ -28,7 +28,7 @@ pub struct Matcher {
     /// Further conditions.
     pub conditions: Conditions,
     /// The order among routes with conditions of the same host and path: the highest comes first.
-    pub priority: i32,
+    pub priority: u16,
 }
 
 impl Matcher {
