@@ -145,6 +145,9 @@ fn pattern(steps: &[Step]) -> String {
 
 /// The pattern of a place in a chain of filters, which is the same wherever the chain is.
 fn of_filter(pattern: String) -> String {
+    // Rules of access have the same keys at a listener, and both kinds of rules have.
+    let pattern =
+        pattern.replace("listeners[].access.", "filters[].access.").replace(".rules[].deny", ".rules[].allow");
     for chain in ["listeners[].filters", "routes[].filters", "chains.NAME"] {
         if let Some(rest) = pattern.strip_prefix(chain) {
             return format!("filters{rest}");
@@ -180,6 +183,14 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("tests[].expect.response_headers", "{ X-Frame-Options: DENY }"),
     ("filters", "[{ security_headers: default }]"),
     ("filters[]", "{ security_headers: default }"),
+    ("filters[].access", "{ rules: [{ allow: { networks: 10.0.0.0/8 } }] }"),
+    ("filters[].access.rules", "[{ allow: { networks: 10.0.0.0/8 } }]"),
+    ("filters[].access.rules[]", "{ allow: { networks: 10.0.0.0/8 } }"),
+    ("filters[].access.rules[].allow", "{ networks: 10.0.0.0/8 }"),
+    ("filters[].access.rules[].allow.countries", "[DE, AT]"),
+    ("filters[].access.rules[].allow.fingerprints", "[5e8848…]"),
+    ("filters[].access.rules[].allow.networks", "[10.0.0.0/8]"),
+    ("filters[].access.rules[].allow.subjects", "[\"CN=alice,O=Example\"]"),
     ("filters[].headers", "{ response: { set: { X-Frame-Options: DENY } } }"),
     ("filters[].headers.request", "{ remove: X-Debug }"),
     ("filters[].headers.request.add", "{ X-Tag: a }"),
@@ -196,6 +207,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("filters[].respond.headers", "{ Content-Type: text/html }"),
     ("listeners", "0.0.0.0:8080"),
     ("listeners[]", "{ address: 0.0.0.0:8080 }"),
+    ("listeners[].access", "{ rules: [{ allow: { networks: 10.0.0.0/8 } }] }"),
     ("listeners[].address", "0.0.0.0:8080"),
     ("listeners[].health", "{ live: /livez, ready: /readyz }"),
     ("listeners[].proxy_protocol", "{ trusted: [10.0.0.0/8] }"),

@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::chain::{Chain, Item};
-use super::{Filter, headers, redirect, respond, security_headers};
+use super::countries::CountryFiles;
+use super::{Filter, access, headers, redirect, respond, security_headers};
 use crate::base::fault::{Faults, Place, nearest};
 use crate::base::units::PoolName;
 
@@ -27,6 +28,8 @@ pub struct Config {
     pub redirect: Option<redirect::Config>,
     /// Responds without a backend.
     pub respond: Option<respond::Config>,
+    /// Allows or denies clients by network, client certificate and country.
+    pub access: Option<access::Config>,
 }
 
 /// The configuration of one kind of filter.
@@ -40,6 +43,8 @@ pub trait Configuration {
 pub struct Surroundings<'a> {
     /// The names of the pools.
     pub pools: &'a [&'a PoolName],
+    /// The files with countries that were read already.
+    pub country_files: Option<&'a CountryFiles>,
     /// The named chains.
     pub chains: Option<&'a BTreeMap<String, Vec<Config>>>,
 }
@@ -52,12 +57,13 @@ fn row<C: Configuration>(config: Option<&C>) -> Option<&dyn Configuration> {
 
 impl Config {
     /// The filters, each with its key and its configuration if it has one.
-    fn filters(&self) -> [Row<'_>; 4] {
+    fn filters(&self) -> [Row<'_>; 5] {
         [
             ("headers", row(self.headers.as_ref())),
             ("security_headers", row(self.security_headers.as_ref())),
             ("redirect", row(self.redirect.as_ref())),
             ("respond", row(self.respond.as_ref())),
+            ("access", row(self.access.as_ref())),
         ]
     }
 

@@ -12,12 +12,15 @@
 //! - [`config`]: the item of a `filters:` list; adding a filter takes a field and a row there, and a file here.
 //! - [`chain`]: chains, and how they run. [`request`], [`changes`], [`response`]: what a filter sees and changes.
 //! - [`local_response`]: responses of filters. [`pending`]: what a request waits for.
+//! - [`watched_file`]: files that are read again when they change.
 //! - [`variables`]: texts with variables such as `${client.ip}`. [`field_names`]: which header fields filters may change.
-//! - [`headers`], [`redirect`], [`respond`], [`security_headers`]: the filters.
+//! - [`access`], with [`countries`], [`headers`], [`redirect`], [`respond`], [`security_headers`]: the filters.
 
+pub mod access;
 pub mod chain;
 pub mod changes;
 pub mod config;
+pub mod countries;
 pub mod field_names;
 pub mod headers;
 pub mod local_response;
@@ -28,8 +31,10 @@ pub mod respond;
 pub mod response;
 pub mod security_headers;
 pub mod variables;
+pub mod watched_file;
 
 use std::fmt;
+use std::sync::Arc;
 
 pub use chain::{Chain, Level};
 pub use changes::Changes;
@@ -37,6 +42,7 @@ pub use local_response::LocalResponse;
 pub use pending::{Pending, Resolution};
 pub use request::{Facts, Request};
 pub use response::Response;
+pub use watched_file::WatchedFile;
 
 use crate::http::rejection::DetailedRejection;
 
@@ -74,5 +80,10 @@ pub trait Filter: fmt::Debug + Send + Sync {
     /// state, as long as this and the configuration are equal.
     fn files(&self) -> u64 {
         0
+    }
+
+    /// The files that are read again when they change.
+    fn watched(&self) -> Vec<Arc<dyn WatchedFile>> {
+        Vec::new()
     }
 }

@@ -1,5 +1,6 @@
 //! Filters: each with real requests over HTTP/1.1 and HTTP/2.
 
+mod access;
 mod frame;
 mod headers;
 mod redirect;

@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod bridge;
 pub mod client;
+pub mod countries;
 pub mod etcd;
 pub mod frames;
 pub mod grpc;
