@@ -191,6 +191,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("filters[].access.rules[].allow.fingerprints", "[5e8848…]"),
     ("filters[].access.rules[].allow.networks", "[10.0.0.0/8]"),
     ("filters[].access.rules[].allow.subjects", "[\"CN=alice,O=Example\"]"),
+    ("filters[].basic_auth", "{ file: /etc/l7lb/users.htpasswd }"),
     ("filters[].headers", "{ response: { set: { X-Frame-Options: DENY } } }"),
     ("filters[].headers.request", "{ remove: X-Debug }"),
     ("filters[].headers.request.add", "{ X-Tag: a }"),

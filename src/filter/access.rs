@@ -103,7 +103,9 @@ impl Config {
         }
         if self.rules.is_empty() {
             faults.add(place.clone(), "there is no rule", "write `rules: [{ allow: { networks: 10.0.0.0/8 } }]`");
-        } else if rules.iter().all(|(verdict, _, _)| *verdict == self.default.verdict()) {
+        } else if rules.len() == self.rules.len()
+            && rules.iter().all(|(verdict, _, _)| *verdict == self.default.verdict())
+        {
             let (problem, hint) = match self.default {
                 Otherwise::Deny => ("every client is denied", "add a rule with `allow`, or write `default: allow`"),
                 Otherwise::Allow => ("every client is allowed", "add a rule with `deny`, or remove `default`"),
@@ -168,7 +170,7 @@ impl ClientsConfig {
             let subject = HeaderValue::from_str(text).ok().filter(|_| text.contains('='));
             if subject.is_none() {
                 let problem = format!("`{text}` is not a subject");
-                let hint = "write it as `l7lb explain` and the access log do, such as CN=alice,O=Example";
+                let hint = "write it in the format of RFC 4514, such as CN=alice,O=Example";
                 faults.add(place.key("subjects").index(index), problem, hint);
             }
             subject

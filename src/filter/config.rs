@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::chain::{Chain, Item};
 use super::countries::CountryFiles;
-use super::{Filter, access, headers, redirect, respond, security_headers};
+use super::{Filter, access, basic_auth, headers, redirect, respond, security_headers};
 use crate::base::fault::{Faults, Place, nearest};
 use crate::base::units::PoolName;
 
@@ -30,6 +30,8 @@ pub struct Config {
     pub respond: Option<respond::Config>,
     /// Allows or denies clients by network, client certificate and country.
     pub access: Option<access::Config>,
+    /// Requires a user and a password.
+    pub basic_auth: Option<basic_auth::Config>,
 }
 
 /// The configuration of one kind of filter.
@@ -57,13 +59,14 @@ fn row<C: Configuration>(config: Option<&C>) -> Option<&dyn Configuration> {
 
 impl Config {
     /// The filters, each with its key and its configuration if it has one.
-    fn filters(&self) -> [Row<'_>; 5] {
+    fn filters(&self) -> [Row<'_>; 6] {
         [
             ("headers", row(self.headers.as_ref())),
             ("security_headers", row(self.security_headers.as_ref())),
             ("redirect", row(self.redirect.as_ref())),
             ("respond", row(self.respond.as_ref())),
             ("access", row(self.access.as_ref())),
+            ("basic_auth", row(self.basic_auth.as_ref())),
         ]
     }
 

@@ -14,16 +14,20 @@
 //! - [`local_response`]: responses of filters. [`pending`]: what a request waits for.
 //! - [`watched_file`]: files that are read again when they change.
 //! - [`variables`]: texts with variables such as `${client.ip}`. [`field_names`]: which header fields filters may change.
-//! - [`access`], with [`countries`], [`headers`], [`redirect`], [`respond`], [`security_headers`]: the filters.
+//! - [`access`], with [`countries`], [`basic_auth`], with [`htpasswd`], [`password_checks`] and [`failures`], [`headers`], [`redirect`], [`respond`], [`security_headers`]: the filters.
 
 pub mod access;
+pub mod basic_auth;
 pub mod chain;
 pub mod changes;
 pub mod config;
 pub mod countries;
+pub mod failures;
 pub mod field_names;
 pub mod headers;
+pub mod htpasswd;
 pub mod local_response;
+pub mod password_checks;
 pub mod pending;
 pub mod redirect;
 pub mod request;
