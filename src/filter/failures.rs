@@ -40,13 +40,7 @@ impl Failures {
     /// # Errors
     /// How long it must wait.
     pub fn check(&self, client: ClientKey, now: Instant) -> Result<(), Duration> {
-        match self.clients.lock().get(&client.0) {
-            Some(attempts) if attempts.count >= self.limit => match self.left(*attempts, now) {
-                Duration::ZERO => Ok(()),
-                left => Err(left),
-            },
-            _ => Ok(()),
-        }
+        self.check_attempts(self.clients.lock().get(&client.0), now)
     }
 
     /// Counts an attempt that begins.
@@ -54,8 +48,8 @@ impl Failures {
     /// # Errors
     /// How long the client must wait.
     pub fn begin(&self, client: ClientKey, now: Instant) -> Result<(), Duration> {
-        self.check(client, now)?;
         let mut clients = self.clients.lock();
+        self.check_attempts(clients.get(&client.0), now)?;
         let known = clients.get(&client.0).copied().filter(|attempts| !self.left(*attempts, now).is_zero());
         let attempts = known.unwrap_or(Attempts { since: now, count: 0 });
         clients.insert(client.0, Attempts { count: attempts.count.saturating_add(1), ..attempts });
@@ -66,6 +60,14 @@ impl Failures {
     pub fn forgive(&self, client: ClientKey) {
         if let Some(mut attempts) = self.clients.lock().get_mut(&client.0) {
             attempts.count = attempts.count.saturating_sub(1);
+        }
+    }
+
+    fn check_attempts(&self, attempts: Option<&Attempts>, now: Instant) -> Result<(), Duration> {
+        let exceeded = attempts.filter(|attempts| attempts.count >= self.limit);
+        match exceeded.map_or(Duration::ZERO, |attempts| self.left(*attempts, now)) {
+            Duration::ZERO => Ok(()),
+            left => Err(left),
         }
     }
 

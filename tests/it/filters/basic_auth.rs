@@ -99,6 +99,22 @@ fn malformed_credentials_count_as_none() {
     assert_eq!(get_with(port, "/", &right).status, 200, "none of them was a failure");
 }
 
+/// A field that `Connection` names is removed as one of the connection.
+#[test]
+fn connection_field_that_names_a_field_of_filters_is_rejected() {
+    let (backend, port) = (Recorder::start(), free_port());
+    let lab = start(port, backend.port, ", user_header: X-User", "");
+    let right = format!("Authorization: {}\r\n", basic("alice:secret"));
+    for option in ["X-User", "keep-alive, x-user"] {
+        assert_eq!(get_with(port, "/", &format!("{right}Connection: {option}\r\n")).status, 400, "{option}");
+    }
+    let line = lab.wait_for_access("cause=bad_request");
+    assert!(line.contains("Connection names a header that filters change"), "{line}");
+    assert!(backend.take().is_empty());
+    assert_eq!(get_with(port, "/", &format!("{right}Connection: X-Other\r\n")).status, 200);
+    assert_eq!(backend.take()[0].values("x-user"), ["alice"]);
+}
+
 #[test]
 fn client_with_too_many_failures_gets_429_also_with_the_right_password_and_others_do_not() {
     let (backend, port) = (Recorder::start(), free_port());
