@@ -193,7 +193,12 @@ impl Config {
         let server = self.server.check(&root.key("server"), &mut faults);
         let names: Vec<&PoolName> = self.pools.keys().collect();
         let country_files = CountryFiles::default();
-        let around = Surroundings { pools: &names, country_files: Some(&country_files), chains: Some(&self.chains) };
+        let around = Surroundings {
+            pools: &names,
+            lacks_subrequests: self.server.engine != server::EngineKind::Own,
+            country_files: Some(&country_files),
+            chains: Some(&self.chains),
+        };
         filter::config::check_chains(&self.chains, &around, &mut faults);
         let listeners = self.check_listeners(&around, &root.key("listeners"), &mut faults);
         let own = own_addresses(&listeners);

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::base::fault::{Faults, Place};
 use crate::base::units::{PoolName, RouteName};
 use crate::cache::{self, Caches, Counters, RouteCache};
 use crate::config::{Checked, RouteSpec};
@@ -186,6 +187,23 @@ fn unbuilt(name: &PoolName, e: &pingora::Error) -> String {
 }
 
 impl Route {
+    /// The route of requests that l7lb itself makes to a pool.
+    #[must_use]
+    pub fn to_pool(pool: &Arc<Pool>) -> Self {
+        let target = Target { pool: Arc::clone(pool), template: pool.template().clone(), id: 0 };
+        Self {
+            name: pool.name().as_str().into(),
+            targets: Split::new(vec![(1, target)]).unwrap_or_else(Split::empty),
+            sticky: None,
+            retry: retry::Config::default().check(&Place::root(), &mut Faults::default()),
+            cache: None,
+            limiter: None,
+            body_size: u64::MAX,
+            allow_encoded: None,
+            filters: Chain::default(),
+        }
+    }
+
     fn build(
         spec: &RouteSpec,
         pools: &Pools,

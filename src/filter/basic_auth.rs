@@ -21,6 +21,7 @@ use super::failures::Failures;
 use super::field_names::{self, Message};
 use super::htpasswd::Users;
 use super::password_checks::{self, Check, Checks, Credentials, Outcome, Started};
+use super::subrequests::Subrequests;
 use super::watched_file::{Watched, WatchedFile};
 use super::{Filter, LocalResponse, Pending, Request, Resolution, Step};
 use crate::base::fault::{Faults, Place};
@@ -189,10 +190,6 @@ impl Filter for BasicAuth {
         format!("the users of {}", self.users.file().display())
     }
 
-    fn may_respond(&self) -> bool {
-        true
-    }
-
     fn files(&self) -> u64 {
         self.users.hash()
     }
@@ -219,7 +216,7 @@ impl Pending for PasswordCheck {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the window of failures starts now")]
-    async fn resolve(self: Box<Self>) -> Resolution {
+    async fn resolve(self: Box<Self>, _: &dyn Subrequests) -> Resolution {
         let Self { check, checks, client, failures, changes, challenge } = *self;
         let ended = |step| Resolution { step, fields: Vec::new() };
         if let Err(retry_after) = failures.begin(client, Instant::now()) {

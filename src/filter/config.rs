@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::chain::{Chain, Item};
 use super::countries::CountryFiles;
-use super::{Filter, access, basic_auth, headers, redirect, respond, security_headers};
+use super::{Filter, access, basic_auth, forward_auth, headers, redirect, respond, security_headers};
 use crate::base::fault::{Faults, Place, nearest};
 use crate::base::units::PoolName;
 
@@ -32,6 +32,8 @@ pub struct Config {
     pub access: Option<access::Config>,
     /// Requires a user and a password.
     pub basic_auth: Option<basic_auth::Config>,
+    /// Lets another service decide whether a request may continue.
+    pub forward_auth: Option<forward_auth::Config>,
 }
 
 /// The configuration of one kind of filter.
@@ -45,6 +47,8 @@ pub trait Configuration {
 pub struct Surroundings<'a> {
     /// The names of the pools.
     pub pools: &'a [&'a PoolName],
+    /// Whether the engine makes no requests for filters.
+    pub lacks_subrequests: bool,
     /// The files with countries that were read already.
     pub country_files: Option<&'a CountryFiles>,
     /// The named chains.
@@ -59,7 +63,7 @@ fn row<C: Configuration>(config: Option<&C>) -> Option<&dyn Configuration> {
 
 impl Config {
     /// The filters, each with its key and its configuration if it has one.
-    fn filters(&self) -> [Row<'_>; 6] {
+    fn filters(&self) -> [Row<'_>; 7] {
         [
             ("headers", row(self.headers.as_ref())),
             ("security_headers", row(self.security_headers.as_ref())),
@@ -67,6 +71,7 @@ impl Config {
             ("respond", row(self.respond.as_ref())),
             ("access", row(self.access.as_ref())),
             ("basic_auth", row(self.basic_auth.as_ref())),
+            ("forward_auth", row(self.forward_auth.as_ref())),
         ]
     }
 

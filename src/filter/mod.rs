@@ -14,7 +14,8 @@
 //! - [`local_response`]: responses of filters. [`pending`]: what a request waits for.
 //! - [`watched_file`]: files that are read again when they change.
 //! - [`variables`]: texts with variables such as `${client.ip}`. [`field_names`]: which header fields filters may change.
-//! - [`access`], with [`countries`], [`basic_auth`], with [`htpasswd`], [`password_checks`] and [`failures`], [`headers`], [`redirect`], [`respond`], [`security_headers`]: the filters.
+//! - [`access`], with [`countries`], [`basic_auth`], with [`htpasswd`], [`password_checks`] and [`failures`], [`forward_auth`], with
+//!   [`subrequests`], [`headers`], [`redirect`], [`respond`], [`security_headers`]: the filters.
 
 pub mod access;
 pub mod basic_auth;
@@ -24,6 +25,7 @@ pub mod config;
 pub mod countries;
 pub mod failures;
 pub mod field_names;
+pub mod forward_auth;
 pub mod headers;
 pub mod htpasswd;
 pub mod local_response;
@@ -34,6 +36,7 @@ pub mod request;
 pub mod respond;
 pub mod response;
 pub mod security_headers;
+pub mod subrequests;
 pub mod variables;
 pub mod watched_file;
 

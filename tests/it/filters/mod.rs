@@ -2,6 +2,7 @@
 
 mod access;
 mod basic_auth;
+mod forward_auth;
 mod frame;
 mod headers;
 mod redirect;
