@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use l7lb::config::load;
 use l7lb::decision::snapshot::Snapshot;
+use l7lb::filter::htpasswd::{Hash, Users};
 use l7lb::http::client_address::{TrustedProxies, canonical};
 use l7lb::http::h1::{Body, Chunk, Chunked, DetailedRejection, Head, HeadReader, encode_target, parse_request, peek};
 use l7lb::http::request_limits::RequestLimits;
@@ -22,12 +23,13 @@ use l7lb::http::target;
 pub type Property = fn(&[u8]);
 
 /// All of them by name.
-pub const ALL: [(&str, Property); 7] = [
+pub const ALL: [(&str, Property); 8] = [
     ("http1_head", http1_head),
     ("http1_chunked", http1_chunked),
     ("target", target),
     ("forwarded_for", forwarded_for),
     ("config", config),
+    ("htpasswd", htpasswd),
     ("proxy_protocol", proxy_protocol::proxy_protocol),
     ("frame_meter", frame_meter::frame_meter),
 ];
@@ -258,5 +260,23 @@ pub fn config(data: &[u8]) {
                 assert!(!diagnostic.to_string().is_empty());
             }
         }
+    }
+}
+
+/// Files with users: a file has allowed hashes only, or faults that name a line and show no part of a hash.
+pub fn htpasswd(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else {
+        assert!(Users::parse(data.to_vec()).is_err());
+        return;
+    };
+    let lines = || text.lines().filter(|line| !line.trim_end().is_empty() && !line.starts_with('#'));
+    match Users::parse(data.to_vec()) {
+        Ok(users) => {
+            assert_eq!(users.count(), lines().count());
+            for (name, hash) in lines().map(|line| line.trim_end().split_once(':').unwrap()) {
+                assert_eq!(users.get(name).unwrap().hash, Hash::parse(hash).unwrap());
+            }
+        }
+        Err(faults) => assert!(faults.starts_with("line ") && lines().count() > 0, "{faults}"),
     }
 }

@@ -321,6 +321,18 @@ pub enum Event {
         /// The problem.
         reason: String,
     },
+    /// A changed file of a filter was read again and is in use.
+    FilterFileLoaded {
+        /// The file.
+        file: String,
+    },
+    /// A changed file of a filter cannot be used; its previous contents stay in use.
+    FilterFileFailed {
+        /// The file.
+        file: String,
+        /// The problem.
+        reason: String,
+    },
     /// Connections cannot be accepted, because file descriptors or memory for sockets have run out. Reported again
     /// at most every minute.
     AcceptFailed {
@@ -375,6 +387,7 @@ impl Event {
         match self {
             Self::TlsReloadFailed { .. }
             | Self::TokenReloadFailed { .. }
+            | Self::FilterFileFailed { .. }
             | Self::ConfigRejected { .. }
             | Self::AcceptFailed { .. }
             | Self::StateFileFailed { .. }
@@ -408,6 +421,7 @@ impl Event {
             | Self::LogLevelChanged { .. }
             | Self::ApiCall { .. }
             | Self::TokenLoaded { .. }
+            | Self::FilterFileLoaded { .. }
             | Self::CachePurged { .. }
             | Self::DiscoveryChanged { .. }
             | Self::DiscoveryRecovered { .. }

@@ -70,6 +70,10 @@ impl fmt::Display for Event {
             Self::TokenReloadFailed { token, reason } => {
                 write!(f, "token not reloaded, the previous one stays valid: token={token} reason={reason:?}")
             }
+            Self::FilterFileLoaded { file } => write!(f, "file of a filter loaded: file={file}"),
+            Self::FilterFileFailed { file, reason } => {
+                write!(f, "file of a filter not loaded, the previous one stays in use: file={file} reason={reason:?}")
+            }
             Self::AcceptFailed { reason } => write!(f, "cannot accept connections: reason={reason:?}"),
             Self::CachePurged { purged, soft, stores, saved } => {
                 write!(f, "cache purged: {} saved={saved}", purge(purged, *soft, stores))

@@ -147,6 +147,9 @@ fn pattern(steps: &[Step]) -> String {
 
 /// The pattern of a place in a chain of filters, which is the same wherever the chain is.
 fn of_filter(pattern: String) -> String {
+    // Rules of access have the same keys at a listener, and both kinds of rules have.
+    let pattern =
+        pattern.replace("listeners[].access.", "filters[].access.").replace(".rules[].deny", ".rules[].allow");
     for chain in ["listeners[].filters", "routes[].filters", "chains.NAME"] {
         if let Some(rest) = pattern.strip_prefix(chain) {
             return format!("filters{rest}");
@@ -182,6 +185,18 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("tests[].expect.response_headers", "{ X-Frame-Options: DENY }"),
     ("filters", "[{ security_headers: default }]"),
     ("filters[]", "{ security_headers: default }"),
+    ("filters[].access", "{ rules: [{ allow: { networks: 10.0.0.0/8 } }] }"),
+    ("filters[].access.rules", "[{ allow: { networks: 10.0.0.0/8 } }]"),
+    ("filters[].access.rules[]", "{ allow: { networks: 10.0.0.0/8 } }"),
+    ("filters[].access.rules[].allow", "{ networks: 10.0.0.0/8 }"),
+    ("filters[].access.rules[].allow.countries", "[DE, AT]"),
+    ("filters[].access.rules[].allow.fingerprints", "[5e8848…]"),
+    ("filters[].access.rules[].allow.networks", "[10.0.0.0/8]"),
+    ("filters[].access.rules[].allow.subjects", "[\"CN=alice,O=Example\"]"),
+    ("filters[].basic_auth", "{ file: /etc/l7lb/users.htpasswd }"),
+    ("filters[].forward_auth", "{ pool: auth, path: /verify }"),
+    ("filters[].forward_auth.copy_headers", "[Remote-User]"),
+    ("filters[].forward_auth.request_headers", "[Authorization, Cookie]"),
     ("filters[].headers", "{ response: { set: { X-Frame-Options: DENY } } }"),
     ("filters[].headers.request", "{ remove: X-Debug }"),
     ("filters[].headers.request.add", "{ X-Tag: a }"),
@@ -203,6 +218,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("filters[].rewrite.regex", "{ match: \"^/user/([0-9]+)$\", replace: /u/$1 }"),
     ("listeners", "0.0.0.0:8080"),
     ("listeners[]", "{ address: 0.0.0.0:8080 }"),
+    ("listeners[].access", "{ rules: [{ allow: { networks: 10.0.0.0/8 } }] }"),
     ("listeners[].address", "0.0.0.0:8080"),
     ("listeners[].health", "{ live: /livez, ready: /readyz }"),
     ("listeners[].proxy_protocol", "{ trusted: [10.0.0.0/8] }"),

@@ -37,6 +37,8 @@ fn snake_case(term: &str) -> String {
 
 const REWRITE: &str = "write `filters: [{ rewrite: { strip_prefix: /api } }]`";
 const HEADERS: &str = "write `filters: [{ headers: { request: { set: { X-Tenant: a } } } }]`";
+const ACCESS: &str = "write `filters: [{ access: { rules: [{ allow: { networks: 10.0.0.0/8 } }] } }]`";
+const BASIC_AUTH: &str = "write `filters: [{ basic_auth: { file: FILE } }]`";
 const FILTERS: &str = "write `filters`, for example `filters: [{ security_headers: default }]`";
 const HEALTH_CHECK: &str = "write `health_check: { type: http, path: /health }` in the pool";
 const PASSIVE_HEALTH: &str = "write `passive_health: { consecutive_failures: 5, ejection_time: 10s }` in the pool";
@@ -386,6 +388,9 @@ const BLOCKS: &[Block] = &[
             ("strip_prefix strip_path_prefix rewrite", REWRITE),
             ("add_header proxy_set_header header_up", HEADERS),
             ("middlewares", FILTERS),
+            ("allow deny ip_allow_list ip_white_list whitelist remote_ip geoip geoip2", ACCESS),
+            ("auth_basic auth_basic_user_file basicauth basic_auth_users htpasswd userlist", BASIC_AUTH),
+            ("auth_request ext_authz", "write `filters: [{ forward_auth: { pool: NAME, path: /verify } }]`"),
             ("health_uri", HEALTH_CHECK),
             ("max_fails fail_timeout outlier_detection", PASSIVE_HEALTH),
             ("max_conns maxconn", IN_FLIGHT),

@@ -14,6 +14,7 @@ use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 use crate::filter::config::Surroundings;
 use crate::filter::{self, Chain};
+use crate::http::access_rules::AddressRules;
 use crate::http::client_address::TrustedProxies;
 use crate::listener::address::ListenAddress;
 use crate::listener::connection::{HealthPaths, Policy};
@@ -40,6 +41,9 @@ pub struct Config {
     /// Paths at which the listener reports the health of the balancer itself; without it there are none.
     #[serde(default)]
     pub health: Option<Health>,
+    /// Which peers may connect; others are disconnected before TLS.
+    #[serde(default)]
+    pub access: Option<filter::access::Config>,
     /// Filters of the requests at this listener.
     #[serde(default)]
     pub filters: Vec<filter::config::Config>,
@@ -177,6 +181,8 @@ pub struct Spec {
     pub proxy_protocol: TrustedProxies,
     /// The settings for every request.
     pub policy: Arc<Policy>,
+    /// Which peers may connect; `None`: all.
+    pub access: Option<AddressRules>,
     /// The filters of its requests.
     pub filters: Chain,
 }
@@ -200,6 +206,7 @@ impl Config {
             // Faulty TLS must not become plain HTTP; the faults prevent its use.
             tls: tls.flatten(),
             proxy_protocol: TrustedProxies::new(trusted),
+            access: self.access.as_ref().map(|access| access.check_for_listener(&place.key("access"), faults)),
             filters: filter::config::check(&self.filters, &place.key("filters"), around, faults),
             policy: Arc::new(Policy {
                 listener: self.address.0.first().map(String::as_str).unwrap_or_default().into(),

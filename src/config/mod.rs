@@ -52,6 +52,7 @@ use crate::base::fault::{Fault, Faults, Place};
 use crate::base::units::{Period, PoolName};
 use crate::cache;
 use crate::filter::config::Surroundings;
+use crate::filter::countries::CountryFiles;
 use crate::filter::{self, Chain};
 use crate::http::client_address::TrustedProxies;
 use crate::http::request_limits::{self, RequestLimits};
@@ -195,7 +196,13 @@ impl Config {
         self.check_system_authorities(&root.key("pools"), &mut faults);
         let server = self.server.check(&root.key("server"), &mut faults);
         let names: Vec<&PoolName> = self.pools.keys().collect();
-        let around = Surroundings { pools: &names, chains: Some(&self.chains) };
+        let country_files = CountryFiles::default();
+        let around = Surroundings {
+            pools: &names,
+            lacks_subrequests: self.server.engine != server::EngineKind::Own,
+            country_files: Some(&country_files),
+            chains: Some(&self.chains),
+        };
         filter::config::check_chains(&self.chains, &around, &mut faults);
         let listeners = self.check_listeners(&around, &root.key("listeners"), &mut faults);
         let own = own_addresses(&listeners);

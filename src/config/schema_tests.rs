@@ -71,8 +71,10 @@ fn schema_accepts_valid_files_and_rejects_unknown_keys() {
 fn keys(value: &Value, path: &str, found: &mut BTreeMap<String, Option<Value>>) {
     for (key, block) in value["properties"].as_object().into_iter().flatten() {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        // A chain has the same keys wherever it is.
-        let of_chain = ["listeners[].filters", "routes[].filters"].iter().find_map(|chain| path.strip_prefix(chain));
+        // A chain, and rules of access, have the same keys wherever they are.
+        let of_chain = ["listeners[].filters", "routes[].filters", "listeners[].access"]
+            .iter()
+            .find_map(|chain| path.strip_prefix(chain));
         if of_chain.is_some_and(|rest| !rest.is_empty()) || path.starts_with("chains.NAME") {
             continue;
         }

@@ -28,6 +28,9 @@ fn variables(folder: &Path) -> impl Fn(&str) -> Option<String> + use<> {
     let certificate = folder.join("certificate.pem");
     let (key, other_key) = (folder.join("key.pem"), folder.join("other-key.pem"));
     let ticket_keys = folder.join("ticket-keys");
+    let (users, weak_users) = (root().join("tests/config/users.htpasswd"), folder.join("weak-users"));
+    std::fs::write(&weak_users, "# users\na:$apr1$salt$hash\nb:hunter2\n\nc\n").unwrap();
+    let countries = root().join("tests/config/countries.mmdb");
     let (token, short_token) = (folder.join("token"), folder.join("short-token"));
     std::fs::write(&token, "0123456789abcdef0123456789abcdef\n").unwrap();
     std::fs::write(&short_token, "0123456789abcdef0123456789abcde\n").unwrap();
@@ -44,6 +47,9 @@ fn variables(folder: &Path) -> impl Fn(&str) -> Option<String> + use<> {
             "KEY" | "L7LB_KEY" => &key,
             "OTHER_KEY" => &other_key,
             "TICKET_KEYS" => &ticket_keys,
+            "COUNTRIES" => &countries,
+            "USERS" => &users,
+            "WEAK_USERS" => &weak_users,
             "TOKEN" => &token,
             "SHORT_TOKEN" => &short_token,
             _ => return None,

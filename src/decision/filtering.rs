@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::header;
 use pingora_http::RequestHeader;
 
 use super::snapshot::{Route, Snapshot};
 use super::{form, host};
 use crate::filter::chain::{Item, Progress};
 use crate::filter::{Changes, Facts, Level, LocalResponse, Pending, Resolution, Step};
+use crate::http::connection_fields::named_by_connection;
 use crate::http::rejection::DetailedRejection;
 use crate::tls::ClientIdentity;
 
@@ -126,13 +128,26 @@ fn advance(
     let facts = origin.facts(snapshot, request, host(request).unwrap_or_default(), route);
     let chains = snapshot.chains(origin.listener, route);
     match chains.run(from, (request, &facts), &mut filtered.changes, observe) {
-        Progress::Complete => Ok(()),
+        Progress::Complete => check_connection(request, &filtered.changes),
         Progress::Ended(step) => end(filtered, step, 0),
         Progress::Waiting(pending, next) => {
             filtered.pending = Some((pending, next));
             Ok(())
         }
     }
+}
+
+/// Rejects a request whose `Connection` names a field that filters have set: the field would be removed as one of the
+/// connection, so that a backend would not see, for example, which user a filter has found.
+fn check_connection(request: &RequestHeader, changes: &Changes) -> Result<(), DetailedRejection> {
+    if changes.fields.is_empty() || !request.headers.contains_key(header::CONNECTION) {
+        return Ok(());
+    }
+    let named = named_by_connection(&request.headers);
+    if changes.fields.iter().any(|change| named.contains(change.name())) {
+        return Err(DetailedRejection::bad_request("Connection names a header that filters change"));
+    }
+    Ok(())
 }
 
 fn end(filtered: &mut Filtered, step: Step, next: usize) -> Result<(), DetailedRejection> {

@@ -3,15 +3,16 @@
 //!
 //! A request takes one `Arc<Snapshot>` at its start and uses no other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::base::fault::{Faults, Place};
 use crate::base::units::{PoolName, RouteName};
 use crate::cache::{self, Caches, Counters, RouteCache};
 use crate::config::{Checked, RouteSpec};
-use crate::filter::Chain;
 use crate::filter::chain::Chains;
+use crate::filter::{Chain, WatchedFile};
 use crate::http::client_address::TrustedProxies;
 use crate::http::request_limits::RequestLimits;
 use crate::http::target::Encoded;
@@ -52,6 +53,8 @@ pub struct Snapshot {
     pub filters: Chain,
     /// The filters of the listeners that have some, by the first address of the listener.
     pub listener_filters: Vec<(Arc<str>, Chain)>,
+    /// The files of filters that are read again when they change.
+    pub watched_files: Vec<Arc<dyn WatchedFile>>,
     /// The settings for recent requests.
     pub recent_requests: recent_requests::Spec,
 }
@@ -123,7 +126,7 @@ impl Snapshot {
         }
         let routes = Table::build(routes)
             .map_err(|duplicates| duplicates.iter().map(ToString::to_string).collect::<String>())?;
-        Ok(Self {
+        let mut snapshot = Self {
             routes,
             pools,
             connectors,
@@ -135,8 +138,25 @@ impl Snapshot {
             send_forwarded: checked.send_forwarded,
             filters: checked.filters.with_state_of(before.map(|before| &before.filters)),
             listener_filters: listener_filters(checked, before),
+            watched_files: Vec::new(),
             recent_requests: checked.recent_requests.clone(),
-        })
+        };
+        snapshot.watched_files = snapshot.files_of_filters();
+        Ok(snapshot)
+    }
+
+    /// The files of all filters that are read again when they change, each once.
+    fn files_of_filters(&self) -> Vec<Arc<dyn WatchedFile>> {
+        let of_listeners = self.listener_filters.iter().map(|(_, chain)| chain);
+        let chains = of_listeners.chain(self.routes.iter().map(|(_, route)| &route.filters)).chain([&self.filters]);
+        let mut files: Vec<Arc<dyn WatchedFile>> = Vec::new();
+        let mut known = HashSet::new();
+        for file in chains.flat_map(|chain| &chain.0).flat_map(|item| item.filter.watched()) {
+            if known.insert(Arc::as_ptr(&file).cast::<()>()) {
+                files.push(file);
+            }
+        }
+        files
     }
 
     /// The chains of filters of a request at the listener with this first address.
@@ -168,6 +188,23 @@ fn unbuilt(name: &PoolName, e: &pingora::Error) -> String {
 }
 
 impl Route {
+    /// The route of requests that l7lb itself makes to a pool.
+    #[must_use]
+    pub fn to_pool(pool: &Arc<Pool>) -> Self {
+        let target = Target { pool: Arc::clone(pool), template: pool.template().clone(), id: 0 };
+        Self {
+            name: pool.name().as_str().into(),
+            targets: Split::new(vec![(1, target)]).unwrap_or_else(Split::empty),
+            sticky: None,
+            retry: retry::Config::default().check(&Place::root(), &mut Faults::default()),
+            cache: None,
+            limiter: None,
+            body_size: u64::MAX,
+            allow_encoded: None,
+            filters: Chain::default(),
+        }
+    }
+
     fn build(
         spec: &RouteSpec,
         pools: &Pools,

@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::chain::{Chain, Item};
-use super::{Filter, headers, redirect, respond, rewrite, security_headers};
+use super::countries::CountryFiles;
+use super::{Filter, access, basic_auth, forward_auth, headers, redirect, respond, rewrite, security_headers};
 use crate::base::fault::{Faults, Place, nearest};
 use crate::base::units::PoolName;
 
@@ -29,6 +30,12 @@ pub struct Config {
     pub respond: Option<respond::Config>,
     /// Changes the path, the query and the Host that backends get.
     pub rewrite: Option<rewrite::Config>,
+    /// Allows or denies clients by network, client certificate and country.
+    pub access: Option<access::Config>,
+    /// Requires a user and a password.
+    pub basic_auth: Option<basic_auth::Config>,
+    /// Lets another service decide whether a request may continue.
+    pub forward_auth: Option<forward_auth::Config>,
 }
 
 /// The configuration of one kind of filter.
@@ -42,6 +49,10 @@ pub trait Configuration {
 pub struct Surroundings<'a> {
     /// The names of the pools.
     pub pools: &'a [&'a PoolName],
+    /// Whether the engine makes no requests for filters.
+    pub lacks_subrequests: bool,
+    /// The files with countries that were read already.
+    pub country_files: Option<&'a CountryFiles>,
     /// The named chains.
     pub chains: Option<&'a BTreeMap<String, Vec<Config>>>,
 }
@@ -54,13 +65,16 @@ fn row<C: Configuration>(config: Option<&C>) -> Option<&dyn Configuration> {
 
 impl Config {
     /// The filters, each with its key and its configuration if it has one.
-    fn filters(&self) -> [Row<'_>; 5] {
+    fn filters(&self) -> [Row<'_>; 8] {
         [
             ("headers", row(self.headers.as_ref())),
             ("security_headers", row(self.security_headers.as_ref())),
             ("redirect", row(self.redirect.as_ref())),
             ("respond", row(self.respond.as_ref())),
             ("rewrite", row(self.rewrite.as_ref())),
+            ("access", row(self.access.as_ref())),
+            ("basic_auth", row(self.basic_auth.as_ref())),
+            ("forward_auth", row(self.forward_auth.as_ref())),
         ]
     }
 

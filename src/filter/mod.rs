@@ -12,16 +12,25 @@
 //! - [`config`]: the item of a `filters:` list; adding a filter takes a field and a row there, and a file here.
 //! - [`chain`]: chains, and how they run. [`request`], [`changes`], [`response`]: what a filter sees and changes.
 //! - [`local_response`]: responses of filters. [`pending`]: what a request waits for.
+//! - [`watched_file`]: files that are read again when they change.
 //! - [`variables`]: texts with variables such as `${client.ip}`. [`field_names`]: which header fields filters may change.
-//! - [`headers`], [`redirect`], [`respond`], [`rewrite`], [`security_headers`]: the filters. [`rewrite_path`],
-//!   [`rewrite_query`], [`rewrite_back`]: the parts of `rewrite`.
+//! - [`access`], with [`countries`], [`basic_auth`], with [`htpasswd`], [`password_checks`] and [`failures`], [`forward_auth`], with
+//!   [`subrequests`], [`headers`], [`redirect`], [`respond`], [`rewrite`], with [`rewrite_path`], [`rewrite_query`] and
+//!   [`rewrite_back`], [`security_headers`]: the filters.
 
+pub mod access;
+pub mod basic_auth;
 pub mod chain;
 pub mod changes;
 pub mod config;
+pub mod countries;
+pub mod failures;
 pub mod field_names;
+pub mod forward_auth;
 pub mod headers;
+pub mod htpasswd;
 pub mod local_response;
+pub mod password_checks;
 pub mod pending;
 pub mod redirect;
 pub mod request;
@@ -32,9 +41,12 @@ mod rewrite_back;
 mod rewrite_path;
 pub mod rewrite_query;
 pub mod security_headers;
+pub mod subrequests;
 pub mod variables;
+pub mod watched_file;
 
 use std::fmt;
+use std::sync::Arc;
 
 pub use chain::{Chain, Level};
 pub use changes::Changes;
@@ -42,6 +54,7 @@ pub use local_response::LocalResponse;
 pub use pending::{Pending, Resolution};
 pub use request::{Facts, Request};
 pub use response::Response;
+pub use watched_file::WatchedFile;
 
 use crate::http::rejection::DetailedRejection;
 
@@ -79,5 +92,10 @@ pub trait Filter: fmt::Debug + Send + Sync {
     /// state, as long as this and the configuration are equal.
     fn files(&self) -> u64 {
         0
+    }
+
+    /// The files that are read again when they change.
+    fn watched(&self) -> Vec<Arc<dyn WatchedFile>> {
+        Vec::new()
     }
 }

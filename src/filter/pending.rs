@@ -4,6 +4,7 @@ use async_trait::async_trait;
 
 use super::Step;
 use super::changes::FieldChange;
+use super::subrequests::Subrequests;
 
 /// A wait of one request. It owns what it needs, because the request is not borrowed while it waits.
 #[async_trait]
@@ -11,8 +12,8 @@ pub trait Pending: Send + Sync {
     /// What the request waits for, in a few words for `l7lb explain`, which does not wait.
     fn describe(&self) -> String;
 
-    /// Waits for the result.
-    async fn resolve(self: Box<Self>) -> Resolution;
+    /// Waits for the result; may make requests to pools.
+    async fn resolve(self: Box<Self>, subrequests: &dyn Subrequests) -> Resolution;
 }
 
 /// The result of a wait.

@@ -6,6 +6,7 @@
 //! - [`h1`]: the HTTP/1 grammar; decides which request heads and bodies are valid.
 //! - [`client_address`]: the client's address, from the connection or from trusted proxies; [`forwarded`]: the header
 //!   `Forwarded`.
+//! - [`access_rules`]: rules by address.
 //! - [`proxy_protocol`]: HAProxy's PROXY protocol, versions 1 and 2.
 //! - [`grpc_status`]: gRPC status codes.
 //! - [`upgrade`]: protocol upgrades.
@@ -17,6 +18,7 @@ pub mod rejection;
 pub mod request_limits;
 pub mod target;
 pub mod h1;
+pub mod access_rules;
 pub mod client_address;
 pub mod forwarded;
 pub mod proxy_protocol;

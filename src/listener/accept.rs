@@ -131,6 +131,9 @@ async fn establish<E: Engine>(
         peer = header.source.map_or(peer, |source| SocketAddr::new(canonical(source.ip()), source.port()));
         local = header.destination.or(local);
     }
+    if !worker.may_connect(&settings.policy.listener, peer) {
+        return Err("the rules of the listener deny the peer".to_owned());
+    }
     let slot = loop {
         match worker.admit(peer) {
             // Another worker has used the last free slot meanwhile.

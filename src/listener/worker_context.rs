@@ -13,6 +13,7 @@ use super::connection_counts::{ConnectionCounts, LimitReached, Slot};
 use super::connection_limits::ConnectionLimits;
 use super::drain::Drain;
 use crate::base::accept_errors::AcceptErrors;
+use crate::http::access_rules::Verdict;
 use crate::http::client_address::ClientKey;
 use crate::http::request_limits::RequestLimits;
 use crate::observe::AccessLog;
@@ -48,6 +49,13 @@ impl<E> WorkerContext<E> {
     /// The size limits of requests.
     pub(super) fn request_limits(&self) -> RequestLimits {
         self.rules.load().request_limits
+    }
+
+    /// Whether the rules of a listener let a peer connect.
+    pub(super) fn may_connect(&self, listener: &str, peer: SocketAddr) -> bool {
+        let rules = self.rules.load();
+        let access = rules.access.iter().find(|(known, _)| **known == *listener);
+        access.is_none_or(|(_, access)| access.verdict(peer.ip()) == Verdict::Allow)
     }
 
     /// Counts a connection, if the limits allow one more.

@@ -8,6 +8,7 @@ use super::client_side::ClientSide;
 use super::exchange::Exchange;
 use super::origin::origin;
 use super::requested_target::RequestedTarget;
+use super::subrequests::{Forwarder, OnBehalf};
 use super::{framing, headers, respond as responses};
 use crate::decision::check_forwardable;
 use crate::decision::filtering::resume;
@@ -20,11 +21,12 @@ pub(super) async fn respond(
     client: &mut impl ClientSide,
     exchange: &mut Exchange,
     recorder: &Recorder,
+    forwarder: Option<&dyn Forwarder>,
 ) -> pingora::Result<bool> {
     if exchange.filtered.is_none() {
         return Ok(false);
     }
-    if let Err(rejection) = wait(client, exchange).await {
+    if let Err(rejection) = wait(client, exchange, forwarder).await {
         let rejection = exchange.explain_rejection(client, rejection);
         exchange.note(client, recorder);
         responses::reject(client, exchange, rejection).await?;
@@ -39,11 +41,16 @@ pub(super) async fn respond(
 }
 
 /// Waits until all filters have decided.
-async fn wait(client: &impl ClientSide, exchange: &mut Exchange) -> Result<(), DetailedRejection> {
+async fn wait(
+    client: &impl ClientSide,
+    exchange: &mut Exchange,
+    forwarder: Option<&dyn Forwarder>,
+) -> Result<(), DetailedRejection> {
     let mut waited = false;
     while let Some((pending, next)) = exchange.filtered.as_mut().and_then(|filtered| filtered.pending.take()) {
         waited = true;
-        let resolution = pending.resolve().await;
+        let subrequests = OnBehalf::of(exchange, forwarder);
+        let resolution = pending.resolve(&subrequests).await;
         let Some(mut filtered) = exchange.filtered.take() else { break };
         let who = (exchange.client, exchange.trusted);
         let origin = origin(exchange.connection.as_deref(), who, exchange.request_id.as_str());

@@ -12,6 +12,7 @@
 //! - [`cache_effects`]: what responses mean for stored ones.
 //! - [`filters`], [`response_filters`]: apply what filters decide; [`origin`]: where a request comes from;
 //!   [`requested_target`]: what the client requested.
+//! - [`subrequests`]: requests that filters make to pools.
 //! - [`framing`]: adapts the response head to the client's version.
 //! - [`headers`]: adds, replaces and removes headers in both directions; [`forwarding`]: the forwarding headers.
 //! - [`failover`]: failures, and whether another backend is attempted.
@@ -35,6 +36,7 @@ mod headers;
 mod phases;
 mod respond;
 mod state;
+mod subrequests;
 mod affinity;
 mod timeouts;
 mod attempts;
@@ -79,7 +81,7 @@ impl ProxyHttp for Proxy {
     /// Health checks of the balancer, limits and routing. A rejection is sent here; otherwise the request is
     /// prepared for backends.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
-        self.admit(session, exchange).await
+        self.admit(session, exchange, None).await
     }
 
     /// Chooses a pool of the route and reserves a backend. Without a backend the rejection is sent here.

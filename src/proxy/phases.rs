@@ -10,6 +10,7 @@ use super::client_side::ClientSide;
 use super::exchange::Exchange;
 use super::requested_target::as_requested;
 use super::state::Proxy;
+use super::subrequests::Forwarder;
 use super::{cache_effects, failover, filters, framing, headers, respond};
 use crate::http::grpc_status::GrpcStatus;
 use crate::http::upgrade;
@@ -18,12 +19,17 @@ use crate::pool::passive_health::Outcome;
 impl Proxy {
     /// Health checks of the balancer, limits and routing. Returns whether a response was sent; otherwise the
     /// request is prepared for backends.
-    pub(super) async fn admit(&self, client: &mut impl ClientSide, exchange: &mut Exchange) -> pingora::Result<bool> {
+    pub(super) async fn admit(
+        &self,
+        client: &mut impl ClientSide,
+        exchange: &mut Exchange,
+        forwarder: Option<&dyn Forwarder>,
+    ) -> pingora::Result<bool> {
         if respond::balancer_health(client, exchange, &self.lifecycle).await? {
             return Ok(true);
         }
         match exchange.admit(client, &self.recorder) {
-            Ok(()) if filters::respond(client, exchange, &self.recorder).await? => Ok(true),
+            Ok(()) if filters::respond(client, exchange, &self.recorder, forwarder).await? => Ok(true),
             Ok(()) if respond::last_recipient(client, exchange).await? => Ok(true),
             Ok(()) => {
                 headers::to_backend(client, exchange);

@@ -34,6 +34,7 @@ use crate::config::{Checked, listener};
 use crate::control::access::ActiveAccess;
 use crate::control::api::admin::AdminListener;
 use crate::control::api::{self, Api, ControlService, ControlSocket};
+use crate::control::filter_files::FilterFiles;
 use crate::control::list_keeper::ListKeeper;
 use crate::control::reload::{self, ActiveConfiguration, ReloadHandle, Reloader, RuntimeState, Source, UpgradeHandle};
 use crate::control::state_file::StateFile;
@@ -210,6 +211,7 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
     let api = Api { reload_handle: reload_handle.clone(), live: live.clone(), log: build.log };
     let admin_tls = add_control(&mut server, &control, build.admin, api);
     add_list_keeper(&mut server, &live);
+    add_filter_files(&mut server, &live);
     // In an upgrade, the overrides of the old process apply, which change until it ends.
     let is_upgrade = handing.ready.is_some();
     live.state_file.restore(&live.snapshot.load().pools, |_| !is_upgrade);
@@ -273,6 +275,13 @@ fn add_list_keeper(server: &mut Server, live: &RuntimeState) {
     let pools = &live.snapshot.load().pools;
     live.state_file.restore_lists(pools);
     server.add_service(background_service("discovered lists", ListKeeper::new(live.clone())));
+}
+
+/// Adds the service that reads changed files of filters again.
+fn add_filter_files(server: &mut Server, live: &RuntimeState) {
+    let mut files = background_service("files of filters", FilterFiles::new(live.clone()));
+    files.threads = Some(1);
+    server.add_service(files);
 }
 
 /// Adds the control API at its socket and at TCP addresses, each on its own thread. Returns the TLS of the latter.

@@ -40,6 +40,14 @@ impl ClientIdentity {
         })
     }
 
+    /// An identity for tests.
+    #[cfg(test)]
+    pub(crate) fn for_tests(subject: &str, fingerprint: &str) -> Self {
+        let value = |text: &str| HeaderValue::from_str(text).unwrap();
+        let expires = SystemTime::UNIX_EPOCH;
+        Self { subject: value(subject), fingerprint: value(fingerprint), serial: value("01"), expires }
+    }
+
     /// Whether the certificate has expired. A resumed session carries it without verification.
     pub(super) fn has_expired(&self, now: SystemTime) -> bool {
         self.expires < now

@@ -123,6 +123,10 @@ fn files_of_examples() -> tempfile::TempDir {
     for (name, text) in [("clients.pem", authority.pem()), ("backends-ca.pem", authority.pem())] {
         std::fs::write(folder.path().join(name), text).unwrap();
     }
+    for name in ["countries.mmdb", "users.htpasswd"] {
+        let fixture = format!("{}/tests/config/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::copy(fixture, folder.path().join(name)).unwrap();
+    }
     std::fs::write(folder.path().join("ticket-keys"), "AAEC".repeat(16)).unwrap();
     std::fs::write(folder.path().join("cookie-keys"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
     folder

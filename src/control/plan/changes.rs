@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::changed_keys::changed_keys;
-use crate::config::{Checked, Config, RouteSpec, routes, server};
+use crate::config::{Checked, Config, RouteSpec, listener, routes, server};
 
 /// The largest number of names in a list.
 const NAMES_MAX: usize = 10;
@@ -36,9 +36,21 @@ pub struct Difference {
     pub changed: Vec<String>,
 }
 
-/// The listeners without their filters, which a reload replaces.
-fn without_filters(config: &Config) -> Vec<crate::config::listener::Config> {
-    config.listeners.iter().map(|one| crate::config::listener::Config { filters: Vec::new(), ..one.clone() }).collect()
+/// The listeners without what a reload replaces: their filters and their rules about peers.
+fn fixed_parts(config: &Config) -> Vec<listener::Config> {
+    let fixed = |one: &listener::Config| listener::Config { filters: Vec::new(), access: None, ..one.clone() };
+    config.listeners.iter().map(fixed).collect()
+}
+
+/// The keys of listeners that differ and that a reload replaces, if the listeners are otherwise the same.
+fn reloaded_parts(was: &Config, is: &Config) -> impl Iterator<Item = &'static str> {
+    let same_sockets = fixed_parts(was) == fixed_parts(is);
+    let pairs = || was.listeners.iter().zip(&is.listeners);
+    let parts = [
+        ("listeners.access", pairs().any(|(was, is)| was.access != is.access)),
+        ("listeners.filters", pairs().any(|(was, is)| was.filters != is.filters)),
+    ];
+    parts.into_iter().filter(move |(_, differs)| same_sockets && *differs).map(|(key, _)| key)
 }
 
 impl Changes {
@@ -64,14 +76,13 @@ impl Changes {
         };
         let needs_upgrade = [
             ("server", server(started) != server(is)),
-            ("listeners", without_filters(started) != without_filters(is)),
+            ("listeners", fixed_parts(started) != fixed_parts(is)),
             ("admin", !same_admin),
         ];
         let needs_upgrade = needs_upgrade.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned());
         let zone = (was.server.zone != is.server.zone).then_some("server.zone");
-        let filters_differ = without_filters(was) == without_filters(is) && was.listeners != is.listeners;
-        let filters = filters_differ.then_some("listeners.filters");
-        let settings = settings.into_iter().chain(zone).chain(filters).map(str::to_owned).collect();
+        let of_listeners = reloaded_parts(was, is);
+        let settings = settings.into_iter().chain(zone).chain(of_listeners).map(str::to_owned).collect();
         Self { pools, routes, settings, needs_upgrade: needs_upgrade.collect() }
     }
 

@@ -11,6 +11,7 @@ use crate::control::reload::active::ActiveConfiguration;
 use crate::control::reload::requests::UpgradeHandle;
 use crate::control::state_file::StateFile;
 use crate::decision::snapshot::Snapshot;
+use crate::http::access_rules::AddressRules;
 use crate::listener::{ActiveClientRules, ClientRules, descriptors};
 use crate::observe::access_log;
 use crate::observe::recent_requests::RecentRequests;
@@ -65,6 +66,12 @@ pub fn rules(checked: &Checked) -> Result<ClientRules, String> {
         limits,
         request_limits: checked.request_limits,
         trusted_proxies: checked.trusted_proxies.clone(),
+        access: checked.listeners.iter().filter_map(access).collect(),
         max_connections: (total, limits.per_client),
     })
+}
+
+/// The rules of a listener about its peers, if it has some.
+fn access(listener: &listener::Spec) -> Option<(Arc<str>, AddressRules)> {
+    Some((Arc::clone(&listener.policy.listener), listener.access.clone()?))
 }

@@ -8,6 +8,7 @@
 //! - [`backend`]: what it needs from a connection to a backend; [`http1_backend`], [`http2_backend`]: the connections;
 //!   [`connectors`]: where they come from; [`idle`]: those that are kept; [`request_head`]: the head of a request to a backend.
 //! - [`cached`]: requests on routes with a cache.
+//! - [`subrequest`]: requests of filters.
 //! - [`transfer`]: one attempt on a connection; [`websocket`]: its form in both versions of HTTP.
 //! - [`framing`], [`chunked`]: the end of a message; [`replay`]: the request body, for a retry.
 
@@ -24,6 +25,7 @@ mod http2_client;
 mod idle;
 mod replay;
 mod request_head;
+mod subrequest;
 mod transfer;
 mod websocket;
 
@@ -130,7 +132,7 @@ impl OwnEngine {
     async fn serve(self: &Arc<Self>, client: &mut impl Client, began: Instant) {
         let mut exchange = Exchange::begin(self.proxy.live.load_full(), began);
         phases::begin(client, &mut exchange);
-        let mut result = match self.proxy.admit(client, &mut exchange).await {
+        let mut result = match self.proxy.admit(client, &mut exchange, Some(&**self)).await {
             Ok(false) => match exchange.route_cache() {
                 None => self.forward(client, &mut exchange).await,
                 // Boxed: it must not enlarge the memory of other requests.

@@ -4,6 +4,7 @@ pub mod authority;
 pub mod bridge;
 pub mod client;
 pub mod docker;
+pub mod countries;
 pub mod etcd;
 pub mod frames;
 pub mod grpc;

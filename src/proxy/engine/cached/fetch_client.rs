@@ -24,7 +24,7 @@ use crate::proxy::exchange::Exchange;
 const WAITING: usize = 4;
 
 /// A part of the response.
-pub(super) enum Part {
+pub(in crate::proxy::engine) enum Part {
     /// An interim response.
     Interim(ResponseHeader),
     /// The head of the response, and how the attempt went.
@@ -36,7 +36,7 @@ pub(super) enum Part {
 }
 
 /// The client side of a fetch.
-pub(super) struct FetchClient {
+pub(in crate::proxy::engine) struct FetchClient {
     request: RequestHeader,
     connection: Option<Arc<Connection>>,
     parts: PollSender<Part>,
@@ -48,7 +48,10 @@ pub(super) struct FetchClient {
 
 impl FetchClient {
     /// The client side that fetches the response to `request`, on behalf of a client of `connection`.
-    pub(super) fn new(request: RequestHeader, connection: Option<Arc<Connection>>) -> (Self, mpsc::Receiver<Part>) {
+    pub(in crate::proxy::engine) fn new(
+        request: RequestHeader,
+        connection: Option<Arc<Connection>>,
+    ) -> (Self, mpsc::Receiver<Part>) {
         let (parts, receiver) = mpsc::channel(WAITING);
         let fetch =
             Self { request, connection, parts: PollSender::new(parts), unsent: Vec::new(), status: None, received: 0 };
@@ -56,7 +59,7 @@ impl FetchClient {
     }
 
     /// Nothing more follows.
-    pub(super) fn close(&mut self) {
+    pub(in crate::proxy::engine) fn close(&mut self) {
         self.parts.close();
     }
 

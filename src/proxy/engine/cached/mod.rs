@@ -12,3 +12,5 @@ mod report;
 mod passing;
 mod serve;
 mod sink;
+
+pub(super) use fetch_client::{FetchClient, Part};

@@ -10,7 +10,7 @@ use crate::pool::Endpoint;
 use crate::proxy::exchange::Exchange;
 
 /// How the attempts of a fetch went.
-pub(super) struct Report {
+pub(in crate::proxy::engine) struct Report {
     attempted: Vec<Arc<Endpoint>>,
     upstream_latency: Option<Duration>,
     target_index: usize,
