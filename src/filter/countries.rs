@@ -113,8 +113,8 @@ mod tests {
             changed[index] ^= 0x55;
             // A changed byte may be a letter of a text, but no lookup panics or runs for ever.
             if let Ok(countries) = Countries::parse(changed) {
-                countries.of(IpAddr::from([192, 0, 2, 1]));
-                countries.of(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]));
+                std::hint::black_box(countries.of(IpAddr::from([192, 0, 2, 1])));
+                std::hint::black_box(countries.of(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])));
             }
         }
         assert!(Countries::parse(Vec::new()).is_err());

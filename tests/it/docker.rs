@@ -221,7 +221,11 @@ fn invalid_lists_and_errors_of_the_engine_change_nothing() {
         ),
         ("/json", response("200 OK", "<html>"), "the list of containers is invalid"),
         ("/json", response("200 OK", r#"[{"Id":"a"}]"#), "the list of containers is invalid"),
-        ("/json", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n[]".to_vec(), "no list of containers within"),
+        (
+            "/json",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n[]".to_vec(),
+            "no response to /v1.47/containers/json within",
+        ),
         ("/events", response("403 Forbidden", "no"), "the response has the status 403 Forbidden"),
         ("", b"\0\0garbage\r\n\r\n".to_vec(), "invalid HTTP"),
     ];

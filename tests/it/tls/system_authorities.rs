@@ -48,7 +48,7 @@ fn pool_that_needs_missing_authorities_of_the_system_is_a_fault_with_a_hint() {
         );
         let file = Lab::configure(folder.path(), &yaml);
         let mut command = Command::new(env!("CARGO_BIN_EXE_l7lb"));
-        let output = command.args(["check", "--conf"]).arg(file).envs(MISSING).output().unwrap();
+        let output = command.arg("check").arg(file).envs(MISSING).output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     for verify in ["", ", verify: false"] {
