@@ -186,9 +186,8 @@ fn hostile_values_of_conditions_are_compared_in_linear_time_and_never_fail_a_req
         format!("Cookie: {}\r\n", "c=; ".repeat(4_000)),
         "X-A: \u{e9}\u{ff}\r\nX-A: a\r\nCookie: =;;=c; c\r\n".to_owned(),
     ] {
-        let target = format!("/?q={}&%&q=%zz&=&&", "x".repeat(4_000));
-        let status = get_with(port, &target, &lines).status;
-        assert!(matches!(status, 200 | 400), "{status}");
+        let target = format!("/?q={}&=&q=%25zz&&+", "x".repeat(4_000));
+        assert_eq!(get_with(port, &target, &lines).status, 200);
     }
-    assert!(!backend.take().is_empty());
+    assert_eq!(backend.take().len(), 3);
 }
