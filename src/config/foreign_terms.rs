@@ -37,6 +37,7 @@ fn snake_case(term: &str) -> String {
 
 const NO_REWRITE: &str = "remove it: l7lb forwards the path unchanged; let the backend serve it";
 const HEADERS: &str = "write `filters: [{ headers: { request: { set: { X-Tenant: a } } } }]`";
+const CORS: &str = "write `filters: [{ cors: { origins: [https://www.example.com] } }]`";
 const FILTERS: &str = "write `filters`, for example `filters: [{ security_headers: default }]`";
 const HEALTH_CHECK: &str = "write `health_check: { type: http, path: /health }` in the pool";
 const PASSIVE_HEALTH: &str = "write `passive_health: { consecutive_failures: 5, ejection_time: 10s }` in the pool";
@@ -281,7 +282,8 @@ const BLOCKS: &[Block] = &[
                 NO_REWRITE,
             ),
             ("middlewares middleware plugins", FILTERS),
-            ("headers add_header proxy_set_header header_up request_headers_to_add cors", HEADERS),
+            ("headers add_header proxy_set_header header_up request_headers_to_add", HEADERS),
+            ("cors cors_policy access_control_allow_origin_list http_cors", CORS),
             (
                 "regex path_regexp path_reg safe_regex",
                 "remove it: a `path` is a prefix by whole segments, without regular expressions",
@@ -368,6 +370,21 @@ const BLOCKS: &[Block] = &[
         ],
     },
     Block { known: "token_bucket", terms: &[("leaky_bucket gcra", "write `token_bucket`")] },
+    Block {
+        known: "expose",
+        terms: &[
+            (
+                "access_control_allow_origin_list access_control_allow_origin allow_origin allow_origins allowed_origins \
+                 allow_origin_string_match",
+                "write `origins: [https://www.example.com]`",
+            ),
+            ("access_control_allow_methods allow_methods allowed_methods", "write `methods: [GET, POST]`"),
+            ("access_control_allow_headers allow_headers allowed_headers", "write `headers: [X-Tenant]`"),
+            ("access_control_expose_headers expose_headers exposed_headers", "write `expose: [X-Tenant]`"),
+            ("access_control_allow_credentials allow_credentials", "write `credentials: true`"),
+            ("access_control_max_age", "write `max_age: 10m`"),
+        ],
+    },
     // Terms that mean one thing wherever they are written.
     Block {
         known: "",

@@ -107,6 +107,8 @@ fn terms_of_other_proxies_get_a_hint_with_the_term_of_l7lb() {
         (base("", ", strip_prefix: /api", ""), "l7lb forwards the path unchanged"),
         (base("", ", middlewares: [a]", ""), "write `filters`"),
         (base("", ", rule: Host(`a`)", ""), "write `path: /api`"),
+        (base("", ", cors: {}", ""), "write `filters: [{ cors:"),
+        (base("", ", filters: { cors: { origins: https://a, allowOrigins: a } }", ""), "write `origins: [https://www"),
         (base("", "", "upstream: { a: {} }\n"), "write `pools`"),
         (base("", "", "ssl_certificate: /a.pem\n"), "write `tls: { certificates"),
         (base("", ", retry: { on: [5xx] }", ""), "write the status codes"),

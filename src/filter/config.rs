@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::chain::{Chain, Item};
-use super::{Filter, headers, redirect, respond, security_headers};
+use super::{Filter, cors, headers, redirect, respond, security_headers};
 use crate::base::fault::{Faults, Place, nearest};
 use crate::base::units::PoolName;
 
@@ -27,6 +27,8 @@ pub struct Config {
     pub redirect: Option<redirect::Config>,
     /// Responds without a backend.
     pub respond: Option<respond::Config>,
+    /// Which pages of other origins may read responses.
+    pub cors: Option<cors::Config>,
 }
 
 /// The configuration of one kind of filter.
@@ -52,12 +54,13 @@ fn row<C: Configuration>(config: Option<&C>) -> Option<&dyn Configuration> {
 
 impl Config {
     /// The filters, each with its key and its configuration if it has one.
-    fn filters(&self) -> [Row<'_>; 4] {
+    fn filters(&self) -> [Row<'_>; 5] {
         [
             ("headers", row(self.headers.as_ref())),
             ("security_headers", row(self.security_headers.as_ref())),
             ("redirect", row(self.redirect.as_ref())),
             ("respond", row(self.respond.as_ref())),
+            ("cors", row(self.cors.as_ref())),
         ]
     }
 

@@ -13,11 +13,13 @@
 //! - [`chain`]: chains, and how they run. [`request`], [`changes`], [`response`]: what a filter sees and changes.
 //! - [`local_response`]: responses of filters. [`pending`]: what a request waits for.
 //! - [`variables`]: texts with variables such as `${client.ip}`. [`field_names`]: which header fields filters may change.
-//! - [`headers`], [`redirect`], [`respond`], [`security_headers`]: the filters.
+//! - [`headers`], [`redirect`], [`respond`], [`security_headers`], [`cors`]: the filters.
 
 pub mod chain;
 pub mod changes;
 pub mod config;
+pub mod cors;
+mod cors_origin;
 pub mod field_names;
 pub mod headers;
 pub mod local_response;

@@ -25,6 +25,7 @@ mod control;
 mod errors;
 mod etcd;
 mod explain;
+mod filters;
 mod front;
 mod grpc;
 mod headers;

@@ -1,0 +1,4 @@
+//! Filters as clients and backends see them.
+
+mod cors;
+mod h2_client;
