@@ -5,9 +5,7 @@
 //! backends disappear at once, and reports failures. So a source may simply fail.
 
 pub mod api;
-mod connection;
 pub mod dns;
-pub mod endpoint;
 pub mod etcd;
 pub mod file;
 mod item;

@@ -35,7 +35,7 @@ const LINE_TIMEOUT: Duration = Duration::from_secs(10);
 const REASON_MAX: usize = 200;
 
 /// A connection.
-pub(super) struct Connection {
+pub struct Connection {
     sender: Sender,
     authority: String,
     timeout: Duration,
@@ -61,7 +61,7 @@ impl Connection {
     ///
     /// # Errors
     /// Why this is not possible within `timeout`.
-    pub(super) async fn open(
+    pub async fn open(
         endpoint: &Endpoint,
         tls: Option<(&Arc<ClientConfig>, Option<ServerName<'static>>)>,
         timeout: Duration,
@@ -86,12 +86,12 @@ impl Connection {
     }
 
     /// The longest wait for a response.
-    pub(super) fn timeout(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
     /// A request for a path, in the form of the protocol.
-    pub(super) fn request(&self, method: Method, path: &str) -> request::Builder {
+    pub fn request(&self, method: Method, path: &str) -> request::Builder {
         let builder = Request::builder().method(method);
         match self.sender {
             Sender::Http1(_) => builder.uri(path).header(header::HOST, &self.authority),
@@ -103,11 +103,23 @@ impl Connection {
     ///
     /// # Errors
     /// Why there is none.
-    pub(super) async fn fetch(&mut self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String> {
+    pub async fn fetch(&mut self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String> {
+        self.fetch_at_most(request, RESPONSE_MAX).await
+    }
+
+    /// Like [`Connection::fetch`], with a body of at most `max` bytes.
+    ///
+    /// # Errors
+    /// Why there is no response.
+    pub async fn fetch_at_most(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        max: usize,
+    ) -> Result<(StatusCode, Bytes), String> {
         let (timeout, path) = (self.timeout, request.uri().path().to_owned());
         let fetch = async {
             let response = self.send(request).await?;
-            Ok((response.status(), body(response).await?))
+            Ok((response.status(), body(response, max).await?))
         };
         tokio::time::timeout(timeout, fetch).await.map_err(|_| format!("no response to {path} within {timeout:?}"))?
     }
@@ -116,7 +128,7 @@ impl Connection {
     ///
     /// # Errors
     /// Why there is no response.
-    pub(super) async fn stream(
+    pub async fn stream(
         &mut self,
         request: Request<Full<Bytes>>,
         line_max: usize,
@@ -126,7 +138,7 @@ impl Connection {
             let response = self.send(request).await?;
             match response.status() {
                 StatusCode::OK => Ok(Ok(Lines::new(response.into_body(), line_max))),
-                status => Ok(Err((status, body(response).await?))),
+                status => Ok(Err((status, body(response, RESPONSE_MAX).await?))),
             }
         };
         tokio::time::timeout(timeout, start).await.map_err(|_| format!("the watch did not start within {timeout:?}"))?
@@ -148,7 +160,7 @@ impl Connection {
 }
 
 /// The lines of a response. They end with the connection.
-pub(super) struct Lines {
+pub struct Lines {
     body: Incoming,
     /// What has been received of the next lines.
     buffer: BytesMut,
@@ -160,7 +172,7 @@ pub(super) struct Lines {
 
 /// Why there are no further lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub enum Ended {
     /// The service ended its response.
     Closed,
     /// The connection has been lost.
@@ -187,7 +199,7 @@ impl Lines {
     ///
     /// # Errors
     /// Why there are no further lines.
-    pub(super) async fn next(&mut self) -> Result<BytesMut, Ended> {
+    pub async fn next(&mut self) -> Result<BytesMut, Ended> {
         loop {
             let unsearched = self.buffer.get(self.searched..).unwrap_or_default();
             if let Some(end) = memchr::memchr(b'\n', unsearched) {
@@ -251,9 +263,9 @@ fn run(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) -> 
     }))
 }
 
-async fn body(response: Response<Incoming>) -> Result<Bytes, String> {
-    let limited = Limited::new(response.into_body(), RESPONSE_MAX).collect().await;
-    Ok(limited.map_err(|e| e.to_string())?.to_bytes())
+async fn body(response: Response<Incoming>, max: usize) -> Result<Bytes, String> {
+    let limited = Limited::new(response.into_body(), max).collect().await;
+    Ok(limited.map_err(|e| format!("the response is not complete within {max} bytes: {e}"))?.to_bytes())
 }
 
 async fn within<T>(timeout: Duration, what: &str, work: impl Future<Output = io::Result<T>>) -> Result<T, String> {
@@ -272,7 +284,7 @@ fn describe(error: &hyper::Error) -> String {
 }
 
 /// The start of a reason that quotes a response or a value.
-pub(super) fn shorten(reason: &str) -> String {
+pub fn shorten(reason: &str) -> String {
     match reason.char_indices().nth(REASON_MAX) {
         Some((end, _)) => format!("{}…", reason.get(..end).unwrap_or_default()),
         None => reason.to_owned(),
