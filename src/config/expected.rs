@@ -128,7 +128,7 @@ fn pattern(steps: &[Step]) -> String {
         let named = named
             && ["pools", "headers", "pool", "roles", "chains", "set", "set_if_absent", "add"]
                 .into_iter()
-                .chain(["request_headers", "response_headers"])
+                .chain(["request_headers", "response_headers", "claim_headers", "required_claims"])
                 .any(|map| pattern == map || pattern.ends_with(&format!(".{map}")));
         match step {
             Step::Index(_) => pattern.push_str("[]"),
@@ -196,6 +196,13 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("filters[].headers.response.remove", "[Server]"),
     ("filters[].headers.response.set", "{ X-Frame-Options: DENY }"),
     ("filters[].headers.response.set_if_absent", "{ Cache-Control: no-store }"),
+    ("filters[].jwt", "{ jwks: https://login.example.com/jwks.json, issuers: [https://login.example.com] }"),
+    ("filters[].jwt.algorithms", "[RS256]"),
+    ("filters[].jwt.audiences", "[shop]"),
+    ("filters[].jwt.claim_headers", "{ X-User: sub }"),
+    ("filters[].jwt.issuers", "[https://login.example.com]"),
+    ("filters[].jwt.required_claims", "{ scope: [read] }"),
+    ("filters[].jwt.required_claims.NAME", "[read]"),
     ("filters[].redirect", "{ scheme: https, status: 308 }"),
     ("filters[].respond", "{ status: 200, body: ok }"),
     ("filters[].respond.headers", "{ Content-Type: text/html }"),

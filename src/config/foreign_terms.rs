@@ -371,6 +371,18 @@ const BLOCKS: &[Block] = &[
     },
     Block { known: "token_bucket", terms: &[("leaky_bucket gcra", "write `token_bucket`")] },
     Block {
+        known: "required_claims",
+        terms: &[
+            ("jwks_url jwks_uri remote_jwks auth_jwt_key_request", "write `jwks: https://www.example.com/api`"),
+            ("auth_jwt_key_file key_file local_jwks signing_certificate", "write `keys: FILE`"),
+            ("signing_secret sign_key", "write `secret: FILE`"),
+            ("auth_jwt_leeway clock_skew clock_skew_seconds", "write `leeway: 30s`"),
+            ("auth_jwt_require claims", "write `required_claims: { scope: [api] }`"),
+            ("forward_headers claim_to_headers header_claims", "write `claim_headers: { X-Tenant: sub }`"),
+            ("from_cookies from_headers auth_jwt token_name", "write `header: X-Tenant` or `cookie: NAME`"),
+        ],
+    },
+    Block {
         known: "expose",
         terms: &[
             (

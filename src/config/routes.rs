@@ -230,7 +230,8 @@ impl Config {
     fn check_cors(&self, filters: &Chain, place: &Place, faults: &mut Faults) {
         let matches = self.methods.as_ref().is_none_or(|methods| methods.iter().any(|method| method == "OPTIONS"));
         if !matches && filters.0.iter().any(|item| item.name == "cors") {
-            let problem = "browsers send a preflight with OPTIONS, which the route with the filter `cors` does not match";
+            let problem =
+                "browsers send a preflight with OPTIONS, which the route with the filter `cors` does not match";
             faults.add(place.clone(), problem, "add OPTIONS");
         }
     }

@@ -9,7 +9,7 @@ use super::snapshot::{Route, Snapshot};
 use super::{form, host};
 use crate::filter::chain::{Item, Progress};
 use crate::filter::{Changes, Facts, Level, LocalResponse, Pending, Resolution, Step};
-use crate::http::rejection::DetailedRejection;
+use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::tls::ClientIdentity;
 
 /// Where a request comes from.
@@ -111,6 +111,10 @@ pub fn resume(
     filtered.changes.fields.extend(resolution.fields);
     match resolution.step {
         Step::Continue => advance(filtered, snapshot, (request, origin, route), next, &mut |_, _, _, _| {}),
+        Step::Repeat => {
+            let same = next.saturating_sub(1);
+            advance(filtered, snapshot, (request, origin, route), same, &mut |_, _, _, _| {})
+        }
         step => end(filtered, step, next),
     }
 }
@@ -137,6 +141,13 @@ fn advance(
 fn end(filtered: &mut Filtered, step: Step, next: usize) -> Result<(), DetailedRejection> {
     match step {
         Step::Continue => {}
+        Step::Repeat => {
+            // Only the result of a wait has this step, and `resume` has handled it.
+            return Err(DetailedRejection {
+                rejection: Rejection::Internal,
+                detail: "a filter repeats without a wait",
+            });
+        }
         Step::Respond(response) => filtered.response = Some(response),
         Step::Wait(pending) => filtered.pending = Some((pending, next)),
         Step::Reject(rejection) => return Err(rejection),

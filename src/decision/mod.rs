@@ -125,10 +125,23 @@ impl Decision {
     /// configuration.
     #[must_use]
     pub fn depends_on_configuration(&self) -> bool {
-        use Rejection::{HttpsRequired, Misdirected, NoRoute, RateLimited};
+        use Rejection::{
+            AccessDenied, AuthUnavailable, HttpsRequired, Misdirected, NoRoute, RateLimited, Unauthorized,
+        };
         let rejection = self.rejection.map(|rejection| rejection.rejection);
         self.route.is_some()
-            || matches!(rejection, None | Some(HttpsRequired | Misdirected | NoRoute | RateLimited { .. }))
+            || matches!(
+                rejection,
+                None | Some(
+                    AccessDenied
+                        | AuthUnavailable
+                        | HttpsRequired
+                        | Misdirected
+                        | NoRoute
+                        | RateLimited { .. }
+                        | Unauthorized
+                )
+            )
     }
 }
 

@@ -1,7 +1,11 @@
 //! The changes to a request that filters record. They apply when the request is forwarded.
 
+use std::sync::Arc;
+
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+use super::token::Claims;
 
 /// A change to the header fields of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +48,8 @@ pub struct Changes {
     pub host: Option<Authority>,
     /// The prefix that was removed from the path, for `X-Forwarded-Prefix`.
     pub removed_prefix: Option<HeaderValue>,
+    /// The claims of the verified token, for later filters.
+    pub claims: Option<Arc<Claims>>,
 }
 
 impl Changes {

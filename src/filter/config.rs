@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::chain::{Chain, Item};
-use super::{Filter, cors, headers, redirect, respond, security_headers};
+use super::{Filter, cors, headers, jwt, redirect, respond, security_headers};
 use crate::base::fault::{Faults, Place, nearest};
 use crate::base::units::PoolName;
 
@@ -29,6 +29,8 @@ pub struct Config {
     pub respond: Option<respond::Config>,
     /// Which pages of other origins may read responses.
     pub cors: Option<cors::Config>,
+    /// Requests need a signed token.
+    pub jwt: Option<jwt::Config>,
 }
 
 /// The configuration of one kind of filter.
@@ -54,13 +56,14 @@ fn row<C: Configuration>(config: Option<&C>) -> Option<&dyn Configuration> {
 
 impl Config {
     /// The filters, each with its key and its configuration if it has one.
-    fn filters(&self) -> [Row<'_>; 5] {
+    fn filters(&self) -> [Row<'_>; 6] {
         [
             ("headers", row(self.headers.as_ref())),
             ("security_headers", row(self.security_headers.as_ref())),
             ("redirect", row(self.redirect.as_ref())),
             ("respond", row(self.respond.as_ref())),
             ("cors", row(self.cors.as_ref())),
+            ("jwt", row(self.jwt.as_ref())),
         ]
     }
 

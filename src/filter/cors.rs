@@ -277,7 +277,8 @@ mod tests {
         ];
         assert_eq!(fields, wanted);
         let preflight = [("origin", "https://evil.test"), ("access-control-request-method", "GET")];
-        let refused = (Some(403), vec!["content-type: text/plain; charset=utf-8".to_owned(), "vary: Origin".to_owned()]);
+        let refused =
+            (Some(403), vec!["content-type: text/plain; charset=utf-8".to_owned(), "vary: Origin".to_owned()]);
         assert_eq!(outcome(LISTED, "OPTIONS", &preflight), refused);
         let several = [preflight[1], ("origin", "https://app.test"), ("origin", "https://evil.test")];
         assert_eq!(outcome(LISTED, "OPTIONS", &several), refused);

@@ -13,7 +13,8 @@
 //! - [`chain`]: chains, and how they run. [`request`], [`changes`], [`response`]: what a filter sees and changes.
 //! - [`local_response`]: responses of filters. [`pending`]: what a request waits for.
 //! - [`variables`]: texts with variables such as `${client.ip}`. [`field_names`]: which header fields filters may change.
-//! - [`headers`], [`redirect`], [`respond`], [`security_headers`], [`cors`]: the filters.
+//! - [`headers`], [`redirect`], [`respond`], [`security_headers`], [`cors`], [`jwt`]: the filters. [`token`]: signed
+//!   tokens.
 
 pub mod chain;
 pub mod changes;
@@ -22,6 +23,7 @@ pub mod cors;
 mod cors_origin;
 pub mod field_names;
 pub mod headers;
+pub mod jwt;
 pub mod local_response;
 pub mod pending;
 pub mod redirect;
@@ -29,6 +31,7 @@ pub mod request;
 pub mod respond;
 pub mod response;
 pub mod security_headers;
+pub mod token;
 pub mod variables;
 
 use std::fmt;
@@ -52,6 +55,8 @@ pub enum Step {
     Reject(DetailedRejection),
     /// A wait, whose result decides.
     Wait(Box<dyn Pending>),
+    /// The same filter again; only as the result of a wait.
+    Repeat,
 }
 
 /// A filter with its checked settings.

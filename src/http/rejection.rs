@@ -86,6 +86,12 @@ pub enum Rejection {
     HttpsRequired,
     /// The client sends HTTP/2 frames that cost work without being requests.
     Flood,
+    /// A filter requires credentials, and the request has none that it accepts.
+    Unauthorized,
+    /// A filter does not allow the client to make the request.
+    AccessDenied,
+    /// A filter cannot find out whether the client may make the request.
+    AuthUnavailable,
     /// An internal error of l7lb.
     Internal,
 }
@@ -125,6 +131,9 @@ impl Rejection {
             Self::NotCached => "not_cached",
             Self::HttpsRequired => "https_required",
             Self::Flood => "flood",
+            Self::Unauthorized => "unauthorized",
+            Self::AccessDenied => "access_denied",
+            Self::AuthUnavailable => "auth_unavailable",
             Self::Internal => "internal",
         }
     }
@@ -135,6 +144,8 @@ impl Rejection {
         match self {
             Self::HttpsRequired => 308,
             Self::BadRequest | Self::AmbiguousPath => 400,
+            Self::Unauthorized => 401,
+            Self::AccessDenied => 403,
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
             Self::HeaderTimeout | Self::BodyTimeout => 408,
@@ -152,7 +163,8 @@ impl Rejection {
             | Self::CircuitOpen { .. }
             | Self::QueueFull { .. }
             | Self::QueueTimeout { .. }
-            | Self::Overloaded { .. } => 503,
+            | Self::Overloaded { .. }
+            | Self::AuthUnavailable => 503,
             Self::ConnectTimeout
             | Self::FirstByteTimeout
             | Self::IdleTimeout
@@ -171,6 +183,8 @@ impl Rejection {
         match self {
             // DEADLINE_EXCEEDED: a retry would be too late.
             Self::TotalTimeout | Self::DeadlineExpired => 4,
+            // PERMISSION_DENIED.
+            Self::AccessDenied => 7,
             Self::BodyTooLarge
             | Self::TargetTooLong
             | Self::HeaderTooLarge
@@ -196,7 +210,10 @@ impl Rejection {
             | Self::IdleTimeout
             | Self::BackendRemoved
             | Self::NotCached
+            | Self::AuthUnavailable
             | Self::AttemptTimeout => 14,
+            // UNAUTHENTICATED.
+            Self::Unauthorized => 16,
         }
     }
 
@@ -230,6 +247,9 @@ impl Rejection {
             | Self::DeadlineExpired => "The service did not respond in time.",
             Self::NotCached => "The cache has no response that it may use.",
             Self::HttpsRequired => "HTTPS is required.",
+            Self::Unauthorized => "Credentials are required.",
+            Self::AccessDenied => "Access is denied.",
+            Self::AuthUnavailable => "Access cannot be checked at the moment.",
             Self::Flood => "Too many frames.",
             Self::Internal => "An internal error occurred.",
         }

@@ -2,3 +2,4 @@
 
 mod cors;
 mod h2_client;
+mod jwt;
