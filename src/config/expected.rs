@@ -128,7 +128,7 @@ fn pattern(steps: &[Step]) -> String {
         let named = named
             && ["pools", "headers", "pool", "roles", "chains", "set", "set_if_absent", "add"]
                 .into_iter()
-                .chain(["request_headers", "response_headers", "claim_headers", "required_claims"])
+                .chain(["request_headers", "response_headers", "claim_headers", "required_claims", "cost"])
                 .any(|map| pattern == map || pattern.ends_with(&format!(".{map}")));
         match step {
             Step::Index(_) => pattern.push_str("[]"),
@@ -203,6 +203,11 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("filters[].jwt.issuers", "[https://login.example.com]"),
     ("filters[].jwt.required_claims", "{ scope: [read] }"),
     ("filters[].jwt.required_claims.NAME", "[read]"),
+    ("filters[].rate_limit", "{ by: client, limits: { type: token_bucket, limit: 10, window: 1s } }"),
+    ("filters[].rate_limit.by", "[client]"),
+    ("filters[].rate_limit.cost", "{ POST: 5 }"),
+    ("filters[].rate_limit.limits", "[{ type: token_bucket, limit: 10, window: 1s }]"),
+    ("filters[].rate_limit.limits[]", "{ type: token_bucket, limit: 10, window: 1s }"),
     ("filters[].redirect", "{ scheme: https, status: 308 }"),
     ("filters[].respond", "{ status: 200, body: ok }"),
     ("filters[].respond.headers", "{ Content-Type: text/html }"),

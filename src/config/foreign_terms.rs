@@ -371,6 +371,17 @@ const BLOCKS: &[Block] = &[
     },
     Block { known: "token_bucket", terms: &[("leaky_bucket gcra", "write `token_bucket`")] },
     Block {
+        known: "cost",
+        terms: &[
+            ("key zone source_criterion limit_req_zone descriptors", "write `by: client`"),
+            (
+                "average rate requests events burst limit limit_req",
+                "write `limits: [{ type: token_bucket, limit: 10 }]`",
+            ),
+            ("limit_req_dry_run dry_run shadow_mode", "write `mode: observe`"),
+        ],
+    },
+    Block {
         known: "required_claims",
         terms: &[
             ("jwks_url jwks_uri remote_jwks auth_jwt_key_request", "write `jwks: https://www.example.com/api`"),

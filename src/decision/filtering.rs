@@ -82,20 +82,21 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// Runs the request halves of the filters. `None` if there are none.
+/// Runs the request halves of the filters. `None` if there are none. What they have decided before a rejection is part of its
+/// response.
 pub(super) fn run(
     snapshot: &Snapshot,
     request: &RequestHeader,
     origin: &Origin<'_>,
     route: Option<&Arc<Route>>,
     observe: &mut Observer<'_>,
-) -> Result<Option<Box<Filtered>>, DetailedRejection> {
+) -> (Option<Box<Filtered>>, Result<(), DetailedRejection>) {
     if snapshot.chains(origin.listener, route).is_empty() {
-        return Ok(None);
+        return (None, Ok(()));
     }
     let mut filtered = Box::<Filtered>::default();
-    advance(&mut filtered, snapshot, (request, origin, route), 0, observe)?;
-    Ok(Some(filtered))
+    let result = advance(&mut filtered, snapshot, (request, origin, route), 0, observe);
+    (Some(filtered), result)
 }
 
 /// Continues after a wait.

@@ -100,7 +100,9 @@ fn filter(
     decision: &mut Decision,
     observe: &mut Observer<'_>,
 ) -> Result<(), DetailedRejection> {
-    decision.filtered = filtering::run(snapshot, request, origin, decision.route.as_ref(), observe)?;
+    let (filtered, result) = filtering::run(snapshot, request, origin, decision.route.as_ref(), observe);
+    decision.filtered = filtered;
+    result?;
     let responds = |filtered: &Filtered| filtered.response.is_some() || filtered.pending.is_some();
     if decision.filtered.as_deref().is_some_and(responds) {
         return Ok(());

@@ -10,8 +10,8 @@ use std::time::Instant;
 use crate::base::units::{PoolName, RouteName};
 use crate::cache::{self, Caches, Counters, RouteCache};
 use crate::config::{Checked, RouteSpec};
-use crate::filter::Chain;
 use crate::filter::chain::Chains;
+use crate::filter::{Chain, SharedLimits};
 use crate::http::client_address::TrustedProxies;
 use crate::http::request_limits::RequestLimits;
 use crate::http::target::Encoded;
@@ -122,7 +122,7 @@ impl Snapshot {
         }
         let routes = Table::build(routes)
             .map_err(|duplicates| duplicates.iter().map(ToString::to_string).collect::<String>())?;
-        Ok(Self {
+        let snapshot = Self {
             routes,
             pools,
             connectors,
@@ -135,7 +135,18 @@ impl Snapshot {
             filters: checked.filters.with_state_of(before.map(|before| &before.filters)),
             listener_filters: listener_filters(checked, before),
             recent_requests: checked.recent_requests.clone(),
-        })
+        };
+        let mut shared = SharedLimits::new(now);
+        let chains = before.into_iter().flat_map(Self::all_chains).chain(snapshot.all_chains());
+        chains.flat_map(|chain| &chain.0).for_each(|item| item.filter.share_limits(&mut shared));
+        Ok(snapshot)
+    }
+
+    /// The chains of all places.
+    fn all_chains(&self) -> impl Iterator<Item = &Chain> {
+        let of_listeners = self.listener_filters.iter().map(|(_, chain)| chain);
+        let of_routes = self.routes.iter().map(|(_, route)| &route.filters);
+        std::iter::once(&self.filters).chain(of_listeners).chain(of_routes)
     }
 
     /// The chains of filters of a request at the listener with this first address.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
+use super::limits::Quota;
 use super::token::Claims;
 
 /// A change to the header fields of a message.
@@ -50,6 +51,8 @@ pub struct Changes {
     pub removed_prefix: Option<HeaderValue>,
     /// The claims of the verified token, for later filters.
     pub claims: Option<Arc<Claims>>,
+    /// What is left of the limits that apply to the request.
+    pub quotas: Vec<Quota>,
 }
 
 impl Changes {

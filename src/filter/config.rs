@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::chain::{Chain, Item};
-use super::{Filter, cors, headers, jwt, redirect, respond, security_headers};
+use super::{Filter, cors, headers, jwt, rate_limit, redirect, respond, security_headers};
 use crate::base::fault::{Faults, Place, nearest};
 use crate::base::units::PoolName;
 
@@ -31,6 +31,8 @@ pub struct Config {
     pub cors: Option<cors::Config>,
     /// Requests need a signed token.
     pub jwt: Option<jwt::Config>,
+    /// Limits requests by parts of the request.
+    pub rate_limit: Option<rate_limit::Config>,
 }
 
 /// The configuration of one kind of filter.
@@ -56,7 +58,7 @@ fn row<C: Configuration>(config: Option<&C>) -> Option<&dyn Configuration> {
 
 impl Config {
     /// The filters, each with its key and its configuration if it has one.
-    fn filters(&self) -> [Row<'_>; 6] {
+    fn filters(&self) -> [Row<'_>; 7] {
         [
             ("headers", row(self.headers.as_ref())),
             ("security_headers", row(self.security_headers.as_ref())),
@@ -64,6 +66,7 @@ impl Config {
             ("respond", row(self.respond.as_ref())),
             ("cors", row(self.cors.as_ref())),
             ("jwt", row(self.jwt.as_ref())),
+            ("rate_limit", row(self.rate_limit.as_ref())),
         ]
     }
 

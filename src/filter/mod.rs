@@ -13,7 +13,8 @@
 //! - [`chain`]: chains, and how they run. [`request`], [`changes`], [`response`]: what a filter sees and changes.
 //! - [`local_response`]: responses of filters. [`pending`]: what a request waits for.
 //! - [`variables`]: texts with variables such as `${client.ip}`. [`field_names`]: which header fields filters may change.
-//! - [`headers`], [`redirect`], [`respond`], [`security_headers`], [`cors`], [`jwt`]: the filters. [`token`]: signed
+//! - [`headers`], [`redirect`], [`respond`], [`security_headers`], [`cors`], [`jwt`],
+//!   [`rate_limit`]: the filters. [`limits`]: the counts of limits. [`token`]: signed
 //!   tokens.
 
 pub mod chain;
@@ -24,8 +25,11 @@ mod cors_origin;
 pub mod field_names;
 pub mod headers;
 pub mod jwt;
+mod limit_key;
+pub mod limits;
 pub mod local_response;
 pub mod pending;
+pub mod rate_limit;
 pub mod redirect;
 pub mod request;
 pub mod respond;
@@ -38,6 +42,7 @@ use std::fmt;
 
 pub use chain::{Chain, Level};
 pub use changes::Changes;
+pub use limits::SharedLimits;
 pub use local_response::LocalResponse;
 pub use pending::{Pending, Resolution};
 pub use request::{Facts, Request};
@@ -76,6 +81,10 @@ pub trait Filter: fmt::Debug + Send + Sync {
     fn may_respond(&self) -> bool {
         false
     }
+
+    /// Takes the counts of its limits from the previous snapshot or a filter of the same name, or starts them. Called once for
+    /// each snapshot.
+    fn share_limits(&self, _shared: &mut SharedLimits) {}
 
     /// A number that changes with the contents of the files that the filter has read. A reload keeps the filter, with its
     /// state, as long as this and the configuration are equal.

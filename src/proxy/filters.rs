@@ -81,7 +81,9 @@ pub(super) fn rewrite(client: &mut impl ClientSide, exchange: &mut Exchange) -> 
     let Some(filtered) = exchange.filtered.as_mut().filter(|filtered| filtered.changes.rewrites()) else {
         return Ok(());
     };
-    let changes = std::mem::take(&mut filtered.changes);
+    let mut changes = std::mem::take(&mut filtered.changes);
+    // The response names them.
+    filtered.changes.quotas = std::mem::take(&mut changes.quotas);
     let request = client.request_mut();
     let uri = changes.uri(&request.uri);
     let requested = RequestedTarget::of(request);

@@ -3,3 +3,4 @@
 mod cors;
 mod h2_client;
 mod jwt;
+mod rate_limit;
