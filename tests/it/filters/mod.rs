@@ -1,6 +1,9 @@
-//! Filters as clients and backends see them.
+//! Filters: each with real requests over HTTP/1.1 and HTTP/2.
 
 mod cors;
+mod frame;
 mod h2_client;
+mod headers;
 mod jwt;
 mod rate_limit;
+mod redirect;
