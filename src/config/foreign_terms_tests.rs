@@ -60,6 +60,7 @@ fn advice_names_only_existing_keys_and_values() {
         "127.0.0.1",
         "0.0.0.0",
         "365d",
+        "client",
         "scope",
         "sub",
         "X-Tenant",

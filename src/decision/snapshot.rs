@@ -11,7 +11,7 @@ use crate::base::units::{PoolName, RouteName};
 use crate::cache::{self, Caches, Counters, RouteCache};
 use crate::config::{Checked, RouteSpec};
 use crate::filter::chain::Chains;
-use crate::filter::{Chain, SharedLimits};
+use crate::filter::{Chain, SharedState};
 use crate::http::client_address::TrustedProxies;
 use crate::http::request_limits::RequestLimits;
 use crate::http::target::Encoded;
@@ -136,9 +136,9 @@ impl Snapshot {
             listener_filters: listener_filters(checked, before),
             recent_requests: checked.recent_requests.clone(),
         };
-        let mut shared = SharedLimits::new(now);
+        let mut shared = SharedState::new(now);
         let chains = before.into_iter().flat_map(Self::all_chains).chain(snapshot.all_chains());
-        chains.flat_map(|chain| &chain.0).for_each(|item| item.filter.share_limits(&mut shared));
+        chains.flat_map(|chain| &chain.0).for_each(|item| item.filter.share_state(&mut shared));
         Ok(snapshot)
     }
 

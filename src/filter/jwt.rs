@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
@@ -16,7 +16,7 @@ use super::config::{Configuration, Surroundings};
 use super::field_names::{self, Message};
 use super::token::remote::{Location, Need};
 use super::token::{Algorithm, ClaimRules, Claims, KeySet, Refusal, Remote, verify};
-use super::{Filter, Pending, Request, Resolution, Response, Step};
+use super::{Filter, Pending, Request, Resolution, Response, SharedState, Step};
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 use crate::http::rejection::{DetailedRejection, Rejection};
@@ -170,10 +170,10 @@ impl Config {
             }
         };
         let hash = hash(ca.as_deref().unwrap_or_default());
-        match Location::parse(url, ca.as_deref()) {
+        match Location::parse(url, ca) {
             Ok(location) => {
                 let remote = Remote::new(location, self.algorithms.clone(), refresh);
-                Some(Keys::Remote(Arc::new(remote), hash))
+                Some(Keys::Url(UrlKeys { own: Arc::new(remote), shared: OnceLock::new(), hash }))
             }
             Err(problem) => {
                 let hint = "write for example https://login.example.com/.well-known/jwks.json";
@@ -203,11 +203,29 @@ fn hash(bytes: &[u8]) -> u64 {
     ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(bytes)
 }
 
-/// Where keys come from, with a hash of the contents of files.
+/// Where keys come from.
 #[derive(Debug)]
 enum Keys {
+    /// A file, with a hash of its contents.
     File(KeySet, u64),
-    Remote(Arc<Remote>, u64),
+    /// A URL.
+    Url(UrlKeys),
+}
+
+/// Keys at a URL, which equal filters share.
+#[derive(Debug)]
+struct UrlKeys {
+    own: Arc<Remote>,
+    /// Set when the filter becomes part of a snapshot.
+    shared: OnceLock<Arc<Remote>>,
+    /// A hash of the contents of `ca`.
+    hash: u64,
+}
+
+impl UrlKeys {
+    fn current(&self) -> &Arc<Remote> {
+        self.shared.get().unwrap_or(&self.own)
+    }
 }
 
 /// Where a token is.
@@ -285,7 +303,8 @@ impl Jwt {
     fn claims(&self, token: &str, is_example: bool, (now, time): (Instant, SystemTime)) -> Result<Claims, Step> {
         let verified = match &self.keys {
             Keys::File(keys, _) => verify(token, keys),
-            Keys::Remote(remote, _) => {
+            Keys::Url(keys) => {
+                let remote = keys.current();
                 let wait = || Err(Step::Wait(Box::new(Fetch(Arc::clone(remote)))));
                 match remote.need(now) {
                     Need::Wait => return wait(),
@@ -351,16 +370,24 @@ impl Filter for Jwt {
     fn describe(&self) -> String {
         let keys = match &self.keys {
             Keys::File(keys, _) => format!("keys for {}", keys.algorithms()),
-            Keys::Remote(remote, _) => format!("keys from {}", remote.url()),
+            Keys::Url(keys) => format!("keys from {}", keys.own.url()),
         };
         let claims: Vec<&str> = self.rules.required.iter().map(|(name, _)| name.as_str()).collect();
         let claims = if claims.is_empty() { String::new() } else { format!("; requires {}", claims.join(", ")) };
         format!("{keys}{claims}")
     }
 
+    fn share_state(&self, shared: &mut SharedState) {
+        if let Keys::Url(keys) = &self.keys {
+            // It is set already if the filter was part of the previous snapshot.
+            keys.shared.set(shared.keys(keys.current())).ok();
+        }
+    }
+
     fn files(&self) -> u64 {
         match &self.keys {
-            Keys::File(_, hash) | Keys::Remote(_, hash) => *hash,
+            Keys::File(_, hash) => *hash,
+            Keys::Url(keys) => keys.hash,
         }
     }
 }

@@ -1,8 +1,6 @@
 //! The counts of filters `rate_limit`, which a reload keeps and filters with the same name share.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Request;
@@ -101,32 +99,8 @@ impl Limits {
         looked.collect()
     }
 
-    fn has(&self, specs: &[limit::Spec]) -> bool {
+    /// Whether these are its limits.
+    pub(super) fn has(&self, specs: &[limit::Spec]) -> bool {
         self.limiters.iter().map(Limiter::spec).eq(specs)
-    }
-}
-
-/// The named limits of a snapshot while it is built.
-pub struct SharedLimits {
-    now: Instant,
-    named: HashMap<String, Arc<Limits>>,
-}
-
-impl SharedLimits {
-    /// No limits. New windows start at `now`.
-    #[must_use]
-    pub fn new(now: Instant) -> Self {
-        Self { now, named: HashMap::new() }
-    }
-
-    /// The limits of a filter: those of the same name, if they are equal, otherwise new ones.
-    pub(super) fn limits(&self, name: Option<&str>, specs: &[limit::Spec]) -> Arc<Limits> {
-        let same = name.and_then(|name| self.named.get(name)).filter(|limits| limits.has(specs));
-        same.map_or_else(|| Arc::new(Limits::new(specs, self.now)), Arc::clone)
-    }
-
-    /// Keeps limits for other filters of the same name.
-    pub(super) fn remember(&mut self, name: &str, limits: &Arc<Limits>) {
-        self.named.insert(name.to_owned(), Arc::clone(limits));
     }
 }

@@ -14,7 +14,7 @@
 //! - [`local_response`]: responses of filters. [`pending`]: what a request waits for.
 //! - [`variables`]: texts with variables such as `${client.ip}`. [`field_names`]: which header fields filters may change.
 //! - [`headers`], [`redirect`], [`respond`], [`security_headers`], [`cors`], [`jwt`],
-//!   [`rate_limit`]: the filters. [`limits`]: the counts of limits. [`token`]: signed
+//!   [`rate_limit`]: the filters. [`limits`]: the counts of limits. [`shared_state`]: what filters share. [`token`]: signed
 //!   tokens.
 
 pub mod chain;
@@ -35,6 +35,7 @@ pub mod request;
 pub mod respond;
 pub mod response;
 pub mod security_headers;
+pub mod shared_state;
 pub mod token;
 pub mod variables;
 
@@ -42,11 +43,11 @@ use std::fmt;
 
 pub use chain::{Chain, Level};
 pub use changes::Changes;
-pub use limits::SharedLimits;
 pub use local_response::LocalResponse;
 pub use pending::{Pending, Resolution};
 pub use request::{Facts, Request};
 pub use response::Response;
+pub use shared_state::SharedState;
 
 use crate::http::rejection::DetailedRejection;
 
@@ -82,9 +83,9 @@ pub trait Filter: fmt::Debug + Send + Sync {
         false
     }
 
-    /// Takes the counts of its limits from the previous snapshot or a filter of the same name, or starts them. Called once for
-    /// each snapshot.
-    fn share_limits(&self, _shared: &mut SharedLimits) {}
+    /// Takes its state, such as counts, from the previous snapshot or an equal filter, or starts it. Called once for each
+    /// snapshot.
+    fn share_state(&self, _shared: &mut SharedState) {}
 
     /// A number that changes with the contents of the files that the filter has read. A reload keeps the filter, with its
     /// state, as long as this and the configuration are equal.

@@ -16,8 +16,8 @@ use serde::Deserialize;
 use super::chain::Chain;
 use super::config::{Configuration, Surroundings};
 use super::limit_key::Part;
-use super::limits::{Limits, SharedLimits};
-use super::{Filter, Request, Step};
+use super::limits::Limits;
+use super::{Filter, Request, SharedState, Step};
 use crate::base::fault::{Faults, Place};
 use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::limit;
@@ -203,7 +203,7 @@ impl Filter for RateLimit {
         format!("{} by {}{observed}", amounts.join(" and "), by.join(", "))
     }
 
-    fn share_limits(&self, shared: &mut SharedLimits) {
+    fn share_state(&self, shared: &mut SharedState) {
         let limits = match self.limits.get() {
             Some(limits) => Arc::clone(limits),
             None => shared.limits(self.name.as_deref(), &self.specs),

@@ -11,17 +11,17 @@ fn config(text: &str) -> Config {
 }
 
 /// A filter with its own limits, and those that filters of the same name share with it.
-fn filter(text: &str, shared: &mut SharedLimits) -> Arc<dyn Filter> {
+fn filter(text: &str, shared: &mut SharedState) -> Arc<dyn Filter> {
     let mut faults = Faults::default();
     let filter = config(text).check(&Place::root(), &Surroundings::default(), &mut faults).unwrap();
     assert!(faults.is_empty(), "{faults:?}");
-    filter.share_limits(shared);
+    filter.share_state(shared);
     filter
 }
 
 #[expect(clippy::disallowed_methods, reason = "the start of windows")]
-fn shared() -> SharedLimits {
-    SharedLimits::new(Instant::now())
+fn shared() -> SharedState {
+    SharedState::new(Instant::now())
 }
 
 /// A request, and whether it is an example.
@@ -143,7 +143,7 @@ fn filters_with_the_same_name_count_together_also_after_a_reload() {
     let filters = [filter(&text, &mut first), filter(&text, &mut first), filter(&format!("{{{ONE}}}"), &mut first)];
     assert_eq!(filters.each_ref().map(|filter| send(filter.as_ref(), PLAIN).0), [true, false, true]);
     let mut next = shared();
-    filters.iter().for_each(|filter| filter.share_limits(&mut next));
+    filters.iter().for_each(|filter| filter.share_state(&mut next));
     assert!(!send(filter(&text, &mut next).as_ref(), PLAIN).0, "a new filter counts with those before");
     let larger = text.replace("\"limit\":1", "\"limit\":2");
     assert!(send(filter(&larger, &mut next).as_ref(), PLAIN).0, "another limit starts from zero");

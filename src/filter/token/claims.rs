@@ -47,7 +47,8 @@ impl Claims {
     fn has(&self, name: &str, wanted: &str) -> bool {
         let is = |value: &Value| match value {
             Value::String(text) => text == wanted,
-            Value::Number(_) | Value::Bool(_) => value.to_string() == wanted,
+            Value::Number(number) => number.to_string() == wanted,
+            Value::Bool(flag) => wanted == if *flag { "true" } else { "false" },
             _ => false,
         };
         match self.get(name) {

@@ -29,7 +29,7 @@ pub struct Key {
 }
 
 enum Verifier {
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
     Public(Box<ParsedPublicKey>),
 }
 
@@ -44,7 +44,7 @@ impl Key {
     /// A secret; `None` if it is too short.
     fn secret(id: Option<String>, algorithm: Algorithm, secret: &[u8]) -> Option<Self> {
         let Scheme::Secret(hash) = algorithm.scheme() else { return None };
-        let verifier = Verifier::Secret(hmac::Key::new(hash, secret));
+        let verifier = Verifier::Secret(Box::new(hmac::Key::new(hash, secret)));
         (secret.len() >= algorithm.secret_min()).then_some(Self { id, algorithm, verifier })
     }
 
@@ -127,8 +127,8 @@ impl KeySet {
     /// Why there is no key.
     pub fn from_json(bytes: &[u8], allowed: &[Algorithm], origin: Origin) -> Result<Self, String> {
         let json: Value = serde_json::from_slice(bytes).map_err(|e| format!("it is not JSON: {e}"))?;
-        let keys = match &json["keys"] {
-            Value::Array(keys) => keys.as_slice(),
+        let keys = match json.get("keys") {
+            Some(Value::Array(keys)) => keys.as_slice(),
             _ if json.get("kty").is_some() => std::slice::from_ref(&json),
             _ => return Err("it is no JWK set: `keys` is missing".to_owned()),
         };
@@ -177,12 +177,12 @@ fn of_public_key(der: &[u8], allowed: &[Algorithm]) -> Result<Key, String> {
 
 /// A key of a set; `None` if it cannot be used.
 fn of_jwk(jwk: &Value, allowed: &[Algorithm], origin: Origin) -> Option<Key> {
-    let text = |name: &str| jwk[name].as_str();
+    let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     let bytes = |name: &str| BASE64_URL_SAFE_NO_PAD.decode(text(name)?).ok();
     if text("use").is_some_and(|word| word != "sig") {
         return None;
     }
-    if jwk["key_ops"].as_array().is_some_and(|words| !words.iter().any(|word| word == "verify")) {
+    if jwk.get("key_ops").and_then(Value::as_array).is_some_and(|words| !words.iter().any(|word| word == "verify")) {
         return None;
     }
     let id = text("kid").map(str::to_owned);

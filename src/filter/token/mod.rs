@@ -7,7 +7,7 @@
 //! token, and takes the algorithm and the key separately.
 //!
 //! - [`algorithm`], [`key`]: keys from PEM, JWK sets (RFC 7517) and secrets. [`remote`]: JWK sets of a URL.
-//! - [`verify`]: verifies a token. [`claims`]: rules about its claims.
+//! - [`mod@verify`]: verifies a token. [`claims`]: rules about its claims.
 
 pub mod algorithm;
 pub mod claims;

@@ -42,6 +42,8 @@ pub struct Location {
     pub target: String,
     /// TLS, for https.
     pub tls: Option<Arc<ClientConfig>>,
+    /// The authorities of `tls` in PEM, if they are not those of the system.
+    pub ca: Option<Vec<u8>>,
 }
 
 impl Location {
@@ -50,7 +52,7 @@ impl Location {
     ///
     /// # Errors
     /// A sentence about the URL or the authorities.
-    pub fn parse(url: &str, ca: Option<&[u8]>) -> Result<Self, String> {
+    pub fn parse(url: &str, ca: Option<Vec<u8>>) -> Result<Self, String> {
         let not_a_url = || format!("`{url}` is not a URL with http or https");
         let uri: http::Uri = url.parse().map_err(|_| not_a_url())?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(not_a_url()) };
@@ -62,9 +64,9 @@ impl Location {
         if ca.is_some() && !endpoint.tls {
             return Err("`ca` has no effect without https".to_owned());
         }
-        let tls = endpoint.tls.then(|| service::client_config(ca, None, &["h2", "http/1.1"])).transpose()?;
+        let tls = endpoint.tls.then(|| service::client_config(ca.as_deref(), None, &["h2", "http/1.1"])).transpose()?;
         let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
-        Ok(Self { url: url.to_owned(), endpoint, target, tls })
+        Ok(Self { url: url.to_owned(), endpoint, target, tls, ca })
     }
 }
 
@@ -120,6 +122,14 @@ impl Remote {
             is_running: AtomicBool::default(),
             failed: AtomicBool::default(),
         }
+    }
+
+    /// Whether `other` fetches the same keys in the same way.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.location, &other.location);
+        (&ours.url, &ours.ca) == (&theirs.url, &theirs.ca)
+            && (&self.allowed, self.refresh) == (&other.allowed, other.refresh)
     }
 
     /// The URL.
@@ -220,13 +230,20 @@ impl Remote {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
 
     const SET: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
     fn remote() -> Remote {
-        let endpoint = Endpoint { tls: false, host: "127.0.0.1".to_owned(), port: 1 };
-        let location = Location { url: "http://127.0.0.1:1/".to_owned(), endpoint, target: "/".to_owned(), tls: None };
+        at_port(1)
+    }
+
+    fn at_port(port: u16) -> Remote {
+        let endpoint = Endpoint { tls: false, host: "127.0.0.1".to_owned(), port };
+        let location =
+            Location { url: "http://127.0.0.1:1/".to_owned(), endpoint, target: "/".to_owned(), tls: None, ca: None };
         Remote::new(location, Vec::new(), Duration::from_secs(600))
     }
 
@@ -257,6 +274,36 @@ mod tests {
         remote.accept(Err("down".to_owned()), at(700));
         assert!(remote.with_keys(|keys| keys.0.len()) == Some(1));
         assert_eq!([705, 710].map(|second| remote.need(at(second))), [Need::None, Need::Background]);
+    }
+
+    /// Serves these bodies, one for each connection.
+    fn serve(bodies: Vec<String>) -> u16 {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for (body, stream) in bodies.into_iter().zip(listener.incoming()) {
+                let mut stream = stream.unwrap();
+                assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn later_fetch_replaces_the_keys_and_requests_share_it() {
+        let named = |id: &str| SET.replace("\"x\"", &format!("\"kid\":\"{id}\",\"x\""));
+        let remote = Arc::new(at_port(serve(vec![named("a"), named("b"), "{}".to_owned()])));
+        let id = || remote.with_keys(|keys| keys.0[0].id.clone().unwrap());
+        assert_eq!(id(), None);
+        for (wanted, fetches) in [("a", 1), ("b", 2), ("b", 3)] {
+            let tasks = [(); 5].map(|()| remote.start_fetch().unwrap());
+            for task in tasks {
+                task.await.unwrap();
+            }
+            // The last set has no keys, so the one before stays.
+            assert_eq!((id().as_deref(), remote.fetches.load(Ordering::Acquire)), (Some(wanted), fetches));
+        }
     }
 
     #[test]

@@ -184,7 +184,7 @@ fn token_without_a_required_claim_is_denied() {
 }
 
 #[test]
-fn keys_of_a_url_are_read_once_and_again_for_an_unknown_key() {
+fn keys_of_a_url_are_read_once_and_at_most_once_a_minute_for_unknown_keys() {
     let (first, second) = (Issuer::new("a"), Issuer::new("b"));
     let (backend, port, server) = (Recorder::start(), free_port(), KeyServer::start(set(&[&first])));
     let _lab = Lab::start(&yaml(port, backend.port, &format!("jwks: '{}'", server.url())));
@@ -201,6 +201,22 @@ fn keys_of_a_url_are_read_once_and_again_for_an_unknown_key() {
         assert_eq!(get(port, &second.token()).status, 401);
     }
     assert_eq!((get(port, &first.token()).status, server.requests()), (200, 1));
+}
+
+#[test]
+fn routes_with_equal_filters_share_the_keys_of_a_url_also_after_a_reload() {
+    let (issuer, backend, port) = (Issuer::new("a"), Recorder::start(), free_port());
+    let server = KeyServer::start(set(&[&issuer]));
+    let one = yaml(port, backend.port, &format!("jwks: '{}'", server.url()));
+    let (start, route) = one.split_once("routes: [").unwrap();
+    let (route, end) = route.split_once("]\n").unwrap();
+    let with = |path: &str| route.replace("path: /,", &format!("path: {path},"));
+    let lab = Lab::start(&format!("{start}routes: [{}, {}]\n{end}", with("/a"), with("/b")));
+    let status = |path: &str| get_with(port, path, &format!("Authorization: Bearer {}\r\n", issuer.token())).status;
+    assert_eq!((status("/a"), status("/b"), server.requests()), (200, 200, 1));
+    replace(&lab, &format!("{start}routes: [{}, {}]\n{end}", with("/a"), with("/new")));
+    reloaded(&lab);
+    assert_eq!((status("/new"), status("/a"), server.requests()), (200, 200, 1));
 }
 
 #[test]
@@ -238,9 +254,7 @@ fn key_set_that_is_too_large_or_trickles_is_not_used() {
             std::thread::sleep(Duration::from_millis(50));
         }
     });
-    for (server, reason) in
-        [(large, "not complete within 1048576 bytes"), (trickling, "within 5s")]
-    {
+    for (server, reason) in [(large, "not complete within 1048576 bytes"), (trickling, "within 5s")] {
         let port = free_port();
         let lab = Lab::start(&yaml(port, backend.port, &format!("jwks: 'http://127.0.0.1:{}/'", server.port)));
         assert_eq!(get(port, &issuer.token()).status, 503, "{reason}");
