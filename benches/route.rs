@@ -15,10 +15,12 @@
 use std::collections::HashSet;
 use std::error::Error;
 use std::hint::black_box;
+use std::net::IpAddr;
 use std::time::Instant;
 
-use http::Method;
-use l7lb::routing::{HostPattern, Matcher, Methods, PathPattern, Table};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use l7lb::routing::conditions::{Source, Test};
+use l7lb::routing::{Condition, Conditions, HostPattern, Matcher, Methods, PathPattern, RequestFacts, Table};
 
 const LARGE: usize = 10_000;
 const ROUNDS: usize = 60;
@@ -95,6 +97,8 @@ fn matcher(host: &str, path: &str, exact: bool, methods: &str) -> Result<Matcher
         host: host.parse::<HostPattern>()?,
         path: PathPattern::new(path, exact)?,
         methods: methods.parse::<Methods>()?,
+        conditions: Conditions::default(),
+        priority: 0,
     })
 }
 
@@ -146,6 +150,43 @@ fn shuffled_requests(table: &Table<usize>) -> Vec<(String, String, Method)> {
     requests
 }
 
+/// A table of `count` routes on one path, each for one value of a header field.
+fn table_of_conditions(count: usize) -> Result<Table<usize>, BoxError> {
+    let of = |number: usize| -> Result<(Matcher, usize), BoxError> {
+        let source = Source::Header(HeaderName::from_static("x-tenant"));
+        let condition = Condition { source, test: Test::Exact(format!("tenant-{number}")), negated: false };
+        let conditions = Conditions { named: vec![condition], ..Conditions::default() };
+        Ok((Matcher { conditions, ..matcher("*", "/", false, "*")? }, number))
+    };
+    let routes = (0..count).map(of).collect::<Result<Vec<_>, _>>()?;
+    Table::build(routes).map_err(|error| format!("{error:?}").into())
+}
+
+/// Lookups among routes with conditions.
+fn conditions(rounds: usize, lookups: usize) -> Result<(), BoxError> {
+    let (small, large) = (table_of_conditions(SHARED.len())?, table_of_conditions(LARGE)?);
+    let headers = HeaderMap::from_iter([(HeaderName::from_static("x-tenant"), HeaderValue::from_static("tenant-7"))]);
+    let uri = Uri::from_static("/x");
+    let facts = RequestFacts { headers: &headers, uri: &uri, client: IpAddr::from([192, 0, 2, 1]) };
+    let round = |table: &Table<usize>| {
+        let start = Instant::now();
+        for _ in 0..lookups {
+            black_box(table.find_for(None, black_box("/x"), &Method::GET, black_box(&facts)));
+        }
+        start.elapsed().as_secs_f64() * 1e9 / lookups as f64
+    };
+    let (mut few, mut many) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        few.push(round(&small));
+        many.push(round(&large));
+    }
+    let (few, many) = (median(few), median(many));
+    println!("{:>6} routes of one path by a header field: {few:6.1} ns per lookup", small.len());
+    println!("{:>6} routes of one path by a header field: {many:6.1} ns per lookup", large.len());
+    println!("ratio {:.2} (aim: at most 1.20)", many / few);
+    Ok(())
+}
+
 fn main() -> Result<(), BoxError> {
     let full = std::env::args().any(|argument| argument == "--bench");
     let (rounds, lookups) = if full { (ROUNDS, LOOKUPS) } else { (1, 1_000) };
@@ -170,5 +211,5 @@ fn main() -> Result<(), BoxError> {
     println!("{:>6} routes: {many:6.1} ns per lookup, the same requests", large.len());
     println!("{:>6} routes: {all:6.1} ns per lookup, requests for every route", large.len());
     println!("ratio {:.2} for the same requests (aim: at most 1.20)", many / few);
-    Ok(())
+    conditions(rounds, lookups)
 }

@@ -46,6 +46,7 @@ pub(crate) fn resident(pid: u32) -> u64 {
 }
 
 /// The space that the files below a folder use, in bytes.
+#[allow(dead_code, reason = "used by some of the benchmarks that share this file")]
 pub(crate) fn occupied(folder: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();

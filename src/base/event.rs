@@ -31,6 +31,28 @@ pub enum Event {
         /// The result of the last check.
         reason: String,
     },
+    /// A list of a source is held back, because it would move more requests than `max_moved` allows.
+    DiscoveryHeldBack {
+        /// The pool.
+        pool: PoolName,
+        /// The source.
+        source: String,
+        /// The share of the requests to the backends of the source that it would move, such as `25.0%`.
+        moved: String,
+        /// The allowed share.
+        max_moved: String,
+    },
+    /// Further backends came up, went down or were removed in the same second: more than 50 of a pool are only counted.
+    BackendsChanged {
+        /// Their pool.
+        pool: PoolName,
+        /// Backends that passed their health checks.
+        up: u32,
+        /// Backends that failed their health checks.
+        down: u32,
+        /// Backends that were removed, without requests in flight.
+        removed: u32,
+    },
     /// A backend was removed from the configuration, and its last request has ended.
     BackendRemoved {
         /// Its pool.
@@ -367,12 +389,14 @@ impl Event {
             | Self::OverrideEnded { .. }
             | Self::DiscoveryFailed { .. }
             | Self::DiscoveryHeld { .. }
+            | Self::DiscoveryHeldBack { .. }
             | Self::DiscoveredBackendsRejected { .. }
             | Self::BackendDeregistered { expired: true, .. }
             | Self::LoginFailed { .. }
             | Self::LogLinesLost { .. } => Level::Warn,
-            Self::BackendRemoved { aborted: 1.., .. } => Level::Warn,
+            Self::BackendRemoved { aborted: 1.., .. } | Self::BackendsChanged { down: 1.., .. } => Level::Warn,
             Self::BackendRemoved { aborted: 0, .. }
+            | Self::BackendsChanged { down: 0, .. }
             | Self::BackendUp { .. }
             | Self::BackendReturned { .. }
             | Self::KeepaliveShortened { .. }

@@ -32,10 +32,12 @@ impl fmt::Display for Event {
             | Self::NameResolved { .. }
             | Self::KeepaliveShortened { .. }
             | Self::BackendRemoved { .. }
+            | Self::BackendsChanged { .. }
             | Self::DiscoveryChanged { .. }
             | Self::DiscoveryFailed { .. }
             | Self::DiscoveryRecovered { .. }
             | Self::DiscoveryHeld { .. }
+            | Self::DiscoveryHeldBack { .. }
             | Self::DiscoveredBackendsRejected { .. }
             | Self::BackendRegistered { .. }
             | Self::BackendDeregistered { .. } => self.describe_discovery(f),
@@ -94,6 +96,14 @@ impl Event {
             }
             Self::BackendRemoved { pool, backend, aborted } => {
                 write!(f, "backend removed: pool={pool} backend={backend} aborted={aborted}")
+            }
+            Self::DiscoveryHeldBack { pool, source, moved, max_moved } => {
+                let shares = format_args!("moved={moved} max_moved={max_moved}");
+                write!(f, "discovered backends held back, they would move too many requests: pool={pool} ")?;
+                write!(f, "source={source:?} {shares}")
+            }
+            Self::BackendsChanged { pool, up, down, removed } => {
+                write!(f, "further backends changed: pool={pool} up={up} down={down} removed={removed}")
             }
             Self::DiscoveryChanged { pool, source, added, removed, total } => {
                 let counts = format_args!("added={added} removed={removed} total={total}");

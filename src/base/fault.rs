@@ -72,6 +72,12 @@ impl Faults {
         self.0.push(Fault { place, problem: problem.into(), hint: hint.into() });
     }
 
+    /// The number of faults.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether there is no fault.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -10,7 +10,9 @@
 //! - [`systemd`]: notifications to the service manager.
 //! - [`accept_errors`]: reports errors of accept loops without a flood.
 //! - [`file_stamps`]: detects changed files.
+//! - [`regular_expression`]: regular expressions of the configuration.
 //! - [`text_file`]: reads text files with a byte-order mark.
+//! - [`vital`]: ends the process if a task fails without which it must not continue.
 
 pub mod units;
 pub mod backend_address;
@@ -21,4 +23,6 @@ mod event_text;
 pub mod lifecycle;
 pub mod systemd;
 pub mod file_stamps;
+pub mod regular_expression;
 pub mod text_file;
+pub mod vital;

@@ -245,6 +245,8 @@ pub struct Spec {
     pub lock_timeout: Duration,
     /// Whether responses have Cache-Status.
     pub status_header: bool,
+    /// Whether the route has its own responses for a URL, because the URL alone does not select it.
+    pub is_separate: bool,
 }
 
 /// Names for `methods`.
@@ -287,6 +289,7 @@ impl Config {
             minimum_uses: self.minimum_uses,
             lock_timeout: self.lock_timeout.0,
             status_header: self.status_header,
+            is_separate: false,
         }
     }
 

@@ -13,7 +13,7 @@ use crate::base::backend_address::BackendAddress;
 use crate::base::units::Period;
 use crate::control::api::client::{CallError, segment};
 use crate::control::api::overrides::{NewState, NewWeight};
-use crate::control::api::pools::{Backend, Backends, CircuitState};
+use crate::control::api::pools::{AcceptedLists, Backend, Backends, CircuitState};
 use crate::control::api::registrations::{Deregistered, RegisteredBackend};
 use crate::control::api::{Cause, Client};
 use crate::pool::operator::overrides::{Override, State};
@@ -67,6 +67,13 @@ enum Action {
     },
     /// End the registration of a backend: it gets no new requests, and leaves the pool once it has none in flight.
     Remove(Change),
+    /// Let the lists of the sources of a pool take effect that `hold` or `max_moved` hold back.
+    Accept {
+        /// The pool.
+        pool: String,
+        #[command(flatten)]
+        process: ProcessArguments,
+    },
     /// Send a backend no new requests; requests in flight finish. Its health is still checked.
     Drain(Change),
     /// As drain, and stop its health checks: for maintenance.
@@ -131,6 +138,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
             show_registered(&process.client()?.post(&format!("{}/renew", backend.path()))?, process)
         }
         Some(Action::Remove(change)) => remove(change),
+        Some(Action::Accept { pool, process }) => accept(pool, process),
         Some(Action::Drain(change)) => set(change, State::Draining),
         Some(Action::Disable(change)) => set(change, State::Disabled),
         Some(Action::Enable(change)) => set(change, State::Enabled),
@@ -141,6 +149,17 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), Failure> {
         Some(Action::Reset { backend, process }) => {
             show(&process.client()?.delete(&format!("{}/override", backend.path()))?, process)
         }
+    }
+}
+
+fn accept(pool: &str, process: &ProcessArguments) -> Result<(), Failure> {
+    let accepted: AcceptedLists = process.client()?.post(&format!("/pools/{}/sources/accept", segment(pool)))?;
+    if process.json {
+        return table::json(&accepted);
+    }
+    match accepted.sources.as_slice() {
+        [] => table::print("no list is held back\n"),
+        sources => table::print(&format!("accepted: {}\n", sources.join(", "))),
     }
 }
 

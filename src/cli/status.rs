@@ -15,6 +15,7 @@ use crate::control::api::log::{Events, Level};
 use crate::control::api::pools::Pools;
 use crate::control::api::process::{Ready, Version};
 use crate::observe::operator_log::{LogLevel, LoggedEvent};
+use crate::pool::selection::choice::percent;
 
 /// The polling interval for new events.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -111,7 +112,35 @@ pub(super) fn pools(process: &ProcessArguments) -> Result<(), Failure> {
         ]);
     }
     table.print()?;
-    sources(&response)
+    sources(&response)?;
+    zones(&response)
+}
+
+/// The zones of pools with a zone preference, if there are any.
+fn zones(pools: &Pools) -> Result<(), Failure> {
+    let mut table = Table::new(["pool", "zone", "backends", "capacity", "requests"]);
+    let mut is_empty = true;
+    for (pool, zones) in pools.pools.iter().filter_map(|pool| Some((pool, pool.zones.as_ref()?))) {
+        for zone in &zones.zones {
+            is_empty = false;
+            let name = match &zone.zone {
+                Some(name) if *name == zones.local => format!("{name} (local)"),
+                name => or_dash(name.as_ref()),
+            };
+            table.row([
+                pool.name.to_string(),
+                name,
+                zone.backends.to_string(),
+                format!("{}", (zone.capacity * 100.0).round() / 100.0),
+                percent(zone.share),
+            ]);
+        }
+    }
+    if is_empty {
+        return Ok(());
+    }
+    table::print("\n")?;
+    table.print()
 }
 
 /// The sources of backends, if there are any.
@@ -124,7 +153,7 @@ fn sources(pools: &Pools) -> Result<(), Failure> {
             pool.name.to_string(),
             source.source.clone(),
             source.backends.to_string(),
-            source.held.to_string(),
+            source.moves.map_or_else(|| source.held.to_string(), |moves| format!("list that moves {}", percent(moves))),
             source.rejected.to_string(),
             or_dash(source.listed),
             or_dash(source.failure.as_ref()),

@@ -124,12 +124,14 @@ fn pattern(steps: &[Step]) -> String {
     let mut pattern = String::new();
     for step in steps {
         // As a filter, `headers` is a block.
-        let named = !pattern.ends_with("[].headers") || pattern.ends_with("tests[].headers");
+        let named = !pattern.ends_with("[].headers") || pattern == "tests[].headers" || pattern == "routes[].headers";
         let named = named
             && ["pools", "headers", "pool", "roles", "chains", "set", "set_if_absent", "add"]
                 .into_iter()
                 .chain(["request_headers", "response_headers", "claim_headers", "required_claims", "cost"])
-                .any(|map| pattern == map || pattern.ends_with(&format!(".{map}")));
+                .any(|map| pattern == map || pattern.ends_with(&format!(".{map}")))
+            || pattern == "routes[].query"
+            || pattern == "routes[].cookies";
         match step {
             Step::Index(_) => pattern.push_str("[]"),
             Step::Key(_) if named => pattern.push_str(".NAME"),
@@ -211,6 +213,11 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("filters[].redirect", "{ scheme: https, status: 308 }"),
     ("filters[].respond", "{ status: 200, body: ok }"),
     ("filters[].respond.headers", "{ Content-Type: text/html }"),
+    ("filters[].rewrite", "{ strip_prefix: /api }"),
+    ("filters[].rewrite.query", "{ remove: debug }"),
+    ("filters[].rewrite.query.remove", "[debug]"),
+    ("filters[].rewrite.query.set", "{ lang: en }"),
+    ("filters[].rewrite.regex", "{ match: \"^/user/([0-9]+)$\", replace: /u/$1 }"),
     ("listeners", "0.0.0.0:8080"),
     ("listeners[]", "{ address: 0.0.0.0:8080 }"),
     ("listeners[].address", "0.0.0.0:8080"),
@@ -238,6 +245,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("pools.NAME.discover[].deny", "[169.254.0.0/16]"),
     ("pools.NAME.discover[].dns", "api.internal:8080"),
     ("pools.NAME.discover[].dns.resolvers", "[10.0.0.53, 127.0.0.1:5353]"),
+    ("pools.NAME.discover[].docker", "{ labels: [app=shop] }"),
+    ("pools.NAME.discover[].docker.labels", "[app=shop]"),
     ("pools.NAME.discover[].etcd", "{ endpoints: [http://127.0.0.1:2379], prefix: /l7lb/api/ }"),
     ("pools.NAME.discover[].etcd.endpoints", "[http://127.0.0.1:2379]"),
     ("pools.NAME.discover[].etcd.tls", "{ ca: /etc/l7lb/ca.pem }"),
@@ -270,8 +279,16 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("routes[].cache.key.parameters", "[page]"),
     ("routes[].cache.methods", "[GET, HEAD]"),
     ("routes[].cache.statuses", "[200, 404]"),
+    ("routes[].clients", "[10.0.0.0/8]"),
+    ("routes[].cookies", "{ beta: { exact: \"1\" } }"),
+    ("routes[].cookies.NAME", "{ exact: \"1\" }"),
+    ("routes[].except_clients", "[10.1.0.0/16]"),
+    ("routes[].headers", "{ X-Version: { exact: \"2\" } }"),
+    ("routes[].headers.NAME", "{ exact: \"2\" }"),
     ("routes[].methods", "[GET, HEAD]"),
     ("routes[].pool", "api"),
+    ("routes[].query", "{ preview: { present: true } }"),
+    ("routes[].query.NAME", "{ present: true }"),
     ("routes[].rate_limit", "{ type: token_bucket, limit: 100, window: 1s }"),
     ("routes[].retry", "{ attempts: 2 }"),
     ("routes[].retry.on", "[connect, timeout, 503]"),

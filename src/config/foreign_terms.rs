@@ -35,7 +35,7 @@ fn snake_case(term: &str) -> String {
     snake
 }
 
-const NO_REWRITE: &str = "remove it: l7lb forwards the path unchanged; let the backend serve it";
+const REWRITE: &str = "write `filters: [{ rewrite: { strip_prefix: /api } }]`";
 const HEADERS: &str = "write `filters: [{ headers: { request: { set: { X-Tenant: a } } } }]`";
 const CORS: &str = "write `filters: [{ cors: { origins: [https://www.example.com] } }]`";
 const FILTERS: &str = "write `filters`, for example `filters: [{ security_headers: default }]`";
@@ -279,16 +279,22 @@ const BLOCKS: &[Block] = &[
             (
                 "strip_prefix strip_path_prefix prefix_rewrite regex_rewrite rewrite replace_path handle_path \
                  add_prefix",
-                NO_REWRITE,
+                REWRITE,
             ),
             ("middlewares middleware plugins", FILTERS),
-            ("headers add_header proxy_set_header header_up request_headers_to_add", HEADERS),
+            ("add_header proxy_set_header header_up request_headers_to_add", HEADERS),
+            (
+                "header header_regexp hdr match_headers",
+                "write `headers: { X-Version: { exact: VALUE } }`, or `prefix`, `regex`, `present`",
+            ),
+            ("query_regexp query_params query_parameters", "write `query: { NAME: { exact: VALUE } }`"),
+            ("client_ip remote_ip source_ip src", "write `clients: [10.0.0.0/8]`"),
             ("cors cors_policy access_control_allow_origin_list http_cors", CORS),
             (
                 "regex path_regexp path_reg safe_regex",
                 "remove it: a `path` is a prefix by whole segments, without regular expressions",
             ),
-            ("priority order", "remove it: the most specific route applies, in any order"),
+            ("order", "remove it: the most specific route applies, in any order"),
             ("redirect return", "write `redirect_to_https: 443` in a listener"),
             ("limit_req", "write `rate_limit: { type: token_bucket, limit: 100, window: 1s, burst: 20 }`"),
             ("client_max_body_size max_body_size", "write `body_size: 10MiB`"),
@@ -417,7 +423,7 @@ const BLOCKS: &[Block] = &[
             ("ip_hash", CONSISTENT_HASH),
             ("hash uri", METHODS_OF_HASH),
             ("proxy_pass upstream reverse_proxy", "write `pool: NAME` in a route, and `backends` in that pool"),
-            ("strip_prefix strip_path_prefix rewrite", NO_REWRITE),
+            ("strip_prefix strip_path_prefix rewrite", REWRITE),
             ("add_header proxy_set_header header_up", HEADERS),
             ("middlewares", FILTERS),
             ("health_uri", HEALTH_CHECK),

@@ -107,7 +107,7 @@ fn terms_of_other_proxies_get_a_hint_with_the_term_of_l7lb() {
         (base(", health_check: { uri: /h }", "", ""), "write `path`"),
         (base(", max_fails: 3", "", ""), "write `passive_health: { consecutive_failures: 5, ejection_time: 10s }`"),
         (base("", ", proxy_pass: http://p", ""), "write `pool: NAME`"),
-        (base("", ", strip_prefix: /api", ""), "l7lb forwards the path unchanged"),
+        (base("", ", strip_prefix: /api", ""), "rewrite: { strip_prefix: /api }"),
         (base("", ", middlewares: [a]", ""), "write `filters`"),
         (base("", ", rule: Host(`a`)", ""), "write `path: /api`"),
         (base("", ", cors: {}", ""), "write `filters: [{ cors:"),

@@ -11,6 +11,7 @@
 //! - [`admin`], [`server`], [`listener`], [`routes`], [`shares`], [`expectation`], [`reload`]: blocks that belong to no
 //!   other module. `short_forms`: what may be written shorter.
 //! - `references`: unknown names in a file with other faults. `expected`, `foreign_terms`, `renamed`: hints.
+//! - `rewrites`: the `rewrite` filters of all chains that a request passes.
 
 pub mod admin;
 pub mod diagnostic;
@@ -24,6 +25,7 @@ pub mod positions;
 pub mod reload;
 mod references;
 mod renamed;
+mod rewrites;
 pub mod routes;
 pub mod schema;
 pub mod server;
@@ -60,6 +62,7 @@ use crate::listener::connection_limits::{self, ConnectionLimits};
 use crate::observe::access_log;
 use crate::observe::recent_requests;
 use crate::pool;
+use crate::tls::system_authorities;
 
 /// The whole file, not checked yet.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -200,6 +203,7 @@ impl Config {
         pools.values_mut().for_each(|pool| pool.local_zone.clone_from(&self.server.zone));
         self.reload.check(&self.recent_requests, &root.key("reload"), &mut faults);
         self.check_source_addresses(&root.key("pools"), &mut faults);
+        self.check_system_authorities(&root.key("pools"), &mut faults);
         let server = self.server.check(&root.key("server"), &mut faults);
         let names: Vec<&PoolName> = self.pools.keys().collect();
         let around = Surroundings { pools: &names, chains: Some(&self.chains) };
@@ -231,6 +235,10 @@ impl Config {
         };
         self.cache.check(&root.key("cache"), &mut faults);
         self.check_cache(&checked, &mut faults);
+        if faults.is_empty() {
+            // With other faults, routes may be missing, and positions would be wrong.
+            rewrites::check(&checked, &mut faults);
+        }
         check_admin_addresses(&checked, &root.key("admin").key("listen"), &mut faults);
         self.check_retries(&checked, &mut faults);
         checked.check_limit_names(&mut faults);
@@ -257,6 +265,22 @@ impl Config {
                 pools.key(name.as_str()).key("proxy_protocol"),
                 "connections with this header cannot have a source address of `server.client_bind_to_ipv4` or `_ipv6`",
                 "remove one of the two",
+            );
+        }
+    }
+
+    /// Pools whose backends are verified against the authorities of the system need them.
+    fn check_system_authorities(&self, pools: &Place, faults: &mut Faults) {
+        let needs = |pool: &pool::Config| pool.tls.as_ref().is_some_and(|tls| tls.ca.is_none());
+        if self.server.ca_file.is_some() || !self.pools.values().any(needs) {
+            return;
+        }
+        let Err(reason) = system_authorities::check() else { return };
+        for (name, _) in self.pools.iter().filter(|(_, pool)| needs(pool)) {
+            faults.add(
+                pools.key(name.as_str()).key("tls"),
+                format!("the certificate authorities of the system cannot be used: {reason}"),
+                "install the package ca-certificates, or name a PEM file with `ca`",
             );
         }
     }

@@ -10,7 +10,8 @@ use super::tree::Tree;
 use crate::base::fault::{Fault, Faults, Place};
 
 /// The keys that decide which requests a route matches.
-const MATCHER: [&str; 4] = ["path", "host", "methods", "exact"];
+const MATCHER: [&str; 10] =
+    ["path", "host", "methods", "exact", "headers", "query", "cookies", "clients", "except_clients", "priority"];
 
 /// The faults of references to pools, in a file as written.
 pub(super) fn unknown_pools(tree: &Tree) -> Vec<Fault> {
@@ -76,7 +77,10 @@ fn names_a_route(fault: &Fault, written: &Tree) -> bool {
 }
 
 fn is_duplicate(fault: &Fault) -> bool {
-    fault.place.as_str().starts_with("routes") && fault.problem.starts_with("matches the same requests")
+    fault.place.as_str().starts_with("routes")
+        && ["matches the same requests", "a request may match both"]
+            .iter()
+            .any(|start| fault.problem.starts_with(start))
 }
 
 /// Whether the removed part, or the key that was probably meant, decides which requests a route matches.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::Method;
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -20,6 +21,7 @@ use crate::pool::peer::{Protocol, Timeouts, TimeoutsConfig};
 use crate::retry;
 use crate::routing::affinity::cookie::ProcessKey;
 use crate::routing::affinity::{self, Affinity, AffinityMethod};
+use crate::routing::condition_config::{self, Given};
 use crate::routing::{HostPattern, Matcher, Methods, PathPattern, Table};
 
 /// Configuration of a route.
@@ -40,6 +42,26 @@ pub struct Config {
     /// The methods; default: any.
     #[serde(default)]
     pub methods: Option<Vec<String>>,
+    /// Conditions on header fields, by name. A route with conditions comes before those of the same host and path without.
+    #[serde(default)]
+    pub headers: BTreeMap<String, condition_config::Config>,
+    /// Conditions on query parameters, by name.
+    #[serde(default)]
+    pub query: BTreeMap<String, condition_config::Config>,
+    /// Conditions on cookies, by name.
+    #[serde(default)]
+    pub cookies: BTreeMap<String, condition_config::Config>,
+    /// The networks of clients; default: all.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub clients: Vec<IpNet>,
+    /// The networks of clients that do not match.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub except_clients: Vec<IpNet>,
+    /// The order among routes with conditions of the same host and path: the highest comes first; default: 0.
+    #[serde(default)]
+    pub priority: Option<i32>,
     /// The pool, or several pools with their shares. Required, unless a filter responds.
     #[serde(default)]
     pub pool: Option<Shares>,
@@ -144,11 +166,15 @@ pub fn check(
     if let Err(duplicates) = Table::build(specs.iter().map(|(index, spec)| (spec.matcher.clone(), *index))) {
         for duplicate in duplicates {
             let index_of = |position: usize| specs.get(position).map_or(position, |(index, _)| *index);
-            faults.add(
-                place.index(index_of(duplicate.second)).key("path"),
-                format!("matches the same requests as routes[{}] ({})", index_of(duplicate.first), duplicate.matcher),
-                "remove one, or give them different hosts, paths or methods",
-            );
+            let (first, matcher) = (index_of(duplicate.first), duplicate.matcher);
+            let (problem, hint) = if duplicate.partial {
+                let problem = format!("a request may match both this route ({matcher}) and routes[{first}]");
+                (problem, "give one a higher `priority`, or conditions that exclude each other")
+            } else {
+                let problem = format!("matches the same requests as routes[{first}] ({matcher})");
+                (problem, "remove one, or give them different hosts, paths, methods or conditions")
+            };
+            faults.add(place.index(index_of(duplicate.second)).key("path"), problem, hint);
         }
     }
     specs.into_iter().map(|(_, spec)| spec).collect()
@@ -207,7 +233,7 @@ impl Config {
         let sticky = self.sticky(around, place, faults);
         let retry = self.retry.check(&place.key("retry"), faults);
         self.check_grpc(&retry, pools, &place.key("retry").key("on"), faults);
-        let cache = self.cache.as_ref().map(|cache| cache.check(&place.key("cache"), faults));
+        let mut cache = self.cache.as_ref().map(|cache| cache.check(&place.key("cache"), faults));
         let rate_limit = self.rate_limit.check(&place.key("rate_limit"), faults);
         let filters = filter::config::check(&self.filters, &place.key("filters"), around.filters, faults);
         if self.pool.is_none() && !filters.0.iter().any(|item| item.filter.may_respond()) {
@@ -215,6 +241,9 @@ impl Config {
         }
         self.check_cors(&filters, &place.key("methods"), faults);
         let matcher = self.matcher(place, faults)?;
+        if let Some(cache) = &mut cache {
+            cache.is_separate = !matcher.conditions.is_empty();
+        }
         let name = self.name.clone().unwrap_or_else(|| matcher.to_string().into());
         let body_size = self.body_size.map_or(around.limits.body_size, |size| size.0);
         let allow_encoded = self.allow_encoded();
@@ -293,7 +322,16 @@ impl Config {
                 .ok(),
         };
         let methods = self.methods(&place.key("methods"), faults);
-        Some(Matcher { host: host?, path: path?, methods: methods? })
+        let given = Given {
+            headers: &self.headers,
+            query: &self.query,
+            cookies: &self.cookies,
+            clients: &self.clients,
+            except_clients: &self.except_clients,
+            priority: self.priority,
+        };
+        let (conditions, priority) = given.check(place, faults);
+        Some(Matcher { host: host?, path: path?, methods: methods?, conditions, priority })
     }
 
     /// The path in normalised form: requests never have another form.

@@ -8,7 +8,7 @@ use schemars::transform::{RecursiveTransform, Transform};
 use serde_json::{Map, Value, json};
 
 use super::Config;
-use super::short_forms::SHORT_SOURCES;
+use super::short_forms::{BARE_SOURCES, SHORT_SOURCES};
 
 /// A value may be an environment variable instead.
 const VARIABLE: &str = r"\$\{";
@@ -54,7 +54,7 @@ fn allow_addresses(schema: &mut Value) {
                 *block = json!({ "anyOf": [block.take(), { "type": address }] });
             }
         }
-        *source = json!({ "anyOf": [source.take(), { "const": "api" }] });
+        *source = json!({ "anyOf": [source.take(), { "enum": BARE_SOURCES }] });
     }
     if let Some(Value::Object(tls)) = schema.pointer_mut(&format!("{pool}/tls")) {
         tls.remove("required");

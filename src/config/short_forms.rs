@@ -69,14 +69,19 @@ fn is_address(tree: &Tree) -> bool {
 /// Sources of backends for which one value suffices, and its key.
 pub(super) const SHORT_SOURCES: [(&str, &str); 3] = [("dns", "name"), ("file", "path"), ("kubernetes", "service")];
 
+/// Sources of backends that need no key.
+pub(super) const BARE_SOURCES: [&str; 2] = ["api", "docker"];
+
 /// `api` and `api:` instead of `api: {}`, and the most important value instead of a block.
 fn expand_source(source: &mut Tree) {
-    if source.scalar().and_then(Value::as_str) == Some("api") {
-        source.set(Value::Null);
-        source.wrap_under("api");
-    }
-    if let Some(api) = source.get_mut("api").filter(|api| api.is_null()) {
-        api.set(Value::Mapping(serde_yaml::Mapping::new()));
+    for kind in BARE_SOURCES {
+        if source.scalar().and_then(Value::as_str) == Some(kind) {
+            source.set(Value::Null);
+            source.wrap_under(kind);
+        }
+        if let Some(block) = source.get_mut(kind).filter(|block| block.is_null()) {
+            block.set(Value::Mapping(serde_yaml::Mapping::new()));
+        }
     }
     if let Some(dns) = source.get_mut("dns") {
         expand_name(dns);

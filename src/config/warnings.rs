@@ -1,5 +1,6 @@
 //! Warnings: valid but unwise settings. A file with warnings is used; `l7lb check --strict` rejects it.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -8,11 +9,12 @@ use ipnet::IpNet;
 
 use super::{Config, admin, listener};
 use crate::base::backend_address::BackendAddress;
-use crate::base::fault::{Fault, Faults, Place};
-use crate::base::units::Period;
+use crate::base::fault::{Fault, Faults, Place, nearest};
+use crate::base::units::{Period, Zone};
 use crate::cache::StoreKind;
 use crate::cache::store::disk::check_folder;
 use crate::discovery::Target;
+use crate::discovery::config::Config as SourceConfig;
 use crate::listener::address::ListenAddress;
 use crate::listener::descriptors;
 use crate::pool::peer::Protocol;
@@ -64,6 +66,7 @@ pub fn warnings(config: &Config, circumstances: &Circumstances) -> Vec<Fault> {
         );
     }
     pools(config, &root.key("pools"), &mut found);
+    zone(config, &root.key("server").key("zone"), &mut found);
     cache_folder(config, &root.key("cache").key("disk").key("path"), &mut found);
     for (index, route) in config.routes.iter().enumerate() {
         if let Some(prefix) = route.path_without_wildcard() {
@@ -254,6 +257,24 @@ fn pools(config: &Config, place: &Place, found: &mut Faults) {
         let all = [("connect", timeouts.connect), ("first_byte", timeouts.first_byte), ("idle", timeouts.idle)];
         endless(all, &place.key("timeouts"), found);
     }
+}
+
+/// Reports a local zone in which no backend is or can be.
+fn zone(config: &Config, place: &Place, found: &mut Faults) {
+    let Some(local) = &config.server.zone else { return };
+    let zones = config.pools.values().flat_map(|pool| &pool.backends).filter_map(|backend| backend.zone.as_ref());
+    let zones: BTreeSet<&str> = zones.map(Zone::as_str).collect();
+    let mut sources = config.pools.values().flat_map(|pool| &pool.discover);
+    if zones.contains(local.as_str()) || sources.any(SourceConfig::knows_zones) {
+        return;
+    }
+    let known = zones.iter().copied().collect::<Vec<_>>().join(", ");
+    let hint = match nearest(local.as_str(), zones.iter().copied()) {
+        Some(similar) => format!("did you mean `{similar}`?"),
+        None if known.is_empty() => "set `zone` of the backends, or remove this key".to_owned(),
+        None => format!("the zones of the backends are {known}"),
+    };
+    found.add(place.clone(), format!("no backend is in the zone `{local}`, so no backend is preferred"), hint);
 }
 
 /// Reports a folder for the cache on disk that cannot be used, if a route uses it.

@@ -189,3 +189,25 @@ fn plain_listener_beside_tls_and_expiring_certificates_are_reported() {
         assert!(told[0].problem.starts_with(said), "{}", told[0].problem);
     }
 }
+
+#[test]
+fn local_zone_without_a_backend_is_reported_with_the_similar_zone_unless_a_source_may_supply_one() {
+    let said = |zone: &str, pool: &str| -> Vec<String> {
+        let text = format!(
+            "server: {{ zone: {zone} }}\nlisteners: [{{ address: 127.0.0.1:80 }}]\n\
+             pools: {{ p: {{ {pool} }} }}\nroutes: [{{ path: /, pool: p }}]\n"
+        );
+        told(&text, &today()).iter().map(ToString::to_string).collect()
+    };
+    let zones = "backends: [{ address: '127.0.0.1:1', zone: eu-1a }, { address: '127.0.0.1:2', zone: eu-1b }]";
+    assert_eq!(said("eu-1b", zones), [""; 0]);
+    let [wrong] = &said("eu-1bb", zones)[..] else { panic!() };
+    assert!(wrong.contains("warning at server.zone: no backend is in the zone `eu-1bb`"), "{wrong}");
+    assert!(wrong.contains("did you mean `eu-1b`?"), "{wrong}");
+    let [other] = &said("us-east", zones)[..] else { panic!() };
+    assert!(other.contains("the zones of the backends are eu-1a, eu-1b"), "{other}");
+    let [none] = &said("a", "backends: ['127.0.0.1:1']")[..] else { panic!() };
+    assert!(none.contains("set `zone` of the backends, or remove this key"), "{none}");
+    assert_eq!(said("a", "discover: [{ file: /nonexistent/a.yaml }]"), [""; 0]);
+    assert_eq!(said("a", "discover: [{ dns: api.internal:80 }]").len(), 1, "DNS knows no zones");
+}

@@ -95,8 +95,8 @@ pub fn in_store(request: &RequestHeader, route: &RouteCache, cache: &Cache) -> C
 #[must_use]
 pub fn target<'a>(request: &'a RequestHeader, scheme: &'a str, route: &'a RouteCache) -> key::Target<'a> {
     key::Target {
-        // Without the host, only the route separates its responses from others.
-        space: if route.spec.rules.key.host { "" } else { route.name.as_str() },
+        // Without the host, or if the URL does not select the route, only the route separates its responses from others.
+        space: if route.spec.rules.key.host && !route.spec.is_separate { "" } else { route.name.as_str() },
         scheme,
         scheme_in_key: true,
         host: host(request).unwrap_or_default(),

@@ -110,10 +110,7 @@ impl Outcome {
             let mut changes = filtered.changes.clone();
             let mut parts: http::request::Parts = request.into();
             changes.apply_fields(&mut parts.headers);
-            parts.uri = changes.uri(&parts.uri);
-            if let Some(host) = changes.host.and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
-                parts.headers.insert(header::HOST, host);
-            }
+            changes.apply_target(&mut parts.uri, &mut parts.headers);
             request = parts.into();
         }
         Some(request)

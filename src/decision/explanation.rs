@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cache_explanation::CacheExplanation;
 use super::example::{EvaluatedLimit, Outcome};
-use super::filter_explanation::FilterEffect;
+use super::filter_explanation::{FilterEffect, write_filters};
 use super::host;
 use crate::base::backend_address::BackendAddress;
 use crate::base::units::{PoolName, RouteName};
@@ -20,7 +20,8 @@ use crate::http::rejection::Rejection;
 use crate::pool::selection::choice::percent;
 use crate::pool::selection::preview::Candidate;
 use crate::pool::selection::zone_preference::ZonePreference;
-use crate::routing::{HostPattern, Matcher, Methods, PathPattern, Table};
+use crate::routing::conditions::Kind;
+use crate::routing::{Conditions, HostPattern, Matcher, Methods, PathPattern, RequestFacts, Table};
 
 /// The result for one route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -34,10 +35,22 @@ pub enum Verdict {
     Path,
     /// Another method.
     Method,
+    /// A header field has another value, or is missing.
+    Header,
+    /// A query parameter has another value, or is missing.
+    Query,
+    /// A cookie has another value, or is missing.
+    Cookie,
+    /// Another client.
+    Client,
     /// It matches, but the matching route has a more specific host.
     HostLessSpecific,
     /// It matches, but the matching route has a more specific path.
     PathLessSpecific,
+    /// It matches, but has no conditions, and those of the matching route are fulfilled.
+    Fallback,
+    /// It matches, but the matching route has a higher priority.
+    LowerPriority,
     /// It matches, but the matching route lists the method.
     MethodLessSpecific,
     /// It matches, but l7lb has responded before routing.
@@ -45,12 +58,28 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// The verdict about a route with a condition of this kind that is not fulfilled.
+    fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Header => Self::Header,
+            Kind::Query => Self::Query,
+            Kind::Cookie => Self::Cookie,
+            Kind::Client => Self::Client,
+        }
+    }
+
     fn words(self) -> &'static str {
         match self {
             Self::Matches => "matches",
             Self::Host => "no match: another host",
             Self::Path => "no match: another path",
             Self::Method => "no match: another method",
+            Self::Header => "no match: a header field",
+            Self::Query => "no match: a query parameter",
+            Self::Cookie => "no match: a cookie",
+            Self::Client => "no match: another client",
+            Self::Fallback => "not selected: matches, but has no conditions",
+            Self::LowerPriority => "not selected: matches, but has a lower priority",
             Self::HostLessSpecific => "not selected: matches, but its host is less specific",
             Self::PathLessSpecific => "not selected: matches, but its path is less specific",
             Self::MethodLessSpecific => "not selected: matches, but does not list the method",
@@ -193,7 +222,7 @@ impl Explanation {
         Self {
             client,
             path: request.as_ref().map(|request| request.uri.path().to_owned()),
-            routes: considered(request.as_ref(), decision.route.as_ref(), snapshot),
+            routes: considered((request.as_ref(), client), decision.route.as_ref(), snapshot),
             route: decision.route.as_ref().map(|route| route.name.clone()),
             limits: limits.iter().map(Limit::new).collect(),
             filters,
@@ -287,17 +316,23 @@ fn shares(route: &Route) -> Vec<Share> {
     route.targets.shares().map(share).collect()
 }
 
-fn considered(request: Option<&RequestHeader>, matched: Option<&Arc<Route>>, snapshot: &Snapshot) -> Vec<Considered> {
+fn considered(
+    (request, client): (Option<&RequestHeader>, IpAddr),
+    matched: Option<&Arc<Route>>,
+    snapshot: &Snapshot,
+) -> Vec<Considered> {
     let is_matching = |route: &Arc<Route>| matched.is_some_and(|matched| Arc::ptr_eq(matched, route));
     let winner = snapshot.routes.iter().find(|(_, route)| is_matching(route)).map(|(matcher, _)| matcher);
     let verdict = |matcher: &Matcher, route: &Arc<Route>| match request {
         _ if is_matching(route) => Verdict::Matches,
         None => Verdict::NotEvaluated,
-        Some(request) => mismatch(matcher, request).unwrap_or_else(|| match winner {
+        Some(request) => mismatch(matcher, request, client).unwrap_or_else(|| match winner {
             None => Verdict::NotEvaluated,
-            // Host takes precedence over path, path over method; see `crate::routing`.
+            // Host takes precedence over path, path over conditions, conditions over method; see `crate::routing`.
             Some(winner) if winner.host != matcher.host => Verdict::HostLessSpecific,
             Some(winner) if winner.path != matcher.path => Verdict::PathLessSpecific,
+            Some(winner) if matcher.conditions.is_empty() && !winner.conditions.is_empty() => Verdict::Fallback,
+            Some(winner) if winner.priority != matcher.priority => Verdict::LowerPriority,
             Some(_) => Verdict::MethodLessSpecific,
         }),
     };
@@ -311,18 +346,21 @@ fn considered(request: Option<&RequestHeader>, matched: Option<&Arc<Route>>, sna
 
 /// Why the matcher does not match the request. Each part is tested with a table of one route, so it cannot
 /// disagree with the table that serves traffic.
-fn mismatch(matcher: &Matcher, request: &RequestHeader) -> Option<Verdict> {
+fn mismatch(matcher: &Matcher, request: &RequestHeader, client: IpAddr) -> Option<Verdict> {
     let root = PathPattern::new("/", false).ok()?;
-    let any = Matcher { host: HostPattern::Any, path: root, methods: Methods::any() };
+    let (methods, conditions) = (Methods::any(), Conditions::default());
+    let any = Matcher { host: HostPattern::Any, path: root, methods, conditions, priority: 0 };
     let parts = [
         (Matcher { host: matcher.host.clone(), ..any.clone() }, Verdict::Host),
         (Matcher { path: matcher.path.clone(), ..any.clone() }, Verdict::Path),
         (Matcher { methods: matcher.methods.clone(), ..any }, Verdict::Method),
     ];
-    parts.into_iter().find_map(|(part, verdict)| {
+    let place = parts.into_iter().find_map(|(part, verdict)| {
         let table = Table::build([(part, ())]).ok()?;
         table.find(host(request), request.uri.path(), &request.method).is_none().then_some(verdict)
-    })
+    });
+    let facts = RequestFacts { headers: &request.headers, uri: &request.uri, client };
+    place.or_else(|| matcher.conditions.mismatch(&facts).map(Verdict::of))
 }
 
 impl fmt::Display for Explanation {
@@ -337,7 +375,7 @@ impl fmt::Display for Explanation {
         }
         let limits: Vec<String> = self.limits.iter().map(ToString::to_string).collect();
         writeln!(f, "limits   {}", if limits.is_empty() { "none".to_owned() } else { limits.join("; ") })?;
-        self.filters.iter().try_for_each(|filter| writeln!(f, "filter   {filter}"))?;
+        write_filters(&self.filters, f)?;
         if let Some(affinity) = &self.affinity {
             writeln!(f, "affinity {affinity}")?;
         }

@@ -27,10 +27,17 @@ pub struct FilterEffect {
     pub effect: String,
 }
 
-impl fmt::Display for FilterEffect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}: {})  {}", self.filter, self.level, self.settings, self.effect)
+/// Writes the filters as a table; nothing if there are none.
+pub(super) fn write_filters(filters: &[FilterEffect], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if filters.is_empty() {
+        return Ok(());
     }
+    writeln!(f, "filters")?;
+    let width = filters.iter().map(|filter| filter.filter.len()).max().unwrap_or_default();
+    for FilterEffect { level, filter, settings, effect } in filters {
+        writeln!(f, "  {:8}  {filter:width$}  {effect}  ({settings})", level.to_string())?;
+    }
+    Ok(())
 }
 
 /// Collects the effects of filters while they run.
@@ -66,6 +73,9 @@ fn differences(before: &Changes, after: &Changes) -> String {
     }
     if let (true, Some(host)) = (before.host != after.host, &after.host) {
         words.push(format!("host {host}"));
+    }
+    if let (true, Some(prefix)) = (before.removed_prefix != after.removed_prefix, &after.removed_prefix) {
+        words.push(format!("prefix {}", String::from_utf8_lossy(prefix.as_bytes())));
     }
     let new = after.fields.iter().skip(before.fields.len());
     words.extend(new.map(|change| match change {
@@ -110,6 +120,7 @@ pub(super) fn response(
         request,
         path_and_query: request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
         facts: &facts,
+        is_of_backend: decision.rejection.is_none() && local.is_none(),
         upstream: "",
         pool: "",
     });

@@ -77,6 +77,7 @@ impl<'a> Origin<'a> {
             route: route.map_or("", |route| route.name.as_str()),
             server_name: self.server_name,
             client_certificate: self.client_certificate,
+            is_from_trusted_proxy: self.peer.1,
             is_example: self.is_example,
         }
     }

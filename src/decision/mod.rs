@@ -26,6 +26,7 @@ pub mod form;
 pub mod live;
 pub mod own_response;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{Version, header};
@@ -36,6 +37,7 @@ use crate::decision::snapshot::{Route, Snapshot};
 use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::target::{self, Encoded};
 use crate::limit::Limiter;
+use crate::routing::RequestFacts;
 
 pub use filtering::{Filtered, Origin};
 pub use form::host;
@@ -81,7 +83,7 @@ pub fn decide_observed(
     observe: &mut Observer<'_>,
 ) -> Decision {
     let mut decision = Decision { route: None, rejection: None, filtered: None };
-    let admitted = admit(snapshot, request, connection_facts, &mut count, &mut decision.route);
+    let admitted = admit(snapshot, request, (connection_facts, origin.client), &mut count, &mut decision.route);
     let result = match admitted {
         Err(DetailedRejection { rejection: Rejection::NoRoute, .. }) | Ok(()) => {
             filter(snapshot, request, origin, &mut decision, observe)
@@ -150,7 +152,7 @@ impl Decision {
 fn admit(
     snapshot: &Snapshot,
     request: &mut RequestHeader,
-    connection_facts: ConnectionFacts,
+    (connection_facts, client): (ConnectionFacts, IpAddr),
     count: &mut impl FnMut(&Limiter) -> Result<(), Rejection>,
     matched: &mut Option<Arc<Route>>,
 ) -> Result<(), DetailedRejection> {
@@ -169,10 +171,10 @@ fn admit(
         return Err(without_detail(Rejection::HttpsRequired));
     }
     let encoded = form::normalise(request)?;
-    let found = snapshot.routes.find(host(request), request.uri.path(), &request.method);
+    let found = find(snapshot, request, request.uri.path(), client);
     let route = matched.insert(Arc::clone(found.ok_or(without_detail(Rejection::NoRoute))?));
     if encoded != Encoded::default() {
-        check_encoded(snapshot, request, route, encoded)?;
+        check_encoded(snapshot, (request, client), route, encoded)?;
     }
     if let Some(limiter) = &route.limiter {
         count(limiter).map_err(without_detail)?;
@@ -180,17 +182,23 @@ fn admit(
     Ok(())
 }
 
+/// The route of a request with this path.
+fn find<'a>(snapshot: &'a Snapshot, request: &RequestHeader, path: &str, client: IpAddr) -> Option<&'a Arc<Route>> {
+    let facts = RequestFacts { headers: &request.headers, uri: &request.uri, client };
+    snapshot.routes.find_for(host(request), path, &request.method, &facts)
+}
+
 /// Checks encoded characters in a normalised path that `route` matches: by the list of the route, otherwise so that no
 /// backend reads the path of another route.
 fn check_encoded(
     snapshot: &Snapshot,
-    request: &RequestHeader,
+    (request, client): (&RequestHeader, IpAddr),
     route: &Arc<Route>,
     found: Encoded,
 ) -> Result<(), DetailedRejection> {
     let not_allowed = DetailedRejection::bad_request("the route does not allow an encoded character in the path");
     let selects_route = |path: Option<String>| {
-        let other = snapshot.routes.find(host(request), &path?, &request.method)?;
+        let other = find(snapshot, request, &path?, client)?;
         Arc::ptr_eq(other, route).then_some(())
     };
     match route.allow_encoded {

@@ -96,7 +96,8 @@ impl Snapshot {
     /// Why it cannot be built; the configuration check rules these out.
     pub fn build(checked: &Checked, before: Option<&Self>, now: Instant) -> Result<Self, String> {
         let mut pools = BTreeMap::new();
-        let connectors = before.map(|before| before.connectors.clone()).unwrap_or_default();
+        let connectors = before.map(|before| before.connectors.clone());
+        let connectors = connectors.unwrap_or_else(|| Connectors::new(checked.server.ca_file.clone()));
         for (name, spec) in &checked.pools {
             let old = before.and_then(|before| before.pools.get(name));
             let pool = match old {

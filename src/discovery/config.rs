@@ -12,10 +12,10 @@ use serde::Deserialize;
 use super::address_rules::AddressRules;
 use super::kept::{Kept, Rules};
 use super::source::api::Registry;
-use super::source::{Source, SourceName, dns, etcd, file, kubernetes};
+use super::source::{Source, SourceName, dns, docker, etcd, file, kubernetes};
 use crate::base::backend_address::BackendAddress;
 use crate::base::fault::{Faults, Place};
-use crate::base::units::{Period, PoolName};
+use crate::base::units::{Percent, Period, PoolName};
 
 /// How long a list without more than half of the backends must persist.
 const HOLD: Period = Period(Duration::from_secs(30));
@@ -28,6 +28,8 @@ pub struct Config {
     pub api: Option<ApiConfig>,
     /// The addresses of a name, or its SRV records.
     pub dns: Option<dns::Config>,
+    /// Containers of a Docker Engine, selected by their labels.
+    pub docker: Option<docker::Config>,
     /// Backends in a file, which is read when it changes.
     pub file: Option<file::Config>,
     /// Backends in etcd, one key for each.
@@ -43,6 +45,10 @@ pub struct Config {
     /// How long a list without more than half of the backends must persist before it applies. 30s by default; not for
     /// `api`.
     pub hold: Option<Period>,
+    /// The largest share of the requests to the backends of the source that a list may move to other backends. A list
+    /// that moves more applies once it has persisted for `hold`, or when an operator accepts it. No limit by default; not
+    /// for `api`.
+    pub max_moved: Option<Percent>,
     /// Whether an empty list applies, once it has persisted for `hold`. Otherwise the last backends stay. Not for `api`.
     pub accept_empty: bool,
 }
@@ -57,6 +63,7 @@ pub struct ApiConfig {}
 enum Kind {
     Api,
     Dns(dns::Spec),
+    Docker(docker::Spec),
     File(file::Spec),
     Etcd(Box<etcd::config::Spec>),
     Kubernetes(Box<kubernetes::config::Spec>),
@@ -81,6 +88,12 @@ pub struct Sources {
 }
 
 impl Config {
+    /// Whether its lists may have zones.
+    #[must_use]
+    pub fn knows_zones(&self) -> bool {
+        self.api.is_some() || self.file.is_some() || self.etcd.is_some()
+    }
+
     /// Checks one source.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Spec> {
         let mut kinds = Vec::new();
@@ -88,6 +101,13 @@ impl Config {
         if let Some(dns) = &self.dns {
             let spec = dns.check(self.accept_empty, &place.key("dns"), faults);
             kinds.extend(spec.map(|spec| (Kind::Dns(spec), dns.source_name())));
+        }
+        if let Some(docker) = &self.docker {
+            let spec = docker.check(&place.key("docker"), faults);
+            kinds.extend(spec.map(|spec| {
+                let name = spec.name();
+                (Kind::Docker(spec), name)
+            }));
         }
         if let Some(file) = &self.file {
             let spec = file.check(&place.key("file"), faults);
@@ -110,6 +130,7 @@ impl Config {
         let sources = [
             ("api", self.api.is_some()),
             ("dns", self.dns.is_some()),
+            ("docker", self.docker.is_some()),
             ("file", self.file.is_some()),
             ("etcd", self.etcd.is_some()),
             ("kubernetes", self.kubernetes.is_some()),
@@ -120,8 +141,8 @@ impl Config {
             let names = sources.map(|(name, _)| name).join(", ");
             faults.add(place.clone(), problem, format!("write one of {names} in each item"));
         }
-        if self.api.is_some() && (self.hold.is_some() || self.accept_empty) {
-            faults.add(place.clone(), "`hold` and `accept_empty` do not apply to `api`", "remove them");
+        if self.api.is_some() && (self.hold.is_some() || self.accept_empty || self.max_moved.is_some()) {
+            faults.add(place.clone(), "`hold`, `max_moved` and `accept_empty` do not apply to `api`", "remove them");
         }
         let (kind, name) = kinds.into_iter().next()?;
         let is_api = kind == Kind::Api;
@@ -132,7 +153,7 @@ impl Config {
             own: Arc::default(),
         };
         let hold = if is_api { Duration::ZERO } else { self.hold.unwrap_or(HOLD).0 };
-        let rules = Rules { addresses, hold, accepts_empty: is_api || self.accept_empty };
+        let rules = Rules { addresses, hold, max_moved: self.max_moved, accepts_empty: is_api || self.accept_empty };
         Some(Spec { name: SourceName(name.into()), kind, rules })
     }
 }
@@ -179,6 +200,7 @@ impl Sources {
             let kept = known.map(|(_, kept)| Arc::clone(kept)).unwrap_or_else(|| {
                 let source: Arc<dyn Source + Send + Sync> = match (&spec.kind, &registry) {
                     (Kind::Dns(dns), _) => Arc::new(dns::DnsSource::new(dns.clone())),
+                    (Kind::Docker(docker), _) => Arc::new(docker::DockerSource::new(docker.clone(), pool)),
                     (Kind::File(file), _) => Arc::new(file::FileSource::new(file.clone())),
                     (Kind::Etcd(etcd), _) => Arc::new(etcd::EtcdSource::new((**etcd).clone())),
                     (Kind::Kubernetes(spec), _) => Arc::new(kubernetes::KubernetesSource::new((**spec).clone())),

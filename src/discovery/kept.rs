@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::address_rules::{AddressRules, local_addresses};
-use super::removal::{RemovalLimit, Verdict};
+use super::removal::{Effect, RemovalLimit, Verdict, moved_share};
 use super::source::{FOUND_MAX, Found, Source, SourceName, found, reason};
 use crate::base::backend_address::BackendAddress;
 use crate::base::event::Event;
-use crate::base::units::{PoolName, Timestamp};
+use crate::base::units::{Percent, PoolName, Timestamp};
 
 /// The longest wait for a list.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,12 +27,14 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// How the list of a source is applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     /// The accepted addresses.
     pub addresses: AddressRules,
     /// How long a list without more than half of the backends must persist before it applies.
     pub hold: Duration,
+    /// The largest share of the requests to the backends that a list may move before it has persisted.
+    pub max_moved: Option<Percent>,
     /// Whether an empty list applies, once it has persisted.
     pub accepts_empty: bool,
 }
@@ -46,6 +48,8 @@ pub struct Status {
     pub failure: Option<String>,
     /// Backends that stay although the source does not list them any more.
     pub held: usize,
+    /// The share of the requests to its backends that a list would move which is held back, from 0 to 1.
+    pub moves: Option<f64>,
     /// Listed backends that are not accepted, with the reason for the first one.
     pub rejected: Option<(usize, String)>,
 }
@@ -59,6 +63,8 @@ struct State {
     held_until: Option<Instant>,
     /// Whether a removal was held, so that it is reported once.
     held_reported: bool,
+    /// An operator has accepted the held list.
+    is_accepted: bool,
     status: Status,
 }
 
@@ -75,6 +81,8 @@ pub struct Kept {
     attempted: watch::Sender<bool>,
     /// Held by the loop: after a reload there may be two for a moment.
     running: tokio::sync::Mutex<()>,
+    /// Notified when an operator accepts a held list.
+    accepted: Notify,
 }
 
 impl Kept {
@@ -90,6 +98,7 @@ impl Kept {
             changes: watch::Sender::new(0),
             attempted: watch::Sender::new(false),
             running: tokio::sync::Mutex::default(),
+            accepted: Notify::new(),
         }
     }
 
@@ -140,6 +149,16 @@ impl Kept {
         self.changes.send_modify(|count| *count += 1);
     }
 
+    /// Lets a held list take effect now. Returns false if none is held.
+    pub fn accept_held(&self) -> bool {
+        let mut state = self.state.lock();
+        state.is_accepted = state.held_until.is_some();
+        if state.is_accepted {
+            self.accepted.notify_one();
+        }
+        state.is_accepted
+    }
+
     /// Waits until the first attempt has ended.
     pub async fn attempted(&self) {
         // The sender is here, so this ends with the value.
@@ -186,6 +205,7 @@ impl Kept {
         tokio::select! {
             () = self.source.changed() => {}
             () = held => {}
+            () = self.accepted.notified() => {}
         }
     }
 
@@ -250,17 +270,33 @@ impl Kept {
             .iter()
             .cloned()
             .partition(|found| listed.binary_search_by_key(&found.address, |other| other.address).is_err());
-        let counts = (state.current.len(), remaining.len(), listed.len());
-        let verdict = state.limit.decide(counts, (self.rules.hold, self.rules.accepts_empty), now);
+        let moved = self.rules.max_moved.map(|most| (moved_share(&state.current, &listed), most));
+        let moved = moved.filter(|(share, most)| *share > most.share());
+        let effect = Effect {
+            current: state.current.len(),
+            remaining: remaining.len(),
+            listed: listed.len(),
+            moves_too_many: moved.is_some(),
+        };
+        let hold = if std::mem::take(&mut state.is_accepted) { Duration::ZERO } else { self.rules.hold };
+        let verdict = state.limit.decide(effect, (hold, self.rules.accepts_empty), now);
+        let (is_applied, is_held_back) = (verdict == Verdict::Apply, matches!(verdict, Verdict::HoldAll(_)));
         let added = listed.len() - remaining.len();
-        let removed = if verdict == Verdict::Apply { missing.len() } else { 0 };
-        state.held_until = if let Verdict::Hold(until) = verdict { Some(until) } else { None };
+        let removed = if is_applied { missing.len() } else { 0 };
+        state.held_until = match verdict {
+            Verdict::Hold(until) | Verdict::HoldAll(until) => Some(until),
+            Verdict::Apply | Verdict::Keep => None,
+        };
         state.status.held = missing.len() - removed;
-        if state.status.held > 0 && !std::mem::replace(&mut state.held_reported, true) {
-            let (pool, source) = (self.pool.clone(), self.name.to_string());
-            Event::DiscoveryHeld { pool, source, missing: missing.len(), of: state.current.len() }.announce();
+        state.status.moves = moved.filter(|_| is_held_back).map(|(share, _)| share);
+        let is_held = state.status.held > 0 || is_held_back;
+        if is_held && !std::mem::replace(&mut state.held_reported, true) {
+            self.announce_held(missing.len(), state.current.len(), moved.filter(|_| is_held_back));
         }
-        state.held_reported = state.status.held > 0;
+        state.held_reported = is_held;
+        if is_held_back {
+            return None;
+        }
         if state.status.held > 0 {
             listed.extend(missing);
             listed.sort_by_key(|found| found.address);
@@ -270,6 +306,18 @@ impl Kept {
         }
         state.current = listed;
         Some(Change { added, removed })
+    }
+
+    /// Reports a list that is held: because it moves too many requests, or because backends are missing.
+    fn announce_held(&self, missing: usize, of: usize, moved: Option<(f64, Percent)>) {
+        let (pool, source) = (self.pool.clone(), self.name.to_string());
+        match moved {
+            Some((share, most)) => {
+                let moved = format!("{:.1}%", share * 100.0);
+                Event::DiscoveryHeldBack { pool, source, moved, max_moved: most.to_string() }.announce();
+            }
+            None => Event::DiscoveryHeld { pool, source, missing, of }.announce(),
+        }
     }
 
     /// Records a failure; the first of several is reported.

@@ -36,7 +36,7 @@ fn at(port: u16) -> Found {
 }
 
 fn kept(hold: Duration, results: Vec<Result<Vec<u16>, &'static str>>) -> Kept {
-    let rules = Rules { addresses: AddressRules::default(), hold, accepts_empty: false };
+    let rules = Rules { addresses: AddressRules::default(), hold, max_moved: None, accepts_empty: false };
     Kept::new("p".into(), SourceName("scripted".into()), rules, Arc::new(Scripted(Mutex::new(results))))
 }
 
@@ -124,4 +124,34 @@ fn list_of_an_earlier_process_is_used_until_the_source_returns_one() {
     kept.accept(vec![at(2)], Instant::now(), Timestamp::now()).unwrap();
     kept.restore(vec![at(1)], None);
     assert_eq!(ports(&kept), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn list_that_moves_too_many_requests_is_held_back_until_it_persists_or_is_accepted() {
+    let max_moved = Some("20%".parse().unwrap());
+    let rules =
+        Rules { addresses: AddressRules::default(), hold: Duration::from_secs(30), max_moved, accepts_empty: false };
+    let source = Arc::new(Scripted(Mutex::default()));
+    let kept = Kept::new("p".into(), SourceName("scripted".into()), rules, source);
+    let start = Instant::now();
+    let list = |ports: &[u16], seconds: u64| {
+        let listed = ports.iter().map(|port| at(*port)).collect();
+        kept.accept(listed, start + Duration::from_secs(seconds), Timestamp::now()).unwrap();
+    };
+    list(&[1, 2, 3, 4], 0);
+    assert!(!kept.accept_held(), "nothing is held");
+    list(&[1, 2, 3, 4, 5], 1);
+    assert_eq!(ports(&kept), [1, 2, 3, 4, 5], "a fifth moves");
+    list(&[1, 2, 3, 6, 7], 2);
+    assert_eq!((ports(&kept), kept.status().moves), (vec![1, 2, 3, 4, 5], Some(0.4)), "nothing of it applies");
+    list(&[1, 2, 3, 6, 7], 31);
+    assert_eq!(ports(&kept), [1, 2, 3, 4, 5]);
+    list(&[1, 2, 3, 6, 7], 32);
+    assert_eq!((ports(&kept), kept.status().moves), (vec![1, 2, 3, 6, 7], None), "it has persisted");
+    list(&[1, 2, 8, 9, 10], 40);
+    assert!(kept.accept_held());
+    list(&[1, 2, 8, 9, 10], 41);
+    assert_eq!(ports(&kept), [1, 2, 8, 9, 10], "an operator has accepted it");
+    list(&[1, 2, 3, 4, 5], 42);
+    assert_eq!(ports(&kept), [1, 2, 8, 9, 10], "only that one");
 }

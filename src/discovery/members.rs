@@ -147,6 +147,11 @@ impl<A: Attach> Discovery<A> {
         self.attached.lock().by_address.values().map(|(_, _, value)| value.clone()).collect()
     }
 
+    /// Looks at the values attached to the addresses found last, under a lock.
+    pub fn with_attached<R>(&self, look: impl FnOnce(&mut dyn Iterator<Item = &A::Value>) -> R) -> R {
+        look(&mut self.attached.lock().by_address.values().map(|(_, _, value)| value))
+    }
+
     /// The value attached to one address.
     #[must_use]
     pub fn value(&self, address: BackendAddress) -> Option<A::Value> {

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+
+/// The prefixes that proxies have removed from the path.
+pub const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 use super::limits::Quota;
 use super::token::Claims;
@@ -47,7 +50,7 @@ pub struct Changes {
     pub target: Option<PathAndQuery>,
     /// The Host for backends, if it differs.
     pub host: Option<Authority>,
-    /// The prefix that was removed from the path, for `X-Forwarded-Prefix`.
+    /// The prefixes that were removed from the path, joined, for `X-Forwarded-Prefix`.
     pub removed_prefix: Option<HeaderValue>,
     /// The claims of the verified token, for later filters.
     pub claims: Option<Arc<Claims>>,
@@ -65,6 +68,17 @@ impl Changes {
     /// Applies the changes to header fields, and forgets them.
     pub fn apply_fields(&mut self, headers: &mut HeaderMap) {
         std::mem::take(&mut self.fields).into_iter().for_each(|change| change.apply(headers));
+    }
+
+    /// Applies the changes to the URI, Host and `X-Forwarded-Prefix`.
+    pub fn apply_target(&self, uri: &mut Uri, headers: &mut HeaderMap) {
+        *uri = self.uri(uri);
+        if let Some(host) = self.host.as_ref().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
+            headers.insert(header::HOST, host);
+        }
+        if let Some(prefix) = &self.removed_prefix {
+            headers.insert(X_FORWARDED_PREFIX, prefix.clone());
+        }
     }
 
     /// The URI for backends instead of `uri`, which is that of the client.

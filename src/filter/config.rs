@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::chain::{Chain, Item};
-use super::{Filter, cors, headers, jwt, rate_limit, redirect, respond, security_headers};
+use super::{Filter, cors, headers, jwt, rate_limit, redirect, respond, rewrite, security_headers};
 use crate::base::fault::{Faults, Place, nearest};
 use crate::base::units::PoolName;
 
@@ -27,6 +27,8 @@ pub struct Config {
     pub redirect: Option<redirect::Config>,
     /// Responds without a backend.
     pub respond: Option<respond::Config>,
+    /// Changes the path, the query and the Host that backends get.
+    pub rewrite: Option<rewrite::Config>,
     /// Which pages of other origins may read responses.
     pub cors: Option<cors::Config>,
     /// Requests need a signed token.
@@ -58,12 +60,13 @@ fn row<C: Configuration>(config: Option<&C>) -> Option<&dyn Configuration> {
 
 impl Config {
     /// The filters, each with its key and its configuration if it has one.
-    fn filters(&self) -> [Row<'_>; 7] {
+    fn filters(&self) -> [Row<'_>; 8] {
         [
             ("headers", row(self.headers.as_ref())),
             ("security_headers", row(self.security_headers.as_ref())),
             ("redirect", row(self.redirect.as_ref())),
             ("respond", row(self.respond.as_ref())),
+            ("rewrite", row(self.rewrite.as_ref())),
             ("cors", row(self.cors.as_ref())),
             ("jwt", row(self.jwt.as_ref())),
             ("rate_limit", row(self.rate_limit.as_ref())),

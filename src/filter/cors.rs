@@ -252,6 +252,7 @@ mod tests {
             facts: &facts,
             upstream: "",
             pool: "",
+            is_of_backend: own.is_none(),
         });
         let text = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
         let mut fields: Vec<String> = headers.iter().map(text).collect();

@@ -100,7 +100,7 @@ fn valid_token_without_a_required_claim_is_denied() {
 #[test]
 fn challenge_names_an_error_only_if_there_was_a_token() {
     let filter = filter(r#"{"secret":"SECRET","realm":"shop"}"#).unwrap();
-    let challenge = |status: StatusCode, fields: &[(&'static str, &str)], upstream: &str| {
+    let challenge = |status: StatusCode, fields: &[(&'static str, &str)], is_of_backend: bool| {
         let (header, facts) = (request("/", fields), facts("a.test", "https"));
         let (mut status, mut headers) = (status, HeaderMap::new());
         filter.response(&mut Response {
@@ -109,17 +109,18 @@ fn challenge_names_an_error_only_if_there_was_a_token() {
             request: &header,
             path_and_query: "/",
             facts: &facts,
-            upstream,
+            upstream: "",
             pool: "",
+            is_of_backend,
         });
         headers.get(header::WWW_AUTHENTICATE).map(|value| value.to_str().unwrap().to_owned())
     };
     let bad = [("authorization", "Bearer x")];
     let invalid = Some("Bearer realm=\"shop\", error=\"invalid_token\"".to_owned());
-    assert_eq!(challenge(StatusCode::UNAUTHORIZED, &bad, ""), invalid);
-    assert_eq!(challenge(StatusCode::UNAUTHORIZED, &[], ""), Some("Bearer realm=\"shop\"".to_owned()));
+    assert_eq!(challenge(StatusCode::UNAUTHORIZED, &bad, false), invalid);
+    assert_eq!(challenge(StatusCode::UNAUTHORIZED, &[], false), Some("Bearer realm=\"shop\"".to_owned()));
     assert_eq!(challenge(StatusCode::UNAUTHORIZED, &[], "10.0.0.1:80"), None, "the backend has its own challenge");
-    assert_eq!(challenge(StatusCode::FORBIDDEN, &bad, ""), None);
+    assert_eq!(challenge(StatusCode::FORBIDDEN, &bad, false), None);
 }
 
 #[test]

@@ -13,9 +13,9 @@
 //! - [`chain`]: chains, and how they run. [`request`], [`changes`], [`response`]: what a filter sees and changes.
 //! - [`local_response`]: responses of filters. [`pending`]: what a request waits for.
 //! - [`variables`]: texts with variables such as `${client.ip}`. [`field_names`]: which header fields filters may change.
-//! - [`headers`], [`redirect`], [`respond`], [`security_headers`], [`cors`], [`jwt`],
-//!   [`rate_limit`]: the filters. [`limits`]: the counts of limits. [`shared_state`]: what filters share. [`token`]: signed
-//!   tokens.
+//! - [`headers`], [`redirect`], [`respond`], [`rewrite`], [`security_headers`], [`cors`], [`jwt`], [`rate_limit`]: the filters.
+//!   [`rewrite_path`], [`rewrite_query`], [`rewrite_back`]: the parts of `rewrite`. [`limits`]: the counts of limits.
+//!   [`shared_state`]: what filters share. [`token`]: signed tokens.
 
 pub mod chain;
 pub mod changes;
@@ -34,6 +34,10 @@ pub mod redirect;
 pub mod request;
 pub mod respond;
 pub mod response;
+pub mod rewrite;
+mod rewrite_back;
+mod rewrite_path;
+pub mod rewrite_query;
 pub mod security_headers;
 pub mod shared_state;
 pub mod token;

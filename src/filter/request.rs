@@ -25,6 +25,8 @@ pub struct Facts<'a> {
     pub server_name: Option<&'a str>,
     /// The verified client certificate.
     pub client_certificate: Option<&'a ClientIdentity>,
+    /// Whether the peer is a trusted proxy, whose forwarding fields are used.
+    pub is_from_trusted_proxy: bool,
     /// Whether the request is only an example: nothing is counted.
     pub is_example: bool,
 }

@@ -18,6 +18,8 @@ pub struct Response<'a> {
     pub path_and_query: &'a str,
     /// The facts about the request.
     pub facts: &'a Facts<'a>,
+    /// Whether a backend made the response, now or when it was stored.
+    pub is_of_backend: bool,
     /// The backend that responded; empty if l7lb responds itself.
     pub upstream: &'a str,
     /// The pool of the request; empty if it has none.

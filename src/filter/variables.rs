@@ -82,6 +82,28 @@ impl FromStr for Variable {
 }
 
 impl Variable {
+    /// The variable as it is written, unless the requested URL determines its value.
+    fn beyond_the_url(&self) -> Option<String> {
+        let name = match self {
+            Self::Plain(index) => NAMES.get(*index).copied().unwrap_or_default().to_owned(),
+            Self::RequestHeader(name) => format!("request.header.{name}"),
+            Self::Cookie(name) => format!("request.cookie.{name}"),
+            Self::ResponseHeader(name) => format!("response.header.{name}"),
+            Self::Parameter(_) => return None,
+        };
+        let is_of_url = matches!(
+            name.as_str(),
+            "request.scheme"
+                | "request.host"
+                | "request.authority"
+                | "request.path"
+                | "request.query"
+                | "request.uri"
+                | "route"
+        );
+        (!is_of_url).then_some(name)
+    }
+
     fn is_of_response(&self) -> bool {
         let prefixes = ["upstream.", "response."];
         match self {
@@ -170,6 +192,23 @@ impl Template {
         }
     }
 
+    /// The texts between the variables.
+    pub fn literals(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Text(text) => Some(text.as_str()),
+            Part::Variable(_) => None,
+        })
+    }
+
+    /// The first variable whose value the requested URL does not determine, as it is written.
+    #[must_use]
+    pub fn beyond_the_url(&self) -> Option<String> {
+        self.parts.iter().find_map(|part| match part {
+            Part::Variable(variable) => variable.beyond_the_url(),
+            Part::Text(_) => None,
+        })
+    }
+
     fn is_of_response(&self) -> bool {
         self.parts.iter().any(|part| matches!(part, Part::Variable(variable) if variable.is_of_response()))
     }
@@ -207,11 +246,7 @@ impl Value {
     /// Parses a header value; a fault is reported at `place`.
     pub fn check(text: &str, scope: Scope, place: &Place, faults: &mut Faults) -> Option<Self> {
         let template = Template::check(text, scope, place, faults)?;
-        let literals = template.parts.iter().filter_map(|part| match part {
-            Part::Text(text) => Some(text.as_str()),
-            Part::Variable(_) => None,
-        });
-        if literals.clone().any(|text| HeaderValue::from_str(text).is_err()) {
+        if template.literals().any(|text| HeaderValue::from_str(text).is_err()) {
             let problem = "a header value has visible ASCII characters, spaces and tabs only";
             faults.add(place.clone(), problem, "remove line breaks and other characters");
             return None;
@@ -373,6 +408,7 @@ pub(super) mod tests {
             route: "api",
             server_name: Some("example.com"),
             client_certificate: None,
+            is_from_trusted_proxy: false,
             is_example: true,
         }
     }

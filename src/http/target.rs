@@ -182,6 +182,46 @@ pub fn encode_query(query: &str) -> Cow<'_, str> {
     Cow::Owned(encoded)
 }
 
+/// The bytes of a name or a value of a query: `%XX` and `+` decoded. An incomplete escape stays.
+#[must_use]
+pub fn decode_component(text: &str) -> Cow<'_, [u8]> {
+    if !text.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
+        return Cow::Borrowed(text.as_bytes());
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.as_bytes();
+    while let [first, rest @ ..] = bytes {
+        bytes = rest;
+        match (first, escape(rest)) {
+            (b'%', Some(byte)) => {
+                decoded.push(byte);
+                bytes = rest.get(2..).unwrap_or_default();
+            }
+            (b'+', _) => decoded.push(b' '),
+            (byte, _) => decoded.push(*byte),
+        }
+    }
+    Cow::Owned(decoded)
+}
+
+/// A name or a value of a query: bytes that separate parameters or end a query are percent-encoded. Escapes are kept.
+#[must_use]
+pub fn encode_component(text: &[u8]) -> String {
+    let mut encoded = String::with_capacity(text.len() + 16);
+    for (at, byte) in text.iter().enumerate() {
+        let is_escape = *byte == b'%' && text.get(at + 1..).and_then(escape).is_some();
+        let keeps: fn(u8) -> bool = if is_escape { |_| true } else { is_in_components };
+        encode_into(&mut encoded, &[*byte], keeps);
+    }
+    encoded
+}
+
+/// The byte of the two hexadecimal digits at the start.
+fn escape(digits: &[u8]) -> Option<u8> {
+    let digits = digits.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+    u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
+}
+
 /// Checks that a path, a query or a target has no controls, spaces and fragments, and complete percent-encodings.
 ///
 /// # Errors
@@ -224,6 +264,11 @@ pub const fn is_accepted_by_library(byte: u8) -> bool {
 /// Whether a query may have a byte.
 const fn is_in_queries(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'<' | b'>')
+}
+
+/// Whether a name or a value of a query may have a byte.
+const fn is_in_components(byte: u8) -> bool {
+    is_unreserved(byte) || matches!(byte, b'!' | b'$' | b'\'' | b'(' | b')' | b'*' | b',' | b'/' | b':' | b'?' | b'@')
 }
 
 /// Whether a path may have a byte: a slash, or a character of RFC 3986 §3.3 other than `%`.

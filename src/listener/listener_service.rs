@@ -19,6 +19,7 @@ use super::drain::Drain;
 use super::engine::Engine;
 use super::sockets::Socket;
 use super::worker_context::WorkerContext;
+use crate::base::vital::Vital;
 use crate::observe::AccessLog;
 
 /// The number of tasks that a worker runs between two looks at its sockets. A larger number saves system calls and lets
@@ -117,9 +118,11 @@ impl<E: Engine> ListenerService<E> {
         let shares =
             distribute(start.listeners, if let Workers::SingleThreaded(workers) = self.workers { workers } else { 1 });
         let open = watch::Sender::new(false);
-        let (ready, mut all_ready) = mpsc::channel(shares.len().max(1));
+        let workers = shares.len();
+        let (ready, mut all_ready) = mpsc::channel(workers.max(1));
         for (number, listeners) in shares.into_iter().enumerate() {
             let worker = Worker {
+                number,
                 listeners,
                 parts: Arc::clone(&parts),
                 rules: self.rules.clone(),
@@ -135,7 +138,8 @@ impl<E: Engine> ListenerService<E> {
             }
         }
         drop(ready);
-        while let Some(outcome) = all_ready.recv().await {
+        for _ in 0..workers {
+            let outcome = all_ready.recv().await.ok_or("a worker ended before it was ready")?;
             outcome.map_err(|e: io::Error| format!("cannot accept: {e}"))?;
         }
         (start.on_ready)();
@@ -168,6 +172,7 @@ fn start_thread<E: Engine>(number: usize, worker: Worker<E>) -> io::Result<()> {
 
 /// One worker before it runs.
 struct Worker<E> {
+    number: usize,
     listeners: Vec<(Arc<AcceptorSettings>, Socket)>,
     parts: Arc<WorkerParts<E>>,
     rules: ActiveClientRules,
@@ -179,6 +184,8 @@ struct Worker<E> {
 impl<E: Engine> Worker<E> {
     /// Runs until the process ends.
     async fn run(mut self) {
+        let number = self.number;
+        let _vital = Vital(format!("worker {number}"));
         let engine = (self.parts.engine)();
         let worker =
             Arc::new(WorkerContext::new(engine, self.parts.access_log.clone(), self.drain.clone(), self.rules));
@@ -196,7 +203,11 @@ impl<E: Engine> Worker<E> {
             return;
         }
         for (settings, listener) in listeners {
-            tokio::spawn(accept(Arc::clone(&worker), listener, settings));
+            let (worker, vital) = (Arc::clone(&worker), Vital(format!("a listener of worker {number}")));
+            tokio::spawn(async move {
+                let _vital = vital;
+                accept(worker, listener, settings).await;
+            });
         }
         // The runtime of the worker ends with this task.
         self.drain.closing_idle().wait_for(|closing| *closing).await.ok();

@@ -19,6 +19,7 @@ use crate::pool::health::schedule::Schedule;
 use crate::pool::health::state::Health;
 use crate::pool::learned::idle_limit::IdleLimit;
 use crate::pool::learned::latency::Latency;
+use crate::pool::operator::event_limit::EventLimit;
 use crate::pool::operator::overrides::{Change, ConfiguredSettings, OperatorSettings, Override, State};
 use crate::pool::passive_health::state::{PassiveHealth, Trigger};
 use crate::pool::passive_health::tally::Outcome;
@@ -49,6 +50,8 @@ pub struct PoolShared {
     pub trigger: Arc<Trigger>,
     /// Notified when a backend becomes available or unavailable.
     pub changed: Arc<Notify>,
+    /// Announces that a backend was removed; `None` announces each.
+    pub events: Option<Arc<EventLimit>>,
 }
 
 /// The live state of one backend. It outlives its pool if the configuration changes and the new pool has the
@@ -64,6 +67,7 @@ pub struct Endpoint {
     operator_settings: OperatorSettings,
     pool_in_flight: Arc<AtomicU32>,
     changed: Arc<Notify>,
+    events: Option<Arc<EventLimit>>,
     latency: Latency,
     idle_limit: IdleLimit,
     /// While requests wait for a response: the time of the last response, or the start of the wait if that is
@@ -103,6 +107,7 @@ impl Endpoint {
             operator_settings: OperatorSettings::new(settings.configured),
             pool_in_flight: shared.in_flight,
             changed: shared.changed,
+            events: shared.events,
             latency: Latency::default(),
             idle_limit: IdleLimit::default(),
             last_response: AtomicU64::new(0),
@@ -177,6 +182,12 @@ impl Endpoint {
     #[must_use]
     pub fn address(&self) -> BackendAddress {
         self.address
+    }
+
+    /// How long this process has known it.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.clock_start)
     }
 
     /// Its address as text.
@@ -289,7 +300,7 @@ impl Endpoint {
         drop(removal);
         self.abort_at.store(self.nanoseconds(now + limit).max(1), Ordering::Release);
         if self.in_flight() == 0 {
-            self.announce_removal();
+            self.announce_removal(Some(now));
         }
     }
 
@@ -308,9 +319,13 @@ impl Endpoint {
         }
     }
 
-    fn announce_removal(&self) {
-        if let Some((pool, aborted)) = self.removal.lock().take() {
-            Event::BackendRemoved { pool, backend: self.address, aborted }.announce();
+    /// Announces the removal; with the time, as one of many.
+    fn announce_removal(&self, now: Option<Instant>) {
+        let Some((pool, aborted)) = self.removal.lock().take() else { return };
+        let event = Event::BackendRemoved { pool, backend: self.address, aborted };
+        match (&self.events, now) {
+            (Some(events), Some(now)) => events.announce(event, now),
+            _ => event.announce(),
         }
     }
 
@@ -438,7 +453,7 @@ impl Endpoint {
         self.pool_in_flight.fetch_sub(1, Ordering::Relaxed);
         let before = self.in_flight.fetch_sub(1, Ordering::Relaxed);
         if before == 1 && self.abort_at.load(Ordering::Acquire) != 0 {
-            self.announce_removal();
+            self.announce_removal(None);
         }
     }
 }

@@ -7,20 +7,25 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use http::request::Parts;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::base::units::PoolName;
 use crate::http::rejection::Rejection;
 use crate::pool::admission::Admission;
 use crate::pool::config::Spec;
 use crate::pool::endpoint::Endpoint;
+use crate::pool::health::probe::Probe;
 use crate::pool::lease::Lease;
 use crate::pool::lifecycle::replaced_pool::{PoolDiscovery, ReplacedPool};
+use crate::pool::operator::event_limit::EventLimit;
 use crate::pool::peer::Template;
 use crate::pool::selection::balancer::Balancer;
 use crate::pool::selection::choice::SelectionRequest;
 use crate::pool::selection::key::Key;
 use crate::retry;
+
+/// The shortest time between two looks at all backends, so that thousands of first checks do not cause as many looks.
+const SETTLE_PAUSE: Duration = Duration::from_millis(2);
 
 /// A live pool.
 pub struct Pool {
@@ -34,6 +39,12 @@ pub struct Pool {
     pub(in crate::pool) balancer: Arc<dyn Balancer>,
     pub(in crate::pool) in_flight: Arc<AtomicU32>,
     pub(in crate::pool) budget: Arc<retry::Budget>,
+    /// The health check; `None` without one.
+    pub(in crate::pool) probe: Option<Arc<Probe>>,
+    /// Notified when a list of a source has changed the backends.
+    pub(in crate::pool) members_changed: Notify,
+    /// Announces events about single backends.
+    pub(in crate::pool) events: Arc<EventLimit>,
     /// Whether the first discovery has finished; notified after each health check.
     pub(in crate::pool) progress: Arc<watch::Sender<bool>>,
     pub(in crate::pool) admission: Admission,
@@ -116,23 +127,34 @@ impl Pool {
     pub async fn settled(&self) {
         let mut progress = self.progress.subscribe();
         loop {
-            let candidates = self.candidates();
-            let all_known = candidates.iter().all(|endpoint| endpoint.is_health_known());
-            if *progress.borrow_and_update() && (all_known || candidates.iter().any(|endpoint| endpoint.is_up())) {
+            if *progress.borrow_and_update() && self.is_settled() {
                 return;
             }
             if progress.changed().await.is_err() {
                 return;
             }
+            tokio::time::sleep(SETTLE_PAUSE).await;
         }
+    }
+
+    /// Whether a backend with a weight above 0 is up, or the health of all of them is known.
+    fn is_settled(&self) -> bool {
+        self.discovery.with_attached(|backends| {
+            let mut all_known = true;
+            for endpoint in backends.filter(|endpoint| endpoint.weight() > 0) {
+                if endpoint.is_up() {
+                    return true;
+                }
+                all_known &= endpoint.is_health_known();
+            }
+            all_known
+        })
     }
 
     /// Every backend with a weight above 0.
     #[must_use]
     pub fn candidates(&self) -> Vec<Arc<Endpoint>> {
-        let mut endpoints = self.discovery.attached();
-        endpoints.retain(|endpoint| endpoint.weight() > 0);
-        endpoints
+        self.discovery.with_attached(|backends| backends.filter(|endpoint| endpoint.weight() > 0).cloned().collect())
     }
 
     /// Whether a backend is not ejected, and its limits and circuit breaker admit a request.

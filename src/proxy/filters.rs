@@ -1,6 +1,7 @@
 //! Applies what the filters of a request decide: waits, responses and rewritten targets.
 
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::request::Parts;
+use http::{Method, StatusCode, header};
 use pingora_http::ResponseHeader;
 
 use super::client_side::ClientSide;
@@ -13,8 +14,6 @@ use crate::decision::filtering::resume;
 use crate::filter::LocalResponse;
 use crate::http::rejection::DetailedRejection;
 use crate::observe::recent_requests::Recorder;
-
-const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// Waits for what the filters wait for, and sends their response or rejection; returns whether one was sent.
 pub(super) async fn respond(
@@ -77,23 +76,16 @@ async fn send(client: &mut impl ClientSide, exchange: &mut Exchange, local: Loca
 }
 
 /// Rewrites the target and Host of a request for backends, once.
-pub(super) fn rewrite(client: &mut impl ClientSide, exchange: &mut Exchange) -> pingora::Result<()> {
+pub(super) fn rewrite(client: &mut impl ClientSide, exchange: &mut Exchange) {
     let Some(filtered) = exchange.filtered.as_mut().filter(|filtered| filtered.changes.rewrites()) else {
-        return Ok(());
+        return;
     };
     let mut changes = std::mem::take(&mut filtered.changes);
     // The response names them.
     filtered.changes.quotas = std::mem::take(&mut changes.quotas);
-    let request = client.request_mut();
-    let uri = changes.uri(&request.uri);
-    let requested = RequestedTarget::of(request);
-    request.set_uri(uri);
-    if let Some(host) = changes.host.and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
-        request.insert_header(header::HOST, host)?;
-    }
-    if let Some(prefix) = changes.removed_prefix {
-        request.insert_header(X_FORWARDED_PREFIX, prefix)?;
-    }
-    exchange.requested = Some(Box::new(requested));
-    Ok(())
+    exchange.requested = Some(Box::new(RequestedTarget::of(client.request())));
+    let nothing = http::Request::new(()).into_parts().0.into();
+    let mut request: Parts = std::mem::replace(client.request_mut(), nothing).into();
+    changes.apply_target(&mut request.uri, &mut request.headers);
+    *client.request_mut() = request.into();
 }

@@ -43,7 +43,7 @@ impl Proxy {
         if !exchange.is_fork && exchange.cache.is_empty() {
             exchange.note(client, &self.recorder);
         }
-        filters::rewrite(client, exchange)?;
+        filters::rewrite(client, exchange);
         match exchange.reserve(client).await {
             Ok(()) => {
                 if exchange.may_use_http2() {

@@ -32,6 +32,7 @@ pub(super) fn change_response(client: &impl ClientSide, response: &mut ResponseH
         request,
         path_and_query: uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
         facts: &facts,
+        is_of_backend: exchange.rejection.is_none() && exchange.filter_cause.is_empty(),
         upstream: exchange.attempted.last().map_or("", |endpoint| endpoint.address_text()),
         pool: exchange.target().map_or("", |target| target.pool.name().as_str()),
     });

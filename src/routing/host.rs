@@ -7,7 +7,7 @@ use http::Method;
 
 use super::host_name::{canonical, with_canonical};
 use super::matcher::HostPattern;
-use super::trie::Trie;
+use super::trie::{Lookup, Trie};
 
 /// The path tries by host.
 #[derive(Default)]
@@ -41,16 +41,21 @@ impl Hosts {
     }
 
     /// The route that matches the request.
-    pub(super) fn find(&self, host: Option<&str>, path: &str, method: &Method) -> Option<usize> {
+    pub(super) fn find<L: Lookup>(
+        &self,
+        host: Option<&str>,
+        (path, method): (&str, &Method),
+        lookup: L,
+    ) -> Option<usize> {
         // Without routes for hosts, the host need not be looked at.
         host.filter(|_| !(self.exact.is_empty() && self.wildcards.is_empty()))
             .and_then(|host| {
                 with_canonical(host, |name| {
-                    let exact = self.exact.get(name).and_then(|trie| trie.find(path, method));
-                    exact.or_else(|| self.wildcards.visit(name, &mut |trie| trie.find(path, method)))
+                    let exact = self.exact.get(name).and_then(|trie| trie.find(path, method, lookup));
+                    exact.or_else(|| self.wildcards.visit(name, &mut |trie| trie.find(path, method, lookup)))
                 })
             })
-            .or_else(|| self.any.find(path, method))
+            .or_else(|| self.any.find(path, method, lookup))
     }
 
     /// The tries of all patterns that match the host, the most specific first.

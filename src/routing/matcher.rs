@@ -7,6 +7,7 @@ use std::str::FromStr;
 use http::Method;
 
 use super::Table;
+use super::conditions::Conditions;
 use super::error::PatternError;
 use super::host_name::{LONGEST_HOST, canonical};
 use super::methods::Methods;
@@ -14,8 +15,8 @@ use super::methods::Methods;
 /// The longest label that DNS allows.
 const LONGEST_LABEL: usize = 63;
 
-/// Which requests a route matches. Displayed in one line, such as `GET *.example.com/api`, without methods if
-/// it matches any.
+/// Which requests a route matches. Displayed in one line, such as `GET *.example.com/api (header x-version = 2)`, without
+/// methods if it matches any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matcher {
     /// The host pattern.
@@ -24,15 +25,19 @@ pub struct Matcher {
     pub path: PathPattern,
     /// The methods.
     pub methods: Methods,
+    /// Further conditions.
+    pub conditions: Conditions,
+    /// The order among routes with conditions of the same host and path: the highest comes first.
+    pub priority: i32,
 }
 
 impl Matcher {
-    /// Whether it matches a request with this host and path by any of its methods. A table finds the route of a request;
+    /// Whether it matches a request with this host and path by any of its methods and conditions. A table finds the route of a request;
     /// this is for operators.
     #[must_use]
     pub fn selects(&self, host: Option<&str>, path: &str) -> bool {
-        let any_method = Self { methods: Methods::any(), ..self.clone() };
-        Table::build([(any_method, ())]).is_ok_and(|table| table.find(host, path, &Method::GET).is_some())
+        let place = Self { methods: Methods::any(), conditions: Conditions::default(), ..self.clone() };
+        Table::build([(place, ())]).is_ok_and(|table| table.find(host, path, &Method::GET).is_some())
     }
 }
 
@@ -41,7 +46,11 @@ impl fmt::Display for Matcher {
         if !self.methods.is_any() {
             write!(f, "{} ", self.methods)?;
         }
-        write!(f, "{}{}", self.host, self.path)
+        write!(f, "{}{}", self.host, self.path)?;
+        if !self.conditions.is_empty() {
+            write!(f, " ({})", self.conditions)?;
+        }
+        Ok(())
     }
 }
 

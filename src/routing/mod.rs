@@ -19,6 +19,9 @@
 //! 5. The query is not part of the path; the caller removes it. There is no other normalisation:
 //!    percent-encoding, dot segments and empty segments of a request are compared as received.
 //! 6. Methods are compared exactly; a route that lists `GET` does not match `HEAD`.
+//! 7. A route may have [`conditions`]. Among the routes of one host and path, those with conditions come before those
+//!    without: the highest `priority` first, then routes that list the method. Two of them with equal rank, whose
+//!    conditions a request may fulfil together, are a fault.
 //!
 //! # Why a trie, and its cost
 //!
@@ -37,6 +40,9 @@
 //! than any valid name matches only routes for any host.
 
 pub mod affinity;
+pub mod condition_config;
+mod conditional;
+pub mod conditions;
 mod error;
 mod host;
 mod host_name;
@@ -45,6 +51,8 @@ mod methods;
 pub mod split;
 mod trie;
 
+#[cfg(test)]
+mod condition_tests;
 #[cfg(test)]
 mod parse_tests;
 #[cfg(test)]
@@ -58,9 +66,11 @@ use std::fmt;
 
 use http::Method;
 
+pub use conditions::{Condition, Conditions, RequestFacts};
 pub use error::PatternError;
 pub use matcher::{HostPattern, Matcher, PathPattern};
 pub use methods::Methods;
+use trie::Unconditional;
 
 /// The most routes that [`Table::nearest`] returns.
 const NEAREST: usize = 3;
@@ -71,9 +81,11 @@ pub struct Table<T> {
     // Kept apart from the payloads, so that lookups do not load the matchers into the CPU cache.
     matchers: Vec<Matcher>,
     payloads: Vec<T>,
+    /// Whether a route has conditions; otherwise lookups need not look at them.
+    has_conditions: bool,
 }
 
-/// Two routes that match the same requests with the same precedence.
+/// Two routes that match the same requests with the same precedence, or may do so because of their conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Duplicate {
     /// The index of the earlier route in the input of [`Table::build`].
@@ -82,10 +94,16 @@ pub struct Duplicate {
     pub second: usize,
     /// The text of the later route's matcher.
     pub matcher: String,
+    /// Whether they have different conditions, so that only some requests may match both.
+    pub partial: bool,
 }
 
 impl fmt::Display for Duplicate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.partial {
+            let Self { first, second, matcher, .. } = self;
+            return write!(f, "a request may match route {second} ({matcher}) and route {first} with equal rank");
+        }
         write!(
             f,
             "route {} ({}) matches the same requests as route {}; remove one, or give them \
@@ -114,25 +132,36 @@ impl<T> Table<T> {
     /// common method. Each is paired with the first route that overlaps, so three equal routes are two pairs.
     pub fn build(routes: impl IntoIterator<Item = (Matcher, T)>) -> Result<Self, Vec<Duplicate>> {
         let mut hosts = host::Hosts::default();
-        let (mut matchers, mut payloads) = (Vec::new(), Vec::new());
+        let (mut matchers, mut payloads) = (Vec::<Matcher>::new(), Vec::new());
         let mut duplicates = Vec::new();
+        let mut has_conditions = false;
         for (route, (matcher, payload)) in routes.into_iter().enumerate() {
             let trie = hosts.entry(&matcher.host);
-            for first in trie.insert(&matcher.path, &matcher.methods, route) {
-                let matcher = matcher.to_string();
-                duplicates.push(Duplicate { first, second: route, matcher });
+            has_conditions |= !matcher.conditions.is_empty();
+            for first in trie.insert(&matcher, route) {
+                let same = |first: &Matcher| first.conditions == matcher.conditions;
+                let partial = !matchers.get(first).is_some_and(same);
+                duplicates.push(Duplicate { first, second: route, matcher: matcher.to_string(), partial });
             }
             matchers.push(matcher);
             payloads.push(payload);
         }
-        if duplicates.is_empty() { Ok(Self { hosts, matchers, payloads }) } else { Err(duplicates) }
+        if duplicates.is_empty() { Ok(Self { hosts, matchers, payloads, has_conditions }) } else { Err(duplicates) }
     }
 
-    /// The payload of the matching route.
+    /// The payload of the matching route among those without conditions.
     ///
     /// `host` is the authority of the request, with or without a port; `path` is without the query.
     pub fn find(&self, host: Option<&str>, path: &str, method: &Method) -> Option<&T> {
-        self.payloads.get(self.hosts.find(host, path, method)?)
+        self.payloads.get(self.hosts.find(host, (path, method), Unconditional)?)
+    }
+
+    /// The payload of the matching route, as in [`Table::find`], with what conditions read.
+    pub fn find_for(&self, host: Option<&str>, path: &str, method: &Method, facts: &RequestFacts<'_>) -> Option<&T> {
+        if !self.has_conditions {
+            return self.find(host, path, method);
+        }
+        self.payloads.get(self.hosts.find(host, (path, method), facts)?)
     }
 
     /// All routes in their original order.

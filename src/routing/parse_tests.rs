@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use http::Method;
 
-use super::{HostPattern, Matcher, Methods, PathPattern, PatternError};
+use super::{Conditions, HostPattern, Matcher, Methods, PathPattern, PatternError};
 
 fn host(text: &str) -> Result<HostPattern, PatternError> {
     text.parse()
@@ -143,6 +143,8 @@ fn matcher_is_displayed_in_one_line() {
         host: host.parse().unwrap(),
         path: PathPattern::new(path, exact).unwrap(),
         methods: methods.parse().unwrap(),
+        conditions: Conditions::default(),
+        priority: 0,
     };
     assert_eq!(matcher("*", "/", false, "*").to_string(), "*/");
     let full = matcher("*.a.com", "/b", true, "PUT,GET").to_string();

@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::{HostPattern, Matcher, Methods, PathPattern, Table};
+use super::{Conditions, HostPattern, Matcher, Methods, PathPattern, Table};
 
 const HOSTS: [&str; 8] = ["*", "a", "b.a", "c.b.a", "*.a", "*.b.a", "*.c.b.a", "d"];
 const REQUEST_HOSTS: [&str; 12] =
@@ -47,6 +47,8 @@ impl Random {
             host: self.of(&HOSTS).parse().unwrap(),
             path: PathPattern::new(self.path(true), self.below(4) == 0).unwrap(),
             methods: methods.unwrap(),
+            conditions: Conditions::default(),
+            priority: 0,
         }
     }
 

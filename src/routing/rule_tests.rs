@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::{HostPattern, Matcher, PathPattern, Table};
+use super::{Conditions, HostPattern, Matcher, PathPattern, Table};
 
 /// A matcher from `METHODS HOST PATH`, where `=` before the path makes it exact.
 pub(super) fn matcher(text: &str) -> Matcher {
@@ -12,6 +12,8 @@ pub(super) fn matcher(text: &str) -> Matcher {
         host: parts[1].parse().unwrap(),
         path: PathPattern::new(path.unwrap_or(parts[2]), path.is_some()).unwrap(),
         methods: parts[0].parse().unwrap(),
+        conditions: Conditions::default(),
+        priority: 0,
     }
 }
 

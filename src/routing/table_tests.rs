@@ -23,7 +23,7 @@ fn duplicates_are_reported_in_pairs() {
     assert_eq!(duplicates(&["GET a /", "PUT a /", "GET,POST,PUT a /"]), [(0, 2), (1, 2)]);
     assert_eq!(duplicates(&["GET,PUT a /", "PUT,GET a /"]), [(0, 1)]);
     let found = Table::build(["* a /p", "* a /p/"].map(|text| (matcher(text), ()))).unwrap_err();
-    let pair = Duplicate { first: 0, second: 1, matcher: "a/p/".to_owned() };
+    let pair = Duplicate { first: 0, second: 1, matcher: "a/p/".to_owned(), partial: false };
     assert!(pair.to_string().contains("route 1 (a/p/) matches the same requests as route 0"));
     assert_eq!(found, [pair]);
 }

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use ahash::RandomState;
 use http::Method;
 
-use super::matcher::PathPattern;
+use super::conditional::Conditional;
+use super::conditions::RequestFacts;
+use super::matcher::Matcher;
 use super::methods::Methods;
 
 /// The branches of a node that are examined for similar routes.
@@ -43,6 +45,37 @@ struct Exact {
 struct Endpoint {
     listed: Vec<(Method, usize)>,
     any: Option<usize>,
+    // Few paths have routes with conditions.
+    conditional: Option<Box<Conditional>>,
+}
+
+/// How the routes of one path are compared with a request.
+pub(super) trait Lookup: Copy {
+    /// Whether routes with conditions may match.
+    const CONDITIONS: bool;
+
+    /// What conditions read.
+    fn facts(&self) -> Option<&RequestFacts<'_>>;
+}
+
+/// A lookup among routes without conditions, which compiles to nothing else.
+#[derive(Clone, Copy)]
+pub(super) struct Unconditional;
+
+impl Lookup for Unconditional {
+    const CONDITIONS: bool = false;
+
+    fn facts(&self) -> Option<&RequestFacts<'_>> {
+        None
+    }
+}
+
+impl Lookup for &RequestFacts<'_> {
+    const CONDITIONS: bool = true;
+
+    fn facts(&self) -> Option<&RequestFacts<'_>> {
+        Some(self)
+    }
 }
 
 /// A route similar to a path.
@@ -57,7 +90,8 @@ pub(super) struct SimilarRoute {
 
 impl Trie {
     /// Adds a route and returns the existing routes that match the same requests.
-    pub(super) fn insert(&mut self, path: &PathPattern, methods: &Methods, route: usize) -> Vec<usize> {
+    pub(super) fn insert(&mut self, matcher: &Matcher, route: usize) -> Vec<usize> {
+        let path = &matcher.path;
         let mut node = &mut self.root;
         for segment in path.segments() {
             node = node.children.entry(segment.into()).or_default();
@@ -69,13 +103,17 @@ impl Trie {
         } else {
             &mut node.exact.get_or_insert_default().bare
         };
-        endpoint.insert(methods, route)
+        if matcher.conditions.is_empty() {
+            return endpoint.insert(&matcher.methods, route);
+        }
+        let new = (&matcher.methods, &matcher.conditions, matcher.priority);
+        endpoint.conditional.get_or_insert_default().insert(new, route)
     }
 
     /// The route that matches the path, in one walk that remembers the best prefix.
-    pub(super) fn find(&self, path: &str, method: &Method) -> Option<usize> {
+    pub(super) fn find<L: Lookup>(&self, path: &str, method: &Method, lookup: L) -> Option<usize> {
         let mut node = &self.root;
-        let mut best = node.prefix.find(method);
+        let mut best = node.prefix.find(method, lookup);
         let Some(mut rest) = path.strip_prefix('/') else {
             return best;
         };
@@ -85,14 +123,14 @@ impl Trie {
                 return best;
             };
             node = child;
-            best = node.prefix.find(method).or(best);
+            best = node.prefix.find(method, lookup).or(best);
             let Some(remainder) = remainder else {
-                let exact = node.exact.as_ref().and_then(|exact| exact.bare.find(method));
+                let exact = node.exact.as_ref().and_then(|exact| exact.bare.find(method, lookup));
                 return exact.or(best);
             };
             rest = remainder;
         }
-        let exact = node.exact.as_ref().and_then(|exact| exact.slash.find(method));
+        let exact = node.exact.as_ref().and_then(|exact| exact.slash.find(method, lookup));
         exact.or(best)
     }
 
@@ -174,13 +212,20 @@ impl Endpoint {
     }
 
     #[inline]
-    fn find(&self, method: &Method) -> Option<usize> {
+    fn find<L: Lookup>(&self, method: &Method, lookup: L) -> Option<usize> {
+        if L::CONDITIONS
+            && let (Some(conditional), Some(facts)) = (&self.conditional, lookup.facts())
+            && let Some(route) = conditional.find(method, facts)
+        {
+            return Some(route);
+        }
         let listed = self.listed.iter().find(|(listed, _)| listed == method);
         listed.map(|(_, route)| *route).or(self.any)
     }
 
     fn routes(&self) -> impl Iterator<Item = usize> {
-        self.any.into_iter().chain(self.listed.iter().map(|(_, route)| *route))
+        let conditional = self.conditional.iter().flat_map(|conditional| conditional.routes());
+        self.any.into_iter().chain(self.listed.iter().map(|(_, route)| *route)).chain(conditional)
     }
 }
 

@@ -47,7 +47,7 @@ use crate::observe::{AccessLog, OperatorLog, access_log};
 use crate::pool::PoolService;
 use crate::proxy::Proxy;
 use crate::proxy::engine::Engine;
-use crate::tls::{Terminator, Watcher};
+use crate::tls::{Terminator, Watcher, system_authorities};
 use signals::{HandOver, Signals};
 use successor::Successor;
 use watchdog::Watchdog;
@@ -81,6 +81,7 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     let mut conf = ServerConf { daemon: start.daemon || checked.server.daemon, ..clone_of(&checked.server) };
     // A daemon would change to `/`, where relative file names in reloads would be different files.
     conf.working_directory = conf.working_directory.or_else(|| std::env::current_dir().ok());
+    conf.ca_file = authorities(conf.ca_file.as_deref());
     let upgrade_sock = PathBuf::from(&conf.upgrade_sock);
     prepare_folders(&conf).map_err(|e| e.to_string())?;
 
@@ -124,6 +125,15 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
     let source = start.source.map(|source| (source, checked));
     serve(build, bound, Handing { named, upgrade_sock, ready, successor }, source);
     Ok(())
+}
+
+/// The file of authorities for connections to backends. Backends without TLS need none, and the check of the configuration
+/// has found the pools that do.
+fn authorities(configured: Option<&str>) -> Option<String> {
+    system_authorities::file_for_connectors(configured).unwrap_or_else(|(none, reason)| {
+        log::warn!("without the certificate authorities of the system until a restart: {reason}");
+        Some(none)
+    })
 }
 
 /// The settings for each listen address.

@@ -25,14 +25,15 @@ use super::endpoint::Endpoint;
 
 /// The largest response in bytes.
 const RESPONSE_MAX: usize = 64 << 20;
-/// The longest wait for a TCP connection. A lost packet delays it by 1 s.
-const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// The longest wait for a TCP connection. A lost packet is sent again after 1 s, as late as by the next attempt. So a
+/// service that can be reached again is noticed within this time and the longest pause after a failure, 2 s in all.
+const CONNECT_MAX: Duration = Duration::from_millis(900);
 /// The interval of PING frames over HTTP/2.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// The longest pause within a line of a stream.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest reason in characters. A reason may quote a part of a response.
-const REASON_MAX: usize = 200;
+pub const REASON_MAX: usize = 200;
 
 /// A connection.
 pub struct Connection {
@@ -70,7 +71,7 @@ impl Connection {
         let tcp = within(timeout.min(CONNECT_MAX), "connection", tcp).await?;
         keep_alive(&tcp).map_err(|e| e.to_string())?;
         let (sender, task) = match tls {
-            None => handshake(tcp).await?,
+            None => return Self::over(tcp, endpoint.authority(), timeout).await,
             Some((config, name)) => {
                 let host = || ServerName::try_from(endpoint.host.clone()).map_err(|e| e.to_string());
                 let name = name.map_or_else(host, Ok)?;
@@ -83,6 +84,18 @@ impl Connection {
             }
         };
         Ok(Self { sender, authority: endpoint.authority(), timeout, _task: task })
+    }
+
+    /// A connection by HTTP/1.1 over a stream. Requests name `authority` as the host.
+    ///
+    /// # Errors
+    /// Why this is not possible.
+    pub async fn over<S>(stream: S, authority: String, timeout: Duration) -> Result<Self, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, task) = handshake(stream).await?;
+        Ok(Self { sender, authority, timeout, _task: task })
     }
 
     /// The longest wait for a response.
@@ -99,11 +112,11 @@ impl Connection {
         }
     }
 
-    /// Sends a request, and reads its response. Returns its status and its body.
+    /// Sends a request, and reads its response.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn fetch(&mut self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String> {
+    pub async fn fetch(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, String> {
         self.fetch_at_most(request, RESPONSE_MAX).await
     }
 
@@ -115,11 +128,11 @@ impl Connection {
         &mut self,
         request: Request<Full<Bytes>>,
         max: usize,
-    ) -> Result<(StatusCode, Bytes), String> {
+    ) -> Result<Response<Bytes>, String> {
         let (timeout, path) = (self.timeout, request.uri().path().to_owned());
         let fetch = async {
-            let response = self.send(request).await?;
-            Ok((response.status(), body(response, max).await?))
+            let (head, body) = self.send(request).await?.into_parts();
+            Ok(Response::from_parts(head, read(body, max).await?))
         };
         tokio::time::timeout(timeout, fetch).await.map_err(|_| format!("no response to {path} within {timeout:?}"))?
     }
@@ -138,7 +151,7 @@ impl Connection {
             let response = self.send(request).await?;
             match response.status() {
                 StatusCode::OK => Ok(Ok(Lines::new(response.into_body(), line_max))),
-                status => Ok(Err((status, body(response, RESPONSE_MAX).await?))),
+                status => Ok(Err((status, read(response.into_body(), RESPONSE_MAX).await?))),
             }
         };
         tokio::time::timeout(timeout, start).await.map_err(|_| format!("the watch did not start within {timeout:?}"))?
@@ -263,12 +276,16 @@ fn run(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) -> 
     }))
 }
 
-async fn body(response: Response<Incoming>, max: usize) -> Result<Bytes, String> {
-    let limited = Limited::new(response.into_body(), max).collect().await;
+async fn read(body: Incoming, max: usize) -> Result<Bytes, String> {
+    let limited = Limited::new(body, max).collect().await;
     Ok(limited.map_err(|e| format!("the response is not complete within {max} bytes: {e}"))?.to_bytes())
 }
 
-async fn within<T>(timeout: Duration, what: &str, work: impl Future<Output = io::Result<T>>) -> Result<T, String> {
+/// The result of `work`, if it ends in time.
+///
+/// # Errors
+/// Its error, or that there is no `what` in time.
+pub async fn within<T>(timeout: Duration, what: &str, work: impl Future<Output = io::Result<T>>) -> Result<T, String> {
     match tokio::time::timeout(timeout, work).await {
         Ok(result) => result.map_err(|e| e.to_string()),
         Err(_) => Err(format!("no {what} within {timeout:?}")),
@@ -283,10 +300,33 @@ fn describe(error: &hyper::Error) -> String {
     }
 }
 
+/// A value of a query, with escapes for all but letters, digits, `-`, `_`, `.` and `~` (RFC 3986 §2.3).
+pub fn encode(value: &str) -> String {
+    let mut encoded = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(char::from(byte)),
+            other => encoded.push_str(&format!("%{other:02X}")),
+        }
+    }
+    encoded
+}
+
 /// The start of a reason that quotes a response or a value.
 pub fn shorten(reason: &str) -> String {
     match reason.char_indices().nth(REASON_MAX) {
         Some((end, _)) => format!("{}…", reason.get(..end).unwrap_or_default()),
         None => reason.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn value_of_a_query_is_encoded_except_for_unreserved_characters() {
+        assert_eq!(encode("a-b_c.d~E9"), "a-b_c.d~E9");
+        assert_eq!(encode("a/b=c &é"), "a%2Fb%3Dc%20%26%C3%A9");
     }
 }

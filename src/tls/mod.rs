@@ -11,7 +11,7 @@
 //! - [`acceptor`]: builds the settings of the TLS library.
 //! - [`watch`]: reloads changed files, and warns about expiring certificates.
 //! - [`development`]: a self-signed certificate for development.
-//! - [`upstream`]: TLS to backends.
+//! - [`upstream`]: TLS to backends; [`system_authorities`]: what verifies them by default.
 //! - [`client`]: TLS of commands. [`service`]: TLS to services that l7lb asks. `client_files`: the certificate
 //!   that l7lb presents.
 //! - [`connection`]: connections to the HTTP API of such a service; [`endpoint`]: its URL.
@@ -31,6 +31,7 @@ pub mod identity;
 mod provider;
 pub mod server_stream;
 mod store;
+pub mod system_authorities;
 pub mod terminator;
 pub mod tickets;
 pub mod upstream;

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, Query};
@@ -14,13 +15,15 @@ use serde_json::Value;
 
 use crate::lab::client::get;
 use crate::lab::load::Load;
-use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port, run};
+use crate::lab::relay::{self, Port};
+use crate::lab::{Backend, Lab, PATIENCE, can_mount, eventually, free_port, run};
 
 /// How soon a server that is back is noticed.
 const RECOVERY: Duration = Duration::from_secs(2);
 
 /// A running dnsmasq; its names are in a file that it reads again after SIGHUP.
 struct Dnsmasq {
+    ip: String,
     port: u16,
     hosts: PathBuf,
     arguments: Vec<String>,
@@ -30,20 +33,32 @@ struct Dnsmasq {
 impl Dnsmasq {
     /// `None`, with a message, if it is not installed.
     fn start(folder: &Path, arguments: &[String]) -> Option<Self> {
-        let (port, hosts) = (free_port(), folder.join("hosts"));
+        Self::start_at("127.0.0.1", free_port(), folder, arguments)
+    }
+
+    /// Like [`Dnsmasq::start`], at this address.
+    fn start_at(ip: &str, port: u16, folder: &Path, arguments: &[String]) -> Option<Self> {
+        let hosts = folder.join("hosts");
+        let arguments = &[&[format!("--listen-address={ip}")], arguments].concat();
+        let ip = ip.to_owned();
         fs::write(&hosts, "").unwrap();
         let Some(child) = spawn(port, &hosts, arguments) else {
             eprintln!("skipped: dnsmasq is not installed (dnsmasq-base)");
             return None;
         };
-        let dnsmasq = Self { port, hosts, arguments: arguments.to_vec(), child };
+        let dnsmasq = Self { ip, port, hosts, arguments: arguments.to_vec(), child };
         dnsmasq.wait_until_it_answers();
         Some(dnsmasq)
     }
 
     /// Lets `api.test` have these addresses.
     fn list(&self, addresses: &[&str]) {
-        let lines: Vec<String> = addresses.iter().map(|address| format!("{address} api.test\n")).collect();
+        self.list_names(&addresses.iter().map(|address| (*address, "api.test")).collect::<Vec<_>>());
+    }
+
+    /// Lets these names have these addresses.
+    fn list_names(&self, names: &[(&str, &str)]) {
+        let lines: Vec<String> = names.iter().map(|(address, name)| format!("{address} {name}\n")).collect();
         fs::write(&self.hosts, lines.concat()).unwrap();
         self.signal(Signal::SIGHUP);
     }
@@ -66,7 +81,7 @@ impl Dnsmasq {
         let mut question = Message::query();
         question.add_query(Query::query(Name::from_ascii("other.test.").unwrap(), RecordType::A));
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.connect(("127.0.0.1", self.port)).unwrap();
+        socket.connect((self.ip.as_str(), self.port)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         eventually("dnsmasq answers", PATIENCE, || {
             socket.send(&question.to_vec().unwrap()).ok();
@@ -88,7 +103,7 @@ fn spawn(port: u16, hosts: &Path, arguments: &[String]) -> Option<Child> {
     let start = |program| {
         Command::new(program)
             .args(["--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root", "--group=root"])
-            .args(["--listen-address=127.0.0.1", "--bind-interfaces", "--local=/test/", "--local-ttl=1"])
+            .args(["--bind-interfaces", "--local=/test/", "--local-ttl=1"])
             .args([format!("--port={port}"), format!("--addn-hosts={}", hosts.display())])
             .args(arguments)
             .stderr(Stdio::null())
@@ -98,11 +113,11 @@ fn spawn(port: u16, hosts: &Path, arguments: &[String]) -> Option<Child> {
     programs.filter_map(start).next()
 }
 
-/// Four backends at one port and four addresses.
-fn backends() -> Vec<Backend> {
+/// `count` backends at one port, and at the addresses from 127.0.0.1 on.
+fn backends(count: usize) -> Vec<Backend> {
     let port = free_port();
     let start = |number| Backend::start_at(port, &format!("b{number}"), &["--address", &format!("127.0.0.{number}")]);
-    (1..=4).map(start).collect()
+    (1..=count).map(start).collect()
 }
 
 fn yaml(port: u16, dns: &str) -> String {
@@ -137,60 +152,79 @@ fn wait_for_backends(lab: &Lab, port: u16, ips: &[&str]) {
 }
 
 #[test]
-fn backends_are_replaced_one_after_the_other_through_dns_without_a_failed_request() {
+fn five_backends_are_replaced_one_after_the_other_through_dns_without_a_failed_request() {
     let folder = tempfile::tempdir().unwrap();
     let Some(dnsmasq) = Dnsmasq::start(folder.path(), &[]) else { return };
-    let (mut backends, port) = (backends(), free_port());
+    let (mut backends, port) = (backends(10), free_port());
     let at = backends[0].port;
-    dnsmasq.list(&["127.0.0.1", "127.0.0.2"]);
-    let lab = Lab::start(&yaml(
-        port,
-        &format!("{{ name: api.test, port: {at}, resolvers: ['127.0.0.1:{}'] }}", dnsmasq.port),
-    ));
-    wait_for_backends(&lab, at, &["127.0.0.1", "127.0.0.2"]);
-    let load = Load::start(port, "/", 4, 1);
-    for (gone, ips) in
-        [["127.0.0.2", "127.0.0.3"], ["127.0.0.3", "127.0.0.4"], ["127.0.0.4", "127.0.0.1"]].iter().enumerate()
-    {
+    let mut ips: Vec<String> = (1..=5).map(|number| format!("127.0.0.{number}")).collect();
+    let list = |ips: &[String], lab: Option<&Lab>| {
+        let ips: Vec<&str> = ips.iter().map(String::as_str).collect();
+        dnsmasq.list(&ips);
+        lab.into_iter().for_each(|lab| wait_for_backends(lab, at, &ips));
+    };
+    list(&ips, None);
+    let lab = Lab::start(&yaml(port, &at_resolver(at, dnsmasq.port)));
+    list(&ips, Some(&lab));
+    let load = Load::start(port, "/", 4, 2);
+    for old in 0..5 {
         load.wait_for_more(100);
-        if gone == 2 {
-            backends[0].restart();
-        }
-        dnsmasq.list(ips);
-        wait_for_backends(&lab, at, ips);
+        ips[old] = format!("127.0.0.{}", old + 6);
+        list(&ips, Some(&lab));
         // The requests at the backend that has left end before it does.
         load.wait_for_more(100);
-        backends[gone].kill();
+        backends[old].kill();
         load.wait_for_more(100);
     }
-    let names: Vec<String> = (0..20).map(|_| get(port, "/").header("x-backend").to_owned()).collect();
-    assert!(names.iter().any(|name| name == "b1") && names.iter().any(|name| name == "b4"), "{names:?}");
-    load.stop_without_failure();
+    let report = load.stop_without_failure();
+    eprintln!("{} requests", report.answered());
+    let mut names: Vec<String> = (0..40).map(|_| get(port, "/").header("x-backend").to_owned()).collect();
+    names.sort();
+    names.dedup();
+    assert!(
+        !names.is_empty() && names.iter().all(|name| ["b6", "b7", "b8", "b9", "b10"].contains(&&**name)),
+        "{names:?}"
+    );
+    assert!(!lab.log().contains("discovery failed"), "{}", lab.log());
 }
 
-/// Stops the server under traffic, lets a backend leave the list meanwhile, and resumes the server.
-fn outage(stop: impl FnOnce(&mut Dnsmasq), resume: impl FnOnce(&mut Dnsmasq)) {
+/// `api.test` at this port, by a resolver at 127.0.0.1.
+fn at_resolver(port: u16, resolver: u16) -> String {
+    format!("{{ name: api.test, port: {port}, resolvers: ['127.0.0.1:{resolver}'] }}")
+}
+
+/// Stops the server or its port under traffic, lets a backend leave the list meanwhile, and resumes it. `is_relayed`:
+/// whether l7lb asks at the port.
+fn outage(
+    is_relayed: bool,
+    stop: impl FnOnce(&mut Dnsmasq, &Port),
+    resume: impl FnOnce(&mut Dnsmasq, &Port),
+    reason: &str,
+) {
     let folder = tempfile::tempdir().unwrap();
     let Some(mut dnsmasq) = Dnsmasq::start(folder.path(), &[]) else { return };
-    let (backends, port) = (backends(), free_port());
+    let (backends, port) = (backends(3), free_port());
     let at = backends[0].port;
+    let (relay, dns_port) = relay::udp(dnsmasq.port);
     dnsmasq.list(&["127.0.0.1", "127.0.0.2"]);
-    let lab = Lab::start(&yaml(
-        port,
-        &format!("{{ name: api.test, port: {at}, resolvers: ['127.0.0.1:{}'] }}", dnsmasq.port),
-    ));
+    let lab = Lab::start(&yaml(port, &at_resolver(at, if is_relayed { relay } else { dnsmasq.port })));
     wait_for_backends(&lab, at, &["127.0.0.1", "127.0.0.2"]);
     let load = Load::start(port, "/", 4, 1);
     load.wait_for_more(100);
-    stop(&mut dnsmasq);
-    lab.wait_for_log("discovery failed");
+    stop(&mut dnsmasq, &dns_port);
+    let line = lab.wait_for_log("discovery failed");
+    assert!(line.contains(reason), "{line}");
     load.wait_for_more(1000);
     wait_for_backends(&lab, at, &["127.0.0.1", "127.0.0.2"]);
     fs::write(&dnsmasq.hosts, "127.0.0.2 api.test\n127.0.0.3 api.test\n").unwrap();
-    resume(&mut dnsmasq);
+    if is_relayed {
+        dnsmasq.signal(Signal::SIGHUP);
+    }
+    resume(&mut dnsmasq, &dns_port);
     let back = Instant::now();
     lab.wait_for_log("discovery works again");
     let noticed = back.elapsed();
+    eprintln!("noticed after {noticed:?}");
     assert!(noticed < RECOVERY, "noticed after {noticed:?}");
     wait_for_backends(&lab, at, &["127.0.0.2", "127.0.0.3"]);
     load.wait_for_more(100);
@@ -201,17 +235,137 @@ fn outage(stop: impl FnOnce(&mut Dnsmasq), resume: impl FnOnce(&mut Dnsmasq)) {
 #[test]
 fn backends_stay_while_the_dns_server_hangs_and_its_recovery_is_noticed() {
     outage(
-        |dnsmasq| dnsmasq.signal(Signal::SIGSTOP),
-        |dnsmasq| {
+        false,
+        |dnsmasq, _| dnsmasq.signal(Signal::SIGSTOP),
+        |dnsmasq, _| {
             dnsmasq.signal(Signal::SIGHUP);
             dnsmasq.signal(Signal::SIGCONT);
         },
+        "no answer within",
     );
 }
 
 #[test]
 fn backends_stay_after_the_dns_server_was_killed_and_its_restart_is_noticed() {
-    outage(Dnsmasq::kill, Dnsmasq::restart);
+    outage(false, |dnsmasq, _| dnsmasq.kill(), |dnsmasq, _| dnsmasq.restart(), "refused");
+}
+
+#[test]
+fn closed_port_of_the_resolver_costs_no_backend_and_its_opening_is_noticed() {
+    outage(true, |_, port| port.close(), |_, port| port.open(), "refused");
+}
+
+#[test]
+fn dropped_packets_to_the_resolver_cost_no_backend_and_their_end_is_noticed() {
+    outage(true, |_, port| port.block(), |_, port| port.open(), "no answer within");
+}
+
+#[test]
+fn thousand_addresses_are_backends_and_one_that_is_replaced_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(dnsmasq) = Dnsmasq::start(folder.path(), &[]) else { return };
+    // One process serves all addresses of the loopback interface.
+    let backend = Backend::start_with("all", &["--address", "0.0.0.0"]);
+    let mut ips: Vec<String> = (0..1000).map(|number| format!("127.1.{}.{}", number / 250, number % 250 + 1)).collect();
+    let list = |ips: &[String]| dnsmasq.list(&ips.iter().map(String::as_str).collect::<Vec<_>>());
+    list(&ips);
+    let port = free_port();
+    let yaml = yaml(port, &at_resolver(backend.port, dnsmasq.port)).replace("100ms", "10s").replace("500ms", "5s");
+    let lab = Lab::start(&yaml);
+    let has = |ips: &[String]| {
+        let mut expected: Vec<String> = ips.iter().map(|ip| format!("{ip}:{}", backend.port)).collect();
+        expected.sort();
+        let all = listed(&lab);
+        let mut found: Vec<&str> = all.iter().map(|backend| backend["address"].as_str().unwrap()).collect();
+        found.sort_unstable();
+        found == expected && all.iter().all(|backend| backend["available"] == true)
+    };
+    eventually("the pool has all backends", PATIENCE, || has(&ips));
+    let load = Load::start(port, "/", 4, 2);
+    load.wait_for_more(500);
+    ips[7] = "127.1.9.9".to_owned();
+    list(&ips);
+    eventually("one of them is replaced", PATIENCE, || has(&ips));
+    load.wait_for_more(500);
+    load.stop_without_failure();
+    assert!(!lab.log().contains("discovery failed"), "{}", lab.log());
+}
+
+/// A folder for `/etc` of l7lb, with its own resolv.conf.
+struct Etc(Arc<tempfile::TempDir>);
+
+impl Etc {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("etc/ssl")).unwrap();
+        Self(Arc::new(folder))
+    }
+
+    /// Replaces the file, as programs do.
+    fn write_resolv_conf(&self, text: &str) {
+        let etc = self.0.path().join("etc");
+        fs::write(etc.join("new"), text).unwrap();
+        fs::rename(etc.join("new"), etc.join("resolv.conf")).unwrap();
+    }
+
+    fn start(&self, yaml: &str) -> Lab {
+        let etc = self.0.path().join("etc").display().to_string();
+        // The authorities of the system are needed at the start.
+        let script = format!("mount --bind /etc/ssl {etc}/ssl && mount --rbind {etc} /etc && exec \"$0\" \"$@\"");
+        Lab::start_in_own_mounts(Arc::clone(&self.0), yaml, &script)
+    }
+}
+
+#[test]
+fn search_domains_of_resolv_conf_are_used_in_order_and_a_change_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(dnsmasq) = Dnsmasq::start(folder.path(), &[]).filter(|_| can_mount()) else { return };
+    let (backends, port) = (backends(3), free_port());
+    let at = backends[0].port;
+    let names = [(1, "one"), (2, "one"), (2, "two"), (3, "two")];
+    let names = names.map(|(number, domain)| (format!("127.0.0.{number}"), format!("shop.{domain}.test")));
+    let names: Vec<(&str, &str)> = names.iter().map(|(ip, name)| (ip.as_str(), name.as_str())).collect();
+    dnsmasq.list_names(&names);
+    let etc = Etc::new();
+    etc.write_resolv_conf("nameserver 192.0.2.1\nsearch none.test one.test two.test\n");
+    let dns = at_resolver(at, dnsmasq.port).replace("api.test", "shop");
+    let lab = etc.start(&yaml(port, &dns));
+    wait_for_backends(&lab, at, &["127.0.0.1", "127.0.0.2"]);
+    let load = Load::start(port, "/", 2, 1);
+    load.wait_for_more(100);
+    etc.write_resolv_conf("nameserver 192.0.2.1\nsearch two.test one.test\n");
+    wait_for_backends(&lab, at, &["127.0.0.2", "127.0.0.3"]);
+    load.wait_for_more(100);
+    load.stop_without_failure();
+    assert!(!lab.log().contains("discovery failed"), "{}", lab.log());
+}
+
+#[test]
+fn resolvers_of_resolv_conf_are_used_and_a_change_is_noticed() {
+    let (first, second) = ("127.53.0.1", "127.53.0.2");
+    let is_free = |ip: &&str| UdpSocket::bind((*ip, 53)).is_ok();
+    if ![first, second].iter().all(is_free) {
+        return eprintln!("skipped: port 53 is in use, or needs root");
+    }
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let Some(mut one) = Dnsmasq::start_at(first, 53, folders[0].path(), &[]).filter(|_| can_mount()) else { return };
+    let Some(two) = Dnsmasq::start_at(second, 53, folders[1].path(), &[]) else { return };
+    let (backends, port) = (backends(3), free_port());
+    let at = backends[0].port;
+    one.list(&["127.0.0.1", "127.0.0.2"]);
+    two.list(&["127.0.0.2", "127.0.0.3"]);
+    let etc = Etc::new();
+    etc.write_resolv_conf(&format!("nameserver {first}\n"));
+    let lab = etc.start(&yaml(port, &format!("'api.test:{at}'")));
+    wait_for_backends(&lab, at, &["127.0.0.1", "127.0.0.2"]);
+    let load = Load::start(port, "/", 2, 1);
+    load.wait_for_more(100);
+    etc.write_resolv_conf(&format!("nameserver {second}\nnameserver {first}\n"));
+    wait_for_backends(&lab, at, &["127.0.0.2", "127.0.0.3"]);
+    one.kill();
+    load.wait_for_more(100);
+    load.stop_without_failure();
+    assert!(!lab.log().contains("discovery failed"), "{}", lab.log());
 }
 
 #[test]

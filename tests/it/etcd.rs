@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -11,6 +11,7 @@ use crate::lab::authority::Authority;
 use crate::lab::client::get;
 use crate::lab::etcd::{Etcd, Relay};
 use crate::lab::load::{Load, Report};
+use crate::lab::relay::{self, Port};
 use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
 use crate::reload::UNWATCHED;
 
@@ -111,6 +112,49 @@ fn killed_or_stopped_etcd_causes_no_failed_request_and_its_return_is_noticed() {
     let report = load.stop();
     eprintln!("{} requests", report.answered());
     assert_no_failure(&report);
+}
+
+/// How soon an etcd that can be reached again is noticed.
+const RECOVERY: Duration = Duration::from_secs(2);
+
+/// Makes the port of etcd unreachable under traffic, changes a key meanwhile, and opens the port again.
+fn unreachable_port(shut: impl Fn(&Port), reason: &str) {
+    let Some(etcd) = Etcd::start() else { return };
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    register(&etcd, &one);
+    let (relay, etcd_port) = relay::tcp(etcd.port);
+    let port = free_port();
+    let lab = Lab::start(&yaml(port, &[url(relay)], ""));
+    wait_for(port, &["one"]);
+    let load = Load::start(port, "/", 4, 2);
+    load.wait_for_more(100);
+    shut(&etcd_port);
+    let line = lab.wait_for_log("discovery failed");
+    assert!(line.contains(reason), "{line}");
+    load.wait_for_more(1000);
+    register(&etcd, &two);
+    assert_eq!(responding(port), BTreeSet::from(["one".to_owned()]));
+    etcd_port.open();
+    let since = Instant::now();
+    lab.wait_for_log("discovery works again");
+    let noticed = since.elapsed();
+    eprintln!("noticed after {noticed:?}");
+    assert!(noticed < RECOVERY, "noticed after {noticed:?}");
+    wait_for(port, &["one", "two"]);
+    let report = load.stop();
+    eprintln!("{} requests", report.answered());
+    assert_no_failure(&report);
+    assert_eq!(lab.log().matches("discovery failed").count(), 1, "{}", lab.log());
+}
+
+#[test]
+fn closed_port_of_etcd_causes_no_failed_request_and_its_opening_is_noticed() {
+    unreachable_port(Port::close, "Connection refused");
+}
+
+#[test]
+fn dropped_packets_to_etcd_cause_no_failed_request_and_their_end_is_noticed() {
+    unreachable_port(Port::block, "no connection within");
 }
 
 #[test]

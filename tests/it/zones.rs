@@ -146,6 +146,9 @@ fn commands_show_zones_and_explain_the_preference() {
     let sentence =
         "zone a is local and gets 50 %: its capacity of 1 is less than a fair share of 2 (4 in 2 zones); b gets 50 %";
     assert!(explained.contains(sentence), "{explained}");
+    let listed = command(&lab, &["pools"]);
+    assert!(listed.contains("p     a (local)  1         1         50 %"), "{listed}");
+    assert!(listed.contains("p     b          1         3         50 %"), "{listed}");
     let pools: Value = serde_json::from_str(&command(&lab, &["pools", "--json"])).unwrap();
     let zones = &pools["pools"][0]["zones"];
     assert_eq!((zones["local"].as_str(), zones["zones"][1]["share"].as_f64()), (Some("a"), Some(0.5)), "{pools:#}");

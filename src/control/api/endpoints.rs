@@ -88,6 +88,13 @@ fn of_backends() -> Vec<Endpoint> {
             registrations::renew,
         ),
         Endpoint::new(
+            POST,
+            "/pools/{pool}/sources/accept",
+            OPERATE,
+            "Let the lists of sources that are held back take effect.",
+            pools::accept,
+        ),
+        Endpoint::new(
             PUT,
             "/pools/{pool}/backends/{address}/state",
             OPERATE,

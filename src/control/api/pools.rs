@@ -62,6 +62,10 @@ pub struct Source {
     pub backends: usize,
     /// Backends that stay although it does not list them any more.
     pub held: usize,
+    /// The share of the requests to its backends that its newest list would move, from 0 to 1, if `max_moved` holds that
+    /// list back.
+    #[serde(default)]
+    pub moves: Option<f64>,
     /// Backends that it lists and the pool does not accept.
     pub rejected: usize,
     /// When it last returned a list; missing before the first one.
@@ -164,6 +168,20 @@ pub struct BackendPath {
     pub address: BackendAddress,
 }
 
+/// A pool in the API.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct PoolPath {
+    /// Its name.
+    pub pool: PoolName,
+}
+
+/// Held lists that take effect.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct AcceptedLists {
+    /// Their sources; empty if none was held.
+    pub sources: Vec<String>,
+}
+
 /// The current time on both clocks.
 #[derive(Clone, Copy)]
 struct Moment {
@@ -201,11 +219,12 @@ impl Pool {
 
 impl Source {
     fn of(kept: &Kept) -> Self {
-        let Status { listed, failure, held, rejected } = kept.status();
+        let Status { listed, failure, held, moves, rejected } = kept.status();
         Self {
             source: kept.name().to_string(),
             backends: kept.current().len(),
             held,
+            moves,
             rejected: rejected.map_or(0, |(count, _)| count),
             listed,
             failure,
@@ -312,6 +331,13 @@ pub(super) async fn backends(api: Api, Query(of): Query<BackendQuery>) -> Result
     let list_of =
         |pool: &Arc<pool::Pool>| pool.backends().iter().map(|found| Backend::of(pool, found, now)).collect::<Vec<_>>();
     Ok(Backends { backends: pools.iter().flat_map(list_of).collect() })
+}
+
+/// Lets the held lists of a pool take effect.
+pub(super) async fn accept(api: Api, Path(which): Path<PoolPath>) -> Result<AcceptedLists, Problem> {
+    let pool = api.pool(&which.pool)?;
+    let accepted = pool.sources().iter().filter(|kept| kept.accept_held());
+    Ok(AcceptedLists { sources: accepted.map(|kept| kept.name().to_string()).collect() })
 }
 
 pub(super) async fn backend(api: Api, Path(which): Path<BackendPath>) -> Result<Backend, Problem> {

@@ -169,7 +169,9 @@ fn route_keys(a: &RouteConfig, b: &RouteConfig) -> Vec<&'static str> {
     changed_keys!(
         RouteConfig, a, b,
         compare: [sticky, retry, cache, timeouts, body_size, allow_encoded, filters],
-        elsewhere: [name, path, exact, host, methods, pool, rate_limit]
+        elsewhere: [
+            name, path, exact, host, methods, headers, query, cookies, clients, except_clients, priority, pool, rate_limit,
+        ]
     )
 }
 

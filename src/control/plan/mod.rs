@@ -4,7 +4,8 @@
 //! traffic ([`crate::decision::decide`]). It is a pure function of two snapshots and the recorded requests: no
 //! request is sent and no limit counts.
 //!
-//! - [`changes`]: the differences by name; [`details`]: as sentences.
+//! - [`changes`]: the differences by name; [`details`]: as sentences; [`discovered`]: what they do to the
+//!   backends that sources have found.
 //! - [`replay`]: recent requests decided twice; [`replay_side`]: the decisions of one configuration.
 //!
 //! # Accuracy
@@ -21,6 +22,7 @@
 mod changed_keys;
 pub mod changes;
 pub mod details;
+pub mod discovered;
 pub mod replay;
 pub mod replay_side;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Replays recorded requests with two configurations: how many would have another outcome, and which.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use crate::decision::snapshot::Snapshot;
 use crate::http::client_address::ClientKey;
 use crate::observe::recent_requests::RecordedRequest;
 use crate::routing::affinity::{AffinityMethod, HashSource};
+use crate::routing::conditions::Source;
 
 /// The number of samples for each entry.
 const SAMPLES: usize = 5;
@@ -230,7 +231,29 @@ fn notes(before: &Snapshot, after: &Snapshot) -> Vec<String> {
             ));
         }
     }
+    notes.extend(unknown_conditions(before, after));
     notes
+}
+
+/// Conditions of routes on parts of a request that are not recorded; they see a request without that part.
+fn unknown_conditions(before: &Snapshot, after: &Snapshot) -> BTreeSet<String> {
+    let recorded = &before.recent_requests.headers;
+    let routes = before.routes.iter().chain(after.routes.iter());
+    let unknown = routes.flat_map(|(matcher, route)| {
+        let unknown = matcher.conditions.named.iter().map(|one| &one.source).filter(|source| match source {
+            Source::Header(name) => !recorded.contains(name),
+            Source::Cookie(_) => !recorded.contains(&http::header::COOKIE),
+            Source::Query(_) => true,
+        });
+        unknown.map(|source| {
+            let remedy = match source {
+                Source::Query(_) => "queries are not recorded",
+                _ => "which is not listed in `recent_requests.headers`",
+            };
+            format!("route `{}` has a condition on {source}; {remedy}, so the replay sees none", route.name)
+        })
+    });
+    unknown.collect()
 }
 
 impl Sample {

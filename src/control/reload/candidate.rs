@@ -11,6 +11,7 @@ use crate::config::{Checked, Config};
 use crate::control::plan::Plan;
 use crate::control::plan::changes::Changes;
 use crate::control::plan::details::details;
+use crate::control::plan::discovered::discovered;
 use crate::control::plan::replay::{Replay, percent, replay};
 use crate::decision::expectations;
 use crate::decision::snapshot::Snapshot;
@@ -59,11 +60,9 @@ impl Candidate {
     ) -> Result<Plan, String> {
         let (before, after, recent) = (Arc::clone(&self.before), Arc::clone(&self.snapshot), Arc::clone(recent));
         let replayed = tokio::task::spawn_blocking(move || replay_recent(&before, &after, &recent, now));
-        Ok(Plan {
-            changes: self.changes.clone(),
-            details: details(current, &self.checked, &self.changes),
-            replay: replayed.await.map_err(|e| e.to_string())?,
-        })
+        let mut details = details(current, &self.checked, &self.changes);
+        details.extend(discovered(&self.before, &self.snapshot));
+        Ok(Plan { changes: self.changes.clone(), details, replay: replayed.await.map_err(|e| e.to_string())? })
     }
 }
 

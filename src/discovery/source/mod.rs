@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod dns;
+pub mod docker;
 pub mod etcd;
 pub mod file;
 mod item;

@@ -219,9 +219,10 @@ impl Remote {
             let mut connection = Connection::open(endpoint, tls.as_ref().map(|tls| (tls, None)), TIMEOUT).await?;
             let request = connection.request(Method::GET, target).header(header::ACCEPT, "application/json");
             let request = request.body(Full::new(Bytes::new())).map_err(|e| e.to_string())?;
-            match connection.fetch_at_most(request, BODY_MAX).await? {
-                (StatusCode::OK, body) => Ok(body),
-                (status, _) => Err(format!("the response has status {status}")),
+            let response = connection.fetch_at_most(request, BODY_MAX).await?;
+            match response.status() {
+                StatusCode::OK => Ok(response.into_body()),
+                status => Err(format!("the response has status {status}")),
             }
         };
         tokio::time::timeout(TIMEOUT, fetch).await.map_err(|_| format!("no complete response within {TIMEOUT:?}"))?

@@ -1,16 +1,16 @@
 //! Active health checks.
 //!
-//! Pingora's background service runs the checks of every pool in parallel at a short, fixed interval; the
-//! [`Schedule`] of each backend decides each time whether a check is due. So unhealthy backends are checked
-//! more often than healthy ones, jitter spreads a thousand checks over time, and the first checks run
-//! immediately. Pingora's own thresholds are set to one: `rise` and `fall` are counted in the schedule, which
-//! also has the state "not checked yet" that Pingora lacks.
+//! [`runner`] examines the schedules of all backends at a short interval, and starts the checks that are due, a limited
+//! number at the same time. So unhealthy backends are checked more often than healthy ones, jitter spreads the checks of
+//! many backends over the interval, and the first checks run immediately. Pingora's own loop is not used: it starts a
+//! task for each backend at each examination, whether a check is due or not, and waits for all of them.
 
 pub mod config;
 pub mod connectors;
 mod failure;
 mod grpc;
 pub mod probe;
+pub(in crate::pool) mod runner;
 pub mod schedule;
 pub mod state;
 

@@ -3,13 +3,11 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use pingora_core::connectors::http::Connector;
 use pingora_core::upstreams::peer::{BasicPeer, HttpPeer};
 use pingora_http::RequestHeader;
-use pingora_load_balancing::Backend;
-use pingora_load_balancing::health_check::HealthCheck;
 use tokio::sync::watch;
 
 use crate::base::accept_errors::descriptors_exhausted;
@@ -22,7 +20,7 @@ use crate::pool::health::connectors::Connectors;
 use crate::pool::health::failure::Failure;
 use crate::pool::health::grpc::GrpcCheck;
 use crate::pool::health::schedule::CheckResult;
-use crate::pool::health::state::Health;
+use crate::pool::operator::event_limit::EventLimit;
 use crate::pool::operator::overrides::State;
 use crate::pool::peer::Template;
 
@@ -84,7 +82,7 @@ impl HttpCheck {
     }
 }
 
-/// The health check of one pool, as Pingora's background service runs it.
+/// The health check of one pool.
 pub(in crate::pool) struct Probe {
     pool: PoolName,
     spec: Spec,
@@ -93,6 +91,7 @@ pub(in crate::pool) struct Probe {
     connectors: Connectors,
     /// Notified after each finished check.
     progress: Arc<watch::Sender<bool>>,
+    events: Arc<EventLimit>,
 }
 
 impl Probe {
@@ -104,14 +103,14 @@ impl Probe {
         pool: PoolName,
         spec: Spec,
         (template, connectors): (&Template, Connectors),
-        progress: Arc<watch::Sender<bool>>,
+        (progress, events): (Arc<watch::Sender<bool>>, Arc<EventLimit>),
     ) -> pingora::Result<Self> {
         let check = match &spec.request {
             CheckRequest::Tcp => Check::Tcp,
             CheckRequest::Http(request) => Check::Http(Box::new(HttpCheck::new(request, template)?)),
             CheckRequest::Grpc(service) => Check::Grpc(Box::new(GrpcCheck::new(service, template.host())?)),
         };
-        Ok(Self { pool, spec, template: template.clone(), check, connectors, progress })
+        Ok(Self { pool, spec, template: template.clone(), check, connectors, progress, events })
     }
 
     /// Checks the backend within the timeout.
@@ -123,23 +122,46 @@ impl Probe {
         }
     }
 
-    /// The result for Pingora's load balancer.
-    fn result(health: Health) -> pingora::Result<()> {
-        match health {
-            Health::Up => Ok(()),
-            Health::Unknown | Health::Down => {
-                pingora::Error::e_explain(pingora::ErrorType::Custom("unhealthy"), "see the event of the state change")
-            }
-        }
+    /// The interval at which schedules are examined.
+    pub(in crate::pool) fn tick_interval(&self) -> Duration {
+        self.spec.timing.tick_interval()
     }
 
-    fn announce(&self, endpoint: &Endpoint, reason: Option<String>) {
+    /// When the next check of the backend is due, at the earliest `now`. `None` for a disabled backend, which is not checked.
+    pub(in crate::pool) fn next_check(&self, endpoint: &Endpoint, now: Instant) -> Option<Instant> {
+        let is_checked = endpoint.state() != State::Disabled;
+        is_checked.then(|| endpoint.schedule.lock().next(now, &self.spec.timing))
+    }
+
+    /// Checks the backend, and applies the result.
+    #[expect(clippy::disallowed_methods, reason = "the pool's background task is where check times come from")]
+    pub(in crate::pool) async fn check(&self, endpoint: &Endpoint) {
+        let (began, before) = (Instant::now(), endpoint.health());
+        let failure = self.run(endpoint.address()).await.err();
+        // Without file descriptors no check can be made, which says nothing about the backend.
+        if failure.is_some() && descriptors_exhausted() {
+            return;
+        }
+        let result = CheckResult { passed: failure.is_none(), began, jitter: fastrand::f64() };
+        let health = endpoint.schedule.lock().observe(before, result, &self.spec.timing);
+        endpoint.set_silent(failure.as_ref().is_some_and(|failure| failure.silent));
+        endpoint.set_health(health, began);
+        if result.passed {
+            endpoint.passive_health().offer_trial(began);
+        }
+        if health != before {
+            self.announce(endpoint, failure.map(|failure| failure.reason), began);
+        }
+        self.progress.send_modify(|_| ());
+    }
+
+    fn announce(&self, endpoint: &Endpoint, reason: Option<String>, now: Instant) {
         let (pool, backend) = (self.pool.clone(), endpoint.address());
-        match reason {
+        let event = match reason {
             None => Event::BackendUp { pool, backend },
             Some(reason) => Event::BackendDown { pool, backend, reason },
-        }
-        .announce();
+        };
+        self.events.announce(event, now);
     }
 }
 
@@ -153,42 +175,4 @@ fn tcp_peer(peer: HttpPeer) -> BasicPeer {
     }
     basic.options = peer.options;
     basic
-}
-
-#[async_trait]
-impl HealthCheck for Probe {
-    #[expect(clippy::disallowed_methods, reason = "the pool's background task is where check times come from")]
-    async fn check(&self, target: &Backend) -> pingora::Result<()> {
-        let Some(endpoint) = target.ext.get::<Arc<Endpoint>>() else {
-            return Ok(());
-        };
-        if endpoint.state() == State::Disabled {
-            return Ok(());
-        }
-        let began = std::time::Instant::now();
-        let before = endpoint.health();
-        if endpoint.schedule.lock().is_due(began, &self.spec.timing) {
-            let failure = self.run(endpoint.address()).await.err();
-            // Without file descriptors no check can be made, which says nothing about the backend.
-            if failure.is_some() && descriptors_exhausted() {
-                return Self::result(before);
-            }
-            let result = CheckResult { passed: failure.is_none(), began, jitter: fastrand::f64() };
-            let health = endpoint.schedule.lock().observe(before, result, &self.spec.timing);
-            endpoint.set_silent(failure.as_ref().is_some_and(|failure| failure.silent));
-            endpoint.set_health(health, began);
-            if result.passed {
-                endpoint.passive_health().offer_trial(began);
-            }
-            if health != before {
-                self.announce(endpoint, failure.map(|failure| failure.reason));
-            }
-            self.progress.send_modify(|_| ());
-        }
-        Self::result(endpoint.health())
-    }
-
-    fn health_threshold(&self, _success: bool) -> usize {
-        1
-    }
 }

@@ -24,7 +24,8 @@ pub struct CheckResult {
     pub passed: bool,
     /// When the check started.
     pub began: Instant,
-    /// A number in 0..1 that shifts the next check by up to 10 % in either direction.
+    /// A number in 0..1 that shifts the next check by up to 10 % in either direction; the second one to any part of the
+    /// interval, so that backends that were found together are not checked together.
     pub jitter: f64,
 }
 
@@ -37,12 +38,12 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Whether a check is due. The first check is always due, and so is one that is further away than `timing`
-    /// allows, after the intervals have changed.
+    /// When the next check is due, at the earliest `now`. The first check is due now, and so is one that is further away
+    /// than `timing` allows, after the intervals have changed.
     #[must_use]
-    pub fn is_due(&self, now: Instant, timing: &CheckTiming) -> bool {
+    pub fn next(&self, now: Instant, timing: &CheckTiming) -> Instant {
         let furthest = now + timing.interval.max(timing.unhealthy_interval).mul_f64(1.1);
-        self.due.is_none_or(|due| due <= now || due > furthest)
+        self.due.filter(|due| (now..=furthest).contains(due)).unwrap_or(now)
     }
 
     /// Applies the result of a check and returns the resulting health.
@@ -63,7 +64,8 @@ impl Schedule {
             self.against = 0;
         }
         let interval = if health == Health::Up && passed { timing.interval } else { timing.unhealthy_interval };
-        self.due = Some(result.began + interval.mul_f64(0.9 + 0.2 * result.jitter));
+        let part = if self.due.is_none() { result.jitter } else { 0.9 + 0.2 * result.jitter };
+        self.due = Some(result.began + interval.mul_f64(part));
         health
     }
 }
@@ -115,7 +117,8 @@ mod tests {
         let began = Instant::now();
         let next = |health, passed, jitter| {
             let mut schedule = Schedule::default();
-            assert!(schedule.is_due(began, &TIMING));
+            assert_eq!(schedule.next(began, &TIMING), began);
+            schedule.due = Some(began);
             schedule.observe(health, CheckResult { passed, began, jitter }, &TIMING);
             schedule.due.unwrap() - began
         };
@@ -127,13 +130,28 @@ mod tests {
     }
 
     #[test]
+    fn second_checks_of_backends_that_were_found_together_spread_over_the_interval() {
+        let began = Instant::now();
+        let second = |jitter| {
+            let mut schedule = Schedule::default();
+            schedule.observe(Health::Unknown, CheckResult { passed: true, began, jitter }, &TIMING);
+            schedule.due.unwrap() - began
+        };
+        assert_eq!(second(0.0), Duration::ZERO);
+        assert_eq!(second(0.25), Duration::from_secs(5));
+        assert_eq!(second(0.75), Duration::from_secs(15));
+    }
+
+    #[test]
     fn check_is_due_after_its_interval() {
         let began = Instant::now();
-        let mut schedule = Schedule::default();
+        let mut schedule = Schedule { due: Some(began), ..Schedule::default() };
         schedule.observe(Health::Unknown, CheckResult { passed: true, began, jitter: 0.5 }, &TIMING);
-        assert!(!schedule.is_due(began + Duration::from_secs(19), &TIMING));
-        assert!(schedule.is_due(began + Duration::from_secs(20), &TIMING));
+        let at = |seconds| began + Duration::from_secs(seconds);
+        assert_eq!(schedule.next(at(19), &TIMING), at(20));
+        assert_eq!(schedule.next(at(20), &TIMING), at(20));
+        assert_eq!(schedule.next(at(21), &TIMING), at(21));
         let quicker = CheckTiming { interval: Duration::from_secs(5), ..TIMING };
-        assert!(schedule.is_due(began + Duration::from_secs(1), &quicker), "the intervals have changed");
+        assert_eq!(schedule.next(at(1), &quicker), at(1), "the intervals have changed");
     }
 }

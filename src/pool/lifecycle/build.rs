@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pingora_load_balancing::Backends;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::base::units::PoolName;
 use crate::discovery::{self, Sources};
 use crate::pool::admission::Admission;
 use crate::pool::config::Spec;
+use crate::pool::endpoint::PoolShared;
 use crate::pool::health::connectors::Connectors;
 use crate::pool::health::probe::Probe;
 use crate::pool::lifecycle::replaced_pool::ReplacedPool;
 use crate::pool::live::Pool;
+use crate::pool::operator::event_limit::EventLimit;
 use crate::pool::selection::balancer::BalancerSettings;
 use crate::pool::selection::policy;
 use crate::retry;
@@ -45,26 +47,32 @@ impl Pool {
         let admission = Admission::new(name.clone(), &spec.admission, before.map(|before| &before.admission));
         let replaced = before.map(|before| ReplacedPool::new(&before.discovery, &before.replaced)).unwrap_or_default();
         let sources = Sources::build(&name, &spec.sources, before.map(|before| before.discovery.sources()));
-        let discovery = replaced.discovery(&name, (spec, sources), &in_flight, &admission);
+        let events =
+            before.map_or_else(|| Arc::new(EventLimit::new(name.clone())), |before| Arc::clone(&before.events));
+        let shared = PoolShared {
+            in_flight: Arc::clone(&in_flight),
+            trigger: Arc::clone(admission.monitor().trigger()),
+            changed: Arc::clone(admission.changed()),
+            events: Some(Arc::clone(&events)),
+        };
+        let discovery = replaced.discovery(&name, (spec, sources), shared, &admission);
         let discovery = Arc::new(match before {
             Some(before) => discovery.with_results_of(&before.discovery),
             None => discovery,
         });
-        let mut backends = Backends::new(Box::new(discovery::SharedDiscovery(Arc::clone(&discovery))));
+        let backends = Backends::new(Box::new(discovery::SharedDiscovery(Arc::clone(&discovery))));
         let progress = Arc::new(watch::Sender::new(false));
-        let mut settings = BalancerSettings {
+        let settings = BalancerSettings {
             update: discovery.interval(),
-            health_check: None,
             backup_threshold: spec.backup_threshold,
             zone: spec.local_zone.clone(),
         };
-        let mut retry_after = Duration::from_secs(1);
+        let (mut retry_after, mut probe) = (Duration::from_secs(1), None);
         if let Some(check) = &spec.health_check {
-            settings.health_check = Some(check.timing.tick_interval());
             retry_after = check.timing.unhealthy_interval;
-            let probe =
-                Probe::new(name.clone(), check.clone(), (&spec.template, connectors.clone()), Arc::clone(&progress))?;
-            backends.set_health_check(Box::new(probe));
+            let connect = (&spec.template, connectors.clone());
+            let notified = (Arc::clone(&progress), Arc::clone(&events));
+            probe = Some(Arc::new(Probe::new(name.clone(), check.clone(), connect, notified)?));
         }
         Ok(Self {
             name,
@@ -76,6 +84,9 @@ impl Pool {
             balancer: policy::build(&spec.balance, backends, settings),
             in_flight,
             budget,
+            probe,
+            members_changed: Notify::new(),
+            events,
             progress,
             admission,
         })

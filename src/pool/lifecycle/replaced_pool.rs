@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::base::backend_address::BackendAddress;
@@ -44,17 +44,13 @@ impl ReplacedPool {
         &self,
         name: &PoolName,
         (spec, sources): (&Spec, Sources),
-        in_flight: &Arc<AtomicU32>,
+        shared: PoolShared,
         admission: &Admission,
     ) -> PoolDiscovery {
         let attach = AttachEndpoint {
             pool: name.clone(),
             known: self.endpoints.iter().map(|endpoint| (endpoint.address(), Arc::clone(endpoint))).collect(),
-            shared: PoolShared {
-                in_flight: Arc::clone(in_flight),
-                trigger: Arc::clone(admission.monitor().trigger()),
-                changed: Arc::clone(admission.changed()),
-            },
+            shared,
             checked: spec.health_check.is_some(),
             set_circuit: Box::new(admission.circuits()),
             pending: self.pending.clone(),

@@ -11,6 +11,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::base::event::Event;
 use crate::discovery::source::api::Registry;
+use crate::pool::health::runner;
 use crate::pool::live::Pool;
 
 /// The longest wait for the first lists of sources, so that a source that is down does not delay the pool.
@@ -22,7 +23,9 @@ impl Pool {
     /// Runs discovery and health checks until shutdown.
     pub async fn run(&self, shutdown: ShutdownWatch) {
         let mut shutdown_started = shutdown.clone();
-        let work = async { tokio::join!(self.keep_lists(), self.begin(shutdown), self.keep_registrations()) };
+        let work = async {
+            tokio::join!(self.keep_lists(), self.begin(shutdown), self.keep_registrations(), self.events.run())
+        };
         tokio::select! {
             _ = shutdown_started.changed() => {}
             _ = work => {}
@@ -43,10 +46,16 @@ impl Pool {
         self.balancer.update().await.ok();
         self.take_over_state();
         self.progress.send_replace(true);
-        // Pingora's loop returns immediately if the pool has no name to resolve and no health check. `join!`
-        // keeps outlier detection running in that case.
+        // Pingora's loop returns immediately if the pool has no name to resolve. `join!` keeps the others running in
+        // that case.
         let detection = self.admission.watch(|| self.candidates());
-        tokio::join!(self.balancer.run(shutdown), detection, self.follow_lists(changes));
+        tokio::join!(self.balancer.run(shutdown), detection, self.follow_lists(changes), self.check_health());
+    }
+
+    async fn check_health(&self) {
+        if let Some(probe) = &self.probe {
+            runner::run(Arc::clone(probe), || self.discovery.attached(), &self.members_changed).await;
+        }
     }
 
     /// Keeps the lists of the sources current. Each has its own task, because a list may be large.
@@ -74,9 +83,8 @@ impl Pool {
         }
         loop {
             changed.notified().await;
-            self.balancer.update().await.ok();
-            // Pingora notices other addresses and weights, but not other settings.
-            self.balancer.update_weights();
+            self.balancer.update_all().await.ok();
+            self.members_changed.notify_one();
             self.progress.send_modify(|_| ());
         }
     }

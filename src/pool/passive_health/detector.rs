@@ -1,6 +1,6 @@
 //! Outlier detection: a state machine that turns reports and the time into ejections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -198,7 +198,8 @@ impl Detector {
 
     /// Ends a window: compares latency and success rates, and ends expired ejections.
     pub fn window(&mut self, pool: &[Report], now: Instant) -> Vec<Change> {
-        self.histories.retain(|address, _| pool.iter().any(|report| report.address == *address));
+        let current: HashSet<BackendAddress> = pool.iter().map(|report| report.address).collect();
+        self.histories.retain(|address, _| current.contains(address));
         let mut changes = self.returns(now);
         for report in pool {
             let spec = &self.spec;
@@ -242,7 +243,7 @@ impl Detector {
     }
 
     fn evaluate_latency(&mut self, pool: &[Report], now: Instant) -> Vec<Change> {
-        let mut compared = Vec::new();
+        let mut compared = HashSet::new();
         // Waiting requests count only while the peers respond: a few long polls without other traffic are
         // normal.
         let responses = pool.iter().fold(0_u32, |responses, report| responses.saturating_add(report.times.total()));
@@ -254,7 +255,7 @@ impl Detector {
                 if unresponsive { history.unresponsive_windows.saturating_add(1) } else { 0 };
             if history.times.total() >= self.spec.minimum_requests {
                 history.median = std::mem::take(&mut history.times).median();
-                compared.push(report.address);
+                compared.insert(report.address);
             }
         }
         let taking = pool.iter().filter(|report| self.takes_requests(report));

@@ -4,6 +4,7 @@
 //! threshold, it fires the trigger of the pool, so that the decision does not wait for the end of the window.
 //! Only this task calls the [`Detector`]; the result is one flag that selection reads.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -97,7 +98,13 @@ pub(in crate::pool) async fn watch(
             () = monitor.trigger.fired() => true,
         };
         let (backends, now) = (backends(), Instant::now());
-        monitor.evaluate(raised, &backends, now).into_iter().for_each(|change| apply(change, pool, &backends, now));
+        let changes = monitor.evaluate(raised, &backends, now);
+        if changes.is_empty() {
+            continue;
+        }
+        let backends: HashMap<BackendAddress, &Arc<Endpoint>> =
+            backends.iter().map(|endpoint| (endpoint.address(), endpoint)).collect();
+        changes.into_iter().for_each(|change| apply(change, pool, &backends, now));
     }
 }
 
@@ -138,8 +145,8 @@ fn evaluate_consecutive_failures(detector: &mut Detector, backends: &[Arc<Endpoi
     changes
 }
 
-fn apply(change: Change, pool: &PoolName, backends: &[Arc<Endpoint>], now: Instant) {
-    let endpoint = |address: BackendAddress| backends.iter().find(|endpoint| endpoint.address() == address);
+fn apply(change: Change, pool: &PoolName, backends: &HashMap<BackendAddress, &Arc<Endpoint>>, now: Instant) {
+    let endpoint = |address: BackendAddress| backends.get(&address);
     let pool = pool.clone();
     match change {
         Change::Ejected { address, reason, period, trials } => {

@@ -34,18 +34,22 @@ impl Pool {
         attempted: &[Arc<Endpoint>],
         score: &dyn Fn(BackendAddress) -> Option<u64>,
     ) -> Option<(Arc<Endpoint>, bool)> {
-        let mut highest_of_all = None;
-        let mut best: Option<(u64, Arc<Endpoint>)> = None;
-        for endpoint in self.candidates() {
-            let Some(score) = score(endpoint.address()) else { continue };
-            highest_of_all = highest_of_all.max(Some(score));
-            let accepts = endpoint.is_available()
-                && self.accepts_traffic(&endpoint)
-                && !attempted.iter().any(|attempted| attempted.address() == endpoint.address());
-            if accepts && best.as_ref().is_none_or(|(highest, _)| score > *highest) {
-                best = Some((score, endpoint));
+        // Looks at all of them without a copy: there may be thousands.
+        self.discovery.with_attached(|backends| {
+            let mut highest_of_all = None;
+            let mut best: Option<(u64, &Arc<Endpoint>)> = None;
+            for endpoint in backends.filter(|endpoint| endpoint.weight() > 0) {
+                let Some(score) = score(endpoint.address()) else { continue };
+                highest_of_all = highest_of_all.max(Some(score));
+                let accepts = best.is_none_or(|(highest, _)| score > highest)
+                    && endpoint.is_available()
+                    && self.accepts_traffic(endpoint)
+                    && !attempted.iter().any(|attempted| attempted.address() == endpoint.address());
+                if accepts {
+                    best = Some((score, endpoint));
+                }
             }
-        }
-        best.map(|(score, endpoint)| (endpoint, Some(score) == highest_of_all))
+            best.map(|(score, endpoint)| (Arc::clone(endpoint), Some(score) == highest_of_all))
+        })
     }
 }

@@ -36,8 +36,6 @@ use crate::pool::selection::zone_preference::ZonePreference;
 pub(in crate::pool) struct BalancerSettings {
     /// Interval of discovery; `None` to discover once.
     pub(in crate::pool) update: Option<Duration>,
-    /// Interval at which due health checks are started.
-    pub(in crate::pool) health_check: Option<Duration>,
     /// How many primary backends must be available. Below it, backups take traffic too.
     pub(in crate::pool) backup_threshold: Threshold,
     /// The zone of this process, whose backends are preferred; `None` without a preference.
@@ -58,7 +56,10 @@ pub trait Balancer: Send + Sync {
     fn zone_preference(&self, now: Instant, slow_start: Duration) -> Option<ZonePreference>;
     /// Runs discovery once.
     async fn update(&self) -> pingora::Result<()>;
-    /// Runs discovery and health checks until shutdown.
+    /// Runs discovery once, and prepares the policy also if only other settings than addresses and weights have changed,
+    /// which Pingora does not notice.
+    async fn update_all(&self) -> pingora::Result<()>;
+    /// Runs discovery of names until shutdown.
     async fn run(&self, shutdown: ShutdownWatch);
 }
 
@@ -222,8 +223,6 @@ impl<P: Policy> PolicyBalancer<P> {
         let published_settings = PublishedState(Arc::clone(&published));
         let mut balancer = LoadBalancer::from_backends_with_config(backends, Some(published_settings));
         balancer.update_frequency = settings.update;
-        balancer.health_check_frequency = settings.health_check;
-        balancer.parallel_health_check = true;
         Self { balancer, published, backup_threshold: settings.backup_threshold }
     }
 }
@@ -264,7 +263,19 @@ impl<P: Policy> Balancer for PolicyBalancer<P> {
         self.balancer.update().await
     }
 
+    async fn update_all(&self) -> pingora::Result<()> {
+        let before = self.published.current.load_full();
+        self.balancer.update().await?;
+        if Arc::ptr_eq(&before, &self.published.current.load()) {
+            self.update_weights();
+        }
+        Ok(())
+    }
+
     async fn run(&self, shutdown: ShutdownWatch) {
-        self.balancer.run(shutdown, None).await;
+        // Discovery has run once. Without names, a list says when to run it again.
+        if self.balancer.update_frequency.is_some() {
+            self.balancer.run(shutdown, None).await;
+        }
     }
 }

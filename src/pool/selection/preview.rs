@@ -5,8 +5,8 @@
 //! backends. The chance of a backend is its share of these draws. A preview costs as much as a thousand picks, so
 //! only operators can request one.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -21,6 +21,7 @@ use crate::pool::admission::circuit::CircuitState;
 use crate::pool::endpoint::Endpoint;
 use crate::pool::health::state::Health;
 use crate::pool::live::Pool;
+use crate::pool::operator::backends::ListedBackend;
 use crate::pool::operator::overrides::State;
 use crate::pool::selection::choice::{PreviewMember, SelectionRequest, percent};
 use crate::pool::selection::key::Key;
@@ -52,6 +53,12 @@ pub struct Candidate {
     /// Its zone; missing if it has none.
     #[serde(default)]
     pub zone: Option<Zone>,
+    /// The source that found it; missing if the configuration names it.
+    #[serde(default)]
+    pub source: Option<String>,
+    /// How long this process has known it, in seconds.
+    #[serde(default)]
+    pub age_seconds: u64,
     /// Its administrative state.
     pub state: State,
     /// Its health according to health checks.
@@ -111,13 +118,17 @@ impl Pool {
         let target =
             affinity.and_then(|score| self.affinity_target(&[], score)).map(|(endpoint, _)| endpoint.address());
         let total: usize = members.iter().map(|member| member.chosen).sum();
-        let candidates = self.candidates().into_iter().map(|endpoint| {
-            let member = members.iter().find(|member| Arc::ptr_eq(&member.endpoint, &endpoint));
+        let listed = self.backends().into_iter().filter(|found| found.endpoint.weight() > 0);
+        let members: HashMap<BackendAddress, PreviewMember> =
+            members.into_iter().map(|member| (member.endpoint.address(), member)).collect();
+        let candidates = listed.map(|found| {
+            let endpoint = &found.endpoint;
+            let member = members.get(&endpoint.address());
             let chance = match target {
                 Some(address) => f64::from(u8::from(address == endpoint.address())),
                 None => member.map_or(0.0, |member| member.chosen as f64 / total.max(1) as f64),
             };
-            self.candidate(&endpoint, member, chance, (zones.as_ref(), now))
+            self.candidate(&found, member, chance, (zones.as_ref(), now))
         });
         let mut candidates: Vec<Candidate> = candidates.collect();
         candidates.sort_by_key(|candidate| candidate.address);
@@ -127,11 +138,12 @@ impl Pool {
 
     fn candidate(
         &self,
-        endpoint: &Endpoint,
+        found: &ListedBackend,
         member: Option<&PreviewMember>,
         chance: f64,
         (zones, now): (Option<&ZonePreference>, Instant),
     ) -> Candidate {
+        let endpoint = &found.endpoint;
         let latency = endpoint.latency(now);
         let reason = if chance > 0.0 { String::new() } else { self.reason(endpoint, zones, now) };
         Candidate {
@@ -139,6 +151,8 @@ impl Pool {
             weight: member.map_or(0, |member| member.weight),
             backup: endpoint.is_backup(),
             zone: endpoint.zone(),
+            source: found.source().map(ToString::to_string),
+            age_seconds: endpoint.age(now).as_secs(),
             state: endpoint.state(),
             health: endpoint.health(),
             ejected: endpoint.passive_health().is_ejected(),
@@ -187,6 +201,10 @@ impl fmt::Display for Candidate {
         write!(f, "{}  {}", self.address, self.health)?;
         if let Some(zone) = &self.zone {
             write!(f, ", zone {zone}")?;
+        }
+        if let Some(source) = &self.source {
+            let age = humantime::format_duration(Duration::from_secs(self.age_seconds));
+            write!(f, ", found by {source}, known for {age}")?;
         }
         write!(f, ", weight {}, {} in flight", self.weight, self.in_flight)?;
         if let Some(latency) = self.latency_ms {

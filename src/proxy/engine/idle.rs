@@ -26,6 +26,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// From the close of a connection to the sweep, so that one sweep finds many closes.
 const SWEEP_DELAY: Duration = Duration::from_millis(2);
 
+/// When there are too many connections, one of this many is closed.
+const REMOVED_PART: usize = 32;
+
 /// The idle connections of a worker. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct IdleConnections {
@@ -122,7 +125,7 @@ impl IdleConnections {
         self.idle.lock().take(key, now)
     }
 
-    /// Keeps a connection that has just become idle. If there are too many, the oldest one is closed.
+    /// Keeps a connection that has just become idle. If there are too many, the oldest ones are closed.
     pub(super) fn put(&self, key: u64, mut connection: IdleConnection) {
         if connection.is_usable(connection.since, &self.waker) {
             self.idle.lock().put(key, connection, self.most);
@@ -164,12 +167,21 @@ impl<S: IsOpen> Idle<S> {
         }
     }
 
+    /// Closes the oldest connections: one of 32, so that finding them costs little for each released connection.
     fn remove_oldest(&mut self) {
-        let lists = self.by_peer.values_mut().filter(|connections| !connections.is_empty());
-        if let Some(list) = lists.min_by_key(|connections| connections.first().map(|first| first.since)) {
-            list.remove(0);
-            self.count -= 1;
-        }
+        let mut released: Vec<Instant> = self.by_peer.values().flatten().map(|connection| connection.since).collect();
+        let surplus = (released.len() / REMOVED_PART).max(1).min(released.len());
+        let Some(last) = surplus.checked_sub(1) else { return };
+        let (_, newest, _) = released.select_nth_unstable(last);
+        let (newest, mut left) = (*newest, surplus);
+        self.by_peer.retain(|_, connections| {
+            // Each list has the order of release.
+            let old = connections.iter().take(left).take_while(|connection| connection.since <= newest).count();
+            connections.drain(..old);
+            left -= old;
+            !connections.is_empty()
+        });
+        self.count -= surplus - left;
     }
 
     fn sweep(&mut self, now: Instant, waker: &Waker) {

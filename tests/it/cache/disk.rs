@@ -9,7 +9,7 @@ use super::purge::{FRESH, Origin, yaml};
 use crate::control::commands::stdout_of;
 use crate::lab::client::{self, get, read_head, read_response};
 use crate::lab::scripted::Held;
-use crate::lab::{Lab, PATIENCE, eventually, free_port, lacks_own_engine};
+use crate::lab::{Lab, PATIENCE, can_mount, eventually, free_port, lacks_own_engine};
 
 fn is_hit(port: u16, path: &str) -> bool {
     let response = get(port, path);
@@ -82,20 +82,12 @@ fn purges_and_invalidations_of_both_processes_apply_during_an_upgrade() {
     assert!(!new.log().contains("purge journal"), "{}", new.log());
 }
 
-/// Whether the test may create mount points.
-fn can_mount() -> bool {
-    let script = "mount -t tmpfs none /mnt";
-    let unshared = std::process::Command::new("unshare").args(["--mount", "sh", "-c", script]).output();
-    unshared.is_ok_and(|output| output.status.success())
-}
-
 #[test]
 fn read_only_folder_serves_stored_responses_and_the_rest_from_the_backend() {
     if lacks_own_engine() {
         return;
     }
     if !can_mount() {
-        eprintln!("skipped: mount points need more permissions");
         return;
     }
     let (origin, port) = (Origin::start(FRESH), free_port());

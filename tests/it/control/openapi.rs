@@ -48,6 +48,7 @@ fn every_endpoint_responds_according_to_its_openapi_schema() {
         ("PUT", "/pools/{pool}/backends/{address}", registered, r#"{"weight":2,"ttl":"1m","labels":{"a":"b"}}"#),
         ("POST", "/pools/{pool}/backends/{address}/renew", &format!("{registered}/renew"), ""),
         ("DELETE", "/pools/{pool}/backends/{address}", &format!("{registered}?wait=1s"), ""),
+        ("POST", "/pools/{pool}/sources/accept", "/pools/a/sources/accept", ""),
         ("GET", "/log-level", "/log-level", ""),
         ("PUT", "/log-level", "/log-level", r#"{"level":"debug"}"#),
         ("POST", "/reload", "/reload", ""),

@@ -1,5 +1,6 @@
 //! Discovery with the real binary: registrations, files, and what happens when a source fails.
 
+mod changes;
 mod files;
 mod registrations;
 mod service;

@@ -7,3 +7,4 @@ mod headers;
 mod jwt;
 mod rate_limit;
 mod redirect;
+mod rewrite;

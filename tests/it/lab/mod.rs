@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod bridge;
 pub mod client;
+pub mod docker;
 pub mod etcd;
 pub mod frames;
 pub mod grpc;
@@ -11,12 +12,24 @@ pub mod load;
 mod ports;
 mod process;
 pub mod recorder;
+pub mod relay;
 pub mod scripted;
 pub mod tls_backend;
 
 pub use ports::free_port;
 pub use process::{Backend, Lab, PATIENCE, eventually, run};
 pub use scripted::server_config;
+
+/// Whether the test may create mount points; otherwise with a message.
+pub fn can_mount() -> bool {
+    let script = "mount -t tmpfs none /mnt";
+    let unshared = std::process::Command::new("unshare").args(["--mount", "sh", "-c", script]).output();
+    let can = unshared.is_ok_and(|output| output.status.success());
+    if !can {
+        eprintln!("skipped: mount points need more permissions");
+    }
+    can
+}
 
 /// Whether all tests run with Pingora's loop, which lacks what this test needs.
 pub fn lacks_own_engine() -> bool {

@@ -108,6 +108,12 @@ impl Lab {
         lab
     }
 
+    /// Starts `l7lb` in a folder that the test has filled, and does not wait for it.
+    pub fn start_without_waiting(folder: Arc<tempfile::TempDir>, yaml: &str) -> Self {
+        Self::configure(folder.path(), yaml);
+        Self::spawn(folder, &[])
+    }
+
     /// Writes the configuration and a certificate into `folder`.
     pub fn configure(folder: &Path, yaml: &str) -> PathBuf {
         let file = folder.join("l7lb.yaml");

@@ -3,6 +3,7 @@
 mod backends;
 mod certificates;
 mod client_auth;
+mod system_authorities;
 mod tickets;
 
 use std::io::{Read, Write};

@@ -36,6 +36,7 @@ fn target(text: &str) -> Result<Target, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::connection::REASON_MAX;
 
     fn describe(key: &str, value: &[u8]) -> Result<String, String> {
         let item = parse(key.as_bytes(), value)?;
@@ -78,7 +79,7 @@ mod tests {
         ] {
             let error = describe(key, value).unwrap_err();
             assert!(error.contains(problem), "{error}");
-            assert!(error.chars().count() <= 201, "{error}");
+            assert!(error.chars().count() <= REASON_MAX + 1, "{error}");
         }
     }
 }

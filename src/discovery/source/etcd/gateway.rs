@@ -38,12 +38,12 @@ impl Gateway {
         request: &impl Serialize,
     ) -> Result<T, String> {
         let request = self.request(path, token, request)?;
-        match self.0.fetch(request).await? {
-            (status, body) if status.is_success() => {
-                serde_json::from_slice(&body).map_err(|e| format!("the response to {path} is invalid: {e}"))
-            }
-            (status, body) => Err(refusal(status, &body)),
+        let response = self.0.fetch(request).await?;
+        if response.status().is_success() {
+            return serde_json::from_slice(response.body())
+                .map_err(|e| format!("the response to {path} is invalid: {e}"));
         }
+        Err(refusal(response.status(), response.body()))
     }
 
     /// Starts a watch, which ends the use of this connection for anything else.

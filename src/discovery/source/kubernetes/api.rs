@@ -14,7 +14,7 @@ use super::is_label;
 use super::kubeconfig::{Access, Content};
 use super::messages::{List, Slice, Status};
 use crate::discovery::source::FOUND_MAX;
-use crate::tls::connection::{Connection, Lines, shorten};
+use crate::tls::connection::{Connection, Lines, encode, shorten};
 use crate::tls::endpoint::Endpoint;
 use crate::tls::service;
 
@@ -99,11 +99,12 @@ impl Api {
                 next => format!("limit={PAGE}&continue={}", encode(next)),
             };
             let request = self.request(&query).await?;
-            let List { metadata, items } = match self.connection.fetch(request).await.map_err(|e| self.describe(&e))? {
-                (StatusCode::OK, body) => serde_json::from_slice(&body)
-                    .map_err(|e| self.describe(&format!("the list of endpointslices is invalid: {e}")))?,
-                (status, body) => return Err(self.refusal("list", status, &body)),
-            };
+            let response = self.connection.fetch(request).await.map_err(|e| self.describe(&e))?;
+            if response.status() != StatusCode::OK {
+                return Err(self.refusal("list", response.status(), response.body()));
+            }
+            let List { metadata, items } = serde_json::from_slice(response.body())
+                .map_err(|e| self.describe(&format!("the list of endpointslices is invalid: {e}")))?;
             endpoints += items.iter().map(|slice| slice.endpoints.len()).sum::<usize>();
             slices.extend(items.into_iter().map(|slice| (slice.metadata.name.clone(), slice)));
             // A pod may be listed once for each family.
@@ -207,18 +208,6 @@ fn settings(access: &Access) -> Result<Arc<ClientConfig>, String> {
     service::client_config(ca.as_deref(), identity, &["h2", "http/1.1"])
 }
 
-/// A value of a query, with escapes for all but letters, digits, `-`, `_`, `.` and `~` (RFC 3986 §2.3).
-fn encode(value: &str) -> String {
-    let mut encoded = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(char::from(byte)),
-            other => encoded.push_str(&format!("%{other:02X}")),
-        }
-    }
-    encoded
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,6 +237,5 @@ mod tests {
         for token in [&b"\n"[..], b"a\nb", &[b'a'; TOKEN_MAX + 1]] {
             assert!(bearer(token).is_err());
         }
-        assert_eq!(encode("a/b=c &é"), "a%2Fb%3Dc%20%26%C3%A9");
     }
 }
