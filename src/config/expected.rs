@@ -128,7 +128,7 @@ fn pattern(steps: &[Step]) -> String {
         let named = named
             && ["pools", "headers", "pool", "roles", "chains", "set", "set_if_absent", "add"]
                 .into_iter()
-                .chain(["request_headers", "response_headers"])
+                .chain(["request_headers", "response_headers", "claim_headers", "required_claims", "cost"])
                 .any(|map| pattern == map || pattern.ends_with(&format!(".{map}")))
             || pattern == "routes[].query"
             || pattern == "routes[].cookies";
@@ -197,6 +197,11 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("filters[].forward_auth", "{ pool: auth, path: /verify }"),
     ("filters[].forward_auth.copy_headers", "[Remote-User]"),
     ("filters[].forward_auth.request_headers", "[Authorization, Cookie]"),
+    ("filters[].cors", "{ origins: [https://app.example.com] }"),
+    ("filters[].cors.expose", "[X-Total]"),
+    ("filters[].cors.headers", "[Content-Type]"),
+    ("filters[].cors.methods", "[GET, PUT]"),
+    ("filters[].cors.origins", "[https://app.example.com]"),
     ("filters[].headers", "{ response: { set: { X-Frame-Options: DENY } } }"),
     ("filters[].headers.request", "{ remove: X-Debug }"),
     ("filters[].headers.request.add", "{ X-Tag: a }"),
@@ -208,6 +213,18 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("filters[].headers.response.remove", "[Server]"),
     ("filters[].headers.response.set", "{ X-Frame-Options: DENY }"),
     ("filters[].headers.response.set_if_absent", "{ Cache-Control: no-store }"),
+    ("filters[].jwt", "{ jwks: https://login.example.com/jwks.json, issuers: [https://login.example.com] }"),
+    ("filters[].jwt.algorithms", "[RS256]"),
+    ("filters[].jwt.audiences", "[shop]"),
+    ("filters[].jwt.claim_headers", "{ X-User: sub }"),
+    ("filters[].jwt.issuers", "[https://login.example.com]"),
+    ("filters[].jwt.required_claims", "{ scope: [read] }"),
+    ("filters[].jwt.required_claims.NAME", "[read]"),
+    ("filters[].rate_limit", "{ by: client, limits: { type: token_bucket, limit: 10, window: 1s } }"),
+    ("filters[].rate_limit.by", "[client]"),
+    ("filters[].rate_limit.cost", "{ POST: 5 }"),
+    ("filters[].rate_limit.limits", "[{ type: token_bucket, limit: 10, window: 1s }]"),
+    ("filters[].rate_limit.limits[]", "{ type: token_bucket, limit: 10, window: 1s }"),
     ("filters[].redirect", "{ scheme: https, status: 308 }"),
     ("filters[].respond", "{ status: 200, body: ok }"),
     ("filters[].respond.headers", "{ Content-Type: text/html }"),

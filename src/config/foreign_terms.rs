@@ -39,6 +39,7 @@ const REWRITE: &str = "write `filters: [{ rewrite: { strip_prefix: /api } }]`";
 const HEADERS: &str = "write `filters: [{ headers: { request: { set: { X-Tenant: a } } } }]`";
 const ACCESS: &str = "write `filters: [{ access: { rules: [{ allow: { networks: 10.0.0.0/8 } }] } }]`";
 const BASIC_AUTH: &str = "write `filters: [{ basic_auth: { file: FILE } }]`";
+const CORS: &str = "write `filters: [{ cors: { origins: [https://www.example.com] } }]`";
 const FILTERS: &str = "write `filters`, for example `filters: [{ security_headers: default }]`";
 const HEALTH_CHECK: &str = "write `health_check: { type: http, path: /health }` in the pool";
 const PASSIVE_HEALTH: &str = "write `passive_health: { consecutive_failures: 5, ejection_time: 10s }` in the pool";
@@ -283,13 +284,14 @@ const BLOCKS: &[Block] = &[
                 REWRITE,
             ),
             ("middlewares middleware plugins", FILTERS),
-            ("add_header proxy_set_header header_up request_headers_to_add cors", HEADERS),
+            ("add_header proxy_set_header header_up request_headers_to_add", HEADERS),
             (
                 "header header_regexp hdr match_headers",
                 "write `headers: { X-Tenant: { exact: a } }`, or `prefix`, `regex`, `present`",
             ),
             ("query_regexp query_params query_parameters", "write `query: { NAME: { exact: a } }`"),
             ("client_ip remote_ip source_ip src", "write `clients: [10.0.0.0/8]`"),
+            ("cors cors_policy access_control_allow_origin_list http_cors", CORS),
             (
                 "regex path_regexp path_reg safe_regex",
                 "remove it: a `path` is a prefix by whole segments, without regular expressions",
@@ -376,6 +378,44 @@ const BLOCKS: &[Block] = &[
         ],
     },
     Block { known: "token_bucket", terms: &[("leaky_bucket gcra", "write `token_bucket`")] },
+    Block {
+        known: "cost",
+        terms: &[
+            ("key zone source_criterion limit_req_zone descriptors", "write `by: client`"),
+            (
+                "average rate requests events burst limit limit_req",
+                "write `limits: [{ type: token_bucket, limit: 10 }]`",
+            ),
+            ("limit_req_dry_run dry_run shadow_mode", "write `mode: observe`"),
+        ],
+    },
+    Block {
+        known: "required_claims",
+        terms: &[
+            ("jwks_url jwks_uri remote_jwks auth_jwt_key_request", "write `jwks: https://www.example.com/api`"),
+            ("auth_jwt_key_file key_file local_jwks signing_certificate", "write `keys: FILE`"),
+            ("signing_secret sign_key", "write `secret: FILE`"),
+            ("auth_jwt_leeway clock_skew clock_skew_seconds", "write `leeway: 30s`"),
+            ("auth_jwt_require claims", "write `required_claims: { scope: [api] }`"),
+            ("forward_headers claim_to_headers header_claims", "write `claim_headers: { X-Tenant: sub }`"),
+            ("from_cookies from_headers auth_jwt token_name", "write `header: X-Tenant` or `cookie: NAME`"),
+        ],
+    },
+    Block {
+        known: "expose",
+        terms: &[
+            (
+                "access_control_allow_origin_list access_control_allow_origin allow_origin allow_origins allowed_origins \
+                 allow_origin_string_match",
+                "write `origins: [https://www.example.com]`",
+            ),
+            ("access_control_allow_methods allow_methods allowed_methods", "write `methods: [GET, POST]`"),
+            ("access_control_allow_headers allow_headers allowed_headers", "write `headers: [X-Tenant]`"),
+            ("access_control_expose_headers expose_headers exposed_headers", "write `expose: [X-Tenant]`"),
+            ("access_control_allow_credentials allow_credentials", "write `credentials: true`"),
+            ("access_control_max_age", "write `max_age: 10m`"),
+        ],
+    },
     // Terms that mean one thing wherever they are written.
     Block {
         known: "",

@@ -157,6 +157,17 @@ pub struct Checked {
 }
 
 impl Checked {
+    /// Checks the names of limits in all chains.
+    fn check_limit_names(&self, faults: &mut Faults) {
+        let root = Place::root();
+        let place = |list: &str, index: usize| root.key(list).index(index).key("filters");
+        let listeners = self.listeners.iter().enumerate();
+        let listeners = listeners.map(|(index, listener)| (place("listeners", index), &listener.filters));
+        let routes = self.routes.iter().enumerate().map(|(index, route)| (place("routes", index), &route.filters));
+        let file = std::iter::once((root.key("filters"), &self.filters));
+        filter::rate_limit::check_names(file.chain(listeners).chain(routes), faults);
+    }
+
     /// Whether there are filters.
     pub fn has_filters(&self) -> bool {
         let listeners = self.listeners.iter().map(|listener| &listener.filters);
@@ -237,6 +248,7 @@ impl Config {
         }
         check_admin_addresses(&checked, &root.key("admin").key("listen"), &mut faults);
         self.check_retries(&checked, &mut faults);
+        checked.check_limit_names(&mut faults);
         for (index, test) in self.tests.iter().enumerate() {
             test.check(&root.key("tests").index(index), &checked, &mut faults);
         }

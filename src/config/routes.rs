@@ -239,6 +239,7 @@ impl Config {
         if self.pool.is_none() && !filters.0.iter().any(|item| item.filter.may_respond()) {
             faults.add(place.clone(), "the route has no `pool`, and no filter responds", "write `pool: NAME`");
         }
+        self.check_cors(&filters, &place.key("methods"), faults);
         let matcher = self.matcher(place, faults)?;
         if let Some(cache) = &mut cache {
             cache.is_separate = !matcher.conditions.is_empty();
@@ -252,6 +253,16 @@ impl Config {
     /// The pools with their weights.
     fn pools(&self) -> impl Iterator<Item = (&PoolName, u32)> {
         self.pool.iter().flat_map(Shares::iter)
+    }
+
+    /// A route that does not match OPTIONS gets no preflight, which its filter `cors` would respond to.
+    fn check_cors(&self, filters: &Chain, place: &Place, faults: &mut Faults) {
+        let matches = self.methods.as_ref().is_none_or(|methods| methods.iter().any(|method| method == "OPTIONS"));
+        if !matches && filters.0.iter().any(|item| item.name == "cors") {
+            let problem =
+                "browsers send a preflight with OPTIONS, which the route with the filter `cors` does not match";
+            faults.add(place.clone(), problem, "add OPTIONS");
+        }
     }
 
     /// A pool without HTTP/2 cannot serve gRPC calls.

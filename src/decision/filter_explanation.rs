@@ -57,6 +57,7 @@ impl FilterEffects {
                 format!("rejects it with {} {}", rejected.rejection.status(), rejected.rejection.cause())
             }
             Step::Wait(pending) => format!("waits: {}", pending.describe()),
+            Step::Repeat => "runs again".to_owned(),
         };
         self.before.clone_from(changes);
         let (filter, settings) = (item.name.to_owned(), item.filter.describe());

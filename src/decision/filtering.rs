@@ -11,7 +11,7 @@ use super::{form, host};
 use crate::filter::chain::{Item, Progress};
 use crate::filter::{Changes, Facts, Level, LocalResponse, Pending, Resolution, Step};
 use crate::http::connection_fields::named_by_connection;
-use crate::http::rejection::DetailedRejection;
+use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::tls::ClientIdentity;
 
 /// Where a request comes from.
@@ -85,20 +85,21 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// Runs the request halves of the filters. `None` if there are none.
+/// Runs the request halves of the filters. `None` if there are none. What they have decided before a rejection is part of its
+/// response.
 pub(super) fn run(
     snapshot: &Snapshot,
     request: &RequestHeader,
     origin: &Origin<'_>,
     route: Option<&Arc<Route>>,
     observe: &mut Observer<'_>,
-) -> Result<Option<Box<Filtered>>, DetailedRejection> {
+) -> (Option<Box<Filtered>>, Result<(), DetailedRejection>) {
     if snapshot.chains(origin.listener, route).is_empty() {
-        return Ok(None);
+        return (None, Ok(()));
     }
     let mut filtered = Box::<Filtered>::default();
-    advance(&mut filtered, snapshot, (request, origin, route), 0, observe)?;
-    Ok(Some(filtered))
+    let result = advance(&mut filtered, snapshot, (request, origin, route), 0, observe);
+    (Some(filtered), result)
 }
 
 /// Continues after a wait.
@@ -114,6 +115,10 @@ pub fn resume(
     filtered.changes.fields.extend(resolution.fields);
     match resolution.step {
         Step::Continue => advance(filtered, snapshot, (request, origin, route), next, &mut |_, _, _, _| {}),
+        Step::Repeat => {
+            let same = next.saturating_sub(1);
+            advance(filtered, snapshot, (request, origin, route), same, &mut |_, _, _, _| {})
+        }
         step => end(filtered, step, next),
     }
 }
@@ -153,6 +158,13 @@ fn check_connection(request: &RequestHeader, changes: &Changes) -> Result<(), De
 fn end(filtered: &mut Filtered, step: Step, next: usize) -> Result<(), DetailedRejection> {
     match step {
         Step::Continue => {}
+        Step::Repeat => {
+            // Only the result of a wait has this step, and `resume` has handled it.
+            return Err(DetailedRejection {
+                rejection: Rejection::Internal,
+                detail: "a filter repeats without a wait",
+            });
+        }
         Step::Respond(response) => filtered.response = Some(response),
         Step::Wait(pending) => filtered.pending = Some((pending, next)),
         Step::Reject(rejection) => return Err(rejection),

@@ -102,7 +102,9 @@ fn filter(
     decision: &mut Decision,
     observe: &mut Observer<'_>,
 ) -> Result<(), DetailedRejection> {
-    decision.filtered = filtering::run(snapshot, request, origin, decision.route.as_ref(), observe)?;
+    let (filtered, result) = filtering::run(snapshot, request, origin, decision.route.as_ref(), observe);
+    decision.filtered = filtered;
+    result?;
     let responds = |filtered: &Filtered| filtered.response.is_some() || filtered.pending.is_some();
     if decision.filtered.as_deref().is_some_and(responds) {
         return Ok(());
@@ -127,13 +129,21 @@ impl Decision {
     /// configuration.
     #[must_use]
     pub fn depends_on_configuration(&self) -> bool {
-        use Rejection::{AccessDenied, AuthUnavailable, HttpsRequired, Misdirected, NoRoute, RateLimited};
+        use Rejection::{
+            AccessDenied, AuthUnavailable, HttpsRequired, Misdirected, NoRoute, RateLimited, Unauthorized,
+        };
         let rejection = self.rejection.map(|rejection| rejection.rejection);
         self.route.is_some()
             || matches!(
                 rejection,
                 None | Some(
-                    AccessDenied | AuthUnavailable | HttpsRequired | Misdirected | NoRoute | RateLimited { .. }
+                    AccessDenied
+                        | AuthUnavailable
+                        | HttpsRequired
+                        | Misdirected
+                        | NoRoute
+                        | RateLimited { .. }
+                        | Unauthorized
                 )
             )
     }

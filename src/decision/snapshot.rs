@@ -12,7 +12,7 @@ use crate::base::units::{PoolName, RouteName};
 use crate::cache::{self, Caches, Counters, RouteCache};
 use crate::config::{Checked, RouteSpec};
 use crate::filter::chain::Chains;
-use crate::filter::{Chain, WatchedFile};
+use crate::filter::{Chain, SharedState, WatchedFile};
 use crate::http::client_address::TrustedProxies;
 use crate::http::request_limits::RequestLimits;
 use crate::http::target::Encoded;
@@ -141,22 +141,30 @@ impl Snapshot {
             watched_files: Vec::new(),
             recent_requests: checked.recent_requests.clone(),
         };
+        let mut shared = SharedState::new(now);
+        let chains = before.into_iter().flat_map(Self::all_chains).chain(snapshot.all_chains());
+        chains.flat_map(|chain| &chain.0).for_each(|item| item.filter.share_state(&mut shared));
         snapshot.watched_files = snapshot.files_of_filters();
         Ok(snapshot)
     }
 
     /// The files of all filters that are read again when they change, each once.
     fn files_of_filters(&self) -> Vec<Arc<dyn WatchedFile>> {
-        let of_listeners = self.listener_filters.iter().map(|(_, chain)| chain);
-        let chains = of_listeners.chain(self.routes.iter().map(|(_, route)| &route.filters)).chain([&self.filters]);
         let mut files: Vec<Arc<dyn WatchedFile>> = Vec::new();
         let mut known = HashSet::new();
-        for file in chains.flat_map(|chain| &chain.0).flat_map(|item| item.filter.watched()) {
+        for file in self.all_chains().flat_map(|chain| &chain.0).flat_map(|item| item.filter.watched()) {
             if known.insert(Arc::as_ptr(&file).cast::<()>()) {
                 files.push(file);
             }
         }
         files
+    }
+
+    /// The chains of all places.
+    fn all_chains(&self) -> impl Iterator<Item = &Chain> {
+        let of_listeners = self.listener_filters.iter().map(|(_, chain)| chain);
+        let of_routes = self.routes.iter().map(|(_, route)| &route.filters);
+        std::iter::once(&self.filters).chain(of_listeners).chain(of_routes)
     }
 
     /// The chains of filters of a request at the listener with this first address.

@@ -119,7 +119,7 @@ impl<'a> Chains<'a> {
             match step {
                 Step::Continue => {}
                 Step::Wait(pending) => return Progress::Waiting(pending, position.saturating_add(1)),
-                Step::Respond(_) | Step::Reject(_) => return Progress::Ended(step),
+                Step::Respond(_) | Step::Reject(_) | Step::Repeat => return Progress::Ended(step),
             }
         }
         Progress::Complete

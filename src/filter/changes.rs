@@ -1,10 +1,15 @@
 //! The changes to a request that filters record. They apply when the request is forwarded.
 
+use std::sync::Arc;
+
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
 /// The prefixes that proxies have removed from the path.
 pub const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
+use super::limits::Quota;
+use super::token::Claims;
 
 /// A change to the header fields of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +52,10 @@ pub struct Changes {
     pub host: Option<Authority>,
     /// The prefixes that were removed from the path, joined, for `X-Forwarded-Prefix`.
     pub removed_prefix: Option<HeaderValue>,
+    /// The claims of the verified token, for later filters.
+    pub claims: Option<Arc<Claims>>,
+    /// What is left of the limits that apply to the request.
+    pub quotas: Vec<Quota>,
 }
 
 impl Changes {

@@ -10,7 +10,9 @@ use serde::Deserialize;
 
 use super::chain::{Chain, Item};
 use super::countries::CountryFiles;
-use super::{Filter, access, basic_auth, forward_auth, headers, redirect, respond, rewrite, security_headers};
+use super::{
+    Filter, access, basic_auth, cors, forward_auth, headers, jwt, rate_limit, redirect, respond, rewrite, security_headers,
+};
 use crate::base::fault::{Faults, Place, nearest};
 use crate::base::units::PoolName;
 
@@ -36,6 +38,12 @@ pub struct Config {
     pub basic_auth: Option<basic_auth::Config>,
     /// Lets another service decide whether a request may continue.
     pub forward_auth: Option<forward_auth::Config>,
+    /// Which pages of other origins may read responses.
+    pub cors: Option<cors::Config>,
+    /// Requests need a signed token.
+    pub jwt: Option<jwt::Config>,
+    /// Limits requests by parts of the request.
+    pub rate_limit: Option<rate_limit::Config>,
 }
 
 /// The configuration of one kind of filter.
@@ -65,7 +73,7 @@ fn row<C: Configuration>(config: Option<&C>) -> Option<&dyn Configuration> {
 
 impl Config {
     /// The filters, each with its key and its configuration if it has one.
-    fn filters(&self) -> [Row<'_>; 8] {
+    fn filters(&self) -> [Row<'_>; 11] {
         [
             ("headers", row(self.headers.as_ref())),
             ("security_headers", row(self.security_headers.as_ref())),
@@ -75,6 +83,9 @@ impl Config {
             ("access", row(self.access.as_ref())),
             ("basic_auth", row(self.basic_auth.as_ref())),
             ("forward_auth", row(self.forward_auth.as_ref())),
+            ("cors", row(self.cors.as_ref())),
+            ("jwt", row(self.jwt.as_ref())),
+            ("rate_limit", row(self.rate_limit.as_ref())),
         ]
     }
 

@@ -14,9 +14,10 @@
 //! - [`local_response`]: responses of filters. [`pending`]: what a request waits for.
 //! - [`watched_file`]: files that are read again when they change.
 //! - [`variables`]: texts with variables such as `${client.ip}`. [`field_names`]: which header fields filters may change.
-//! - [`access`], with [`countries`], [`basic_auth`], with [`htpasswd`], [`password_checks`] and [`failures`], [`forward_auth`], with
-//!   [`subrequests`], [`headers`], [`redirect`], [`respond`], [`rewrite`], with [`rewrite_path`], [`rewrite_query`] and
-//!   [`rewrite_back`], [`security_headers`]: the filters.
+//! - The filters: [`access`] with [`countries`]; [`basic_auth`] with [`htpasswd`], [`password_checks`] and [`failures`]; [`cors`];
+//!   [`forward_auth`] with [`subrequests`]; [`headers`]; [`jwt`] with [`token`]; [`rate_limit`] with [`limits`] and
+//!   [`shared_state`]; [`redirect`]; [`respond`]; [`rewrite`] with [`rewrite_path`], [`rewrite_query`] and [`rewrite_back`];
+//!   [`security_headers`].
 
 pub mod access;
 pub mod basic_auth;
@@ -25,13 +26,19 @@ pub mod changes;
 pub mod config;
 pub mod countries;
 pub mod failures;
+pub mod cors;
+mod cors_origin;
 pub mod field_names;
 pub mod forward_auth;
 pub mod headers;
 pub mod htpasswd;
+pub mod jwt;
+mod limit_key;
+pub mod limits;
 pub mod local_response;
 pub mod password_checks;
 pub mod pending;
+pub mod rate_limit;
 pub mod redirect;
 pub mod request;
 pub mod respond;
@@ -42,6 +49,8 @@ mod rewrite_path;
 pub mod rewrite_query;
 pub mod security_headers;
 pub mod subrequests;
+pub mod shared_state;
+pub mod token;
 pub mod variables;
 pub mod watched_file;
 
@@ -55,6 +64,7 @@ pub use pending::{Pending, Resolution};
 pub use request::{Facts, Request};
 pub use response::Response;
 pub use watched_file::WatchedFile;
+pub use shared_state::SharedState;
 
 use crate::http::rejection::DetailedRejection;
 
@@ -68,6 +78,8 @@ pub enum Step {
     Reject(DetailedRejection),
     /// A wait, whose result decides.
     Wait(Box<dyn Pending>),
+    /// The same filter again; only as the result of a wait.
+    Repeat,
 }
 
 /// A filter with its checked settings.
@@ -87,6 +99,10 @@ pub trait Filter: fmt::Debug + Send + Sync {
     fn may_respond(&self) -> bool {
         false
     }
+
+    /// Takes its state, such as counts, from the previous snapshot or an equal filter, or starts it. Called once for each
+    /// snapshot.
+    fn share_state(&self, _shared: &mut SharedState) {}
 
     /// A number that changes with the contents of the files that the filter has read. A reload keeps the filter, with its
     /// state, as long as this and the configuration are equal.

@@ -86,7 +86,9 @@ pub enum Rejection {
     HttpsRequired,
     /// The client sends HTTP/2 frames that cost work without being requests.
     Flood,
-    /// A filter `access` does not allow the client.
+    /// A filter requires credentials, and the request has none that it accepts.
+    Unauthorized,
+    /// A filter does not allow the client to make the request.
     AccessDenied,
     /// A filter cannot find out whether the client may make the request.
     AuthUnavailable,
@@ -129,6 +131,7 @@ impl Rejection {
             Self::NotCached => "not_cached",
             Self::HttpsRequired => "https_required",
             Self::Flood => "flood",
+            Self::Unauthorized => "unauthorized",
             Self::AccessDenied => "access_denied",
             Self::AuthUnavailable => "auth_unavailable",
             Self::Internal => "internal",
@@ -141,6 +144,7 @@ impl Rejection {
         match self {
             Self::HttpsRequired => 308,
             Self::BadRequest | Self::AmbiguousPath => 400,
+            Self::Unauthorized => 401,
             Self::AccessDenied => 403,
             Self::NoRoute => 404,
             Self::MethodNotAllowed => 405,
@@ -208,6 +212,8 @@ impl Rejection {
             | Self::NotCached
             | Self::AuthUnavailable
             | Self::AttemptTimeout => 14,
+            // UNAUTHENTICATED.
+            Self::Unauthorized => 16,
         }
     }
 
@@ -241,6 +247,7 @@ impl Rejection {
             | Self::DeadlineExpired => "The service did not respond in time.",
             Self::NotCached => "The cache has no response that it may use.",
             Self::HttpsRequired => "HTTPS is required.",
+            Self::Unauthorized => "Credentials are required.",
             Self::AccessDenied => "Access is denied.",
             Self::AuthUnavailable => "Access cannot be checked at the moment.",
             Self::Flood => "Too many frames.",

@@ -87,7 +87,9 @@ pub(super) fn rewrite(client: &mut impl ClientSide, exchange: &mut Exchange) {
     let Some(filtered) = exchange.filtered.as_mut().filter(|filtered| filtered.changes.rewrites()) else {
         return;
     };
-    let changes = std::mem::take(&mut filtered.changes);
+    let mut changes = std::mem::take(&mut filtered.changes);
+    // The response names them.
+    filtered.changes.quotas = std::mem::take(&mut changes.quotas);
     exchange.requested = Some(Box::new(RequestedTarget::of(client.request())));
     let nothing = http::Request::new(()).into_parts().0.into();
     let mut request: Parts = std::mem::replace(client.request_mut(), nothing).into();

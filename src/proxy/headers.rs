@@ -10,6 +10,7 @@ use super::exchange::Exchange;
 use super::{forwarding, response_filters};
 use crate::cache::cache_status::CACHE_STATUS;
 use crate::decision::form::{CLIENT_CERTIFICATE, X_REQUEST_ID};
+use crate::filter::limits::Quota;
 use crate::limit::Verdict;
 
 /// Headers that only a proxy may set; they are removed unless the peer is trusted.
@@ -161,6 +162,12 @@ pub(super) fn to_client(
     }
     if let Some((verdict, window)) = &exchange.verdict {
         rate_limit(response, verdict, *window)?;
+    }
+    for quota in exchange.filtered.iter().flat_map(|filtered| &filtered.changes.quotas) {
+        let Quota { name, limit, window, remaining, reset } = quota;
+        let (window, reset) = (whole_seconds(*window), whole_seconds(*reset));
+        response.append_header("RateLimit-Policy", format!("\"{name}\";q={limit};w={window}"))?;
+        response.append_header("RateLimit", format!("\"{name}\";r={remaining};t={reset}"))?;
     }
     response_filters::change_response(client, response, exchange);
     Ok(())

@@ -14,6 +14,7 @@
 //! - [`upstream`]: TLS to backends; [`system_authorities`]: what verifies them by default.
 //! - [`client`]: TLS of commands. [`service`]: TLS to services that l7lb asks. `client_files`: the certificate
 //!   that l7lb presents.
+//! - [`connection`]: connections to the HTTP API of such a service; [`endpoint`]: its URL.
 //! - [`provider`]: the cryptography provider of the process.
 
 mod acceptor;
@@ -23,7 +24,9 @@ pub mod service;
 pub mod client_auth;
 mod client_files;
 pub mod config;
+pub mod connection;
 pub mod development;
+pub mod endpoint;
 pub mod identity;
 mod provider;
 pub mod server_stream;

@@ -120,6 +120,7 @@ fn files_of_examples() -> tempfile::TempDir {
     authority.issue(&["www.example.com"]).write(folder.path(), "www");
     authority.issue(&["lb.example.com"]).write(folder.path(), "admin");
     crate::admin::write_token(folder.path(), "deploy", crate::admin::OPERATOR);
+    std::fs::copy("tests/config/keys/jwks.json", folder.path().join("jwks.json")).unwrap();
     for (name, text) in [("clients.pem", authority.pem()), ("backends-ca.pem", authority.pem())] {
         std::fs::write(folder.path().join(name), text).unwrap();
     }

@@ -5,10 +5,8 @@
 //! backends disappear at once, and reports failures. So a source may simply fail.
 
 pub mod api;
-mod connection;
 pub mod dns;
 pub mod docker;
-pub mod endpoint;
 pub mod etcd;
 pub mod file;
 mod item;

@@ -3,7 +3,11 @@
 mod access;
 mod basic_auth;
 mod forward_auth;
+mod cors;
 mod frame;
+mod h2_client;
 mod headers;
+mod jwt;
+mod rate_limit;
 mod redirect;
 mod rewrite;

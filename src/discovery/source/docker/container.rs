@@ -10,8 +10,8 @@ use super::config::Spec;
 use crate::base::backend_address::BackendAddress;
 use crate::base::units::Zone;
 use crate::discovery::labels::Labels;
-use crate::discovery::source::connection::shorten;
 use crate::discovery::source::{Found, WEIGHT_MAX};
+use crate::tls::connection::shorten;
 
 /// The start of the names of labels that l7lb reads.
 const PREFIX: &str = "l7lb.";

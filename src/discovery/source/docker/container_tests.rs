@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::config::Config;
 use super::*;
 use crate::base::fault::{Faults, Place};
-use crate::discovery::source::connection::REASON_MAX;
+use crate::tls::connection::REASON_MAX;
 
 fn spec(keys: Value) -> Spec {
     let config: Config = serde_json::from_value(keys).unwrap();

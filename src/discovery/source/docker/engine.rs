@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 use super::container::Container;
-use crate::discovery::source::connection::{Connection, Ended, Lines, encode, within};
+use crate::tls::connection::{Connection, Ended, Lines, encode, within};
 
 /// The longest wait for a connection, a response to a ping, or the start of the events.
 const TIMEOUT: Duration = Duration::from_secs(2);

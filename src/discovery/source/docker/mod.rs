@@ -22,9 +22,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use self::container::{Container, POOL};
 use self::engine::{Engine, Event, Events, Filter, Version};
-use super::connection::{Ended, shorten};
 use super::{FOUND_MAX, Source, failed, list};
 use crate::base::units::PoolName;
+use crate::tls::connection::{Ended, shorten};
 
 pub use self::config::{Config, Spec};
 

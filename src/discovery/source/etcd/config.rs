@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
-use crate::discovery::source::endpoint::Endpoint;
+use crate::tls::endpoint::Endpoint;
 use crate::tls::service::{self, ServiceTls};
 
 /// The port of etcd for clients.

@@ -1,8 +1,8 @@
 //! The value of a key in etcd: nothing, an address, or a JSON object with settings.
 
-use crate::discovery::source::connection::shorten;
 use crate::discovery::source::item::{Block, Item};
 use crate::discovery::target::Target;
+use crate::tls::connection::shorten;
 
 /// The longest value in bytes; the largest labels need a quarter of it.
 const VALUE_MAX: usize = 64 << 10;
@@ -36,7 +36,7 @@ fn target(text: &str) -> Result<Target, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discovery::source::connection::REASON_MAX;
+    use crate::tls::connection::REASON_MAX;
 
     fn describe(key: &str, value: &[u8]) -> Result<String, String> {
         let item = parse(key.as_bytes(), value)?;

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use super::config::Spec;
 use super::messages::{WatchMessage, error_message, watch_message};
-use crate::discovery::source::connection::{Connection, Lines};
-use crate::discovery::source::endpoint::Endpoint;
+use crate::tls::connection::{Connection, Lines};
+use crate::tls::endpoint::Endpoint;
 
 /// The longest message of a watch in bytes. Longer ones cause a complete read.
 const LINE_MAX: usize = 16 << 20;

@@ -23,13 +23,13 @@ use pingora_load_balancing::Backend;
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use tokio::task::JoinSet;
 
-use super::connection::shorten;
-use super::endpoint::Endpoint;
 use super::item::Item;
 use super::{FOUND_MAX, Found, Source, failed, list};
 use crate::base::backend_address::BackendAddress;
 use crate::base::text_file;
 use crate::discovery::target::{RESOLVE_INTERVAL, Target};
+use crate::tls::connection::shorten;
+use crate::tls::endpoint::Endpoint;
 use config::Spec;
 use gateway::{Gateway, Watch};
 use messages::{

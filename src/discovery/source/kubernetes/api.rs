@@ -14,8 +14,8 @@ use super::is_label;
 use super::kubeconfig::{Access, Content};
 use super::messages::{List, Slice, Status};
 use crate::discovery::source::FOUND_MAX;
-use crate::discovery::source::connection::{Connection, Lines, encode, shorten};
-use crate::discovery::source::endpoint::Endpoint;
+use crate::tls::connection::{Connection, Lines, encode, shorten};
+use crate::tls::endpoint::Endpoint;
 use crate::tls::service;
 
 /// How many slices a response has at most. A slice has 100 endpoints by default, and at most 1,000.

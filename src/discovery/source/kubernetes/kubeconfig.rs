@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::is_label;
 use crate::base::text_file;
-use crate::discovery::source::endpoint::Endpoint;
+use crate::tls::endpoint::Endpoint;
 
 /// The API server, and the credentials for it.
 #[derive(Clone, Debug, PartialEq)]

@@ -22,8 +22,8 @@ use pingora_load_balancing::Backend;
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use tokio::time::Instant;
 
-use super::connection::{Ended, Lines, shorten};
 use super::{Source, failed, list};
+use crate::tls::connection::{Ended, Lines, shorten};
 use api::{Api, Failure, Known};
 use config::Spec;
 use messages::Event;

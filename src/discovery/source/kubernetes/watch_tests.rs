@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::config::Reach;
 use super::*;
 use crate::discovery::source::Family;
-use crate::discovery::source::endpoint::Endpoint;
+use crate::tls::endpoint::Endpoint;
 use kubeconfig::Access;
 
 const LIST: &str = r#"{"metadata":{"resourceVersion":"7"},"items":[{"metadata":{"name":"s","resourceVersion":"5"},

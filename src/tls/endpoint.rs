@@ -1,4 +1,4 @@
-//! The URL of a service that a source asks.
+//! The URL of a service that l7lb asks.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// A sentence about the URL.
-    pub(super) fn parse(text: &str, default_port: impl FnOnce(bool) -> u16) -> Result<(Self, String), String> {
+    pub fn parse(text: &str, default_port: impl FnOnce(bool) -> u16) -> Result<(Self, String), String> {
         let not_a_url = || format!("`{text}` is not the URL of an endpoint");
         let url: http::Uri = text.parse().map_err(|_| not_a_url())?;
         let tls = match url.scheme_str() {

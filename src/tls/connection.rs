@@ -33,10 +33,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// The longest pause within a line of a stream.
 const LINE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest reason in characters. A reason may quote a part of a response.
-pub(super) const REASON_MAX: usize = 200;
+pub const REASON_MAX: usize = 200;
 
 /// A connection.
-pub(super) struct Connection {
+pub struct Connection {
     sender: Sender,
     authority: String,
     timeout: Duration,
@@ -62,7 +62,7 @@ impl Connection {
     ///
     /// # Errors
     /// Why this is not possible within `timeout`.
-    pub(super) async fn open(
+    pub async fn open(
         endpoint: &Endpoint,
         tls: Option<(&Arc<ClientConfig>, Option<ServerName<'static>>)>,
         timeout: Duration,
@@ -90,7 +90,7 @@ impl Connection {
     ///
     /// # Errors
     /// Why this is not possible.
-    pub(super) async fn over<S>(stream: S, authority: String, timeout: Duration) -> Result<Self, String>
+    pub async fn over<S>(stream: S, authority: String, timeout: Duration) -> Result<Self, String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -99,12 +99,12 @@ impl Connection {
     }
 
     /// The longest wait for a response.
-    pub(super) fn timeout(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
     /// A request for a path, in the form of the protocol.
-    pub(super) fn request(&self, method: Method, path: &str) -> request::Builder {
+    pub fn request(&self, method: Method, path: &str) -> request::Builder {
         let builder = Request::builder().method(method);
         match self.sender {
             Sender::Http1(_) => builder.uri(path).header(header::HOST, &self.authority),
@@ -116,11 +116,23 @@ impl Connection {
     ///
     /// # Errors
     /// Why there is none.
-    pub(super) async fn fetch(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, String> {
+    pub async fn fetch(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, String> {
+        self.fetch_at_most(request, RESPONSE_MAX).await
+    }
+
+    /// Like [`Connection::fetch`], with a body of at most `max` bytes.
+    ///
+    /// # Errors
+    /// Why there is no response.
+    pub async fn fetch_at_most(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        max: usize,
+    ) -> Result<Response<Bytes>, String> {
         let (timeout, path) = (self.timeout, request.uri().path().to_owned());
         let fetch = async {
             let (head, body) = self.send(request).await?.into_parts();
-            Ok(Response::from_parts(head, read(body).await?))
+            Ok(Response::from_parts(head, read(body, max).await?))
         };
         tokio::time::timeout(timeout, fetch).await.map_err(|_| format!("no response to {path} within {timeout:?}"))?
     }
@@ -129,7 +141,7 @@ impl Connection {
     ///
     /// # Errors
     /// Why there is no response.
-    pub(super) async fn stream(
+    pub async fn stream(
         &mut self,
         request: Request<Full<Bytes>>,
         line_max: usize,
@@ -139,7 +151,7 @@ impl Connection {
             let response = self.send(request).await?;
             match response.status() {
                 StatusCode::OK => Ok(Ok(Lines::new(response.into_body(), line_max))),
-                status => Ok(Err((status, read(response.into_body()).await?))),
+                status => Ok(Err((status, read(response.into_body(), RESPONSE_MAX).await?))),
             }
         };
         tokio::time::timeout(timeout, start).await.map_err(|_| format!("the watch did not start within {timeout:?}"))?
@@ -161,7 +173,7 @@ impl Connection {
 }
 
 /// The lines of a response. They end with the connection.
-pub(super) struct Lines {
+pub struct Lines {
     body: Incoming,
     /// What has been received of the next lines.
     buffer: BytesMut,
@@ -173,7 +185,7 @@ pub(super) struct Lines {
 
 /// Why there are no further lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub enum Ended {
     /// The service ended its response.
     Closed,
     /// The connection has been lost.
@@ -200,7 +212,7 @@ impl Lines {
     ///
     /// # Errors
     /// Why there are no further lines.
-    pub(super) async fn next(&mut self) -> Result<BytesMut, Ended> {
+    pub async fn next(&mut self) -> Result<BytesMut, Ended> {
         loop {
             let unsearched = self.buffer.get(self.searched..).unwrap_or_default();
             if let Some(end) = memchr::memchr(b'\n', unsearched) {
@@ -264,20 +276,16 @@ fn run(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) -> 
     }))
 }
 
-async fn read(body: Incoming) -> Result<Bytes, String> {
-    let limited = Limited::new(body, RESPONSE_MAX).collect().await;
-    Ok(limited.map_err(|e| e.to_string())?.to_bytes())
+async fn read(body: Incoming, max: usize) -> Result<Bytes, String> {
+    let limited = Limited::new(body, max).collect().await;
+    Ok(limited.map_err(|e| format!("the response is not complete within {max} bytes: {e}"))?.to_bytes())
 }
 
 /// The result of `work`, if it ends in time.
 ///
 /// # Errors
 /// Its error, or that there is no `what` in time.
-pub(super) async fn within<T>(
-    timeout: Duration,
-    what: &str,
-    work: impl Future<Output = io::Result<T>>,
-) -> Result<T, String> {
+pub async fn within<T>(timeout: Duration, what: &str, work: impl Future<Output = io::Result<T>>) -> Result<T, String> {
     match tokio::time::timeout(timeout, work).await {
         Ok(result) => result.map_err(|e| e.to_string()),
         Err(_) => Err(format!("no {what} within {timeout:?}")),
@@ -293,7 +301,7 @@ fn describe(error: &hyper::Error) -> String {
 }
 
 /// A value of a query, with escapes for all but letters, digits, `-`, `_`, `.` and `~` (RFC 3986 §2.3).
-pub(super) fn encode(value: &str) -> String {
+pub fn encode(value: &str) -> String {
     let mut encoded = String::with_capacity(value.len());
     for byte in value.bytes() {
         match byte {
@@ -305,7 +313,7 @@ pub(super) fn encode(value: &str) -> String {
 }
 
 /// The start of a reason that quotes a response or a value.
-pub(super) fn shorten(reason: &str) -> String {
+pub fn shorten(reason: &str) -> String {
     match reason.char_indices().nth(REASON_MAX) {
         Some((end, _)) => format!("{}…", reason.get(..end).unwrap_or_default()),
         None => reason.to_owned(),
