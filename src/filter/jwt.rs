@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::config::{Configuration, Surroundings};
 use super::field_names::{self, Message};
+use super::subrequests::Subrequests;
 use super::token::remote::{Location, Need};
 use super::token::{Algorithm, ClaimRules, Claims, KeySet, Refusal, Remote, verify};
 use super::{Filter, Pending, Request, Resolution, Response, SharedState, Step};
@@ -254,7 +255,7 @@ impl Pending for Fetch {
         format!("reads the keys from {}", self.0.url())
     }
 
-    async fn resolve(self: Box<Self>) -> Resolution {
+    async fn resolve(self: Box<Self>, _: &dyn Subrequests) -> Resolution {
         if let Some(fetch) = self.0.start_fetch() {
             // A fetch that panics leaves the keys as they are.
             fetch.await.ok();

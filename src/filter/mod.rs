@@ -63,8 +63,8 @@ pub use local_response::LocalResponse;
 pub use pending::{Pending, Resolution};
 pub use request::{Facts, Request};
 pub use response::Response;
-pub use watched_file::WatchedFile;
 pub use shared_state::SharedState;
+pub use watched_file::WatchedFile;
 
 use crate::http::rejection::DetailedRejection;
 
