@@ -191,7 +191,7 @@ impl ExampleRequest {
         Self { from: peer, ..self }
     }
 
-    /// The outcome, by the functions that serve traffic: the listener's parser, then [`decide`]. Limits are not
+    /// The outcome, by the functions that serve traffic: the listener's parser, then [`decide`](super::decide). Limits are not
     /// evaluated.
     #[must_use]
     pub fn outcome(&self, snapshot: &Snapshot, listeners: &[listener::Spec]) -> Outcome {
@@ -287,7 +287,7 @@ impl ExampleRequest {
         parse_request(&bytes, &parsed)
     }
 
-    /// The request with its normalised path, as [`decide`] matches it.
+    /// The request with its normalised path, as [`decide`](super::decide) matches it.
     ///
     /// # Errors
     /// If the request is malformed.

@@ -60,16 +60,19 @@ impl Countries {
     }
 }
 
+/// A file, or why it cannot be used.
+type Opened = Result<Arc<Watched<Countries>>, String>;
+
 /// The files that a configuration uses, each read once.
 #[derive(Debug, Default)]
-pub struct CountryFiles(RefCell<BTreeMap<PathBuf, Result<Arc<Watched<Countries>>, String>>>);
+pub struct CountryFiles(RefCell<BTreeMap<PathBuf, Opened>>);
 
 impl CountryFiles {
     /// The contents of a file.
     ///
     /// # Errors
     /// Why it cannot be used.
-    pub fn open(&self, file: &Path) -> Result<Arc<Watched<Countries>>, String> {
+    pub fn open(&self, file: &Path) -> Opened {
         let mut files = self.0.borrow_mut();
         let read = || Watched::open(file, Countries::parse).map(Arc::new);
         files.entry(file.to_owned()).or_insert_with(read).clone()

@@ -22,7 +22,7 @@ impl RequestedTarget {
         Self { uri: request.uri.clone(), host: form::host_field(&request.headers).cloned() }
     }
 
-    /// The host, as in [`host`].
+    /// The host, as in [`host`](crate::decision::host).
     pub(super) fn host(&self) -> Option<&str> {
         let authority = self.uri.authority().map(http::uri::Authority::as_str);
         authority.or_else(|| self.host.as_ref()?.to_str().ok())

@@ -57,7 +57,8 @@ fn each_kind_of_condition_accepts_what_it_names() {
     let header = |test: &str, fields: &[(&str, &[u8])]| {
         accepts(&format!(r#"{{"headers":{{"X-A":{test}}}}}"#), fields, "/", "192.0.2.1")
     };
-    let (one, none): ([(&str, &[u8]); 1], [(&str, &[u8]); 0]) = ([("x-a", b"one")], []);
+    let one: [(&str, &[u8]); 1] = [("x-a", b"one")];
+    let none: [(&str, &[u8]); 0] = [];
     for (test, wanted_for_one, wanted_for_none) in [
         (r#"{"exact":"one"}"#, true, false),
         (r#"{"exact":"One"}"#, false, false),

@@ -181,6 +181,13 @@ struct Handing {
     successor: Successor,
 }
 
+/// Adds the service that keeps the health of pools up to date.
+fn add_health(server: &mut Server, pools: PoolService) {
+    let mut health = background_service("health", pools);
+    health.threads = Some(1);
+    server.add_service(health);
+}
+
 fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: Option<(Source, Checked)>) {
     let grace = Duration::from_secs(build.conf.grace_period_seconds.unwrap_or_default());
     // l7lb implements the grace period: Pingora would sleep for all of it.
@@ -218,9 +225,7 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
     if !is_upgrade {
         control.open();
     }
-    let mut health = background_service("health", pool_service);
-    health.threads = Some(1);
-    server.add_service(health);
+    add_health(&mut server, pool_service);
     watch_files(&mut server, &listeners, admin_tls);
     add_watchdog(&mut server);
 
