@@ -1,9 +1,12 @@
 //! Active health checks.
 //!
-//! [`runner`] examines the schedules of all backends at a short interval, and starts the checks that are due, a limited
-//! number at the same time. So unhealthy backends are checked more often than healthy ones, jitter spreads the checks of
-//! many backends over the interval, and the first checks run immediately. Pingora's own loop is not used: it starts a
-//! task for each backend at each examination, whether a check is due or not, and waits for all of them.
+//! Pingora's background service runs the checks of a pool of configured backends in parallel at a short, fixed interval; the
+//! [`schedule`] of each backend decides each time whether a check is due. So unhealthy backends are checked more often than
+//! healthy ones, jitter spreads checks over time, and the first checks run immediately. Pingora's own thresholds are set to
+//! one: `rise` and `fall` are counted in the schedule, which also has the state "not checked yet" that Pingora lacks.
+//!
+//! In a pool whose backends are discovered, or that has very many, [`runner`] starts the checks that are due by the same
+//! schedules, a limited number at the same time: Pingora's loop starts a task for each backend at each tick.
 
 pub mod config;
 pub mod connectors;

@@ -5,9 +5,12 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use pingora_core::connectors::http::Connector;
 use pingora_core::upstreams::peer::{BasicPeer, HttpPeer};
 use pingora_http::RequestHeader;
+use pingora_load_balancing::Backend;
+use pingora_load_balancing::health_check::HealthCheck;
 use tokio::sync::watch;
 
 use crate::base::accept_errors::descriptors_exhausted;
@@ -20,6 +23,7 @@ use crate::pool::health::connectors::Connectors;
 use crate::pool::health::failure::Failure;
 use crate::pool::health::grpc::GrpcCheck;
 use crate::pool::health::schedule::CheckResult;
+use crate::pool::health::state::Health;
 use crate::pool::operator::event_limit::EventLimit;
 use crate::pool::operator::overrides::State;
 use crate::pool::peer::Template;
@@ -175,4 +179,31 @@ fn tcp_peer(peer: HttpPeer) -> BasicPeer {
     }
     basic.options = peer.options;
     basic
+}
+
+/// The health check of a pool, as Pingora's background loop runs it.
+pub(in crate::pool) struct PoolCheck(pub(in crate::pool) Arc<Probe>);
+
+#[async_trait]
+impl HealthCheck for PoolCheck {
+    /// Checks the backend if that is due, and returns its health.
+    #[expect(clippy::disallowed_methods, reason = "the pool's background task is where check times come from")]
+    async fn check(&self, target: &Backend) -> pingora::Result<()> {
+        let Some(endpoint) = target.ext.get::<Arc<Endpoint>>() else { return Ok(()) };
+        let now = Instant::now();
+        if self.0.next_check(endpoint, now).is_some_and(|at| at <= now) {
+            self.0.check(endpoint).await;
+        }
+        match endpoint.health() {
+            Health::Up => Ok(()),
+            Health::Unknown | Health::Down => {
+                pingora::Error::e_explain(pingora::ErrorType::Custom("unhealthy"), "see the event of the state change")
+            }
+        }
+    }
+
+    /// `rise` and `fall` are counted in the schedule.
+    fn health_threshold(&self, _success: bool) -> usize {
+        1
+    }
 }

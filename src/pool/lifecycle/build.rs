@@ -12,13 +12,37 @@ use crate::pool::admission::Admission;
 use crate::pool::config::Spec;
 use crate::pool::endpoint::PoolShared;
 use crate::pool::health::connectors::Connectors;
-use crate::pool::health::probe::Probe;
+use crate::pool::health::probe::{PoolCheck, Probe};
 use crate::pool::lifecycle::replaced_pool::ReplacedPool;
 use crate::pool::live::Pool;
 use crate::pool::operator::event_limit::EventLimit;
 use crate::pool::selection::balancer::BalancerSettings;
 use crate::pool::selection::policy;
 use crate::retry;
+
+/// Up to this many configured backends, Pingora's loop checks them.
+const FEW: usize = 256;
+
+/// Whether Pingora's loop runs the health checks. It starts a task for each backend at each tick, whether a check is due or
+/// not, which costs much in a pool of thousands of backends; a pool whose backends are discovered may become so large.
+fn is_for_pingora(spec: &Spec) -> bool {
+    spec.sources.is_empty() && spec.members.len() <= FEW
+}
+
+/// Gives the health checks to Pingora's loop, or returns them for the runner.
+fn for_runner(
+    probe: Arc<Probe>,
+    spec: &Spec,
+    settings: &mut BalancerSettings,
+    backends: &mut Backends,
+) -> Option<Arc<Probe>> {
+    if !is_for_pingora(spec) {
+        return Some(probe);
+    }
+    settings.health_check = Some(probe.tick_interval());
+    backends.set_health_check(Box::new(PoolCheck(probe)));
+    None
+}
 
 impl Pool {
     /// Builds the pool. It sends nothing before its [`crate::pool::PoolService`] runs it.
@@ -60,10 +84,11 @@ impl Pool {
             Some(before) => discovery.with_results_of(&before.discovery),
             None => discovery,
         });
-        let backends = Backends::new(Box::new(discovery::SharedDiscovery(Arc::clone(&discovery))));
+        let mut backends = Backends::new(Box::new(discovery::SharedDiscovery(Arc::clone(&discovery))));
         let progress = Arc::new(watch::Sender::new(false));
-        let settings = BalancerSettings {
+        let mut settings = BalancerSettings {
             update: discovery.interval(),
+            health_check: None,
             backup_threshold: spec.backup_threshold,
             zone: spec.local_zone.clone(),
         };
@@ -72,7 +97,8 @@ impl Pool {
             retry_after = check.timing.unhealthy_interval;
             let connect = (&spec.template, connectors.clone());
             let notified = (Arc::clone(&progress), Arc::clone(&events));
-            probe = Some(Arc::new(Probe::new(name.clone(), check.clone(), connect, notified)?));
+            let new = Probe::new(name.clone(), check.clone(), connect, notified)?;
+            probe = for_runner(Arc::new(new), spec, &mut settings, &mut backends);
         }
         Ok(Self {
             name,

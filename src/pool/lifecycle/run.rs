@@ -46,7 +46,7 @@ impl Pool {
         self.balancer.update().await.ok();
         self.take_over_state();
         self.progress.send_replace(true);
-        // Pingora's loop returns immediately if the pool has no name to resolve. `join!` keeps the others running in
+        // Pingora's loop returns immediately if it has no name to resolve and no check to run. `join!` keeps the others running in
         // that case.
         let detection = self.admission.watch(|| self.candidates());
         tokio::join!(self.balancer.run(shutdown), detection, self.follow_lists(changes), self.check_health());

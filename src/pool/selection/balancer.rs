@@ -36,6 +36,8 @@ use crate::pool::selection::zone_preference::ZonePreference;
 pub(in crate::pool) struct BalancerSettings {
     /// Interval of discovery; `None` to discover once.
     pub(in crate::pool) update: Option<Duration>,
+    /// Interval at which Pingora's loop starts due health checks; `None` if it checks none.
+    pub(in crate::pool) health_check: Option<Duration>,
     /// How many primary backends must be available. Below it, backups take traffic too.
     pub(in crate::pool) backup_threshold: Threshold,
     /// The zone of this process, whose backends are preferred; `None` without a preference.
@@ -59,7 +61,7 @@ pub trait Balancer: Send + Sync {
     /// Runs discovery once, and prepares the policy also if only other settings than addresses and weights have changed,
     /// which Pingora does not notice.
     async fn update_all(&self) -> pingora::Result<()>;
-    /// Runs discovery of names until shutdown.
+    /// Runs discovery of names, and Pingora's health checks, until shutdown.
     async fn run(&self, shutdown: ShutdownWatch);
 }
 
@@ -223,6 +225,8 @@ impl<P: Policy> PolicyBalancer<P> {
         let published_settings = PublishedState(Arc::clone(&published));
         let mut balancer = LoadBalancer::from_backends_with_config(backends, Some(published_settings));
         balancer.update_frequency = settings.update;
+        balancer.health_check_frequency = settings.health_check;
+        balancer.parallel_health_check = true;
         Self { balancer, published, backup_threshold: settings.backup_threshold }
     }
 }
@@ -274,7 +278,7 @@ impl<P: Policy> Balancer for PolicyBalancer<P> {
 
     async fn run(&self, shutdown: ShutdownWatch) {
         // Discovery has run once. Without names, a list says when to run it again.
-        if self.balancer.update_frequency.is_some() {
+        if self.balancer.update_frequency.is_some() || self.balancer.health_check_frequency.is_some() {
             self.balancer.run(shutdown, None).await;
         }
     }
