@@ -29,6 +29,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) policy: &'a str,
     /// The health check, in YAML.
     pub(crate) health_check: &'a str,
+    /// A further key of the pool, in YAML.
+    pub(crate) key: &'a str,
     /// Idle connections that it keeps.
     pub(crate) idle: u32,
     /// Whether it runs in callgrind.
@@ -169,7 +171,7 @@ fn write_list(folder: &Path, text: &str) -> io::Result<()> {
 }
 
 fn configuration(setup: &Setup<'_>, folder: &Path, address: SocketAddr) -> String {
-    let Setup { policy, health_check, idle, .. } = setup;
+    let Setup { policy, health_check, key, idle, .. } = setup;
     let files = folder.display();
     format!(
         "server: {{ threads: 1, pid_file: {files}/pid, upgrade_sock: {files}/upgrade, error_log: {files}/error.log, \
@@ -182,6 +184,7 @@ pools:
   many:
     balance: {policy}
     slow_start: 0s
+    {key}
     health_check: {health_check}
     discover: [{{ file: {files}/list.yaml, hold: 0s }}]
 "

@@ -78,6 +78,9 @@ struct Flags {
     /// The measured policies; default: all.
     #[arg(long, value_delimiter = ',')]
     policies: Vec<String>,
+    /// A further key of the pool, such as `passive_health: off`.
+    #[arg(long, default_value = "removal_timeout: 5m", value_name = "YAML")]
+    key: String,
     /// Measures this l7lb program.
     #[arg(long, value_name = "PROGRAM", default_value = env!("CARGO_BIN_EXE_l7lb"))]
     program: PathBuf,

@@ -35,7 +35,7 @@ impl Flags {
 
     fn setup<'a>(&'a self, count: u32, policy: &'a str, health_check: &'a str) -> Setup<'a> {
         let idle = self.idle.unwrap_or(self.backends * 2);
-        Setup { program: &self.program, count, policy, health_check, idle, counts: false }
+        Setup { program: &self.program, count, policy, health_check, key: &self.key, idle, counts: false }
     }
 }
 
