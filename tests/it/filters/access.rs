@@ -66,7 +66,7 @@ fn denied_client_gets_403_with_a_cause_over_both_versions_of_http_and_no_backend
         ]);
         let explained = String::from_utf8_lossy(&explained.stdout).into_owned();
         let words = if status == 200 {
-            "access (file: 2 rules, otherwise deny)  passes"
+            "passes  (2 rules, otherwise deny)"
         } else {
             "rejects it with 403 access_denied"
         };
