@@ -182,7 +182,14 @@ fn tcp_peer(peer: HttpPeer) -> BasicPeer {
 }
 
 /// The health check of a pool, as Pingora's background loop runs it.
-pub(in crate::pool) struct PoolCheck(pub(in crate::pool) Arc<Probe>);
+pub(in crate::pool) struct PoolCheck(Arc<Probe>);
+
+impl PoolCheck {
+    /// The check with this probe.
+    pub(in crate::pool) fn new(probe: Arc<Probe>) -> Self {
+        Self(probe)
+    }
+}
 
 #[async_trait]
 impl HealthCheck for PoolCheck {

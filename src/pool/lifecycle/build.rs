@@ -40,7 +40,7 @@ fn for_runner(
         return Some(probe);
     }
     settings.health_check = Some(probe.tick_interval());
-    backends.set_health_check(Box::new(PoolCheck(probe)));
+    backends.set_health_check(Box::new(PoolCheck::new(probe)));
     None
 }
 

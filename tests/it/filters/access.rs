@@ -65,11 +65,8 @@ fn denied_client_gets_403_with_a_cause_over_both_versions_of_http_and_no_backend
             "http://a/",
         ]);
         let explained = String::from_utf8_lossy(&explained.stdout).into_owned();
-        let words = if status == 200 {
-            "passes  (2 rules, otherwise deny)"
-        } else {
-            "rejects it with 403 access_denied"
-        };
+        let words =
+            if status == 200 { "passes  (2 rules, otherwise deny)" } else { "rejects it with 403 access_denied" };
         assert!(explained.contains(words), "{client}: {explained}");
     }
     assert_eq!(backend.take().len(), 4, "only allowed requests reach the backend");
