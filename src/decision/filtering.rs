@@ -94,7 +94,7 @@ pub(super) fn run(
     route: Option<&Arc<Route>>,
     observe: &mut Observer<'_>,
 ) -> (Option<Box<Filtered>>, Result<(), DetailedRejection>) {
-    if snapshot.chains(origin.listener, route).is_empty() {
+    if !snapshot.may_have_filters(route) || snapshot.chains(origin.listener, route).is_empty() {
         return (None, Ok(()));
     }
     let mut filtered = Box::<Filtered>::default();

@@ -11,6 +11,9 @@ use crate::filter::Response;
 
 /// Runs the response halves of the filters.
 pub(super) fn change_response(client: &impl ClientSide, response: &mut ResponseHeader, exchange: &Exchange) {
+    if !exchange.snapshot.may_have_filters(exchange.route.as_ref()) {
+        return;
+    }
     let who = (exchange.client, exchange.trusted);
     let origin = origin(exchange.connection.as_deref(), who, exchange.request_id.as_str());
     let chains = exchange.snapshot.chains(origin.listener, exchange.route.as_ref());
