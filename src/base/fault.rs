@@ -72,6 +72,13 @@ impl Faults {
         self.0.push(Fault { place, problem: problem.into(), hint: hint.into() });
     }
 
+    /// What `check` makes, unless it adds a fault.
+    pub fn unless_added<T>(&mut self, check: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        let before = self.len();
+        let made = check(self);
+        (self.len() == before).then_some(made)
+    }
+
     /// The number of faults.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -6,6 +6,10 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long files must be unchanged before they are read.
+const SETTLE_TIME: Duration = Duration::from_millis(100);
 
 /// The metadata of files at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +29,18 @@ impl Stamps {
     #[must_use]
     pub fn again(&self) -> Self {
         Self::of(self.0.keys().cloned())
+    }
+
+    /// The current metadata if it differs and stays the same for a moment. A file that is still being written is seen by a
+    /// later call. Blocks for that moment.
+    #[must_use]
+    pub fn settled_change(&self) -> Option<Self> {
+        let now = self.again();
+        if now == *self {
+            return None;
+        }
+        std::thread::sleep(SETTLE_TIME);
+        (now.again() == now).then_some(now)
     }
 
     /// The files that have changed since `before`.

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::cache::entity_tag::{self, EntityTag};
 use crate::cache::http_date;
+use crate::http::fields::single;
 
 /// The directives of RFC 9213 for caches like this one; caches between it and the client use them too.
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
@@ -131,13 +132,6 @@ pub fn validators(stored: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
         .filter_map(|(condition, validator)| Some((condition, single(stored, &validator)?.clone())))
         .filter(|(_, value)| !value.is_empty())
         .collect()
-}
-
-/// The value of a field that has exactly one line.
-pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
-    let mut lines = headers.get_all(name).iter();
-    let first = lines.next()?;
-    lines.next().is_none().then_some(first)
 }
 
 /// An HTTP-date in one of the three formats (RFC 9110 §5.6.7). `now` selects the century of a two-digit year.

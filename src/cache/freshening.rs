@@ -5,9 +5,10 @@ use std::time::SystemTime;
 use http::header::{AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderName, LAST_MODIFIED, TRAILER};
 use http::{HeaderMap, StatusCode};
 
-use crate::cache::conditional::{date, single, strong_last_modified};
+use crate::cache::conditional::{date, strong_last_modified};
 use crate::cache::entity_tag::EntityTag;
 use crate::http::connection_fields::{NOT_STORED, named_by_connection};
+use crate::http::fields::single;
 
 /// Fields of which the stored response keeps its own value, or none, besides those of the connection.
 const KEPT: [HeaderName; 7] = [

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::RANGE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use crate::cache::conditional::single;
+use crate::http::fields::single;
 
 /// A request with more ranges gets the whole response (RFC 9110 §14.2).
 pub const MAX_RANGES: usize = 16;

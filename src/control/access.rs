@@ -3,15 +3,11 @@
 //! A reload replaces them. Changed token files are read again; a file that cannot be used keeps its previous token.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use crate::base::event::Event;
 use crate::config::admin::{Access, Token};
-
-/// How long files must be unchanged before they are read.
-const SETTLE_TIME: Duration = Duration::from_millis(100);
 
 /// The active tokens and roles. Cheap to clone; all clones share them.
 #[derive(Clone)]
@@ -39,15 +35,7 @@ impl ActiveAccess {
     #[must_use]
     pub fn reread(&self) -> Vec<Event> {
         let before = self.load();
-        let stamps = before.stamps.again();
-        if stamps == before.stamps {
-            return Vec::new();
-        }
-        std::thread::sleep(SETTLE_TIME);
-        if stamps.again() != stamps {
-            // A file that is still being written is read at a later call.
-            return Vec::new();
-        }
+        let Some(stamps) = before.stamps.settled_change() else { return Vec::new() };
         let (tokens, events) = reread(&before);
         let next = Access { tokens, stamps, ..Access::clone(&before) };
         let replaced = self.0.compare_and_swap(&before, Arc::new(next));

@@ -103,7 +103,6 @@ pub(super) fn response(
     origin: &Origin<'_>,
     decision: &Decision,
 ) -> Option<(StatusCode, HeaderMap)> {
-    let chains = snapshot.chains(origin.listener, decision.route.as_ref());
     let local = decision.filtered.as_ref().and_then(|filtered| filtered.response.as_ref());
     let (mut status, mut headers) = match (&decision.rejection, local) {
         (Some(rejection), _) => (StatusCode::from_u16(rejection.rejection.status()).ok()?, HeaderMap::new()),
@@ -113,6 +112,9 @@ pub(super) fn response(
     if decision.rejection.is_some_and(|rejection| rejection.rejection == Rejection::Flood) {
         return None;
     }
+    let Some(chains) = snapshot.chains(origin.listener, decision.route.as_ref()) else {
+        return Some((status, headers));
+    };
     let facts = origin.facts(snapshot, request, host(request).unwrap_or_default(), decision.route.as_ref());
     chains.change_response(&mut Response {
         status: &mut status,

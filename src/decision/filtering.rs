@@ -8,7 +8,7 @@ use pingora_http::RequestHeader;
 
 use super::snapshot::{Route, Snapshot};
 use super::{form, host};
-use crate::filter::chain::{Item, Progress};
+use crate::filter::chain::{Chains, Item, Progress};
 use crate::filter::{Changes, Facts, Level, LocalResponse, Pending, Resolution, Step};
 use crate::http::connection_fields::named_by_connection;
 use crate::http::rejection::{DetailedRejection, Rejection};
@@ -94,11 +94,10 @@ pub(super) fn run(
     route: Option<&Arc<Route>>,
     observe: &mut Observer<'_>,
 ) -> (Option<Box<Filtered>>, Result<(), DetailedRejection>) {
-    if !snapshot.may_have_filters(route) || snapshot.chains(origin.listener, route).is_empty() {
-        return (None, Ok(()));
-    }
+    let Some(chains) = snapshot.chains(origin.listener, route) else { return (None, Ok(())) };
     let mut filtered = Box::<Filtered>::default();
-    let result = advance(&mut filtered, snapshot, (request, origin, route), 0, observe);
+    let facts = origin.facts(snapshot, request, host(request).unwrap_or_default(), route);
+    let result = advance(&mut filtered, (chains, request, &facts), 0, observe);
     (Some(filtered), result)
 }
 
@@ -113,26 +112,24 @@ pub fn resume(
     (resolution, next): (Resolution, usize),
 ) -> Result<(), DetailedRejection> {
     filtered.changes.fields.extend(resolution.fields);
-    match resolution.step {
-        Step::Continue => advance(filtered, snapshot, (request, origin, route), next, &mut |_, _, _, _| {}),
-        Step::Repeat => {
-            let same = next.saturating_sub(1);
-            advance(filtered, snapshot, (request, origin, route), same, &mut |_, _, _, _| {})
-        }
-        step => end(filtered, step, next),
-    }
+    let from = match resolution.step {
+        Step::Continue => next,
+        Step::Repeat => next.saturating_sub(1),
+        step => return end(filtered, step, next),
+    };
+    // A filter has waited, so there are some.
+    let Some(chains) = snapshot.chains(origin.listener, route) else { return Ok(()) };
+    let facts = origin.facts(snapshot, request, host(request).unwrap_or_default(), route);
+    advance(filtered, (chains, request, &facts), from, &mut |_, _, _, _| {})
 }
 
 fn advance(
     filtered: &mut Filtered,
-    snapshot: &Snapshot,
-    (request, origin, route): (&RequestHeader, &Origin<'_>, Option<&Arc<Route>>),
+    (chains, request, facts): (Chains<'_>, &RequestHeader, &Facts<'_>),
     from: usize,
     observe: &mut Observer<'_>,
 ) -> Result<(), DetailedRejection> {
-    let facts = origin.facts(snapshot, request, host(request).unwrap_or_default(), route);
-    let chains = snapshot.chains(origin.listener, route);
-    match chains.run(from, (request, &facts), &mut filtered.changes, observe) {
+    match chains.run(from, (request, facts), &mut filtered.changes, observe) {
         Progress::Complete => check_connection(request, &filtered.changes),
         Progress::Ended(step) => end(filtered, step, 0),
         Progress::Waiting(pending, next) => {

@@ -1,8 +1,9 @@
 //! Responses of l7lb itself that are no rejections: its health, and requests that must not be forwarded any further.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, Method};
 use pingora_http::RequestHeader;
 
+use crate::http::fields::single;
 use crate::listener::connection::HealthPaths;
 
 /// How many more proxies may forward a request (RFC 9110 §7.6.2).
@@ -54,8 +55,7 @@ impl OwnResponse {
 /// The number in Max-Forwards. An invalid or repeated value is ignored.
 #[must_use]
 pub fn max_forwards(headers: &HeaderMap) -> Option<u64> {
-    let mut values = headers.get_all(MAX_FORWARDS).iter().map(HeaderValue::as_bytes);
-    let value = values.next().filter(|_| values.next().is_none())?.trim_ascii();
+    let value = single(headers, &MAX_FORWARDS)?.as_bytes().trim_ascii();
     let digits = str::from_utf8(value).ok().filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
     (!digits.is_empty()).then(|| digits.parse().unwrap_or(u64::MAX))
 }
@@ -63,6 +63,7 @@ pub fn max_forwards(headers: &HeaderMap) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     #[test]
     fn max_forwards_is_a_single_number() {

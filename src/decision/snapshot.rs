@@ -167,22 +167,16 @@ impl Snapshot {
         std::iter::once(&self.filters).chain(of_listeners).chain(of_routes)
     }
 
-    /// Whether a request on this route may have filters.
+    /// The chains of filters of a request at the listener with this first address; `None` if it has no filter.
     #[must_use]
-    pub fn may_have_filters(&self, route: Option<&Arc<Route>>) -> bool {
-        let on_route = route.is_some_and(|route| !route.filters.is_empty());
-        on_route || !self.filters.is_empty() || !self.listener_filters.is_empty()
-    }
-
-    /// The chains of filters of a request at the listener with this first address.
-    #[must_use]
-    pub fn chains<'a>(&'a self, listener: &str, route: Option<&'a Arc<Route>>) -> Chains<'a> {
+    pub fn chains<'a>(&'a self, listener: &str, route: Option<&'a Arc<Route>>) -> Option<Chains<'a>> {
         let of_listener = self.listener_filters.iter().find(|(known, _)| **known == *listener);
-        Chains {
+        let chains = Chains {
             file: &self.filters,
             listener: of_listener.map(|(_, chain)| chain),
             route: route.map(|route| &route.filters),
-        }
+        };
+        (!chains.is_empty()).then_some(chains)
     }
 }
 

@@ -27,6 +27,7 @@ use super::{Filter, LocalResponse, Pending, Request, Resolution, Step};
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 use crate::http::client_address::ClientKey;
+use crate::http::fields::single;
 use crate::http::rejection::{DetailedRejection, Rejection};
 
 /// The longest value of `Authorization` that is examined.
@@ -140,9 +141,7 @@ impl BasicAuth {
 
 /// The credentials in `Authorization`; `None` if there are none, or they are malformed.
 fn credentials(headers: &HeaderMap) -> Option<Credentials> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let (value, None) = (values.next()?, values.next()) else { return None };
-    let value = value.to_str().ok().filter(|value| value.len() <= VALUE_MAX)?;
+    let value = single(headers, &header::AUTHORIZATION)?.to_str().ok().filter(|value| value.len() <= VALUE_MAX)?;
     let (scheme, encoded) = value.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
@@ -167,8 +166,9 @@ fn too_many(retry_after: Duration) -> Step {
 impl Filter for BasicAuth {
     #[expect(clippy::disallowed_methods, reason = "the age of a remembered success is needed")]
     fn request(&self, request: &mut Request<'_>) -> Step {
-        let challenge = self.challenge(request.facts.route);
-        let Some(credentials) = credentials(request.fields()) else { return Step::Respond(challenge) };
+        let Some(credentials) = credentials(request.fields()) else {
+            return Step::Respond(self.challenge(request.facts.route));
+        };
         let (client, now) = (ClientKey::from(request.facts.client), Instant::now());
         let users = self.users.load();
         let changes = users.value.get(&credentials.user).map(|user| self.changes(&user.name)).unwrap_or_default();
@@ -182,6 +182,7 @@ impl Filter for BasicAuth {
                 return Step::Continue;
             }
         }
+        let challenge = self.challenge(request.facts.route);
         let (checks, failures) = (Arc::clone(&self.checks), Arc::clone(&self.failures));
         Step::Wait(Box::new(PasswordCheck { check, checks, client, failures, changes, challenge }))
     }

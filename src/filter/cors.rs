@@ -16,6 +16,7 @@ use super::cors_origin::{Origin, Origins};
 use super::{Filter, LocalResponse, Request, Response, Step};
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
+use crate::http::fields::single;
 
 /// Configuration of the filter.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
@@ -120,8 +121,7 @@ fn is_preflight(request: &RequestHeader) -> bool {
 
 /// The origin of the page that sends the request; `None` if there is none or several.
 fn origin_of(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let mut origins = headers.get_all(header::ORIGIN).iter();
-    origins.next().filter(|_| origins.next().is_none())
+    single(headers, &header::ORIGIN)
 }
 
 /// The fields of the protocol, which only this filter sets.
@@ -217,7 +217,7 @@ impl Filter for Cors {
 mod tests {
     use super::*;
     use crate::filter::Changes;
-    use crate::filter::variables::tests::{facts, request};
+    use crate::filter::variables::tests::{answered, facts, request};
 
     fn filter(config: &str) -> Result<Arc<dyn Filter>, Vec<String>> {
         let config: Config = serde_json::from_str(config).unwrap();
@@ -235,7 +235,7 @@ mod tests {
         header.set_method(Method::from_bytes(method.as_bytes()).unwrap());
         let (facts, mut changes) = (facts("a.test", "https"), Changes::default());
         let step = filter.request(&mut Request { header: &header, facts: &facts, changes: &mut changes });
-        let (mut status, mut headers, own) = match step {
+        let (status, headers, own) = match step {
             Step::Continue => {
                 let ours = [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "https://backend"), (header::VARY, "Accept")];
                 let ours = ours.map(|(name, value)| (name, HeaderValue::from_static(value)));
@@ -244,16 +244,7 @@ mod tests {
             Step::Respond(local) => (local.status, local.headers, Some(local.status.as_u16())),
             _ => panic!("neither a response nor a pass"),
         };
-        filter.response(&mut Response {
-            status: &mut status,
-            headers: &mut headers,
-            request: &header,
-            path_and_query: "/",
-            facts: &facts,
-            upstream: "",
-            pool: "",
-            is_of_backend: own.is_none(),
-        });
+        let (_, headers) = answered(filter.as_ref(), (&header, &facts), (status, headers), own.is_none());
         let text = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
         let mut fields: Vec<String> = headers.iter().map(text).collect();
         fields.sort();

@@ -17,6 +17,7 @@ use super::field_names::{self, Message};
 use super::subrequests::Subrequests;
 use super::token::remote::{Location, Need};
 use super::token::{Algorithm, ClaimRules, Claims, KeySet, Refusal, Remote, verify};
+use super::watched_file::content_hash;
 use super::{Filter, Pending, Request, Resolution, Response, SharedState, Step};
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
@@ -170,7 +171,7 @@ impl Config {
                 return None;
             }
         };
-        let hash = hash(ca.as_deref().unwrap_or_default());
+        let hash = content_hash(ca.as_deref().unwrap_or_default());
         match Location::parse(url, ca) {
             Ok(location) => {
                 let remote = Remote::new(location, self.algorithms.clone(), refresh);
@@ -195,13 +196,9 @@ fn read(
     let bytes = std::fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()));
     let keys = bytes.and_then(|bytes| {
         let keys = parse(&bytes).map_err(|reason| format!("{}: {reason}", file.display()))?;
-        Ok(Keys::File(keys, hash(&bytes)))
+        Ok(Keys::File(keys, content_hash(&bytes)))
     });
     keys.map_err(|problem| faults.add(place.clone(), problem, "give a readable file with usable keys")).ok()
-}
-
-fn hash(bytes: &[u8]) -> u64 {
-    ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(bytes)
 }
 
 /// Where keys come from.

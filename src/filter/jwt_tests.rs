@@ -7,7 +7,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use super::*;
 use crate::filter::Changes;
 use crate::filter::changes::FieldChange;
-use crate::filter::variables::tests::{facts, request};
+use crate::filter::variables::tests::{answered, facts, request};
 
 const SECRET: [u8; 32] = [b'k'; 32];
 
@@ -102,17 +102,7 @@ fn challenge_names_an_error_only_if_there_was_a_token() {
     let filter = filter(r#"{"secret":"SECRET","realm":"shop"}"#).unwrap();
     let challenge = |status: StatusCode, fields: &[(&'static str, &str)], is_of_backend: bool| {
         let (header, facts) = (request("/", fields), facts("a.test", "https"));
-        let (mut status, mut headers) = (status, HeaderMap::new());
-        filter.response(&mut Response {
-            status: &mut status,
-            headers: &mut headers,
-            request: &header,
-            path_and_query: "/",
-            facts: &facts,
-            upstream: "",
-            pool: "",
-            is_of_backend,
-        });
+        let (_, headers) = answered(filter.as_ref(), (&header, &facts), (status, HeaderMap::new()), is_of_backend);
         headers.get(header::WWW_AUTHENTICATE).map(|value| value.to_str().unwrap().to_owned())
     };
     let bad = [("authorization", "Bearer x")];

@@ -85,13 +85,12 @@ impl Config {
         }
         let mut specs = Vec::with_capacity(self.limits.len());
         for (index, limit) in self.limits.iter().enumerate() {
-            let (place, mut own) = (place.index(index), Faults::default());
-            let spec = limit.check(&place, &mut own);
-            if spec.is_none() && own.is_empty() {
-                own.add(place, "the limit has no type", hint);
+            let place = place.index(index);
+            let checked = faults.unless_added(|faults| limit.check(&place, faults));
+            if checked == Some(None) {
+                faults.add(place, "the limit has no type", hint);
             }
-            own.into_vec().into_iter().for_each(|fault| faults.add(fault.place, fault.problem, fault.hint));
-            specs.extend(spec);
+            specs.extend(checked.flatten());
         }
         specs
     }

@@ -1,6 +1,7 @@
 //! `respond`: a fixed response, without a backend.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use super::config::{Configuration, Surroundings};
 use super::field_names::Message;
 use super::headers::{check_fields, render_into};
 use super::variables::Value;
+use super::watched_file::content_hash;
 use super::{Filter, LocalResponse, Request, Step};
 use crate::base::fault::{Faults, Place};
 
@@ -64,9 +66,10 @@ impl Configuration for Config {
 /// Reads a file with at most [`BODY_MAX`] bytes; otherwise reports why not.
 pub(super) fn read(file: &PathBuf, place: &Place, faults: &mut Faults) -> Option<Bytes> {
     let hint = "give a readable file of at most 64 KiB";
-    match std::fs::metadata(file).and_then(|metadata| Ok((metadata.len(), std::fs::read(file)?))) {
-        Ok((_, contents)) if contents.len() <= BODY_MAX => Some(Bytes::from(contents)),
-        Ok((length, _)) => {
+    match read_start(file) {
+        Ok(contents) if contents.len() <= BODY_MAX => Some(Bytes::from(contents)),
+        Ok(_) => {
+            let length = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
             faults.add(place.clone(), format!("{} has {length} bytes, more than 64 KiB", file.display()), hint);
             None
         }
@@ -75,6 +78,13 @@ pub(super) fn read(file: &PathBuf, place: &Place, faults: &mut Faults) -> Option
             None
         }
     }
+}
+
+/// The start of a file: one byte more than a body may have, if it is longer.
+fn read_start(file: &PathBuf) -> std::io::Result<Vec<u8>> {
+    let mut contents = Vec::new();
+    std::fs::File::open(file)?.take(BODY_MAX as u64 + 1).read_to_end(&mut contents)?;
+    Ok(contents)
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -114,6 +124,6 @@ impl Filter for Respond {
     }
 
     fn files(&self) -> u64 {
-        ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(&self.body)
+        content_hash(&self.body)
     }
 }

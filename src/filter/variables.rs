@@ -395,7 +395,7 @@ pub fn without_port(authority: &str) -> &str {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::filter::Changes;
+    use crate::filter::{Changes, Filter};
     use std::net::{IpAddr, Ipv4Addr};
 
     /// Facts of an example client that requests `host`.
@@ -420,6 +420,26 @@ pub(super) mod tests {
             request.append_header(*name, *value).unwrap();
         }
         request
+    }
+
+    /// The response of `status` with `headers` to a request, after the response half of a filter.
+    pub(in crate::filter) fn answered(
+        filter: &dyn Filter,
+        (request, facts): (&RequestHeader, &Facts<'_>),
+        (mut status, mut headers): (StatusCode, HeaderMap),
+        is_of_backend: bool,
+    ) -> (StatusCode, HeaderMap) {
+        filter.response(&mut Response {
+            status: &mut status,
+            headers: &mut headers,
+            request,
+            path_and_query: "/",
+            facts,
+            upstream: "",
+            pool: "",
+            is_of_backend,
+        });
+        (status, headers)
     }
 
     fn rendered(text: &str) -> String {

@@ -6,16 +6,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::base::event::Event;
 use crate::base::file_stamps::Stamps;
-
-/// How long a file must be unchanged before it is read.
-const SETTLE_TIME: Duration = Duration::from_millis(100);
 
 /// A file that is read again when it changes.
 pub trait WatchedFile: Send + Sync {
@@ -76,9 +72,14 @@ impl<T> Watched<T> {
     }
 }
 
+/// A number that changes with the contents of a file.
+pub(super) fn content_hash(bytes: &[u8]) -> u64 {
+    ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(bytes)
+}
+
 fn read<T>(file: &Path, parse: fn(Vec<u8>) -> Result<T, String>) -> Result<Contents<T>, String> {
     let bytes = std::fs::read(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
-    let hash = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(&bytes);
+    let hash = content_hash(&bytes);
     let value = parse(bytes).map_err(|reason| format!("{}: {reason}", file.display()))?;
     Ok(Contents { value, hash })
 }
@@ -86,16 +87,7 @@ fn read<T>(file: &Path, parse: fn(Vec<u8>) -> Result<T, String>) -> Result<Conte
 impl<T: Send + Sync> WatchedFile for Watched<T> {
     fn reread(&self) -> Option<Event> {
         let mut seen = self.seen.lock();
-        let now = seen.again();
-        if now == *seen {
-            return None;
-        }
-        std::thread::sleep(SETTLE_TIME);
-        if now.again() != now {
-            // A file that is still being written is read at a later examination.
-            return None;
-        }
-        *seen = now;
+        *seen = seen.settled_change()?;
         let file = self.file.display().to_string();
         match read(&self.file, self.parse) {
             Ok(contents) if contents.hash == self.hash() => None,

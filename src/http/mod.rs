@@ -10,7 +10,7 @@
 //! - [`proxy_protocol`]: HAProxy's PROXY protocol, versions 1 and 2.
 //! - [`grpc_status`]: gRPC status codes.
 //! - [`upgrade`]: protocol upgrades.
-//! - [`connection_fields`]: fields that belong to one connection.
+//! - [`fields`]: header fields; [`connection_fields`]: those that belong to one connection.
 //! - [`trailers`]: which trailers are forwarded.
 //! - [`request_id`]: the identifier of a request in logs and headers.
 
@@ -25,5 +25,6 @@ pub mod proxy_protocol;
 pub mod grpc_status;
 pub mod upgrade;
 pub mod connection_fields;
+pub mod fields;
 pub mod trailers;
 pub mod request_id;

@@ -11,15 +11,10 @@ use crate::filter::Response;
 
 /// Runs the response halves of the filters.
 pub(super) fn change_response(client: &impl ClientSide, response: &mut ResponseHeader, exchange: &Exchange) {
-    if !exchange.snapshot.may_have_filters(exchange.route.as_ref()) {
-        return;
-    }
+    let listener = exchange.policy().map_or("", |policy| &policy.listener);
+    let Some(chains) = exchange.snapshot.chains(listener, exchange.route.as_ref()) else { return };
     let who = (exchange.client, exchange.trusted);
     let origin = origin(exchange.connection.as_deref(), who, exchange.request_id.as_str());
-    let chains = exchange.snapshot.chains(origin.listener, exchange.route.as_ref());
-    if chains.is_empty() {
-        return;
-    }
     let request = client.request();
     let requested = exchange.requested.as_deref();
     let host = requested.map_or_else(|| host(request), RequestedTarget::host).unwrap_or_default();

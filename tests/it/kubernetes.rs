@@ -63,6 +63,15 @@ fn responding(port: u16) -> BTreeSet<String> {
     (0..12).map(|_| get(port, "/")).filter(|r| r.status == 200).map(|r| r.header("x-backend").to_owned()).collect()
 }
 
+/// l7lb with these pods, and its port, once all of them respond.
+fn serving(cluster: &Cluster, pods: &[&Backend]) -> (u16, Lab) {
+    pods.iter().for_each(|pod| cluster.put(pod));
+    let port = free_port();
+    let lab = cluster.run(port, "");
+    wait_for(port, &pods.iter().map(|pod| pod.name()).collect::<Vec<_>>());
+    (port, lab)
+}
+
 fn wait_for(port: u16, names: &[&str]) {
     let names: BTreeSet<String> = names.iter().map(ToString::to_string).collect();
     eventually(&format!("{names:?} respond"), PATIENCE, || responding(port) == names);
@@ -121,10 +130,7 @@ fn rolling_deployment_of_five_pods_fails_no_request() {
 fn killed_or_frozen_api_server_causes_no_failed_request_and_its_return_is_noticed() {
     let mut cluster = Cluster::start(BOTH);
     let (one, two, three) = (Backend::start("one"), Backend::start("two"), Backend::start("three"));
-    cluster.put(&one);
-    let port = free_port();
-    let lab = cluster.run(port, "");
-    wait_for(port, &["one"]);
+    let (port, lab) = serving(&cluster, &[&one]);
     let load = Load::start(port, "/", 4, 2);
     cluster.server.freeze();
     let line = lab.wait_for_log("discovery failed");
@@ -153,10 +159,7 @@ fn killed_or_frozen_api_server_causes_no_failed_request_and_its_return_is_notice
 fn version_that_is_too_old_causes_a_new_list_and_no_change_is_lost() {
     let mut cluster = Cluster::start(BOTH);
     let (one, two, three) = (Backend::start("one"), Backend::start("two"), Backend::start("three"));
-    [&one, &two, &three].into_iter().for_each(|backend| cluster.put(backend));
-    let port = free_port();
-    let lab = cluster.run(port, "");
-    wait_for(port, &["one", "three", "two"]);
+    let (port, lab) = serving(&cluster, &[&one, &two, &three]);
     for (gone_as_status, lists, names) in [(false, 2, &["one", "three"][..]), (true, 3, &["one", "two"])] {
         cluster.server.kill();
         lab.wait_for_log("discovery failed");
@@ -204,10 +207,7 @@ fn watch_that_ends_is_continued_at_the_version_of_the_last_bookmark() {
 fn invalid_message_of_a_watch_is_reported_and_the_list_stays() {
     let cluster = Cluster::start(BOTH);
     let (one, two) = (Backend::start("one"), Backend::start("two"));
-    cluster.put(&one);
-    let port = free_port();
-    let lab = cluster.run(port, "");
-    wait_for(port, &["one"]);
+    let (port, lab) = serving(&cluster, &[&one]);
     let garbage: Vec<u8> = (0..1 << 20).map(|_| fastrand::u8(b' '..b'~')).chain([b'\n']).collect();
     let error = json!({ "kind": "Status", "code": 500, "message": "etcdserver: leader changed" });
     let error = format!("{}\n", json!({ "type": "ERROR", "object": error })).into_bytes();
@@ -254,10 +254,7 @@ fn missing_permission_is_named_and_a_granted_one_is_noticed() {
 fn replaced_token_is_used_and_a_rejected_one_is_not_shown() {
     let cluster = Cluster::start(BOTH);
     let (one, two) = (Backend::start("one"), Backend::start("two"));
-    cluster.put(&one);
-    let port = free_port();
-    let lab = cluster.run(port, "");
-    wait_for(port, &["one"]);
+    let (port, lab) = serving(&cluster, &[&one]);
     let token = cluster.folder.path().join("account/token");
     // Rotation: the next watch has the new token.
     "second".clone_into(&mut cluster.server.state().token);
@@ -283,11 +280,7 @@ fn replaced_token_is_used_and_a_rejected_one_is_not_shown() {
 fn last_list_is_used_at_the_start_while_the_api_server_is_down() {
     let mut cluster = Cluster::start(BOTH);
     let (one, two) = (Backend::start("one"), Backend::start("two"));
-    cluster.put(&one);
-    cluster.put(&two);
-    let port = free_port();
-    let mut lab = cluster.run(port, "");
-    wait_for(port, &["one", "two"]);
+    let (port, mut lab) = serving(&cluster, &[&one, &two]);
     let saved = cluster.folder.path().join("state.json.discovered");
     eventually("the list is saved", PATIENCE, || saved.exists());
     lab.signal(Signal::SIGKILL);

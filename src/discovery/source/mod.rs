@@ -12,12 +12,13 @@ pub mod file;
 mod item;
 pub mod kubernetes;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::Extensions;
+use parking_lot::Mutex;
 use pingora_load_balancing::Backend;
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use schemars::JsonSchema;
@@ -100,7 +101,10 @@ pub trait Source: ServiceDiscovery {
     }
 }
 
-/// The result of [`ServiceDiscovery::discover`] with these backends. Of backends with the same address, the first
+/// The result of [`ServiceDiscovery::discover`].
+pub(super) type SourceList = (BTreeSet<Backend>, HashMap<u64, bool>);
+
+/// The list in the result of [`ServiceDiscovery::discover`] with these backends. Of backends with the same address, the first
 /// counts.
 #[must_use]
 pub fn list(found: impl IntoIterator<Item = Found>) -> BTreeSet<Backend> {
@@ -118,6 +122,33 @@ pub fn list(found: impl IntoIterator<Item = Found>) -> BTreeSet<Backend> {
         }
     }
     list
+}
+
+/// The entries that a source left out of its last list because they are invalid: their number, and the reason for one of
+/// them.
+#[derive(Default)]
+pub(super) struct LeftOut(Mutex<Option<(usize, String)>>);
+
+impl LeftOut {
+    /// The result of [`ServiceDiscovery::discover`] with what is left of a list. It fails if nothing is: a list that is
+    /// empty because of faults is no reason to remove backends. `valid` ends a sentence, such as `keys is valid`.
+    pub(super) fn list(
+        &self,
+        found: Vec<Found>,
+        rejected: Option<(usize, String)>,
+        valid: &str,
+    ) -> pingora::Result<SourceList> {
+        if let (true, Some((count, reason))) = (found.is_empty(), &rejected) {
+            return failed(format!("none of the {count} {valid}; {reason}"));
+        }
+        *self.0.lock() = rejected;
+        Ok((list(found), HashMap::new()))
+    }
+
+    /// Those of the last list.
+    pub(super) fn last(&self) -> Option<(usize, String)> {
+        self.0.lock().clone()
+    }
 }
 
 /// The backends in a result of [`list`].

@@ -19,8 +19,8 @@ const AT_ONCE_MIN: usize = 256;
 /// this many timeouts.
 const AT_ONCE_PART: usize = 4;
 
-/// Up to this many backends, every tick looks at all of them.
-const FEW: usize = 256;
+/// Up to this many backends, it costs little to look at all of them at every tick.
+pub(in crate::pool) const FEW: usize = 256;
 /// Otherwise the time between two looks at all backends, which notice what changes a schedule from outside, such as an
 /// operator who enables a backend. Discovery causes a look at once.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);

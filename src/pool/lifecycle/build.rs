@@ -13,15 +13,13 @@ use crate::pool::config::Spec;
 use crate::pool::endpoint::PoolShared;
 use crate::pool::health::connectors::Connectors;
 use crate::pool::health::probe::{PoolCheck, Probe};
+use crate::pool::health::runner::FEW;
 use crate::pool::lifecycle::replaced_pool::ReplacedPool;
 use crate::pool::live::Pool;
 use crate::pool::operator::event_limit::EventLimit;
 use crate::pool::selection::balancer::BalancerSettings;
 use crate::pool::selection::policy;
 use crate::retry;
-
-/// Up to this many configured backends, Pingora's loop checks them.
-const FEW: usize = 256;
 
 /// Whether Pingora's loop runs the health checks. It starts a task for each backend at each tick, whether a check is due or
 /// not, which costs much in a pool of thousands of backends; a pool whose backends are discovered may become so large.

@@ -26,6 +26,7 @@ use crate::base::event::Event;
 use crate::config::admin::{Access, Role};
 use crate::control::access::ActiveAccess;
 use crate::http::client_address::ClientKey;
+use crate::http::fields::single;
 use crate::tls::HandshakeResult;
 
 /// The longest time for a body to arrive.
@@ -162,9 +163,7 @@ fn by_certificate(connection: &Connection, access: &Access) -> Result<Caller, Pr
 
 /// The token in the only `Authorization` header.
 fn bearer(head: &Parts) -> Option<&str> {
-    let mut values = head.headers.get_all(AUTHORIZATION).iter();
-    let (value, None) = (values.next()?, values.next()) else { return None };
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    let (scheme, token) = single(&head.headers, &AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
 }
 

@@ -10,19 +10,17 @@ mod config;
 mod container;
 mod engine;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
-use parking_lot::Mutex;
-use pingora_load_balancing::Backend;
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use self::container::{Container, POOL};
 use self::engine::{Engine, Event, Events, Filter, Version};
-use super::{FOUND_MAX, Source, failed, list};
+use super::{FOUND_MAX, LeftOut, Source, SourceList, failed};
 use crate::base::units::PoolName;
 use crate::tls::connection::{Ended, shorten};
 
@@ -46,7 +44,7 @@ pub struct DockerSource {
     /// The connections, while the engine works. Held by one task at a time.
     session: tokio::sync::Mutex<Option<Session>>,
     /// The containers that the last list left out.
-    rejected: Mutex<Option<(usize, String)>>,
+    rejected: LeftOut,
 }
 
 /// A connection for requests, and one for events.
@@ -135,7 +133,7 @@ impl DockerSource {
     #[must_use]
     pub fn new(spec: Spec, pool: &PoolName) -> Self {
         let labels = if spec.labels.is_empty() { vec![format!("{POOL}={pool}")] } else { spec.labels.clone() };
-        Self { spec, filter: Filter(labels), session: tokio::sync::Mutex::default(), rejected: Mutex::default() }
+        Self { spec, filter: Filter(labels), session: tokio::sync::Mutex::default(), rejected: LeftOut::default() }
     }
 
     /// The containers, and the ids of those that stop.
@@ -155,7 +153,7 @@ impl DockerSource {
 
 #[async_trait]
 impl ServiceDiscovery for DockerSource {
-    async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
+    async fn discover(&self) -> pingora::Result<SourceList> {
         let (containers, stopping) = match self.read().await {
             Ok(read) => read,
             Err(reason) => return failed(format!("{}: {}", self.spec.socket.display(), shorten(&reason))),
@@ -168,12 +166,7 @@ impl ServiceDiscovery for DockerSource {
             }
         }
         let rejected = reasons.first().map(|reason| (reasons.len(), reason.clone()));
-        // A list that is empty because of faults is no reason to remove backends.
-        if let (true, Some((count, reason))) = (found.is_empty(), &rejected) {
-            return failed(format!("none of the {count} containers is usable; {reason}"));
-        }
-        *self.rejected.lock() = rejected;
-        Ok((list(found), HashMap::new()))
+        self.rejected.list(found, rejected, "containers is usable")
     }
 }
 
@@ -192,6 +185,6 @@ impl Source for DockerSource {
     }
 
     fn rejected(&self) -> Option<(usize, String)> {
-        self.rejected.lock().clone()
+        self.rejected.last()
     }
 }

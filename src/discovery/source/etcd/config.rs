@@ -68,12 +68,7 @@ pub struct Spec {
 impl Config {
     /// Checks the block. The password is read later.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Spec> {
-        let mut own = Faults::default();
-        let spec = self.spec(place, &mut own);
-        let own = own.into_vec();
-        let is_valid = own.is_empty();
-        own.into_iter().for_each(|fault| faults.add(fault.place, fault.problem, fault.hint));
-        is_valid.then_some(spec)
+        faults.unless_added(|faults| self.spec(place, faults))
     }
 
     fn spec(&self, place: &Place, faults: &mut Faults) -> Spec {

@@ -19,12 +19,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use pingora_load_balancing::Backend;
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use tokio::task::JoinSet;
 
 use super::item::Item;
-use super::{FOUND_MAX, Found, Source, failed, list};
+use super::{FOUND_MAX, Found, LeftOut, Source, SourceList, failed};
 use crate::base::backend_address::BackendAddress;
 use crate::base::text_file;
 use crate::discovery::target::{RESOLVE_INTERVAL, Target};
@@ -59,7 +58,7 @@ pub struct EtcdSource {
     /// The last known addresses of names.
     resolved: Mutex<HashMap<Target, Vec<BackendAddress>>>,
     /// The keys that the last list left out.
-    rejected: Mutex<Option<(usize, String)>>,
+    rejected: LeftOut,
 }
 
 /// All keys, and the watch that keeps them current.
@@ -200,7 +199,7 @@ impl EtcdSource {
             next: AtomicUsize::new(0),
             session: tokio::sync::Mutex::default(),
             resolved: Mutex::default(),
-            rejected: Mutex::default(),
+            rejected: LeftOut::default(),
         }
     }
 
@@ -288,18 +287,13 @@ impl EtcdSource {
 
 #[async_trait]
 impl ServiceDiscovery for EtcdSource {
-    async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
+    async fn discover(&self) -> pingora::Result<SourceList> {
         let entries = match self.entries().await {
             Ok(entries) => entries,
             Err(reason) => return failed(reason),
         };
         let (found, rejected) = self.found(entries).await;
-        // A list that is empty because of faults is no reason to remove backends.
-        if let (true, Some((count, reason))) = (found.is_empty(), &rejected) {
-            return failed(format!("none of the {count} keys is valid; {reason}"));
-        }
-        *self.rejected.lock() = rejected;
-        Ok((list(found), HashMap::new()))
+        self.rejected.list(found, rejected, "keys is valid")
     }
 }
 
@@ -326,6 +320,6 @@ impl Source for EtcdSource {
     }
 
     fn rejected(&self) -> Option<(usize, String)> {
-        self.rejected.lock().clone()
+        self.rejected.last()
     }
 }

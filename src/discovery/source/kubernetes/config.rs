@@ -121,12 +121,7 @@ pub struct Spec {
 impl Config {
     /// Checks the block. Files of a service account are read later.
     pub fn check(&self, place: &Place, faults: &mut Faults) -> Option<Spec> {
-        let mut own = Faults::default();
-        let spec = self.spec(place, &mut own);
-        let own = own.into_vec();
-        let is_valid = own.is_empty();
-        own.into_iter().for_each(|fault| faults.add(fault.place, fault.problem, fault.hint));
-        spec.filter(|_| is_valid)
+        faults.unless_added(|faults| self.spec(place, faults)).flatten()
     }
 
     fn spec(&self, place: &Place, faults: &mut Faults) -> Option<Spec> {

@@ -13,16 +13,13 @@ mod kubeconfig;
 mod messages;
 mod slices;
 
-use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
-use pingora_load_balancing::Backend;
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use tokio::time::Instant;
 
-use super::{Source, failed, list};
+use super::{LeftOut, Source, SourceList, failed};
 use crate::tls::connection::{Ended, Lines, shorten};
 use api::{Api, Failure, Known};
 use config::Spec;
@@ -48,7 +45,7 @@ pub struct KubernetesSource {
     /// What is known of the slices. Held by one task at a time.
     state: tokio::sync::Mutex<State>,
     /// The endpoints that the last list left out.
-    rejected: Mutex<Option<(usize, String)>>,
+    rejected: LeftOut,
 }
 
 /// What is known of the slices, and the watch that keeps it current.
@@ -164,7 +161,7 @@ impl KubernetesSource {
     /// The source of `spec`.
     #[must_use]
     pub fn new(spec: Spec) -> Self {
-        Self { spec, watch: WATCH, state: tokio::sync::Mutex::default(), rejected: Mutex::default() }
+        Self { spec, watch: WATCH, state: tokio::sync::Mutex::default(), rejected: LeftOut::default() }
     }
 
     /// Connects, and watches from the last version, or after a new list.
@@ -203,7 +200,7 @@ impl KubernetesSource {
 
 #[async_trait]
 impl ServiceDiscovery for KubernetesSource {
-    async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
+    async fn discover(&self) -> pingora::Result<SourceList> {
         let mut state = self.state.lock().await;
         state.catch_up().await;
         // While the list cannot be used, nothing waits for changes.
@@ -226,12 +223,7 @@ impl ServiceDiscovery for KubernetesSource {
             Ok(listed) => listed,
             Err(reason) => return failed(reason),
         };
-        // A list that is empty because of faults is no reason to remove backends.
-        if let (true, Some((count, reason))) = (listed.found.is_empty(), &listed.rejected) {
-            return failed(format!("none of the {count} endpoints is valid; {reason}"));
-        }
-        *self.rejected.lock() = listed.rejected;
-        Ok((list(listed.found), HashMap::new()))
+        self.rejected.list(listed.found, listed.rejected, "endpoints is valid")
     }
 }
 
@@ -258,7 +250,7 @@ impl Source for KubernetesSource {
     }
 
     fn rejected(&self) -> Option<(usize, String)> {
-        self.rejected.lock().clone()
+        self.rejected.last()
     }
 }
 
