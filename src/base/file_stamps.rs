@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long files must be unchanged before they are read.
-const SETTLE_TIME: Duration = Duration::from_millis(100);
+pub const SETTLE_TIME: Duration = Duration::from_millis(100);
 
 /// The metadata of files at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use regex::bytes::Regex;
 
 use super::affinity::cookie_value;
+use crate::http::access_rules::contains;
 use crate::http::target::decode_component;
 
 /// The parts of a request that conditions read.
@@ -193,8 +194,9 @@ impl Conditions {
     /// The kind of the first condition that the request does not fulfil.
     #[must_use]
     pub fn mismatch(&self, facts: &RequestFacts<'_>) -> Option<Kind> {
-        let in_any = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&facts.client));
-        if !self.clients.is_empty() && !in_any(&self.clients) || in_any(&self.except_clients) {
+        if !self.clients.is_empty() && !contains(&self.clients, facts.client)
+            || contains(&self.except_clients, facts.client)
+        {
             return Some(Kind::Client);
         }
         let failed = self.named.iter().find(|one| !one.accepts(one.source.value(facts).as_deref()))?;

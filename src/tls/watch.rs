@@ -14,14 +14,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::terminator::Terminator;
 use crate::base::event::Event;
-use crate::base::file_stamps::Stamps;
+use crate::base::file_stamps::{SETTLE_TIME, Stamps};
 use crate::base::units::Timestamp;
 
 /// The interval of examining files.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How long files must be unchanged before they are read: a certificate and its key are two files that are not
-/// written at the same time.
-const SETTLE_TIME: Duration = Duration::from_millis(100);
 /// The interval of checking for expiring certificates.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long before its expiry a certificate is reported.
@@ -86,6 +83,7 @@ fn examine(mut watched: Vec<Watched>) -> Vec<Watched> {
     if watched.iter().zip(&seen).all(|(each, seen)| each.stamps == *seen) {
         return watched;
     }
+    // A certificate and its key are two files that are not written at the same time.
     std::thread::sleep(SETTLE_TIME);
     for (each, seen) in watched.iter_mut().zip(seen) {
         // A file that is still being written is read at a later examination.
