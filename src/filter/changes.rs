@@ -44,6 +44,10 @@ pub struct Changes {
     pub host: Option<Authority>,
     /// The prefix that was removed from the path, for `X-Forwarded-Prefix`.
     pub removed_prefix: Option<HeaderValue>,
+    /// The largest body in bytes that is received before a backend is chosen, if it is.
+    pub buffer_size: Option<u64>,
+    /// The largest body in bytes, if it is not that of the route.
+    pub body_size: Option<u64>,
 }
 
 impl Changes {

@@ -9,7 +9,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::chain::{Chain, Item};
-use super::{Filter, headers, redirect, respond, security_headers};
+use super::{
+    Filter, body_limit, buffer, compress, error_pages, headers, maintenance, redirect, respond, security_headers,
+};
 use crate::base::fault::{Faults, Place, nearest};
 use crate::base::units::PoolName;
 
@@ -27,6 +29,16 @@ pub struct Config {
     pub redirect: Option<redirect::Config>,
     /// Responds without a backend.
     pub respond: Option<respond::Config>,
+    /// Limits the size of request bodies.
+    pub body_limit: Option<body_limit::Config>,
+    /// Receives request bodies before a backend is chosen.
+    pub buffer: Option<buffer::Config>,
+    /// Compresses the bodies of responses.
+    pub compress: Option<compress::Config>,
+    /// Pages for errors.
+    pub error_pages: Option<error_pages::Config>,
+    /// Responds 503 during maintenance.
+    pub maintenance: Option<maintenance::Config>,
 }
 
 /// The configuration of one kind of filter.
@@ -52,12 +64,17 @@ fn row<C: Configuration>(config: Option<&C>) -> Option<&dyn Configuration> {
 
 impl Config {
     /// The filters, each with its key and its configuration if it has one.
-    fn filters(&self) -> [Row<'_>; 4] {
+    fn filters(&self) -> [Row<'_>; 9] {
         [
             ("headers", row(self.headers.as_ref())),
             ("security_headers", row(self.security_headers.as_ref())),
             ("redirect", row(self.redirect.as_ref())),
             ("respond", row(self.respond.as_ref())),
+            ("body_limit", row(self.body_limit.as_ref())),
+            (buffer::NAME, row(self.buffer.as_ref())),
+            ("compress", row(self.compress.as_ref())),
+            ("error_pages", row(self.error_pages.as_ref())),
+            ("maintenance", row(self.maintenance.as_ref())),
         ]
     }
 

@@ -13,14 +13,26 @@
 //! - [`chain`]: chains, and how they run. [`request`], [`changes`], [`response`]: what a filter sees and changes.
 //! - [`local_response`]: responses of filters. [`pending`]: what a request waits for.
 //! - [`variables`]: texts with variables such as `${client.ip}`. [`field_names`]: which header fields filters may change.
-//! - [`headers`], [`redirect`], [`respond`], [`security_headers`]: the filters.
+//! - [`body`]: filters of the body of a response. [`accept_encoding`], `encoder`: content codings.
+//! - [`error_page_format`]: formats and variables of error pages.
+//! - [`body_limit`], [`buffer`], [`compress`], [`error_pages`], [`headers`], [`maintenance`], [`redirect`], [`respond`],
+//!   [`security_headers`]: the filters.
 
+pub mod accept_encoding;
+pub mod body;
+pub mod body_limit;
+pub mod buffer;
 pub mod chain;
 pub mod changes;
+pub mod compress;
 pub mod config;
+pub mod encoder;
+pub mod error_page_format;
+pub mod error_pages;
 pub mod field_names;
 pub mod headers;
 pub mod local_response;
+pub mod maintenance;
 pub mod pending;
 pub mod redirect;
 pub mod request;
@@ -59,7 +71,7 @@ pub trait Filter: fmt::Debug + Send + Sync {
         Step::Continue
     }
 
-    /// The response half: changes the header of a final response.
+    /// The response half: changes the header of a final response, and may add a filter of its body.
     fn response(&self, _response: &mut Response<'_>) {}
 
     /// What the filter does, in a few words for `l7lb explain`.

@@ -7,7 +7,7 @@ use super::client_side::ClientSide;
 use super::exchange::Exchange;
 use super::origin::origin;
 use super::requested_target::RequestedTarget;
-use super::{framing, headers, respond as responses};
+use super::{body_filters, framing, headers, respond as responses};
 use crate::decision::check_forwardable;
 use crate::decision::filtering::resume;
 use crate::filter::LocalResponse;
@@ -54,7 +54,10 @@ async fn wait(client: &impl ClientSide, exchange: &mut Exchange) -> Result<(), D
         resumed?;
     }
     let responds = exchange.filtered.as_ref().is_some_and(|filtered| filtered.response.is_some());
-    if waited && !responds { check_forwardable(client.request(), exchange.route.as_deref()) } else { Ok(()) }
+    if !waited || responds {
+        return Ok(());
+    }
+    check_forwardable(client.request(), exchange.route.as_deref(), exchange.body_size())
 }
 
 /// Sends the response of a filter.
@@ -71,7 +74,7 @@ async fn send(client: &mut impl ClientSide, exchange: &mut Exchange, local: Loca
     }
     headers::to_client(client, &mut response, exchange)?;
     let has_body = may_have_body && client.request().method != Method::HEAD && !local.body.is_empty();
-    client.respond(response, has_body.then_some(local.body)).await?;
+    body_filters::respond(client, exchange, response, has_body.then_some(local.body)).await?;
     exchange.response_complete(client);
     Ok(())
 }
@@ -82,6 +85,8 @@ pub(super) fn rewrite(client: &mut impl ClientSide, exchange: &mut Exchange) -> 
         return Ok(());
     };
     let changes = std::mem::take(&mut filtered.changes);
+    // It applies until the body ends.
+    filtered.changes.body_size = changes.body_size;
     let request = client.request_mut();
     let uri = changes.uri(&request.uri);
     let requested = RequestedTarget::of(request);
