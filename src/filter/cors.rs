@@ -217,6 +217,8 @@ impl Filter for Cors {
 mod tests {
     use super::*;
     use crate::filter::Changes;
+    use crate::filter::body::BodyFilters;
+    use crate::filter::response::Source;
     use crate::filter::variables::tests::{facts, request};
 
     fn filter(config: &str) -> Result<Arc<dyn Filter>, Vec<String>> {
@@ -247,12 +249,14 @@ mod tests {
         filter.response(&mut Response {
             status: &mut status,
             headers: &mut headers,
+            body: &mut BodyFilters::default(),
             request: &header,
+            accepted: &header.headers,
             path_and_query: "/",
             facts: &facts,
             upstream: "",
             pool: "",
-            is_of_backend: own.is_none(),
+            source: own.map_or(Source::Backend, |_| Source::Filter("cors")),
         });
         let text = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
         let mut fields: Vec<String> = headers.iter().map(text).collect();

@@ -77,7 +77,7 @@ pub(super) fn read(file: &PathBuf, place: &Place, faults: &mut Faults) -> Option
     }
 }
 
-const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The media type of a file, by its name.
 pub(super) fn media_type(file: &std::path::Path) -> &'static str {
