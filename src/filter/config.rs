@@ -11,8 +11,8 @@ use serde::Deserialize;
 use super::chain::{Chain, Item};
 use super::countries::CountryFiles;
 use super::{
-    Filter, access, basic_auth, body_limit, buffer, compress, cors, error_pages, forward_auth, headers, jwt, maintenance,
-    rate_limit, redirect, respond, rewrite, security_headers,
+    Filter, access, basic_auth, body_limit, buffer, compress, cors, error_pages, forward_auth, headers, jwt,
+    maintenance, rate_limit, redirect, respond, rewrite, security_headers,
 };
 use crate::base::fault::{Faults, Place, nearest};
 use crate::base::units::PoolName;
