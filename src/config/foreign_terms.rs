@@ -41,6 +41,8 @@ const ACCESS: &str = "write `filters: [{ access: { rules: [{ allow: { networks: 
 const BASIC_AUTH: &str = "write `filters: [{ basic_auth: { file: FILE } }]`";
 const CORS: &str = "write `filters: [{ cors: { origins: [https://www.example.com] } }]`";
 const FILTERS: &str = "write `filters`, for example `filters: [{ security_headers: default }]`";
+const COMPRESS: &str = "write `filters: [{ compress: {} }]`";
+const ERROR_PAGES: &str = "write `filters: [{ error_pages: { pages: [{ statuses: [503], html: FILE }] } }]`";
 const HEALTH_CHECK: &str = "write `health_check: { type: http, path: /health }` in the pool";
 const PASSIVE_HEALTH: &str = "write `passive_health: { consecutive_failures: 5, ejection_time: 10s }` in the pool";
 const CONSISTENT_HASH: &str = "write `balance: { type: consistent_hash, by: client_ip }` in the pool";
@@ -79,6 +81,10 @@ const BLOCKS: &[Block] = &[
             ("large_client_header_buffers client_header_buffer_size", "write `request_limits: { header_size: 32KiB }`"),
             ("log_format logging accesslog log", "write `access_log: { format: json }`"),
             ("include", "remove it: the configuration is one file"),
+            ("gzip gzip_types gzip_min_length gzip_comp_level brotli zstd compress compression encode", COMPRESS),
+            ("error_page error_pages errorfile errorfiles errors handle_errors", ERROR_PAGES),
+            ("proxy_request_buffering buffering", "write `filters: [{ buffer: { size: 1MiB } }]`"),
+            ("maintenance", "write `filters: [{ maintenance: { switch_file: FILE } }]`"),
             ("resolver resolvers nameserver", "remove it: names are resolved by the system"),
             ("timeout timeouts", "write `client_timeouts` here, and `timeouts` in a pool or a route"),
             ("health_check health", "write `health_check` in a pool, and `health` in a listener"),

@@ -292,10 +292,16 @@ impl Config {
         }
     }
 
-    /// Only the own engine has the cache.
+    /// Only the own engine has the cache and the filter `buffer`.
     fn check_cache(&self, checked: &Checked, faults: &mut Faults) {
         if checked.engine == server::EngineKind::Own {
             return;
+        }
+        let chains = checked.listeners.iter().map(|listener| &listener.filters);
+        let chains = chains.chain(checked.routes.iter().map(|route| &route.filters)).chain([&checked.filters]);
+        if chains.flat_map(|chain| &chain.0).any(|item| item.name == filter::buffer::NAME) {
+            let problem = "`server.engine: pingora` cannot run the filter `buffer`";
+            faults.add(Place::root().key("server").key("engine"), problem, "remove `server.engine`, or the filter");
         }
         for (index, _) in self.routes.iter().enumerate().filter(|(_, route)| route.cache.is_some()) {
             let place = Place::root().key("routes").index(index).key("cache");

@@ -2,15 +2,17 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 use pingora_http::RequestHeader;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::snapshot::Snapshot;
 use super::{Decision, Origin, host};
+use crate::filter::body::BodyFilters;
 use crate::filter::chain::Item;
 use crate::filter::changes::FieldChange;
+use crate::filter::response::Source;
 use crate::filter::{Changes, Level, Response, Step};
 use crate::http::rejection::Rejection;
 
@@ -77,6 +79,12 @@ fn differences(before: &Changes, after: &Changes) -> String {
     if let (true, Some(prefix)) = (before.removed_prefix != after.removed_prefix, &after.removed_prefix) {
         words.push(format!("prefix {}", String::from_utf8_lossy(prefix.as_bytes())));
     }
+    if before.buffer_size != after.buffer_size {
+        words.push("waits for the body".to_owned());
+    }
+    if let (true, Some(size)) = (before.body_size != after.body_size, after.body_size) {
+        words.push(format!("body of at most {size} bytes"));
+    }
     let new = after.fields.iter().skip(before.fields.len());
     words.extend(new.map(|change| match change {
         FieldChange::Set(name, value) => format!("sets {name}: {}", shown(name, value)),
@@ -116,15 +124,24 @@ pub(super) fn response(
         return Some((status, headers));
     };
     let facts = origin.facts(snapshot, request, host(request).unwrap_or_default(), decision.route.as_ref());
+    let (source, length) = match (&decision.rejection, local) {
+        (Some(rejection), _) => (Source::Rejection(rejection.rejection.cause()), None),
+        (None, Some(local)) => (Source::Filter(local.cause), Some(local.body.len())),
+        (None, None) => (Source::Backend, None),
+    };
+    headers.extend(length.map(|length| (header::CONTENT_LENGTH, length.into())));
     chains.change_response(&mut Response {
         status: &mut status,
         headers: &mut headers,
+        body: &mut BodyFilters::default(),
         request,
+        accepted: &request.headers,
         path_and_query: request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
         facts: &facts,
-        is_of_backend: decision.rejection.is_none() && local.is_none(),
+        source,
         upstream: "",
         pool: "",
     });
+    headers.remove(header::CONTENT_LENGTH);
     Some((status, headers))
 }

@@ -109,16 +109,21 @@ fn filter(
     if decision.filtered.as_deref().is_some_and(responds) {
         return Ok(());
     }
-    check_forwardable(request, decision.route.as_deref())
+    let size = decision.filtered.as_deref().and_then(|filtered| filtered.changes.body_size);
+    check_forwardable(request, decision.route.as_deref(), size)
 }
 
-/// Checks a request that no filter responds to.
+/// Checks a request that no filter responds to. Its body has at most `size` bytes, or what the route allows.
 ///
 /// # Errors
 /// If no route or no pool serves it, or its body is too large.
-pub fn check_forwardable(request: &RequestHeader, route: Option<&Route>) -> Result<(), DetailedRejection> {
+pub fn check_forwardable(
+    request: &RequestHeader,
+    route: Option<&Route>,
+    size: Option<u64>,
+) -> Result<(), DetailedRejection> {
     let route = route.filter(|route| !route.targets.is_empty()).ok_or(without_detail(Rejection::NoRoute))?;
-    if announced_body(request).is_some_and(|bytes| bytes > route.body_size) {
+    if announced_body(request).is_some_and(|bytes| bytes > size.unwrap_or(route.body_size)) {
         return Err(without_detail(Rejection::BodyTooLarge));
     }
     Ok(())

@@ -56,6 +56,10 @@ pub struct Changes {
     pub claims: Option<Arc<Claims>>,
     /// What is left of the limits that apply to the request.
     pub quotas: Vec<Quota>,
+    /// The largest body in bytes that is received before a backend is chosen, if it is.
+    pub buffer_size: Option<u64>,
+    /// The largest body in bytes, if it is not that of the route.
+    pub body_size: Option<u64>,
 }
 
 impl Changes {

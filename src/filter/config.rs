@@ -11,8 +11,8 @@ use serde::Deserialize;
 use super::chain::{Chain, Item};
 use super::countries::CountryFiles;
 use super::{
-    Filter, access, basic_auth, cors, forward_auth, headers, jwt, rate_limit, redirect, respond, rewrite,
-    security_headers,
+    Filter, access, basic_auth, body_limit, buffer, compress, cors, error_pages, forward_auth, headers, jwt,
+    maintenance, rate_limit, redirect, respond, rewrite, security_headers,
 };
 use crate::base::fault::{Faults, Place, nearest};
 use crate::base::units::PoolName;
@@ -45,6 +45,16 @@ pub struct Config {
     pub jwt: Option<jwt::Config>,
     /// Limits requests by parts of the request.
     pub rate_limit: Option<rate_limit::Config>,
+    /// Limits the size of request bodies.
+    pub body_limit: Option<body_limit::Config>,
+    /// Receives request bodies before a backend is chosen.
+    pub buffer: Option<buffer::Config>,
+    /// Compresses the bodies of responses.
+    pub compress: Option<compress::Config>,
+    /// Pages for errors.
+    pub error_pages: Option<error_pages::Config>,
+    /// Responds 503 during maintenance.
+    pub maintenance: Option<maintenance::Config>,
 }
 
 /// The configuration of one kind of filter.
@@ -74,7 +84,7 @@ fn row<C: Configuration>(config: Option<&C>) -> Option<&dyn Configuration> {
 
 impl Config {
     /// The filters, each with its key and its configuration if it has one.
-    fn filters(&self) -> [Row<'_>; 11] {
+    fn filters(&self) -> [Row<'_>; 16] {
         [
             ("headers", row(self.headers.as_ref())),
             ("security_headers", row(self.security_headers.as_ref())),
@@ -87,6 +97,11 @@ impl Config {
             ("cors", row(self.cors.as_ref())),
             ("jwt", row(self.jwt.as_ref())),
             ("rate_limit", row(self.rate_limit.as_ref())),
+            ("body_limit", row(self.body_limit.as_ref())),
+            (buffer::NAME, row(self.buffer.as_ref())),
+            ("compress", row(self.compress.as_ref())),
+            ("error_pages", row(self.error_pages.as_ref())),
+            ("maintenance", row(self.maintenance.as_ref())),
         ]
     }
 

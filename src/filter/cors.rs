@@ -217,6 +217,7 @@ impl Filter for Cors {
 mod tests {
     use super::*;
     use crate::filter::Changes;
+    use crate::filter::response::Source;
     use crate::filter::variables::tests::{answered, facts, request};
 
     fn filter(config: &str) -> Result<Arc<dyn Filter>, Vec<String>> {
@@ -244,7 +245,8 @@ mod tests {
             Step::Respond(local) => (local.status, local.headers, Some(local.status.as_u16())),
             _ => panic!("neither a response nor a pass"),
         };
-        let (_, headers) = answered(filter.as_ref(), (&header, &facts), (status, headers), own.is_none());
+        let source = own.map_or(Source::Backend, |_| Source::Filter("cors"));
+        let (_, headers) = answered(filter.as_ref(), (&header, &facts), (status, headers), source);
         let text = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
         let mut fields: Vec<String> = headers.iter().map(text).collect();
         fields.sort();

@@ -352,7 +352,7 @@ impl Filter for Jwt {
     }
 
     fn response(&self, response: &mut Response<'_>) {
-        if *response.status != StatusCode::UNAUTHORIZED || response.is_of_backend {
+        if *response.status != StatusCode::UNAUTHORIZED || response.source.is_backend() {
             return;
         }
         // RFC 6750 §3.1: without a token, the challenge has no error.

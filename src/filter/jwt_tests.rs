@@ -7,6 +7,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use super::*;
 use crate::filter::Changes;
 use crate::filter::changes::FieldChange;
+use crate::filter::response;
 use crate::filter::variables::tests::{answered, facts, request};
 
 const SECRET: [u8; 32] = [b'k'; 32];
@@ -100,17 +101,18 @@ fn valid_token_without_a_required_claim_is_denied() {
 #[test]
 fn challenge_names_an_error_only_if_there_was_a_token() {
     let filter = filter(r#"{"secret":"SECRET","realm":"shop"}"#).unwrap();
-    let challenge = |status: StatusCode, fields: &[(&'static str, &str)], is_of_backend: bool| {
+    let challenge = |status: StatusCode, fields: &[(&'static str, &str)], source: response::Source<'_>| {
         let (header, facts) = (request("/", fields), facts("a.test", "https"));
-        let (_, headers) = answered(filter.as_ref(), (&header, &facts), (status, HeaderMap::new()), is_of_backend);
+        let (_, headers) = answered(filter.as_ref(), (&header, &facts), (status, HeaderMap::new()), source);
         headers.get(header::WWW_AUTHENTICATE).map(|value| value.to_str().unwrap().to_owned())
     };
     let bad = [("authorization", "Bearer x")];
+    let (rejected, backend) = (response::Source::Rejection("unauthorized"), response::Source::Backend);
     let invalid = Some("Bearer realm=\"shop\", error=\"invalid_token\"".to_owned());
-    assert_eq!(challenge(StatusCode::UNAUTHORIZED, &bad, false), invalid);
-    assert_eq!(challenge(StatusCode::UNAUTHORIZED, &[], false), Some("Bearer realm=\"shop\"".to_owned()));
-    assert_eq!(challenge(StatusCode::UNAUTHORIZED, &[], true), None, "the backend has its own challenge");
-    assert_eq!(challenge(StatusCode::FORBIDDEN, &bad, false), None);
+    assert_eq!(challenge(StatusCode::UNAUTHORIZED, &bad, rejected), invalid);
+    assert_eq!(challenge(StatusCode::UNAUTHORIZED, &[], rejected), Some("Bearer realm=\"shop\"".to_owned()));
+    assert_eq!(challenge(StatusCode::UNAUTHORIZED, &[], backend), None, "the backend has its own challenge");
+    assert_eq!(challenge(StatusCode::FORBIDDEN, &bad, rejected), None);
 }
 
 #[test]

@@ -14,20 +14,30 @@
 //! - [`local_response`]: responses of filters. [`pending`]: what a request waits for.
 //! - [`watched_file`]: files that are read again when they change.
 //! - [`variables`]: texts with variables such as `${client.ip}`. [`field_names`]: which header fields filters may change.
-//! - The filters: [`access`] with [`countries`]; [`basic_auth`] with [`htpasswd`], [`password_checks`] and [`failures`]; [`cors`];
-//!   [`forward_auth`] with [`subrequests`]; [`headers`]; [`jwt`] with [`token`]; [`rate_limit`] with [`limits`] and
-//!   [`shared_state`]; [`redirect`]; [`respond`]; [`rewrite`] with [`rewrite_path`], [`rewrite_query`] and [`rewrite_back`];
-//!   [`security_headers`].
+//! - The filters: [`access`] with [`countries`]; [`basic_auth`] with [`htpasswd`], [`password_checks`] and [`failures`];
+//!   [`body_limit`]; [`buffer`]; [`compress`] with [`accept_encoding`] and [`encoder`]; [`cors`]; [`error_pages`] with
+//!   [`error_page_format`]; [`forward_auth`] with [`subrequests`]; [`headers`]; [`jwt`] with [`token`]; [`maintenance`];
+//!   [`rate_limit`] with [`limits`] and [`shared_state`]; [`redirect`]; [`respond`]; [`rewrite`] with [`rewrite_path`],
+//!   [`rewrite_query`] and [`rewrite_back`]; [`security_headers`].
+//! - [`body`]: filters of the bodies of responses.
 
+pub mod accept_encoding;
 pub mod access;
 pub mod basic_auth;
+pub mod body;
+pub mod body_limit;
+pub mod buffer;
 pub mod chain;
 pub mod changes;
+pub mod compress;
 pub mod config;
 pub mod countries;
 pub mod failures;
 pub mod cors;
 mod cors_origin;
+pub mod encoder;
+pub mod error_page_format;
+pub mod error_pages;
 pub mod field_names;
 pub mod forward_auth;
 pub mod headers;
@@ -36,6 +46,7 @@ pub mod jwt;
 mod limit_key;
 pub mod limits;
 pub mod local_response;
+pub mod maintenance;
 pub mod password_checks;
 pub mod pending;
 pub mod rate_limit;
@@ -89,7 +100,7 @@ pub trait Filter: fmt::Debug + Send + Sync {
         Step::Continue
     }
 
-    /// The response half: changes the header of a final response.
+    /// The response half: changes the header of a final response, and may add a filter of its body.
     fn response(&self, _response: &mut Response<'_>) {}
 
     /// What the filter does, in a few words for `l7lb explain`.

@@ -87,7 +87,7 @@ fn read_start(file: &PathBuf) -> std::io::Result<Vec<u8>> {
     Ok(contents)
 }
 
-const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The media type of a file, by its name.
 pub(super) fn media_type(file: &std::path::Path) -> &'static str {

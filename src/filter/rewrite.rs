@@ -229,7 +229,7 @@ impl Filter for Rewrite {
     }
 
     fn response(&self, response: &mut Response<'_>) {
-        if let Some(back) = self.back.as_ref().filter(|_| response.is_of_backend) {
+        if let Some(back) = self.back.as_ref().filter(|_| response.source.is_backend()) {
             let host = self.host.as_ref().map(|host| host.render(&Values::of_response(response)));
             back.apply(response, host.as_deref().and_then(|host| std::str::from_utf8(host).ok()));
         }

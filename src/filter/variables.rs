@@ -395,6 +395,8 @@ pub fn without_port(authority: &str) -> &str {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::filter::body::BodyFilters;
+    use crate::filter::response::Source;
     use crate::filter::{Changes, Filter};
     use std::net::{IpAddr, Ipv4Addr};
 
@@ -427,17 +429,19 @@ pub(super) mod tests {
         filter: &dyn Filter,
         (request, facts): (&RequestHeader, &Facts<'_>),
         (mut status, mut headers): (StatusCode, HeaderMap),
-        is_of_backend: bool,
+        source: Source<'_>,
     ) -> (StatusCode, HeaderMap) {
         filter.response(&mut Response {
             status: &mut status,
             headers: &mut headers,
+            body: &mut BodyFilters::default(),
             request,
+            accepted: &request.headers,
             path_and_query: "/",
             facts,
             upstream: "",
             pool: "",
-            is_of_backend,
+            source,
         });
         (status, headers)
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use pingora::Error;
 
 use super::client_side::ClientSide;
@@ -15,6 +15,7 @@ use crate::cache::RouteCache;
 use crate::decision::form;
 use crate::decision::snapshot::{Route, Snapshot, Target};
 use crate::decision::{ConnectionFacts, Filtered, RequestAffinity};
+use crate::filter::body::BodyFilters;
 use crate::http::rejection::{DetailedRejection, Rejection};
 use crate::http::request_id::RequestId;
 use crate::limit::Verdict;
@@ -56,6 +57,10 @@ pub struct Exchange {
     pub(super) filtered: Option<Box<Filtered>>,
     /// The target that the client requested, if filters have rewritten it.
     pub(super) requested: Option<Box<RequestedTarget>>,
+    /// Accept and Accept-Encoding of the client, if filters have changed one of them for backends.
+    pub(super) accepted: Option<Box<HeaderMap>>,
+    /// What transforms the response body, until its end; `None` if nothing does.
+    pub(super) body_filters: Option<Box<BodyFilters>>,
     /// The cause of a response by a filter.
     pub(super) filter_cause: &'static str,
     /// The decision of the rate limiter and the window of the limit, for the response headers. If the route has its
@@ -138,6 +143,8 @@ impl Exchange {
             route: None,
             filtered: None,
             requested: None,
+            accepted: None,
+            body_filters: None,
             filter_cause: "",
             verdict: None,
             rejection: None,
@@ -217,6 +224,16 @@ impl Exchange {
         self.route.as_ref()?.cache.clone()
     }
 
+    /// The largest request body in bytes, if filters limit it.
+    pub(super) fn body_size(&self) -> Option<u64> {
+        self.filtered.as_ref()?.changes.body_size
+    }
+
+    /// The largest request body in bytes that is received before a backend is chosen, if it is.
+    pub(super) fn buffer_size(&self) -> Option<u64> {
+        self.filtered.as_ref()?.changes.buffer_size
+    }
+
     /// The chosen pool of the route.
     pub(super) fn target(&self) -> Option<&Target> {
         self.route.as_ref()?.targets.get(self.target_index)
@@ -278,7 +295,8 @@ impl Exchange {
         self.progress();
         // A length in memory fits into 64 bits.
         self.body_received += bytes as u64;
-        let allowed = self.route.as_ref().map_or(u64::MAX, |route| route.body_size);
+        let route = || self.route.as_ref().map_or(u64::MAX, |route| route.body_size);
+        let allowed = self.body_size().unwrap_or_else(route);
         if self.body_received > allowed {
             return Err(self.reject(Rejection::BodyTooLarge).into_down());
         }

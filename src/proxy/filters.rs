@@ -9,7 +9,7 @@ use super::exchange::Exchange;
 use super::origin::origin;
 use super::requested_target::RequestedTarget;
 use super::subrequests::{Forwarder, OnBehalf};
-use super::{framing, headers, respond as responses};
+use super::{body_filters, framing, headers, respond as responses};
 use crate::decision::check_forwardable;
 use crate::decision::filtering::resume;
 use crate::filter::LocalResponse;
@@ -60,7 +60,10 @@ async fn wait(
         resumed?;
     }
     let responds = exchange.filtered.as_ref().is_some_and(|filtered| filtered.response.is_some());
-    if waited && !responds { check_forwardable(client.request(), exchange.route.as_deref()) } else { Ok(()) }
+    if !waited || responds {
+        return Ok(());
+    }
+    check_forwardable(client.request(), exchange.route.as_deref(), exchange.body_size())
 }
 
 /// Sends the response of a filter.
@@ -77,7 +80,7 @@ async fn send(client: &mut impl ClientSide, exchange: &mut Exchange, local: Loca
     }
     headers::to_client(client, &mut response, exchange)?;
     let has_body = may_have_body && client.request().method != Method::HEAD && !local.body.is_empty();
-    client.respond(response, has_body.then_some(local.body)).await?;
+    body_filters::respond(client, exchange, response, has_body.then_some(local.body)).await?;
     exchange.response_complete(client);
     Ok(())
 }
@@ -88,6 +91,8 @@ pub(super) fn rewrite(client: &mut impl ClientSide, exchange: &mut Exchange) {
         return;
     };
     let mut changes = std::mem::take(&mut filtered.changes);
+    // It applies until the body ends.
+    filtered.changes.body_size = changes.body_size;
     // The response names them.
     filtered.changes.quotas = std::mem::take(&mut changes.quotas);
     exchange.requested = Some(Box::new(RequestedTarget::of(client.request())));

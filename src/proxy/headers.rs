@@ -56,9 +56,21 @@ pub(super) fn to_backend(side: &mut impl ClientSide, exchange: &mut Exchange) {
     headers.insert(X_REQUEST_ID, exchange.request_id.to_value());
     client_certificate(side, headers);
     if let Some(filtered) = &mut exchange.filtered {
+        if filtered.changes.fields.iter().any(|change| NEGOTIATION.contains(change.name())) {
+            exchange.accepted = Some(Box::new(negotiation(headers)));
+        }
         filtered.changes.apply_fields(headers);
     }
     *side.request_mut() = request.into();
+}
+
+/// What the client accepts; the filters of responses need it.
+const NEGOTIATION: [HeaderName; 2] = [header::ACCEPT, header::ACCEPT_ENCODING];
+
+/// The fields of [`NEGOTIATION`].
+fn negotiation(headers: &HeaderMap) -> HeaderMap {
+    let is_one = |(name, _): &(&HeaderName, &HeaderValue)| NEGOTIATION.contains(name);
+    headers.iter().filter(is_one).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Removes headers that the client must not set; usually there are none.
@@ -143,7 +155,7 @@ fn nominated(value: &HeaderValue, names: &mut Vec<HeaderName>) {
 pub(super) fn to_client(
     client: &impl ClientSide,
     response: &mut ResponseHeader,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
 ) -> pingora::Result<()> {
     if response.get_reason_phrase() == response.status.canonical_reason() {
         // As for requests: without the map of the original case.

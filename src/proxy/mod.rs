@@ -9,6 +9,7 @@
 //! - [`admission`]: sizes, limits and the route.
 //! - [`affinity`]: session affinity.
 //! - [`attempts`]: the attempts at backends.
+//! - [`body_filters`]: pass response bodies through their filters.
 //! - [`cache_effects`]: what responses mean for stored ones.
 //! - [`filters`], [`response_filters`]: apply what filters decide; [`origin`]: where a request comes from;
 //!   [`requested_target`]: what the client requested.
@@ -40,6 +41,7 @@ mod subrequests;
 mod affinity;
 mod timeouts;
 mod attempts;
+mod body_filters;
 mod cache_effects;
 mod trial;
 
@@ -69,7 +71,7 @@ impl ProxyHttp for Proxy {
         Exchange::begin(self.live.load_full(), Instant::now())
     }
 
-    /// Nothing is compressed, so Pingora's module is not installed: it costs an allocation per request.
+    /// The filter `compress` compresses, so Pingora's module is not installed: it costs an allocation per request.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     /// Determines the client address and the request id.
@@ -166,6 +168,19 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
+    /// The end of a transformed body, instead of the trailers: Pingora's loop sends one of the two.
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        _trailers: &mut HeaderMap,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<Option<Bytes>> {
+        if exchange.body_filters.is_none() {
+            return Ok(None);
+        }
+        body_filters::transform(exchange, Bytes::new(), true).map(Some)
+    }
+
     /// Adds response headers for the client.
     async fn response_filter(
         &self,
@@ -181,11 +196,15 @@ impl ProxyHttp for Proxy {
     fn response_body_filter(
         &self,
         session: &mut Session,
-        _body: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end: bool,
         exchange: &mut Exchange,
     ) -> pingora::Result<Option<Duration>> {
         phases::response_body_to_client(session, end, exchange);
+        if exchange.body_filters.is_some() {
+            let data = body_filters::transform(exchange, body.take().unwrap_or_default(), end)?;
+            *body = (!data.is_empty()).then_some(data);
+        }
         Ok(None)
     }
 

@@ -11,7 +11,7 @@ use super::exchange::Exchange;
 use super::requested_target::as_requested;
 use super::state::Proxy;
 use super::subrequests::Forwarder;
-use super::{cache_effects, failover, filters, framing, headers, respond};
+use super::{body_filters, cache_effects, failover, filters, framing, headers, respond};
 use crate::http::grpc_status::GrpcStatus;
 use crate::http::upgrade;
 use crate::pool::passive_health::Outcome;
@@ -182,10 +182,11 @@ pub(super) fn response_to_client(
     if framing::is_interim(response) {
         return Ok(());
     }
+    headers::to_client(client, response, exchange)?;
+    body_filters::reframe(client, response, exchange)?;
     if !client.is_request_complete() && framing::is_without_body(response) {
         exchange.response_complete(client);
     }
-    headers::to_client(client, response, exchange)?;
     exchange.give_cookie(client, response)
 }
 

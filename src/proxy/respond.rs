@@ -7,7 +7,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::client_side::ClientSide;
 use super::exchange::Exchange;
-use super::{failover, framing, headers};
+use super::{body_filters, failover, framing, headers};
 use crate::base::lifecycle::Lifecycle;
 use crate::decision::host;
 use crate::decision::own_response::{MAX_FORWARDS, OwnResponse, max_forwards};
@@ -72,7 +72,7 @@ pub(super) async fn last_recipient(client: &mut impl ClientSide, exchange: &mut 
     let mut response = ResponseHeader::build(StatusCode::OK, Some(4))?;
     response.insert_header(header::CONTENT_LENGTH, 0)?;
     headers::to_client(client, &mut response, exchange)?;
-    client.respond(response, None).await?;
+    body_filters::respond(client, exchange, response, None).await?;
     exchange.response_complete(client);
     Ok(true)
 }
@@ -110,7 +110,7 @@ pub(super) async fn failure(client: &mut impl ClientSide, exchange: &mut Exchang
     }
 }
 
-async fn write(client: &mut impl ClientSide, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {
+async fn write(client: &mut impl ClientSide, exchange: &mut Exchange, rejection: Rejection) -> pingora::Result<()> {
     framing::decide_on_unread_body(client);
     if is_grpc_request(client.request()) {
         return write_grpc(client, exchange, rejection).await;
@@ -127,12 +127,16 @@ async fn write(client: &mut impl ClientSide, exchange: &Exchange, rejection: Rej
     }
     finish_head(client, &mut response, exchange, rejection)?;
     let has_body = client.request().method != http::Method::HEAD;
-    client.respond(response, has_body.then(|| Bytes::from(body))).await
+    body_filters::respond(client, exchange, response, has_body.then(|| Bytes::from(body))).await
 }
 
 /// Writes a gRPC error: gRPC clients expect status code 200, and read the gRPC status from the trailers, or
 /// from the header if there is no message.
-async fn write_grpc(client: &mut impl ClientSide, exchange: &Exchange, rejection: Rejection) -> pingora::Result<()> {
+async fn write_grpc(
+    client: &mut impl ClientSide,
+    exchange: &mut Exchange,
+    rejection: Rejection,
+) -> pingora::Result<()> {
     let mut response = ResponseHeader::build(http::StatusCode::OK, Some(8))?;
     response.insert_header(header::CONTENT_TYPE, "application/grpc")?;
     response.insert_header("grpc-status", u16::from(rejection.grpc_status()))?;
@@ -144,7 +148,7 @@ async fn write_grpc(client: &mut impl ClientSide, exchange: &Exchange, rejection
 fn finish_head(
     client: &impl ClientSide,
     response: &mut ResponseHeader,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     rejection: Rejection,
 ) -> pingora::Result<()> {
     if let Some(retry_after) = rejection.retry_after() {

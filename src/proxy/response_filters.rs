@@ -8,9 +8,11 @@ use super::origin::origin;
 use super::requested_target::RequestedTarget;
 use crate::decision::host;
 use crate::filter::Response;
+use crate::filter::body::BodyFilters;
+use crate::filter::response::Source;
 
 /// Runs the response halves of the filters.
-pub(super) fn change_response(client: &impl ClientSide, response: &mut ResponseHeader, exchange: &Exchange) {
+pub(super) fn change_response(client: &impl ClientSide, response: &mut ResponseHeader, exchange: &mut Exchange) {
     let listener = exchange.policy().map_or("", |policy| &policy.listener);
     let Some(chains) = exchange.snapshot.chains(listener, exchange.route.as_ref()) else { return };
     let who = (exchange.client, exchange.trusted);
@@ -24,13 +26,21 @@ pub(super) fn change_response(client: &impl ClientSide, response: &mut ResponseH
     let reason = response.get_reason_phrase().map(str::to_owned);
     let nothing = http::Response::new(()).into_parts().0.into();
     let mut parts: http::response::Parts = std::mem::replace(response, nothing).into();
+    let mut body = BodyFilters::default();
+    let source = match (exchange.rejection, exchange.filter_cause) {
+        (Some(rejection), _) => Source::Rejection(rejection.cause()),
+        (None, "") => Source::Backend,
+        (None, cause) => Source::Filter(cause),
+    };
     chains.change_response(&mut Response {
         status: &mut parts.status,
         headers: &mut parts.headers,
+        body: &mut body,
         request,
+        accepted: exchange.accepted.as_deref().unwrap_or(&request.headers),
         path_and_query: uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
         facts: &facts,
-        is_of_backend: exchange.rejection.is_none() && exchange.filter_cause.is_empty(),
+        source,
         upstream: exchange.attempted.last().map_or("", |endpoint| endpoint.address_text()),
         pool: exchange.target().map_or("", |target| target.pool.name().as_str()),
     });
@@ -40,4 +50,5 @@ pub(super) fn change_response(client: &impl ClientSide, response: &mut ResponseH
         // It was legal before.
         response.set_reason_phrase(reason.as_deref()).ok();
     }
+    exchange.body_filters = (!body.is_empty()).then(|| Box::new(body));
 }

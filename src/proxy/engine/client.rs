@@ -24,6 +24,9 @@ pub(super) trait Client: ClientSide {
     /// The part of the request body that was received before; for the next attempt.
     fn replay(&self) -> Option<Bytes>;
 
+    /// Keeps up to `size` bytes of the request body for the next attempt, if that is more than usual.
+    fn keep_request_body(&mut self, size: usize);
+
     /// The trailers of the request, once it is complete.
     fn request_trailers(&self) -> Option<&HeaderMap>;
 

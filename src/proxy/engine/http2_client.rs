@@ -258,6 +258,10 @@ impl Client for Http2Client {
         self.body.replay.bytes()
     }
 
+    fn keep_request_body(&mut self, size: usize) {
+        self.body.replay.keep(size);
+    }
+
     fn request_trailers(&self) -> Option<&HeaderMap> {
         self.body.trailers.as_ref()
     }

@@ -7,12 +7,13 @@
 //! - [`client`]: what the engine needs from the client side; [`http1_client`], [`http2_client`]: the client sides.
 //! - [`backend`]: what it needs from a connection to a backend; [`http1_backend`], [`http2_backend`]: the connections;
 //!   [`connectors`]: where they come from; [`idle`]: those that are kept; [`request_head`]: the head of a request to a backend.
-//! - [`cached`]: requests on routes with a cache.
+//! - [`cached`]: requests on routes with a cache. [`buffering`]: request bodies that arrive before a backend is chosen.
 //! - [`subrequest`]: requests of filters.
 //! - [`transfer`]: one attempt on a connection; [`websocket`]: its form in both versions of HTTP.
 //! - [`framing`], [`chunked`]: the end of a message; [`replay`]: the request body, for a retry.
 
 mod backend;
+mod buffering;
 mod cached;
 mod chunked;
 mod client;
@@ -154,10 +155,14 @@ impl OwnEngine {
 
     /// Forwards an admitted request.
     async fn forward(&self, client: &mut impl Client, exchange: &mut Exchange) -> pingora::Result<()> {
+        let has_body = !client.is_request_complete();
+        if has_body && let Some(size) = exchange.buffer_size() {
+            // Boxed: it must not enlarge the memory of other requests.
+            Box::pin(buffering::receive(client, exchange, size)).await?;
+        }
         if !self.proxy.reserve(client, exchange).await? {
             return Ok(());
         }
-        let has_body = !client.is_request_complete();
         let mut form = Form::Received(RequestKind::of(client.request(), has_body));
         for _ in 0..ATTEMPTS_MAX {
             match self.attempt(client, exchange, &mut form).await {

@@ -15,7 +15,7 @@ use super::backend::Backend;
 use super::client::Client;
 use crate::http::trailers;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::phases;
+use crate::proxy::{body_filters, phases};
 
 /// One attempt.
 pub(super) struct Transfer<'a, C, B> {
@@ -181,6 +181,10 @@ impl<'a, C: Client, B: Backend> Transfer<'a, C, B> {
                 Download::Body => {
                     ready!(self.client.poll_send(cx, &mut self.data, self.last))?;
                     if self.backend.is_complete() {
+                        if self.exchange.body_filters.is_some() {
+                            self.data = body_filters::transform(self.exchange, Bytes::new(), true)?;
+                            continue;
+                        }
                         phases::response_body_to_client(self.client, true, self.exchange);
                         let trailers = self.backend.take_trailers();
                         if let Some(trailers) = &trailers {
@@ -193,8 +197,8 @@ impl<'a, C: Client, B: Backend> Transfer<'a, C, B> {
                     match self.backend.poll_body(cx) {
                         Poll::Ready(Ok(data)) => {
                             phases::response_body_received(self.exchange)?;
-                            self.data = data.unwrap_or_default();
-                            self.last = self.backend.is_complete();
+                            self.data = body_filters::transform(self.exchange, data.unwrap_or_default(), false)?;
+                            self.last = self.backend.is_complete() && self.exchange.body_filters.is_none();
                             phases::response_body_to_client(self.client, false, self.exchange);
                             self.must_flush = true;
                         }

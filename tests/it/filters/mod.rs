@@ -2,12 +2,17 @@
 
 mod access;
 mod basic_auth;
-mod forward_auth;
+mod body_limit;
+mod buffer;
+mod compress;
 mod cors;
+mod error_pages;
+mod forward_auth;
 mod frame;
 mod h2_client;
 mod headers;
 mod jwt;
+mod maintenance;
 mod rate_limit;
 mod redirect;
 mod rewrite;

@@ -13,7 +13,7 @@ use pingora_cache::storage::HitHandler;
 use pingora_http::ResponseHeader;
 use tokio::sync::mpsc;
 
-use super::passing::failure;
+use super::passing::{end_body, failure, send};
 use super::sink::Event;
 use crate::cache::conditional::StoredResponse;
 use crate::cache::{Outcome, RouteCache, conditional, range, store};
@@ -90,6 +90,7 @@ impl Delivery {
             }
             Selection::Ranges(parts, end) => self.send_ranges(client, exchange, parts, end).await?,
         }
+        end_body(client, exchange).await?;
         if self.outcome.is_from_cache() {
             route.counters.add_saved(client.body_sent(), self.age.as_secs());
         }
@@ -244,12 +245,6 @@ fn poll_read(
     ready!(client.poll_flush(cx))?;
     let gone = ready!(client.poll_disconnected(cx));
     Poll::Ready(Err(gone))
-}
-
-/// Sends a part of the body.
-async fn send(client: &mut impl Client, exchange: &mut Exchange, mut part: Bytes) -> pingora::Result<()> {
-    phases::response_body_to_client(client, false, exchange);
-    std::future::poll_fn(|cx| client.poll_send(cx, &mut part, false)).await
 }
 
 /// The part of a stored response that the request asks for. Adapts the head.

@@ -163,6 +163,9 @@ impl Client for FetchClient {
         None
     }
 
+    /// A request with a body is never fetched.
+    fn keep_request_body(&mut self, _size: usize) {}
+
     fn request_trailers(&self) -> Option<&HeaderMap> {
         None
     }

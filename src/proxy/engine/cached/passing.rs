@@ -1,5 +1,6 @@
 //! Sends a response that is not stored: its parts come from the fetch.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use pingora::{Error, ErrorType};
 use pingora_http::ResponseHeader;
@@ -8,7 +9,7 @@ use tokio::sync::mpsc;
 use super::sink::Event;
 use crate::proxy::engine::client::Client;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::phases;
+use crate::proxy::{body_filters, phases};
 
 /// The next event of a fetch.
 ///
@@ -56,14 +57,30 @@ async fn send_body(
             }
         };
         match event {
-            Event::Data(mut data) => {
-                phases::response_body_to_client(client, false, exchange);
-                std::future::poll_fn(|cx| client.poll_send(cx, &mut data, false)).await?;
+            Event::Data(data) => send(client, exchange, data).await?,
+            Event::End(trailers) => {
+                end_body(client, exchange).await?;
+                return Ok(trailers);
             }
-            Event::End(trailers) => return Ok(trailers),
             event => return Err(failure(exchange, event)),
         }
     }
+}
+
+/// Sends a part of the body.
+pub(super) async fn send(client: &mut impl Client, exchange: &mut Exchange, part: Bytes) -> pingora::Result<()> {
+    phases::response_body_to_client(client, false, exchange);
+    let mut part = body_filters::transform(exchange, part, false)?;
+    std::future::poll_fn(|cx| client.poll_send(cx, &mut part, false)).await
+}
+
+/// Sends what the body filters still have at the end of the body.
+pub(super) async fn end_body(client: &mut impl Client, exchange: &mut Exchange) -> pingora::Result<()> {
+    if exchange.body_filters.is_none() {
+        return Ok(());
+    }
+    let mut rest = body_filters::transform(exchange, Bytes::new(), true)?;
+    std::future::poll_fn(|cx| client.poll_send(cx, &mut rest, false)).await
 }
 
 /// The error of a response after which this event came, instead of its rest.
