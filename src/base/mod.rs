@@ -4,6 +4,7 @@
 //!
 //! - [`units`]: durations, sizes, percentages and names, as written in YAML and JSON.
 //! - [`backend_address`]: the address of a backend, which identifies it.
+//! - [`cause`]: the closed list of reasons for responses of l7lb itself, and for failed attempts.
 //! - [`fault`]: a fault in a configuration, with its place and a hint.
 //! - [`event`]: every notable change while the balancer runs, with one wording each (`event_text`).
 //! - [`lifecycle`]: whether the process is starting, serving or draining.
@@ -17,6 +18,7 @@
 pub mod units;
 pub mod backend_address;
 pub mod accept_errors;
+pub mod cause;
 pub mod fault;
 pub mod event;
 mod event_text;

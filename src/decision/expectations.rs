@@ -63,7 +63,7 @@ fn compare(expect: &expectation::Expect, outcome: &Outcome, place: &Place, fault
         (
             "cause",
             expect.cause.clone(),
-            rejection.map(|rejection| rejection.cause().to_owned()).or_else(|| Some(local?.cause.to_owned())),
+            rejection.map(|rejection| rejection.cause().to_string()).or_else(|| Some(local?.cause.to_string())),
         ),
     ];
     for (key, expected, real) in pairs {

@@ -280,7 +280,7 @@ impl Explanation {
 
 impl RejectionDetails {
     pub(super) fn new(rejection: Rejection, detail: &str) -> Self {
-        Self { status: rejection.status(), cause: rejection.cause().to_owned(), detail: detail.to_owned() }
+        Self { status: rejection.status(), cause: rejection.cause().to_string(), detail: detail.to_owned() }
     }
 }
 

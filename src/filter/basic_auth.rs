@@ -24,6 +24,7 @@ use super::password_checks::{self, Check, Checks, Credentials, Outcome, Started}
 use super::subrequests::Subrequests;
 use super::watched_file::{Watched, WatchedFile};
 use super::{Filter, LocalResponse, Pending, Request, Resolution, Step};
+use crate::base::cause::Cause;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 use crate::http::client_address::ClientKey;
@@ -128,7 +129,7 @@ impl BasicAuth {
             (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
         ]);
         let body = Bytes::from_static(b"401 unauthorized\nA user and a password are required.\n");
-        Box::new(LocalResponse { cause: "unauthorized", status: StatusCode::UNAUTHORIZED, headers, body })
+        Box::new(LocalResponse { cause: Cause::Unauthorized, status: StatusCode::UNAUTHORIZED, headers, body })
     }
 
     /// The changes for backends once the user is known.

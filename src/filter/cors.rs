@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::config::{Configuration, Surroundings};
 use super::cors_origin::{Origin, Origins};
 use super::{Filter, LocalResponse, Request, Response, Step};
+use crate::base::cause::Cause;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 use crate::http::fields::single;
@@ -171,7 +172,7 @@ impl Filter for Cors {
         if !body.is_empty() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         }
-        Step::Respond(Box::new(LocalResponse { cause: "cors", status, headers, body }))
+        Step::Respond(Box::new(LocalResponse { cause: Cause::Cors, status, headers, body }))
     }
 
     fn response(&self, response: &mut Response<'_>) {
@@ -245,7 +246,7 @@ mod tests {
             Step::Respond(local) => (local.status, local.headers, Some(local.status.as_u16())),
             _ => panic!("neither a response nor a pass"),
         };
-        let source = own.map_or(Source::Backend, |_| Source::Filter("cors"));
+        let source = own.map_or(Source::Backend, |_| Source::Filter(Cause::Cors));
         let (_, headers) = answered(filter.as_ref(), (&header, &facts), (status, headers), source);
         let text = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
         let mut fields: Vec<String> = headers.iter().map(text).collect();

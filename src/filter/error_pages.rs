@@ -12,6 +12,7 @@ use super::config::{Configuration, Surroundings};
 use super::error_page_format::{self, Format, Template};
 use super::response::Source;
 use super::{Filter, Response, respond};
+use crate::base::cause::Cause;
 use crate::base::fault::{Faults, Place};
 use crate::http::grpc_status::is_grpc_type;
 
@@ -61,13 +62,12 @@ impl PageConfig {
             let problem = format!("{status} is not the status code of an error");
             faults.add(place.key("statuses").index(at), problem, "write 400 to 599");
         }
-        let is_cause = |cause: &str| {
-            !cause.is_empty()
-                && cause.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
-        };
-        for (at, cause) in self.causes.iter().enumerate().filter(|(_, cause)| !is_cause(cause)) {
-            let hint = "write a cause as in the access log, such as `no_route`";
-            faults.add(place.key("causes").index(at), format!("`{cause}` is not a cause"), hint);
+        let mut causes = Vec::with_capacity(self.causes.len());
+        for (at, name) in self.causes.iter().enumerate() {
+            match Cause::named(name) {
+                Ok(cause) => causes.push(cause),
+                Err(near) => faults.add(place.key("causes").index(at), format!("`{name}` is not a cause"), hint(near)),
+            }
         }
         if self.backend_errors && !self.causes.is_empty() {
             let problem = "errors of backends have no cause";
@@ -92,24 +92,32 @@ impl PageConfig {
             };
             templates.push((format, Template::check(text, &place, faults)?));
         }
-        let (statuses, causes, backend_errors) = (self.statuses.clone(), self.causes.clone(), self.backend_errors);
+        let (statuses, backend_errors) = (self.statuses.clone(), self.backend_errors);
         Some(Page { statuses, causes, backend_errors, templates })
     }
+}
+
+/// What to write instead of an unknown cause.
+fn hint(near: Option<&str>) -> String {
+    near.map_or_else(
+        || "write a cause as in the access log, such as `no_route`".to_owned(),
+        |near| format!("did you mean `{near}`?"),
+    )
 }
 
 #[derive(Debug, Hash)]
 struct Page {
     statuses: Vec<u16>,
-    causes: Vec<String>,
+    causes: Vec<Cause>,
     backend_errors: bool,
     /// In the order of preference of l7lb.
     templates: Vec<(Format, Template)>,
 }
 
 impl Page {
-    fn applies(&self, status: u16, source: Source<'_>) -> bool {
+    fn applies(&self, status: u16, source: Source) -> bool {
         let has_status = (400..600).contains(&status) && (self.statuses.is_empty() || self.statuses.contains(&status));
-        let names = |cause: &str| self.causes.iter().any(|known| known == cause);
+        let names = |cause: Cause| self.causes.contains(&cause);
         has_status
             && match source {
                 Source::Backend => self.backend_errors,
@@ -135,7 +143,12 @@ impl Filter for ErrorPages {
         let formats: Vec<Format> = page.templates.iter().map(|(format, _)| *format).collect();
         let format = error_page_format::choose(accepted, &formats);
         let Some((format, template)) = page.templates.iter().find(|(given, _)| Some(*given) == format) else { return };
-        let body = template.render(*format, status, response.source.cause(), response.facts.request_id);
+        let body = template.render(
+            *format,
+            status,
+            response.source.cause().map_or("", Cause::as_str),
+            response.facts.request_id,
+        );
         response.replace_body(Bytes::from(body));
         response.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
         if formats.len() > 1 {
@@ -164,20 +177,21 @@ mod tests {
 
     #[test]
     fn page_applies_to_its_statuses_causes_and_sources() {
-        let page = |statuses: &[u16], causes: &[&str], backend_errors| Page {
+        let page = |statuses: &[u16], causes: &[Cause], backend_errors| Page {
             statuses: statuses.to_vec(),
-            causes: causes.iter().map(|cause| (*cause).to_owned()).collect(),
+            causes: causes.to_vec(),
             backend_errors,
             templates: Vec::new(),
         };
-        let (rejected, filter, backend) = (Source::Rejection("no_route"), Source::Filter("access"), Source::Backend);
+        let (rejected, filter, backend) =
+            (Source::Rejection(Cause::NoRoute), Source::Filter(Cause::Respond), Source::Backend);
         for (page, status, applies) in [
             (page(&[], &[], false), 404, [true, false, false]),
             (page(&[], &[], true), 404, [true, false, true]),
             (page(&[404], &[], true), 404, [true, false, true]),
             (page(&[503], &[], true), 404, [false, false, false]),
-            (page(&[], &["access"], false), 403, [false, true, false]),
-            (page(&[], &["access", "no_route"], false), 403, [true, true, false]),
+            (page(&[], &[Cause::Respond], false), 403, [false, true, false]),
+            (page(&[], &[Cause::Respond, Cause::NoRoute], false), 403, [true, true, false]),
             (page(&[], &[], true), 308, [false, false, false]),
         ] {
             assert_eq!([rejected, filter, backend].map(|source| page.applies(status, source)), applies, "{page:?}");

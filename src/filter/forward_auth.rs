@@ -21,6 +21,7 @@ use super::field_names::{self, Message};
 use super::respond::BODY_MAX;
 use super::subrequests::{SubResponse, Subrequest, Subrequests};
 use super::{Filter, LocalResponse, Pending, Request, Resolution, Step};
+use crate::base::cause::Cause;
 use crate::base::fault::{Faults, Place, nearest};
 use crate::base::units::{Period, PoolName};
 use crate::http::rejection::{DetailedRejection, Rejection};
@@ -313,7 +314,7 @@ fn answer(response: SubResponse, copied: &[HeaderName]) -> Result<Answer, &'stat
     }
     // The decision concerns this request only.
     fields.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    Ok(Answer::Denied(Box::new(LocalResponse { cause: "forward_auth", status, headers: fields, body })))
+    Ok(Answer::Denied(Box::new(LocalResponse { cause: Cause::ForwardAuth, status, headers: fields, body })))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::*;
+use crate::base::cause::Cause;
 use crate::filter::Changes;
 use crate::filter::changes::FieldChange;
 use crate::filter::response;
@@ -101,13 +102,13 @@ fn valid_token_without_a_required_claim_is_denied() {
 #[test]
 fn challenge_names_an_error_only_if_there_was_a_token() {
     let filter = filter(r#"{"secret":"SECRET","realm":"shop"}"#).unwrap();
-    let challenge = |status: StatusCode, fields: &[(&'static str, &str)], source: response::Source<'_>| {
+    let challenge = |status: StatusCode, fields: &[(&'static str, &str)], source: response::Source| {
         let (header, facts) = (request("/", fields), facts("a.test", "https"));
         let (_, headers) = answered(filter.as_ref(), (&header, &facts), (status, HeaderMap::new()), source);
         headers.get(header::WWW_AUTHENTICATE).map(|value| value.to_str().unwrap().to_owned())
     };
     let bad = [("authorization", "Bearer x")];
-    let (rejected, backend) = (response::Source::Rejection("unauthorized"), response::Source::Backend);
+    let (rejected, backend) = (response::Source::Rejection(Cause::Unauthorized), response::Source::Backend);
     let invalid = Some("Bearer realm=\"shop\", error=\"invalid_token\"".to_owned());
     assert_eq!(challenge(StatusCode::UNAUTHORIZED, &bad, rejected), invalid);
     assert_eq!(challenge(StatusCode::UNAUTHORIZED, &[], rejected), Some("Bearer realm=\"shop\"".to_owned()));

@@ -3,11 +3,13 @@
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
+use crate::base::cause::Cause;
+
 /// A complete response of a filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalResponse {
-    /// The cause in the access log: the name of the filter.
-    pub cause: &'static str,
+    /// The cause.
+    pub cause: Cause,
     /// The status code.
     pub status: StatusCode,
     /// The fields, without Content-Length.

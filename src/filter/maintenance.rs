@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::config::{Configuration, Surroundings};
 use super::respond::{self, BODY_MAX, media_type};
 use super::{Filter, LocalResponse, Request, Step};
+use crate::base::cause::Cause;
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 
@@ -88,7 +89,7 @@ impl Filter for Maintenance {
         }
         let (headers, body) = (self.headers.clone(), self.body.clone());
         Step::Respond(Box::new(LocalResponse {
-            cause: "maintenance",
+            cause: Cause::Maintenance,
             status: StatusCode::SERVICE_UNAVAILABLE,
             headers,
             body,

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::config::{Configuration, Surroundings};
 use super::variables::{Scope, Template, Values, without_port};
 use super::{Filter, LocalResponse, Request, Step};
+use crate::base::cause::Cause;
 use crate::base::fault::{Faults, Place};
 use crate::http::rejection::DetailedRejection;
 use crate::http::target;
@@ -195,7 +196,7 @@ impl Filter for Redirect {
             Ok(value) if !is_relative_to_scheme => {
                 let headers = HeaderMap::from_iter([(header::LOCATION, value)]);
                 let body = Bytes::new();
-                Step::Respond(Box::new(LocalResponse { cause: "redirect", status: self.status, headers, body }))
+                Step::Respond(Box::new(LocalResponse { cause: Cause::Redirect, status: self.status, headers, body }))
             }
             _ => Step::Reject(DetailedRejection::bad_request("the redirect of the request is not a URL")),
         }

@@ -16,6 +16,7 @@ use super::headers::{check_fields, render_into};
 use super::variables::Value;
 use super::watched_file::content_hash;
 use super::{Filter, LocalResponse, Request, Step};
+use crate::base::cause::Cause;
 use crate::base::fault::{Faults, Place};
 
 /// The largest body in bytes.
@@ -112,7 +113,7 @@ impl Filter for Respond {
         let mut headers = http::HeaderMap::with_capacity(self.fields.len());
         render_into(&self.fields, request, &mut headers);
         let (status, body) = (self.status, self.body.clone());
-        Step::Respond(Box::new(LocalResponse { cause: "respond", status, headers, body }))
+        Step::Respond(Box::new(LocalResponse { cause: Cause::Respond, status, headers, body }))
     }
 
     fn describe(&self) -> String {

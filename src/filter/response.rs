@@ -6,6 +6,7 @@ use pingora_http::RequestHeader;
 
 use super::body::{BodyFilter, BodyFilters, Replacement};
 use super::request::Facts;
+use crate::base::cause::Cause;
 
 /// Fields about the bytes of the body, which do not hold for other bytes (RFC 9530; Content-MD5 and Digest precede it).
 const OF_THE_BYTES: [HeaderName; 6] = [
@@ -30,28 +31,28 @@ const OF_THE_REPRESENTATION: [HeaderName; 7] = [
 
 /// Who responds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source<'a> {
+pub enum Source {
     /// A backend, perhaps earlier: the response may come from the cache.
     Backend,
     /// l7lb rejects the request for this cause.
-    Rejection(&'a str),
+    Rejection(Cause),
     /// A filter responds, with this cause.
-    Filter(&'a str),
+    Filter(Cause),
 }
 
-impl<'a> Source<'a> {
+impl Source {
     /// Whether a backend made the response, now or when it was stored.
     #[must_use]
     pub const fn is_backend(self) -> bool {
         matches!(self, Self::Backend)
     }
 
-    /// The cause if l7lb responds itself; empty for the response of a backend.
+    /// The cause if l7lb responds itself.
     #[must_use]
-    pub const fn cause(self) -> &'a str {
+    pub const fn cause(self) -> Option<Cause> {
         match self {
-            Self::Backend => "",
-            Self::Rejection(cause) | Self::Filter(cause) => cause,
+            Self::Backend => None,
+            Self::Rejection(cause) | Self::Filter(cause) => Some(cause),
         }
     }
 }
@@ -74,7 +75,7 @@ pub struct Response<'a> {
     /// The facts about the request.
     pub facts: &'a Facts<'a>,
     /// Who responds.
-    pub source: Source<'a>,
+    pub source: Source,
     /// The backend that responded; empty if l7lb responds itself.
     pub upstream: &'a str,
     /// The pool of the request; empty if it has none.

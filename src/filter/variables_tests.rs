@@ -35,7 +35,7 @@ pub(in crate::filter) fn answered(
     filter: &dyn Filter,
     (request, facts): (&RequestHeader, &Facts<'_>),
     (mut status, mut headers): (StatusCode, HeaderMap),
-    source: Source<'_>,
+    source: Source,
 ) -> (StatusCode, HeaderMap) {
     filter.response(&mut Response {
         status: &mut status,

@@ -103,7 +103,8 @@ async fn reject<E: Engine>(
         pool: None,
         request_id,
         cache: "",
-        cause: rejection.cause(),
+        cause: Some(rejection.cause()),
+        failed_attempts: &[],
         detail: detailed.detail,
     });
 }

@@ -330,7 +330,8 @@ fn log_rejection<E: Engine>(worker: &WorkerContext<E>, client: &ClientConnection
         pool: None,
         cache: "",
         request_id: RequestId::random().as_str(),
-        cause: detailed.rejection.cause(),
+        cause: Some(detailed.rejection.cause()),
+        failed_attempts: &[],
         detail: detailed.detail,
     });
 }

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::digits::{ascii, digit, rfc3339_millis};
+use crate::base::cause::Cause;
 
 /// The format of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -73,8 +74,10 @@ pub struct Record<'a> {
     pub request_id: &'a str,
     /// How the cache of the route was used; empty if the route has none.
     pub cache: &'static str,
-    /// The cause of a rejection or failure; empty otherwise.
-    pub cause: &'a str,
+    /// Why l7lb responded itself, or why the request failed.
+    pub cause: Option<Cause>,
+    /// The causes of the attempts that failed.
+    pub failed_attempts: &'a [Cause],
     /// The detail of a rejection in a few words; empty if the cause is sufficient.
     pub detail: &'a str,
 }
@@ -109,8 +112,11 @@ impl Record<'_> {
         }
         fields.plain(key!("request_id"), self.request_id);
         match self.cause {
-            "" => fields.absent(key!("cause")),
-            cause => fields.plain(key!("cause"), cause),
+            None => fields.absent(key!("cause")),
+            Some(cause) => fields.plain(key!("cause"), cause.as_str()),
+        }
+        if !self.failed_attempts.is_empty() {
+            fields.causes(key!("failed_attempts"), self.failed_attempts);
         }
         if !self.detail.is_empty() {
             fields.text(key!("detail"), self.detail);
@@ -153,6 +159,18 @@ impl Fields<'_> {
     /// Without `format!`, which costs several times as much; so do the numbers.
     fn time(&mut self, key: Key, time: SystemTime) {
         self.plain(key, ascii(&rfc3339_millis(time)));
+    }
+
+    /// Causes in the order of the attempts; in text with commas.
+    fn causes(&mut self, key: Key, causes: &[Cause]) {
+        self.key(key);
+        let (open, quote, close) = if self.format == Format::Json { ("[", "\"", "]") } else { ("", "", "") };
+        self.line.push_str(open);
+        for (at, cause) in causes.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            self.line.extend([comma, quote, cause.as_str(), quote]);
+        }
+        self.line.push_str(close);
     }
 
     fn number(&mut self, key: Key, value: u64) {
@@ -254,7 +272,8 @@ mod tests {
             pool: Some("api-a"),
             request_id: "0123",
             cache: "",
-            cause: "",
+            cause: None,
+            failed_attempts: &[],
             detail: "",
         }
     }
@@ -282,7 +301,7 @@ mod tests {
             upstream: None,
             upstream_latency: None,
             route: None,
-            cause: "no_route",
+            cause: Some(Cause::NoRoute),
             ..record()
         };
         let line = line(&record, Format::Json);

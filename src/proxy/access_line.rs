@@ -9,6 +9,7 @@ use super::client_side::ClientSide;
 use super::exchange::Exchange;
 use super::failover;
 use super::requested_target::RequestedTarget;
+use crate::base::cause::Cause;
 use crate::base::lifecycle::{AbortedRequest, Lifecycle, Phase};
 use crate::decision::host;
 use crate::http::rejection::Rejection;
@@ -63,7 +64,8 @@ impl Exchange {
             pool: self.target().map(|target| target.pool.name().as_str()),
             cache: self.cache,
             request_id: self.request_id.as_str(),
-            cause: if cut { "shutdown" } else { self.cause(e) },
+            cause: if cut { Some(Cause::Shutdown) } else { self.cause(e) },
+            failed_attempts: &self.failed_attempts,
             detail: self.fault().map_or(&*self.detail, |fault| fault.detail),
         });
     }
@@ -73,14 +75,14 @@ impl Exchange {
         (e.is_some() || self.switched) && self.rejection.is_none() && lifecycle.phase() == Phase::Aborting
     }
 
-    fn cause(&self, e: Option<&Error>) -> &'static str {
+    fn cause(&self, e: Option<&Error>) -> Option<Cause> {
         match (self.rejection, e) {
-            (Some(rejection), _) => rejection.cause(),
+            (Some(rejection), _) => Some(rejection.cause()),
             // The response is complete; a client that does not finish its request after it is normal.
-            (None, Some(_)) if self.has_ended_early() => "",
-            (None, Some(e)) if failover::client_has_disconnected(e) => "client_closed",
-            (None, Some(e)) => failover::classify(self, e).cause(),
-            (None, None) => self.filter_cause,
+            (None, Some(_)) if self.has_ended_early() => None,
+            (None, Some(e)) if failover::client_has_disconnected(e) => Some(Cause::ClientClosed),
+            (None, Some(e)) => Some(failover::classify(self, e).cause()),
+            (None, None) => self.own_cause,
         }
     }
 }

@@ -6,6 +6,7 @@ use pingora_http::ResponseHeader;
 
 use super::client_side::ClientSide;
 use super::exchange::Exchange;
+use crate::base::cause::Cause;
 
 /// Transforms a part of the response body; `end` if nothing follows. Without body filters it stays as it is.
 pub(super) fn transform(exchange: &mut Exchange, data: Bytes, end: bool) -> pingora::Result<Bytes> {
@@ -40,13 +41,13 @@ pub(super) fn reframe(
     Ok(())
 }
 
-/// Writes a complete response of l7lb itself. The body is transformed as a whole, so its length is known.
+/// Writes a complete response of l7lb itself, for this cause. The body is transformed as a whole, so its length is known.
 pub(super) async fn respond(
     client: &mut impl ClientSide,
     exchange: &mut Exchange,
-    mut head: ResponseHeader,
-    body: Option<Bytes>,
+    (cause, mut head, body): (Cause, ResponseHeader, Option<Bytes>),
 ) -> pingora::Result<()> {
+    exchange.own_cause = Some(cause);
     let Some(mut filters) = exchange.body_filters.take() else { return client.respond(head, body).await };
     if !has_body(client, head.status) {
         return client.respond(head, None).await;

@@ -11,6 +11,7 @@ use pingora::Error;
 use super::client_side::ClientSide;
 use super::deadlines::Deadline;
 use super::requested_target::RequestedTarget;
+use crate::base::cause::Cause;
 use crate::cache::RouteCache;
 use crate::decision::form;
 use crate::decision::snapshot::{Route, Snapshot, Target};
@@ -61,8 +62,8 @@ pub struct Exchange {
     pub(super) accepted: Option<Box<HeaderMap>>,
     /// What transforms the response body, until its end; `None` if nothing does.
     pub(super) body_filters: Option<Box<BodyFilters>>,
-    /// The cause of a response by a filter.
-    pub(super) filter_cause: &'static str,
+    /// The cause of a response of l7lb itself.
+    pub(super) own_cause: Option<Cause>,
     /// The decision of the rate limiter and the window of the limit, for the response headers. If the route has its
     /// own limit, they are those of the route.
     pub(super) verdict: Option<(Verdict, Duration)>,
@@ -82,6 +83,8 @@ pub struct Exchange {
     pub(super) attempt_deadline: Option<RequestDeadline>,
     /// The backends of all attempts.
     pub(super) attempted: Vec<Arc<Endpoint>>,
+    /// The causes of the attempts that failed.
+    pub(super) failed_attempts: Vec<Cause>,
     /// The lease of the current attempt.
     pub(super) lease: Option<Lease>,
     /// The lease of the next attempt.
@@ -145,7 +148,7 @@ impl Exchange {
             requested: None,
             accepted: None,
             body_filters: None,
-            filter_cause: "",
+            own_cause: None,
             verdict: None,
             rejection: None,
             detail: Cow::Borrowed(""),
@@ -155,6 +158,7 @@ impl Exchange {
             request_deadline: None,
             attempt_deadline: None,
             attempted: Vec::new(),
+            failed_attempts: Vec::new(),
             lease: None,
             next: None,
             trial: None,
@@ -306,6 +310,6 @@ impl Exchange {
     /// Stores the rejection and returns the error that carries it through Pingora.
     pub(super) fn reject(&mut self, rejection: Rejection) -> Box<Error> {
         self.rejection = Some(rejection);
-        Error::explain(pingora::ErrorType::HTTPStatus(rejection.status()), rejection.cause())
+        Error::explain(pingora::ErrorType::HTTPStatus(rejection.status()), rejection.cause().as_str())
     }
 }

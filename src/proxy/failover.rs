@@ -9,6 +9,7 @@ use pingora_http::ResponseHeader;
 
 use super::client_side::ClientSide;
 use super::exchange::Exchange;
+use crate::base::cause::Cause;
 use crate::http::grpc_status::GrpcStatus;
 use crate::http::rejection::Rejection;
 use crate::pool::passive_health::Outcome;
@@ -18,6 +19,7 @@ use crate::retry::AttemptOutcome;
 pub(super) fn after_connect(client: &impl ClientSide, exchange: &mut Exchange, mut e: Box<Error>) -> Box<Error> {
     let rejection = classify(exchange, &e);
     exchange.rejection = Some(rejection);
+    exchange.failed_attempts.push(rejection.cause());
     exchange.backend_not_at_fault = false;
     if !matches!(rejection, Rejection::DeadlineExpired | Rejection::Internal) {
         exchange.record(AttemptOutcome::Connect);
@@ -58,6 +60,7 @@ pub(super) fn after_header(
         return Ok(());
     }
     exchange.record(failure);
+    exchange.failed_attempts.push(Cause::RetriedResponse);
     let mut e = Error::explain(ErrorType::HTTPStatus(status.as_u16()), "retried on another backend").into_up();
     e.set_retry(true);
     Err(e)
@@ -83,6 +86,9 @@ pub(super) fn after_broken_connection(
     // closing.
     let refused = matches!(e.retry, RetryType::Decided(true));
     exchange.backend_not_at_fault = refused || (matches!(e.retry, RetryType::ReusedOnly) && reused);
+    if (upstream || refused) && !exchange.has_ended_early() {
+        note_failure(exchange, &e, refused);
+    }
     e.set_retry(false);
     if exchange.has_response() && upstream && is_truncated_by_backend(exchange) {
         exchange.response_failed(Outcome::GatewayFailure);
@@ -106,6 +112,17 @@ pub(super) fn after_broken_connection(
     }
     e.set_retry(exchange.retry_elsewhere(client, failure));
     e
+}
+
+/// Adds the cause of a failed attempt, unless the client is the reason.
+fn note_failure(exchange: &mut Exchange, e: &Error, refused: bool) {
+    let cause = match classify(exchange, e) {
+        Rejection::BodyTimeout | Rejection::BadRequest | Rejection::DeadlineExpired => return,
+        _ if refused => Cause::RefusedStream,
+        _ if exchange.backend_not_at_fault => Cause::StaleConnection,
+        rejection => rejection.cause(),
+    };
+    exchange.failed_attempts.push(cause);
 }
 
 /// Whether the backend caused the truncation of a response. With HTTP/1 an idle timeout counts as its fault;

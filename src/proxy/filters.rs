@@ -68,7 +68,7 @@ async fn wait(
 
 /// Sends the response of a filter.
 async fn send(client: &mut impl ClientSide, exchange: &mut Exchange, local: LocalResponse) -> pingora::Result<()> {
-    exchange.filter_cause = local.cause;
+    exchange.own_cause = Some(local.cause);
     framing::decide_on_unread_body(client);
     let mut response = ResponseHeader::build_no_case(local.status, Some(local.headers.len().saturating_add(4)))?;
     for (name, value) in &local.headers {
@@ -80,7 +80,7 @@ async fn send(client: &mut impl ClientSide, exchange: &mut Exchange, local: Loca
     }
     headers::to_client(client, &mut response, exchange)?;
     let has_body = may_have_body && client.request().method != Method::HEAD && !local.body.is_empty();
-    body_filters::respond(client, exchange, response, has_body.then_some(local.body)).await?;
+    body_filters::respond(client, exchange, (local.cause, response, has_body.then_some(local.body))).await?;
     exchange.response_complete(client);
     Ok(())
 }

@@ -8,6 +8,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use super::client_side::ClientSide;
 use super::exchange::Exchange;
 use super::{body_filters, failover, framing, headers};
+use crate::base::cause::Cause;
 use crate::base::lifecycle::Lifecycle;
 use crate::decision::host;
 use crate::decision::own_response::{MAX_FORWARDS, OwnResponse, max_forwards};
@@ -51,7 +52,8 @@ pub(super) async fn balancer_health(
     response.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
     response.insert_header(header::CONTENT_LENGTH, body.len())?;
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
-    client.respond(response, (!head).then_some(Bytes::from_static(body.as_bytes()))).await?;
+    let body = (!head).then_some(Bytes::from_static(body.as_bytes()));
+    body_filters::respond(client, exchange, (Cause::Health, response, body)).await?;
     exchange.response_complete(client);
     Ok(true)
 }
@@ -68,11 +70,12 @@ pub(super) async fn last_recipient(client: &mut impl ClientSide, exchange: &mut 
         }
         return Ok(false);
     }
+    exchange.own_cause = Some(Cause::LastRecipient);
     framing::decide_on_unread_body(client);
     let mut response = ResponseHeader::build(StatusCode::OK, Some(4))?;
     response.insert_header(header::CONTENT_LENGTH, 0)?;
     headers::to_client(client, &mut response, exchange)?;
-    body_filters::respond(client, exchange, response, None).await?;
+    body_filters::respond(client, exchange, (Cause::LastRecipient, response, None)).await?;
     exchange.response_complete(client);
     Ok(true)
 }
@@ -127,7 +130,7 @@ async fn write(client: &mut impl ClientSide, exchange: &mut Exchange, rejection:
     }
     finish_head(client, &mut response, exchange, rejection)?;
     let has_body = client.request().method != http::Method::HEAD;
-    body_filters::respond(client, exchange, response, has_body.then(|| Bytes::from(body))).await
+    body_filters::respond(client, exchange, (rejection.cause(), response, has_body.then(|| Bytes::from(body)))).await
 }
 
 /// Writes a gRPC error: gRPC clients expect status code 200, and read the gRPC status from the trailers, or
@@ -140,9 +143,9 @@ async fn write_grpc(
     let mut response = ResponseHeader::build(http::StatusCode::OK, Some(8))?;
     response.insert_header(header::CONTENT_TYPE, "application/grpc")?;
     response.insert_header("grpc-status", u16::from(rejection.grpc_status()))?;
-    response.insert_header("grpc-message", rejection.cause())?;
+    response.insert_header("grpc-message", rejection.cause().as_str())?;
     finish_head(client, &mut response, exchange, rejection)?;
-    client.respond(response, None).await
+    body_filters::respond(client, exchange, (rejection.cause(), response, None)).await
 }
 
 fn finish_head(

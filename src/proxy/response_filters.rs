@@ -27,10 +27,10 @@ pub(super) fn change_response(client: &impl ClientSide, response: &mut ResponseH
     let nothing = http::Response::new(()).into_parts().0.into();
     let mut parts: http::response::Parts = std::mem::replace(response, nothing).into();
     let mut body = BodyFilters::default();
-    let source = match (exchange.rejection, exchange.filter_cause) {
+    let source = match (exchange.rejection, exchange.own_cause) {
         (Some(rejection), _) => Source::Rejection(rejection.cause()),
-        (None, "") => Source::Backend,
-        (None, cause) => Source::Filter(cause),
+        (None, None) => Source::Backend,
+        (None, Some(cause)) => Source::Filter(cause),
     };
     chains.change_response(&mut Response {
         status: &mut parts.status,

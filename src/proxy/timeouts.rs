@@ -91,7 +91,7 @@ impl Exchange {
         match late {
             Some(rejection) => {
                 self.rejection = Some(rejection);
-                Err(Error::explain(ErrorType::ReadTimedout, rejection.cause()).into_up())
+                Err(Error::explain(ErrorType::ReadTimedout, rejection.cause().as_str()).into_up())
             }
             None => Ok(()),
         }

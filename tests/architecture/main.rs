@@ -185,6 +185,14 @@ fn there_is_no_static_but_the_allocator() {
     }
 }
 
+/// `body_filters::respond` takes a cause, so no response of l7lb itself is without one.
+#[test]
+fn responses_of_l7lb_itself_are_written_in_one_place_that_takes_a_cause() {
+    let writes = |file: &PathBuf| module(file) == "proxy" && code(file).contains("client.respond(");
+    let writers: Vec<PathBuf> = sources().into_iter().filter(writes).collect();
+    assert_eq!(writers, [root().join("src/proxy/body_filters.rs")]);
+}
+
 /// The text of every file with tests.
 fn tests() -> String {
     let files = ["src", "tests"].iter().flat_map(|folder| files(&root().join(folder)));

@@ -16,6 +16,7 @@ mod lab;
 mod admin;
 mod affinity;
 mod cache;
+mod causes;
 mod command;
 mod conditions;
 mod descriptors;

@@ -272,7 +272,7 @@ impl From<Destination> for OutcomeKind {
     fn from(destination: Destination) -> Self {
         match destination {
             Destination::Pool(name) => Self::Pool(name.into()),
-            Destination::Rejected(status, cause) => Self::Rejected { status, cause: cause.to_owned() },
+            Destination::Rejected(status, cause) => Self::Rejected { status, cause: cause.to_string() },
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use http::{HeaderValue, Version, header};
 use pingora_http::RequestHeader;
 
+use crate::base::cause::Cause;
 use crate::base::units::PoolName;
 use crate::decision::request_affinity::{self, RequestAffinity};
 use crate::decision::snapshot::{Route, Snapshot};
@@ -22,7 +23,7 @@ use crate::routing::affinity::AffinityMethod;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Destination {
     Pool(PoolName),
-    Rejected(u16, &'static str),
+    Rejected(u16, Cause),
 }
 
 /// The decision about one request.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::cause::Cause;
 use crate::decision::RequestAffinity;
 use crate::http::rejection::Rejection;
 use crate::pool::Endpoint;
@@ -12,6 +13,7 @@ use crate::proxy::exchange::Exchange;
 /// How the attempts of a fetch went.
 pub(in crate::proxy::engine) struct Report {
     attempted: Vec<Arc<Endpoint>>,
+    failed_attempts: Vec<Cause>,
     upstream_latency: Option<Duration>,
     target_index: usize,
     affinity: RequestAffinity,
@@ -25,6 +27,7 @@ impl Report {
     pub(super) fn of(exchange: &Exchange) -> Self {
         Self {
             attempted: exchange.attempted.clone(),
+            failed_attempts: exchange.failed_attempts.clone(),
             upstream_latency: exchange.upstream_latency,
             target_index: exchange.target_index,
             affinity: exchange.affinity,
@@ -36,6 +39,7 @@ impl Report {
     /// Stores it in the exchange of the client.
     pub(super) fn apply(self, exchange: &mut Exchange) {
         exchange.attempted = self.attempted;
+        exchange.failed_attempts = self.failed_attempts;
         exchange.upstream_latency = self.upstream_latency;
         exchange.target_index = self.target_index;
         exchange.affinity = self.affinity;
