@@ -5,6 +5,8 @@ use std::fmt::Write;
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::http::structured_field::push_string;
+
 /// The name of the field.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -129,22 +131,6 @@ impl CacheStatus<'_> {
     pub fn append_to(&self, headers: &mut HeaderMap) {
         headers.append(CACHE_STATUS, self.value());
     }
-}
-
-/// Adds a string of Structured Fields (RFC 9651 §4.1.6). Bytes that it can not contain are percent-encoded.
-fn push_string(text: &mut String, content: &str) {
-    text.push('"');
-    for byte in content.bytes() {
-        match byte {
-            b'"' | b'\\' => {
-                text.push('\\');
-                text.push(char::from(byte));
-            }
-            b' '..=b'~' => text.push(char::from(byte)),
-            _ => write!(text, "%{byte:02X}").unwrap_or_default(),
-        }
-    }
-    text.push('"');
 }
 
 /// Whether the text is a token of Structured Fields (RFC 9651 §3.3.4).

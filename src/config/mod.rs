@@ -55,6 +55,7 @@ use crate::filter::config::Surroundings;
 use crate::filter::countries::CountryFiles;
 use crate::filter::{self, Chain};
 use crate::http::client_address::TrustedProxies;
+use crate::http::proxy_status;
 use crate::http::request_limits::{self, RequestLimits};
 use crate::limit;
 use crate::listener::address::ListenAddress;
@@ -81,6 +82,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Whether backends receive `Forwarded` (RFC 7239) too.
     pub send_forwarded: bool,
+    /// Which clients get `Proxy-Status` (RFC 9209) with the cause of a response by l7lb itself.
+    pub proxy_status: proxy_status::Audience,
     /// The rate limit of each client over all requests.
     pub rate_limit: limit::Config,
     /// Size limits of requests.
@@ -130,6 +133,8 @@ pub struct Checked {
     pub trusted_proxies: TrustedProxies,
     /// Whether backends receive `Forwarded`.
     pub send_forwarded: bool,
+    /// Which clients get `Proxy-Status`.
+    pub proxy_status: proxy_status::Audience,
     /// The global rate limit; `None` if it is off.
     pub rate_limit: Option<limit::Spec>,
     /// Size limits of requests.
@@ -227,6 +232,7 @@ impl Config {
             admin: self.admin.as_ref().and_then(|admin| admin.check(&root.key("admin"), &mut faults)),
             trusted_proxies: TrustedProxies::new(self.trusted_proxies.clone()),
             send_forwarded: self.send_forwarded,
+            proxy_status: self.proxy_status,
             rate_limit: self.rate_limit.check(&root.key("rate_limit"), &mut faults),
             request_limits,
             client_timeouts: self.client_timeouts.check(&root.key("client_timeouts"), &mut faults),

@@ -14,6 +14,7 @@ use crate::config::{Checked, RouteSpec};
 use crate::filter::chain::Chains;
 use crate::filter::{Chain, SharedState, WatchedFile};
 use crate::http::client_address::TrustedProxies;
+use crate::http::proxy_status::Audience;
 use crate::http::request_limits::RequestLimits;
 use crate::http::target::Encoded;
 use crate::limit::{self, Limiter};
@@ -49,6 +50,8 @@ pub struct Snapshot {
     pub trusted_proxies: TrustedProxies,
     /// Whether backends receive `Forwarded`.
     pub send_forwarded: bool,
+    /// Which clients get `Proxy-Status`.
+    pub proxy_status: Audience,
     /// The filters of all requests.
     pub filters: Chain,
     /// The filters of the listeners that have some, by the first address of the listener.
@@ -136,6 +139,7 @@ impl Snapshot {
             client_timeouts: checked.client_timeouts,
             trusted_proxies: checked.trusted_proxies.clone(),
             send_forwarded: checked.send_forwarded,
+            proxy_status: checked.proxy_status,
             filters: checked.filters.with_state_of(before.map(|before| &before.filters)),
             listener_filters: listener_filters(checked, before),
             watched_files: Vec::new(),

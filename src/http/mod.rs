@@ -12,6 +12,7 @@
 //! - [`upgrade`]: protocol upgrades.
 //! - [`fields`]: header fields; [`connection_fields`]: those that belong to one connection.
 //! - [`trailers`]: which trailers are forwarded.
+//! - [`proxy_status`]: the header `Proxy-Status`; [`structured_field`]: values of such headers.
 //! - [`request_id`]: the identifier of a request in logs and headers.
 
 pub mod rejection;
@@ -27,4 +28,6 @@ pub mod upgrade;
 pub mod connection_fields;
 pub mod fields;
 pub mod trailers;
+pub mod structured_field;
+pub mod proxy_status;
 pub mod request_id;

@@ -10,6 +10,7 @@ use super::connection_limits::ConnectionLimits;
 use crate::base::accept_errors::AcceptErrors;
 use crate::http::access_rules::AddressRules;
 use crate::http::client_address::TrustedProxies;
+use crate::http::proxy_status::Audience;
 use crate::http::request_limits::RequestLimits;
 
 /// The settings that apply to clients.
@@ -23,6 +24,8 @@ pub struct ClientRules {
     pub request_limits: RequestLimits,
     /// The trusted proxies. The limit per client does not apply to their connections.
     pub trusted_proxies: TrustedProxies,
+    /// Which clients get `Proxy-Status`.
+    pub proxy_status: Audience,
     /// Which peers may connect, for the listeners with such rules, by the first address of the listener.
     pub access: Vec<(Arc<str>, AddressRules)>,
     /// The largest number of open connections: in total, and per client.

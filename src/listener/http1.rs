@@ -70,9 +70,12 @@ async fn reject<E: Engine>(
     let head = peek(bytes);
     let rejection = detailed.rejection;
     let (content_type, page) = rejection.page(false, request_id);
+    let status = worker.proxy_status(connection.peer.ip(), detailed);
+    let status = status.as_ref().and_then(|value| value.to_str().ok());
+    let status = status.map_or_else(String::new, |value| format!("proxy-status: {value}\r\n"));
     let response = format!(
         "HTTP/1.1 {} {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
-         x-request-id: {request_id}\r\nDate: {}\r\nConnection: close\r\n\r\n{page}",
+         x-request-id: {request_id}\r\n{status}Date: {}\r\nConnection: close\r\n\r\n{page}",
         rejection.status(),
         reason(rejection.status()),
         page.len(),

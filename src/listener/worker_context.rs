@@ -1,10 +1,11 @@
 //! The state that a worker uses to serve connections: its engine with its own pool of backend connections, the
 //! access log, and the active client settings.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use tokio::sync::watch;
 
 use super::client_rules::{ActiveClientRules, ClientRules};
@@ -15,6 +16,8 @@ use super::drain::Drain;
 use crate::base::accept_errors::AcceptErrors;
 use crate::http::access_rules::Verdict;
 use crate::http::client_address::ClientKey;
+use crate::http::proxy_status::ProxyStatus;
+use crate::http::rejection::DetailedRejection;
 use crate::http::request_limits::RequestLimits;
 use crate::observe::AccessLog;
 
@@ -49,6 +52,14 @@ impl<E> WorkerContext<E> {
     /// The size limits of requests.
     pub(super) fn request_limits(&self) -> RequestLimits {
         self.rules.load().request_limits
+    }
+
+    /// Proxy-Status of a rejection, if the peer gets it.
+    pub(super) fn proxy_status(&self, peer: IpAddr, rejected: DetailedRejection) -> Option<HeaderValue> {
+        let rules = self.rules.load();
+        let disclosure = rules.proxy_status.disclosure(rules.trusted_proxies.contains(peer))?;
+        let (cause, detail) = (Some(rejected.rejection.cause()), rejected.detail);
+        ProxyStatus { cause, detail, next_hop: None, received_status: None }.value(disclosure)
     }
 
     /// Whether the rules of a listener let a peer connect.

@@ -11,6 +11,7 @@ use super::{forwarding, response_filters};
 use crate::cache::cache_status::CACHE_STATUS;
 use crate::decision::form::{CLIENT_CERTIFICATE, X_REQUEST_ID};
 use crate::filter::limits::Quota;
+use crate::http::proxy_status::{PROXY_STATUS, ProxyStatus};
 use crate::limit::Verdict;
 
 /// Headers that only a proxy may set; they are removed unless the peer is trusted.
@@ -181,8 +182,28 @@ pub(super) fn to_client(
         response.append_header("RateLimit-Policy", format!("\"{name}\";q={limit};w={window}"))?;
         response.append_header("RateLimit", format!("\"{name}\";r={remaining};t={reset}"))?;
     }
+    proxy_status(response, exchange)?;
     response_filters::change_response(client, response, exchange);
     Ok(())
+}
+
+/// Adds Proxy-Status to a response of l7lb itself, and for trusted clients to one that arrived after failed attempts.
+pub(super) fn proxy_status(response: &mut ResponseHeader, exchange: &Exchange) -> pingora::Result<()> {
+    let cause = exchange.rejection.map(|rejection| rejection.cause()).or(exchange.own_cause);
+    if cause.is_none() && exchange.failed_attempts.is_empty() {
+        return Ok(());
+    }
+    let Some(disclosure) = exchange.snapshot.proxy_status.disclosure(exchange.trusted) else { return Ok(()) };
+    let status = ProxyStatus {
+        cause,
+        detail: exchange.fault().map_or(&*exchange.detail, |fault| fault.detail),
+        next_hop: exchange.attempted.last().map(|endpoint| endpoint.address_text()),
+        received_status: cause.is_none().then(|| response.status.as_u16()),
+    };
+    match status.value(disclosure) {
+        Some(value) => response.append_header(PROXY_STATUS, value).map(drop),
+        None => Ok(()),
+    }
 }
 
 fn with_ours(mut response: http::response::Parts, exchange: &Exchange) -> http::response::Parts {

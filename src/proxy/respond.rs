@@ -52,6 +52,8 @@ pub(super) async fn balancer_health(
     response.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
     response.insert_header(header::CONTENT_LENGTH, body.len())?;
     response.insert_header(header::CACHE_CONTROL, "no-store")?;
+    exchange.own_cause = Some(Cause::Health);
+    headers::proxy_status(&mut response, exchange)?;
     let body = (!head).then_some(Bytes::from_static(body.as_bytes()));
     body_filters::respond(client, exchange, (Cause::Health, response, body)).await?;
     exchange.response_complete(client);

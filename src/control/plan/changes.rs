@@ -63,8 +63,8 @@ impl Changes {
         let settings = changed_keys!(
             Config, was, is,
             compare: [
-                admin, trusted_proxies, send_forwarded, rate_limit, request_limits, client_timeouts, connection_limits,
-                access_log, drain_delay, reload, recent_requests, cache, filters, chains,
+                admin, trusted_proxies, send_forwarded, proxy_status, rate_limit, request_limits, client_timeouts,
+                connection_limits, access_log, drain_delay, reload, recent_requests, cache, filters, chains,
             ],
             elsewhere: [server, listeners, pools, routes, tests]
         );

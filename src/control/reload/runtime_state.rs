@@ -66,6 +66,7 @@ pub fn rules(checked: &Checked) -> Result<ClientRules, String> {
         limits,
         request_limits: checked.request_limits,
         trusted_proxies: checked.trusted_proxies.clone(),
+        proxy_status: checked.proxy_status,
         access: checked.listeners.iter().filter_map(access).collect(),
         max_connections: (total, limits.per_client),
     })
