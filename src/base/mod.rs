@@ -12,6 +12,7 @@
 //! - [`accept_errors`]: reports errors of accept loops without a flood.
 //! - [`file_stamps`]: detects changed files.
 //! - [`regular_expression`]: regular expressions of the configuration.
+//! - [`template_text`]: texts with variables.
 //! - [`text_file`]: reads text files with a byte-order mark.
 //! - [`vital`]: ends the process if a task fails without which it must not continue.
 
@@ -26,5 +27,6 @@ pub mod lifecycle;
 pub mod systemd;
 pub mod file_stamps;
 pub mod regular_expression;
+pub mod template_text;
 pub mod text_file;
 pub mod vital;

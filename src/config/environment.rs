@@ -1,7 +1,8 @@
 //! `${NAME}` and `${NAME:-default}` in values, replaced from the environment.
 //!
 //! Substitution applies to parsed values, never to text, so a variable cannot add keys. `$$` is a literal
-//! dollar sign. In filters, `${name}` with a small letter at its start is a variable of the filter, and stays.
+//! dollar sign. In filters and in the template of the access log, `${name}` with a small letter at its start is one of their
+//! variables, and stays.
 
 /// Replaces the variables in `text`; `None` if there are none. `is_of_filter`: whether it is a value of a filter.
 ///

@@ -161,6 +161,13 @@ fn of_filter(pattern: String) -> String {
 /// An example of every block and list.
 const EXAMPLES: &[(&str, &str)] = &[
     ("access_log", "{ format: json, file: access.log }"),
+    ("access_log.redact", "{ query: [token], client_address: true }"),
+    ("access_log.redact.headers", "[X-Api-Key]"),
+    ("access_log.redact.query", "[token, password]"),
+    ("access_log.request_headers", "[User-Agent]"),
+    ("access_log.response_headers", "[Content-Type]"),
+    ("access_log.sample", "{ 2xx: 1%, 5xx: 100% }"),
+    ("access_log.syslog", "{ address: \"udp:10.0.0.1:514\" }"),
     ("admin", "{ listen: 127.0.0.1:9443, tokens: [{ name: deploy, file: deploy.token, role: operate }] }"),
     ("admin.clients", "{ ca: clients.pem, role: read }"),
     ("admin.clients.crl", "[revoked.pem]"),

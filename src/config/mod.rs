@@ -144,7 +144,7 @@ pub struct Checked {
     /// Limits of client connections.
     pub connection_limits: ConnectionLimits,
     /// The access log.
-    pub access_log: access_log::Config,
+    pub access_log: access_log::Spec,
     /// The memory of recent requests.
     pub recent_requests: recent_requests::Spec,
     /// The stores of the HTTP cache.
@@ -237,7 +237,7 @@ impl Config {
             request_limits,
             client_timeouts: self.client_timeouts.check(&root.key("client_timeouts"), &mut faults),
             connection_limits: self.connection_limits.check(&root.key("connection_limits"), &mut faults),
-            access_log: self.access_log.clone(),
+            access_log: self.access_log.check(&root.key("access_log"), &mut faults),
             cache: self.cache.clone(),
             drain_delay: self.drain_delay(),
             recent_requests: self.recent_requests.check(&root.key("recent_requests"), &mut faults),

@@ -297,7 +297,8 @@ fn key_text(key: &Value) -> String {
 
 /// Whether the place belongs to a filter, whose texts have variables of their own.
 fn is_of_filter(place: &Place) -> bool {
-    place.as_str().starts_with("chains.") || place.as_str().contains("filters")
+    let place = place.as_str();
+    place.starts_with("chains.") || place.contains("filters") || place == "access_log.template"
 }
 
 /// A text with its variables replaced. Unquoted, it may become a number or a boolean.

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::HeaderName;
+
 use crate::base::fault::{Faults, Place};
 use crate::base::units::{PoolName, RouteName};
 use crate::cache::{self, Caches, Counters, RouteCache};
@@ -58,6 +60,8 @@ pub struct Snapshot {
     pub listener_filters: Vec<(Arc<str>, Chain)>,
     /// The files of filters that are read again when they change.
     pub watched_files: Vec<Arc<dyn WatchedFile>>,
+    /// The header fields of responses that access log lines have.
+    pub logged_of_responses: Vec<HeaderName>,
     /// The settings for recent requests.
     pub recent_requests: recent_requests::Spec,
 }
@@ -143,6 +147,7 @@ impl Snapshot {
             filters: checked.filters.with_state_of(before.map(|before| &before.filters)),
             listener_filters: listener_filters(checked, before),
             watched_files: Vec::new(),
+            logged_of_responses: checked.access_log.of_responses(),
             recent_requests: checked.recent_requests.clone(),
         };
         let mut shared = SharedState::new(now);

@@ -12,6 +12,7 @@ use pingora_http::RequestHeader;
 use super::request::{Facts, Request};
 use super::response::Response;
 use crate::base::fault::{Faults, Place, nearest};
+use crate::base::template_text::{self, Part};
 use crate::routing::affinity::cookie_value;
 
 /// The variables without a name of their own, as they are written.
@@ -114,18 +115,11 @@ impl Variable {
     }
 }
 
-/// A part of a template.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    Text(String),
-    Variable(Variable),
-}
-
 /// A text with variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     text: String,
-    parts: Vec<Part>,
+    parts: Vec<Part<Variable>>,
 }
 
 /// Which variables a template may have.
@@ -155,30 +149,7 @@ impl Template {
     }
 
     fn parse(text: &str) -> Result<Self, (String, String)> {
-        let mut parts = Vec::new();
-        let mut literal = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once("${") {
-            if let Some(before) = before.strip_suffix('$') {
-                literal.push_str(before);
-                literal.push_str("${");
-                rest = after;
-                continue;
-            }
-            literal.push_str(before);
-            let (name, after) = after
-                .split_once('}')
-                .ok_or_else(|| (format!("`{text}` has `${{` without a closing brace"), "add `}`".to_owned()))?;
-            if !literal.is_empty() {
-                parts.push(Part::Text(std::mem::take(&mut literal)));
-            }
-            parts.push(Part::Variable(name.parse()?));
-            rest = after;
-        }
-        literal.push_str(rest);
-        if !literal.is_empty() {
-            parts.push(Part::Text(literal));
-        }
+        let parts = template_text::parse(text, str::parse)?;
         Ok(Self { text: text.to_owned(), parts })
     }
 

@@ -108,6 +108,9 @@ async fn reject<E: Engine>(
         cache: "",
         cause: Some(rejection.cause()),
         failed_attempts: &[],
+        query: None,
+        request_headers: None,
+        response_headers: &[],
         detail: detailed.detail,
     });
 }

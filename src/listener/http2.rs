@@ -332,6 +332,9 @@ fn log_rejection<E: Engine>(worker: &WorkerContext<E>, client: &ClientConnection
         request_id: RequestId::random().as_str(),
         cause: Some(detailed.rejection.cause()),
         failed_attempts: &[],
+        query: None,
+        request_headers: None,
+        response_headers: &[],
         detail: detailed.detail,
     });
 }

@@ -59,6 +59,55 @@ pub(super) fn rfc3339_millis(time: SystemTime) -> [u8; 24] {
     ]
 }
 
+/// The names of the months.
+const MONTHS: [&[u8; 3]; 12] =
+    [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
+
+/// `time` in UTC as in the logs of Apache, such as `14/Nov/2023:22:13:20 +0000`.
+pub(super) fn apache(time: SystemTime) -> [u8; 26] {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = since.as_secs().min(LAST_SECOND);
+    let (y, m, d) = date(seconds / DAY_SECONDS);
+    // Below the seconds of a day.
+    let second = (seconds % DAY_SECONDS) as u32;
+    let (minute, s) = (second / 60, second % 60);
+    let (h, min) = (minute / 60, minute % 60);
+    let [m0, m1, m2] = **MONTHS.get((m as usize).saturating_sub(1)).unwrap_or(&MONTHS[0]);
+    let n = digit;
+    let (year, hour) = ([n(y / 1000), n(y / 100), n(y / 10), n(y)], [n(h / 10), n(h)]);
+    let [y0, y1, y2, y3] = year;
+    let [h0, h1] = hour;
+    let (min0, min1, s0, s1) = (n(min / 10), n(min), n(s / 10), n(s));
+    [
+        n(d / 10),
+        n(d),
+        b'/',
+        m0,
+        m1,
+        m2,
+        b'/',
+        y0,
+        y1,
+        y2,
+        y3,
+        b':',
+        h0,
+        h1,
+        b':',
+        min0,
+        min1,
+        b':',
+        s0,
+        s1,
+        b' ',
+        b'+',
+        b'0',
+        b'0',
+        b'0',
+        b'0',
+    ]
+}
+
 /// Year, month and day of a day since 1970, at most in the year 9999. Years are counted from March, so that a leap day is
 /// the last day of a year.
 fn date(day: u64) -> (u32, u32, u32) {

@@ -48,6 +48,7 @@ pub(super) async fn respond(
     (cause, mut head, body): (Cause, ResponseHeader, Option<Bytes>),
 ) -> pingora::Result<()> {
     exchange.own_cause = Some(cause);
+    exchange.note_response(&head.headers);
     let Some(mut filters) = exchange.body_filters.take() else { return client.respond(head, body).await };
     if !has_body(client, head.status) {
         return client.respond(head, None).await;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::Error;
 
 use super::client_side::ClientSide;
@@ -113,6 +113,8 @@ pub struct Exchange {
     pub(super) upgrade: bool,
     /// Whether the protocol was switched: from here on the bytes are not HTTP.
     pub(super) switched: bool,
+    /// The header fields of the response that its access log line has.
+    pub(super) logged_of_response: Vec<(HeaderName, HeaderValue)>,
     /// How the cache of the route was used; empty if the route has none.
     pub(super) cache: &'static str,
     /// Cache-Status of the response.
@@ -174,6 +176,7 @@ impl Exchange {
             backend_not_at_fault: false,
             upgrade: false,
             switched: false,
+            logged_of_response: Vec::new(),
             cache: "",
             cache_status: None,
             affects_cache: None,
@@ -220,6 +223,15 @@ impl Exchange {
             if let Some(given) = request.headers.get(form::X_REQUEST_ID).and_then(RequestId::given) {
                 self.request_id = given;
             }
+        }
+    }
+
+    /// Keeps the header fields of the final response that its access log line has.
+    pub(super) fn note_response(&mut self, headers: &HeaderMap) {
+        let names = &self.snapshot.logged_of_responses;
+        if !names.is_empty() {
+            let value = |name: &HeaderName| Some((name.clone(), headers.get(name)?.clone()));
+            self.logged_of_response = names.iter().filter_map(value).collect();
         }
     }
 

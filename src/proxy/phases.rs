@@ -187,7 +187,9 @@ pub(super) fn response_to_client(
     if !client.is_request_complete() && framing::is_without_body(response) {
         exchange.response_complete(client);
     }
-    exchange.give_cookie(client, response)
+    exchange.give_cookie(client, response)?;
+    exchange.note_response(&response.headers);
+    Ok(())
 }
 
 /// A part of the response body is sent to the client; the previous part has been sent. The end of the response

@@ -164,7 +164,7 @@ struct Build {
     listeners: Arc<[listener::Spec]>,
     access: ActiveAccess,
     admin: AdminListener,
-    access_log: access_log::Config,
+    access_log: access_log::Spec,
     workers: Workers,
     engine: EngineKind,
     caches: (cache::StoresConfig, BTreeSet<cache::StoreKind>),
@@ -323,7 +323,7 @@ fn watch_files(server: &mut Server, listeners: &[BoundListener], admin: Option<A
 fn prepare(
     conf: Arc<ServerConf>,
     (live, (stores, used_stores)): (RuntimeState, (cache::StoresConfig, BTreeSet<cache::StoreKind>)),
-    (log, slot): (access_log::Config, access_log::Slot),
+    (log, slot): (access_log::Spec, access_log::Slot),
     (workers, engine): (Workers, EngineKind),
 ) -> Prepare<Engine> {
     let threads = if let Workers::WorkStealing(threads) = workers { threads } else { 1 };

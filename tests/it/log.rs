@@ -104,3 +104,66 @@ fn log_lines_that_a_blocked_destination_does_not_take_are_reported_when_the_proc
     lab.wait_exit(PATIENCE);
     lab.wait_for_log("reason=\"the destination did not take them before the process ended\"");
 }
+
+#[test]
+fn combined_and_template_lines_have_the_fields_of_the_request() {
+    let backend = Backend::start("one");
+    let port = free_port();
+    let lab = Lab::start(&one_pool(
+        port,
+        &[&backend],
+        "access_log: { format: combined, query: true, redact: { query: [token] } }",
+    ));
+    get_with(port, "/apiA/x?token=secret&b=1", "User-Agent: a\"b\r\nReferer: http://h/?token=secret\r\n");
+    let line = lab.wait_for_access("/apiA/x");
+    assert!(
+        line.starts_with("127.0.0.1 - - [") && line.contains("] \"GET /apiA/x?token=[redacted]&b=1 HTTP/1.1\" 200 "),
+        "{line}"
+    );
+    assert!(line.ends_with("\"http://h/?token=[redacted]\" \"a\\\"b\""), "{line}");
+
+    let port = free_port();
+    let template = "${client.ip} ${request.uri} ${response.status} ${response.header.x-request-id}=${request.id} <${request.header.user-agent}>";
+    let more = format!("access_log: {{ template: '{template}', redact: {{ client_address: true }} }}");
+    let lab = Lab::start(&one_pool(port, &[&backend], &more));
+    let answer = get_with(port, "/apiA/x?a=1", "User-Agent: test\r\n");
+    let id = answer.header("x-request-id");
+    assert_eq!(lab.wait_for_access("/apiA/x"), format!("127.0.0.0 /apiA/x?a=1 200 {id}={id} <test>"));
+    let missing = get(port, "/missing");
+    let id = missing.header("x-request-id");
+    assert_eq!(
+        lab.wait_for_access("/missing"),
+        format!("127.0.0.0 /missing 404 {id}={id} <->"),
+        "a response of l7lb itself"
+    );
+}
+
+#[test]
+fn header_fields_of_request_and_response_are_logged_if_listed() {
+    let backend = Backend::start("one");
+    let port = free_port();
+    let more =
+        "access_log: { format: json, request_headers: [User-Agent, Cookie], response_headers: [Content-Type, X-None] }";
+    let lab = Lab::start(&one_pool(port, &[&backend], more));
+    get_with(port, "/missing", "User-Agent: test\r\nCookie: secret=1\r\n");
+    let line: Value = serde_json::from_str(&lab.wait_for_access("/missing")).unwrap();
+    assert_eq!(line["request_headers"], serde_json::json!({ "user-agent": "test", "cookie": "[redacted]" }));
+    let expected = serde_json::json!({ "content-type": "text/plain; charset=utf-8", "x-none": null });
+    assert_eq!(line["response_headers"], expected);
+    assert!(line.get("query").is_none(), "only if configured");
+}
+
+#[test]
+fn sampled_status_has_few_lines_and_others_have_all() {
+    let backend = Backend::start("one");
+    let port = free_port();
+    let lab = Lab::start(&one_pool(port, &[&backend], "access_log: { sample: { 2xx: 0%, 404: 100% } }"));
+    for number in 0..10 {
+        assert_eq!(get(port, &format!("/apiA/{number}")).status, 200);
+        assert_eq!(get(port, &format!("/missing/{number}")).status, 404);
+    }
+    lab.wait_for_access("/missing/9");
+    let lines = lab.access();
+    assert_eq!(lines.iter().filter(|line| line.contains("/missing/")).count(), 10);
+    assert_eq!(lines.iter().filter(|line| line.contains("/apiA/")).count(), 0, "{lines:?}");
+}

@@ -47,6 +47,7 @@ mod resilience;
 mod retries;
 mod shutdown;
 mod strict;
+mod syslog;
 mod timeouts;
 mod tls;
 mod traffic;
