@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Checked;
+use crate::base::cause::Cause;
 use crate::base::fault::{Faults, Place, nearest};
 use crate::base::units::{PoolName, RouteName};
 
@@ -72,6 +73,14 @@ impl Config {
         if let Some(pool) = pool {
             let known = routes.iter().flat_map(|spec| &spec.targets).map(|target| target.pool.as_str());
             named(pool.as_str(), known, &place.key("pool"), faults);
+        }
+        if let Some(Err(near)) = self.expect.cause.as_deref().map(Cause::named) {
+            let cause = self.expect.cause.as_deref().unwrap_or_default();
+            let hint = near.map_or_else(
+                || "docs/causes.md lists them, such as `no_route`".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            );
+            faults.add(place.key("cause"), format!("`{cause}` is not a cause"), hint);
         }
         let lowest = if checked.has_filters() { 200 } else { 300 };
         if status.is_some_and(|status| !(lowest..600).contains(&status)) {
