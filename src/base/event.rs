@@ -378,6 +378,13 @@ impl Event {
         log::logger().log(&record);
     }
 
+    /// Its name, as in the `event` field of its JSON.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let json = serde_json::to_value(self).unwrap_or_default();
+        json.get("event").and_then(|name| name.as_str()).unwrap_or_default().to_owned()
+    }
+
     /// The key of the event in log records.
     pub const KEY: &'static str = "event";
 

@@ -313,24 +313,27 @@ fn pass<E: Engine>(worker: &Arc<WorkerContext<E>>, request: Box<Request>, active
 
 /// The access log line of a malformed request. Its method and target are not known.
 fn log_rejection<E: Engine>(worker: &WorkerContext<E>, client: &ClientConnection, detailed: DetailedRejection) {
-    worker.access_log.write(&Record {
-        time: SystemTime::now(),
-        client: client.peer_text(),
-        method: "",
-        host: "",
-        path: "",
-        protocol: "HTTP/2",
-        status: detailed.rejection.status(),
-        bytes: 0,
-        latency: Duration::ZERO,
-        upstream: None,
-        upstream_latency: None,
-        attempts: 0,
-        route: None,
-        pool: None,
-        cache: "",
-        request_id: RequestId::random().as_str(),
-        cause: detailed.rejection.cause(),
-        detail: detailed.detail,
-    });
+    worker.finish(
+        &client.policy.listener,
+        &Record {
+            time: SystemTime::now(),
+            client: client.peer_text(),
+            method: "",
+            host: "",
+            path: "",
+            protocol: "HTTP/2",
+            status: detailed.rejection.status(),
+            bytes: 0,
+            latency: Duration::ZERO,
+            upstream: None,
+            upstream_latency: None,
+            attempts: 0,
+            route: None,
+            pool: None,
+            cache: "",
+            request_id: RequestId::random().as_str(),
+            cause: detailed.rejection.cause(),
+            detail: detailed.detail,
+        },
+    );
 }

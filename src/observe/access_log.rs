@@ -49,6 +49,8 @@ struct Waiting {
     writing: u64,
     /// Lines lost since the last report.
     lost: u64,
+    /// Lines lost since the start, without those in `lost`.
+    lost_before: u64,
     /// The last error of the destination; empty if lines were lost because it was too slow.
     error: String,
     reopen: bool,
@@ -135,6 +137,13 @@ impl AccessLog {
         if first {
             shared.changed.notify_all();
         }
+    }
+
+    /// The number of lines that could not be written since the start.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        let waiting = self.0.waiting.lock();
+        waiting.lost_before + waiting.lost
     }
 
     /// Reopens the file after a rotation.
@@ -260,6 +269,7 @@ impl Writer {
             return;
         }
         let (lines, error) = (std::mem::take(&mut waiting.lost), std::mem::take(&mut waiting.error));
+        waiting.lost_before += lines;
         drop(waiting);
         let reason = if error.is_empty() { "the destination is too slow".to_owned() } else { error };
         Event::LogLinesLost { lines, reason }.announce();

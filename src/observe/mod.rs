@@ -1,12 +1,14 @@
-//! The access log, the operator log, and recent requests.
+//! The access log, the operator log, metrics, and recent requests.
 //!
 //! - [`record`]: the fields of one request, as a line of text or JSON.
 //! - [`digits`]: the digits of times in these lines.
 //! - [`access_log`]: writes lines off the request threads.
 //! - [`operator_log`]: the log of the process, and its last events.
+//! - [`metrics`]: counters for Prometheus.
 
 mod digits;
 pub mod access_log;
+pub mod metrics;
 pub mod operator_log;
 pub mod record;
 pub mod recent_requests;

@@ -74,7 +74,7 @@ pub struct Record<'a> {
     /// How the cache of the route was used; empty if the route has none.
     pub cache: &'static str,
     /// The cause of a rejection or failure; empty otherwise.
-    pub cause: &'a str,
+    pub cause: &'static str,
     /// The detail of a rejection in a few words; empty if the cause is sufficient.
     pub detail: &'a str,
 }

@@ -1,4 +1,4 @@
-//! The access log line of a request.
+//! The end of a request: its access log line, and its counters.
 
 use std::borrow::Cow;
 
@@ -12,15 +12,16 @@ use super::requested_target::RequestedTarget;
 use crate::base::lifecycle::{AbortedRequest, Lifecycle, Phase};
 use crate::decision::host;
 use crate::http::rejection::Rejection;
+use crate::observe::metrics::{Attempt, Finished, WorkerMetrics};
 use crate::observe::{AccessLog, Record};
 
 impl Exchange {
-    /// Writes the access log line.
+    /// Writes the access log line, and counts the request.
     pub(super) fn finish(
         &mut self,
         side: &impl ClientSide,
         e: Option<&Error>,
-        access_log: &AccessLog,
+        (access_log, metrics): (&AccessLog, &WorkerMetrics),
         lifecycle: &Lifecycle,
     ) {
         if self.uncounted {
@@ -45,7 +46,7 @@ impl Exchange {
             Some(connection) if !self.trusted => Cow::Borrowed(connection.peer_text()),
             _ => Cow::Owned(self.client.to_string()),
         };
-        access_log.write(&Record {
+        let record = Record {
             time: self.time,
             client: &client,
             method: request.method.as_str(),
@@ -65,7 +66,27 @@ impl Exchange {
             request_id: self.request_id.as_str(),
             cause: if cut { "shutdown" } else { self.cause(e) },
             detail: self.fault().map_or(&*self.detail, |fault| fault.detail),
-        });
+        };
+        access_log.write(&record);
+        let listener = self.policy().map_or("", |policy| &policy.listener);
+        let request = Finished {
+            overhead: self.times.overhead,
+            queued: self.times.queued,
+            connect: self.times.connect,
+            received: self.body_received(),
+            ..Finished::of(listener, &record)
+        };
+        metrics.finished(&request, self.attempts(record.cause));
+    }
+
+    /// The attempts of a request with this cause.
+    fn attempts(&self, cause: &'static str) -> impl Iterator<Item = Attempt<'_>> {
+        let last = if self.attempt_outcome.is_empty() { cause } else { self.attempt_outcome };
+        let outcomes = self.earlier_outcomes.iter().copied().chain([last]);
+        self.attempted
+            .iter()
+            .zip(outcomes)
+            .map(|(endpoint, outcome)| Attempt { backend: endpoint.address_text(), outcome })
     }
 
     /// Whether it was aborted because the process stops.

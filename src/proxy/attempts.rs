@@ -16,6 +16,7 @@ use crate::base::event::Event;
 use crate::base::units::Period;
 use crate::decision::snapshot::{Route, Target};
 use crate::http::rejection::Rejection;
+use crate::observe::metrics::status_class;
 use crate::pool::Lease;
 use crate::pool::passive_health::Outcome;
 use crate::pool::peer::Protocol;
@@ -42,11 +43,15 @@ impl Exchange {
         let target = self.target().ok_or(Rejection::Internal)?;
         let mut moved = false;
         let mut picked_at = self.began();
+        // Without a queue the request does not wait, and the clock is read when the backend is picked.
+        let waits_from = target.pool.has_queue().then(Instant::now);
         let pick = || {
             picked_at = Instant::now();
             self.pick(&mut moved, picked_at)
         };
         let reserved = target.pool.reserve(pick).await;
+        self.times.overhead = Some(waits_from.unwrap_or(picked_at).saturating_duration_since(self.began()));
+        self.times.queued = waits_from.map(|from| from.elapsed());
         if moved {
             self.detail = AFFINITY_LOST.into();
         }
@@ -161,6 +166,10 @@ impl Exchange {
         let limit = target.template.timeouts.attempt;
         self.set_attempt_deadline(&mut peer, limit, now)?;
         (self.selected_at, self.recorded, self.rejection) = (Some(now), false, None);
+        if !self.attempted.is_empty() {
+            self.earlier_outcomes.push(std::mem::take(&mut self.attempt_outcome));
+            self.times.connect = None;
+        }
         self.reserved_at = None;
         self.attempted.push(endpoint);
         Ok(Box::new(peer))
@@ -313,6 +322,25 @@ impl Exchange {
         self.upstream_latency.is_some()
     }
 
+    /// Notes the outcome of the attempt for its counters.
+    pub(super) fn note_outcome(&mut self, outcome: AttemptOutcome) {
+        let cause = |otherwise| self.rejection.map_or(otherwise, |rejection| rejection.cause());
+        self.attempt_outcome = match outcome {
+            AttemptOutcome::Status(status) => status_class(status),
+            AttemptOutcome::Grpc(status) => status_class(status.http()),
+            AttemptOutcome::Connect => cause("connect_failed"),
+            AttemptOutcome::Reset => cause("backend_failed"),
+            AttemptOutcome::Timeout => cause("first_byte_timeout"),
+            AttemptOutcome::Unresponsive => "unresponsive",
+            AttemptOutcome::RefusedStream => "refused_stream",
+        };
+    }
+
+    /// Notes that the connection of the attempt is new, and established now.
+    pub(super) fn connected_anew(&mut self) {
+        self.times.connect = self.selected_at.map(|picked| picked.elapsed());
+    }
+
     /// Records the outcome of the attempt, once.
     #[expect(clippy::disallowed_methods, reason = "the latency of the backend is measured to here")]
     pub(super) fn record(&mut self, outcome: AttemptOutcome) {
@@ -330,6 +358,7 @@ impl Exchange {
     }
 
     fn record_at(&mut self, outcome: AttemptOutcome, now: Instant) {
+        self.note_outcome(outcome);
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }

@@ -38,6 +38,17 @@ pub(super) struct RunningTrial {
     pub(super) wait: Duration,
 }
 
+/// How long the steps of a request took; `None` for a step that did not happen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times {
+    /// From the arrival to the first choice of a backend.
+    pub(super) overhead: Option<Duration>,
+    /// In the queue of the pool.
+    pub(super) queued: Option<Duration>,
+    /// Until the new connection of the last attempt was established.
+    pub(super) connect: Option<Duration>,
+}
+
 /// Pingora's context of one request. Dropping it releases everything.
 pub struct Exchange {
     pub(super) snapshot: Arc<Snapshot>,
@@ -97,6 +108,11 @@ pub struct Exchange {
     pub(super) selected_at: Option<Instant>,
     /// Whether the outcome of the attempt was recorded.
     pub(super) recorded: bool,
+    /// The status class of the current attempt, or the cause of its failure; empty before its end.
+    pub(super) attempt_outcome: &'static str,
+    /// The same of the earlier attempts.
+    pub(super) earlier_outcomes: Vec<&'static str>,
+    pub(super) times: Times,
     pub(super) upstream_latency: Option<Duration>,
     pub(super) deadline: Option<Deadline>,
     /// Whether the client uses HTTP/2, whose connection is shared by requests.
@@ -163,6 +179,9 @@ impl Exchange {
             reserved_at: None,
             selected_at: None,
             recorded: false,
+            attempt_outcome: "",
+            earlier_outcomes: Vec::new(),
+            times: Times::default(),
             upstream_latency: None,
             deadline: None,
             http2: false,
@@ -268,6 +287,11 @@ impl Exchange {
     /// The time from the arrival of the request to its end, or to now.
     pub(super) fn latency(&self) -> Duration {
         self.ended_at.map_or_else(|| self.began.elapsed(), |ended| ended.saturating_duration_since(self.began))
+    }
+
+    /// Bytes of the request body so far.
+    pub(super) fn body_received(&self) -> u64 {
+        self.body_received
     }
 
     /// Whether the response was complete before the request.

@@ -101,7 +101,9 @@ pub(super) fn after_broken_connection(
     if clients {
         return e;
     }
-    if !exchange.backend_not_at_fault {
+    if exchange.backend_not_at_fault {
+        exchange.note_outcome(failure);
+    } else {
         exchange.record(failure);
     }
     e.set_retry(exchange.retry_elsewhere(client, failure));

@@ -111,12 +111,15 @@ impl ProxyHttp for Proxy {
     async fn connected_to_upstream(
         &self,
         session: &mut Session,
-        _reused: bool,
+        reused: bool,
         _peer: &HttpPeer,
         fd: RawFd,
         digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
+        if !reused {
+            exchange.connected_anew();
+        }
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet()).copied();
         let deadlines = exchange.enforces_timeouts().then_some(&self.deadlines);
         exchange.await_response(session, deadlines, (fd, local));

@@ -9,6 +9,7 @@ use super::deadlines::Deadlines;
 use crate::base::lifecycle::Lifecycle;
 use crate::decision::snapshot::Snapshot;
 use crate::observe::AccessLog;
+use crate::observe::metrics::WorkerMetrics;
 use crate::observe::recent_requests::Recorder;
 
 /// The proxy: reads the active snapshot, writes the access log and records recent requests. Cheap to clone.
@@ -16,6 +17,7 @@ use crate::observe::recent_requests::Recorder;
 pub struct Proxy {
     pub(super) live: Arc<ArcSwap<Snapshot>>,
     pub(super) access_log: AccessLog,
+    pub(super) metrics: WorkerMetrics,
     pub(super) deadlines: Deadlines,
     pub(super) lifecycle: Lifecycle,
     pub(super) recorder: Recorder,
@@ -26,9 +28,14 @@ impl Proxy {
     /// deadlines runs.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the epoch of the deadlines")]
-    pub fn new(live: Arc<ArcSwap<Snapshot>>, access_log: AccessLog, recorder: Recorder, lifecycle: Lifecycle) -> Self {
+    pub fn new(
+        live: Arc<ArcSwap<Snapshot>>,
+        (access_log, metrics): (AccessLog, WorkerMetrics),
+        recorder: Recorder,
+        lifecycle: Lifecycle,
+    ) -> Self {
         let deadlines = Deadlines::new(Instant::now());
         tokio::spawn(deadlines.clone().sweep());
-        Self { live, access_log, deadlines, lifecycle, recorder }
+        Self { live, access_log, metrics, deadlines, lifecycle, recorder }
     }
 }

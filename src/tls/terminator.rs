@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use pingora_core::protocols::IO;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::ProducesTickets;
+use rustls::{HandshakeKind, ProtocolVersion};
 use tokio_rustls::TlsAcceptor;
 
 use super::acceptor;
@@ -61,6 +62,10 @@ pub struct HandshakeResult {
     pub server_name: Option<String>,
     /// The verified identity of the client, if it sent a certificate.
     pub client: Option<ClientIdentity>,
+    /// The version of TLS, for metrics.
+    pub version: &'static str,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
     names: Arc<CertificateNames>,
 }
 
@@ -107,7 +112,14 @@ impl Terminator {
             return Err("the client certificate of the resumed session has expired".to_owned());
         }
         let server_name = session.server_name().map(str::to_ascii_lowercase);
-        let result = HandshakeResult { server_name, client, names: Arc::clone(&active.names) };
+        let version = match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "1.3",
+            Some(ProtocolVersion::TLSv1_2) => "1.2",
+            _ => "other",
+        };
+        let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+        let names = Arc::clone(&active.names);
+        let result = HandshakeResult { server_name, client, version, resumed, names };
         Ok((ServerStream(stream), result))
     }
 

@@ -36,6 +36,7 @@ mod http2_backends;
 mod kubernetes;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod log;
 mod passage;
 mod plan;

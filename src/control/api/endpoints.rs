@@ -3,6 +3,7 @@
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
+use axum::routing::get;
 use http::{Method, Uri};
 use serde_json::Value;
 
@@ -11,7 +12,8 @@ use super::endpoint::Endpoint;
 use super::problem::{Cause, Problem};
 use super::registrations::{Deregistered, RegisteredBackend};
 use super::{
-    cache_purge, cache_state, caller, configuration, evaluation, log, openapi, overrides, pools, process, registrations,
+    cache_purge, cache_state, caller, configuration, evaluation, log, metrics, openapi, overrides, pools, process,
+    registrations,
 };
 use crate::config::admin::Role;
 
@@ -137,7 +139,9 @@ pub(super) fn router(api: Api) -> Router {
         let guard = middleware::from_fn(move |request, next| caller::guard(required, request, next));
         router.route(row.path, row.serve.route_layer(guard))
     });
+    let guard = middleware::from_fn(move |request, next| caller::guard(READ, request, next));
     routed
+        .route(metrics::PATH, get(metrics::metrics).route_layer(guard))
         .fallback(async |uri: Uri| Problem::new(Cause::UnknownPath, format!("there is no {}", uri.path())))
         .method_not_allowed_fallback(async || {
             Problem::new(Cause::MethodNotAllowed, "see `Allow` for the methods of this path")

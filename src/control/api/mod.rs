@@ -32,6 +32,7 @@ pub mod overrides;
 pub mod pools;
 pub mod problem;
 pub mod registrations;
+pub mod metrics;
 pub mod process;
 pub mod remote;
 pub mod socket;

@@ -186,6 +186,9 @@ impl OwnEngine {
                 return Err(failover::after_connect(client, exchange, e).into_up());
             }
         };
+        if idle.is_none() {
+            exchange.connected_anew();
+        }
         let idle_http1 = idle.filter(|_| matches!(connected, Connected::Http1(_)));
         let result = match connected {
             Connected::Http1(stream) => self.over_http1(client, exchange, form, (&peer, key, stream)).await,

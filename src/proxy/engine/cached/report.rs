@@ -7,11 +7,13 @@ use std::time::Duration;
 use crate::decision::RequestAffinity;
 use crate::http::rejection::Rejection;
 use crate::pool::Endpoint;
-use crate::proxy::exchange::Exchange;
+use crate::proxy::exchange::{Exchange, Times};
 
 /// How the attempts of a fetch went.
 pub(in crate::proxy::engine) struct Report {
     attempted: Vec<Arc<Endpoint>>,
+    outcomes: (&'static str, Vec<&'static str>),
+    times: Times,
     upstream_latency: Option<Duration>,
     target_index: usize,
     affinity: RequestAffinity,
@@ -25,6 +27,8 @@ impl Report {
     pub(super) fn of(exchange: &Exchange) -> Self {
         Self {
             attempted: exchange.attempted.clone(),
+            outcomes: (exchange.attempt_outcome, exchange.earlier_outcomes.clone()),
+            times: exchange.times,
             upstream_latency: exchange.upstream_latency,
             target_index: exchange.target_index,
             affinity: exchange.affinity,
@@ -36,6 +40,8 @@ impl Report {
     /// Stores it in the exchange of the client.
     pub(super) fn apply(self, exchange: &mut Exchange) {
         exchange.attempted = self.attempted;
+        (exchange.attempt_outcome, exchange.earlier_outcomes) = self.outcomes;
+        exchange.times = self.times;
         exchange.upstream_latency = self.upstream_latency;
         exchange.target_index = self.target_index;
         exchange.affinity = self.affinity;
