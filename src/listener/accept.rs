@@ -120,7 +120,7 @@ impl Closed {
 /// Serves one connection to its end.
 async fn serve<E: Engine>(worker: Arc<WorkerContext<E>>, accepted: AcceptedSocket, open: OpenConnection) {
     let peer = accepted.peer;
-    let counted = worker.metrics.connection(&accepted.settings.policy.listener);
+    let counted = worker.observers.metrics.connection(&accepted.settings.policy.listener);
     // Boxed, so that the memory of the handshake is not kept for the life of the connection.
     let establishing: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(establish(&worker, accepted, &counted));
     match timeout(worker.timeouts().handshake, establishing).await {
@@ -144,6 +144,7 @@ async fn establish<E: Engine>(
     accepted: AcceptedSocket,
     counted: &CountedConnection,
 ) -> Result<(ClientStream, Slot, bool), Closed> {
+    let opened = Instant::now().into_std();
     let AcceptedSocket { mut io, peer, settings } = accepted;
     let local = io.get_socket_digest().and_then(|digest| digest.local_addr()?.as_inet().copied());
     let (mut peer, mut local) = (peer, local);
@@ -163,7 +164,8 @@ async fn establish<E: Engine>(
         }
     };
     let timeouts = worker.timeouts();
-    let connection = |handshake| Arc::new(Connection::new(peer, local, handshake, Arc::clone(&settings.policy)));
+    let connection =
+        |handshake| Arc::new(Connection::new((peer, local), opened, handshake, Arc::clone(&settings.policy)));
     if let Some(tls) = &settings.tls {
         let (stream, result) = tls.handshake(io).await.map_err(|e| Closed::because("tls_handshake", e))?;
         counted.handshake(result.version, result.resumed);

@@ -85,7 +85,7 @@ async fn reject<E: Engine>(
     };
     let status = if write.await.is_ok() { rejection.status() } else { 0 };
     handle.stream().discard();
-    worker.finish(
+    worker.observers.rejected(
         &connection.policy.listener,
         &Record {
             time: SystemTime::now(),

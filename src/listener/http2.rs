@@ -313,7 +313,7 @@ fn pass<E: Engine>(worker: &Arc<WorkerContext<E>>, request: Box<Request>, active
 
 /// The access log line of a malformed request. Its method and target are not known.
 fn log_rejection<E: Engine>(worker: &WorkerContext<E>, client: &ClientConnection, detailed: DetailedRejection) {
-    worker.finish(
+    worker.observers.rejected(
         &client.policy.listener,
         &Record {
             time: SystemTime::now(),

@@ -20,8 +20,7 @@ use super::engine::Engine;
 use super::sockets::Socket;
 use super::worker_context::WorkerContext;
 use crate::base::vital::Vital;
-use crate::observe::AccessLog;
-use crate::observe::metrics::{Metrics, WorkerMetrics};
+use crate::observe::Observers;
 
 /// The number of tasks that a worker runs between two looks at its sockets. A larger number saves system calls and lets
 /// more responses of a connection leave in one write; tokio's default is 61. docs/performance.md has the measurement.
@@ -37,12 +36,10 @@ pub struct BoundListener {
 
 /// The parts from which each worker is built.
 pub struct WorkerParts<E> {
-    /// Creates the engine of a worker with these counters. It runs inside the runtime of the worker.
-    pub engine: Box<dyn Fn(WorkerMetrics) -> E + Send + Sync>,
-    /// The access log for rejected requests.
-    pub access_log: AccessLog,
-    /// The counters of all workers.
-    pub metrics: Metrics,
+    /// Creates the engine of a worker with these observers. It runs inside the runtime of the worker.
+    pub engine: Box<dyn Fn(Observers) -> E + Send + Sync>,
+    /// Creates the observers of a worker with this number of threads.
+    pub observers: Box<dyn Fn(usize) -> Observers + Send + Sync>,
 }
 
 /// Creates the parts. It runs when the service starts, because a daemon must not have threads before it forks.
@@ -192,11 +189,10 @@ impl<E: Engine> Worker<E> {
     async fn run(mut self) {
         let number = self.number;
         let _vital = Vital(format!("worker {number}"));
-        let metrics = self.parts.metrics.worker(self.threads);
-        let lag = metrics.lag();
+        let observers = (self.parts.observers)(self.threads);
+        let lag = observers.metrics.lag();
         tokio::spawn(async move { lag.measure().await });
-        let engine = (self.parts.engine)(metrics.clone());
-        let observers = (self.parts.access_log.clone(), metrics);
+        let engine = (self.parts.engine)(observers.clone());
         let worker = Arc::new(WorkerContext::new(engine, observers, self.drain.clone(), self.rules));
         let listener = |(settings, socket): (_, Socket)| Ok((settings, socket.into_async()?));
         let listeners: io::Result<Vec<_>> = self.listeners.into_iter().map(listener).collect();

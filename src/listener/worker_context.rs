@@ -1,5 +1,5 @@
-//! The state that a worker uses to serve connections: its engine with its own pool of backend connections, the
-//! access log, and the active client settings.
+//! The state that a worker uses to serve connections: its engine with its own pool of backend connections, its
+//! observers, and the active client settings.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,14 +16,12 @@ use crate::base::accept_errors::AcceptErrors;
 use crate::http::access_rules::Verdict;
 use crate::http::client_address::ClientKey;
 use crate::http::request_limits::RequestLimits;
-use crate::observe::metrics::{Finished, WorkerMetrics};
-use crate::observe::{AccessLog, Record};
+use crate::observe::Observers;
 
 /// The state that a worker uses to serve connections.
 pub(super) struct WorkerContext<E> {
     pub(super) engine: E,
-    access_log: AccessLog,
-    pub(super) metrics: WorkerMetrics,
+    pub(super) observers: Observers,
     pub(super) drain: Drain,
     /// Whether draining has started. Read for every request.
     pub(super) draining: watch::Receiver<bool>,
@@ -33,20 +31,9 @@ pub(super) struct WorkerContext<E> {
 }
 
 impl<E> WorkerContext<E> {
-    pub(super) fn new(
-        engine: E,
-        (access_log, metrics): (AccessLog, WorkerMetrics),
-        drain: Drain,
-        active: ActiveClientRules,
-    ) -> Self {
+    pub(super) fn new(engine: E, observers: Observers, drain: Drain, active: ActiveClientRules) -> Self {
         let ActiveClientRules { current: rules, connections, accept_errors } = active;
-        Self { engine, access_log, metrics, draining: drain.started(), drain, connections, accept_errors, rules }
-    }
-
-    /// Writes the access log line of a request that the listener has rejected, and counts it.
-    pub(super) fn finish(&self, listener: &str, record: &Record<'_>) {
-        self.access_log.write(record);
-        self.metrics.finished(&Finished::of(listener, record), std::iter::empty());
+        Self { engine, observers, draining: drain.started(), drain, connections, accept_errors, rules }
     }
 
     /// The client timeouts.

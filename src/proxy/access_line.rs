@@ -12,8 +12,8 @@ use super::requested_target::RequestedTarget;
 use crate::base::lifecycle::{AbortedRequest, Lifecycle, Phase};
 use crate::decision::host;
 use crate::http::rejection::Rejection;
-use crate::observe::metrics::{Attempt, Finished, WorkerMetrics};
-use crate::observe::{AccessLog, Record};
+use crate::observe::metrics::{Attempt, Finished};
+use crate::observe::{Observers, Record};
 
 impl Exchange {
     /// Writes the access log line, and counts the request.
@@ -21,7 +21,7 @@ impl Exchange {
         &mut self,
         side: &impl ClientSide,
         e: Option<&Error>,
-        (access_log, metrics): (&AccessLog, &WorkerMetrics),
+        observers: &Observers,
         lifecycle: &Lifecycle,
     ) {
         if self.uncounted {
@@ -67,7 +67,6 @@ impl Exchange {
             cause: if cut { "shutdown" } else { self.cause(e) },
             detail: self.fault().map_or(&*self.detail, |fault| fault.detail),
         };
-        access_log.write(&record);
         let listener = self.policy().map_or("", |policy| &policy.listener);
         let request = Finished {
             overhead: self.times.overhead,
@@ -76,13 +75,14 @@ impl Exchange {
             received: self.body_received(),
             ..Finished::of(listener, &record)
         };
-        metrics.finished(&request, self.attempts(record.cause));
+        let timeline = |kept| self.timeline(listener, &record, kept);
+        observers.finished(&record, &request, self.attempts(record.cause), timeline);
     }
 
     /// The attempts of a request with this cause.
-    fn attempts(&self, cause: &'static str) -> impl Iterator<Item = Attempt<'_>> {
+    pub(super) fn attempts(&self, cause: &'static str) -> impl Iterator<Item = Attempt<'_>> {
         let last = if self.attempt_outcome.is_empty() { cause } else { self.attempt_outcome };
-        let outcomes = self.earlier_outcomes.iter().copied().chain([last]);
+        let outcomes = self.earlier_attempts.iter().map(|earlier| earlier.outcome).chain([last]);
         self.attempted
             .iter()
             .zip(outcomes)

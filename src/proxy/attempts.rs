@@ -11,7 +11,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use super::affinity::AFFINITY_LOST;
 use super::client_side::ClientSide;
 use super::deadlines::{Deadline, Deadlines, Expiry, Limits, ToBackend};
-use super::exchange::Exchange;
+use super::exchange::{EarlierAttempt, Exchange};
 use crate::base::event::Event;
 use crate::base::units::Period;
 use crate::decision::snapshot::{Route, Target};
@@ -165,11 +165,10 @@ impl Exchange {
         let now = self.reserved_at.unwrap_or_else(Instant::now);
         let limit = target.template.timeouts.attempt;
         self.set_attempt_deadline(&mut peer, limit, now)?;
-        (self.selected_at, self.recorded, self.rejection) = (Some(now), false, None);
         if !self.attempted.is_empty() {
-            self.earlier_outcomes.push(std::mem::take(&mut self.attempt_outcome));
-            self.times.connect = None;
+            self.end_attempt();
         }
+        (self.selected_at, self.recorded, self.rejection) = (Some(now), false, None);
         self.reserved_at = None;
         self.attempted.push(endpoint);
         Ok(Box::new(peer))
@@ -322,8 +321,19 @@ impl Exchange {
         self.upstream_latency.is_some()
     }
 
+    /// Keeps what is known of the attempt before the next one.
+    fn end_attempt(&mut self) {
+        self.earlier_attempts.push(EarlierAttempt {
+            chosen: self.selected_at,
+            connect: self.times.connect.take(),
+            outcome: std::mem::take(&mut self.attempt_outcome),
+            ended: self.attempt_ended.take(),
+        });
+    }
+
     /// Notes the outcome of the attempt for its counters.
-    pub(super) fn note_outcome(&mut self, outcome: AttemptOutcome) {
+    pub(super) fn note_outcome(&mut self, outcome: AttemptOutcome, now: Instant) {
+        self.attempt_ended = Some(now);
         let cause = |otherwise| self.rejection.map_or(otherwise, |rejection| rejection.cause());
         self.attempt_outcome = match outcome {
             AttemptOutcome::Status(status) => status_class(status),
@@ -337,8 +347,14 @@ impl Exchange {
     }
 
     /// Notes that the connection of the attempt is new, and established now.
-    pub(super) fn connected_anew(&mut self) {
+    pub(super) fn connection_established(&mut self) {
         self.times.connect = self.selected_at.map(|picked| picked.elapsed());
+    }
+
+    /// Notes an outcome that is not recorded, because the backend is not at fault.
+    #[expect(clippy::disallowed_methods, reason = "the attempt failed now")]
+    pub(super) fn note_outcome_now(&mut self, outcome: AttemptOutcome) {
+        self.note_outcome(outcome, Instant::now());
     }
 
     /// Records the outcome of the attempt, once.
@@ -358,7 +374,7 @@ impl Exchange {
     }
 
     fn record_at(&mut self, outcome: AttemptOutcome, now: Instant) {
-        self.note_outcome(outcome);
+        self.note_outcome(outcome, now);
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }

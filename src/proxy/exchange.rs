@@ -49,6 +49,19 @@ pub(super) struct Times {
     pub(super) connect: Option<Duration>,
 }
 
+/// An attempt before the current one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EarlierAttempt {
+    /// When its backend was chosen.
+    pub(super) chosen: Option<Instant>,
+    /// In which time its new connection was established.
+    pub(super) connect: Option<Duration>,
+    /// The status class of its response, or the cause of its failure.
+    pub(super) outcome: &'static str,
+    /// When the outcome was known.
+    pub(super) ended: Option<Instant>,
+}
+
 /// Pingora's context of one request. Dropping it releases everything.
 pub struct Exchange {
     pub(super) snapshot: Arc<Snapshot>,
@@ -110,8 +123,10 @@ pub struct Exchange {
     pub(super) recorded: bool,
     /// The status class of the current attempt, or the cause of its failure; empty before its end.
     pub(super) attempt_outcome: &'static str,
-    /// The same of the earlier attempts.
-    pub(super) earlier_outcomes: Vec<&'static str>,
+    /// When that was; `None` before.
+    pub(super) attempt_ended: Option<Instant>,
+    /// The earlier attempts.
+    pub(super) earlier_attempts: Vec<EarlierAttempt>,
     pub(super) times: Times,
     pub(super) upstream_latency: Option<Duration>,
     pub(super) deadline: Option<Deadline>,
@@ -180,7 +195,8 @@ impl Exchange {
             selected_at: None,
             recorded: false,
             attempt_outcome: "",
-            earlier_outcomes: Vec::new(),
+            attempt_ended: None,
+            earlier_attempts: Vec::new(),
             times: Times::default(),
             upstream_latency: None,
             deadline: None,

@@ -102,7 +102,7 @@ pub(super) fn after_broken_connection(
         return e;
     }
     if exchange.backend_not_at_fault {
-        exchange.note_outcome(failure);
+        exchange.note_outcome_now(failure);
     } else {
         exchange.record(failure);
     }

@@ -18,7 +18,7 @@
 //! - [`headers`]: adds, replaces and removes headers in both directions; [`forwarding`]: the forwarding headers.
 //! - [`failover`]: failures, and whether another backend is attempted.
 //! - [`timeouts`]: deadlines of a request and its attempts; [`deadlines`]: timeouts of HTTP/1 backends.
-//! - [`respond`]: error responses. [`access_line`]: the access log line.
+//! - [`respond`]: error responses. [`access_line`]: the end of a request; [`timeline`]: what the recorder keeps.
 
 mod access_line;
 mod admission;
@@ -39,6 +39,7 @@ mod respond;
 mod state;
 mod subrequests;
 mod affinity;
+mod timeline;
 mod timeouts;
 mod attempts;
 mod body_filters;
@@ -118,7 +119,7 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
         if !reused {
-            exchange.connected_anew();
+            exchange.connection_established();
         }
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet()).copied();
         let deadlines = exchange.enforces_timeouts().then_some(&self.deadlines);

@@ -46,7 +46,8 @@ use crate::listener::listener_service::{BoundListener, Prepare, WorkerParts, Wor
 use crate::listener::{AcceptorSettings, ActiveClientRules, Drain, ListenerService, Socket};
 use crate::observe::metrics::Metrics;
 use crate::observe::recent_requests::RecentRequests;
-use crate::observe::{AccessLog, OperatorLog, access_log};
+use crate::observe::recorder::Recorder;
+use crate::observe::{AccessLog, Observers, OperatorLog, access_log};
 use crate::pool::PoolService;
 use crate::proxy::Proxy;
 use crate::proxy::engine::Engine;
@@ -214,6 +215,7 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
         state_file: Arc::new(build.state_file),
         recent_requests: Arc::new(RecentRequests::new(build.begun)),
         metrics: Metrics::new(SystemTime::now()),
+        recorder: Recorder::default(),
         lifecycle: lifecycle.clone(),
         upgrades: give_upgrades,
     };
@@ -235,8 +237,7 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
     let (found, state_file) = (Arc::clone(&live.snapshot), Arc::clone(&live.state_file));
     let logs = (build.access_log, log_slot.clone());
     let prepare = prepare(Arc::clone(&server.configuration), (live, build.caches), logs, (build.workers, build.engine));
-    let listening = describe(&listeners);
-    let served = lifecycle.clone();
+    let (listening, served) = (describe(&listeners), lifecycle.clone());
     let on_ready = move || {
         if let Some(ready) = handing.ready {
             // Until now the control socket belonged to the old process.
@@ -339,20 +340,26 @@ fn prepare(
         *slot.lock() = Some(access_log.clone());
         // The store on disk has a thread, which must not start before the daemon forks.
         live.snapshot.load().caches.open(&stores, used_stores.iter().copied())?;
-        let metrics = live.metrics.clone();
+        let observers = {
+            let (metrics, recorder) = (live.metrics.clone(), live.recorder.clone());
+            move |threads| Observers {
+                access_log: access_log.clone(),
+                metrics: metrics.worker(threads),
+                recorder: recorder.worker(threads),
+            }
+        };
         let engine = {
-            let access_log = access_log.clone();
-            move |metrics| {
+            move |observers| {
                 let recorder = live.recent_requests.recorder(threads);
                 let lifecycle = live.lifecycle.clone();
-                let proxy = Proxy::new(Arc::clone(&live.snapshot), (access_log.clone(), metrics), recorder, lifecycle);
+                let proxy = Proxy::new(Arc::clone(&live.snapshot), observers, recorder, lifecycle);
                 let mut pingora = HttpProxy::new(proxy.clone(), Arc::clone(&conf));
                 pingora.server_options = Some(options());
                 pingora.handle_init_modules();
                 Engine::new(proxy, pingora, &conf, engine == EngineKind::Own)
             }
         };
-        Ok(WorkerParts { engine: Box::new(engine), access_log, metrics })
+        Ok(WorkerParts { engine: Box::new(engine), observers: Box::new(observers) })
     })
 }
 

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -66,6 +66,8 @@ pub struct HandshakeResult {
     pub version: &'static str,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
+    /// How long it took.
+    pub duration: Duration,
     names: Arc<CertificateNames>,
 }
 
@@ -101,8 +103,9 @@ impl Terminator {
     ///
     /// # Errors
     /// A message, if the handshake fails.
+    #[expect(clippy::disallowed_methods, reason = "the handshake begins now")]
     pub async fn handshake<S: IO>(&self, stream: S) -> Result<(ServerStream<S>, HandshakeResult), String> {
-        let active = self.active.load_full();
+        let (begun, active) = (Instant::now(), self.active.load_full());
         let stream = active.acceptor.accept(stream).await.map_err(|e| format!("TLS handshake: {e}"))?;
         let session = stream.get_ref().1;
         let certificate = session.peer_certificates().and_then(|chain| chain.first());
@@ -119,7 +122,7 @@ impl Terminator {
         };
         let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
         let names = Arc::clone(&active.names);
-        let result = HandshakeResult { server_name, client, version, resumed, names };
+        let result = HandshakeResult { server_name, client, version, resumed, duration: begun.elapsed(), names };
         Ok((ServerStream(stream), result))
     }
 

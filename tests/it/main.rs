@@ -41,6 +41,7 @@ mod log;
 mod passage;
 mod plan;
 mod proxy_protocol;
+mod recorder;
 mod reload;
 mod resilience;
 mod retries;

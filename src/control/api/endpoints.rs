@@ -13,7 +13,7 @@ use super::problem::{Cause, Problem};
 use super::registrations::{Deregistered, RegisteredBackend};
 use super::{
     cache_purge, cache_state, caller, configuration, evaluation, log, metrics, openapi, overrides, pools, process,
-    registrations,
+    registrations, requests,
 };
 use crate::config::admin::Role;
 
@@ -26,6 +26,7 @@ pub fn endpoints() -> Vec<Endpoint> {
     let mut all = of_the_process();
     all.extend(of_backends());
     all.extend(of_the_cache_and_the_log());
+    all.extend(of_requests());
     all
 }
 
@@ -132,6 +133,19 @@ fn of_the_cache_and_the_log() -> Vec<Endpoint> {
     ]
 }
 
+fn of_requests() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new(GET, "/requests", READ, "Requests that the recorder has kept.", requests::list),
+        Endpoint::new(
+            GET,
+            "/requests/{id}",
+            READ,
+            "What happened to a request, and what would happen now.",
+            requests::one,
+        ),
+    ]
+}
+
 /// The table as a service.
 pub(super) fn router(api: Api) -> Router {
     let routed = endpoints().into_iter().fold(Router::new(), |router, row| {
@@ -141,7 +155,8 @@ pub(super) fn router(api: Api) -> Router {
     });
     let guard = middleware::from_fn(move |request, next| caller::guard(READ, request, next));
     routed
-        .route(metrics::PATH, get(metrics::metrics).route_layer(guard))
+        .route(metrics::PATH, get(metrics::metrics).route_layer(guard.clone()))
+        .route(requests::TAP, get(requests::tap).route_layer(guard))
         .fallback(async |uri: Uri| Problem::new(Cause::UnknownPath, format!("there is no {}", uri.path())))
         .method_not_allowed_fallback(async || {
             Problem::new(Cause::MethodNotAllowed, "see `Allow` for the methods of this path")

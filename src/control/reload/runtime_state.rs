@@ -16,6 +16,7 @@ use crate::listener::{ActiveClientRules, ClientRules, descriptors};
 use crate::observe::access_log;
 use crate::observe::metrics::Metrics;
 use crate::observe::recent_requests::RecentRequests;
+use crate::observe::recorder::Recorder;
 use crate::pool::RunningPools;
 use crate::tls::Terminator;
 
@@ -44,6 +45,8 @@ pub struct RuntimeState {
     pub recent_requests: Arc<RecentRequests>,
     /// The counters of all workers.
     pub metrics: Metrics,
+    /// The recorder of single requests.
+    pub recorder: Recorder,
     /// The phase of the process.
     pub lifecycle: Lifecycle,
     /// Requests upgrades.

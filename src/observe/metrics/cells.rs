@@ -7,7 +7,8 @@ use ahash::RandomState;
 use hashbrown::{Equivalent, HashMap};
 
 use super::histogram::Histogram;
-use crate::observe::Record;
+use super::slowest::Slowest;
+use crate::observe::record::Record;
 
 /// The method in a label: clients cannot create values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,6 +149,7 @@ pub(super) struct RouteCells {
     pub(super) connect: Histogram,
     pub(super) received: u64,
     pub(super) sent: u64,
+    slowest: Slowest,
 }
 
 impl RouteCells {
@@ -162,7 +164,8 @@ impl RouteCells {
         }
     }
 
-    fn finished(&mut self, request: &Finished<'_>) {
+    /// Returns whether the request belongs to the slowest 1 %.
+    fn finished(&mut self, request: &Finished<'_>) -> bool {
         self.count(MethodLabel::of(request.method), StatusLabel::of(request.status), request.cause, 1);
         self.duration.observe(request.duration);
         for (histogram, duration) in [
@@ -177,6 +180,7 @@ impl RouteCells {
         }
         self.received += request.received;
         self.sent += request.sent;
+        self.slowest.note(request.duration)
     }
 
     /// Adds the counts of another worker.
@@ -264,7 +268,7 @@ impl ListenerCells {
 }
 
 /// Changes the counters of `key`, which is copied only if there are none yet.
-fn update<K, Q, V>(map: &mut HashMap<K, V, RandomState>, key: &Q, change: impl FnOnce(&mut V))
+fn update<K, Q, V, T>(map: &mut HashMap<K, V, RandomState>, key: &Q, change: impl FnOnce(&mut V) -> T) -> T
 where
     K: Eq + Hash + for<'a> From<&'a Q>,
     Q: Hash + Equivalent<K> + ?Sized,
@@ -285,13 +289,14 @@ pub(super) struct Cells {
 }
 
 impl Cells {
-    /// Counts a finished request and its attempts.
-    pub(super) fn finished<'a>(&mut self, request: &Finished<'_>, attempts: impl Iterator<Item = Attempt<'a>>) {
+    /// Counts a finished request and its attempts. Returns whether it belongs to the slowest 1 % of its route.
+    pub(super) fn finished<'a>(&mut self, request: &Finished<'_>, attempts: impl Iterator<Item = Attempt<'a>>) -> bool {
         let Finished { listener, route, pool, .. } = *request;
-        update(&mut self.routes, &RouteKeyRef { listener, route, pool }, |cells| cells.finished(request));
+        let slow = update(&mut self.routes, &RouteKeyRef { listener, route, pool }, |cells| cells.finished(request));
         for Attempt { backend, outcome } in attempts {
             update(&mut self.backends, &BackendKeyRef { pool, backend }, |cells| count_attempts(cells, outcome, 1));
         }
+        slow
     }
 
     /// Changes the counters of a listener.

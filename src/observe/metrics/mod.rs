@@ -13,6 +13,7 @@ pub mod families;
 mod histogram;
 mod lag;
 mod process;
+mod slowest;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -96,9 +97,9 @@ impl Metrics {
 }
 
 impl WorkerMetrics {
-    /// Counts a finished request and its attempts.
-    pub fn finished<'a>(&self, request: &Finished<'_>, attempts: impl Iterator<Item = Attempt<'a>>) {
-        self.change(|cells| cells.finished(request, attempts));
+    /// Counts a finished request and its attempts. Returns whether it belongs to the slowest 1 % of its route.
+    pub fn finished<'a>(&self, request: &Finished<'_>, attempts: impl Iterator<Item = Attempt<'a>>) -> bool {
+        self.change(|cells| cells.finished(request, attempts)).unwrap_or_default()
     }
 
     /// Counts a connection of a client, until the result is dropped.
@@ -115,11 +116,9 @@ impl WorkerMetrics {
     }
 
     /// Changes counters that are not locked. A worker with one thread has one set of them, which only a scrape can lock.
-    fn change(&self, change: impl FnOnce(&mut Cells)) {
+    fn change<T>(&self, change: impl FnOnce(&mut Cells) -> T) -> Option<T> {
         let free = self.threads.iter().find_map(|cells| cells.0.try_lock());
-        if let Some(mut cells) = free.or_else(|| self.threads.first().map(|first| first.0.lock())) {
-            change(&mut cells);
-        }
+        free.or_else(|| self.threads.first().map(|first| first.0.lock())).map(|mut cells| change(&mut cells))
     }
 }
 

@@ -187,7 +187,7 @@ impl OwnEngine {
             }
         };
         if idle.is_none() {
-            exchange.connected_anew();
+            exchange.connection_established();
         }
         let idle_http1 = idle.filter(|_| matches!(connected, Connected::Http1(_)));
         let result = match connected {

@@ -2,17 +2,18 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::decision::RequestAffinity;
 use crate::http::rejection::Rejection;
 use crate::pool::Endpoint;
-use crate::proxy::exchange::{Exchange, Times};
+use crate::proxy::exchange::{EarlierAttempt, Exchange, Times};
 
 /// How the attempts of a fetch went.
 pub(in crate::proxy::engine) struct Report {
     attempted: Vec<Arc<Endpoint>>,
-    outcomes: (&'static str, Vec<&'static str>),
+    outcome: (&'static str, Option<Instant>, Option<Instant>),
+    earlier_attempts: Vec<EarlierAttempt>,
     times: Times,
     upstream_latency: Option<Duration>,
     target_index: usize,
@@ -27,7 +28,8 @@ impl Report {
     pub(super) fn of(exchange: &Exchange) -> Self {
         Self {
             attempted: exchange.attempted.clone(),
-            outcomes: (exchange.attempt_outcome, exchange.earlier_outcomes.clone()),
+            outcome: (exchange.attempt_outcome, exchange.selected_at, exchange.attempt_ended),
+            earlier_attempts: exchange.earlier_attempts.clone(),
             times: exchange.times,
             upstream_latency: exchange.upstream_latency,
             target_index: exchange.target_index,
@@ -40,7 +42,8 @@ impl Report {
     /// Stores it in the exchange of the client.
     pub(super) fn apply(self, exchange: &mut Exchange) {
         exchange.attempted = self.attempted;
-        (exchange.attempt_outcome, exchange.earlier_outcomes) = self.outcomes;
+        (exchange.attempt_outcome, exchange.selected_at, exchange.attempt_ended) = self.outcome;
+        exchange.earlier_attempts = self.earlier_attempts;
         exchange.times = self.times;
         exchange.upstream_latency = self.upstream_latency;
         exchange.target_index = self.target_index;
