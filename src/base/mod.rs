@@ -12,6 +12,7 @@
 //! - [`file_stamps`]: detects changed files.
 //! - [`regular_expression`]: regular expressions of the configuration.
 //! - [`text_file`]: reads text files with a byte-order mark.
+//! - [`timeouts`]: the timeouts of a request to a backend.
 //! - [`vital`]: ends the process if a task fails without which it must not continue.
 
 pub mod units;
@@ -25,4 +26,5 @@ pub mod systemd;
 pub mod file_stamps;
 pub mod regular_expression;
 pub mod text_file;
+pub mod timeouts;
 pub mod vital;

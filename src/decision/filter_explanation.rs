@@ -13,7 +13,7 @@ use crate::filter::body::BodyFilters;
 use crate::filter::chain::Item;
 use crate::filter::changes::FieldChange;
 use crate::filter::response::Source;
-use crate::filter::{Changes, Level, Response, Step};
+use crate::filter::{Changes, Level, Response, Step, timeout};
 use crate::http::rejection::Rejection;
 
 /// What a filter does to a request.
@@ -84,6 +84,9 @@ fn differences(before: &Changes, after: &Changes) -> String {
     }
     if let (true, Some(size)) = (before.body_size != after.body_size, after.body_size) {
         words.push(format!("body of at most {size} bytes"));
+    }
+    if before.timeouts != after.timeouts {
+        words.push(format!("timeouts {}", timeout::words(&after.timeouts)));
     }
     let new = after.fields.iter().skip(before.fields.len());
     words.extend(new.map(|change| match change {

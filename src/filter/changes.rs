@@ -10,6 +10,7 @@ pub const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-
 
 use super::limits::Quota;
 use super::token::Claims;
+use crate::base::timeouts::TimeoutsConfig;
 
 /// A change to the header fields of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub struct Changes {
     pub buffer_size: Option<u64>,
     /// The largest body in bytes, if it is not that of the route.
     pub body_size: Option<u64>,
+    /// The timeouts that are not those of the route.
+    pub timeouts: TimeoutsConfig,
 }
 
 impl Changes {

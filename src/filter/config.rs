@@ -15,6 +15,7 @@ use super::{
     maintenance, rate_limit, redirect, respond, rewrite, security_headers,
 };
 use crate::base::fault::{Faults, Place, nearest};
+use crate::base::timeouts::TimeoutsConfig;
 use crate::base::units::PoolName;
 
 /// One item of a `filters:` list: exactly one filter, or the name of a chain.
@@ -55,6 +56,8 @@ pub struct Config {
     pub error_pages: Option<error_pages::Config>,
     /// Responds 503 during maintenance.
     pub maintenance: Option<maintenance::Config>,
+    /// Timeouts instead of those of the route.
+    pub timeout: Option<TimeoutsConfig>,
 }
 
 /// The configuration of one kind of filter.
@@ -84,7 +87,7 @@ fn row<C: Configuration>(config: Option<&C>) -> Option<&dyn Configuration> {
 
 impl Config {
     /// The filters, each with its key and its configuration if it has one.
-    fn filters(&self) -> [Row<'_>; 16] {
+    fn filters(&self) -> [Row<'_>; 17] {
         [
             ("headers", row(self.headers.as_ref())),
             ("security_headers", row(self.security_headers.as_ref())),
@@ -102,6 +105,7 @@ impl Config {
             ("compress", row(self.compress.as_ref())),
             ("error_pages", row(self.error_pages.as_ref())),
             ("maintenance", row(self.maintenance.as_ref())),
+            ("timeout", row(self.timeout.as_ref())),
         ]
     }
 

@@ -18,7 +18,7 @@
 //!   [`body_limit`]; [`buffer`]; [`compress`] with [`accept_encoding`] and [`encoder`]; [`cors`]; [`error_pages`] with
 //!   [`error_page_format`]; [`forward_auth`] with [`subrequests`]; [`headers`]; [`jwt`] with [`token`]; [`maintenance`];
 //!   [`rate_limit`] with [`limits`] and [`shared_state`]; [`redirect`]; [`respond`]; [`rewrite`] with [`rewrite_path`],
-//!   [`rewrite_query`] and [`rewrite_back`]; [`security_headers`].
+//!   [`rewrite_query`] and [`rewrite_back`]; [`security_headers`]; [`timeout`].
 //! - [`body`]: filters of the bodies of responses.
 
 pub mod accept_encoding;
@@ -61,6 +61,7 @@ pub mod rewrite_query;
 pub mod security_headers;
 pub mod subrequests;
 pub mod shared_state;
+pub mod timeout;
 pub mod token;
 pub mod variables;
 pub mod watched_file;

@@ -37,7 +37,7 @@ impl Exchange {
     pub(super) async fn reserve(&mut self, side: &mut impl ClientSide) -> Result<(), Rejection> {
         let target = self.target().ok_or(Rejection::Internal)?;
         target.pool.budget().deposit(self.began());
-        let total = target.template.timeouts.total;
+        let total = self.timeouts(target).total;
         self.key = target.pool.key(self.client, side.request());
         self.set_deadlines(&side.request().headers, total)?;
         let target = self.target().ok_or(Rejection::Internal)?;
@@ -139,9 +139,10 @@ impl Exchange {
             return Err(self.reject(Rejection::Internal));
         };
         let endpoint = Arc::clone(lease.endpoint());
+        let timeouts = self.timeouts(target);
         let mut peer = match self.upgrade {
-            true => target.template.peer_for_upgrade(endpoint.address()),
-            false => target.template.peer(endpoint.address()),
+            true => target.template.peer_for_upgrade(endpoint.address(), &timeouts),
+            false => target.template.peer(endpoint.address(), &timeouts),
         };
         if self.enforces_timeouts() {
             peer.options.read_timeout = None;
@@ -163,8 +164,7 @@ impl Exchange {
             Event::KeepaliveShortened { pool, backend, limit, keepalive_timeout }.announce();
         }
         let now = self.reserved_at.unwrap_or_else(Instant::now);
-        let limit = target.template.timeouts.attempt;
-        self.set_attempt_deadline(&mut peer, limit, now)?;
+        self.set_attempt_deadline(&mut peer, timeouts.attempt, now)?;
         if !self.attempted.is_empty() {
             self.end_attempt();
         }
@@ -240,7 +240,7 @@ impl Exchange {
     /// The current timeout: for the next part of the response, for its start once the backend has the whole
     /// request, or (while the body is being sent) for the next part of the request.
     fn current_timeout(&self, target: &Target) -> Duration {
-        let timeouts = target.template.timeouts;
+        let timeouts = self.timeouts(target);
         if self.switched {
             return Duration::MAX;
         }
@@ -255,7 +255,7 @@ impl Exchange {
 
     /// The timeout for the start of the response.
     pub(super) fn first_byte_timeout(&self, target: &Target) -> Duration {
-        let configured = target.template.timeouts.first_byte;
+        let configured = self.timeouts(target).first_byte;
         self.trial.as_ref().map_or(configured, |trial| trial.wait.min(configured))
     }
 
@@ -366,7 +366,7 @@ impl Exchange {
     /// Records that the response failed after its header had arrived.
     #[expect(clippy::disallowed_methods, reason = "the time of the failure is now")]
     pub(super) fn response_failed(&mut self, failure: Outcome) {
-        let idle = self.target().map_or(Duration::ZERO, |target| target.template.timeouts.idle);
+        let idle = self.target().map_or(Duration::ZERO, |target| self.timeouts(target).idle);
         let stalled = if self.rejection == Some(Rejection::IdleTimeout) { idle } else { Duration::ZERO };
         if let Some(lease) = &mut self.lease {
             lease.response_failed(failure, stalled, Instant::now());

@@ -11,6 +11,7 @@ use pingora::Error;
 use super::client_side::ClientSide;
 use super::deadlines::Deadline;
 use super::requested_target::RequestedTarget;
+use crate::base::timeouts::Timeouts;
 use crate::cache::RouteCache;
 use crate::decision::form;
 use crate::decision::snapshot::{Route, Snapshot, Target};
@@ -267,6 +268,12 @@ impl Exchange {
     /// The largest request body in bytes that is received before a backend is chosen, if it is.
     pub(super) fn buffer_size(&self) -> Option<u64> {
         self.filtered.as_ref()?.changes.buffer_size
+    }
+
+    /// The timeouts of the request at the pool `target`.
+    pub(super) fn timeouts(&self, target: &Target) -> Timeouts {
+        let own = target.template.timeouts;
+        self.filtered.as_ref().map_or(own, |filtered| filtered.changes.timeouts.over(own))
     }
 
     /// The chosen pool of the route.

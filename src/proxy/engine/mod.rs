@@ -59,10 +59,10 @@ use transfer::Transfer;
 use super::exchange::Exchange;
 use super::state::Proxy;
 use super::{failover, phases, respond};
+use crate::base::timeouts::Timeouts;
 use crate::http::h1::parse_request;
 use crate::listener::engine::{Engine as ListenerEngine, Http1Request, Http2Stream};
 use crate::listener::stream_handle::StreamHandle;
-use crate::pool::peer::Timeouts;
 
 /// The most attempts of a request. The retry policy allows fewer.
 const ATTEMPTS_MAX: usize = 16;
@@ -277,7 +277,7 @@ fn observe_close(exchange: &Exchange, idle: Duration) {
 fn http2_limits(exchange: &Exchange) -> Limits {
     let timeouts = exchange.target().map_or_else(Timeouts::default, |target| Timeouts {
         first_byte: exchange.first_byte_timeout(target),
-        ..target.template.timeouts
+        ..exchange.timeouts(target)
     });
     Limits { timeouts, end: exchange.attempt_deadline.map(|end| end.at.into()) }
 }

@@ -16,3 +16,4 @@ mod maintenance;
 mod rate_limit;
 mod redirect;
 mod rewrite;
+mod timeout;
