@@ -10,6 +10,7 @@ mod demo;
 mod explain;
 mod failure;
 mod logging;
+mod mirrors;
 mod plan;
 mod register;
 mod process;
@@ -74,6 +75,8 @@ enum Command {
     Errors(requests::ListArguments),
     /// Show requests as they end.
     Tap(requests::TapArguments),
+    /// Show what happened to copies of requests.
+    Mirrors(process::ProcessArguments),
     /// Show the last events.
     Events(status::EventArguments),
     /// Show or set the log level.
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Slow(arguments) => requests::slow(&arguments),
         Command::Errors(arguments) => requests::errors(&arguments),
         Command::Tap(arguments) => requests::tap(&arguments),
+        Command::Mirrors(process) => mirrors::main(&process),
         Command::Events(arguments) => status::events(&arguments),
         Command::LogLevel(arguments) => status::log_level(&arguments),
         Command::Cert(arguments) => cert::main(&arguments),

@@ -11,7 +11,8 @@
 //! - [`admin`], [`server`], [`listener`], [`routes`], [`shares`], [`expectation`], [`reload`]: blocks that belong to no
 //!   other module. `short_forms`: what may be written shorter.
 //! - `references`: unknown names in a file with other faults. `expected`, `foreign_terms`, `renamed`: hints.
-//! - `rewrites`, `filter_timeouts`: the filters `rewrite` and `timeout` of all chains that a request passes.
+//! - `rewrites`, `filter_timeouts`, `mirrors`: the filters `rewrite`, `timeout` and `mirror` of all chains that a request
+//!   passes.
 
 pub mod admin;
 pub mod diagnostic;
@@ -22,6 +23,7 @@ mod filter_timeouts;
 mod foreign_terms;
 pub mod listener;
 pub mod load;
+mod mirrors;
 pub mod positions;
 pub mod reload;
 mod references;
@@ -247,6 +249,7 @@ impl Config {
             // With other faults, routes may be missing, and positions would be wrong.
             rewrites::check(&checked, &mut faults);
             filter_timeouts::check(&checked, &mut faults);
+            mirrors::check(&checked, &mut faults);
         }
         check_admin_addresses(&checked, &root.key("admin").key("listen"), &mut faults);
         self.check_retries(&checked, &mut faults);

@@ -88,6 +88,7 @@ fn differences(before: &Changes, after: &Changes) -> String {
     if before.timeouts != after.timeouts {
         words.push(format!("timeouts {}", timeout::words(&after.timeouts)));
     }
+    words.extend(after.mirrors.iter().skip(before.mirrors.len()).map(|mirror| mirror.effect()));
     let new = after.fields.iter().skip(before.fields.len());
     words.extend(new.map(|change| match change {
         FieldChange::Set(name, value) => format!("sets {name}: {}", shown(name, value)),

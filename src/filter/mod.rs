@@ -17,6 +17,7 @@
 //! - The filters: [`access`] with [`countries`]; [`basic_auth`] with [`htpasswd`], [`password_checks`] and [`failures`];
 //!   [`body_limit`]; [`buffer`]; [`compress`] with [`accept_encoding`] and [`encoder`]; [`cors`]; [`error_pages`] with
 //!   [`error_page_format`]; [`forward_auth`] with [`subrequests`]; [`headers`]; [`jwt`] with [`token`]; [`maintenance`];
+//!   [`mirror`] with [`mirror_tally`];
 //!   [`rate_limit`] with [`limits`] and [`shared_state`]; [`redirect`]; [`respond`]; [`rewrite`] with [`rewrite_path`],
 //!   [`rewrite_query`] and [`rewrite_back`]; [`security_headers`]; [`timeout`].
 //! - [`body`]: filters of the bodies of responses.
@@ -47,6 +48,8 @@ mod limit_key;
 pub mod limits;
 pub mod local_response;
 pub mod maintenance;
+pub mod mirror;
+pub mod mirror_tally;
 pub mod password_checks;
 pub mod pending;
 pub mod rate_limit;
@@ -115,6 +118,11 @@ pub trait Filter: fmt::Debug + Send + Sync {
     /// Takes its state, such as counts, from the previous snapshot or an equal filter, or starts it. Called once for each
     /// snapshot.
     fn share_state(&self, _shared: &mut SharedState) {}
+
+    /// The state of a filter that sends copies of requests.
+    fn mirror(&self) -> Option<&Arc<mirror::Mirror>> {
+        None
+    }
 
     /// A number that changes with the contents of the files that the filter has read. A reload keeps the filter, with its
     /// state, as long as this and the configuration are equal.

@@ -10,6 +10,7 @@ use pingora::Error;
 
 use super::client_side::ClientSide;
 use super::deadlines::Deadline;
+use super::mirroring::Mirroring;
 use super::requested_target::RequestedTarget;
 use crate::base::timeouts::Timeouts;
 use crate::cache::RouteCache;
@@ -86,6 +87,8 @@ pub struct Exchange {
     pub(super) accepted: Option<Box<HeaderMap>>,
     /// What transforms the response body, until its end; `None` if nothing does.
     pub(super) body_filters: Option<Box<BodyFilters>>,
+    /// The copies of the request that filters send.
+    pub(super) mirroring: Option<Box<Mirroring>>,
     /// The cause of a response by a filter.
     pub(super) filter_cause: &'static str,
     /// The decision of the rate limiter and the window of the limit, for the response headers. If the route has its
@@ -177,6 +180,7 @@ impl Exchange {
             requested: None,
             accepted: None,
             body_filters: None,
+            mirroring: None,
             filter_cause: "",
             verdict: None,
             rejection: None,
@@ -232,6 +236,11 @@ impl Exchange {
             is_fork: true,
             ..Self::begin(Arc::clone(&self.snapshot), now)
         }
+    }
+
+    /// The same state with a clock that starts at `now`.
+    pub(super) fn restarted(self, now: Instant) -> Self {
+        Self { began: now, ..self }
     }
 
     /// When the request arrived.

@@ -14,6 +14,7 @@
 //! - [`filters`], [`response_filters`]: apply what filters decide; [`origin`]: where a request comes from;
 //!   [`requested_target`]: what the client requested.
 //! - [`subrequests`]: requests that filters make to pools.
+//! - [`mirroring`]: copies of a request while its body arrives.
 //! - [`framing`]: adapts the response head to the client's version.
 //! - [`headers`]: adds, replaces and removes headers in both directions; [`forwarding`]: the forwarding headers.
 //! - [`failover`]: failures, and whether another backend is attempted.
@@ -34,6 +35,7 @@ mod response_filters;
 mod forwarding;
 mod framing;
 mod headers;
+mod mirroring;
 mod phases;
 mod respond;
 mod state;

@@ -12,8 +12,8 @@ use super::endpoint::Endpoint;
 use super::problem::{Cause, Problem};
 use super::registrations::{Deregistered, RegisteredBackend};
 use super::{
-    cache_purge, cache_state, caller, configuration, evaluation, log, metrics, openapi, overrides, pools, process,
-    registrations, requests,
+    cache_purge, cache_state, caller, configuration, evaluation, log, metrics, mirrors, openapi, overrides, pools,
+    process, registrations, requests,
 };
 use crate::config::admin::Role;
 
@@ -126,6 +126,7 @@ fn of_the_cache_and_the_log() -> Vec<Endpoint> {
         Endpoint::new(GET, "/cache", READ, "What the caches of routes did, and the stores.", cache_state::state),
         Endpoint::new(GET, "/cache/top", READ, "The largest or most requested stored responses.", cache_state::top),
         Endpoint::new(POST, "/cache/purge", OPERATE, "Purge stored responses.", cache_purge::purge),
+        Endpoint::new(GET, "/mirrors", READ, "What happened to copies of requests.", mirrors::all),
         Endpoint::new(GET, "/events", READ, "The last events.", log::events),
         Endpoint::new(GET, "/log-level", READ, "The log level.", log::level),
         Endpoint::new(PUT, "/log-level", ADMIN, "Set the log level, until the process ends.", log::set_level),

@@ -8,7 +8,7 @@
 //! - [`backend`]: what it needs from a connection to a backend; [`http1_backend`], [`http2_backend`]: the connections;
 //!   [`connectors`]: where they come from; [`idle`]: those that are kept; [`request_head`]: the head of a request to a backend.
 //! - [`cached`]: requests on routes with a cache. [`buffering`]: request bodies that arrive before a backend is chosen.
-//! - [`subrequest`]: requests of filters.
+//! - [`subrequest`]: requests of filters. [`mirror`]: copies of requests.
 //! - [`transfer`]: one attempt on a connection; [`websocket`]: its form in both versions of HTTP.
 //! - [`framing`], [`chunked`]: the end of a message; [`replay`]: the request body, for a retry.
 
@@ -24,6 +24,7 @@ mod http1_client;
 mod http2_backend;
 mod http2_client;
 mod idle;
+mod mirror;
 mod replay;
 mod request_head;
 mod subrequest;
@@ -134,11 +135,16 @@ impl OwnEngine {
         let mut exchange = Exchange::begin(self.proxy.live.load_full(), began);
         phases::begin(client, &mut exchange);
         let mut result = match self.proxy.admit(client, &mut exchange, Some(&**self)).await {
-            Ok(false) => match exchange.route_cache() {
-                None => self.forward(client, &mut exchange).await,
-                // Boxed: it must not enlarge the memory of other requests.
-                Some(cache) => Box::pin(self.serve_cached(client, &mut exchange, cache)).await,
-            },
+            Ok(false) => {
+                if exchange.filtered.is_some() {
+                    self.mirror(client, &mut exchange);
+                }
+                match exchange.route_cache() {
+                    None => self.forward(client, &mut exchange).await,
+                    // Boxed: it must not enlarge the memory of other requests.
+                    Some(cache) => Box::pin(self.serve_cached(client, &mut exchange, cache)).await,
+                }
+            }
             Ok(true) => Ok(()),
             Err(e) => Err(e),
         };

@@ -66,6 +66,7 @@ fn every_endpoint_responds_according_to_its_openapi_schema() {
         ("POST", "/cache/purge", "/cache/purge", r#"{"tag":"a"}"#),
         ("GET", "/requests", "/requests?kept=failed&n=5", ""),
         ("GET", "/requests/{id}", "/requests/kept", ""),
+        ("GET", "/mirrors", "/mirrors", ""),
         ("GET", "/events", "/events", ""),
     ] {
         let operation = &document["paths"][template][method.to_ascii_lowercase()];

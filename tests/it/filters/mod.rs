@@ -13,6 +13,7 @@ mod h2_client;
 mod headers;
 mod jwt;
 mod maintenance;
+mod mirror;
 mod rate_limit;
 mod redirect;
 mod rewrite;
