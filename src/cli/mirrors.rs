@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::process::ProcessArguments;
 use super::table::{self, Table};
-use crate::control::api::mirrors::{Mirror, MirroredRoute, Mirrors};
+use crate::control::api::mirrors::{Mirror, MirrorComparison, MirroredRoute, Mirrors};
 
 pub(super) fn main(process: &ProcessArguments) -> Result<(), Failure> {
     let response: Mirrors = process.client()?.get("/mirrors")?;
@@ -13,7 +13,66 @@ pub(super) fn main(process: &ProcessArguments) -> Result<(), Failure> {
     if response.mirrors.is_empty() {
         return table::print("no filter `mirror` is configured\n");
     }
-    copies(&response.mirrors).print()
+    copies(&response.mirrors).print()?;
+    match comparisons(&response.mirrors) {
+        Some(table) => {
+            table::print("\n")?;
+            table.print()
+        }
+        None => Ok(()),
+    }
+}
+
+/// How responses to copies compare, a row for each filter and route; `None` if no filter compares.
+fn comparisons(mirrors: &[Mirror]) -> Option<Table> {
+    let heading = [
+        "filter of",
+        "route",
+        "pool",
+        "equal",
+        "different",
+        "unpaired",
+        "differences",
+        "p50",
+        "copy p50",
+        "p99",
+        "copy p99",
+    ];
+    let mut table = Table::new(heading);
+    let mut compares = false;
+    for mirror in mirrors {
+        for route in &mirror.routes {
+            let Some(comparison) = &route.comparison else { continue };
+            compares = true;
+            let MirrorComparison { equal, different, unpaired, original, copy, .. } = comparison;
+            table.row([
+                mirror.place.clone(),
+                route.route.to_string(),
+                mirror.pool.to_string(),
+                equal.to_string(),
+                different.to_string(),
+                unpaired.to_string(),
+                differences(comparison),
+                latency(original.p50_ms),
+                latency(copy.p50_ms),
+                latency(original.p99_ms),
+                latency(copy.p99_ms),
+            ]);
+        }
+    }
+    compares.then_some(table)
+}
+
+/// The most frequent pairs of different status codes.
+fn differences(comparison: &MirrorComparison) -> String {
+    let different = comparison.pairs.iter().filter(|pair| pair.status != pair.copy_status);
+    let words: Vec<String> =
+        different.take(4).map(|pair| format!("{} → {}: {}", pair.status, pair.copy_status, pair.requests)).collect();
+    if words.is_empty() { "-".to_owned() } else { words.join(", ") }
+}
+
+fn latency(millis: Option<f64>) -> String {
+    millis.map_or_else(|| "-".to_owned(), |millis| format!("{millis:.1} ms"))
 }
 
 /// What happened to the copies, a row for each filter and route.

@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderName, Method, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::comparison::{Observed, Pair};
 use super::config::{Configuration, Surroundings};
 use super::mirror_tally::{Dropped, Outcome, Tallies, Tally};
 use super::{Filter, Request, SharedState, Step};
@@ -53,6 +54,9 @@ pub struct Config {
     /// How long a copy may take; 5s by default.
     #[serde(default)]
     pub timeout: Option<Period>,
+    /// Whether the status codes and latencies of the responses are compared with those of the requests.
+    #[serde(default)]
+    pub compare: bool,
 }
 
 impl Configuration for Config {
@@ -84,7 +88,7 @@ impl Configuration for Config {
             timeout: timeout.0,
             max_concurrent,
             in_flight: AtomicUsize::new(0),
-            tallies: Tallies::default(),
+            tallies: Tallies::new(self.compare),
         };
         Some(Arc::new(MirrorFilter(Arc::new(mirror))))
     }
@@ -126,7 +130,8 @@ impl Mirror {
             tally.dropped(Dropped::TooMany);
             return None;
         }
-        Some(RequestCopy { mirror: Arc::clone(self), tally })
+        let pair = tally.compares().then(|| Arc::new(Pair::new(route.into(), self.pool.clone(), Arc::clone(&tally))));
+        Some(RequestCopy { mirror: Arc::clone(self), tally, pair })
     }
 
     /// The share of requests that are copied, as text.
@@ -159,9 +164,16 @@ impl Mirror {
 pub struct RequestCopy {
     mirror: Arc<Mirror>,
     tally: Arc<Tally>,
+    pair: Option<Arc<Pair>>,
 }
 
 impl RequestCopy {
+    /// The request and this copy, if they are compared.
+    #[must_use]
+    pub fn pair(&self) -> Option<Arc<Pair>> {
+        self.pair.clone()
+    }
+
     /// The filter.
     #[must_use]
     pub fn mirror(&self) -> &Arc<Mirror> {
@@ -178,9 +190,12 @@ impl RequestCopy {
         self.tally.sent();
     }
 
-    /// The copy has ended.
-    pub fn ended(self, outcome: Outcome) {
+    /// The copy has ended at `now`. A response arrived after `latency`.
+    pub fn ended(self, outcome: Outcome, latency: Option<Duration>, now: Instant) {
         self.tally.ended(outcome);
+        if let (Some(pair), Outcome::Response { status, .. }) = (&self.pair, outcome) {
+            pair.copy(Observed { status, latency }, now);
+        }
     }
 }
 
@@ -222,7 +237,9 @@ impl Filter for MirrorFilter {
     fn describe(&self) -> String {
         let Mirror { pool, body_max, timeout, max_concurrent, .. } = &*self.0;
         let (share, timeout) = (self.0.share_text(), Period(*timeout));
-        format!("{share} to pool {pool}, bodies up to {body_max} bytes, {max_concurrent} at a time, timeout {timeout}")
+        let compares = if self.0.tallies.compares() { "; compares" } else { "" };
+        let bounds = format!("bodies up to {body_max} bytes, {max_concurrent} at a time, timeout {timeout}");
+        format!("{share} to pool {pool}, {bounds}{compares}")
     }
 
     fn share_state(&self, shared: &mut SharedState) {

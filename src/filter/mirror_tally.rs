@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::comparison::Comparison;
 use crate::base::units::RouteName;
 
 /// Why a selected request is not copied.
@@ -53,17 +54,44 @@ pub struct Counts {
 
 /// What happened to the copies of one route.
 #[derive(Debug, Default)]
-pub struct Tally(Mutex<Counts>);
+pub struct Tally {
+    counts: Mutex<Counts>,
+    /// The comparison with the responses to clients, if the filter compares.
+    comparison: Option<Mutex<Comparison>>,
+}
 
 impl Tally {
+    /// A tally with a comparison.
+    #[must_use]
+    pub fn comparing() -> Self {
+        Self { comparison: Some(Mutex::default()), ..Self::default() }
+    }
+
+    /// Whether it has a comparison.
+    #[must_use]
+    pub const fn compares(&self) -> bool {
+        self.comparison.is_some()
+    }
+
     /// The counts so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.0.lock().clone()
+        self.counts.lock().clone()
+    }
+
+    /// The comparison so far.
+    #[must_use]
+    pub fn comparison(&self) -> Option<Comparison> {
+        Some(self.comparison.as_ref()?.lock().clone())
+    }
+
+    /// Changes the comparison, if there is one.
+    pub(super) fn compare<T>(&self, change: impl FnOnce(&mut Comparison) -> T) -> Option<T> {
+        Some(change(&mut self.comparison.as_ref()?.lock()))
     }
 
     pub(super) fn dropped(&self, reason: Dropped) {
-        let mut counts = self.0.lock();
+        let mut counts = self.counts.lock();
         let count = match reason {
             Dropped::TooMany => &mut counts.too_many,
             Dropped::BodyTooLarge => &mut counts.body_too_large,
@@ -73,12 +101,12 @@ impl Tally {
     }
 
     pub(super) fn sent(&self) {
-        let mut counts = self.0.lock();
+        let mut counts = self.counts.lock();
         counts.sent = counts.sent.saturating_add(1);
     }
 
     pub(super) fn ended(&self, outcome: Outcome) {
-        let mut counts = self.0.lock();
+        let mut counts = self.counts.lock();
         let count = match outcome {
             Outcome::Response { status, complete } => {
                 counts.incomplete = counts.incomplete.saturating_add(u64::from(!complete));
@@ -91,27 +119,44 @@ impl Tally {
 }
 
 /// The tallies of the routes whose requests pass a filter.
-#[derive(Debug, Default)]
-pub struct Tallies(Mutex<HashMap<RouteName, Arc<Tally>>>);
+#[derive(Debug)]
+pub struct Tallies {
+    routes: Mutex<HashMap<RouteName, Arc<Tally>>>,
+    compares: bool,
+}
 
 impl Tallies {
+    /// No tallies. New ones have a comparison if `compares`.
+    #[must_use]
+    pub fn new(compares: bool) -> Self {
+        Self { routes: Mutex::default(), compares }
+    }
+
+    /// Whether they have comparisons.
+    #[must_use]
+    pub const fn compares(&self) -> bool {
+        self.compares
+    }
+
     /// The tally of a route.
     #[must_use]
     pub fn of(&self, route: &str) -> Arc<Tally> {
-        Arc::clone(self.0.lock().entry(RouteName::from(route)).or_default())
+        let new = || Arc::new(if self.compares { Tally::comparing() } else { Tally::default() });
+        Arc::clone(self.routes.lock().entry(RouteName::from(route)).or_insert_with(new))
     }
 
     /// All tallies, by route.
     #[must_use]
     pub fn all(&self) -> Vec<(RouteName, Arc<Tally>)> {
-        let mut all: Vec<_> = self.0.lock().iter().map(|(route, tally)| (route.clone(), Arc::clone(tally))).collect();
+        let mut all: Vec<_> =
+            self.routes.lock().iter().map(|(route, tally)| (route.clone(), Arc::clone(tally))).collect();
         all.sort_by(|(one, _), (other, _)| one.cmp(other));
         all
     }
 
     /// Forgets the routes that `is_kept` excludes.
     pub fn keep(&self, is_kept: impl Fn(&RouteName) -> bool) {
-        self.0.lock().retain(|route, _| is_kept(route));
+        self.routes.lock().retain(|route, _| is_kept(route));
     }
 }
 

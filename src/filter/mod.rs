@@ -17,7 +17,7 @@
 //! - The filters: [`access`] with [`countries`]; [`basic_auth`] with [`htpasswd`], [`password_checks`] and [`failures`];
 //!   [`body_limit`]; [`buffer`]; [`compress`] with [`accept_encoding`] and [`encoder`]; [`cors`]; [`error_pages`] with
 //!   [`error_page_format`]; [`forward_auth`] with [`subrequests`]; [`headers`]; [`jwt`] with [`token`]; [`maintenance`];
-//!   [`mirror`] with [`mirror_tally`];
+//!   [`mirror`] with [`mirror_tally`], [`comparison`] and [`latencies`];
 //!   [`rate_limit`] with [`limits`] and [`shared_state`]; [`redirect`]; [`respond`]; [`rewrite`] with [`rewrite_path`],
 //!   [`rewrite_query`] and [`rewrite_back`]; [`security_headers`]; [`timeout`].
 //! - [`body`]: filters of the bodies of responses.
@@ -30,6 +30,7 @@ pub mod body_limit;
 pub mod buffer;
 pub mod chain;
 pub mod changes;
+pub mod comparison;
 pub mod compress;
 pub mod config;
 pub mod countries;
@@ -44,6 +45,7 @@ pub mod forward_auth;
 pub mod headers;
 pub mod htpasswd;
 pub mod jwt;
+pub mod latencies;
 mod limit_key;
 pub mod limits;
 pub mod local_response;

@@ -1,8 +1,12 @@
 //! Copies of a request whose body has not arrived: what they wait for, and what each of them takes.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 
+use crate::filter::comparison::{Observed, Pair};
 use crate::filter::mirror_tally::Dropped;
 
 /// The body of a copy, or why there is none.
@@ -13,6 +17,7 @@ pub(super) type CopiedBody = Result<Bytes, Dropped>;
 pub(super) struct Mirroring {
     waiting: Vec<Waiting>,
     received: BytesMut,
+    pairs: Vec<Arc<Pair>>,
 }
 
 struct Waiting {
@@ -28,6 +33,16 @@ impl Mirroring {
         let (body, receiver) = oneshot::channel();
         self.waiting.push(Waiting { body_max, body });
         receiver
+    }
+
+    /// Adds the request and a copy, which are compared.
+    pub(super) fn compare(&mut self, pair: Arc<Pair>) {
+        self.pairs.push(pair);
+    }
+
+    /// The client got its response: compares it with those of the copies, now or later.
+    pub(super) fn responded(&self, response: Observed, now: Instant) {
+        self.pairs.iter().for_each(|pair| pair.original(response, now));
     }
 
     /// Takes a copy of a part of the request body; `last` marks its end.

@@ -14,6 +14,7 @@ use super::OwnEngine;
 use super::cached::{FetchClient, Part};
 use super::client::Client;
 use crate::decision::snapshot::Route;
+use crate::filter::comparison::Observed;
 use crate::filter::mirror::{Mirror, RequestCopy, X_MIRRORED};
 use crate::filter::mirror_tally::{Dropped, Outcome};
 use crate::http::rejection::Rejection;
@@ -40,6 +41,7 @@ impl OwnEngine {
         for mirror in mirrors {
             if let Some(copy) = copy(&mirror, exchange, announced) {
                 let body = has_body.then(|| mirroring.add(mirror.body_max));
+                copy.pair().into_iter().for_each(|pair| mirroring.compare(pair));
                 self.start_copy(copy, client.request().clone(), body, exchange);
             }
         }
@@ -95,7 +97,18 @@ impl OwnEngine {
             (None, Ok(Ok(())), None) => Outcome::Failure(Rejection::Internal.cause()),
             (None, Err(_), None) => Outcome::Failure(Rejection::TotalTimeout.cause()),
         };
-        copy.ended(outcome);
+        #[expect(clippy::disallowed_methods, reason = "the copy ends now")]
+        copy.ended(outcome, exchange.upstream_latency, Instant::now());
+    }
+}
+
+/// Compares the response that the client got with those of the copies.
+#[expect(clippy::disallowed_methods, reason = "the request has ended now")]
+pub(super) fn responded(client: &impl Client, exchange: &mut Exchange) {
+    let Some(mirroring) = exchange.mirroring.take() else { return };
+    if let Some(status) = client.response_status().filter(|_| client.has_response()) {
+        let latency = exchange.upstream_latency;
+        mirroring.responded(Observed { status: status.as_u16(), latency }, Instant::now());
     }
 }
 

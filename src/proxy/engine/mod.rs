@@ -157,6 +157,9 @@ impl OwnEngine {
             respond::failure(client, &mut exchange, e).await;
         }
         self.proxy.finish(client, result.as_ref().err().map(AsRef::as_ref), &mut exchange);
+        if exchange.mirroring.is_some() {
+            mirror::responded(client, &mut exchange);
+        }
     }
 
     /// Forwards an admitted request.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::control::call;
 use crate::control::commands::stdout_of;
@@ -396,4 +396,50 @@ fn requests_that_the_cache_responds_to_are_copied() {
     wait_for_count(&lab, "/statuses/0/copies", requests);
     assert!((backend.take().len() as u64) < requests);
     assert_eq!(shadow.take().len() as u64, requests);
+}
+
+#[test]
+fn statuses_and_latencies_of_copies_are_compared_with_those_for_clients() {
+    if lacks_own_engine() {
+        return;
+    }
+    let (backend, port) = (Recorder::start(), free_port());
+    let shadow = Scripted::start(|mut stream| {
+        let head = read_head(&mut stream);
+        let status = if head.contains("/broken") { "500 Broken" } else { "200 OK" };
+        if head.contains("/lost") {
+            return;
+        }
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        stream.write_all(answer.as_bytes()).ok();
+    });
+    let before = text(port, (backend.port, shadow.port), "compare: true", "");
+    let lab = Lab::start(&before);
+    for path in ["/", "/", "/broken", "/broken"] {
+        assert_eq!(get(port, path).status, 200);
+    }
+    let mut frames = Frames::connect(port);
+    frames.get(1, "/broken");
+    assert_eq!(frames.find(|frame| frame.stream == 1).unwrap().status(), 200);
+    wait_for_count(&lab, "/comparison/equal", 2);
+    wait_for_count(&lab, "/comparison/different", 3);
+    assert_eq!(get(port, "/lost").status, 200);
+    wait_for_count(&lab, "/comparison/unpaired", 1);
+    let comparison = counts(&lab)["comparison"].clone();
+    let pair =
+        |copy_status: u16, requests: u64| json!({ "status": 200, "copy_status": copy_status, "requests": requests });
+    assert_eq!(comparison["pairs"], json!([pair(500, 3), pair(200, 2)]), "{comparison}");
+    for side in ["original", "copy"] {
+        let latency = |name: &str| comparison[side][name].as_f64().unwrap();
+        assert!(0.0 < latency("p50_ms") && latency("p50_ms") <= latency("p99_ms"), "{comparison}");
+    }
+    let line = lab.wait_for_log("responses of copies differ");
+    assert!(line.contains("route=main pool=shadow") && line.contains("status=200 copy_status=500"), "{line}");
+    assert_eq!(lab.log().matches("responses of copies differ").count(), 1, "further differences are in the next event");
+    let table = stdout_of(&lab, &["mirrors"]);
+    assert!(table.contains("COPY P99") && table.contains("200 → 500: 3"), "{table}");
+    replace(&lab, &format!("{before}chains: {{ unused: [{{ security_headers: default }}] }}\n"));
+    reloaded(&lab);
+    assert_eq!(get(port, "/").status, 200);
+    wait_for_count(&lab, "/comparison/equal", 3);
 }
