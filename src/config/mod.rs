@@ -247,9 +247,7 @@ impl Config {
         self.check_cache(&checked, &mut faults);
         if faults.is_empty() {
             // With other faults, routes may be missing, and positions would be wrong.
-            rewrites::check(&checked, &mut faults);
-            filter_timeouts::check(&checked, &mut faults);
-            mirrors::check(&checked, &mut faults);
+            check_chains_of_requests(&checked, &mut faults);
         }
         check_admin_addresses(&checked, &root.key("admin").key("listen"), &mut faults);
         self.check_retries(&checked, &mut faults);
@@ -351,6 +349,13 @@ impl Config {
         }
         specs
     }
+}
+
+/// Checks the filters of all chains that a request may pass together.
+fn check_chains_of_requests(checked: &Checked, faults: &mut Faults) {
+    rewrites::check(checked, faults);
+    filter_timeouts::check(checked, faults);
+    mirrors::check(checked, faults);
 }
 
 /// The addresses at which l7lb listens, which no source of backends may name.

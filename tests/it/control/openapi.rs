@@ -34,10 +34,9 @@ fn every_endpoint_responds_according_to_its_openapi_schema() {
     let port = free_port();
     let lab = start(port, [&one, &two]);
     let (_, document) = call(&lab, Method::GET, "/openapi.json", "");
-    let backend = format!("/pools/a/backends/127.0.0.1:{}", one.port);
+    let (backend, registered) = (format!("/pools/a/backends/127.0.0.1:{}", one.port), "/pools/a/backends/127.0.0.9:9");
     let text = std::fs::read_to_string(file(&lab)).unwrap();
     let draft = json!({ "file": "new.yaml", "text": text.replace("/apiA", "/apiB") }).to_string();
-    let registered = "/pools/a/backends/127.0.0.9:9";
     let mut called = BTreeSet::new();
     for (method, template, path, body) in [
         ("GET", "/openapi.json", "/openapi.json", ""),
