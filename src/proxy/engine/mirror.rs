@@ -72,6 +72,16 @@ impl OwnEngine {
         }));
     }
 
+    /// Compares the response that the client got with those of the copies.
+    #[expect(clippy::disallowed_methods, reason = "the request has ended now")]
+    pub(super) fn compare_copies(client: &impl Client, exchange: &mut Exchange) {
+        let Some(mirroring) = exchange.mirroring.take() else { return };
+        if let Some(status) = client.response_status().filter(|_| client.has_response()) {
+            let latency = exchange.upstream_latency;
+            mirroring.responded(Observed { status: status.as_u16(), latency }, Instant::now());
+        }
+    }
+
     async fn send_copy(&self, copy: RequestCopy, (mut head, body): (RequestHeader, Bytes), mut exchange: Exchange) {
         if prepare(&mut head, body.len()).is_err() {
             // Not reached: the fields are legal.
@@ -99,16 +109,6 @@ impl OwnEngine {
         };
         #[expect(clippy::disallowed_methods, reason = "the copy ends now")]
         copy.ended(outcome, exchange.upstream_latency, Instant::now());
-    }
-}
-
-/// Compares the response that the client got with those of the copies.
-#[expect(clippy::disallowed_methods, reason = "the request has ended now")]
-pub(super) fn responded(client: &impl Client, exchange: &mut Exchange) {
-    let Some(mirroring) = exchange.mirroring.take() else { return };
-    if let Some(status) = client.response_status().filter(|_| client.has_response()) {
-        let latency = exchange.upstream_latency;
-        mirroring.responded(Observed { status: status.as_u16(), latency }, Instant::now());
     }
 }
 

@@ -158,7 +158,7 @@ impl OwnEngine {
         }
         self.proxy.finish(client, result.as_ref().err().map(AsRef::as_ref), &mut exchange);
         if exchange.mirroring.is_some() {
-            mirror::responded(client, &mut exchange);
+            Self::compare_copies(client, &mut exchange);
         }
     }
 
