@@ -7,6 +7,7 @@ mod buffer;
 mod compress;
 mod cors;
 mod error_pages;
+mod examples;
 mod forward_auth;
 mod frame;
 mod h2_client;
