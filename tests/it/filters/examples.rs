@@ -7,14 +7,8 @@ use std::sync::Arc;
 use crate::lab::run;
 
 /// The files that a reader starts from.
-const EXPECTED: [&str; 6] = [
-    "canary.yaml",
-    "grpc-and-rest.yaml",
-    "production.yaml",
-    "single-page-app.yaml",
-    "tenants.yaml",
-    "wordpress.yaml",
-];
+const EXPECTED: [&str; 6] =
+    ["canary.yaml", "grpc-and-rest.yaml", "production.yaml", "single-page-app.yaml", "tenants.yaml", "wordpress.yaml"];
 
 /// A folder as the files expect it: with `conf`, and with the certificates of both domains in `certs`.
 pub(super) fn folder() -> Arc<tempfile::TempDir> {

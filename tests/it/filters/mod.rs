@@ -15,6 +15,7 @@ mod headers;
 mod jwt;
 mod maintenance;
 mod mirror;
+mod production;
 mod rate_limit;
 mod redirect;
 mod rewrite;
