@@ -107,6 +107,11 @@ fn shown(name: &HeaderName, value: &http::HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
+/// The fields with their names and values.
+pub(super) fn shown_fields(fields: &HeaderMap) -> Vec<(String, String)> {
+    fields.iter().map(|(name, value)| (name.to_string(), shown(name, value))).collect()
+}
+
 /// The header of the response as far as filters determine it: that of a response by l7lb itself, or what they set in an
 /// empty response of a backend.
 pub(super) fn response(

@@ -1,6 +1,7 @@
 //! Filters: each with real requests over HTTP/1.1 and HTTP/2.
 
 mod access;
+mod agreement;
 mod basic_auth;
 mod body_limit;
 mod buffer;

@@ -223,7 +223,8 @@ fn production_file_keeps_a_client_of_the_old_application_at_its_backend() {
                 "it is mapped back"
             );
             assert!(cookies.contains(&format!("session={backend}; Path=/legacy")), "{cookies}");
-            for _ in 0..3 {
+            // An odd number of requests for each client, because backends get requests in turn.
+            for _ in 0..2 {
                 let next = site.send(version, "GET https://example.com/legacy/cart", &[("cookie", &own)]);
                 assert_eq!(next.header("x-backend"), backend);
             }
