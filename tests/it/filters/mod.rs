@@ -2,6 +2,7 @@
 
 mod access;
 mod agreement;
+mod bad_input;
 mod basic_auth;
 mod body_limit;
 mod buffer;
