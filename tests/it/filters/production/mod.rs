@@ -245,9 +245,12 @@ fn production_file_asks_for_a_password_and_restricts_internal_paths_to_networks(
     for version in VERSIONS {
         let without = site.send(version, "GET https://example.com/admin/users", &[]);
         assert_eq!(without.status, 401);
+        assert!(without.text().contains("This did not work"), "{without:?}");
         assert!(without.header("www-authenticate").starts_with("Basic realm=\"administration\""), "{without:?}");
-        let denied = site.send(version, "GET https://example.com/admin/users", &[("authorization", wrong)]);
-        assert_eq!(denied.status, 401);
+        let fields = [("authorization", wrong), ("accept", "application/json")];
+        let denied = site.send(version, "GET https://example.com/admin/users", &fields);
+        let error: Value = serde_json::from_slice(&denied.body).unwrap();
+        assert_eq!((denied.status, &error["error"]["cause"]), (401, &"unauthorized".into()));
         assert!(without_checks(site.backends.shop.take()).is_empty());
         let fields = [("authorization", right), ("x-user", "root")];
         assert_eq!(site.send(version, "GET https://example.com/admin/users", &fields).status, 200);
