@@ -3,6 +3,8 @@
 //!
 //! A property is named like its target in `fuzz_targets` and its folder in `corpus`.
 
+#[path = "bodies/filters.rs"]
+pub mod filters;
 #[path = "bodies/frame_meter.rs"]
 pub mod frame_meter;
 #[path = "bodies/proxy_protocol.rs"]
@@ -23,13 +25,16 @@ use l7lb::http::target;
 pub type Property = fn(&[u8]);
 
 /// All of them by name.
-pub const ALL: [(&str, Property); 8] = [
+pub const ALL: [(&str, Property); 11] = [
     ("http1_head", http1_head),
     ("http1_chunked", http1_chunked),
     ("target", target),
     ("forwarded_for", forwarded_for),
     ("config", config),
     ("htpasswd", htpasswd),
+    ("variables", filters::variables),
+    ("accept_encoding", filters::accept_encoding),
+    ("rewritten_path", filters::rewritten_path),
     ("proxy_protocol", proxy_protocol::proxy_protocol),
     ("frame_meter", frame_meter::frame_meter),
 ];

@@ -134,6 +134,8 @@ causes! {
         "The backend refused the HTTP/2 stream without processing the request.";
     StaleConnection = "stale_connection", 0, Some(ProxyError::ConnectionTerminated),
         "The backend closed an idle connection at the moment when l7lb reused it.";
+    Unresponsive = "unresponsive", 0, Some(ProxyError::HttpResponseTimeout),
+        "The backend was ejected as unresponsive while the attempt waited for its response.";
     RetriedResponse = "retried_response", 0, None,
         "The backend responded with a status for which the route retries.";
 }

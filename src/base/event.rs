@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::base::backend_address::BackendAddress;
-use crate::base::units::{Period, PoolName, Timestamp};
+use crate::base::units::{Period, PoolName, RouteName, Timestamp};
 
 /// An event for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -357,6 +357,22 @@ pub enum Event {
         /// The reason, and its effect.
         reason: String,
     },
+    /// Responses to requests and to their copies had different status codes. Reported again at most every minute, for each
+    /// filter and route.
+    MirrorDiffers {
+        /// The route.
+        route: RouteName,
+        /// The pool of the copies.
+        pool: PoolName,
+        /// The pairs of responses since the last such event.
+        compared: u64,
+        /// Those with different status codes.
+        different: u64,
+        /// The status code for the client in the last pair.
+        status: u16,
+        /// The status code of its copy.
+        copy_status: u16,
+    },
     /// Access log lines were lost because the destination failed or was too slow.
     LogLinesLost {
         /// Lines since the last such event.
@@ -376,6 +392,13 @@ impl Event {
         let line = format_args!("{text}");
         let record = Record::builder().level(level).target(module_path!()).args(line).key_values(&fields).build();
         log::logger().log(&record);
+    }
+
+    /// Its name, as in the `event` field of its JSON.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let json = serde_json::to_value(self).unwrap_or_default();
+        json.get("event").and_then(|name| name.as_str()).unwrap_or_default().to_owned()
     }
 
     /// The key of the event in log records.
@@ -406,6 +429,7 @@ impl Event {
             | Self::DiscoveredBackendsRejected { .. }
             | Self::BackendDeregistered { expired: true, .. }
             | Self::LoginFailed { .. }
+            | Self::MirrorDiffers { .. }
             | Self::LogLinesLost { .. } => Level::Warn,
             Self::BackendRemoved { aborted: 1.., .. } | Self::BackendsChanged { down: 1.., .. } => Level::Warn,
             Self::BackendRemoved { aborted: 0, .. }

@@ -41,6 +41,10 @@ impl fmt::Display for Event {
             | Self::DiscoveredBackendsRejected { .. }
             | Self::BackendRegistered { .. }
             | Self::BackendDeregistered { .. } => self.describe_discovery(f),
+            Self::MirrorDiffers { route, pool, compared, different, status, copy_status } => {
+                let last = format_args!("status={status} copy_status={copy_status}");
+                write!(f, "{COPIES_DIFFER}: route={route} pool={pool} compared={compared} different={different} {last}")
+            }
             Self::CertificateLoaded { listener, certificate, serial } => {
                 write!(f, "certificate loaded: listener={listener} certificate={certificate} serial={serial}")
             }
@@ -139,6 +143,7 @@ impl Event {
     }
 }
 
+const COPIES_DIFFER: &str = "responses of copies differ";
 const LIST_KEPT: &str = "discovery failed, the last good list stays in use";
 const REMOVAL_HELD: &str = "discovery lacks too many backends, they stay for now";
 const TLS_FILES_KEPT: &str = "TLS files not reloaded, the previous ones stay in use";

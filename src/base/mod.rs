@@ -14,6 +14,7 @@
 //! - [`regular_expression`]: regular expressions of the configuration.
 //! - [`template_text`]: texts with variables.
 //! - [`text_file`]: reads text files with a byte-order mark.
+//! - [`timeouts`]: the timeouts of a request to a backend.
 //! - [`vital`]: ends the process if a task fails without which it must not continue.
 
 pub mod units;
@@ -29,4 +30,5 @@ pub mod file_stamps;
 pub mod regular_expression;
 pub mod template_text;
 pub mod text_file;
+pub mod timeouts;
 pub mod vital;

@@ -10,10 +10,12 @@ mod demo;
 mod explain;
 mod failure;
 mod logging;
+mod mirrors;
 mod plan;
 mod register;
 mod process;
 mod reload;
+mod requests;
 mod run;
 mod sample;
 mod schema;
@@ -65,6 +67,16 @@ enum Command {
     Register(register::Arguments),
     /// Show what the caches did; list stored responses, or purge them.
     Cache(cache::Arguments),
+    /// Show what happened to a request, and what would happen now.
+    Why(requests::WhyArguments),
+    /// Show the slowest requests that the recorder has kept.
+    Slow(requests::ListArguments),
+    /// Show failed requests.
+    Errors(requests::ListArguments),
+    /// Show requests as they end.
+    Tap(requests::TapArguments),
+    /// Show what happened to copies of requests.
+    Mirrors(process::ProcessArguments),
     /// Show the last events.
     Events(status::EventArguments),
     /// Show or set the log level.
@@ -94,6 +106,11 @@ pub fn main() -> ExitCode {
         Command::Backends(arguments) => backends::main(&arguments),
         Command::Register(arguments) => register::main(&arguments),
         Command::Cache(arguments) => cache::main(&arguments),
+        Command::Why(arguments) => requests::why(&arguments),
+        Command::Slow(arguments) => requests::slow(&arguments),
+        Command::Errors(arguments) => requests::errors(&arguments),
+        Command::Tap(arguments) => requests::tap(&arguments),
+        Command::Mirrors(process) => mirrors::main(&process),
         Command::Events(arguments) => status::events(&arguments),
         Command::LogLevel(arguments) => status::log_level(&arguments),
         Command::Cert(arguments) => cert::main(&arguments),

@@ -244,6 +244,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("filters[].rate_limit.limits[]", "{ type: token_bucket, limit: 10, window: 1s }"),
     ("filters[].maintenance", "{ switch_file: /run/l7lb/maintenance }"),
     ("filters[].maintenance.allow", "[10.0.0.0/8]"),
+    ("filters[].mirror", "{ pool: shadow, share: 10% }"),
+    ("filters[].timeout", "{ first_byte: 5m }"),
     ("filters[].redirect", "{ scheme: https, status: 308 }"),
     ("filters[].respond", "{ status: 200, body: ok }"),
     ("filters[].respond.headers", "{ Content-Type: text/html }"),

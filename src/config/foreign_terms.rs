@@ -436,6 +436,10 @@ const BLOCKS: &[Block] = &[
             ("middlewares", FILTERS),
             ("allow deny ip_allow_list ip_white_list whitelist remote_ip geoip geoip2", ACCESS),
             ("auth_basic auth_basic_user_file basicauth basic_auth_users htpasswd userlist", BASIC_AUTH),
+            (
+                "mirror mirroring request_mirror_policies traffic_mirror",
+                "write `filters: [{ mirror: { pool: NAME, share: 10% } }]`",
+            ),
             ("auth_request ext_authz", "write `filters: [{ forward_auth: { pool: NAME, path: /verify } }]`"),
             ("health_uri", HEALTH_CHECK),
             ("max_fails fail_timeout outlier_detection", PASSIVE_HEALTH),

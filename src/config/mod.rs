@@ -11,16 +11,19 @@
 //! - [`admin`], [`server`], [`listener`], [`routes`], [`shares`], [`expectation`], [`reload`]: blocks that belong to no
 //!   other module. `short_forms`: what may be written shorter.
 //! - `references`: unknown names in a file with other faults. `expected`, `foreign_terms`, `renamed`: hints.
-//! - `rewrites`: the `rewrite` filters of all chains that a request passes.
+//! - `rewrites`, `filter_timeouts`, `mirrors`: the filters `rewrite`, `timeout` and `mirror` of all chains that a request
+//!   passes.
 
 pub mod admin;
 pub mod diagnostic;
 pub mod expectation;
 mod environment;
 mod expected;
+mod filter_timeouts;
 mod foreign_terms;
 pub mod listener;
 pub mod load;
+mod mirrors;
 pub mod positions;
 pub mod reload;
 mod references;
@@ -250,7 +253,7 @@ impl Config {
         self.check_cache(&checked, &mut faults);
         if faults.is_empty() {
             // With other faults, routes may be missing, and positions would be wrong.
-            rewrites::check(&checked, &mut faults);
+            check_chains_of_requests(&checked, &mut faults);
         }
         check_admin_addresses(&checked, &root.key("admin").key("listen"), &mut faults);
         self.check_retries(&checked, &mut faults);
@@ -352,6 +355,13 @@ impl Config {
         }
         specs
     }
+}
+
+/// Checks the filters of all chains that a request may pass together.
+fn check_chains_of_requests(checked: &Checked, faults: &mut Faults) {
+    rewrites::check(checked, faults);
+    filter_timeouts::check(checked, faults);
+    mirrors::check(checked, faults);
 }
 
 /// The addresses at which l7lb listens, which no source of backends may name.

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::shares::Shares;
 use crate::base::fault::{Faults, Place};
+use crate::base::timeouts::{Timeouts, TimeoutsConfig};
 use crate::base::units::{PoolName, RouteName, Size};
 use crate::cache;
 use crate::filter::{self, Chain};
@@ -17,7 +18,7 @@ use crate::http::request_limits::RequestLimits;
 use crate::http::target::{self, Encoded};
 use crate::limit;
 use crate::pool;
-use crate::pool::peer::{Protocol, Timeouts, TimeoutsConfig};
+use crate::pool::peer::Protocol;
 use crate::retry;
 use crate::routing::affinity::cookie::ProcessKey;
 use crate::routing::affinity::{self, Affinity, AffinityMethod};

@@ -15,6 +15,7 @@ use crate::cache::StoreKind;
 use crate::cache::store::disk::check_folder;
 use crate::discovery::Target;
 use crate::discovery::config::Config as SourceConfig;
+use crate::filter;
 use crate::listener::address::ListenAddress;
 use crate::listener::descriptors;
 use crate::pool::peer::Protocol;
@@ -66,6 +67,10 @@ pub fn warnings(config: &Config, circumstances: &Circumstances) -> Vec<Fault> {
         );
     }
     pools(config, &root.key("pools"), &mut found);
+    filter_timeouts(&config.filters, &root.key("filters"), &mut found);
+    for (name, chain) in &config.chains {
+        filter_timeouts(chain, &root.key("chains").key(name), &mut found);
+    }
     zone(config, &root.key("server").key("zone"), &mut found);
     cache_folder(config, &root.key("cache").key("disk").key("path"), &mut found);
     for (index, route) in config.routes.iter().enumerate() {
@@ -82,6 +87,7 @@ pub fn warnings(config: &Config, circumstances: &Circumstances) -> Vec<Fault> {
             ("idle", route.timeouts.idle),
         ];
         endless(timeouts, &root.key("routes").index(index).key("timeouts"), &mut found);
+        filter_timeouts(&route.filters, &root.key("routes").index(index).key("filters"), &mut found);
     }
     found.into_vec()
 }
@@ -91,6 +97,7 @@ fn listeners(config: &Config, place: &Place, now: SystemTime, found: &mut Faults
     let port = tls_port(config);
     for (index, listener) in config.listeners.iter().enumerate() {
         let place = place.index(index);
+        filter_timeouts(&listener.filters, &place.key("filters"), found);
         let reachable = listener.addresses().any(is_reachable);
         if any_tls && listener.tls.is_none() && listener.redirect_to_https.is_none() && reachable {
             found.add(
@@ -306,6 +313,13 @@ fn sockets(backends: &[BackendConfig], place: &Place, found: &mut Faults) {
             ),
         };
         found.add(place.index(index).key("address"), problem, hint);
+    }
+}
+
+fn filter_timeouts(filters: &[filter::config::Config], place: &Place, found: &mut Faults) {
+    for (index, timeouts) in filters.iter().enumerate().filter_map(|(index, filter)| Some((index, filter.timeout?))) {
+        let of_steps = [("connect", timeouts.connect), ("first_byte", timeouts.first_byte), ("idle", timeouts.idle)];
+        endless(of_steps, &place.index(index).key("timeout"), found);
     }
 }
 

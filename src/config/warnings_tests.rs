@@ -30,7 +30,7 @@ fn unwise_settings_are_reported_with_their_place() {
         client_timeouts: { body: 2days }\n\
         pools:\n  p:\n    tls: { server_name: a.test, verify: false }\n    keepalive_timeout: 61s\n    \
         health_check: { type: none }\n    timeouts: { idle: 30days }\n    backends: [{ address: '127.0.0.1:1' }]\n\
-        routes: [{ path: /, pool: p, timeouts: { first_byte: 25h } }]\n";
+        routes: [{ path: /, pool: p, timeouts: { first_byte: 25h }, filters: [{ timeout: { idle: 26h } }] }]\n";
     let said = places(text, &today());
     assert_eq!(
         said,
@@ -44,6 +44,7 @@ fn unwise_settings_are_reported_with_their_place() {
             "pools.p.health_check.type",
             "pools.p.timeouts.idle",
             "routes[0].timeouts.first_byte",
+            "routes[0].filters[0].timeout.idle",
         ]
     );
     let first = told(text, &today()).remove(0);

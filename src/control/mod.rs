@@ -12,6 +12,7 @@ pub mod access;
 pub mod checked_file;
 pub mod filter_files;
 pub mod list_keeper;
+pub mod metrics;
 pub mod plan;
 pub mod state_file;
 pub mod reload;

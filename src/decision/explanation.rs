@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cache_explanation::CacheExplanation;
 use super::example::{EvaluatedLimit, Outcome};
-use super::filter_explanation::{FilterEffect, write_filters};
+use super::filter_explanation::{FilterEffect, shown_fields, write_filters};
 use super::host;
 use crate::base::backend_address::BackendAddress;
 use crate::base::units::{PoolName, RouteName};
@@ -172,6 +172,22 @@ pub struct RejectionDetails {
     pub detail: String,
 }
 
+/// A request as backends get it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Forwarded {
+    /// The path and query.
+    pub target: String,
+    /// The Host.
+    pub host: String,
+}
+
+impl Forwarded {
+    fn new(request: &RequestHeader) -> Self {
+        let target = request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
+        Self { target, host: host(request).unwrap_or_default().to_owned() }
+    }
+}
+
 /// The explanation of a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
@@ -188,6 +204,13 @@ pub struct Explanation {
     /// Its filters, in order, up to the one that ends it.
     #[serde(default)]
     pub filters: Vec<FilterEffect>,
+    /// The request as backends get it, as far as filters determine it; missing if l7lb responds itself.
+    #[serde(default)]
+    pub forwarded: Option<Forwarded>,
+    /// The fields of the response that filters determine, each a name and a value, in order. A filter that adapts to the
+    /// response of a backend is not among them.
+    #[serde(default)]
+    pub response_fields: Vec<(String, String)>,
     /// The pools that may get it; empty if l7lb responds itself.
     pub pools: Vec<Share>,
     /// The backend that is most likely picked; missing without a running process or an available backend.
@@ -209,7 +232,8 @@ impl Explanation {
     #[must_use]
     pub fn new(outcome: Outcome, snapshot: &Snapshot) -> Self {
         let own_response = outcome.own_words();
-        let Outcome { client, request, limits, decision, filters, .. } = outcome;
+        let forwarded_request = outcome.forwarded().map(|request| Forwarded::new(&request));
+        let Outcome { client, request, limits, decision, filters, response, .. } = outcome;
         let pools = match (&decision.route, &decision.rejection, &own_response) {
             (Some(route), None, None) => shares(route),
             _ => Vec::new(),
@@ -226,6 +250,8 @@ impl Explanation {
             route: decision.route.as_ref().map(|route| route.name.clone()),
             limits: limits.iter().map(Limit::new).collect(),
             filters,
+            forwarded: forwarded_request,
+            response_fields: response.map(|(_, fields)| shown_fields(&fields)).unwrap_or_default(),
             pools,
             picked: None,
             affinity: None,
@@ -376,6 +402,9 @@ impl fmt::Display for Explanation {
         let limits: Vec<String> = self.limits.iter().map(ToString::to_string).collect();
         writeln!(f, "limits   {}", if limits.is_empty() { "none".to_owned() } else { limits.join("; ") })?;
         write_filters(&self.filters, f)?;
+        for (name, value) in &self.response_fields {
+            writeln!(f, "response {name}: {value}")?;
+        }
         if let Some(affinity) = &self.affinity {
             writeln!(f, "affinity {affinity}")?;
         }

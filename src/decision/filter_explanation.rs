@@ -13,7 +13,7 @@ use crate::filter::body::BodyFilters;
 use crate::filter::chain::Item;
 use crate::filter::changes::FieldChange;
 use crate::filter::response::Source;
-use crate::filter::{Changes, Level, Response, Step};
+use crate::filter::{Changes, Level, Response, Step, timeout};
 use crate::http::rejection::Rejection;
 
 /// What a filter does to a request.
@@ -85,6 +85,10 @@ fn differences(before: &Changes, after: &Changes) -> String {
     if let (true, Some(size)) = (before.body_size != after.body_size, after.body_size) {
         words.push(format!("body of at most {size} bytes"));
     }
+    if before.timeouts != after.timeouts {
+        words.push(format!("timeouts {}", timeout::words(&after.timeouts)));
+    }
+    words.extend(after.mirrors.iter().skip(before.mirrors.len()).map(|mirror| mirror.effect()));
     let new = after.fields.iter().skip(before.fields.len());
     words.extend(new.map(|change| match change {
         FieldChange::Set(name, value) => format!("sets {name}: {}", shown(name, value)),
@@ -101,6 +105,11 @@ fn shown(name: &HeaderName, value: &http::HeaderValue) -> String {
         return "(hidden)".to_owned();
     }
     String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+/// The fields with their names and values.
+pub(super) fn shown_fields(fields: &HeaderMap) -> Vec<(String, String)> {
+    fields.iter().map(|(name, value)| (name.to_string(), shown(name, value))).collect()
 }
 
 /// The header of the response as far as filters determine it: that of a response by l7lb itself, or what they set in an

@@ -5,15 +5,17 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::HeaderName;
 
 use crate::base::fault::{Faults, Place};
+use crate::base::timeouts::Timeouts;
 use crate::base::units::{PoolName, RouteName};
 use crate::cache::{self, Caches, Counters, RouteCache};
 use crate::config::{Checked, RouteSpec};
 use crate::filter::chain::Chains;
+use crate::filter::mirror::Mirror;
 use crate::filter::{Chain, SharedState, WatchedFile};
 use crate::http::client_address::TrustedProxies;
 use crate::http::proxy_status::Audience;
@@ -150,7 +152,8 @@ impl Snapshot {
             logged_of_responses: checked.access_log.of_responses(),
             recent_requests: checked.recent_requests.clone(),
         };
-        let mut shared = SharedState::new(now);
+        let names = snapshot.routes.iter().map(|(_, route)| route.name.clone()).collect();
+        let mut shared = SharedState::new(now, names);
         let chains = before.into_iter().flat_map(Self::all_chains).chain(snapshot.all_chains());
         chains.flat_map(|chain| &chain.0).for_each(|item| item.filter.share_state(&mut shared));
         snapshot.watched_files = snapshot.files_of_filters();
@@ -174,6 +177,17 @@ impl Snapshot {
         let of_listeners = self.listener_filters.iter().map(|(_, chain)| chain);
         let of_routes = self.routes.iter().map(|(_, route)| &route.filters);
         std::iter::once(&self.filters).chain(of_listeners).chain(of_routes)
+    }
+
+    /// The filters that send copies of requests, each with its place.
+    pub fn mirrors(&self) -> impl Iterator<Item = (String, &Arc<Mirror>)> {
+        let of_file = std::iter::once(("file".to_owned(), &self.filters));
+        let of_listeners = self.listener_filters.iter().map(|(name, chain)| (format!("listener {name}"), chain));
+        let of_routes = self.routes.iter().map(|(_, route)| (format!("route {}", route.name), &route.filters));
+        let all = of_file.chain(of_listeners).chain(of_routes);
+        all.flat_map(|(place, chain)| {
+            chain.0.iter().filter_map(move |item| Some((place.clone(), item.filter.mirror()?)))
+        })
     }
 
     /// The chains of filters of a request at the listener with this first address; `None` if it has no filter.
@@ -220,6 +234,21 @@ impl Route {
             body_size: u64::MAX,
             allow_encoded: None,
             filters: Chain::default(),
+        }
+    }
+
+    /// The route of copies of requests to a pool: without retries, within `limit`.
+    #[must_use]
+    pub fn for_copies(pool: &Arc<Pool>, limit: Duration) -> Self {
+        let total = pool.template().timeouts.total.map_or(limit, |total| total.min(limit));
+        let timeouts = Timeouts { total: Some(total), ..pool.template().timeouts };
+        let target =
+            Target { pool: Arc::clone(pool), template: Template { timeouts, ..pool.template().clone() }, id: 0 };
+        let retry = retry::Config { attempts: 1, ..retry::Config::default() };
+        Self {
+            targets: Split::new(vec![(1, target)]).unwrap_or_else(Split::empty),
+            retry: retry.check(&Place::root(), &mut Faults::default()),
+            ..Self::to_pool(pool)
         }
     }
 

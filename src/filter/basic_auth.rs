@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -21,10 +20,10 @@ use super::failures::Failures;
 use super::field_names::{self, Message};
 use super::htpasswd::Users;
 use super::password_checks::{self, Check, Checks, Credentials, Outcome, Started};
+use super::response::Source;
 use super::subrequests::Subrequests;
 use super::watched_file::{Watched, WatchedFile};
-use super::{Filter, LocalResponse, Pending, Request, Resolution, Step};
-use crate::base::cause::Cause;
+use super::{Filter, Pending, Request, Resolution, Response, Step};
 use crate::base::fault::{Faults, Place};
 use crate::base::units::Period;
 use crate::http::client_address::ClientKey;
@@ -116,20 +115,13 @@ struct BasicAuth {
 }
 
 impl BasicAuth {
-    /// 401 with the challenge (RFC 7617 §2).
-    fn challenge(&self, route: &str) -> Box<LocalResponse> {
+    /// The challenge of a 401 (RFC 7617 §2).
+    fn challenge(&self, route: &str) -> HeaderValue {
         let realm = self.realm.as_deref().unwrap_or(route);
         // The name of a route may have any characters.
         let realm: String = realm.chars().filter(|c| !matches!(c, '"' | '\\')).collect();
         let challenge = format!("Basic realm=\"{realm}\", charset=\"UTF-8\"");
-        let challenge = HeaderValue::from_str(&challenge).unwrap_or(HeaderValue::from_static("Basic realm=\"l7lb\""));
-        let headers = HeaderMap::from_iter([
-            (header::WWW_AUTHENTICATE, challenge),
-            (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-            (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
-        ]);
-        let body = Bytes::from_static(b"401 unauthorized\nA user and a password are required.\n");
-        Box::new(LocalResponse { cause: Cause::Unauthorized, status: StatusCode::UNAUTHORIZED, headers, body })
+        HeaderValue::from_str(&challenge).unwrap_or(HeaderValue::from_static("Basic realm=\"l7lb\""))
     }
 
     /// The changes for backends once the user is known.
@@ -159,6 +151,10 @@ fn credentials(headers: &HeaderMap) -> Option<Credentials> {
     Some(Credentials { user, password: password.get(1..)?.to_vec() })
 }
 
+fn unauthorized(detail: &'static str) -> Step {
+    Step::Reject(DetailedRejection { rejection: Rejection::Unauthorized, detail })
+}
+
 fn too_many(retry_after: Duration) -> Step {
     let rejection = Rejection::RateLimited { retry_after };
     Step::Reject(DetailedRejection { rejection, detail: "too many wrong passwords" })
@@ -168,7 +164,7 @@ impl Filter for BasicAuth {
     #[expect(clippy::disallowed_methods, reason = "the age of a remembered success is needed")]
     fn request(&self, request: &mut Request<'_>) -> Step {
         let Some(credentials) = credentials(request.fields()) else {
-            return Step::Respond(self.challenge(request.facts.route));
+            return unauthorized("there are no credentials");
         };
         let (client, now) = (ClientKey::from(request.facts.client), Instant::now());
         let users = self.users.load();
@@ -183,9 +179,15 @@ impl Filter for BasicAuth {
                 return Step::Continue;
             }
         }
-        let challenge = self.challenge(request.facts.route);
         let (checks, failures) = (Arc::clone(&self.checks), Arc::clone(&self.failures));
-        Step::Wait(Box::new(PasswordCheck { check, checks, client, failures, changes, challenge }))
+        Step::Wait(Box::new(PasswordCheck { check, checks, client, failures, changes }))
+    }
+
+    fn response(&self, response: &mut Response<'_>) {
+        let is_challenge = response.source == Source::Rejection(Rejection::Unauthorized.cause());
+        if is_challenge && *response.status == StatusCode::UNAUTHORIZED {
+            response.headers.append(header::WWW_AUTHENTICATE, self.challenge(response.facts.route));
+        }
     }
 
     fn describe(&self) -> String {
@@ -208,7 +210,6 @@ struct PasswordCheck {
     client: ClientKey,
     failures: Arc<Failures>,
     changes: Vec<FieldChange>,
-    challenge: Box<LocalResponse>,
 }
 
 #[async_trait]
@@ -219,7 +220,7 @@ impl Pending for PasswordCheck {
 
     #[expect(clippy::disallowed_methods, reason = "the window of failures starts now")]
     async fn resolve(self: Box<Self>, _: &dyn Subrequests) -> Resolution {
-        let Self { check, checks, client, failures, changes, challenge } = *self;
+        let Self { check, checks, client, failures, changes } = *self;
         let ended = |step| Resolution { step, fields: Vec::new() };
         if let Err(retry_after) = failures.begin(client, Instant::now()) {
             return ended(too_many(retry_after));
@@ -240,7 +241,7 @@ impl Pending for PasswordCheck {
         };
         match outcome {
             Outcome::Right => Resolution { step: Step::Continue, fields: changes },
-            Outcome::Wrong => ended(Step::Respond(challenge)),
+            Outcome::Wrong => ended(unauthorized("the user or the password is wrong")),
             Outcome::Busy => {
                 let rejection = Rejection::AuthUnavailable;
                 ended(Step::Reject(DetailedRejection { rejection, detail: "too many passwords wait for their check" }))

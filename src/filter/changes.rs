@@ -9,7 +9,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 pub const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 use super::limits::Quota;
+use super::mirror::Mirror;
 use super::token::Claims;
+use crate::base::timeouts::TimeoutsConfig;
 
 /// A change to the header fields of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +62,10 @@ pub struct Changes {
     pub buffer_size: Option<u64>,
     /// The largest body in bytes, if it is not that of the route.
     pub body_size: Option<u64>,
+    /// The timeouts that are not those of the route.
+    pub timeouts: TimeoutsConfig,
+    /// The filters that send a copy of the request.
+    pub mirrors: Vec<Arc<Mirror>>,
 }
 
 impl Changes {
@@ -67,6 +73,13 @@ impl Changes {
     #[must_use]
     pub fn rewrites(&self) -> bool {
         self.target.is_some() || self.host.is_some() || self.removed_prefix.is_some()
+    }
+
+    /// The changes that also apply to a copy of the request, whose header fields have changed.
+    #[must_use]
+    pub fn for_copy(&self) -> Self {
+        let (target, host, removed_prefix) = (self.target.clone(), self.host.clone(), self.removed_prefix.clone());
+        Self { target, host, removed_prefix, ..Self::default() }
     }
 
     /// Applies the changes to header fields, and forgets them.

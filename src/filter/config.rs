@@ -12,9 +12,10 @@ use super::chain::{Chain, Item};
 use super::countries::CountryFiles;
 use super::{
     Filter, access, basic_auth, body_limit, buffer, compress, cors, error_pages, forward_auth, headers, jwt,
-    maintenance, rate_limit, redirect, respond, rewrite, security_headers,
+    maintenance, mirror, rate_limit, redirect, respond, rewrite, security_headers,
 };
 use crate::base::fault::{Faults, Place, nearest};
+use crate::base::timeouts::TimeoutsConfig;
 use crate::base::units::PoolName;
 
 /// One item of a `filters:` list: exactly one filter, or the name of a chain.
@@ -55,6 +56,10 @@ pub struct Config {
     pub error_pages: Option<error_pages::Config>,
     /// Responds 503 during maintenance.
     pub maintenance: Option<maintenance::Config>,
+    /// Sends copies of requests to another pool.
+    pub mirror: Option<mirror::Config>,
+    /// Timeouts instead of those of the route.
+    pub timeout: Option<TimeoutsConfig>,
 }
 
 /// The configuration of one kind of filter.
@@ -76,6 +81,21 @@ pub struct Surroundings<'a> {
     pub chains: Option<&'a BTreeMap<String, Vec<Config>>>,
 }
 
+impl Surroundings<'_> {
+    /// Checks the pool to which a filter sends requests.
+    pub(super) fn check_subrequests(&self, pool: &PoolName, place: &Place, faults: &mut Faults) {
+        if self.lacks_subrequests {
+            let problem = "`server.engine: pingora` makes no requests for filters";
+            faults.add(place.clone(), problem, "remove `server.engine`, or the filter");
+        }
+        if !self.pools.contains(&pool) {
+            let near = nearest(pool.as_str(), self.pools.iter().map(|pool| pool.as_str()));
+            let hint = near.map_or("define it under `pools`".to_owned(), |near| format!("did you mean `{near}`?"));
+            faults.add(place.key("pool"), format!("there is no pool `{pool}`"), hint);
+        }
+    }
+}
+
 type Row<'a> = (&'static str, Option<&'a dyn Configuration>);
 
 fn row<C: Configuration>(config: Option<&C>) -> Option<&dyn Configuration> {
@@ -84,7 +104,7 @@ fn row<C: Configuration>(config: Option<&C>) -> Option<&dyn Configuration> {
 
 impl Config {
     /// The filters, each with its key and its configuration if it has one.
-    fn filters(&self) -> [Row<'_>; 16] {
+    fn filters(&self) -> [Row<'_>; 18] {
         [
             ("headers", row(self.headers.as_ref())),
             ("security_headers", row(self.security_headers.as_ref())),
@@ -102,6 +122,8 @@ impl Config {
             ("compress", row(self.compress.as_ref())),
             ("error_pages", row(self.error_pages.as_ref())),
             ("maintenance", row(self.maintenance.as_ref())),
+            ("mirror", row(self.mirror.as_ref())),
+            ("timeout", row(self.timeout.as_ref())),
         ]
     }
 

@@ -22,7 +22,7 @@ use super::respond::BODY_MAX;
 use super::subrequests::{SubResponse, Subrequest, Subrequests};
 use super::{Filter, LocalResponse, Pending, Request, Resolution, Step};
 use crate::base::cause::Cause;
-use crate::base::fault::{Faults, Place, nearest};
+use crate::base::fault::{Faults, Place};
 use crate::base::units::{Period, PoolName};
 use crate::http::rejection::{DetailedRejection, Rejection};
 
@@ -76,23 +76,11 @@ impl Config {
             .filter_map(|(index, name)| field_names::parse(name, Message::Request, &place.index(index), faults))
             .collect()
     }
-
-    fn check_pool(&self, place: &Place, around: &Surroundings<'_>, faults: &mut Faults) {
-        if around.lacks_subrequests {
-            let problem = "`server.engine: pingora` makes no requests for filters";
-            faults.add(place.clone(), problem, "remove `server.engine`, or the filter");
-        }
-        if !around.pools.contains(&&self.pool) {
-            let near = nearest(self.pool.as_str(), around.pools.iter().map(|pool| pool.as_str()));
-            let hint = near.map_or("define it under `pools`".to_owned(), |near| format!("did you mean `{near}`?"));
-            faults.add(place.key("pool"), format!("there is no pool `{}`", self.pool), hint);
-        }
-    }
 }
 
 impl Configuration for Config {
     fn check(&self, place: &Place, around: &Surroundings<'_>, faults: &mut Faults) -> Option<Arc<dyn Filter>> {
-        self.check_pool(place, around, faults);
+        around.check_subrequests(&self.pool, place, faults);
         let is_path = self.path.starts_with('/') && self.path.parse::<http::uri::PathAndQuery>().is_ok();
         if !is_path {
             faults.add(place.key("path"), format!("`{}` is not a path", self.path), "write for example /verify");

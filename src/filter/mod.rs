@@ -17,8 +17,9 @@
 //! - The filters: [`access`] with [`countries`]; [`basic_auth`] with [`htpasswd`], [`password_checks`] and [`failures`];
 //!   [`body_limit`]; [`buffer`]; [`compress`] with [`accept_encoding`] and [`encoder`]; [`cors`]; [`error_pages`] with
 //!   [`error_page_format`]; [`forward_auth`] with [`subrequests`]; [`headers`]; [`jwt`] with [`token`]; [`maintenance`];
+//!   [`mirror`] with [`mirror_tally`], [`comparison`] and [`latencies`];
 //!   [`rate_limit`] with [`limits`] and [`shared_state`]; [`redirect`]; [`respond`]; [`rewrite`] with [`rewrite_path`],
-//!   [`rewrite_query`] and [`rewrite_back`]; [`security_headers`].
+//!   [`rewrite_query`] and [`rewrite_back`]; [`security_headers`]; [`timeout`].
 //! - [`body`]: filters of the bodies of responses.
 
 pub mod accept_encoding;
@@ -29,6 +30,7 @@ pub mod body_limit;
 pub mod buffer;
 pub mod chain;
 pub mod changes;
+pub mod comparison;
 pub mod compress;
 pub mod config;
 pub mod countries;
@@ -43,10 +45,13 @@ pub mod forward_auth;
 pub mod headers;
 pub mod htpasswd;
 pub mod jwt;
+pub mod latencies;
 mod limit_key;
 pub mod limits;
 pub mod local_response;
 pub mod maintenance;
+pub mod mirror;
+pub mod mirror_tally;
 pub mod password_checks;
 pub mod pending;
 pub mod rate_limit;
@@ -61,6 +66,7 @@ pub mod rewrite_query;
 pub mod security_headers;
 pub mod subrequests;
 pub mod shared_state;
+pub mod timeout;
 pub mod token;
 pub mod variables;
 pub mod watched_file;
@@ -114,6 +120,11 @@ pub trait Filter: fmt::Debug + Send + Sync {
     /// Takes its state, such as counts, from the previous snapshot or an equal filter, or starts it. Called once for each
     /// snapshot.
     fn share_state(&self, _shared: &mut SharedState) {}
+
+    /// The state of a filter that sends copies of requests.
+    fn mirror(&self) -> Option<&Arc<mirror::Mirror>> {
+        None
+    }
 
     /// A number that changes with the contents of the files that the filter has read. A reload keeps the filter, with its
     /// state, as long as this and the configuration are equal.

@@ -1,5 +1,6 @@
 //! Tests of the filter `rate_limit`.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::*;
@@ -21,7 +22,7 @@ fn filter(text: &str, shared: &mut SharedState) -> Arc<dyn Filter> {
 
 #[expect(clippy::disallowed_methods, reason = "the start of windows")]
 fn shared() -> SharedState {
-    SharedState::new(Instant::now())
+    SharedState::new(Instant::now(), HashSet::new())
 }
 
 /// A request, and whether it is an example.

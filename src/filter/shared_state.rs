@@ -1,11 +1,12 @@
 //! State that filters share while a snapshot is built: counts of limits, and keys of tokens at URLs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::limits::Limits;
 use super::token::Remote;
+use crate::base::units::RouteName;
 use crate::limit;
 
 /// The state of the filters of a snapshot and of the previous one.
@@ -13,13 +14,19 @@ pub struct SharedState {
     now: Instant,
     limits: HashMap<String, Arc<Limits>>,
     keys: Vec<Arc<Remote>>,
+    routes: HashSet<RouteName>,
 }
 
 impl SharedState {
-    /// No state. New windows start at `now`.
+    /// No state, for a snapshot with these routes. New windows start at `now`.
     #[must_use]
-    pub fn new(now: Instant) -> Self {
-        Self { now, limits: HashMap::new(), keys: Vec::new() }
+    pub fn new(now: Instant, routes: HashSet<RouteName>) -> Self {
+        Self { now, limits: HashMap::new(), keys: Vec::new(), routes }
+    }
+
+    /// Whether the snapshot has a route of this name.
+    pub(super) fn has_route(&self, name: &RouteName) -> bool {
+        self.routes.contains(name)
     }
 
     /// The limits of a filter: those of the same name, if they are equal, otherwise new ones.

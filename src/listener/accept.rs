@@ -25,6 +25,7 @@ use crate::base::accept_errors::AcceptErrors;
 use crate::http::client_address::{TrustedProxies, canonical};
 use crate::http::proxy_protocol;
 use crate::listener::connection::{Connection, Policy};
+use crate::observe::metrics::CountedConnection;
 use crate::tls::Terminator;
 
 /// The pause of the accept loop when the process has no file descriptors left.
@@ -104,17 +105,36 @@ async fn pause_after(e: &io::Error, errors: &AcceptErrors) {
     tokio::time::sleep(EXHAUSTED_PAUSE).await;
 }
 
+/// Why a connection was closed before HTTP.
+struct Closed {
+    cause: &'static str,
+    detail: String,
+}
+
+impl Closed {
+    fn because(cause: &'static str, detail: impl Into<String>) -> Self {
+        Self { cause, detail: detail.into() }
+    }
+}
+
 /// Serves one connection to its end.
 async fn serve<E: Engine>(worker: Arc<WorkerContext<E>>, accepted: AcceptedSocket, open: OpenConnection) {
     let peer = accepted.peer;
+    let counted = worker.observers.metrics.connection(&accepted.settings.policy.listener);
     // Boxed, so that the memory of the handshake is not kept for the life of the connection.
-    let establishing: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(establish(&worker, accepted));
+    let establishing: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(establish(&worker, accepted, &counted));
     match timeout(worker.timeouts().handshake, establishing).await {
         // Boxed, so that an HTTP/1 connection does not need the memory of an HTTP/2 one.
         Ok(Ok((stream, _slot, true))) => Box::pin(http2::serve(&worker, stream, open)).await,
         Ok(Ok((stream, _slot, false))) => http1::serve(&worker, stream).await,
-        Ok(Err(e)) => log::debug!("connection from {peer}: {e}"),
-        Err(_) => log::debug!("connection from {peer}: handshake timeout"),
+        Ok(Err(Closed { cause, detail })) => {
+            counted.rejected(cause);
+            log::debug!("connection from {peer}: {detail}");
+        }
+        Err(_) => {
+            counted.rejected("handshake_timeout");
+            log::debug!("connection from {peer}: handshake timeout");
+        }
     }
 }
 
@@ -122,36 +142,40 @@ async fn serve<E: Engine>(worker: Arc<WorkerContext<E>>, accepted: AcceptedSocke
 async fn establish<E: Engine>(
     worker: &WorkerContext<E>,
     accepted: AcceptedSocket,
-) -> Result<(ClientStream, Slot, bool), String> {
+    counted: &CountedConnection,
+) -> Result<(ClientStream, Slot, bool), Closed> {
+    let opened = Instant::now().into_std();
     let AcceptedSocket { mut io, peer, settings } = accepted;
     let local = io.get_socket_digest().and_then(|digest| digest.local_addr()?.as_inet().copied());
     let (mut peer, mut local) = (peer, local);
     if settings.proxy_protocol.contains(peer.ip()) {
-        let header = read_proxy_header(&mut io).await?;
+        let header = read_proxy_header(&mut io).await.map_err(|e| Closed::because("proxy_protocol", e))?;
         peer = header.source.map_or(peer, |source| SocketAddr::new(canonical(source.ip()), source.port()));
         local = header.destination.or(local);
     }
     if !worker.may_connect(&settings.policy.listener, peer) {
-        return Err("the rules of the listener deny the peer".to_owned());
+        return Err(Closed::because("access_denied", "the rules of the listener deny the peer"));
     }
     let slot = loop {
         match worker.admit(peer) {
             // Another worker has used the last free slot meanwhile.
             Err(LimitReached::Total) => worker.connections.wait_for_slot().await,
-            admitted => break admitted.map_err(|e| e.to_string())?,
+            admitted => break admitted.map_err(|e| Closed::because("connection_limit", e.to_string()))?,
         }
     };
     let timeouts = worker.timeouts();
-    let connection = |handshake| Arc::new(Connection::new(peer, local, handshake, Arc::clone(&settings.policy)));
+    let connection =
+        |handshake| Arc::new(Connection::new((peer, local), opened, handshake, Arc::clone(&settings.policy)));
     if let Some(tls) = &settings.tls {
-        let (stream, result) = tls.handshake(io).await?;
+        let (stream, result) = tls.handshake(io).await.map_err(|e| Closed::because("tls_handshake", e))?;
+        counted.handshake(result.version, result.resumed);
         let (h2, connection) = (stream.is_http2(), connection(Some(result)));
         let stream: Stream = Box::new(stream);
         return Ok((ClientStream::new(stream, connection, timeouts, BytesMut::new()), slot, h2));
     }
     let mut stream: Stream = Box::new(io);
     let mut unread = BytesMut::new();
-    let h2 = detect_http2(&mut stream, &mut unread).await.map_err(|e| e.to_string())?;
+    let h2 = detect_http2(&mut stream, &mut unread).await.map_err(|e| Closed::because("closed", e.to_string()))?;
     Ok((ClientStream::new(stream, connection(None), timeouts, unread), slot, h2))
 }
 

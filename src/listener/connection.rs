@@ -8,6 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use http::HeaderValue;
 use pingora_core::protocols::Digest;
@@ -45,6 +46,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// The local address: of the socket, or from the PROXY protocol header.
     pub local: Option<SocketAddr>,
+    /// When it was accepted.
+    pub opened: Instant,
     /// The peer's address as a header value.
     pub peer_text: HeaderValue,
     /// The result of the TLS handshake; `None` without TLS.
@@ -62,14 +65,15 @@ impl Connection {
     /// The state of a new connection.
     #[must_use]
     pub fn new(
-        peer: SocketAddr,
-        local: Option<SocketAddr>,
+        (peer, local): (SocketAddr, Option<SocketAddr>),
+        opened: Instant,
         handshake: Option<HandshakeResult>,
         policy: Arc<Policy>,
     ) -> Self {
         Self {
             peer,
             local,
+            opened,
             peer_text: text_of(peer.ip()),
             handshake,
             policy,
@@ -183,7 +187,7 @@ mod tests {
 
     #[test]
     fn first_fault_is_kept() {
-        let connection = Connection::new("192.0.2.1:9".parse().unwrap(), None, None, Arc::default());
+        let connection = Connection::new(("192.0.2.1:9".parse().unwrap(), None), Instant::now(), None, Arc::default());
         assert_eq!(connection.peer_text, "192.0.2.1");
         assert_eq!(connection.fault(), None);
         connection.record_fault(DetailedRejection::bad_request("one"));

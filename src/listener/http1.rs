@@ -88,31 +88,34 @@ async fn reject<E: Engine>(
     };
     let status = if write.await.is_ok() { rejection.status() } else { 0 };
     handle.stream().discard();
-    worker.access_log.write(&Record {
-        time: SystemTime::now(),
-        client: connection.peer_text(),
-        method: head.method,
-        host: head.host,
-        path: head.target.split(['?', '#']).next().unwrap_or_default(),
-        protocol: "HTTP/1.1",
-        status,
-        // The length of a page fits into 64 bits.
-        bytes: page.len() as u64,
-        latency: start.elapsed(),
-        upstream: None,
-        upstream_latency: None,
-        attempts: 0,
-        route: None,
-        pool: None,
-        request_id,
-        cache: "",
-        cause: Some(rejection.cause()),
-        failed_attempts: &[],
-        query: None,
-        request_headers: None,
-        response_headers: &[],
-        detail: detailed.detail,
-    });
+    worker.observers.rejected(
+        &connection.policy.listener,
+        &Record {
+            time: SystemTime::now(),
+            client: connection.peer_text(),
+            method: head.method,
+            host: head.host,
+            path: head.target.split(['?', '#']).next().unwrap_or_default(),
+            protocol: "HTTP/1.1",
+            status,
+            // The length of a page fits into 64 bits.
+            bytes: page.len() as u64,
+            latency: start.elapsed(),
+            upstream: None,
+            upstream_latency: None,
+            attempts: 0,
+            route: None,
+            pool: None,
+            request_id,
+            cache: "",
+            cause: Some(rejection.cause()),
+            failed_attempts: &[],
+            query: None,
+            request_headers: None,
+            response_headers: &[],
+            detail: detailed.detail,
+        },
+    );
 }
 
 /// The reason phrase of a status code of the listener.

@@ -20,7 +20,7 @@ use super::engine::Engine;
 use super::sockets::Socket;
 use super::worker_context::WorkerContext;
 use crate::base::vital::Vital;
-use crate::observe::AccessLog;
+use crate::observe::Observers;
 
 /// The number of tasks that a worker runs between two looks at its sockets. A larger number saves system calls and lets
 /// more responses of a connection leave in one write; tokio's default is 61. docs/performance.md has the measurement.
@@ -36,10 +36,10 @@ pub struct BoundListener {
 
 /// The parts from which each worker is built.
 pub struct WorkerParts<E> {
-    /// Creates the engine of a worker. It runs inside the runtime of the worker.
-    pub engine: Box<dyn Fn() -> E + Send + Sync>,
-    /// The access log for rejected requests.
-    pub access_log: AccessLog,
+    /// Creates the engine of a worker with these observers. It runs inside the runtime of the worker.
+    pub engine: Box<dyn Fn(Observers) -> E + Send + Sync>,
+    /// Creates the observers of a worker with this number of threads.
+    pub observers: Box<dyn Fn(usize) -> Observers + Send + Sync>,
 }
 
 /// Creates the parts. It runs when the service starts, because a daemon must not have threads before it forks.
@@ -117,12 +117,14 @@ impl<E: Engine> ListenerService<E> {
         let parts = Arc::new((start.prepare)()?);
         let shares =
             distribute(start.listeners, if let Workers::SingleThreaded(workers) = self.workers { workers } else { 1 });
+        let threads = if let Workers::WorkStealing(threads) = self.workers { threads } else { 1 };
         let open = watch::Sender::new(false);
         let workers = shares.len();
         let (ready, mut all_ready) = mpsc::channel(workers.max(1));
         for (number, listeners) in shares.into_iter().enumerate() {
             let worker = Worker {
                 number,
+                threads,
                 listeners,
                 parts: Arc::clone(&parts),
                 rules: self.rules.clone(),
@@ -173,6 +175,7 @@ fn start_thread<E: Engine>(number: usize, worker: Worker<E>) -> io::Result<()> {
 /// One worker before it runs.
 struct Worker<E> {
     number: usize,
+    threads: usize,
     listeners: Vec<(Arc<AcceptorSettings>, Socket)>,
     parts: Arc<WorkerParts<E>>,
     rules: ActiveClientRules,
@@ -186,9 +189,11 @@ impl<E: Engine> Worker<E> {
     async fn run(mut self) {
         let number = self.number;
         let _vital = Vital(format!("worker {number}"));
-        let engine = (self.parts.engine)();
-        let worker =
-            Arc::new(WorkerContext::new(engine, self.parts.access_log.clone(), self.drain.clone(), self.rules));
+        let observers = (self.parts.observers)(self.threads);
+        let lag = observers.metrics.lag();
+        tokio::spawn(async move { lag.measure().await });
+        let engine = (self.parts.engine)(observers.clone());
+        let worker = Arc::new(WorkerContext::new(engine, observers, self.drain.clone(), self.rules));
         let listener = |(settings, socket): (_, Socket)| Ok((settings, socket.into_async()?));
         let listeners: io::Result<Vec<_>> = self.listeners.into_iter().map(listener).collect();
         let (listeners, outcome) = match listeners {

@@ -1,5 +1,5 @@
-//! The state that a worker uses to serve connections: its engine with its own pool of backend connections, the
-//! access log, and the active client settings.
+//! The state that a worker uses to serve connections: its engine with its own pool of backend connections, its
+//! observers, and the active client settings.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::http::client_address::ClientKey;
 use crate::http::proxy_status::ProxyStatus;
 use crate::http::rejection::DetailedRejection;
 use crate::http::request_limits::RequestLimits;
-use crate::observe::AccessLog;
+use crate::observe::Observers;
 
 /// The state that a worker uses to serve connections.
 pub(super) struct WorkerContext<E> {
     pub(super) engine: E,
-    pub(super) access_log: AccessLog,
+    pub(super) observers: Observers,
     pub(super) drain: Drain,
     /// Whether draining has started. Read for every request.
     pub(super) draining: watch::Receiver<bool>,
@@ -34,9 +34,9 @@ pub(super) struct WorkerContext<E> {
 }
 
 impl<E> WorkerContext<E> {
-    pub(super) fn new(engine: E, access_log: AccessLog, drain: Drain, active: ActiveClientRules) -> Self {
+    pub(super) fn new(engine: E, observers: Observers, drain: Drain, active: ActiveClientRules) -> Self {
         let ActiveClientRules { current: rules, connections, accept_errors } = active;
-        Self { engine, access_log, draining: drain.started(), drain, connections, accept_errors, rules }
+        Self { engine, observers, draining: drain.started(), drain, connections, accept_errors, rules }
     }
 
     /// The client timeouts.

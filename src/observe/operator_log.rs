@@ -4,7 +4,7 @@
 //! It is the `log` logger of the process. An [`Event`] is a log record with structured data, so code that
 //! reports an event does not depend on this module.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -110,6 +110,8 @@ struct Shared {
 #[derive(Default)]
 struct Events {
     kept: VecDeque<LoggedEvent>,
+    /// The number of announced events by name.
+    counts: BTreeMap<String, u64>,
     announced: u64,
 }
 
@@ -159,8 +161,16 @@ impl OperatorLog {
         (kept, lost)
     }
 
+    /// The number of events so far, by name.
+    #[must_use]
+    pub fn event_counts(&self) -> BTreeMap<String, u64> {
+        self.0.events.lock().counts.clone()
+    }
+
     fn keep(&self, record: &Record<'_>, event: Event) {
+        let name = event.name();
         let mut events = self.0.events.lock();
+        *events.counts.entry(name).or_default() += 1;
         events.announced += 1;
         let number = events.announced;
         let announced = LoggedEvent {

@@ -123,6 +123,18 @@ impl Pool {
         &self.budget
     }
 
+    /// The adaptive limit of requests in flight; `None` if it is off.
+    #[must_use]
+    pub fn adaptive_limit(&self) -> Option<u32> {
+        self.admission.adaptive_limit()
+    }
+
+    /// Whether requests may wait for a backend.
+    #[must_use]
+    pub fn has_queue(&self) -> bool {
+        self.admission.has_queue()
+    }
+
     /// Waits until the first discovery has finished, and a backend is up or all backends have been checked once.
     pub async fn settled(&self) {
         let mut progress = self.progress.subscribe();

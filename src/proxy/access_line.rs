@@ -1,4 +1,4 @@
-//! The access log line of a request.
+//! The end of a request: its access log line, and its counters.
 
 use std::borrow::Cow;
 
@@ -13,15 +13,16 @@ use crate::base::cause::Cause;
 use crate::base::lifecycle::{AbortedRequest, Lifecycle, Phase};
 use crate::decision::host;
 use crate::http::rejection::Rejection;
-use crate::observe::{AccessLog, Record};
+use crate::observe::metrics::{Attempt, Finished};
+use crate::observe::{Observers, Record};
 
 impl Exchange {
-    /// Writes the access log line.
+    /// Writes the access log line, and counts the request.
     pub(super) fn finish(
         &mut self,
         side: &impl ClientSide,
         e: Option<&Error>,
-        access_log: &AccessLog,
+        observers: &Observers,
         lifecycle: &Lifecycle,
     ) {
         if self.uncounted {
@@ -46,7 +47,7 @@ impl Exchange {
             Some(connection) if !self.trusted => Cow::Borrowed(connection.peer_text()),
             _ => Cow::Owned(self.client.to_string()),
         };
-        access_log.write(&Record {
+        let record = Record {
             time: self.time,
             client: &client,
             method: request.method.as_str(),
@@ -70,7 +71,27 @@ impl Exchange {
             cause: if cut { Some(Cause::Shutdown) } else { self.cause(e) },
             failed_attempts: &self.failed_attempts,
             detail: self.fault().map_or(&*self.detail, |fault| fault.detail),
-        });
+        };
+        let listener = self.policy().map_or("", |policy| &policy.listener);
+        let request = Finished {
+            overhead: self.times.overhead,
+            queued: self.times.queued,
+            connect: self.times.connect,
+            received: self.body_received(),
+            ..Finished::of(listener, &record)
+        };
+        let timeline = |kept| self.timeline(listener, &record, kept);
+        observers.finished(&record, &request, self.attempts(record.cause_text()), timeline);
+    }
+
+    /// The attempts of a request with this cause.
+    pub(super) fn attempts(&self, cause: &'static str) -> impl Iterator<Item = Attempt<'_>> {
+        let last = if self.attempt_outcome.is_empty() { cause } else { self.attempt_outcome };
+        let outcomes = self.earlier_attempts.iter().map(|earlier| earlier.outcome).chain([last]);
+        self.attempted
+            .iter()
+            .zip(outcomes)
+            .map(|(endpoint, outcome)| Attempt { backend: endpoint.address_text(), outcome })
     }
 
     /// Whether it was aborted because the process stops.

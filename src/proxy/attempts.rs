@@ -11,11 +11,12 @@ use pingora_core::upstreams::peer::HttpPeer;
 use super::affinity::AFFINITY_LOST;
 use super::client_side::ClientSide;
 use super::deadlines::{Deadline, Deadlines, Expiry, Limits, ToBackend};
-use super::exchange::Exchange;
+use super::exchange::{EarlierAttempt, Exchange};
 use crate::base::event::Event;
 use crate::base::units::Period;
 use crate::decision::snapshot::{Route, Target};
 use crate::http::rejection::Rejection;
+use crate::observe::metrics::status_class;
 use crate::pool::Lease;
 use crate::pool::passive_health::Outcome;
 use crate::pool::peer::Protocol;
@@ -36,17 +37,21 @@ impl Exchange {
     pub(super) async fn reserve(&mut self, side: &mut impl ClientSide) -> Result<(), Rejection> {
         let target = self.target().ok_or(Rejection::Internal)?;
         target.pool.budget().deposit(self.began());
-        let total = target.template.timeouts.total;
+        let total = self.timeouts(target).total;
         self.key = target.pool.key(self.client, side.request());
         self.set_deadlines(&side.request().headers, total)?;
         let target = self.target().ok_or(Rejection::Internal)?;
         let mut moved = false;
         let mut picked_at = self.began();
+        // Without a queue the request does not wait, and the clock is read when the backend is picked.
+        let waits_from = target.pool.has_queue().then(Instant::now);
         let pick = || {
             picked_at = Instant::now();
             self.pick(&mut moved, picked_at)
         };
         let reserved = target.pool.reserve(pick).await;
+        self.times.overhead = Some(waits_from.unwrap_or(picked_at).saturating_duration_since(self.began()));
+        self.times.queued = waits_from.map(|from| from.elapsed());
         if moved {
             self.detail = AFFINITY_LOST.into();
         }
@@ -134,9 +139,10 @@ impl Exchange {
             return Err(self.reject(Rejection::Internal));
         };
         let endpoint = Arc::clone(lease.endpoint());
+        let timeouts = self.timeouts(target);
         let mut peer = match self.upgrade {
-            true => target.template.peer_for_upgrade(endpoint.address()),
-            false => target.template.peer(endpoint.address()),
+            true => target.template.peer_for_upgrade(endpoint.address(), &timeouts),
+            false => target.template.peer(endpoint.address(), &timeouts),
         };
         if self.enforces_timeouts() {
             peer.options.read_timeout = None;
@@ -158,8 +164,10 @@ impl Exchange {
             Event::KeepaliveShortened { pool, backend, limit, keepalive_timeout }.announce();
         }
         let now = self.reserved_at.unwrap_or_else(Instant::now);
-        let limit = target.template.timeouts.attempt;
-        self.set_attempt_deadline(&mut peer, limit, now)?;
+        self.set_attempt_deadline(&mut peer, timeouts.attempt, now)?;
+        if !self.attempted.is_empty() {
+            self.end_attempt();
+        }
         (self.selected_at, self.recorded, self.rejection) = (Some(now), false, None);
         self.reserved_at = None;
         self.attempted.push(endpoint);
@@ -232,7 +240,7 @@ impl Exchange {
     /// The current timeout: for the next part of the response, for its start once the backend has the whole
     /// request, or (while the body is being sent) for the next part of the request.
     fn current_timeout(&self, target: &Target) -> Duration {
-        let timeouts = target.template.timeouts;
+        let timeouts = self.timeouts(target);
         if self.switched {
             return Duration::MAX;
         }
@@ -247,7 +255,7 @@ impl Exchange {
 
     /// The timeout for the start of the response.
     pub(super) fn first_byte_timeout(&self, target: &Target) -> Duration {
-        let configured = target.template.timeouts.first_byte;
+        let configured = self.timeouts(target).first_byte;
         self.trial.as_ref().map_or(configured, |trial| trial.wait.min(configured))
     }
 
@@ -313,6 +321,42 @@ impl Exchange {
         self.upstream_latency.is_some()
     }
 
+    /// Keeps what is known of the attempt before the next one.
+    fn end_attempt(&mut self) {
+        self.earlier_attempts.push(EarlierAttempt {
+            chosen: self.selected_at,
+            connect: self.times.connect.take(),
+            outcome: std::mem::take(&mut self.attempt_outcome),
+            ended: self.attempt_ended.take(),
+        });
+    }
+
+    /// Notes the outcome of the attempt for its counters.
+    pub(super) fn note_outcome(&mut self, outcome: AttemptOutcome, now: Instant) {
+        self.attempt_ended = Some(now);
+        self.attempt_outcome = match outcome {
+            AttemptOutcome::Status(status) => status_class(status),
+            AttemptOutcome::Grpc(status) => status_class(status.http()),
+            // Its cause was noted before.
+            AttemptOutcome::Connect
+            | AttemptOutcome::Reset
+            | AttemptOutcome::Timeout
+            | AttemptOutcome::Unresponsive
+            | AttemptOutcome::RefusedStream => self.failed_attempts.last().map_or("internal", |cause| cause.as_str()),
+        };
+    }
+
+    /// Notes that the connection of the attempt is new, and established now.
+    pub(super) fn connection_established(&mut self) {
+        self.times.connect = self.selected_at.map(|picked| picked.elapsed());
+    }
+
+    /// Notes an outcome that is not recorded, because the backend is not at fault.
+    #[expect(clippy::disallowed_methods, reason = "the attempt failed now")]
+    pub(super) fn note_outcome_now(&mut self, outcome: AttemptOutcome) {
+        self.note_outcome(outcome, Instant::now());
+    }
+
     /// Records the outcome of the attempt, once.
     #[expect(clippy::disallowed_methods, reason = "the latency of the backend is measured to here")]
     pub(super) fn record(&mut self, outcome: AttemptOutcome) {
@@ -322,7 +366,7 @@ impl Exchange {
     /// Records that the response failed after its header had arrived.
     #[expect(clippy::disallowed_methods, reason = "the time of the failure is now")]
     pub(super) fn response_failed(&mut self, failure: Outcome) {
-        let idle = self.target().map_or(Duration::ZERO, |target| target.template.timeouts.idle);
+        let idle = self.target().map_or(Duration::ZERO, |target| self.timeouts(target).idle);
         let stalled = if self.rejection == Some(Rejection::IdleTimeout) { idle } else { Duration::ZERO };
         if let Some(lease) = &mut self.lease {
             lease.response_failed(failure, stalled, Instant::now());
@@ -330,6 +374,7 @@ impl Exchange {
     }
 
     fn record_at(&mut self, outcome: AttemptOutcome, now: Instant) {
+        self.note_outcome(outcome, now);
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }

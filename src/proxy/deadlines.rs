@@ -320,7 +320,7 @@ mod tests {
     }
 
     fn client() -> Arc<Connection> {
-        Arc::new(Connection::new("192.0.2.1:9".parse().unwrap(), None, None, Arc::default()))
+        Arc::new(Connection::new(("192.0.2.1:9".parse().unwrap(), None), Instant::now(), None, Arc::default()))
     }
 
     fn is_shut_down(mut stream: &TcpStream) -> bool {

@@ -10,8 +10,10 @@ use pingora::Error;
 
 use super::client_side::ClientSide;
 use super::deadlines::Deadline;
+use super::mirroring::Mirroring;
 use super::requested_target::RequestedTarget;
 use crate::base::cause::Cause;
+use crate::base::timeouts::Timeouts;
 use crate::cache::RouteCache;
 use crate::decision::form;
 use crate::decision::snapshot::{Route, Snapshot, Target};
@@ -39,6 +41,30 @@ pub(super) struct RunningTrial {
     pub(super) wait: Duration,
 }
 
+/// How long the steps of a request took; `None` for a step that did not happen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times {
+    /// From the arrival to the first choice of a backend.
+    pub(super) overhead: Option<Duration>,
+    /// In the queue of the pool.
+    pub(super) queued: Option<Duration>,
+    /// Until the new connection of the last attempt was established.
+    pub(super) connect: Option<Duration>,
+}
+
+/// An attempt before the current one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EarlierAttempt {
+    /// When its backend was chosen.
+    pub(super) chosen: Option<Instant>,
+    /// In which time its new connection was established.
+    pub(super) connect: Option<Duration>,
+    /// The status class of its response, or the cause of its failure.
+    pub(super) outcome: &'static str,
+    /// When the outcome was known.
+    pub(super) ended: Option<Instant>,
+}
+
 /// Pingora's context of one request. Dropping it releases everything.
 pub struct Exchange {
     pub(super) snapshot: Arc<Snapshot>,
@@ -64,6 +90,8 @@ pub struct Exchange {
     pub(super) body_filters: Option<Box<BodyFilters>>,
     /// The cause of a response of l7lb itself.
     pub(super) own_cause: Option<Cause>,
+    /// The copies of the request that filters send.
+    pub(super) mirroring: Option<Box<Mirroring>>,
     /// The decision of the rate limiter and the window of the limit, for the response headers. If the route has its
     /// own limit, they are those of the route.
     pub(super) verdict: Option<(Verdict, Duration)>,
@@ -100,6 +128,13 @@ pub struct Exchange {
     pub(super) selected_at: Option<Instant>,
     /// Whether the outcome of the attempt was recorded.
     pub(super) recorded: bool,
+    /// The status class of the current attempt, or the cause of its failure; empty before its end.
+    pub(super) attempt_outcome: &'static str,
+    /// When that was; `None` before.
+    pub(super) attempt_ended: Option<Instant>,
+    /// The earlier attempts.
+    pub(super) earlier_attempts: Vec<EarlierAttempt>,
+    pub(super) times: Times,
     pub(super) upstream_latency: Option<Duration>,
     pub(super) deadline: Option<Deadline>,
     /// Whether the client uses HTTP/2, whose connection is shared by requests.
@@ -151,6 +186,7 @@ impl Exchange {
             accepted: None,
             body_filters: None,
             own_cause: None,
+            mirroring: None,
             verdict: None,
             rejection: None,
             detail: Cow::Borrowed(""),
@@ -169,6 +205,10 @@ impl Exchange {
             reserved_at: None,
             selected_at: None,
             recorded: false,
+            attempt_outcome: "",
+            attempt_ended: None,
+            earlier_attempts: Vec::new(),
+            times: Times::default(),
             upstream_latency: None,
             deadline: None,
             http2: false,
@@ -203,6 +243,11 @@ impl Exchange {
             is_fork: true,
             ..Self::begin(Arc::clone(&self.snapshot), now)
         }
+    }
+
+    /// The same state with a clock that starts at `now`.
+    pub(super) fn restarted(self, now: Instant) -> Self {
+        Self { began: now, ..self }
     }
 
     /// When the request arrived.
@@ -250,6 +295,12 @@ impl Exchange {
         self.filtered.as_ref()?.changes.buffer_size
     }
 
+    /// The timeouts of the request at the pool `target`.
+    pub(super) fn timeouts(&self, target: &Target) -> Timeouts {
+        let own = target.template.timeouts;
+        self.filtered.as_ref().map_or(own, |filtered| filtered.changes.timeouts.over(own))
+    }
+
     /// The chosen pool of the route.
     pub(super) fn target(&self) -> Option<&Target> {
         self.route.as_ref()?.targets.get(self.target_index)
@@ -284,6 +335,11 @@ impl Exchange {
     /// The time from the arrival of the request to its end, or to now.
     pub(super) fn latency(&self) -> Duration {
         self.ended_at.map_or_else(|| self.began.elapsed(), |ended| ended.saturating_duration_since(self.began))
+    }
+
+    /// Bytes of the request body so far.
+    pub(super) fn body_received(&self) -> u64 {
+        self.body_received
     }
 
     /// Whether the response was complete before the request.

@@ -107,7 +107,9 @@ pub(super) fn after_broken_connection(
     if clients {
         return e;
     }
-    if !exchange.backend_not_at_fault {
+    if exchange.backend_not_at_fault {
+        exchange.note_outcome_now(failure);
+    } else {
         exchange.record(failure);
     }
     e.set_retry(exchange.retry_elsewhere(client, failure));
@@ -118,6 +120,7 @@ pub(super) fn after_broken_connection(
 fn note_failure(exchange: &mut Exchange, e: &Error, refused: bool) {
     let cause = match classify(exchange, e) {
         Rejection::BodyTimeout | Rejection::BadRequest | Rejection::DeadlineExpired => return,
+        _ if exchange.ended_as_unresponsive() => Cause::Unresponsive,
         _ if refused => Cause::RefusedStream,
         _ if exchange.backend_not_at_fault => Cause::StaleConnection,
         rejection => rejection.cause(),

@@ -91,8 +91,9 @@ pub(super) fn rewrite(client: &mut impl ClientSide, exchange: &mut Exchange) {
         return;
     };
     let mut changes = std::mem::take(&mut filtered.changes);
-    // It applies until the body ends.
+    // They apply until the request ends.
     filtered.changes.body_size = changes.body_size;
+    filtered.changes.timeouts = changes.timeouts;
     // The response names them.
     filtered.changes.quotas = std::mem::take(&mut changes.quotas);
     exchange.requested = Some(Box::new(RequestedTarget::of(client.request())));

@@ -14,11 +14,12 @@
 //! - [`filters`], [`response_filters`]: apply what filters decide; [`origin`]: where a request comes from;
 //!   [`requested_target`]: what the client requested.
 //! - [`subrequests`]: requests that filters make to pools.
+//! - [`mirroring`]: copies of a request while its body arrives.
 //! - [`framing`]: adapts the response head to the client's version.
 //! - [`headers`]: adds, replaces and removes headers in both directions; [`forwarding`]: the forwarding headers.
 //! - [`failover`]: failures, and whether another backend is attempted.
 //! - [`timeouts`]: deadlines of a request and its attempts; [`deadlines`]: timeouts of HTTP/1 backends.
-//! - [`respond`]: error responses. [`access_line`]: the access log line.
+//! - [`respond`]: error responses. [`access_line`]: the end of a request; [`timeline`]: what the recorder keeps.
 
 mod access_line;
 mod admission;
@@ -34,11 +35,13 @@ mod response_filters;
 mod forwarding;
 mod framing;
 mod headers;
+mod mirroring;
 mod phases;
 mod respond;
 mod state;
 mod subrequests;
 mod affinity;
+mod timeline;
 mod timeouts;
 mod attempts;
 mod body_filters;
@@ -111,12 +114,15 @@ impl ProxyHttp for Proxy {
     async fn connected_to_upstream(
         &self,
         session: &mut Session,
-        _reused: bool,
+        reused: bool,
         _peer: &HttpPeer,
         fd: RawFd,
         digest: Option<&Digest>,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
+        if !reused {
+            exchange.connection_established();
+        }
         let local = digest.and_then(|digest| digest.socket_digest.as_ref()?.local_addr()?.as_inet()).copied();
         let deadlines = exchange.enforces_timeouts().then_some(&self.deadlines);
         exchange.await_response(session, deadlines, (fd, local));

@@ -68,7 +68,7 @@ impl Proxy {
 
     /// Writes the access log line, and keeps the client's connection if the response promised keep-alive.
     pub(super) fn finish(&self, client: &mut impl ClientSide, e: Option<&Error>, exchange: &mut Exchange) {
-        exchange.finish(client, e, &self.access_log, &self.lifecycle);
+        exchange.finish(client, e, &self.observers, &self.lifecycle);
         if e.is_none() {
             exchange.keep_connection(client);
         }

@@ -8,14 +8,14 @@ use arc_swap::ArcSwap;
 use super::deadlines::Deadlines;
 use crate::base::lifecycle::Lifecycle;
 use crate::decision::snapshot::Snapshot;
-use crate::observe::AccessLog;
+use crate::observe::Observers;
 use crate::observe::recent_requests::Recorder;
 
-/// The proxy: reads the active snapshot, writes the access log and records recent requests. Cheap to clone.
+/// The proxy: reads the active snapshot, reports finished requests and records recent ones. Cheap to clone.
 #[derive(Clone)]
 pub struct Proxy {
     pub(super) live: Arc<ArcSwap<Snapshot>>,
-    pub(super) access_log: AccessLog,
+    pub(super) observers: Observers,
     pub(super) deadlines: Deadlines,
     pub(super) lifecycle: Lifecycle,
     pub(super) recorder: Recorder,
@@ -26,9 +26,9 @@ impl Proxy {
     /// deadlines runs.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the epoch of the deadlines")]
-    pub fn new(live: Arc<ArcSwap<Snapshot>>, access_log: AccessLog, recorder: Recorder, lifecycle: Lifecycle) -> Self {
+    pub fn new(live: Arc<ArcSwap<Snapshot>>, observers: Observers, recorder: Recorder, lifecycle: Lifecycle) -> Self {
         let deadlines = Deadlines::new(Instant::now());
         tokio::spawn(deadlines.clone().sweep());
-        Self { live, access_log, deadlines, lifecycle, recorder }
+        Self { live, observers, deadlines, lifecycle, recorder }
     }
 }

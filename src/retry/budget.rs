@@ -56,14 +56,20 @@ impl Budget {
 
     /// Takes a retry, if one is left.
     pub fn withdraw(&self, now: Instant) -> bool {
+        let left = self.left(now) > 0;
+        if left {
+            self.count(&self.retries, self.second(now));
+        }
+        left
+    }
+
+    /// The number of retries that are left.
+    #[must_use]
+    pub fn left(&self, now: Instant) -> u64 {
         let second = self.second(now);
         let sum = |slots: &[Slot]| slots.iter().map(|slot| slot.recent(second)).sum::<u64>();
         let allowed = (sum(&self.requests) * PERCENT / 100).max(FLOOR * SLOTS);
-        let left = sum(&self.retries) < allowed;
-        if left {
-            self.count(&self.retries, second);
-        }
-        left
+        allowed.saturating_sub(sum(&self.retries))
     }
 
     /// Seconds since the epoch, starting at 1, so that empty slots belong to no second.

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -36,6 +36,7 @@ use crate::control::api::admin::AdminListener;
 use crate::control::api::{self, Api, ControlService, ControlSocket};
 use crate::control::filter_files::FilterFiles;
 use crate::control::list_keeper::ListKeeper;
+use crate::control::metrics::MetricsKeeper;
 use crate::control::reload::{self, ActiveConfiguration, ReloadHandle, Reloader, RuntimeState, Source, UpgradeHandle};
 use crate::control::state_file::StateFile;
 use crate::decision::snapshot::Snapshot;
@@ -43,8 +44,10 @@ use crate::listener::address::ListenAddress;
 use crate::listener::handover::{self, Ready};
 use crate::listener::listener_service::{BoundListener, Prepare, WorkerParts, Workers};
 use crate::listener::{AcceptorSettings, ActiveClientRules, Drain, ListenerService, Socket};
+use crate::observe::metrics::Metrics;
 use crate::observe::recent_requests::RecentRequests;
-use crate::observe::{AccessLog, OperatorLog, access_log};
+use crate::observe::recorder::Recorder;
+use crate::observe::{AccessLog, Observers, OperatorLog, access_log};
 use crate::pool::PoolService;
 use crate::proxy::Proxy;
 use crate::proxy::engine::Engine;
@@ -203,6 +206,7 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
     let live = RuntimeState {
         snapshot: Arc::new(ArcSwap::new(build.snapshot)),
         active: Arc::new(ArcSwap::from_pointee(build.active)),
+        terminators: terminators(&listeners).into(),
         rules: build.rules.clone(),
         pools: pool_service.running(),
         access_log: Arc::clone(&log_slot),
@@ -210,6 +214,8 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
         access: build.access,
         state_file: Arc::new(build.state_file),
         recent_requests: Arc::new(RecentRequests::new(build.begun)),
+        metrics: Metrics::new(SystemTime::now()),
+        recorder: Recorder::default(),
         lifecycle: lifecycle.clone(),
         upgrades: give_upgrades,
     };
@@ -217,8 +223,7 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
     let reload_handle = source.map(|source| add_reloading(&mut server, source, &live));
     let api = Api { reload_handle: reload_handle.clone(), live: live.clone(), log: build.log };
     let admin_tls = add_control(&mut server, &control, build.admin, api);
-    add_list_keeper(&mut server, &live);
-    add_filter_files(&mut server, &live);
+    add_keepers(&mut server, &live);
     // In an upgrade, the overrides of the old process apply, which change until it ends.
     let is_upgrade = handing.ready.is_some();
     live.state_file.restore(&live.snapshot.load().pools, |_| !is_upgrade);
@@ -226,14 +231,13 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
         control.open();
     }
     add_health(&mut server, pool_service);
-    watch_files(&mut server, &listeners, admin_tls);
+    watch_files(&mut server, &live.terminators, admin_tls);
     add_watchdog(&mut server);
 
     let (found, state_file) = (Arc::clone(&live.snapshot), Arc::clone(&live.state_file));
     let logs = (build.access_log, log_slot.clone());
     let prepare = prepare(Arc::clone(&server.configuration), (live, build.caches), logs, (build.workers, build.engine));
-    let listening = describe(&listeners);
-    let served = lifecycle.clone();
+    let (listening, served) = (describe(&listeners), lifecycle.clone());
     let on_ready = move || {
         if let Some(ready) = handing.ready {
             // Until now the control socket belonged to the old process.
@@ -249,8 +253,8 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
         log::info!("l7lb {} ready: {listening}", env!("CARGO_PKG_VERSION"));
         systemd::ready();
     };
-    let options = (build.workers, build.rules);
-    server.add_service(ListenerService::new(listeners, prepare, on_ready, options, (drain.clone(), settled)));
+    let (options, drained) = ((build.workers, build.rules), (drain.clone(), settled));
+    server.add_service(ListenerService::new(listeners, prepare, on_ready, options, drained));
     let hand_over =
         HandOver { sockets: handing.named, upgrade_sock: handing.upgrade_sock, successor: handing.successor };
     let signals =
@@ -275,18 +279,17 @@ fn add_watchdog(server: &mut Server) {
     }
 }
 
-/// Takes over discovered lists, and adds the service that keeps the lists for the next process.
-fn add_list_keeper(server: &mut Server, live: &RuntimeState) {
-    let pools = &live.snapshot.load().pools;
-    live.state_file.restore_lists(pools);
+/// Takes over discovered lists. Adds the services that keep the lists for the next process, read changed files of filters
+/// again, and drop counters of what no longer exists.
+fn add_keepers(server: &mut Server, live: &RuntimeState) {
+    live.state_file.restore_lists(&live.snapshot.load().pools);
     server.add_service(background_service("discovered lists", ListKeeper::new(live.clone())));
-}
-
-/// Adds the service that reads changed files of filters again.
-fn add_filter_files(server: &mut Server, live: &RuntimeState) {
     let mut files = background_service("files of filters", FilterFiles::new(live.clone()));
     files.threads = Some(1);
     server.add_service(files);
+    let mut keeper = background_service("metrics", MetricsKeeper::new(live.clone()));
+    keeper.threads = Some(1);
+    server.add_service(keeper);
 }
 
 /// Adds the control API at its socket and at TCP addresses, each on its own thread. Returns the TLS of the latter.
@@ -304,15 +307,20 @@ fn add_control(
     terminator
 }
 
-/// Adds the service that reloads changed certificates and keys.
-fn watch_files(server: &mut Server, listeners: &[BoundListener], admin: Option<Arc<Terminator>>) {
-    let mut terminators: Vec<Arc<Terminator>> = admin.into_iter().collect();
+/// TLS of the listeners, each once: several addresses of one listener share it.
+fn terminators(listeners: &[BoundListener]) -> Vec<Arc<Terminator>> {
+    let mut terminators: Vec<Arc<Terminator>> = Vec::new();
     for tls in listeners.iter().filter_map(|listener| listener.settings.tls.as_ref()) {
-        // Several addresses of one listener share it.
         if !terminators.iter().any(|known| Arc::ptr_eq(known, tls)) {
             terminators.push(Arc::clone(tls));
         }
     }
+    terminators
+}
+
+/// Adds the service that reloads changed certificates and keys.
+fn watch_files(server: &mut Server, listeners: &[Arc<Terminator>], admin: Option<Arc<Terminator>>) {
+    let terminators: Vec<Arc<Terminator>> = admin.into_iter().chain(listeners.iter().cloned()).collect();
     if !terminators.is_empty() {
         let mut watcher = background_service("certificates", Watcher::new(terminators));
         watcher.threads = Some(1);
@@ -332,19 +340,26 @@ fn prepare(
         *slot.lock() = Some(access_log.clone());
         // The store on disk has a thread, which must not start before the daemon forks.
         live.snapshot.load().caches.open(&stores, used_stores.iter().copied())?;
+        let observers = {
+            let (metrics, recorder) = (live.metrics.clone(), live.recorder.clone());
+            move |threads| Observers {
+                access_log: access_log.clone(),
+                metrics: metrics.worker(threads),
+                recorder: recorder.worker(threads),
+            }
+        };
         let engine = {
-            let access_log = access_log.clone();
-            move || {
+            move |observers| {
                 let recorder = live.recent_requests.recorder(threads);
                 let lifecycle = live.lifecycle.clone();
-                let proxy = Proxy::new(Arc::clone(&live.snapshot), access_log.clone(), recorder, lifecycle);
+                let proxy = Proxy::new(Arc::clone(&live.snapshot), observers, recorder, lifecycle);
                 let mut pingora = HttpProxy::new(proxy.clone(), Arc::clone(&conf));
                 pingora.server_options = Some(options());
                 pingora.handle_init_modules();
                 Engine::new(proxy, pingora, &conf, engine == EngineKind::Own)
             }
         };
-        Ok(WorkerParts { engine: Box::new(engine), access_log })
+        Ok(WorkerParts { engine: Box::new(engine), observers: Box::new(observers) })
     })
 }
 

@@ -5,13 +5,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora_core::protocols::IO;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::ProducesTickets;
+use rustls::{HandshakeKind, ProtocolVersion};
 use tokio_rustls::TlsAcceptor;
 
 use super::acceptor;
@@ -61,6 +62,12 @@ pub struct HandshakeResult {
     pub server_name: Option<String>,
     /// The verified identity of the client, if it sent a certificate.
     pub client: Option<ClientIdentity>,
+    /// The version of TLS, for metrics.
+    pub version: &'static str,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
+    /// How long it took.
+    pub duration: Duration,
     names: Arc<CertificateNames>,
 }
 
@@ -96,8 +103,9 @@ impl Terminator {
     ///
     /// # Errors
     /// A message, if the handshake fails.
+    #[expect(clippy::disallowed_methods, reason = "the handshake begins now")]
     pub async fn handshake<S: IO>(&self, stream: S) -> Result<(ServerStream<S>, HandshakeResult), String> {
-        let active = self.active.load_full();
+        let (begun, active) = (Instant::now(), self.active.load_full());
         let stream = active.acceptor.accept(stream).await.map_err(|e| format!("TLS handshake: {e}"))?;
         let session = stream.get_ref().1;
         let certificate = session.peer_certificates().and_then(|chain| chain.first());
@@ -107,7 +115,14 @@ impl Terminator {
             return Err("the client certificate of the resumed session has expired".to_owned());
         }
         let server_name = session.server_name().map(str::to_ascii_lowercase);
-        let result = HandshakeResult { server_name, client, names: Arc::clone(&active.names) };
+        let version = match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "1.3",
+            Some(ProtocolVersion::TLSv1_2) => "1.2",
+            _ => "other",
+        };
+        let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+        let names = Arc::clone(&active.names);
+        let result = HandshakeResult { server_name, client, version, resumed, duration: begun.elapsed(), names };
         Ok((ServerStream(stream), result))
     }
 

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
+mod filters;
 mod imports;
 mod language;
 
@@ -131,6 +132,12 @@ fn folders_have_few_entries() {
         let count = std::fs::read_dir(root().join(folder)).unwrap().count();
         assert!(count <= most, "{folder} has {count} entries, more than {most}");
     }
+}
+
+#[test]
+fn every_filter_has_a_page_examples_and_diagnostics() {
+    let gaps = filters::gaps(&root());
+    assert!(gaps.is_empty(), "{}", gaps.join("\n"));
 }
 
 #[test]

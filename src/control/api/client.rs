@@ -5,9 +5,10 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -134,12 +135,11 @@ impl Client {
 
     fn call<A: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<A, CallError> {
         let (status, response) = self.exchange(method, path, body).map_err(|error| self.failed(error))?;
-        let invalid_response = || CallError::InvalidResponse(String::from_utf8_lossy(&response).into_owned());
-        if status.is_success() {
-            serde_json::from_slice(&response).map_err(|_| invalid_response())
-        } else {
-            Err(serde_json::from_slice(&response).map_or_else(|_| invalid_response(), CallError::Problem))
+        if !status.is_success() {
+            return Err(problem_of(&response));
         }
+        serde_json::from_slice(&response)
+            .map_err(|_| CallError::InvalidResponse(String::from_utf8_lossy(&response).into_owned()))
     }
 
     fn failed(&self, error: io::Error) -> CallError {
@@ -158,11 +158,39 @@ impl Client {
         }
     }
 
-    /// Sends one request and returns the raw response.
+    /// Sends GET to `path`, and gives each line of the response to `on_line`, until that returns false or the response
+    /// ends.
     ///
     /// # Errors
-    /// If there is no response.
-    pub fn exchange(&self, method: Method, path: &str, body: Bytes) -> io::Result<(StatusCode, Bytes)> {
+    /// Why the call failed.
+    pub fn lines(&self, path: &str, mut on_line: impl FnMut(&[u8]) -> bool) -> Result<(), CallError> {
+        let request = self.request(Method::GET, path, Bytes::new()).map_err(|error| self.failed(error))?;
+        let exchange = async {
+            let response = self.response(request).await?;
+            let status = response.status();
+            let mut body = response.into_body();
+            if !status.is_success() {
+                return Ok(Some(body.collect().await.map_err(io::Error::other)?.to_bytes()));
+            }
+            let mut unread = BytesMut::new();
+            while let Some(frame) = body.frame().await {
+                unread.extend_from_slice(&frame.map_err(io::Error::other)?.into_data().unwrap_or_default());
+                while let Some(end) = memchr::memchr(b'\n', &unread) {
+                    let line = unread.split_to(end + 1);
+                    if !on_line(line.trim_ascii_end()) {
+                        return Ok(None);
+                    }
+                }
+            }
+            Ok(None)
+        };
+        match runtime().and_then(|runtime| runtime.block_on(exchange)).map_err(|error| self.failed(error))? {
+            None => Ok(()),
+            Some(problem) => Err(problem_of(&problem)),
+        }
+    }
+
+    fn request(&self, method: Method, path: &str, body: Bytes) -> io::Result<Request<Full<Bytes>>> {
         let mut request = Request::builder().method(method).uri(path);
         match &self.target {
             Target::Socket(_) => request = request.header(header::HOST, "l7lb"),
@@ -176,22 +204,41 @@ impl Client {
         if !body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        let request = request.body(Full::new(body)).map_err(io::Error::other)?;
+        request.body(Full::new(body)).map_err(io::Error::other)
+    }
+
+    async fn response(&self, request: Request<Full<Bytes>>) -> io::Result<Response<Incoming>> {
+        let stream = TokioIo::new(self.connect().await?);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(io::Error::other)?;
+        tokio::spawn(connection);
+        sender.send_request(request).await.map_err(io::Error::other)
+    }
+
+    /// Sends one request and returns the raw response.
+    ///
+    /// # Errors
+    /// If there is no response.
+    pub fn exchange(&self, method: Method, path: &str, body: Bytes) -> io::Result<(StatusCode, Bytes)> {
+        let request = self.request(method, path, body)?;
         let exchange = async {
-            let stream = TokioIo::new(self.connect().await?);
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(stream).await.map_err(io::Error::other)?;
-            tokio::spawn(connection);
-            let response = sender.send_request(request).await.map_err(io::Error::other)?;
+            let response = self.response(request).await?;
             let status = response.status();
             let body = response.into_body().collect().await.map_err(io::Error::other)?;
             Ok((status, body.to_bytes()))
         };
-        runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?
+        runtime()?
             .block_on(async { timeout(self.timeout_after, exchange).await.unwrap_or_else(|late| Err(late.into())) })
     }
+}
+
+fn runtime() -> io::Result<runtime::Runtime> {
+    runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// The problem in the body of a response.
+fn problem_of(body: &[u8]) -> CallError {
+    serde_json::from_slice(body)
+        .map_or_else(|_| CallError::InvalidResponse(String::from_utf8_lossy(body).into_owned()), CallError::Problem)
 }
 
 #[cfg(test)]

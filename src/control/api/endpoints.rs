@@ -3,6 +3,7 @@
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
+use axum::routing::get;
 use http::{Method, Uri};
 use serde_json::Value;
 
@@ -11,7 +12,8 @@ use super::endpoint::Endpoint;
 use super::problem::{Cause, Problem};
 use super::registrations::{Deregistered, RegisteredBackend};
 use super::{
-    cache_purge, cache_state, caller, configuration, evaluation, log, openapi, overrides, pools, process, registrations,
+    cache_purge, cache_state, caller, configuration, evaluation, log, metrics, mirrors, openapi, overrides, pools,
+    process, registrations, requests,
 };
 use crate::config::admin::Role;
 
@@ -24,6 +26,7 @@ pub fn endpoints() -> Vec<Endpoint> {
     let mut all = of_the_process();
     all.extend(of_backends());
     all.extend(of_the_cache_and_the_log());
+    all.extend(of_requests());
     all
 }
 
@@ -123,10 +126,24 @@ fn of_the_cache_and_the_log() -> Vec<Endpoint> {
         Endpoint::new(GET, "/cache", READ, "What the caches of routes did, and the stores.", cache_state::state),
         Endpoint::new(GET, "/cache/top", READ, "The largest or most requested stored responses.", cache_state::top),
         Endpoint::new(POST, "/cache/purge", OPERATE, "Purge stored responses.", cache_purge::purge),
+        Endpoint::new(GET, "/mirrors", READ, "What happened to copies of requests.", mirrors::all),
         Endpoint::new(GET, "/events", READ, "The last events.", log::events),
         Endpoint::new(GET, "/log-level", READ, "The log level.", log::level),
         Endpoint::new(PUT, "/log-level", ADMIN, "Set the log level, until the process ends.", log::set_level),
         Endpoint::new(GET, "/openapi.json", READ, "This API as an OpenAPI 3.1 document.", openapi_document),
+    ]
+}
+
+fn of_requests() -> Vec<Endpoint> {
+    vec![
+        Endpoint::new(GET, "/requests", READ, "Requests that the recorder has kept.", requests::list),
+        Endpoint::new(
+            GET,
+            "/requests/{id}",
+            READ,
+            "What happened to a request, and what would happen now.",
+            requests::one,
+        ),
     ]
 }
 
@@ -137,7 +154,10 @@ pub(super) fn router(api: Api) -> Router {
         let guard = middleware::from_fn(move |request, next| caller::guard(required, request, next));
         router.route(row.path, row.serve.route_layer(guard))
     });
+    let guard = middleware::from_fn(move |request, next| caller::guard(READ, request, next));
     routed
+        .route(metrics::PATH, get(metrics::metrics).route_layer(guard.clone()))
+        .route(requests::TAP, get(requests::tap).route_layer(guard))
         .fallback(async |uri: Uri| Problem::new(Cause::UnknownPath, format!("there is no {}", uri.path())))
         .method_not_allowed_fallback(async || {
             Problem::new(Cause::MethodNotAllowed, "see `Allow` for the methods of this path")

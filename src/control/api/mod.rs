@@ -10,6 +10,7 @@
 //! - [`process`]: version, readiness, reload. [`configuration`]: the active configuration. [`log`]: events and
 //!   log level. [`pools`]: the state of backends. [`registrations`]: registered backends. [`overrides`]: operator overrides; [`override_transfer`]:
 //!   copies them from the old process in an upgrade.
+//! - [`metrics`]: for Prometheus. [`requests`]: single requests, kept and live. [`mirrors`]: copies of requests.
 //! - [`cache_state`]: what the caches did. [`cache_purge`]: purges of stored responses. [`evaluation`]: explain and plan.
 //! - [`client`]: the client; [`remote`]: its connection to a TCP address. [`openapi`]: the OpenAPI document.
 
@@ -26,14 +27,17 @@ pub mod endpoint;
 pub mod endpoints;
 pub mod input;
 pub mod log;
+pub mod mirrors;
 pub mod openapi;
 mod override_transfer;
 pub mod overrides;
 pub mod pools;
 pub mod problem;
 pub mod registrations;
+pub mod metrics;
 pub mod process;
 pub mod remote;
+pub mod requests;
 pub mod socket;
 
 pub use client::Client;

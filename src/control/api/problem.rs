@@ -35,6 +35,8 @@ pub enum Cause {
     UnknownPool,
     /// The pool has no such backend.
     UnknownBackend,
+    /// The request is not kept.
+    UnknownRequest,
     /// The path, the query or the body is invalid.
     Malformed,
     /// The body is too large.
@@ -77,7 +79,9 @@ impl Cause {
             Self::TooManyFailedLogins => StatusCode::TOO_MANY_REQUESTS,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::UnknownPath | Self::UnknownPool | Self::UnknownBackend => StatusCode::NOT_FOUND,
+            Self::UnknownPath | Self::UnknownPool | Self::UnknownBackend | Self::UnknownRequest => {
+                StatusCode::NOT_FOUND
+            }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

@@ -14,8 +14,11 @@ use crate::decision::snapshot::Snapshot;
 use crate::http::access_rules::AddressRules;
 use crate::listener::{ActiveClientRules, ClientRules, descriptors};
 use crate::observe::access_log;
+use crate::observe::metrics::Metrics;
 use crate::observe::recent_requests::RecentRequests;
+use crate::observe::recorder::Recorder;
 use crate::pool::RunningPools;
+use crate::tls::Terminator;
 
 /// What a reload replaces.
 #[derive(Clone)]
@@ -24,6 +27,8 @@ pub struct RuntimeState {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// The active configuration.
     pub active: Arc<ArcSwap<ActiveConfiguration>>,
+    /// TLS of the listeners.
+    pub terminators: Arc<[Arc<Terminator>]>,
     /// The rules for clients.
     pub rules: ActiveClientRules,
     /// The running pools.
@@ -38,6 +43,10 @@ pub struct RuntimeState {
     pub state_file: Arc<StateFile>,
     /// The recent requests.
     pub recent_requests: Arc<RecentRequests>,
+    /// The counters of all workers.
+    pub metrics: Metrics,
+    /// The recorder of single requests.
+    pub recorder: Recorder,
     /// The phase of the process.
     pub lifecycle: Lifecycle,
     /// Requests upgrades.

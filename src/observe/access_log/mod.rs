@@ -55,6 +55,8 @@ struct Waiting {
     writing: u64,
     /// Lines lost since the last report.
     lost: u64,
+    /// Lines lost since the start, without those in `lost`.
+    lost_before: u64,
     /// The last error of the destination; empty if lines were lost because it was too slow.
     error: String,
     reopen: bool,
@@ -166,6 +168,13 @@ impl AccessLog {
             }
             return;
         }
+    }
+
+    /// The number of lines that could not be written since the start.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        let waiting = self.0.waiting.lock();
+        waiting.lost_before + waiting.lost
     }
 
     /// Reopens the file after a rotation.

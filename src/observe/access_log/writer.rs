@@ -165,6 +165,7 @@ impl Writer {
             return;
         }
         let (lines, error) = (std::mem::take(&mut waiting.lost), std::mem::take(&mut waiting.error));
+        waiting.lost_before += lines;
         drop(waiting);
         let reason = if error.is_empty() { "the destination is too slow".to_owned() } else { error };
         Event::LogLinesLost { lines, reason }.announce();

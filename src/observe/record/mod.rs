@@ -83,6 +83,12 @@ impl<'a> Record<'a> {
         line.push('\n');
     }
 
+    /// The name of the cause; empty without one.
+    #[must_use]
+    pub fn cause_text(&self) -> &'static str {
+        self.cause.map_or("", Cause::as_str)
+    }
+
     /// The first value of a header field of the request.
     fn request_header(&self, name: &HeaderName) -> Option<&'a [u8]> {
         self.request_headers?.get(name).map(HeaderValue::as_bytes)

@@ -100,6 +100,16 @@ impl Admission {
         self.gate.as_ref().map(|gate| gate.waiting())
     }
 
+    /// The adaptive limit; `None` without one.
+    pub(in crate::pool) fn adaptive_limit(&self) -> Option<u32> {
+        self.overload.as_ref().map(|overload| overload.limit())
+    }
+
+    /// Whether requests may wait.
+    pub(in crate::pool) fn has_queue(&self) -> bool {
+        self.gate.is_some()
+    }
+
     /// Whether a backend may get one more request.
     pub(in crate::pool) fn allow(&self, endpoint: &Endpoint) -> bool {
         self.has_room(endpoint) && self.open_for(endpoint).is_none()

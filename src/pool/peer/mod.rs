@@ -1,4 +1,4 @@
-//! How l7lb connects to backends: protocol, TLS and timeouts.
+//! How l7lb connects to backends: protocol, TLS and timeouts of a connection.
 //!
 //! - [`connector`]: connections to Unix domain sockets.
 //! - [`proxy_protocol`]: PROXY protocol to backends.
@@ -15,8 +15,7 @@ use serde::Deserialize;
 
 use self::proxy_protocol::ProxyProtocol;
 use crate::base::backend_address::BackendAddress;
-use crate::base::fault::{Faults, Place};
-use crate::base::units::Period;
+use crate::base::timeouts::Timeouts;
 use crate::tls::upstream::UpstreamTls;
 
 /// The protocol to the backends.
@@ -54,83 +53,6 @@ impl Protocol {
     }
 }
 
-/// The `timeouts:` block of a pool or a route. A route inherits missing values from its pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct TimeoutsConfig {
-    /// Timeout for establishing a TCP connection to a backend. A TLS handshake may take 3 s in addition.
-    pub connect: Option<Period>,
-    /// Timeout from the end of the request to the first byte of the response.
-    pub first_byte: Option<Period>,
-    /// Longest pause between two reads from, or two writes to, a backend.
-    pub idle: Option<Period>,
-    /// Timeout of one attempt, from the selection of its backend to the end of the response. Without it an
-    /// attempt has no time limit.
-    pub attempt: Option<Period>,
-    /// Timeout of a request with all its attempts, from its arrival to the end of the response. Without it a
-    /// request has no time limit.
-    pub total: Option<Period>,
-}
-
-/// The checked timeouts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Timeout for establishing a TCP connection.
-    pub connect: Duration,
-    /// Timeout from the end of the request to the first byte of the response.
-    pub first_byte: Duration,
-    /// Longest pause between two reads or two writes.
-    pub idle: Duration,
-    /// Timeout of one attempt, if limited.
-    pub attempt: Option<Duration>,
-    /// Timeout of a request with all its attempts, if limited.
-    pub total: Option<Duration>,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(2),
-            first_byte: Duration::from_secs(30),
-            idle: Duration::from_secs(60),
-            attempt: None,
-            total: None,
-        }
-    }
-}
-
-impl TimeoutsConfig {
-    /// Checks the block, and fills in missing values from `base`.
-    pub fn check(&self, base: Timeouts, place: &Place, faults: &mut Faults) -> Timeouts {
-        let mut read = |key: &str, configured: Option<Period>| match configured {
-            Some(Period(Duration::ZERO)) => {
-                faults.add(place.key(key), "must be greater than zero", "write for example 30s");
-                None
-            }
-            configured => configured.map(|Period(period)| period),
-        };
-        let timeouts = Timeouts {
-            connect: read("connect", self.connect).unwrap_or(base.connect),
-            first_byte: read("first_byte", self.first_byte).unwrap_or(base.first_byte),
-            idle: read("idle", self.idle).unwrap_or(base.idle),
-            attempt: read("attempt", self.attempt).or(base.attempt),
-            total: read("total", self.total).or(base.total),
-        };
-        if let (Some(one), Some(all)) = (timeouts.attempt, timeouts.total)
-            && one > all
-            && (self.attempt.is_some() || self.total.is_some())
-        {
-            let problem = format!("an attempt may take longer ({}) than the request ({})", Period(one), Period(all));
-            faults.add(
-                place.key(if self.attempt.is_some() { "attempt" } else { "total" }),
-                problem,
-                "increase `total`",
-            );
-        }
-        timeouts
-    }
-}
-
 /// Time for a TLS handshake after the TCP connection.
 const TLS_HANDSHAKE: Duration = Duration::from_secs(3);
 
@@ -154,13 +76,13 @@ pub struct Template {
 }
 
 impl Template {
-    /// The peer for the backend at `address`.
+    /// The peer for a request within `timeouts` to the backend at `address`.
     #[must_use]
-    pub fn peer(&self, address: BackendAddress) -> HttpPeer {
+    pub fn peer(&self, address: BackendAddress, timeouts: &Timeouts) -> HttpPeer {
         let server_name = self.tls.as_ref().map(|tls| tls.server_name.clone()).unwrap_or_default();
         let mut peer = HttpPeer::new(connector::NOWHERE, self.tls.is_some(), server_name);
         peer.client_cert_key = self.tls.as_ref().and_then(|tls| tls.client.clone());
-        self.apply(&mut peer);
+        self.apply(&mut peer, timeouts);
         connector::direct(&mut peer, address);
         peer
     }
@@ -168,7 +90,7 @@ impl Template {
     /// The peer for a health check of the backend at `address`, within `timeout`.
     #[must_use]
     pub fn peer_for_check(&self, address: BackendAddress, timeout: Duration) -> HttpPeer {
-        let mut peer = self.peer(address);
+        let mut peer = self.peer(address, &self.timeouts);
         peer.options.connection_timeout = Some(timeout);
         peer.options.total_connection_timeout = Some(timeout);
         peer.options.read_timeout = Some(timeout);
@@ -185,8 +107,8 @@ impl Template {
     /// The peer for a request with `Upgrade`. Upgrades need HTTP/1.1, so with `protocol: auto` the connection uses
     /// HTTP/1.1.
     #[must_use]
-    pub fn peer_for_upgrade(&self, address: BackendAddress) -> HttpPeer {
-        let mut peer = self.peer(address);
+    pub fn peer_for_upgrade(&self, address: BackendAddress, timeouts: &Timeouts) -> HttpPeer {
+        let mut peer = self.peer(address, timeouts);
         if self.protocol == Protocol::Auto {
             peer.options.alpn = ALPN::H1;
         }
@@ -199,21 +121,15 @@ impl Template {
         self.tls.as_ref().map_or("localhost", |tls| &tls.server_name)
     }
 
-    /// The longest timeout of a read.
-    #[must_use]
-    pub fn read_timeout(&self) -> Duration {
-        self.timeouts.first_byte.max(self.timeouts.idle)
-    }
-
-    fn apply(&self, peer: &mut HttpPeer) {
+    fn apply(&self, peer: &mut HttpPeer, timeouts: &Timeouts) {
         let options = &mut peer.options;
         options.alpn = self.protocol.alpn();
         options.max_h2_streams = H2_STREAMS;
-        options.connection_timeout = Some(self.timeouts.connect);
+        options.connection_timeout = Some(timeouts.connect);
         let handshake = if self.tls.is_some() { TLS_HANDSHAKE } else { Duration::ZERO };
-        options.total_connection_timeout = Some(self.timeouts.connect + handshake);
-        options.read_timeout = Some(self.read_timeout());
-        options.write_timeout = Some(self.timeouts.idle);
+        options.total_connection_timeout = Some(timeouts.connect + handshake);
+        options.read_timeout = Some(timeouts.first_byte.max(timeouts.idle));
+        options.write_timeout = Some(timeouts.idle);
         options.idle_timeout = Some(self.keepalive_timeout);
         options.tcp_keepalive = Some(TcpKeepalive {
             idle: Duration::from_secs(60),

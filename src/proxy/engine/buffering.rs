@@ -18,9 +18,12 @@ pub(super) async fn receive(client: &mut impl Client, exchange: &mut Exchange, s
         let Ok(part) = tokio::time::timeout(pause, part).await else {
             return Err(exchange.reject(Rejection::BodyTimeout).into_down());
         };
-        let bytes = part?.map_or(0, |data| data.len());
+        let data = part?.unwrap_or_default();
         let last = client.is_request_complete();
-        phases::request_body(client, bytes, last, exchange)?;
+        phases::request_body(client, data.len(), last, exchange)?;
+        if let Some(mirroring) = &mut exchange.mirroring {
+            mirroring.receive(&data, last);
+        }
         if client.body_received() > size {
             client.disable_keepalive();
             return Err(exchange.reject(Rejection::BodyTooLarge).into_down());

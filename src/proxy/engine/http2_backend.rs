@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use super::backend::Backend;
 use super::websocket;
+use crate::base::timeouts::Timeouts;
 use crate::listener::inactivity_timer::InactivityTimer;
-use crate::pool::peer::Timeouts;
 
 /// The timeouts of an exchange.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,7 @@
 //! - [`backend`]: what it needs from a connection to a backend; [`http1_backend`], [`http2_backend`]: the connections;
 //!   [`connectors`]: where they come from; [`idle`]: those that are kept; [`request_head`]: the head of a request to a backend.
 //! - [`cached`]: requests on routes with a cache. [`buffering`]: request bodies that arrive before a backend is chosen.
-//! - [`subrequest`]: requests of filters.
+//! - [`subrequest`]: requests of filters. [`mirror`]: copies of requests.
 //! - [`transfer`]: one attempt on a connection; [`websocket`]: its form in both versions of HTTP.
 //! - [`framing`], [`chunked`]: the end of a message; [`replay`]: the request body, for a retry.
 
@@ -24,6 +24,7 @@ mod http1_client;
 mod http2_backend;
 mod http2_client;
 mod idle;
+mod mirror;
 mod replay;
 mod request_head;
 mod subrequest;
@@ -59,10 +60,10 @@ use transfer::Transfer;
 use super::exchange::Exchange;
 use super::state::Proxy;
 use super::{failover, phases, respond};
+use crate::base::timeouts::Timeouts;
 use crate::http::h1::parse_request;
 use crate::listener::engine::{Engine as ListenerEngine, Http1Request, Http2Stream};
 use crate::listener::stream_handle::StreamHandle;
-use crate::pool::peer::Timeouts;
 
 /// The most attempts of a request. The retry policy allows fewer.
 const ATTEMPTS_MAX: usize = 16;
@@ -134,11 +135,16 @@ impl OwnEngine {
         let mut exchange = Exchange::begin(self.proxy.live.load_full(), began);
         phases::begin(client, &mut exchange);
         let mut result = match self.proxy.admit(client, &mut exchange, Some(&**self)).await {
-            Ok(false) => match exchange.route_cache() {
-                None => self.forward(client, &mut exchange).await,
-                // Boxed: it must not enlarge the memory of other requests.
-                Some(cache) => Box::pin(self.serve_cached(client, &mut exchange, cache)).await,
-            },
+            Ok(false) => {
+                if exchange.filtered.is_some() {
+                    self.mirror(client, &mut exchange);
+                }
+                match exchange.route_cache() {
+                    None => self.forward(client, &mut exchange).await,
+                    // Boxed: it must not enlarge the memory of other requests.
+                    Some(cache) => Box::pin(self.serve_cached(client, &mut exchange, cache)).await,
+                }
+            }
             Ok(true) => Ok(()),
             Err(e) => Err(e),
         };
@@ -151,6 +157,9 @@ impl OwnEngine {
             respond::failure(client, &mut exchange, e).await;
         }
         self.proxy.finish(client, result.as_ref().err().map(AsRef::as_ref), &mut exchange);
+        if exchange.mirroring.is_some() {
+            Self::compare_copies(client, &mut exchange);
+        }
     }
 
     /// Forwards an admitted request.
@@ -186,6 +195,9 @@ impl OwnEngine {
                 return Err(failover::after_connect(client, exchange, e).into_up());
             }
         };
+        if idle.is_none() {
+            exchange.connection_established();
+        }
         let idle_http1 = idle.filter(|_| matches!(connected, Connected::Http1(_)));
         let result = match connected {
             Connected::Http1(stream) => self.over_http1(client, exchange, form, (&peer, key, stream)).await,
@@ -274,7 +286,7 @@ fn observe_close(exchange: &Exchange, idle: Duration) {
 fn http2_limits(exchange: &Exchange) -> Limits {
     let timeouts = exchange.target().map_or_else(Timeouts::default, |target| Timeouts {
         first_byte: exchange.first_byte_timeout(target),
-        ..target.template.timeouts
+        ..exchange.timeouts(target)
     });
     Limits { timeouts, end: exchange.attempt_deadline.map(|end| end.at.into()) }
 }

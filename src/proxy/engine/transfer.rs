@@ -166,6 +166,9 @@ impl<'a, C: Client, B: Backend> Transfer<'a, C, B> {
         let data = data.unwrap_or_default();
         let last = self.client.is_request_complete();
         phases::request_body(self.client, data.len(), last, self.exchange)?;
+        if let Some(mirroring) = &mut self.exchange.mirroring {
+            mirroring.receive(&data, last);
+        }
         self.backend.push_body(data);
         Ok(())
     }

@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{call, raw_exchange};
-use crate::lab::client::get;
+use crate::lab::client::{get, get_with};
 use crate::lab::{Backend, Lab, free_port};
 use crate::one_pool;
 use crate::reload::{UNWATCHED, file};
@@ -17,20 +17,26 @@ fn schema_violations(document: &Value, schema: &Value, instance: &Value) -> Vec<
     validator.iter_errors(instance).map(|e| format!("{}: {e}", e.instance_path())).collect()
 }
 
-#[test]
-fn every_endpoint_responds_according_to_its_openapi_schema() {
-    let (one, two) = (Backend::start("one"), Backend::start("two"));
-    let port = free_port();
-    let yaml = one_pool(port, &[&one, &two], UNWATCHED)
+/// A process in which each kind of state exists: a cache with a response, and a kept request with the id `kept`.
+fn start(port: u16, backends: [&Backend; 2]) -> Lab {
+    let yaml = one_pool(port, &backends, &format!("trusted_proxies: ['127.0.0.1/32']\n{UNWATCHED}"))
         .replace("a: { ", "a: { discover: api, circuit_breaker: {}, max_in_flight: { total: 9 }, ")
         .replace("path: /apiA,", "path: /apiA, cache: { default_ttl: 1m },");
     let lab = Lab::start(&yaml);
     get(port, "/apiA");
+    get_with(port, "/nowhere", "X-Request-Id: kept\r\n");
+    lab
+}
+
+#[test]
+fn every_endpoint_responds_according_to_its_openapi_schema() {
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    let port = free_port();
+    let lab = start(port, [&one, &two]);
     let (_, document) = call(&lab, Method::GET, "/openapi.json", "");
-    let backend = format!("/pools/a/backends/127.0.0.1:{}", one.port);
+    let (backend, registered) = (format!("/pools/a/backends/127.0.0.1:{}", one.port), "/pools/a/backends/127.0.0.9:9");
     let text = std::fs::read_to_string(file(&lab)).unwrap();
     let draft = json!({ "file": "new.yaml", "text": text.replace("/apiA", "/apiB") }).to_string();
-    let registered = "/pools/a/backends/127.0.0.9:9";
     let mut called = BTreeSet::new();
     for (method, template, path, body) in [
         ("GET", "/openapi.json", "/openapi.json", ""),
@@ -57,6 +63,9 @@ fn every_endpoint_responds_according_to_its_openapi_schema() {
         ("GET", "/cache", "/cache", ""),
         ("GET", "/cache/top", "/cache/top?by=hits&n=1", ""),
         ("POST", "/cache/purge", "/cache/purge", r#"{"tag":"a"}"#),
+        ("GET", "/requests", "/requests?kept=failed&n=5", ""),
+        ("GET", "/requests/{id}", "/requests/kept", ""),
+        ("GET", "/mirrors", "/mirrors", ""),
         ("GET", "/events", "/events", ""),
     ] {
         let operation = &document["paths"][template][method.to_ascii_lowercase()];

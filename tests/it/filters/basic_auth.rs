@@ -79,7 +79,7 @@ fn explain_agrees_with_traffic_as_far_as_no_password_is_checked() {
         String::from_utf8_lossy(&run(&arguments).stdout).into_owned()
     };
     let explained = explain(&[]);
-    assert!(explained.contains("responds with 401 unauthorized"), "{explained}");
+    assert!(explained.contains("rejects it with 401 unauthorized"), "{explained}");
     assert_eq!(get(port, "/").status, 401);
     let explained = explain(&["--header", &format!("Authorization: {}", basic("alice:secret"))]);
     assert!(explained.contains("waits: checks the password"), "{explained}");

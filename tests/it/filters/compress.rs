@@ -12,7 +12,7 @@ use crate::reload::{UNWATCHED, reloaded, replace};
 
 const FILTER: &str = "filters: [{ compress: {} }]\n";
 
-fn decode(coding: &str, data: &[u8]) -> Vec<u8> {
+pub(super) fn decode(coding: &str, data: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     match coding {
         "gzip" => flate2::read::GzDecoder::new(data).read_to_end(&mut out).map(drop),

@@ -67,6 +67,26 @@ fn errors_of_l7lb_and_of_backends_get_their_page_over_both_versions_of_http() {
 }
 
 #[test]
+fn denial_for_lack_of_a_password_gets_the_page_of_its_status_and_keeps_its_challenge() {
+    let (backend, port) = (Recorder::start(), free_port());
+    let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    std::fs::write(folder.path().join("users"), include_str!("../../config/users.htpasswd")).unwrap();
+    std::fs::write(folder.path().join("e.json"), "{\"cause\":\"${cause}\"}").unwrap();
+    let text = yaml(port, backend.port, "{ statuses: [401], json: '{folder}/e.json' }");
+    let filter = "pool: a, filters: [{ basic_auth: { file: '{folder}/users', realm: r } }] }";
+    let _lab = Lab::start_in(folder, &text.replacen("pool: a }", filter, 1));
+    // alice:wrong
+    for credentials in ["", "Authorization: Basic YWxpY2U6d3Jvbmc=\r\n", "Authorization: Bearer x\r\n"] {
+        let denied = get_with(port, "/a", credentials);
+        assert_eq!((denied.status, denied.header("content-type")), (401, "application/json"), "{credentials}");
+        assert_eq!(denied.body, "{\"cause\":\"unauthorized\"}", "{credentials}");
+        assert_eq!(denied.header("www-authenticate"), "Basic realm=\"r\", charset=\"UTF-8\"", "{credentials}");
+        assert_eq!(denied.header("cache-control"), "no-store", "{credentials}");
+    }
+    assert!(backend.take().is_empty());
+}
+
+#[test]
 fn file_of_a_page_that_is_too_large_or_has_an_unknown_variable_is_a_fault() {
     let folder = tempfile::tempdir().unwrap();
     let (page, file) = (folder.path().join("e.html"), folder.path().join("l7lb.yaml"));

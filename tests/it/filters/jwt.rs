@@ -19,7 +19,7 @@ use crate::lab::{Lab, free_port, run};
 use crate::reload::{UNWATCHED, file, reloaded, replace};
 
 /// An issuer of tokens with one key.
-struct Issuer {
+pub(super) struct Issuer {
     id: &'static str,
     pair: EcdsaKeyPair,
 }
@@ -29,7 +29,7 @@ fn encoded(bytes: impl AsRef<[u8]>) -> String {
 }
 
 impl Issuer {
-    fn new(id: &'static str) -> Self {
+    pub(super) fn new(id: &'static str) -> Self {
         Self { id, pair: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap() }
     }
 
@@ -48,7 +48,7 @@ impl Issuer {
     }
 
     /// A token for the audience `shop` that expires in the far future.
-    fn token(&self) -> String {
+    pub(super) fn token(&self) -> String {
         self.sign(r#"{"iss":"https://login.test","aud":"shop","sub":"me","scope":"read","exp":99999999999}"#)
     }
 }
@@ -87,7 +87,7 @@ impl KeyServer {
     }
 }
 
-fn set(keys: &[&Issuer]) -> String {
+pub(super) fn set(keys: &[&Issuer]) -> String {
     format!(r#"{{"keys":[{}]}}"#, keys.iter().map(|issuer| issuer.jwk()).collect::<Vec<_>>().join(","))
 }
 

@@ -226,7 +226,7 @@ async fn call(
     state.calls.lock().push(parts.headers);
     match parts.uri.path() {
         // Echoes each message as it arrives: unary and bidirectional streaming.
-        "/lab/Echo" => {
+        "/lab/Echo" | "/shop.v1.Orders/Echo" => {
             let mut stream = respond.send_response(head(), false)?;
             while let Some(message) = messages.next().await? {
                 send(&mut stream, frame(&message)).await?;
@@ -316,9 +316,11 @@ impl Channel {
 
     /// Opens a call; more header fields may be given.
     pub async fn open(&self, path: &str, more: &[(&str, &str)]) -> (h2::client::ResponseFuture, SendStream<Bytes>) {
-        let mut request = Request::post(format!("http://localhost{path}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers");
+        self.open_at(&format!("http://localhost{path}"), more).await
+    }
+
+    async fn open_at(&self, url: &str, more: &[(&str, &str)]) -> (h2::client::ResponseFuture, SendStream<Bytes>) {
+        let mut request = Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
         for (name, value) in more {
             request = request.header(*name, *value);
         }
@@ -328,7 +330,12 @@ impl Channel {
 
     /// A complete call: sends these messages, then reads the whole response.
     pub async fn call(&self, path: &str, more: &[(&str, &str)], messages: &[&[u8]]) -> Reply {
-        let (response, mut sending) = self.open(path, more).await;
+        self.call_at(&format!("http://localhost{path}"), more, messages).await
+    }
+
+    /// Like [`Channel::call`], at any host.
+    pub async fn call_at(&self, url: &str, more: &[(&str, &str)], messages: &[&[u8]]) -> Reply {
+        let (response, mut sending) = self.open_at(url, more).await;
         let sent = async {
             for message in messages {
                 send(&mut sending, frame(message)).await?;

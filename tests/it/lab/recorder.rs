@@ -40,12 +40,18 @@ pub struct Recorder {
 impl Recorder {
     /// A backend that responds to every request with `answer`.
     pub fn answering(answer: &'static [u8]) -> Self {
+        Self::responding(move |_| answer.to_vec())
+    }
+
+    /// A backend that responds to each request with the bytes for it.
+    pub fn responding(respond: impl Fn(&Received) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let all = Arc::<Mutex<Vec<Received>>>::default();
         let record = Arc::clone(&all);
         let backend = Scripted::start(move |mut stream| {
             while let Some(received) = read(&mut stream) {
+                let response = respond(&received);
                 record.lock().unwrap().push(received);
-                if stream.write_all(answer).is_err() {
+                if stream.write_all(&response).is_err() {
                     return;
                 }
             }

@@ -1,4 +1,4 @@
-//! The client side of a fetch: the cache in place of a client.
+//! The client side of a fetch: the cache in place of a client. Requests of filters use it too.
 //!
 //! The engine forwards the request of a fetch like any other, with retries and limits. The response goes in parts through
 //! a channel to [`super::sink`], which stores it or passes it on.
@@ -38,6 +38,8 @@ pub(in crate::proxy::engine) enum Part {
 /// The client side of a fetch.
 pub(in crate::proxy::engine) struct FetchClient {
     request: RequestHeader,
+    /// The whole request body, which is in memory.
+    body: Option<Bytes>,
     connection: Option<Arc<Connection>>,
     parts: PollSender<Part>,
     /// Parts that did not fit into the channel: heads and the end, of which there are few.
@@ -53,9 +55,21 @@ impl FetchClient {
         connection: Option<Arc<Connection>>,
     ) -> (Self, mpsc::Receiver<Part>) {
         let (parts, receiver) = mpsc::channel(WAITING);
-        let fetch =
-            Self { request, connection, parts: PollSender::new(parts), unsent: Vec::new(), status: None, received: 0 };
+        let fetch = Self {
+            request,
+            body: None,
+            connection,
+            parts: PollSender::new(parts),
+            unsent: Vec::new(),
+            status: None,
+            received: 0,
+        };
         (fetch, receiver)
+    }
+
+    /// The same client side with a request body.
+    pub(in crate::proxy::engine) fn with_body(self, body: Bytes) -> Self {
+        Self { body: (!body.is_empty()).then_some(body), ..self }
     }
 
     /// Nothing more follows.
@@ -100,7 +114,7 @@ impl ClientSide for FetchClient {
         false
     }
 
-    /// A request with a body is never fetched.
+    /// A body is in memory: it is sent as if it were sent again.
     fn is_request_complete(&mut self) -> bool {
         true
     }
@@ -160,10 +174,10 @@ impl Client for FetchClient {
     }
 
     fn replay(&self) -> Option<Bytes> {
-        None
+        self.body.clone()
     }
 
-    /// A request with a body is never fetched.
+    /// A body is in memory.
     fn keep_request_body(&mut self, _size: usize) {}
 
     fn request_trailers(&self) -> Option<&HeaderMap> {

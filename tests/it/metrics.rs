@@ -1,0 +1,182 @@
+//! Metrics of the running process: names and values, and that clients cannot create series.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use http::Method;
+use l7lb::control::api::Client;
+use serde_json::Value;
+
+use crate::control::{raw_exchange, socket};
+use crate::lab::client::{connect, exchange, get};
+use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
+
+/// The series of a scrape with their values.
+pub fn scrape(lab: &Lab) -> BTreeMap<String, f64> {
+    let (status, text) = Client::new(socket(lab)).exchange(Method::GET, "/metrics", Default::default()).unwrap();
+    assert_eq!(status, 200);
+    series(std::str::from_utf8(&text).unwrap())
+}
+
+fn series(text: &str) -> BTreeMap<String, f64> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let parsed = lines.map(|line| {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        (name.to_owned(), value.parse().unwrap_or_else(|_| panic!("{line}")))
+    });
+    let found: BTreeMap<String, f64> = parsed.collect();
+    assert_eq!(found.len(), text.lines().filter(|line| !line.starts_with('#')).count(), "each series is there once");
+    found
+}
+
+/// The sum of a family over all series with these labels.
+fn sum(found: &BTreeMap<String, f64>, family: &str, labels: &[&str]) -> f64 {
+    let matches = |name: &str| {
+        name.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
+            && labels.iter().all(|label| name.contains(label))
+    };
+    found.iter().filter(|(name, _)| matches(name)).map(|(_, value)| value).sum()
+}
+
+fn lines(lab: &Lab) -> Vec<Value> {
+    let log = std::fs::read_to_string(lab.folder().join("access.log")).unwrap_or_default();
+    let complete = log.rsplit_once('\n').map_or("", |(complete, _)| complete);
+    complete.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn yaml(port: u16, good: &Backend, closed: u16) -> String {
+    format!(
+        "listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
+         access_log: {{ format: json, file: '{{folder}}/access.log' }}\n\
+         pools:\n\
+         \x20 a: {{ health_check: {{ type: none }}, passive_health: off, backends: ['127.0.0.1:{}'] }}\n\
+         \x20 mixed: {{ health_check: {{ type: none }}, passive_health: off, balance: round_robin, max_in_flight: {{ total: 50 }}, \
+         backends: ['127.0.0.1:{}', '127.0.0.1:{closed}'] }}\n\
+         routes:\n\
+         \x20 - {{ path: /apiA, pool: a, body_size: 1KiB }}\n\
+         \x20 - {{ path: /mixed, pool: mixed }}\n\
+         \x20 - {{ path: /cached, pool: a, cache: {{ default_ttl: 1m }} }}\n",
+        good.port, good.port
+    )
+}
+
+#[test]
+fn metrics_agree_with_the_access_log() {
+    let backend = Backend::start("one");
+    let (port, closed) = (free_port(), free_port());
+    let lab = Lab::start(&yaml(port, &backend, closed));
+    for number in 0..20 {
+        get(port, "/apiA");
+        get(port, "/mixed");
+        get(port, "/cached");
+        get(port, &format!("/nowhere/{number}"));
+    }
+    exchange(port, b"POST /apiA HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
+    exchange(port, b"POST /apiA HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\nConnection: close\r\n\r\n");
+    exchange(port, b"GET / HTTP/1.1\r\nHost: x\r\nBad Header: y\r\n\r\n");
+    let mut aborted = connect(port);
+    aborted.write_all(b"GET /apiA/delay/2s HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    eventually("the backend has the request", PATIENCE, || {
+        sum(&scrape(&lab), "l7lb_pool_requests_in_flight", &[]) == 1.0
+    });
+    drop(aborted);
+    let count = 84;
+    eventually("all lines are written", PATIENCE, || lines(&lab).len() == count);
+    let found = scrape(&lab);
+    let lines = lines(&lab);
+    assert_eq!(sum(&found, "l7lb_requests_total", &[]), count as f64);
+    let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
+    let mut wanted: BTreeMap<String, f64> = BTreeMap::new();
+    for line in &lines {
+        let status = match line["status"].as_u64().unwrap() {
+            0 => "none".to_owned(),
+            status => format!("{}xx", status / 100),
+        };
+        let series = format!(
+            "l7lb_requests_total{{listener=\"127.0.0.1:{port}\",route=\"{}\",pool=\"{}\",method=\"{}\",status=\"{status}\",cause=\"{}\"}}",
+            text(line, "route"),
+            text(line, "pool"),
+            text(line, "method"),
+            text(line, "cause"),
+        );
+        *wanted.entry(series).or_default() += 1.0;
+    }
+    let counted: BTreeMap<String, f64> =
+        found.clone().into_iter().filter(|(name, _)| name.starts_with("l7lb_requests_total")).collect();
+    assert_eq!(counted, wanted);
+    let total = |key: &str| lines.iter().filter_map(|line| line[key].as_f64()).sum::<f64>();
+    assert_eq!(sum(&found, "l7lb_sent_bytes_total", &[]), total("bytes"));
+    assert_eq!(sum(&found, "l7lb_attempts_total", &[]), total("attempts"));
+    assert!(sum(&found, "l7lb_attempts_total", &["outcome=\"connect_failed\""]) >= 1.0, "{found:#?}");
+    // The header of the aborted response had arrived; the oversized request reached no backend.
+    assert_eq!(sum(&found, "l7lb_attempts_total", &["pool=\"a\"", "outcome=\"2xx\""]), 23.0, "{found:#?}");
+    assert_eq!(sum(&found, "l7lb_received_bytes_total", &[]), 5.0);
+    assert_eq!(sum(&found, "l7lb_request_duration_seconds_count", &[]), count as f64);
+    assert_eq!(sum(&found, "l7lb_queue_wait_seconds_count", &[]), 20.0, "only `mixed` has a queue");
+    assert_eq!(sum(&found, "l7lb_cache_requests_total", &["result=\"hit\""]), 19.0);
+    assert_eq!(sum(&found, "l7lb_connections_total", &[]), count as f64);
+    eventually("no connection is open", PATIENCE, || sum(&scrape(&lab), "l7lb_connections_open", &[]) == 0.0);
+    assert_eq!(sum(&found, "l7lb_pool_backends", &["pool=\"mixed\""]), 2.0);
+}
+
+#[test]
+fn hostile_requests_create_no_series() {
+    let backend = Backend::start("one");
+    let (port, closed) = (free_port(), free_port());
+    let lab = Lab::start(&yaml(port, &backend, closed));
+    let send = |number: usize| {
+        let methods = ["GET", "BREW", "PROPFIND", "QUERY"];
+        let method = methods[number % methods.len()];
+        let request = format!(
+            "{method} /apiA/{number}?{number} HTTP/1.1\r\nHost: h{number}.test\r\nUser-Agent: {number}\r\n\
+             X-Request-ID: {number}\r\nX-{number}: y\r\nConnection: close\r\n\r\n"
+        );
+        exchange(port, request.as_bytes());
+        exchange(
+            port,
+            format!("GET /{number} HTTP/1.1\r\nHost: h{number}.test\r\nConnection: close\r\n\r\n").as_bytes(),
+        );
+    };
+    (0..4).for_each(send);
+    let names = |found: BTreeMap<String, f64>| found.into_keys().collect::<Vec<_>>();
+    let before = names(scrape(&lab));
+    (4..400).for_each(send);
+    assert_eq!(names(scrape(&lab)), before);
+}
+
+#[test]
+fn counters_of_a_removed_route_and_backend_survive_until_they_are_pruned_and_others_stay() {
+    let backend = Backend::start("one");
+    let (port, closed) = (free_port(), free_port());
+    let lab = Lab::start(&yaml(port, &backend, closed));
+    get(port, "/apiA");
+    let file = lab.folder().join("l7lb.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = text.replace("  - { path: /mixed, pool: mixed }\n", "");
+    crate::lab::authority::replace(&file, text);
+    lab.wait_for_log("configuration reloaded");
+    get(port, "/apiA");
+    let found = scrape(&lab);
+    assert_eq!(sum(&found, "l7lb_requests_total", &["route=\"*/apiA\""]), 2.0, "a reload keeps the counters");
+    assert_eq!(sum(&found, "l7lb_reloads_total", &["result=\"applied\""]), 1.0);
+    assert_eq!(sum(&found, "l7lb_reloads_total", &["result=\"rejected\""]), 0.0);
+}
+
+#[test]
+fn scrape_has_the_format_that_the_client_accepts() {
+    let backend = Backend::start("one");
+    let port = free_port();
+    let lab = Lab::start(&crate::one_pool(port, &[&backend], ""));
+    let request = |accept: &str| {
+        format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n")
+    };
+    let open = raw_exchange(&lab, request("application/openmetrics-text; version=1.0.0"));
+    assert!(open.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"), "{open}");
+    assert!(open.trim_end().ends_with("# EOF"), "{open}");
+    let plain = raw_exchange(&lab, request("text/plain"));
+    assert!(plain.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{plain}");
+    assert!(
+        plain.contains("# TYPE l7lb_connections_total counter\n") || plain.contains("l7lb_pool_backends"),
+        "{plain}"
+    );
+}
