@@ -195,7 +195,7 @@ fn hostile_values_cannot_forge_lines_or_fields_in_any_format() {
         assert!(body.chars().all(is_harmless), "{line}");
         let unescaped = body.replace("\\\\", "").replace("\\\"", "");
         let found = unescaped.matches('"').count();
-        assert!(found % 2 == 0 && quotes.is_none_or(|quotes| quotes == found), "{found}: {line}");
+        assert!(found.is_multiple_of(2) && quotes.is_none_or(|quotes| quotes == found), "{found}: {line}");
     }
     let line = in_layout(&record, &keys(Format::Json));
     let value: serde_yaml::Value = serde_yaml::from_str(&line).unwrap();

@@ -134,15 +134,20 @@ mod tests {
     #[test]
     fn every_failure_is_kept_and_a_sample_of_the_rest() {
         let worker = Recorder::default().worker(1);
-        for (status, cause) in
-            [(503, Some(Cause::QueueFull)), (500, None), (404, Some(Cause::NoRoute)), (0, Some(Cause::ClientClosed)), (200, Some(Cause::ClientClosed))]
-        {
+        for (status, cause) in [
+            (503, Some(Cause::QueueFull)),
+            (500, None),
+            (404, Some(Cause::NoRoute)),
+            (0, Some(Cause::ClientClosed)),
+            (200, Some(Cause::ClientClosed)),
+        ] {
             assert_eq!(worker.keeps(&record(status, cause, "a"), false), Some(Kept::Failed), "{status} {cause:?}");
         }
         // A redirect of a filter has a cause, and is no failure.
         assert_ne!(worker.keeps(&record(301, Some(Cause::Redirect), "a"), false), Some(Kept::Failed));
         assert_eq!(worker.keeps(&record(200, None, "a"), true), Some(Kept::Slow));
-        let sampled = (0..64_000).filter(|_| worker.keeps(&record(200, None, "a"), false) == Some(Kept::Sampled)).count();
+        let sampled =
+            (0..64_000).filter(|_| worker.keeps(&record(200, None, "a"), false) == Some(Kept::Sampled)).count();
         assert!((800..1200).contains(&sampled), "{sampled}");
     }
 
@@ -150,7 +155,9 @@ mod tests {
     fn rings_keep_the_newest_requests_of_each_kind() {
         let recorder = Recorder::default();
         let worker = recorder.worker(1);
-        let keep = |kept, id: usize| worker.keep(Timeline::of("web", &record(503, Some(Cause::X), &id.to_string()), kept));
+        let keep = |kept, id: usize| {
+            worker.keep(Timeline::of("web", &record(503, Some(Cause::Internal), &id.to_string()), kept))
+        };
         for id in 0..FAILED_MAX + 10 {
             keep(Kept::Failed, id);
         }
@@ -170,7 +177,7 @@ mod tests {
         assert_ne!(worker.keeps(&record(200, None, "a"), false), Some(Kept::Live), "without a reader nothing is live");
         let mut tap = recorder.tap(Box::new(|timeline| timeline.status == 503));
         for id in 0..1030 {
-            worker.keep(Timeline::of("web", &record(503, Some(Cause::X), &id.to_string()), Kept::Live));
+            worker.keep(Timeline::of("web", &record(503, Some(Cause::Internal), &id.to_string()), Kept::Live));
             worker.keep(Timeline::of("web", &record(200, None, "other"), Kept::Live));
         }
         let (first, lost) = tap.next().await.unwrap();
