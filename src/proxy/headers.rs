@@ -198,7 +198,8 @@ pub(super) fn proxy_status(response: &mut ResponseHeader, exchange: &Exchange) -
         cause,
         detail: exchange.fault().map_or(&*exchange.detail, |fault| fault.detail),
         next_hop: exchange.attempted.last().map(|endpoint| endpoint.address_text()),
-        received_status: cause.is_none().then(|| response.status.as_u16()),
+        // A response of the cache may be a part of the one that the backend has sent, or replace an error.
+        received_status: (cause.is_none() && exchange.cache.is_empty()).then(|| response.status.as_u16()),
     };
     match status.value(disclosure) {
         Some(value) => response.append_header(PROXY_STATUS, value).map(drop),

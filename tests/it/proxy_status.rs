@@ -99,3 +99,32 @@ fn proxy_status_of_a_backend_stays_and_that_of_l7lb_follows() {
     let _lab = lab(port, &[good.port], TRUSTED);
     assert_eq!(values(port, "/api"), [""; 0], "there is nothing to report");
 }
+
+#[test]
+fn response_of_the_cache_after_a_failed_attempt_has_no_received_status() {
+    let backend = Scripted::start(|mut stream| {
+        read_head(&mut stream);
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nCache-Control: max-age=60\r\nConnection: close";
+        stream.write_all(format!("{head}\r\n\r\nbody").as_bytes()).ok();
+    });
+    let (down, port) = (free_port(), free_port());
+    let lab = Lab::start(&format!(
+        "cache: {{ memory: {{ size: 16MiB }} }}\n\
+         listeners: [{{ address: '127.0.0.1:{port}' }}]\n\
+         pools: {{ p: {{ balance: round_robin, passive_health: off, health_check: {{ type: none }}, backends: [127.0.0.1:{down}, 127.0.0.1:{}] }} }}\n\
+         routes: [{{ path: /, pool: p, cache: {{}} }}]\n{TRUSTED}",
+        backend.port
+    ));
+    let part = |number| send(port, &format!("GET /{number} HTTP/1.1\r\nHost: localhost\r\nRange: bytes=0-0\r\n\r\n"));
+    let mut failed = 0;
+    for (status, values) in (0..6).map(part) {
+        // The backend has sent the whole body with status 200.
+        assert_eq!(status, 206);
+        if let [value] = values.as_slice() {
+            assert_eq!(*value, format!("l7lb; next-hop=\"127.0.0.1:{}\"", backend.port));
+            failed += 1;
+        }
+    }
+    assert!(failed > 0, "an attempt failed: {:?}", lab.access());
+    assert_eq!(part(0), (206, Vec::new()), "a hit needs no attempt");
+}
