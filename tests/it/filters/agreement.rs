@@ -13,7 +13,7 @@ use crate::lab::recorder::Recorder;
 use crate::lab::{Lab, free_port, lacks_own_engine, run};
 
 /// The routes: a name, which is also the path, and filters.
-const ROUTES: [(&str, &str); 21] = [
+const ROUTES: [(&str, &str); 23] = [
     ("none", ""),
     (
         "headers",
@@ -49,6 +49,8 @@ const ROUTES: [(&str, &str); 21] = [
     ),
     ("closed", "{ maintenance: { retry_after: 2m } }"),
     ("open", "{ maintenance: { allow: 127.0.0.0/8 } }"),
+    ("patient", "{ timeout: { total: 20s } }"),
+    ("copied", "{ mirror: { pool: shadow } }"),
     // Several filters, one of a chain: the first one that responds ends the request.
     (
         "several",
@@ -107,6 +109,8 @@ fn cases(token: &str) -> Vec<Case> {
         case(&["compress"], "GET /compressed", &[]),
         case(&["error_pages"], "GET /page", &[("Accept", "application/json")]),
         case(&["error_pages"], "GET /page", &[("Accept", "text/html")]),
+        case(&["timeout"], "GET /patient", &[]),
+        case(&["mirror"], "GET /copied", &[]),
         case(&["maintenance"], "GET /closed", &[]),
         case(&["maintenance"], "GET /open", &[]),
         case(&["rewrite", "redirect", "headers"], "GET /several/a?b", &[("Host", "a.test")]),
@@ -153,7 +157,10 @@ fn start(issuer: &Issuer) -> Site {
     let pool = |name: &str, port: u16| {
         format!("  {name}: {{ health_check: {{ type: none }}, backends: [{{ address: '127.0.0.1:{port}' }}] }}\n")
     };
-    let pools = pool("a", backends[0].port) + &pool("b", backends[1].port) + &pool("auth", auth.port);
+    let pools = pool("a", backends[0].port)
+        + &pool("b", backends[1].port)
+        + &pool("auth", auth.port)
+        + &pool("shadow", auth.port);
     let routes: String = ROUTES
         .iter()
         .enumerate()
