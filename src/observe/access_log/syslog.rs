@@ -6,6 +6,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -21,6 +22,9 @@ const WRITE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// After this time without progress, a connection is replaced.
 const STALLED: Duration = Duration::from_secs(30);
+
+/// A refused UDP receiver is looked up again after this time, because its name may have another address.
+const LOOK_UP: Duration = Duration::from_secs(10);
 
 /// Bytes of messages that one write may have.
 const BATCH: usize = 64 << 10;
@@ -115,7 +119,14 @@ impl Syslog {
         }
         match &self.socket {
             Some(Socket::Tcp(_) | Socket::Stream(_)) => self.send_stream(lines, now),
-            _ => self.send_datagrams(lines),
+            _ => {
+                let sent = self.send_datagrams(lines);
+                // For UDP, `progress` is the time of the look-up.
+                if sent.lost > 0 && now.saturating_duration_since(self.progress) >= LOOK_UP {
+                    self.disconnect();
+                }
+                sent
+            }
         }
     }
 
@@ -293,9 +304,11 @@ fn connect_unix(path: &PathBuf) -> io::Result<Socket> {
             Ok(Socket::Datagram(socket))
         }
         Err(e) if e.raw_os_error() == Some(EPROTOTYPE) => {
-            let stream = UnixStream::connect(path)?;
+            let stream = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+            // It applies to the connection, too: without it, a full queue of the receiver would block the thread.
             stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-            Ok(Socket::Stream(stream))
+            stream.connect(&socket2::SockAddr::unix(path)?)?;
+            Ok(Socket::Stream(OwnedFd::from(stream).into()))
         }
         Err(e) => Err(e),
     }
@@ -307,7 +320,55 @@ fn resolve(receiver: &str) -> io::Result<impl Iterator<Item = SocketAddr>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::push_time;
     use super::*;
+    use crate::base::fault::{Faults, Place};
+
+    fn to(address: String, now: Instant) -> Syslog {
+        let config = Config { address: Some(address), ..Config::default() };
+        Syslog::new(config.check(&Place::root(), &mut Faults::default()).unwrap(), now)
+    }
+
+    /// A line with the time that precedes it.
+    fn line() -> String {
+        let mut line = String::new();
+        push_time(&mut line, std::time::SystemTime::UNIX_EPOCH);
+        line + "one\n"
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the epoch of the test")]
+    fn stream_receiver_that_does_not_accept_connections_does_not_block_the_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        // It takes the only place in the queue.
+        let _waiting = UnixStream::connect(&path).unwrap();
+        let now = Instant::now();
+        let (mut syslog, line) = (to(format!("unix:{}", path.display()), now), line());
+        let sent = syslog.send(&line, now);
+        assert_eq!((sent.taken, sent.lost), (0, 0));
+        assert!(sent.error.is_some());
+        drop(listener.accept().unwrap());
+        assert_eq!(syslog.send(&line, now).taken, line.len());
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the epoch of the test")]
+    fn refused_udp_receiver_is_looked_up_again() {
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let now = Instant::now();
+        let (mut syslog, line) = (to(format!("udp:127.0.0.1:{port}"), now), line());
+        for _ in 0..2 {
+            syslog.send(&line, now);
+            assert!(syslog.socket.is_some());
+        }
+        let sent = syslog.send(&line, now + LOOK_UP);
+        assert_eq!((sent.taken, sent.lost), (line.len(), 1));
+        assert!(syslog.socket.is_none(), "the next line resolves the name");
+    }
 
     #[test]
     fn messages_that_were_written_completely_are_not_sent_again() {
