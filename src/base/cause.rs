@@ -134,10 +134,21 @@ causes! {
         "The backend refused the HTTP/2 stream without processing the request.";
     StaleConnection = "stale_connection", 0, Some(ProxyError::ConnectionTerminated),
         "The backend closed an idle connection at the moment when l7lb reused it.";
-    Unresponsive = "unresponsive", 0, Some(ProxyError::HttpResponseTimeout),
-        "The backend was ejected as unresponsive while the attempt waited for its response.";
     RetriedResponse = "retried_response", 0, None,
         "The backend responded with a status for which the route retries.";
+    Unresponsive = "unresponsive", 0, Some(ProxyError::HttpResponseTimeout),
+        "Passive health ejected the backend as unresponsive while the request waited for it.";
+    // Connections that were closed before a request.
+    ConnectionLimit = "connection_limit", 0, None,
+        "The client has as many connections as `connection_limits.per_client` allows.";
+    ProxyProtocol = "proxy_protocol", 0, None,
+        "The PROXY protocol header of the connection is missing or invalid.";
+    TlsHandshake = "tls_handshake", 0, None,
+        "The TLS handshake of the client failed.";
+    HandshakeTimeout = "handshake_timeout", 0, None,
+        "The client did not complete the PROXY protocol header and the TLS handshake in time.";
+    ClosedEarly = "closed", 0, None,
+        "The client closed the connection before its first request.";
 }
 
 impl Cause {

@@ -22,6 +22,7 @@ use super::stream::ClientStream;
 use super::worker_context::WorkerContext;
 use super::{http1, http2};
 use crate::base::accept_errors::AcceptErrors;
+use crate::base::cause::Cause;
 use crate::http::client_address::{TrustedProxies, canonical};
 use crate::http::proxy_protocol;
 use crate::listener::connection::{Connection, Policy};
@@ -107,12 +108,12 @@ async fn pause_after(e: &io::Error, errors: &AcceptErrors) {
 
 /// Why a connection was closed before HTTP.
 struct Closed {
-    cause: &'static str,
+    cause: Cause,
     detail: String,
 }
 
 impl Closed {
-    fn because(cause: &'static str, detail: impl Into<String>) -> Self {
+    fn because(cause: Cause, detail: impl Into<String>) -> Self {
         Self { cause, detail: detail.into() }
     }
 }
@@ -132,7 +133,7 @@ async fn serve<E: Engine>(worker: Arc<WorkerContext<E>>, accepted: AcceptedSocke
             log::debug!("connection from {peer}: {detail}");
         }
         Err(_) => {
-            counted.rejected("handshake_timeout");
+            counted.rejected(Cause::HandshakeTimeout);
             log::debug!("connection from {peer}: handshake timeout");
         }
     }
@@ -149,25 +150,25 @@ async fn establish<E: Engine>(
     let local = io.get_socket_digest().and_then(|digest| digest.local_addr()?.as_inet().copied());
     let (mut peer, mut local) = (peer, local);
     if settings.proxy_protocol.contains(peer.ip()) {
-        let header = read_proxy_header(&mut io).await.map_err(|e| Closed::because("proxy_protocol", e))?;
+        let header = read_proxy_header(&mut io).await.map_err(|e| Closed::because(Cause::ProxyProtocol, e))?;
         peer = header.source.map_or(peer, |source| SocketAddr::new(canonical(source.ip()), source.port()));
         local = header.destination.or(local);
     }
     if !worker.may_connect(&settings.policy.listener, peer) {
-        return Err(Closed::because("access_denied", "the rules of the listener deny the peer"));
+        return Err(Closed::because(Cause::AccessDenied, "the rules of the listener deny the peer"));
     }
     let slot = loop {
         match worker.admit(peer) {
             // Another worker has used the last free slot meanwhile.
             Err(LimitReached::Total) => worker.connections.wait_for_slot().await,
-            admitted => break admitted.map_err(|e| Closed::because("connection_limit", e.to_string()))?,
+            admitted => break admitted.map_err(|e| Closed::because(Cause::ConnectionLimit, e.to_string()))?,
         }
     };
     let timeouts = worker.timeouts();
     let connection =
         |handshake| Arc::new(Connection::new((peer, local), opened, handshake, Arc::clone(&settings.policy)));
     if let Some(tls) = &settings.tls {
-        let (stream, result) = tls.handshake(io).await.map_err(|e| Closed::because("tls_handshake", e))?;
+        let (stream, result) = tls.handshake(io).await.map_err(|e| Closed::because(Cause::TlsHandshake, e))?;
         counted.handshake(result.version, result.resumed);
         let (h2, connection) = (stream.is_http2(), connection(Some(result)));
         let stream: Stream = Box::new(stream);
@@ -175,7 +176,8 @@ async fn establish<E: Engine>(
     }
     let mut stream: Stream = Box::new(io);
     let mut unread = BytesMut::new();
-    let h2 = detect_http2(&mut stream, &mut unread).await.map_err(|e| Closed::because("closed", e.to_string()))?;
+    let h2 =
+        detect_http2(&mut stream, &mut unread).await.map_err(|e| Closed::because(Cause::ClosedEarly, e.to_string()))?;
     Ok((ClientStream::new(stream, connection(None), timeouts, unread), slot, h2))
 }
 

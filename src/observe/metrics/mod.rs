@@ -20,6 +20,8 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
+use crate::base::cause::Cause;
+
 pub use cells::{Attempt, Finished};
 use cells::{Cells, ListenerCells, StatusLabel};
 use exposition::Exposition;
@@ -124,8 +126,8 @@ impl WorkerMetrics {
 
 impl CountedConnection {
     /// Counts that it was closed before a request.
-    pub fn rejected(&self, cause: &'static str) {
-        self.change(|cells| cells::count_attempts(&mut cells.rejected, cause, 1));
+    pub fn rejected(&self, cause: Cause) {
+        self.change(|cells| cells::count_attempts(&mut cells.rejected, cause.as_str(), 1));
     }
 
     /// Counts a completed TLS handshake.

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::base::cause::Cause;
 use crate::base::units::Timestamp;
 use crate::observe::record::Record;
 
@@ -145,12 +146,19 @@ impl Timeline {
 
 impl EndedBy {
     fn of(record: &Record<'_>) -> Self {
-        match record.cause_text() {
-            "client_closed" => Self::Client,
-            "" => Self::Response,
-            "connect_failed" | "connect_timeout" | "backend_failed" | "backend_tls_failed" | "first_byte_timeout"
-            | "idle_timeout" | "attempt_timeout" => Self::Backend,
-            _ => Self::L7lb,
+        match record.cause {
+            None => Self::Response,
+            Some(Cause::ClientClosed) => Self::Client,
+            Some(
+                Cause::ConnectFailed
+                | Cause::ConnectTimeout
+                | Cause::BackendFailed
+                | Cause::BackendTlsFailed
+                | Cause::FirstByteTimeout
+                | Cause::IdleTimeout
+                | Cause::AttemptTimeout,
+            ) => Self::Backend,
+            Some(_) => Self::L7lb,
         }
     }
 }
