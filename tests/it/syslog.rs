@@ -2,12 +2,13 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::ops::Range;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::lab::client::{exchange, get};
+use crate::lab::client::{connect, exchange, get, read_response};
 use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
 use crate::one_pool;
 
@@ -71,9 +72,9 @@ fn hostile_request_is_one_message_over_tcp_with_octet_counting() {
     let forged =
         b"GET /apiA/%0A%0D?a=%0A<190>1 HTTP/1.1\r\nHost: localhost\r\nUser-Agent: x\" 99 <190>1 \xff\xc2\x85\\\r\n\r\n";
     assert_eq!(exchange(port, forged).status, 200);
-    get(port, "/apiA/next");
     let mut stream = accept(&listener);
     let message = counted(&mut stream);
+    get(port, "/apiA/next");
     assert!(is_about(&message, "/apiA/%0A%0D"), "{message}");
     assert!(message.ends_with("request.header.user-agent=\"x\\\" 99 <190>1 \u{fffd}\\u0085\\\\\""), "{message}");
     assert!(is_about(&counted(&mut stream), "/apiA/next"), "the framing is intact");
@@ -83,9 +84,16 @@ fn hostile_request_is_one_message_over_tcp_with_octet_counting() {
 fn lines_wait_while_a_tcp_receiver_is_down_and_arrive_in_order_when_it_is_back() {
     let (backend, port, receiver) = (Backend::start("one"), free_port(), free_port());
     let lab = Lab::start(&yaml(port, &backend, &format!("tcp:127.0.0.1:{receiver}"), ""));
-    for number in 0..5 {
-        assert_eq!(get(port, &format!("/apiA/{number}")).status, 200);
-    }
+    // On one connection, whose lines have the order of its requests.
+    let mut client = connect(port);
+    let mut send = |numbers: Range<usize>| {
+        for number in numbers {
+            let request = format!("GET /apiA/{number} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            client.write_all(request.as_bytes()).unwrap();
+            assert_eq!(read_response(&mut client).status, 200);
+        }
+    };
+    send(0..5);
     lab.wait_for_log("the access log cannot reach syslog at tcp:127.0.0.1:");
     let listener = TcpListener::bind(("127.0.0.1", receiver)).unwrap();
     let mut stream = accept(&listener);
@@ -95,9 +103,7 @@ fn lines_wait_while_a_tcp_receiver_is_down_and_arrive_in_order_when_it_is_back()
     lab.wait_for_log("the access log reaches syslog at");
     // The receiver restarts between two lines.
     drop(stream);
-    for number in 5..8 {
-        get(port, &format!("/apiA/{number}"));
-    }
+    send(5..8);
     let mut stream = accept(&listener);
     for number in 5..8 {
         assert!(is_about(&counted(&mut stream), &format!("/apiA/{number}")));
@@ -114,12 +120,12 @@ fn receiver_that_never_reads_delays_no_request_and_lost_lines_are_counted_at_the
     get(port, "/apiA");
     let (never_read, _) = listener.accept().unwrap();
     let long = "x".repeat(30_000);
-    let mut client = crate::lab::client::connect(port);
+    let mut client = connect(port);
     // More than the buffers of the kernel hold.
     for number in 0..600 {
         let request = format!("GET /apiA/{number} HTTP/1.1\r\nHost: localhost\r\nX-Long: {long}\r\n\r\n");
         client.write_all(request.as_bytes()).unwrap();
-        assert_eq!(crate::lab::client::read_response(&mut client).status, 200, "{number}");
+        assert_eq!(read_response(&mut client).status, 200, "{number}");
     }
     lab.wait_for_log("the receiver does not read; its lines wait");
     lab.signal(Signal::SIGTERM);
