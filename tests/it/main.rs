@@ -18,6 +18,7 @@ mod affinity;
 mod cache;
 mod command;
 mod conditions;
+mod dashboards;
 mod descriptors;
 mod differential;
 mod discovery;
