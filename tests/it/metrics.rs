@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::Method;
 use l7lb::control::api::Client;
@@ -162,6 +163,24 @@ fn metrics_address_bounds_the_connections_of_a_client() {
         let mut again = connect(metrics);
         let mut text = String::new();
         again.write_all(request).is_ok() && again.read_to_string(&mut text).is_ok() && text.starts_with("HTTP/1.1 200")
+    });
+}
+
+#[test]
+fn slow_and_large_headers_at_the_metrics_address_end_their_connections_and_delay_no_scrape() {
+    let (backend, port, metrics) = (Backend::start("one"), free_port(), free_port());
+    let _lab = Lab::start(&with_metrics_at(port, metrics, &backend));
+    let mut slow: Vec<_> = (0..20).map(|_| connect(metrics)).collect();
+    for stream in &mut slow {
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n").unwrap();
+    }
+    let large = format!("X-Large: {}\r\n", "x".repeat(20 << 10));
+    assert_eq!(get_with(metrics, "/metrics", &large).status, 431);
+    eventually("every slow connection ends", PATIENCE, || {
+        assert_eq!(get(metrics, "/metrics").status, 200);
+        std::thread::sleep(Duration::from_millis(250));
+        slow.retain_mut(|stream| stream.write_all(b"X: y\r\n").is_ok());
+        slow.is_empty()
     });
 }
 
