@@ -182,6 +182,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("admin.tls.client_auth.crl", "[revoked.pem]"),
     ("admin.tokens", "[{ name: deploy, file: deploy.token, role: operate }]"),
     ("admin.tokens[]", "{ name: deploy, file: deploy.token, role: operate }"),
+    ("metrics", "{ listen: 127.0.0.1:9464 }"),
+    ("metrics.listen", "127.0.0.1:9464"),
     ("cache", "{ memory: { size: 256MiB } }"),
     ("cache.disk", "{ path: /var/cache/l7lb, size: 10GiB }"),
     ("cache.memory", "{ size: 256MiB }"),

@@ -8,7 +8,7 @@
 //! - [`diagnostic`], [`positions`]: messages with line and column; [`warnings`]: valid but unwise settings;
 //!   [`schema`]: the JSON Schema for editors.
 //! - [`redacted`]: the configuration without possible secrets.
-//! - [`admin`], [`server`], [`listener`], [`routes`], [`shares`], [`expectation`], [`reload`]: blocks that belong to no
+//! - [`admin`], [`metrics`], [`server`], [`listener`], [`routes`], [`shares`], [`expectation`], [`reload`]: blocks that belong to no
 //!   other module. `short_forms`: what may be written shorter.
 //! - `references`: unknown names in a file with other faults. `expected`, `foreign_terms`, `renamed`: hints.
 //! - `rewrites`, `filter_timeouts`, `mirrors`: the filters `rewrite`, `timeout` and `mirror` of all chains that a request
@@ -23,6 +23,7 @@ mod filter_timeouts;
 mod foreign_terms;
 pub mod listener;
 pub mod load;
+pub mod metrics;
 mod mirrors;
 pub mod positions;
 pub mod reload;
@@ -80,6 +81,8 @@ pub struct Config {
     pub listeners: Vec<listener::Config>,
     /// The control API at TCP addresses; without it there is only the control socket.
     pub admin: Option<admin::Config>,
+    /// The addresses at which Prometheus reads the metrics; without it, the control API serves them.
+    pub metrics: Option<metrics::Config>,
     /// The trusted proxies in front of l7lb, whose `X-Forwarded-For` or `Forwarded` is used.
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
@@ -132,6 +135,8 @@ pub struct Checked {
     pub listeners: Vec<listener::Spec>,
     /// The control API at TCP addresses.
     pub admin: Option<admin::Spec>,
+    /// The addresses at which Prometheus reads the metrics.
+    pub metrics: Option<metrics::Spec>,
     /// The trusted proxies in front of l7lb.
     pub trusted_proxies: TrustedProxies,
     /// Whether backends receive `Forwarded`.
@@ -204,12 +209,7 @@ impl Config {
         let mut faults = Faults::default();
         let root = Place::root();
         let request_limits = self.request_limits.check(&root.key("request_limits"), &mut faults);
-        let mut pools: BTreeMap<PoolName, pool::Spec> = self
-            .pools
-            .iter()
-            .map(|(name, pool)| (name.clone(), pool.check(&root.key("pools").key(name.as_str()), &mut faults)))
-            .collect();
-        pools.values_mut().for_each(|pool| pool.local_zone.clone_from(&self.server.zone));
+        let mut pools = self.check_pools(&root.key("pools"), &mut faults);
         self.reload.check(&self.recent_requests, &root.key("reload"), &mut faults);
         self.check_source_addresses(&root.key("pools"), &mut faults);
         self.check_system_authorities(&root.key("pools"), &mut faults);
@@ -226,13 +226,15 @@ impl Config {
         let listeners = self.check_listeners(&around, &root.key("listeners"), &mut faults);
         let own = own_addresses(&listeners);
         pools.values_mut().flat_map(|pool| &mut pool.sources).for_each(|source| source.set_own_addresses(&own));
+        let (admin, metrics) = self.check_control(&listeners, &mut faults);
         let checked = Checked {
             written: self.clone(),
             state_file: self.server.state_file(&server.upgrade_sock),
             server,
             engine: self.server.engine,
             listeners,
-            admin: self.admin.as_ref().and_then(|admin| admin.check(&root.key("admin"), &mut faults)),
+            admin,
+            metrics,
             trusted_proxies: TrustedProxies::new(self.trusted_proxies.clone()),
             send_forwarded: self.send_forwarded,
             proxy_status: self.proxy_status,
@@ -255,13 +257,36 @@ impl Config {
             // With other faults, routes may be missing, and positions would be wrong.
             check_chains_of_requests(&checked, &mut faults);
         }
-        check_admin_addresses(&checked, &root.key("admin").key("listen"), &mut faults);
         self.check_retries(&checked, &mut faults);
         checked.check_limit_names(&mut faults);
         for (index, test) in self.tests.iter().enumerate() {
             test.check(&root.key("tests").index(index), &checked, &mut faults);
         }
         if faults.is_empty() { Ok(checked) } else { Err(faults.into_vec()) }
+    }
+
+    fn check_pools(&self, place: &Place, faults: &mut Faults) -> BTreeMap<PoolName, pool::Spec> {
+        let check =
+            |(name, pool): (&PoolName, &pool::Config)| (name.clone(), pool.check(&place.key(name.as_str()), faults));
+        let mut pools: BTreeMap<PoolName, pool::Spec> = self.pools.iter().map(check).collect();
+        pools.values_mut().for_each(|pool| pool.local_zone.clone_from(&self.server.zone));
+        pools
+    }
+
+    /// The admin API, and the addresses of the metrics.
+    fn check_control(
+        &self,
+        listeners: &[listener::Spec],
+        faults: &mut Faults,
+    ) -> (Option<admin::Spec>, Option<metrics::Spec>) {
+        let root = Place::root();
+        let admin = self.admin.as_ref().and_then(|admin| admin.check(&root.key("admin"), faults));
+        if let Some(admin) = &admin {
+            check_admin_addresses(admin, listeners, &root.key("admin").key("listen"), faults);
+        }
+        let metrics = self.metrics.as_ref();
+        let metrics = metrics.map(|it| it.check((listeners, admin.as_ref()), &root.key("metrics"), faults));
+        (admin, metrics)
     }
 
     fn drain_delay(&self) -> Duration {
@@ -375,9 +400,9 @@ fn own_addresses(listeners: &[listener::Spec]) -> Arc<[SocketAddr]> {
 }
 
 /// Reports addresses of the admin API that a listener has, too.
-fn check_admin_addresses(checked: &Checked, place: &Place, faults: &mut Faults) {
-    let taken: BTreeSet<&ListenAddress> = checked.listeners.iter().flat_map(|listener| &listener.addresses).collect();
-    for address in checked.admin.iter().flat_map(|admin| &admin.listen) {
+fn check_admin_addresses(admin: &admin::Spec, listeners: &[listener::Spec], place: &Place, faults: &mut Faults) {
+    let taken: BTreeSet<&ListenAddress> = listeners.iter().flat_map(|listener| &listener.addresses).collect();
+    for address in &admin.listen {
         if address.port() != 0 && taken.contains(&ListenAddress::Inet(*address)) {
             faults.add(place.clone(), format!("{address} is the address of a listener"), "use another port");
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 
-use super::{Config, admin, listener};
+use super::{Config, admin, listener, metrics};
 use crate::base::backend_address::BackendAddress;
 use crate::base::fault::{Fault, Faults, Place, nearest};
 use crate::base::units::{Period, Zone};
@@ -52,6 +52,9 @@ pub fn warnings(config: &Config, circumstances: &Circumstances) -> Vec<Fault> {
     listeners(config, &root.key("listeners"), circumstances.now, &mut found);
     if let Some(block) = &config.admin {
         admin(block, &root.key("admin"), circumstances.now, &mut found);
+    }
+    if let Some(block) = &config.metrics {
+        metrics(block, &root.key("metrics"), &mut found);
     }
     trusted_networks(&config.trusted_proxies, &root.key("trusted_proxies"), &mut found);
     if let Some(limit) = circumstances.descriptors {
@@ -130,6 +133,17 @@ fn admin(config: &admin::Config, place: &Place, now: SystemTime, found: &mut Fau
     for (index, certificate) in config.tls.iter().flat_map(|tls| tls.certificates.iter().enumerate()) {
         let place = place.key("tls").key("certificates").index(index).key("certificate");
         certificate_end(&certificate.certificate, &place, now, found);
+    }
+}
+
+/// Addresses at which other machines can read the metrics.
+fn metrics(config: &metrics::Config, place: &Place, found: &mut Faults) {
+    for (index, address) in config.reachable() {
+        found.add(
+            place.key("listen").index(index),
+            format!("other machines can read names of routes, pools and backends at {address} without authentication"),
+            "listen at 127.0.0.1, or let only Prometheus connect to this port",
+        );
     }
 }
 

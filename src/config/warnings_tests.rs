@@ -98,6 +98,14 @@ fn token_file_that_every_user_can_read_is_reported() {
 }
 
 #[test]
+fn metrics_at_an_address_that_is_not_loopback_are_reported() {
+    let text = format!(
+        "listeners: [{{ address: 0.0.0.0:80 }}]\nmetrics: {{ listen: ['127.0.0.1:81', '0.0.0.0:82', '[::1]:81', '10.0.0.1:83'] }}\n{POOLS_AND_ROUTES}"
+    );
+    assert_eq!(places(&text, &today()), ["metrics.listen[1]", "metrics.listen[3]"]);
+}
+
+#[test]
 fn missing_socket_of_a_backend_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path().display();

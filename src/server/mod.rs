@@ -93,13 +93,15 @@ pub fn run(loaded: Loaded, start: Start) -> Result<(), String> {
         if conf.work_stealing { Workers::WorkStealing(conf.threads) } else { Workers::SingleThreaded(conf.threads) };
     let addresses: Vec<ListenAddress> = acceptor_settings.iter().map(|(address, _)| address.clone()).collect();
     let admin_addresses = checked.admin.as_ref().map(|admin| admin.listen.clone()).unwrap_or_default();
+    let metrics_addresses = checked.metrics.as_ref().map(|metrics| metrics.listen.clone()).unwrap_or_default();
     let terminator = admin::terminator(checked.admin.as_ref())?;
     let upgrade_from = start.upgrade.then_some(upgrade_sock.as_path());
-    let Bound { groups, admin, ready } =
-        sockets(&addresses, &admin_addresses, workers, upgrade_from).map_err(|e| e.to_string())?;
-    let all = groups.iter().flatten().chain(&admin);
+    let Bound { groups, admin, metrics, ready } =
+        sockets(&addresses, (&admin_addresses, &metrics_addresses), workers, upgrade_from)
+            .map_err(|e| e.to_string())?;
+    let all = groups.iter().flatten().chain(&admin).chain(&metrics);
     let named = all.map(|socket| (socket.name.clone(), socket.as_fd().as_raw_fd())).collect();
-    let admin = AdminListener { sockets: admin, terminator };
+    let admin = (AdminListener { sockets: admin, terminator }, metrics);
     let bound = groups.into_iter().zip(acceptor_settings);
     let bound = bound.map(|(sockets, (_, settings))| BoundListener { sockets, settings }).collect();
     let rules = ActiveClientRules::new(reload::rules(&checked)?);
@@ -166,7 +168,8 @@ struct Build {
     lifecycle: Lifecycle,
     listeners: Arc<[listener::Spec]>,
     access: ActiveAccess,
-    admin: AdminListener,
+    /// The admin API, and the sockets of the metrics.
+    admin: (AdminListener, Vec<Socket>),
     access_log: access_log::Spec,
     workers: Workers,
     engine: EngineKind,
@@ -292,15 +295,17 @@ fn add_keepers(server: &mut Server, live: &RuntimeState) {
     server.add_service(keeper);
 }
 
-/// Adds the control API at its socket and at TCP addresses, each on its own thread. Returns the TLS of the latter.
+/// Adds the control API at its socket and at TCP addresses, and the metrics, each on its own thread. Returns the TLS of the
+/// second.
 fn add_control(
     server: &mut Server,
     control: &ControlSocket,
-    admin: AdminListener,
+    (admin, metrics): (AdminListener, Vec<Socket>),
     api: Api,
 ) -> Option<Arc<Terminator>> {
     let terminator = admin.terminator.clone();
     admin::add(server, admin, &api);
+    admin::add_metrics(server, metrics, api.clone());
     let mut control_service = background_service("control", ControlService::new(control.clone(), api));
     control_service.threads = Some(1);
     server.add_service(control_service);
@@ -385,16 +390,18 @@ struct Bound {
     groups: Vec<Vec<Socket>>,
     /// One for each address of the admin API.
     admin: Vec<Socket>,
+    /// One for each address of the metrics.
+    metrics: Vec<Socket>,
     /// Reports readiness to the old process.
     ready: Option<Ready>,
 }
 
-/// The sockets for `addresses`, one per worker for each, and for the addresses of the admin API: those of the old
-/// process if it has them, otherwise new ones. Sockets of the old process that are no longer configured are closed here,
-/// in the new process.
+/// The sockets for `addresses`, one per worker for each, and for the addresses of the admin API and of the metrics: those
+/// of the old process if it has them, otherwise new ones. Sockets of the old process that are no longer configured are
+/// closed here, in the new process.
 fn sockets(
     addresses: &[ListenAddress],
-    admin_addresses: &[SocketAddr],
+    (admin_addresses, metrics_addresses): (&[SocketAddr], &[SocketAddr]),
     workers: Workers,
     upgrade: Option<&Path>,
 ) -> io::Result<Bound> {
@@ -413,9 +420,12 @@ fn sockets(
         Socket::group(address, count, inherited.remove(&address.to_string()).unwrap_or_default())
     };
     let groups = addresses.iter().map(take).collect::<io::Result<Vec<_>>>();
-    let bound = groups.and_then(|groups| Ok((groups, admin::sockets(admin_addresses, &mut inherited)?)));
+    let bound = groups.and_then(|groups| {
+        let admin = admin::sockets("admin", admin_addresses, &mut inherited)?;
+        Ok((groups, admin, admin::sockets("metrics", metrics_addresses, &mut inherited)?))
+    });
     match bound {
-        Ok((groups, admin)) => Ok(Bound { groups, admin, ready }),
+        Ok((groups, admin, metrics)) => Ok(Bound { groups, admin, metrics, ready }),
         Err(e) => {
             if let Some(ready) = ready {
                 ready.fail(&e.to_string());

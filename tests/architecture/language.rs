@@ -53,6 +53,7 @@ const FOLDERS: &[&str] = &[
     "benches",
     "examples",
     "fuzz",
+    "dashboards",
     "certs",
     "README.md",
     "CHANGELOG.md",

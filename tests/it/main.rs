@@ -19,6 +19,7 @@ mod cache;
 mod causes;
 mod command;
 mod conditions;
+mod dashboards;
 mod descriptors;
 mod differential;
 mod discovery;

@@ -1,14 +1,17 @@
 //! Metrics of the running process: names and values, and that clients cannot create series.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::Method;
 use l7lb::control::api::Client;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::control::{raw_exchange, socket};
-use crate::lab::client::{connect, exchange, get};
+use crate::lab::client::{connect, exchange, get, get_with};
 use crate::lab::{Backend, Lab, PATIENCE, eventually, free_port};
 
 /// The series of a scrape with their values.
@@ -119,6 +122,111 @@ fn metrics_agree_with_the_access_log() {
     assert_eq!(sum(&found, "l7lb_pool_backends", &["pool=\"mixed\""]), 2.0);
 }
 
+/// One pool, and the metrics at this port.
+fn with_metrics_at(port: u16, metrics: u16, backend: &Backend) -> String {
+    crate::one_pool(port, &[backend], &format!("metrics: {{ listen: '127.0.0.1:{metrics}' }}\n"))
+}
+
+#[test]
+fn metrics_address_serves_the_metrics_and_nothing_else() {
+    let (backend, port, metrics) = (Backend::start("one"), free_port(), free_port());
+    let lab = Lab::start(&with_metrics_at(port, metrics, &backend));
+    lab.wait_for_log(&format!("metrics: http://127.0.0.1:{metrics}/metrics"));
+    get(port, "/apiA");
+    let mut response = get(metrics, "/metrics");
+    eventually("the request is counted", PATIENCE, || {
+        response = get(metrics, "/metrics");
+        sum(&series(&response.body), "l7lb_requests_total", &["status=\"2xx\""]) == 1.0
+    });
+    assert_eq!((response.status, response.header("content-type")), (200, "text/plain; version=0.0.4; charset=utf-8"));
+    let open = get_with(metrics, "/metrics", "Accept: application/openmetrics-text; version=1.0.0\r\n");
+    assert!(open.body.trim_end().ends_with("# EOF"), "{open:?}");
+    let post =
+        exchange(metrics, b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    assert_eq!((post.status, post.header("allow")), (405, "GET,HEAD"), "{post:?}");
+    for path in ["/", "/version", "/backends", "/configuration", "/metrics/", "/metrics/x", "/reload"] {
+        let response = get(metrics, path);
+        assert_eq!((response.status, response.body.as_str()), (404, ""), "{path}");
+    }
+}
+
+#[test]
+fn metrics_address_bounds_the_connections_of_a_client() {
+    let (backend, port, metrics) = (Backend::start("one"), free_port(), free_port());
+    let _lab = Lab::start(&with_metrics_at(port, metrics, &backend));
+    let mut idle: Vec<_> = (0..32).map(|_| connect(metrics)).collect();
+    let mut refused = connect(metrics);
+    assert_eq!(refused.read(&mut [0; 1]).unwrap_or_default(), 0, "the 33rd connection is closed");
+    idle.pop();
+    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    eventually("another connection is served", PATIENCE, || {
+        let mut again = connect(metrics);
+        let mut text = String::new();
+        again.write_all(request).is_ok() && again.read_to_string(&mut text).is_ok() && text.starts_with("HTTP/1.1 200")
+    });
+}
+
+#[test]
+fn slow_and_large_headers_at_the_metrics_address_end_their_connections_and_delay_no_scrape() {
+    let (backend, port, metrics) = (Backend::start("one"), free_port(), free_port());
+    let _lab = Lab::start(&with_metrics_at(port, metrics, &backend));
+    let mut slow: Vec<_> = (0..20).map(|_| connect(metrics)).collect();
+    for stream in &mut slow {
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n").unwrap();
+    }
+    let large = format!("X-Large: {}\r\n", "x".repeat(20 << 10));
+    assert_eq!(get_with(metrics, "/metrics", &large).status, 431);
+    eventually("every slow connection ends", PATIENCE, || {
+        assert_eq!(get(metrics, "/metrics").status, 200);
+        std::thread::sleep(Duration::from_millis(250));
+        slow.retain_mut(|stream| stream.write_all(b"X: y\r\n").is_ok());
+        slow.is_empty()
+    });
+}
+
+#[test]
+fn upgrade_hands_over_the_metrics_port_without_a_failed_scrape() {
+    let (backend, port, metrics) = (Backend::start("one"), free_port(), free_port());
+    let mut lab = Lab::start(&with_metrics_at(port, metrics, &backend));
+    let (stop, scrapes) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let reloaded = || {
+        let response = get(metrics, "/metrics");
+        assert_eq!(response.status, 200, "{response:?}");
+        scrapes.fetch_add(1, Ordering::Relaxed);
+        sum(&series(&response.body), "l7lb_process_start_time_seconds", &[])
+    };
+    let before = reloaded();
+    std::thread::scope(|scope| {
+        let scraping = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                reloaded();
+            }
+        });
+        eventually("some scrapes", PATIENCE, || scrapes.load(Ordering::Relaxed) > 20);
+        let next = lab.successor();
+        lab.signal(Signal::SIGQUIT);
+        next.wait_until_ready();
+        assert!(lab.wait_exit(PATIENCE).success());
+        let so_far = scrapes.load(Ordering::Relaxed);
+        eventually("scrapes of the new process", PATIENCE, || scrapes.load(Ordering::Relaxed) > so_far + 20);
+        assert!(reloaded() > before, "the new process responds");
+        stop.store(true, Ordering::Relaxed);
+        scraping.join().unwrap();
+    });
+}
+
+#[test]
+fn reload_that_changes_the_metrics_address_needs_an_upgrade_and_serves_the_previous_one() {
+    let (backend, port, metrics) = (Backend::start("one"), free_port(), free_port());
+    let lab = Lab::start(&with_metrics_at(port, metrics, &backend));
+    let file = lab.folder().join("l7lb.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = text.replace(&format!("127.0.0.1:{metrics}"), &format!("127.0.0.1:{}", free_port()));
+    crate::lab::authority::replace(&file, text);
+    lab.wait_for_log("keys=metrics");
+    assert_eq!(get(metrics, "/metrics").status, 200);
+}
+
 #[test]
 fn hostile_requests_create_no_series() {
     let backend = Backend::start("one");
@@ -139,6 +247,8 @@ fn hostile_requests_create_no_series() {
     };
     (0..4).for_each(send);
     let names = |found: BTreeMap<String, f64>| found.into_keys().collect::<Vec<_>>();
+    let all_are_counted = || sum(&scrape(&lab), "l7lb_requests_total", &[]) == 8.0;
+    eventually("the first requests are counted", PATIENCE, all_are_counted);
     let before = names(scrape(&lab));
     (4..400).for_each(send);
     assert_eq!(names(scrape(&lab)), before);
@@ -156,8 +266,9 @@ fn counters_of_a_removed_route_and_backend_survive_until_they_are_pruned_and_oth
     crate::lab::authority::replace(&file, text);
     lab.wait_for_log("configuration reloaded");
     get(port, "/apiA");
+    let both = || sum(&scrape(&lab), "l7lb_requests_total", &["route=\"*/apiA\""]) == 2.0;
+    eventually("a reload keeps the counters", PATIENCE, both);
     let found = scrape(&lab);
-    assert_eq!(sum(&found, "l7lb_requests_total", &["route=\"*/apiA\""]), 2.0, "a reload keeps the counters");
     assert_eq!(sum(&found, "l7lb_reloads_total", &["result=\"applied\""]), 1.0);
     assert_eq!(sum(&found, "l7lb_reloads_total", &["result=\"rejected\""]), 0.0);
 }

@@ -46,7 +46,12 @@ fn why_explains_a_failed_request_by_the_id_of_its_error_page() {
     assert_eq!(response.status, 502);
     let id = response.header("x-request-id").to_owned();
     assert!(response.body.contains(&id), "the page names the id");
-    let (_, story) = call(&lab, Method::GET, &format!("/requests/{id}"), "");
+    let mut story = Value::Null;
+    eventually("the request is kept", PATIENCE, || {
+        let (status, found) = call(&lab, Method::GET, &format!("/requests/{id}"), "");
+        story = found;
+        status == 200
+    });
     let timeline = &story["timeline"];
     assert_eq!(timeline["kept"], "failed");
     assert_eq!((timeline["status"].as_u64(), timeline["cause"].as_str()), (Some(502), Some("connect_failed")));
@@ -158,10 +163,14 @@ fn slow_lists_the_slowest_first() {
     }
     get(port, "/apiA/delay/300ms");
     get(port, "/apiA/delay/100ms");
-    let (_, found) = call(&lab, Method::GET, "/requests?slowest=true&kept=slow", "");
-    let durations: Vec<f64> =
-        found["requests"].as_array().unwrap().iter().map(|one| one["duration_ms"].as_f64().unwrap()).collect();
-    assert!(durations.len() >= 2 && durations[0] >= 300.0 && durations[1] >= 100.0, "{durations:?}");
+    let mut durations: Vec<f64> = Vec::new();
+    eventually("two slow requests are kept", PATIENCE, || {
+        let (_, found) = call(&lab, Method::GET, "/requests?slowest=true&kept=slow&slower=90ms", "");
+        durations =
+            found["requests"].as_array().unwrap().iter().map(|one| one["duration_ms"].as_f64().unwrap()).collect();
+        durations.len() == 2
+    });
+    assert!(durations[0] >= 300.0 && durations[1] >= 100.0, "{durations:?}");
     let (done, text) = l7lb(&lab, &["slow", "--route", "*/apiA", "--slower", "200ms"]);
     assert!(done && text.contains("/apiA/delay/300ms") && !text.contains("/delay/100ms"), "{text}");
 }

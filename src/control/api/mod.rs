@@ -10,7 +10,7 @@
 //! - [`process`]: version, readiness, reload. [`configuration`]: the active configuration. [`log`]: events and
 //!   log level. [`pools`]: the state of backends. [`registrations`]: registered backends. [`overrides`]: operator overrides; [`override_transfer`]:
 //!   copies them from the old process in an upgrade.
-//! - [`metrics`]: for Prometheus. [`requests`]: single requests, kept and live. [`mirrors`]: copies of requests.
+//! - [`metrics`]: for Prometheus; [`scrape`]: at addresses of their own. [`requests`]: single requests, kept and live. [`mirrors`]: copies of requests.
 //! - [`cache_state`]: what the caches did. [`cache_purge`]: purges of stored responses. [`evaluation`]: explain and plan.
 //! - [`client`]: the client; [`remote`]: its connection to a TCP address. [`openapi`]: the OpenAPI document.
 
@@ -38,6 +38,7 @@ pub mod metrics;
 pub mod process;
 pub mod remote;
 pub mod requests;
+pub mod scrape;
 pub mod socket;
 
 pub use client::Client;

@@ -63,7 +63,8 @@ impl Changes {
         let settings = changed_keys!(
             Config, was, is,
             compare: [
-                admin, trusted_proxies, send_forwarded, proxy_status, rate_limit, request_limits, client_timeouts,
+                admin, metrics, trusted_proxies, send_forwarded, proxy_status, rate_limit, request_limits,
+                client_timeouts,
                 connection_limits, access_log, drain_delay, reload, recent_requests, cache, filters, chains,
             ],
             elsewhere: [server, listeners, pools, routes, tests]
@@ -78,6 +79,7 @@ impl Changes {
             ("server", server(started) != server(is)),
             ("listeners", fixed_parts(started) != fixed_parts(is)),
             ("admin", !same_admin),
+            ("metrics", started.metrics != is.metrics),
         ];
         let needs_upgrade = needs_upgrade.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key.to_owned());
         let zone = (was.server.zone != is.server.zone).then_some("server.zone");

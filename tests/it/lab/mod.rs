@@ -13,6 +13,7 @@ pub mod load;
 mod ports;
 mod process;
 pub mod recorder;
+pub mod prometheus;
 pub mod relay;
 pub mod scripted;
 pub mod tls_backend;

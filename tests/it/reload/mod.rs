@@ -32,7 +32,7 @@ pub fn file(lab: &Lab) -> PathBuf {
 }
 
 /// Runs `l7lb reload`.
-fn reload(lab: &Lab) -> Output {
+pub fn reload(lab: &Lab) -> Output {
     run(&["reload", "--conf", file(lab).to_str().unwrap()])
 }
 

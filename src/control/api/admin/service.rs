@@ -52,7 +52,7 @@ const HEADER_MAX: u16 = 16 << 10;
 /// The most concurrent requests on an HTTP/2 connection.
 const STREAMS_MAX: u32 = 32;
 /// The pause after a failed accept, which would fail again immediately.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(in crate::control::api) const PAUSE: Duration = Duration::from_millis(500);
 /// The interval at which token files are checked for changes.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -225,7 +225,7 @@ async fn expiry(connection: &Connection) -> bool {
 }
 
 /// One protocol only: detecting it would wait for the first bytes without a timeout.
-fn builder(is_http2: bool) -> auto::Builder<TokioExecutor> {
+pub(in crate::control::api) fn builder(is_http2: bool) -> auto::Builder<TokioExecutor> {
     let builder = auto::Builder::new(TokioExecutor::new());
     let mut builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
     builder
