@@ -34,6 +34,9 @@ const AGE_MAX: Duration = Duration::from_secs(60);
 /// How long the current response of a connection may take when it ends.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connection may wait for a request after another process has taken over.
+const LAST_REQUEST: Duration = Duration::from_millis(200);
+
 /// The service, from the time when the process is ready until another process serves.
 pub struct ScrapeService {
     sockets: Mutex<Vec<Socket>>,
@@ -105,7 +108,8 @@ async fn serve(stream: Stream, peer: SocketAddr, shared: Arc<Shared>) {
     let served = tokio::select! {
         served = serving.as_mut() => Some(served),
         () = sleep(AGE_MAX) => None,
-        () = shared.lifecycle.replaced() => None,
+        // A request may be on its way: hyper would close a connection that has not received one yet.
+        () = shared.lifecycle.replaced() => timeout(LAST_REQUEST, serving.as_mut()).await.ok(),
     };
     let served = match served {
         Some(served) => Some(served),
