@@ -52,7 +52,7 @@ pub fn collect(live: &RuntimeState, log: &OperatorLog) -> Exposition {
 fn of_pool(pool: &Pool, now: Instant, out: &mut Exposition) {
     let name = pool.name().as_str();
     let backends = pool.backends();
-    let available = backends.iter().filter(|found| is_available(&found.endpoint, now)).count();
+    let available = backends.iter().filter(|found| found.endpoint.may_get_requests(now)).count();
     out.gauge(&families::POOL_BACKENDS, &[name], backends.len());
     out.gauge(&families::POOL_AVAILABLE, &[name], available);
     out.gauge(&families::POOL_IN_FLIGHT, &[name], pool.in_flight());
@@ -80,7 +80,7 @@ fn of_pool(pool: &Pool, now: Instant, out: &mut Exposition) {
 fn of_backend(pool: &Pool, endpoint: &Endpoint, now: Instant, out: &mut Exposition) {
     let labels = [pool.name().as_str(), endpoint.address_text()];
     out.gauge(&families::BACKEND_UP, &labels, endpoint.health() == Health::Up);
-    out.gauge(&families::BACKEND_AVAILABLE, &labels, is_available(endpoint, now));
+    out.gauge(&families::BACKEND_AVAILABLE, &labels, endpoint.may_get_requests(now));
     out.gauge(&families::BACKEND_EJECTED, &labels, endpoint.passive_health().is_ejected());
     if let Some(circuit) = endpoint.circuit() {
         out.gauge(&families::BACKEND_CIRCUIT_OPEN, &labels, circuit.is_open(now));
@@ -92,14 +92,6 @@ fn of_backend(pool: &Pool, endpoint: &Endpoint, now: Instant, out: &mut Expositi
     }
     let weight = f64::from(endpoint.weight()) * endpoint.slow_start_factor(now, pool.spec().slow_start);
     out.gauge(&families::BACKEND_WEIGHT, &labels, weight);
-}
-
-/// Whether a backend may get requests.
-fn is_available(endpoint: &Endpoint, now: Instant) -> bool {
-    endpoint.is_available()
-        && endpoint.weight() > 0
-        && !endpoint.passive_health().is_ejected()
-        && !endpoint.circuit().is_some_and(|circuit| circuit.is_open(now))
 }
 
 fn of_caches(snapshot: &Snapshot, out: &mut Exposition) {

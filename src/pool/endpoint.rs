@@ -236,6 +236,15 @@ impl Endpoint {
         self.is_up() && self.state() == State::Enabled
     }
 
+    /// Whether it may get requests: it is available and has a weight, is not ejected, and its circuit is not open.
+    #[must_use]
+    pub fn may_get_requests(&self, now: Instant) -> bool {
+        self.is_available()
+            && self.weight() > 0
+            && !self.passive_health().is_ejected()
+            && !self.circuit().is_some_and(|circuit| circuit.is_open(now))
+    }
+
     /// Whether it takes traffic only when too few primary backends are available.
     #[must_use]
     pub fn is_backup(&self) -> bool {

@@ -18,7 +18,7 @@ pub use crate::pool::admission::circuit::CircuitState;
 use crate::pool::operator::overrides::{self, Override, State};
 use crate::pool::selection::policy::Type;
 use crate::pool::selection::zone_preference::ZonePreference;
-use crate::pool::{self, Endpoint, Health};
+use crate::pool::{self, Health};
 
 /// The most backends in an error message.
 const KNOWN_MAX: usize = 20;
@@ -203,7 +203,7 @@ impl Moment {
 impl Pool {
     fn of(pool: &pool::Pool, now: Moment) -> Self {
         let backends = pool.backends();
-        let available = backends.iter().filter(|found| is_available(&found.endpoint, now)).count();
+        let available = backends.iter().filter(|found| found.endpoint.may_get_requests(now.instant)).count();
         Self {
             name: pool.name().clone(),
             balance: pool.spec().balance.r#type,
@@ -242,7 +242,7 @@ impl Backend {
         Self {
             pool: pool.name().clone(),
             address: endpoint.address(),
-            available: is_available(endpoint, now),
+            available: endpoint.may_get_requests(now.instant),
             state: endpoint.state(),
             health: endpoint.health(),
             ejected_until: ejected.map(|until| now.after(until.saturating_duration_since(now.instant))),
@@ -280,16 +280,6 @@ impl Circuit {
 pub(super) fn configured(found: &pool::ListedBackend) -> ConfiguredSettings {
     let overrides::ConfiguredSettings { backup, drain, weight } = found.endpoint.configured();
     ConfiguredSettings { address: found.target().to_string(), weight, backup, drain }
-}
-
-fn is_available(endpoint: &Endpoint, now: Moment) -> bool {
-    let open = |circuit: Arc<pool::admission::circuit::Circuit>| {
-        matches!(circuit.passing(now.instant), breaker::Passing::Nothing(_))
-    };
-    endpoint.is_available()
-        && endpoint.weight() > 0
-        && !endpoint.passive_health().is_ejected()
-        && !endpoint.circuit().is_some_and(open)
 }
 
 impl Api {

@@ -14,12 +14,11 @@ use parking_lot::Mutex;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
-use super::admin::service::{PAUSE, builder};
+use super::admin::service::{accept, builder, replaced};
 use super::context::Api;
 use super::metrics;
-use crate::base::accept_errors::AcceptErrors;
 use crate::base::lifecycle::Lifecycle;
 use crate::http::client_address::ClientKey;
 use crate::listener::Socket;
@@ -33,9 +32,6 @@ const CONNECTIONS_PER_CLIENT: usize = 32;
 const AGE_MAX: Duration = Duration::from_secs(60);
 /// How long the current response of a connection may take when it ends.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a connection may wait for a request after another process has taken over.
-const LAST_REQUEST: Duration = Duration::from_millis(200);
 
 /// The service, from the time when the process is ready until another process serves.
 pub struct ScrapeService {
@@ -66,7 +62,7 @@ impl BackgroundService for ScrapeService {
         let sockets = std::mem::take(&mut *self.sockets.lock());
         self.shared.lifecycle.started().await;
         let accepting: Vec<_> =
-            sockets.into_iter().map(|socket| tokio::spawn(accept(socket, Arc::clone(&self.shared)))).collect();
+            sockets.into_iter().map(|socket| tokio::spawn(accept(socket, Arc::clone(&self.shared), serve))).collect();
         tokio::select! {
             () = self.shared.lifecycle.replaced() => {}
             // An error means that the process ends.
@@ -74,25 +70,6 @@ impl BackgroundService for ScrapeService {
         }
         // Scrapes in progress continue; the process ends later.
         accepting.iter().for_each(tokio::task::JoinHandle::abort);
-    }
-}
-
-async fn accept(socket: Socket, shared: Arc<Shared>) {
-    let address = socket.address();
-    let listener = match socket.into_async() {
-        Ok(listener) => listener,
-        Err(e) => return log::error!("cannot accept a connection at {address}: {e}"),
-    };
-    let errors = AcceptErrors::default();
-    loop {
-        match listener.accept().await {
-            Ok((stream, Some(peer))) => drop(tokio::spawn(serve(stream, peer, Arc::clone(&shared)))),
-            Ok((_, None)) => {}
-            Err(e) => {
-                errors.report(&e, Instant::now().into_std());
-                sleep(PAUSE).await;
-            }
-        }
     }
 }
 
@@ -108,8 +85,7 @@ async fn serve(stream: Stream, peer: SocketAddr, shared: Arc<Shared>) {
     let served = tokio::select! {
         served = serving.as_mut() => Some(served),
         () = sleep(AGE_MAX) => None,
-        // A request may be on its way: hyper would close a connection that has not received one yet.
-        () = shared.lifecycle.replaced() => timeout(LAST_REQUEST, serving.as_mut()).await.ok(),
+        () = replaced(&shared.lifecycle, false) => None,
     };
     let served = match served {
         Some(served) => Some(served),

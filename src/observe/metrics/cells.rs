@@ -227,11 +227,11 @@ impl Equivalent<BackendKey> for BackendKeyRef<'_> {
 /// The attempts at a backend by outcome.
 pub(super) type BackendCells = Vec<(&'static str, u64)>;
 
-/// Adds `more` attempts with an outcome.
-pub(super) fn count_attempts(cells: &mut BackendCells, outcome: &'static str, more: u64) {
-    match cells.iter_mut().find(|(known, _)| *known == outcome) {
+/// Adds to the count of `key`. The keys are few.
+pub(super) fn count<K: PartialEq>(counts: &mut Vec<(K, u64)>, key: K, more: u64) {
+    match counts.iter_mut().find(|(known, _)| *known == key) {
         Some((_, count)) => *count += more,
-        None => cells.push((outcome, more)),
+        None => counts.push((key, more)),
     }
 }
 
@@ -250,19 +250,11 @@ impl ListenerCells {
     pub(super) fn add(&mut self, other: &Self) {
         self.accepted += other.accepted;
         self.closed += other.closed;
-        for (cause, count) in &other.rejected {
-            count_attempts(&mut self.rejected, cause, *count);
+        for (cause, more) in &other.rejected {
+            count(&mut self.rejected, *cause, *more);
         }
-        for (handshake, count) in &other.handshakes {
-            self.count_handshakes(*handshake, *count);
-        }
-    }
-
-    /// Adds completed handshakes.
-    pub(super) fn count_handshakes(&mut self, handshake: (&'static str, bool), more: u64) {
-        match self.handshakes.iter_mut().find(|(known, _)| *known == handshake) {
-            Some((_, count)) => *count += more,
-            None => self.handshakes.push((handshake, more)),
+        for (handshake, more) in &other.handshakes {
+            count(&mut self.handshakes, *handshake, *more);
         }
     }
 }
@@ -294,7 +286,7 @@ impl Cells {
         let Finished { listener, route, pool, .. } = *request;
         let slow = update(&mut self.routes, &RouteKeyRef { listener, route, pool }, |cells| cells.finished(request));
         for Attempt { backend, outcome } in attempts {
-            update(&mut self.backends, &BackendKeyRef { pool, backend }, |cells| count_attempts(cells, outcome, 1));
+            update(&mut self.backends, &BackendKeyRef { pool, backend }, |cells| count(cells, outcome, 1));
         }
         slow
     }
@@ -314,8 +306,8 @@ impl Cells {
         }
         for (key, cells) in &other.backends {
             let known = self.backends.entry(key.clone()).or_default();
-            for (outcome, count) in cells {
-                count_attempts(known, outcome, *count);
+            for (outcome, more) in cells {
+                count(known, *outcome, *more);
             }
         }
         for (name, cells) in &other.listeners {

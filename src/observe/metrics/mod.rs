@@ -127,12 +127,12 @@ impl WorkerMetrics {
 impl CountedConnection {
     /// Counts that it was closed before a request.
     pub fn rejected(&self, cause: Cause) {
-        self.change(|cells| cells::count_attempts(&mut cells.rejected, cause.as_str(), 1));
+        self.change(|cells| cells::count(&mut cells.rejected, cause.as_str(), 1));
     }
 
     /// Counts a completed TLS handshake.
     pub fn handshake(&self, version: &'static str, resumed: bool) {
-        self.change(|cells| cells.count_handshakes((version, resumed), 1));
+        self.change(|cells| cells::count(&mut cells.handshakes, (version, resumed), 1));
     }
 
     fn change(&self, change: impl FnOnce(&mut ListenerCells)) {

@@ -52,7 +52,7 @@ const HEADER_MAX: u16 = 16 << 10;
 /// The most concurrent requests on an HTTP/2 connection.
 const STREAMS_MAX: u32 = 32;
 /// The pause after a failed accept, which would fail again immediately.
-pub(in crate::control::api) const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(500);
 /// The interval at which token files are checked for changes.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -96,7 +96,7 @@ impl BackgroundService for AdminService {
         let sockets = std::mem::take(&mut *self.sockets.lock());
         self.shared.lifecycle.started().await;
         let accepting: Vec<_> =
-            sockets.into_iter().map(|socket| tokio::spawn(accept(socket, Arc::clone(&self.shared)))).collect();
+            sockets.into_iter().map(|socket| tokio::spawn(accept(socket, Arc::clone(&self.shared), serve))).collect();
         tokio::select! {
             () = watch_tokens(&self.shared.access) => {}
             () = self.shared.lifecycle.replaced() => {}
@@ -123,7 +123,14 @@ async fn watch_tokens(access: &ActiveAccess) {
     }
 }
 
-async fn accept(socket: Socket, shared: Arc<Shared>) {
+/// Accepts connections at a socket, and serves each in a task of its own.
+pub(in crate::control::api) async fn accept<S, F>(
+    socket: Socket,
+    shared: Arc<S>,
+    serve: impl Fn(Stream, SocketAddr, Arc<S>) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     let address = socket.address();
     let listener = match socket.into_async() {
         Ok(listener) => listener,
@@ -200,7 +207,7 @@ where
 
 /// Waits until another process serves, and over HTTP/1.1 until a request that was on its way has arrived. HTTP/2 announces
 /// the end to the client.
-async fn replaced(lifecycle: &Lifecycle, is_http2: bool) {
+pub(in crate::control::api) async fn replaced(lifecycle: &Lifecycle, is_http2: bool) {
     lifecycle.replaced().await;
     if !is_http2 {
         sleep(LINGER).await;
