@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::client::TlsStream;
 
 use crate::filters::examples;
+use crate::filters::h2_client::exchange;
 use crate::lab::grpc::GrpcBackend;
 use crate::lab::recorder::{Received, Recorder};
 use crate::lab::scripted::Scripted;
@@ -224,14 +225,7 @@ impl Http2 {
             request = request.header(*name, *value);
         }
         let mut sender = self.0.clone().ready().await.unwrap();
-        let (response, _) = sender.send_request(request.body(()).unwrap(), true).unwrap();
-        let (parts, mut stream) = response.await.unwrap().into_parts();
-        let mut body = Vec::new();
-        while let Some(data) = stream.data().await {
-            let data = data.unwrap();
-            stream.flow_control().release_capacity(data.len()).unwrap();
-            body.extend_from_slice(&data);
-        }
+        let (parts, body) = exchange(&mut sender, request.body(()).unwrap()).await;
         Reply { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 }
