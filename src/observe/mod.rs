@@ -5,11 +5,13 @@
 //! - [`access_log`]: writes lines off the request threads, to standard output, a file or syslog.
 //! - [`operator_log`]: the log of the process, and its last events.
 //! - [`metrics`]: counters for Prometheus. [`recorder`]: single requests. [`observers`]: reports to all of them.
+//! - [`per_thread`]: what each thread of a worker has for itself.
 
 mod digits;
 pub mod access_log;
 pub mod metrics;
 mod observers;
+mod per_thread;
 pub mod operator_log;
 pub mod record;
 pub mod recorder;

@@ -20,6 +20,7 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
+use super::per_thread::PerThread;
 use crate::base::cause::Cause;
 
 pub use cells::{Attempt, Finished};
@@ -27,11 +28,6 @@ use cells::{Cells, ListenerCells, StatusLabel};
 use exposition::Exposition;
 pub use histogram::Histogram;
 pub use lag::Lag;
-
-/// The counters of one thread, alone in their cache line.
-#[derive(Default)]
-#[repr(align(64))]
-struct ThreadCells(Mutex<Cells>);
 
 /// The counters of all workers. Cheap to clone; all clones share them.
 #[derive(Clone)]
@@ -43,7 +39,7 @@ pub struct Metrics {
 /// The counters of one worker. Cheap to clone; all clones share them.
 #[derive(Clone)]
 pub struct WorkerMetrics {
-    threads: Arc<[ThreadCells]>,
+    threads: PerThread<Cells>,
     lag: Arc<Lag>,
 }
 
@@ -63,8 +59,7 @@ impl Metrics {
     /// The counters of a new worker with this number of threads.
     #[must_use]
     pub fn worker(&self, threads: usize) -> WorkerMetrics {
-        let threads = (0..threads.max(1)).map(|_| ThreadCells::default()).collect();
-        let worker = WorkerMetrics { threads, lag: Arc::default() };
+        let worker = WorkerMetrics { threads: PerThread::new(threads), lag: Arc::default() };
         self.workers.lock().push(worker.clone());
         worker
     }
@@ -75,8 +70,9 @@ impl Metrics {
         let mut sum = Cells::default();
         for cells in workers.iter().flat_map(|worker| worker.threads.iter()) {
             // A copy, so that the thread waits for no more than the copy.
-            let cells = cells.0.lock().clone();
-            sum.add(&cells);
+            let copy = Cells::clone(&cells);
+            drop(cells);
+            sum.add(&copy);
         }
         write_routes(&sum, out);
         write_backends(&sum, out);
@@ -90,8 +86,7 @@ impl Metrics {
     /// Drops the counters of what no longer exists: `has_route` is asked for names of routes and pools, `has_backend` for
     /// names of pools and backends.
     pub fn retain(&self, has_route: impl Fn(&str, &str) -> bool, has_backend: impl Fn(&str, &str) -> bool) {
-        for cells in self.workers.lock().iter().flat_map(|worker| worker.threads.iter()) {
-            let mut cells = cells.0.lock();
+        for mut cells in self.workers.lock().iter().flat_map(|worker| worker.threads.iter()) {
             cells.routes.retain(|key, _| key.route.is_empty() || has_route(&key.route, &key.pool));
             cells.backends.retain(|key, _| has_backend(&key.pool, &key.backend));
         }
@@ -117,10 +112,9 @@ impl WorkerMetrics {
         Arc::clone(&self.lag)
     }
 
-    /// Changes counters that are not locked. A worker with one thread has one set of them, which only a scrape can lock.
+    /// Changes the counters of a thread.
     fn change<T>(&self, change: impl FnOnce(&mut Cells) -> T) -> Option<T> {
-        let free = self.threads.iter().find_map(|cells| cells.0.try_lock());
-        free.or_else(|| self.threads.first().map(|first| first.0.lock())).map(|mut cells| change(&mut cells))
+        self.threads.free().map(|mut cells| change(&mut cells))
     }
 }
 

@@ -33,10 +33,12 @@ use std::time::{Duration, Instant};
 
 pub use config::{Config, Spec};
 use http::HeaderMap;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 pub use request::{RecordedRequest, RequestKey};
 
 use segment::Segment;
+
+use super::per_thread::PerThread;
 
 /// The full segments of all workers.
 #[derive(Default)]
@@ -51,23 +53,21 @@ struct Full {
     current_spec: Option<Spec>,
 }
 
-/// The current segment of one worker, alone in its cache line.
-#[derive(Default)]
-#[repr(align(64))]
-struct ThreadBuffer(Mutex<Option<Segment>>);
+/// The current segment of each thread of a worker.
+type Buffers = PerThread<Option<Segment>>;
 
 /// The recent requests.
 pub struct RecentRequests {
     epoch: Instant,
     full: Mutex<Full>,
-    buffers: Mutex<Vec<Arc<[ThreadBuffer]>>>,
+    buffers: Mutex<Vec<Buffers>>,
 }
 
 /// Records the requests of one worker. Cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {
     recent: Arc<RecentRequests>,
-    buffers: Arc<[ThreadBuffer]>,
+    buffers: Buffers,
 }
 
 impl RecentRequests {
@@ -80,8 +80,8 @@ impl RecentRequests {
     /// A recorder for a worker with this number of threads.
     #[must_use]
     pub fn recorder(self: &Arc<Self>, threads: usize) -> Recorder {
-        let buffers: Arc<[ThreadBuffer]> = (0..threads.max(1)).map(|_| ThreadBuffer::default()).collect();
-        self.buffers.lock().push(Arc::clone(&buffers));
+        let buffers = Buffers::new(threads);
+        self.buffers.lock().push(buffers.clone());
         Recorder { recent: Arc::clone(self), buffers }
     }
 
@@ -92,8 +92,8 @@ impl RecentRequests {
         self.full.lock().current_spec = Some(after.clone());
         if before.headers != after.headers || after.count == 0 {
             // The lock of a thread buffer is taken before that of the full segments, as in `Recorder::note`.
-            for buffer in self.buffers.lock().iter().flat_map(|buffers| buffers.iter()) {
-                *buffer.0.lock() = None;
+            for mut buffer in self.buffers.lock().iter().flat_map(PerThread::iter) {
+                *buffer = None;
             }
             let mut full = self.full.lock();
             *full = Full { id: full.id, current_spec: full.current_spec.take(), ..Full::default() };
@@ -114,8 +114,8 @@ impl RecentRequests {
         // A segment that moves from its thread buffer to the full ones meanwhile is read twice, and deduplicated by its
         // id.
         let mut segments: Vec<Arc<Segment>> = Vec::new();
-        for buffer in self.buffers.lock().iter().flat_map(|buffers| buffers.iter()) {
-            segments.extend(buffer.0.lock().clone().map(Arc::new));
+        for buffer in self.buffers.lock().iter().flat_map(PerThread::iter) {
+            segments.extend(Option::clone(&buffer).map(Arc::new));
         }
         let complete_since = {
             let full = self.full.lock();
@@ -182,7 +182,7 @@ impl Recorder {
         if spec.count == 0 {
             return;
         }
-        let Some(mut buffer) = self.thread_buffer() else { return };
+        let Some(mut buffer) = self.buffers.free() else { return };
         match &mut *buffer {
             Some(segment) if !segment.is_full() && segment.names == spec.headers => {
                 segment.push(self.recent.epoch, key, headers);
@@ -196,16 +196,6 @@ impl Recorder {
                 }
             }
         }
-    }
-
-    /// A thread buffer that is not locked. A worker with one thread has one thread buffer, which only a reader can
-    /// lock.
-    fn thread_buffer(&self) -> Option<MutexGuard<'_, Option<Segment>>> {
-        let count = self.buffers.len();
-        let start = if count > 1 { fastrand::usize(..count) } else { 0 };
-        let (before, from) = self.buffers.split_at_checked(start).unwrap_or_default();
-        let free = from.iter().chain(before).find_map(|buffer| buffer.0.try_lock());
-        free.or_else(|| self.buffers.get(start).map(|buffer| buffer.0.lock()))
     }
 }
 

@@ -18,27 +18,23 @@ pub use tap::{Filter, Tap};
 pub use timeline::{EndedBy, Kept, Timeline, TimelineAttempt, TimelineConnection};
 
 use crate::base::cause::Cause;
+use crate::observe::per_thread::PerThread;
 use crate::observe::record::Record;
 
 /// One of this many requests belongs to the sample.
 const SAMPLE: u8 = 64;
 
-/// The rings of one thread, alone in their cache line.
-#[derive(Default)]
-#[repr(align(64))]
-struct ThreadRings(Mutex<Rings>);
-
 /// The kept requests of all workers. Cheap to clone; all clones share them.
 #[derive(Clone, Default)]
 pub struct Recorder {
-    workers: Arc<Mutex<Vec<Arc<[ThreadRings]>>>>,
+    workers: Arc<Mutex<Vec<PerThread<Rings>>>>,
     taps: Arc<Taps>,
 }
 
 /// Keeps the requests of one worker. Cheap to clone.
 #[derive(Clone)]
 pub struct WorkerRecorder {
-    threads: Arc<[ThreadRings]>,
+    threads: PerThread<Rings>,
     taps: Arc<Taps>,
 }
 
@@ -46,8 +42,8 @@ impl Recorder {
     /// The recorder of a new worker with this number of threads.
     #[must_use]
     pub fn worker(&self, threads: usize) -> WorkerRecorder {
-        let threads: Arc<[ThreadRings]> = (0..threads.max(1)).map(|_| ThreadRings::default()).collect();
-        self.workers.lock().push(Arc::clone(&threads));
+        let threads = PerThread::new(threads);
+        self.workers.lock().push(threads.clone());
         WorkerRecorder { threads, taps: Arc::clone(&self.taps) }
     }
 
@@ -55,8 +51,8 @@ impl Recorder {
     #[must_use]
     pub fn find(&self, wanted: impl Fn(&Timeline) -> bool) -> Vec<Arc<Timeline>> {
         let mut found = Vec::new();
-        for rings in self.workers.lock().iter().flat_map(|threads| threads.iter()) {
-            found.extend(rings.0.lock().iter().filter(|timeline| wanted(timeline)).cloned());
+        for rings in self.workers.lock().iter().flat_map(PerThread::iter) {
+            found.extend(rings.iter().filter(|timeline| wanted(timeline)).cloned());
         }
         found.sort_by_key(|timeline| std::cmp::Reverse(timeline.time));
         found
@@ -91,8 +87,7 @@ impl WorkerRecorder {
         if !self.taps.is_empty() {
             self.taps.give(&timeline);
         }
-        let free = self.threads.iter().find_map(|rings| rings.0.try_lock());
-        if let Some(mut rings) = free.or_else(|| self.threads.first().map(|first| first.0.lock())) {
+        if let Some(mut rings) = self.threads.free() {
             rings.keep(timeline);
         }
     }
