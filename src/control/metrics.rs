@@ -3,10 +3,6 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use async_trait::async_trait;
-use pingora_core::server::ShutdownWatch;
-use pingora_core::services::background::BackgroundService;
-
 use super::reload::RuntimeState;
 use crate::cache::{Outcome, StoreKind};
 use crate::decision::snapshot::Snapshot;
@@ -141,33 +137,10 @@ fn prune(live: &RuntimeState) {
         .retain(|route, pool| routes.contains(&(route, pool)), |pool, backend| backends.contains(&(pool, backend)));
 }
 
-/// The background service that drops counters of what no longer exists.
-pub struct MetricsKeeper {
-    live: RuntimeState,
-}
-
-impl MetricsKeeper {
-    /// A service for the counters of `live`.
-    #[must_use]
-    pub fn new(live: RuntimeState) -> Self {
-        Self { live }
-    }
-
-    async fn keep(&self) {
-        loop {
-            tokio::time::sleep(PRUNE_INTERVAL).await;
-            prune(&self.live);
-        }
-    }
-}
-
-#[async_trait]
-impl BackgroundService for MetricsKeeper {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        tokio::select! {
-            () = self.keep() => {}
-            // An error means that the process ends.
-            _ = shutdown.wait_for(|shutdown| *shutdown) => {}
-        }
+/// Drops the counters of what no longer exists, from time to time.
+pub(super) async fn keep(live: &RuntimeState) {
+    loop {
+        tokio::time::sleep(PRUNE_INTERVAL).await;
+        prune(live);
     }
 }

@@ -34,9 +34,7 @@ use crate::config::{Checked, listener};
 use crate::control::access::ActiveAccess;
 use crate::control::api::admin::AdminListener;
 use crate::control::api::{self, Api, ControlService, ControlSocket};
-use crate::control::filter_files::FilterFiles;
-use crate::control::list_keeper::ListKeeper;
-use crate::control::metrics::MetricsKeeper;
+use crate::control::periodic::Periodic;
 use crate::control::reload::{self, ActiveConfiguration, ReloadHandle, Reloader, RuntimeState, Source, UpgradeHandle};
 use crate::control::state_file::StateFile;
 use crate::decision::snapshot::Snapshot;
@@ -226,7 +224,7 @@ fn serve(build: Build, listeners: Vec<BoundListener>, handing: Handing, source: 
     let reload_handle = source.map(|source| add_reloading(&mut server, source, &live));
     let api = Api { reload_handle: reload_handle.clone(), live: live.clone(), log: build.log };
     let admin_tls = add_control(&mut server, &control, build.admin, api);
-    add_keepers(&mut server, &live);
+    add_periodic(&mut server, &live);
     // In an upgrade, the overrides of the old process apply, which change until it ends.
     let is_upgrade = handing.ready.is_some();
     live.state_file.restore(&live.snapshot.load().pools, |_| !is_upgrade);
@@ -282,17 +280,12 @@ fn add_watchdog(server: &mut Server) {
     }
 }
 
-/// Takes over discovered lists. Adds the services that keep the lists for the next process, read changed files of filters
-/// again, and drop counters of what no longer exists.
-fn add_keepers(server: &mut Server, live: &RuntimeState) {
+/// Takes over discovered lists, and adds the service for what is done from time to time.
+fn add_periodic(server: &mut Server, live: &RuntimeState) {
     live.state_file.restore_lists(&live.snapshot.load().pools);
-    server.add_service(background_service("discovered lists", ListKeeper::new(live.clone())));
-    let mut files = background_service("files of filters", FilterFiles::new(live.clone()));
-    files.threads = Some(1);
-    server.add_service(files);
-    let mut keeper = background_service("metrics", MetricsKeeper::new(live.clone()));
-    keeper.threads = Some(1);
-    server.add_service(keeper);
+    let mut periodic = background_service("periodic", Periodic::new(live.clone()));
+    periodic.threads = Some(1);
+    server.add_service(periodic);
 }
 
 /// Adds the control API at its socket and at TCP addresses, and the metrics, each on its own thread. Returns the TLS of the
